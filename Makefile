@@ -1,0 +1,45 @@
+# Every command goes through .venv, which the first one makes. Another Python: make install PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+# a Python environment keeps its programs in bin, on Windows in Scripts
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+RUN := $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install course test lab build check clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+install: $(VENV)/.lab  ## make .venv with all that a learner needs
+
+course: $(VENV)/.lab  ## run lessons 00 to 06, then show the ladder of losses, a play, the pictures
+	$(RUN) notebooks/course.py
+
+test: $(VENV)/.dev  ## unit tests, the house's rules, and every notebook's saved outputs against a fresh run
+	$(RUN) -m pytest
+	$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 --color=no notebooks/*.ipynb notebooks/solutions/*.ipynb
+
+lab: $(VENV)/.lab  ## open the lessons in JupyterLab
+	$(RUN) -m jupyterlab --notebook-dir=notebooks
+
+build: $(VENV)/.dev  ## from the lessons' text: modules, keys, notebooks, solutions (what changed, and what depends on it)
+	$(RUN) notebooks/build.py
+
+check: $(VENV)/.dev  ## are text, modules and notebooks in step? (seconds; runs nothing)
+	$(RUN) notebooks/build.py --check
+
+clean:  ## remove what was made here: .venv, course/, trained models (not the downloads)
+	rm -rf $(VENV) course dist data/cache .pytest_cache
+
+# the stamps: an installation is repeated only when what it installs has changed
+$(RUN):
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.lab: pyproject.toml constraints.txt | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[lab]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	touch $@ $(VENV)/.lab

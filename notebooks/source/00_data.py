@@ -1,0 +1,434 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · A text, and numbers for it
+#
+# You will build: an alphabet, a tokenizer, a training and a validation text, and the batches that every later lesson eats.
+# You need some Python. A CPU is enough; the page runs in about ten seconds.
+#
+# A language model guesses the next character. Guess it often enough, and you are writing. Here is what it will have to learn to write.
+
+# %%
+#| default_exp data
+
+# %%
+from chargpt_lib.playhouse import excess_by_kind, write
+
+script = write(min_chars=1000)
+print(script.text[:420])
+
+# %% [markdown]
+# These plays are made by a grammar that throws dice ([A · Playhouse](A_playhouse.ipynb) builds it). They come in any length, without a download, and they have one property that no other text has: we know exactly how unpredictable they are.
+# Shakespeare and the Wizard of Oz are one line away, in a moment.
+
+# %%
+#| export
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from chargpt_lib.playhouse import KINDS, write
+
+# %% [markdown]
+# ## The alphabet
+#
+# Which characters are there, and how often?
+
+# %%
+from collections import Counter
+
+import matplotlib.pyplot as plt
+
+text = write(min_chars=100_000).text
+counts = Counter(text).most_common()
+print(len(text), "characters,", len(counts), "different ones")
+
+# %% [markdown]
+# Every picture of the course goes through this small function. It adds a description for readers who cannot see the picture.
+
+# %%
+#| export
+def show(fig, alt):
+    """Displays a matplotlib figure; alt says in words what it shows."""
+    from IPython.display import display
+    from matplotlib.pyplot import close
+
+    display(fig, metadata={"image/png": {"alt": alt}})
+    close(fig)
+
+# %%
+names = {" ": "space", "\n": "newline"}
+fig, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
+ax.bar([names.get(char, char) for char, _ in counts], [100 * n / len(text) for _, n in counts], color="#0072B2")
+ax.set(ylabel="% of the text", title="How often each character occurs")
+ax.tick_params(axis="x", labelsize=7)
+for label in ax.get_xticklabels()[:6]:
+    label.set_rotation(60)
+show(fig, "Bar chart: the space is the most frequent character, then e, then r, o and i; capital letters are rare.")
+
+# %% [markdown]
+# A model computes with numbers. So we number the alphabet: sort it, and let each character be its position. Python needs two small tables for it, one for each direction.
+
+# %%
+alphabet = sorted(set(text))
+stoi = {char: i for i, char in enumerate(alphabet)}  # string to integer
+print(repr("".join(alphabet)))
+print(stoi["a"], stoi["b"], stoi["z"])
+
+# %% [markdown]
+# **Predict:** which number does the newline get? (Hint: it was sorted.)
+
+# %%
+print(stoi["\n"])
+
+# %% [markdown]
+# One example will go with us through all the lessons: the line `O damp goose!`. Here are its ids.
+
+# %%
+EXAMPLE = "O damp goose!"
+ids = [stoi[char] for char in EXAMPLE]
+print(ids)
+print("".join(alphabet[i] for i in ids))
+
+# %% [markdown]
+# The two `o` in `goose` have the same number, the capital `O` another one. To the model they are as different as `o` and `!`; that they are related it has to find out.
+#
+# What if a character is not in the alphabet? `stoi["é"]` would answer `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the finished tokenizer looks first.
+
+# %%
+#| export
+class CharTokenizer:
+    """Characters to ids and back. An id is the character's position in the sorted alphabet."""
+
+    def __init__(self, alphabet):
+        self.alphabet = "".join(sorted(set(alphabet)))
+        if not self.alphabet:
+            raise ValueError("the text is empty, so it has no alphabet: give at least one character")
+        self.stoi = {char: i for i, char in enumerate(self.alphabet)}
+
+    @classmethod
+    def from_text(cls, text):
+        """The tokenizer of all characters that occur in the text."""
+        return cls(text)
+
+    @property
+    def vocab_size(self):
+        return len(self.alphabet)
+
+    def encode(self, text):
+        """text -> ids (T,) int64. ValueError for a character outside the alphabet."""
+        try:
+            return torch.tensor([self.stoi[char] for char in text], dtype=torch.int64)
+        except KeyError as missing:
+            char = missing.args[0]
+            raise ValueError(
+                f"character {char!r} at position {text.index(char)} is not in the alphabet of {self.vocab_size} "
+                f"symbols, {self.alphabet!r}: leave it out, or build the tokenizer from a text that has it") from None
+
+    def decode(self, ids):
+        """ids, a tensor (T,) or a list of integers -> text. ValueError for an id that no character has."""
+        ids = torch.as_tensor(ids).tolist()
+        if bad := [i for i in ids if not 0 <= i < self.vocab_size]:
+            raise ValueError(f"id {bad[0]} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}")
+        return "".join(self.alphabet[i] for i in ids)
+
+    def save(self, path):
+        """Writes the alphabet as JSON."""
+        Path(path).write_text(json.dumps({"alphabet": self.alphabet}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path):
+        """The tokenizer that `save` wrote."""
+        return cls(json.loads(Path(path).read_text(encoding="utf-8"))["alphabet"])
+
+# %%
+tokenizer = CharTokenizer.from_text(text)
+print(tokenizer.encode("goose"))
+print(tokenizer.decode(tokenizer.encode(EXAMPLE)) == EXAMPLE)
+try:
+    tokenizer.encode("O damp café!")
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## Two texts
+#
+# A model with enough parameters can learn a text by heart. To see whether it has understood something, we test it on a text that it has never seen: the **validation** text.
+# From a book we keep the last tenth for this. Playhouse simply writes a second text, from another seed.
+#
+# A corpus is both texts, and the floor where it is known.
+
+# %%
+#| export
+class Corpus(NamedTuple):
+    """Two texts, and what is known of the second: its floor in nats per character and its spans (Playhouse only)."""
+
+    name: str
+    train: str
+    val: str
+    val_floor: float | None = None
+    val_spans: tuple = ()
+
+
+BOOKS = {  # name: (file, sha256, share of the text for training, address)
+    "shakespeare": (
+        "tinyshakespeare.txt", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", 0.9,
+        "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/"
+        "data/tinyshakespeare/input.txt"),
+    "oz": (
+        "wizard_of_oz.txt", "29839f158eb174acb97433006bf2b19d9d2446b9589fec9d39c794fab155f1ec", 0.8,
+        "https://raw.githubusercontent.com/ddycai/random-sentence-generator/"
+        "44951393888c203ffd4053215e6499c69ff87324/wizard_of_oz.txt"),
+}
+
+# %% [markdown]
+# The books come from the net. Three things can go wrong there: no network, half a file, another file than we meant. `pooch` downloads under a temporary name and compares the file's sha256, its fingerprint, before it gives it the real name.
+# Whoever has the files already points `CHARGPT_DATA` at their folder.
+
+# %%
+#| export
+def cache_dir():
+    """Where downloads and trained models are kept: `$CHARGPT_CACHE`, data/cache of a checkout, or the user's cache."""
+    import pooch
+
+    checkout = Path(find_spec("chargpt_lib").origin).parents[1]
+    inside = checkout / "data" / "cache" if (checkout / "pyproject.toml").exists() else pooch.os_cache("chargpt")
+    folder = Path(os.environ.get("CHARGPT_CACHE") or inside)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fetch(file, url, sha256=None):
+    """The path of a file: from `$CHARGPT_DATA`, from the cache, or downloaded. OSError where that fails."""
+    import pooch
+
+    shelf = Path(os.environ.get("CHARGPT_DATA") or "no such folder") / file
+    try:
+        if shelf.is_file():
+            if sha256 and pooch.file_hash(str(shelf)) != sha256:
+                raise ValueError(f"{shelf} has another sha256 than {sha256}")
+            return shelf
+        return Path(pooch.retrieve(url, known_hash=sha256, fname=file, path=cache_dir() / "downloads"))
+    except Exception as error:
+        raise OSError(
+            f"could not get {file} from {url}: {error}\nNothing was kept. Try again; or put the right file into a "
+            f"folder and set CHARGPT_DATA to it; or work offline with the corpus 'playhouse'.") from error
+
+# %% [markdown]
+# A text file from Windows ends its lines with two characters, `\r\n`. The `\r` would become a symbol of the alphabet that is trivial to predict, and the loss would look better than it is. So line ends are made `\n` first.
+
+# %%
+#| export
+def load_corpus(name_or_path_or_url="playhouse"):
+    """'playhouse', 'shakespeare', 'oz', the path of a text file or its address -> Corpus.
+
+    UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
+    """
+    name = str(name_or_path_or_url)
+    if name == "playhouse":
+        train, val = write(min_chars=1_003_854, seed=1337), write(min_chars=111_540, seed=2024)
+        return Corpus(name, train.text, val.text, val.entropy, tuple(val.spans))
+    share = 0.9
+    if name in BOOKS:
+        file, sha256, share, url = BOOKS[name]
+        path = fetch(file, url, sha256)
+    elif name.startswith(("http://", "https://")):
+        path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)
+    elif not (path := Path(name)).is_file():
+        raise FileNotFoundError(f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
+                                f"the path of a text file, or an address that begins with http")
+    try:
+        text = Path(path).read_bytes().decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "
+                         f"UTF-8 (most editors: Save as, Encoding) and try again") from None
+    if len(text) < 20:
+        raise ValueError(f"{path} has {len(text)} characters: too few to train on one part and test on another")
+    cut = int(share * len(text))
+    return Corpus(name, text[:cut], text[cut:])
+
+# %% [markdown]
+# Here is the line that you will meet in every lesson. Put `"shakespeare"`, `"oz"`, or the path of a text of your own between the quotes, and run the page again.
+
+# %%
+CORPUS = "playhouse"
+
+# %%
+corpus = load_corpus(CORPUS)
+tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+train_ids, val_ids = tokenizer.encode(corpus.train), tokenizer.encode(corpus.val)
+print(corpus.name, "|", len(train_ids), "ids to train on,", len(val_ids), "to test on,", tokenizer.vocab_size, "symbols")
+
+# %% [markdown]
+# ## Batches
+#
+# The million ids are one long ribbon. We cut short windows out of it, at random places. The **block size** says how many characters a model looks at.
+# A window of 8 characters is 8 exercises at once: after the first comes the second, after the first two comes the third, and so on.
+
+# %%
+window = train_ids[:9]
+x, y = window[:-1], window[1:]
+for t in range(8):
+    print(f"after {tokenizer.decode(x[:t + 1])!r:10} comes {tokenizer.decode(y[t:t + 1])!r}")
+
+# %% [markdown]
+# The targets `y` are the inputs `x`, moved by one. Several windows on top of each other are a **batch**. From here on, `B` is the number of windows and `T` the number of characters in each.
+
+# %%
+#| export
+def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
+    """Random windows of a text.
+
+    ids (N,) int64 -> x, y, both (B, T) int64 with B = batch_size and T = block_size; y is x moved by one.
+    ValueError where the text is shorter than a window and its last target.
+    """
+    if len(ids) <= block_size:
+        raise ValueError(f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
+                         f"take a longer text, or a block_size of at most {max(len(ids) - 1, 0)}")
+    starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
+    windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
+    return windows[:, :-1], windows[:, 1:]
+
+# %%
+x, y = get_batch(train_ids, block_size=16, batch_size=4, generator=torch.Generator().manual_seed(1337))
+print(x.shape, y.shape)
+print(x[0])
+print(y[0])
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(9, 1.9), layout="constrained")
+for ax, batch, title in zip(axes, (x, y), ("x: what the model sees, (B, T)", "y: what comes next, (B, T)")):
+    ax.imshow(batch, cmap="cividis", aspect="auto")
+    for b in range(4):
+        for t in range(16):
+            char = tokenizer.decode([batch[b, t]])
+            ax.text(t, b, {" ": "␣", "\n": "⏎"}.get(char, char), ha="center", va="center", family="DejaVu Sans Mono",
+                    color="black" if batch[b, t] > tokenizer.vocab_size / 2 else "white")
+    ax.set(title=title, xlabel="position t", ylabel="window b", yticks=range(4))
+show(fig, "Two grids of 4 rows and 16 columns of characters. The right grid is the left one, moved by one to the left.")
+
+# %% [markdown]
+# ## How good is a guess?
+#
+# A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss** is what it pays on average, in nats per character.
+#
+# Somebody who knows nothing gives each of the $V$ symbols the same chance, $1/V$, and pays $\ln V$ each time.
+# Somebody who knows how frequent the characters are pays less. If $q_c$ is the share of the character $c$ in the text, the average is
+#
+# $$H = -\sum_c q_c \ln q_c ,$$
+#
+# the **entropy** of the characters. **Predict:** will that be closer to $\ln V$, or to the floor?
+
+# %%
+q = torch.bincount(train_ids, minlength=tokenizer.vocab_size) / len(train_ids)  # (V,)
+uniform = torch.tensor(float(tokenizer.vocab_size)).log()
+by_frequency = -(q.clamp_min(1e-9)[val_ids].log()).mean()
+print(f"knows nothing:            {uniform:.2f} nats per character")
+print(f"knows the frequencies:    {by_frequency:.2f}")
+print(f"knows the whole grammar:  {corpus.val_floor:.2f}" if corpus.val_floor else "nobody knows the floor of this text")
+
+# %% [markdown]
+# Between the second number and the third lies all the structure: words, sentences, scenes. Playhouse tells us of every stretch of its text what it is. So the difference can be split: how much does a model overpay for spelling, how much for names?
+
+# %%
+#| export
+COLOURS = dict(zip(KINDS, ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")))
+
+
+def plot_excess(excesses, floor):
+    """Stacked bars: {name of a model: {kind: nats per character above the floor}} -> matplotlib figure."""
+    from matplotlib.pyplot import subplots
+
+    fig, ax = subplots(figsize=(9, 1.3 + 0.4 * len(excesses)), layout="constrained")
+    names, left = list(excesses), [floor] * len(excesses)
+    ax.barh(names, left, color="#BBBBBB", label="the floor")
+    for kind, colour in COLOURS.items():
+        widths = [max(excesses[name][kind], 0) for name in names]
+        ax.barh(names, widths, left=left, color=colour, label=kind, edgecolor="white", linewidth=0.5)
+        left = [start + width for start, width in zip(left, widths)]
+    for name, end in zip(names, left):
+        ax.text(end, name, f" {end:.2f}", va="center", fontsize=9)
+    ax.set(xlabel="nats per character", title="Where the nats go", xlim=(0, 1.12 * max(left)))
+    ax.invert_yaxis()
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    return fig
+
+# %%
+paid = {"knows nothing": uniform.expand(len(val_ids)), "knows the frequencies": -q.clamp_min(1e-9)[val_ids].log()}
+if corpus.val_spans:
+    excesses = {name: excess_by_kind(nats.tolist(), corpus.val_spans) for name, nats in paid.items()}
+    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: knowing nothing costs 4 nats a character, most of it for "
+         "spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.")
+
+# %% [markdown]
+# Grey is the floor: nobody can save that. Nearly all the rest is spelling, and that will go first. The thin stripes at the right end, names and closings, will be the last to go: to save those, one has to remember.
+# The next six lessons go down from here, rung by rung, and each ends with this picture.
+#
+# For other texts nobody knows the floor. But their losses have been measured, and come with the course:
+
+# %%
+#| export
+def recorded():
+    """The results that come with the course: {corpus: {rung: {"loss": nats per character, ...}}}."""
+    root = Path(find_spec("chargpt_lib").origin).parent
+    places = root.parent / "data" / "results" / "ladder.json", root / "assets" / "results" / "ladder.json"
+    return next((json.loads(path.read_text(encoding="utf-8")) for path in places if path.is_file()), {})
+
+# %% tags=["nbval-ignore-output"]
+for name in ("playhouse", "shakespeare"):
+    if rung := recorded().get(name, {}).get("frequencies"):
+        print(f"{name:12} by frequencies {rung['loss']:.2f} nats per character")
+
+# %%
+assert 3 < by_frequency < uniform
+
+# %% [markdown]
+# ## Where to compute
+#
+# The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` asks first.
+
+# %%
+#| export
+def pick_device():
+    """An accelerator that works, else the CPU. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
+    if wanted := os.environ.get("CHARGPT_DEVICE"):
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        capability = torch.cuda.get_device_capability()
+        if capability >= (7, 5):
+            return torch.device("cuda")
+        print(f"{torch.cuda.get_device_name()} has compute capability {capability[0]}.{capability[1]}, and PyTorch "
+              f"needs 7.5 or more: using the CPU")
+    elif torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+# %% tags=["nbval-ignore-output"]
+print(pick_device())
+
+# %%
+assert pick_device().type in ("cpu", "cuda", "mps")
+
+# %% [markdown]
+# ## Mistakes people make
+#
+# - **An alphabet from the training text only.** The first unknown character in the validation text stops everything. Build it from both.
+# - **Targets off by one.** `y = x` makes a model that copies, with a loss near zero; `y` moved by two makes one that cannot spell. Print one window, as above.
+# - **Random characters as validation.** Neighbours of a training window are nearly the window itself. Keep one whole stretch apart.
+# - **`\r\n`.** On Oz it lowers the loss by almost a tenth of a nat, for nothing.
+#
+# ## What you have
+#
+# `load_corpus`, `CharTokenizer`, `get_batch`, `pick_device`, `show` and `plot_excess` are now in `chargpt_lib/data.py`, word for word as above: every cell that begins with `#| export` goes there. Later lessons import them.
+#
+# Next: [01 · Bigram](01_bigram.ipynb), the simplest model that writes.

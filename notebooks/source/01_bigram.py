@@ -1,0 +1,397 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Bigram: a table that writes
+#
+# You will build: a table of letter pairs, the same table as a PyTorch model, and longer tables, until counting dies.
+# You need lesson 00. A CPU is enough; the page runs in about twenty seconds.
+#
+# After `q` comes `u`. That is all a bigram model knows: for each character, which ones follow it, and how often. It sees one character of the past and nothing else.
+
+# %%
+#| default_exp bigram
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+from chargpt_lib.data import CharTokenizer, load_corpus, plot_excess, recorded, show
+from chargpt_lib.playhouse import excess_by_kind
+
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus = load_corpus(CORPUS)
+tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+train_ids, val_ids = tokenizer.encode(corpus.train), tokenizer.encode(corpus.val)
+V = tokenizer.vocab_size
+
+# %% [markdown]
+# ## Count
+#
+# First by hand, on a text that one can check: our line.
+
+# %%
+EXAMPLE = "O damp goose!"
+for first, second in zip(EXAMPLE, EXAMPLE[1:]):
+    print(repr(first + second), end=" ")
+
+# %% [markdown]
+# The whole text has a million pairs. For counting them in one go there is a trick: number the pairs. The pair of ids $(a, b)$ gets the number $aV + b$, and `bincount` counts numbers.
+
+# %%
+def count_pairs(ids, vocab_size):
+    """ids (N,) -> counts (V, V): how often b follows a stands in row a, column b."""
+    pairs = ids[:-1] * vocab_size + ids[1:]  # (N - 1,)
+    return torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size)
+
+# %%
+counts = count_pairs(train_ids, V)
+print(counts.shape, int(counts.sum()), "pairs")
+for pair in ("go", "oo", "os", "oe"):
+    a, b = tokenizer.encode(pair)
+    print(f"{pair!r}: {counts[a, b]}")
+
+# %%
+fig, ax = plt.subplots(figsize=(7.2, 6.6), layout="constrained")
+image = ax.imshow((counts + 1).log10(), cmap="cividis")
+labels = [{" ": "␣", "\n": "⏎"}.get(char, char) for char in tokenizer.alphabet]
+ax.set_xticks(range(V), labels, fontsize=6)
+ax.set_yticks(range(V), labels, fontsize=6)
+ax.set(xlabel="second character", ylabel="first character", title="How often each pair occurs")
+fig.colorbar(image, label="log10 (count + 1)", shrink=0.8)
+show(fig, "A square table of pairs. Most of it is dark: most pairs never occur. Vowels have bright rows, the comma is followed by the space.")
+
+# %% [markdown]
+# Most of the table is empty. Look along the row of the comma: one bright spot.
+#
+# ## From counts to probabilities
+#
+# Divide each row by its sum, and it becomes the probabilities of the next character, $P(b \mid a) = \dfrac{n_{ab}}{\sum_{b'} n_{ab'}}$.
+#
+# There is a trap in it. **Predict:** what does a model pay, in nats, for a pair that it has never seen?
+
+# %%
+print(-torch.tensor(0.0).log())
+
+# %% [markdown]
+# Infinitely much. One unseen pair in the validation text, and the average is infinite. So nothing may get probability zero: we add a little to every count. (A hundredth of an observation is enough here.)
+
+# %%
+probabilities = counts + 0.01
+probabilities = probabilities / probabilities.sum(1, keepdim=True)  # (V, V), each row sums to 1
+print(probabilities.sum(1)[:3])
+q = tokenizer.stoi["g"]
+best = probabilities[q].topk(4)
+print({tokenizer.alphabet[i]: round(p, 2) for p, i in zip(best.values.tolist(), best.indices.tolist())})
+
+# %% [markdown]
+# That is what follows a `g`. What does the table pay for our line?
+
+# %%
+ids = tokenizer.encode(EXAMPLE)
+nats = -probabilities[ids[:-1], ids[1:]].log()
+fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
+ax.bar(range(len(nats)), nats, color="#D55E00")
+ax.set_xticks(range(len(nats)), [{" ": "␣"}.get(a, a) + "→" + {" ": "␣"}.get(b, b) for a, b in zip(EXAMPLE, EXAMPLE[1:])])
+ax.set(ylabel="nats", title=f"What the table pays for each character of {EXAMPLE!r}: {nats.mean():.2f} on average")
+show(fig, "Bars, one for each pair of the line. Capital O before a space is cheap; the choice after a space is expensive.")
+
+# %% [markdown]
+# ## Let it write
+#
+# Take a character, throw dice according to its row, write down what comes, and take that as the next character.
+
+# %%
+generator = torch.Generator().manual_seed(1337)
+i, written = tokenizer.stoi["\n"], []
+for _ in range(200):
+    i = torch.multinomial(probabilities[i], 1, generator=generator).item()
+    written.append(i)
+print(tokenizer.decode(written))
+
+# %% [markdown]
+# Every pair of letters is a pair that occurs. Nothing else is right. It has forgotten what it wrote two letters ago.
+#
+# ## The same table as a model
+#
+# From now on every model keeps to one contract: it takes ids and gives **logits**, one number for each possible next character. Softmax turns logits $z$ into probabilities,
+#
+# $$p_c = \frac{e^{z_c}}{\sum_{c'} e^{z_{c'}}} ,$$
+#
+# and the loss is what the model pays on average, the **cross-entropy**. Lesson 02 takes both apart. Here it is enough that logits equal to $\ln P$ give back $P$:
+
+# %%
+row = probabilities[q]
+print(torch.allclose(row.log().softmax(0), row))
+
+# %% [markdown]
+# What all models of this course share stands in one base class: the loss, a simple `generate`, and a look at the ids before they are used. A subclass only says how ids become logits.
+
+# %%
+#| export
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+# %%
+#| export
+class LanguageModel(nn.Module):
+    """What the models share. A subclass defines `compute_logits(idx)`: (B, T) -> (B, T, V)."""
+
+    def __init__(self, vocab_size, block_size):
+        super().__init__()
+        self.vocab_size, self.block_size = vocab_size, block_size
+
+    def forward(self, idx, targets=None):
+        """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats per character (None without targets (B, T))."""
+        if not torch.compiler.is_compiling():
+            self.check(idx)
+        logits = self.compute_logits(idx)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def check(self, idx):
+        """ValueError for ids that this model cannot read."""
+        if idx.dim() != 2:
+            raise ValueError(f"idx has the shape {tuple(idx.shape)}; it must be (B, T): for one text, text[None]")
+        if idx.shape[1] > self.block_size:
+            raise ValueError(f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
+                             f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]")
+        if idx.device.type == "cpu" and idx.numel() and not 0 <= idx.min() <= idx.max() < self.vocab_size:
+            raise ValueError(f"ids go from {idx.min()} to {idx.max()}, and the model knows 0 to {self.vocab_size - 1}: "
+                             f"was the text encoded with another alphabet?")
+
+    @torch.no_grad()
+    def generate(self, idx, max_new_tokens, generator=None):
+        """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters."""
+        was_training = self.training
+        self.eval()
+        for _ in range(max_new_tokens):
+            logits, _ = self(idx[:, -self.block_size:])
+            probabilities = logits[:, -1].softmax(-1)  # (B, V)
+            idx = torch.cat([idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
+        self.train(was_training)
+        return idx
+
+# %% [markdown]
+# And the bigram model: a table of logits, one row for each character. `nn.Embedding` is such a table: it takes ids and gives rows.
+
+# %%
+#| export
+class BigramLanguageModel(LanguageModel):
+    """A table: the row of a character holds the logits of the next one."""
+
+    def __init__(self, vocab_size, block_size=1):
+        super().__init__(vocab_size, block_size)
+        self.table = nn.Embedding(vocab_size, vocab_size)
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def compute_logits(self, idx):
+        return self.table(idx)  # (B, T) -> (B, T, V)
+
+# %% [markdown]
+# A new model knows nothing: its logits are all nearly zero, so every character gets about $1/V$. **Predict** its loss before you run the cell.
+
+# %%
+torch.manual_seed(1337)
+model = BigramLanguageModel(V)
+x, y = val_ids[:-1, None], val_ids[1:, None]  # (N, 1): windows of one character
+logits, loss = model(x, y)
+print(logits.shape)
+print(f"loss {loss:.2f}, ln V = {torch.tensor(float(V)).log():.2f}")
+
+# %% [markdown]
+# Now we write the counted table into it.
+
+# %%
+with torch.no_grad():
+    model.table.weight.copy_(probabilities.log())
+_, counted_loss = model(x, y)
+print(f"loss {counted_loss:.2f}")
+
+# %%
+assert counted_loss < 0.75 * loss
+start = torch.tensor([[tokenizer.stoi["\n"]]])
+print(tokenizer.decode(model.generate(start, 150, torch.Generator().manual_seed(1))[0]))
+
+# %% [markdown]
+# ## Longer tables
+#
+# One character of the past is little. Why not count triples, quadruples, sixfold groups? An **n-gram** model looks up the last $n - 1$ characters.
+# There are $V^{n-1}$ contexts. **Predict:** of the 5-character contexts in the validation text, how many never occurred in the training text? And why would that be worse for Shakespeare?
+#
+# For an unseen context we need an answer all the same: **back off**, drop the oldest character and ask the shorter table. Witten and Bell (1991) mix the two, and trust a context the more the oftener it was seen. If a context $h$ was seen $n_h$ times, with $d_h$ different characters after it, then
+#
+# $$P(c \mid h) = \frac{n_{hc} + d_h \, P(c \mid h')}{n_h + d_h} ,$$
+#
+# where $h'$ is $h$ without its oldest character, and at the end of the chain stands $1/V$. Where $h$ was never seen, $n_h = d_h = 0$, and we take $P(c \mid h')$.
+#
+# A group of $n$ ids is again one number, to the base $V$. A sorted list of the numbers that occur, with counts, is the table; `searchsorted` finds a number in it.
+
+# %%
+#| export
+def ngram_numbers(ids, n, vocab_size):
+    """ids (..., L) -> the numbers of all groups of n neighbours, (..., L - n + 1), to the base V."""
+    powers = vocab_size ** torch.arange(n - 1, -1, -1)
+    return (ids.unfold(-1, n, 1) * powers).sum(-1) if n else torch.zeros_like(ids[..., :1])
+
+
+class Table:
+    """Numbers and how often each was seen."""
+
+    def __init__(self, numbers):
+        self.numbers, self.counts = numbers.unique(return_counts=True)
+
+    def __getitem__(self, wanted):
+        """The counts of the wanted numbers, 0 for those never seen."""
+        place = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
+        return torch.where(self.numbers[place] == wanted, self.counts[place], 0)
+
+# %%
+table = Table(torch.tensor([7, 7, 3, 9, 7]))
+print(table[torch.tensor([3, 7, 8])])
+print(ngram_numbers(torch.tensor([1, 2, 3, 4]), n=2, vocab_size=10))
+
+# %%
+#| export
+class NGramModel:
+    """Counts of groups of 1 to n characters, with backoff (Witten and Bell, 1991)."""
+
+    def __init__(self, ids, n, vocab_size):
+        self.n, self.vocab_size = n, vocab_size
+        self.groups, self.contexts, self.kinds = [], [], []
+        for k in range(1, n + 1):
+            groups = Table(ngram_numbers(ids, k, vocab_size))
+            self.groups.append(groups)  # how often: context and character
+            self.contexts.append(Table(ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)))
+            self.kinds.append(Table(groups.numbers // vocab_size))  # how many different characters after a context
+
+    def probability(self, groups):
+        """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
+        p = torch.full(groups.shape[:-1], 1 / self.vocab_size, dtype=torch.float64)
+        for k in range(1, min(self.n, groups.shape[-1]) + 1):
+            number = ngram_numbers(groups[..., -k:], k, self.vocab_size)[..., 0]
+            context = number // self.vocab_size
+            seen, kinds = self.contexts[k - 1][context], self.kinds[k - 1][context]
+            mixed = (self.groups[k - 1][number] + kinds * p) / (seen + kinds).clamp_min(1)
+            p = torch.where(seen > 0, mixed, p)
+        return p
+
+    def nats(self, ids):
+        """What the model pays for each character of a text from its n-th on: ids (N,) -> (N - n + 1,)."""
+        return -self.probability(ids.unfold(0, self.n, 1)).log()
+
+# %%
+small = NGramModel(train_ids, n=3, vocab_size=V)
+after_go = torch.stack([torch.cat([tokenizer.encode("go"), torch.tensor([c])]) for c in range(V)])  # (V, 3)
+p = small.probability(after_go)
+print(f"the probabilities after 'go' sum to {p.sum():.6f}")
+print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:5].tolist()})
+
+# %% [markdown]
+# Now all of them, from 1 to 6 characters, on the text they were counted on and on the one they have not seen.
+
+# %%
+def measure(n, ids):
+    """An n-gram model of these ids -> its loss on them, on the validation text, and the share of unseen contexts there."""
+    ngram = NGramModel(ids, n, V)
+    unseen = (ngram.contexts[-1][ngram_numbers(val_ids[:-1], n - 1, V)] == 0).double().mean()
+    return ngram.nats(ids[:100_000]).mean().item(), ngram.nats(val_ids).mean().item(), unseen.item()
+
+# %%
+lengths = (10_000, 100_000, len(train_ids))
+results = {(length, n): measure(n, train_ids[:length]) for length in lengths for n in range(1, 7)}
+for n in range(1, 7):
+    print(f"n = {n}: training {results[lengths[-1], n][0]:.2f}, validation {results[lengths[-1], n][1]:.2f}")
+
+# %% [markdown]
+# Each character more helps. So why not go on to $n = 100$? Look at what happens with less text to count on. The dashed lines are the losses on the text that was counted, the full lines those on a new text.
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+for length, colour, mark in zip(lengths, ("#D55E00", "#0072B2", "#009E73"), "osD"):
+    rows = [results[length, n] for n in range(1, 7)]
+    left.plot(range(1, 7), [row[0] for row in rows], mark + "--", color=colour, alpha=0.5)
+    left.plot(range(1, 7), [row[1] for row in rows], mark + "-", color=colour)
+    right.plot(range(1, 7), [100 * row[2] for row in rows], mark + "-", color=colour, label=f"{length:,} characters")
+if corpus.val_floor:
+    left.axhline(corpus.val_floor, color="black", linestyle=":")
+    left.annotate("the floor", (1, corpus.val_floor), va="bottom")
+left.set(xlabel="n", ylabel="loss (nats per character)", ylim=0)
+right.set(xlabel="n", ylabel="% of the contexts never seen")
+right.legend(title="counted on", frameon=False)
+show(fig, "Left: with little text the training loss falls far below the validation loss as n grows. Right: unseen contexts multiply.")
+
+# %%
+little, much = lengths[0], lengths[-1]
+assert results[much, 6][1] < results[much, 2][1]
+assert results[little, 6][1] - results[little, 6][0] > 0.1  # by heart, not understood
+assert results[little, 6][2] > 10 * results[much, 6][2]
+
+# %% [markdown]
+# That is where counting dies. Each character more multiplies the contexts, so each is seen more seldom; then the table knows its own text by heart (dashed, even below the floor) and a new text hardly any better.
+# On Playhouse a million characters carry the table a long way, since its sentences are simple. On Shakespeare, with the same million, the 6-gram table is already worse than the 5-gram table:
+
+# %% tags=["nbval-ignore-output"]
+for name in ("playhouse", "shakespeare"):
+    if losses := recorded().get(name, {}).get("n-grams"):
+        print(f"{name:12}", "  ".join(f"n={n}: {loss:.2f}" for n, loss in losses.items()))
+
+# %%
+if losses := recorded().get("shakespeare", {}).get("n-grams"):
+    assert losses["5"] < losses["4"] and losses["5"] < losses["6"]
+
+# %% [markdown]
+# What does the longest table write?
+
+# %%
+six = NGramModel(train_ids, 6, V)
+generator = torch.Generator().manual_seed(1337)
+written, everything = tokenizer.encode("\n\nA "), torch.arange(V)[:, None]
+for _ in range(350):
+    candidates = torch.cat([written[-5:].expand(V, -1), everything], dim=1)  # (V, 6): each character in turn
+    written = torch.cat([written, torch.multinomial(six.probability(candidates), 1, generator=generator)])
+print(tokenizer.decode(written).strip())
+
+# %% [markdown]
+# Words, even sentences. Now read for sense: who is on stage? Who speaks, and does anybody answer the one who asked? Five characters of memory do not reach back to the cast list.
+#
+# ## Where the nats go now
+#
+# The spans of Playhouse split the excess of each table by kind.
+
+# %%
+excesses = {}
+for n in (1, 2, 4, 6) if corpus.val_spans else ():
+    nats = NGramModel(train_ids, n, V).nats(val_ids).tolist()
+    excesses[f"n = {n}"] = excess_by_kind([None] * (n - 1) + nats, corpus.val_spans)
+if excesses:
+    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: longer tables save nearly all of the spelling. "
+         "Copied names and closings stay as expensive as they were.")
+
+# %%
+if excesses:
+    assert excesses["n = 6"]["spelling"] < 0.1 * excesses["n = 1"]["spelling"]
+    assert excesses["n = 6"]["copied name"] > 0.3 * excesses["n = 1"]["copied name"]  # memory is what is missing
+
+# %% [markdown]
+# Spelling is nearly done, by brute force. What is left are the things that stand far back: names to copy, quotations to close. A table long enough for those would need more text than anybody will ever write.
+# We need a model that does not look up the past, but looks *at* it, and finds what matters. Before we can build one we have to know how models learn.
+#
+# ## Mistakes people make
+#
+# - **Zero counts.** One unseen pair makes the loss infinite. Add a little, or back off.
+# - **Dividing columns instead of rows.** `counts / counts.sum(0)` answers another question: what came *before*. It runs, and it is wrong. Check that a row sums to 1.
+# - **Judging by the training loss.** The longest table always wins there.
+#
+# ## What you have
+#
+# `LanguageModel` (the contract of all models), `BigramLanguageModel` and `NGramModel`, in `chargpt_lib/bigram.py`.
+#
+# Next: [02 · The training loop](02_training_loop.ipynb). The table again, but this time nobody counts.

@@ -1,0 +1,273 @@
+"""Playhouse: what it writes, and an independent reader which proves that its price is exact."""
+
+import hashlib
+import random
+import re
+import time
+from collections import Counter
+from itertools import permutations
+from math import fsum, inf, log, nan, sqrt
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from chargpt_lib import playhouse
+from chargpt_lib.playhouse import (ADJECTIVES, ADVERBS, DEEDS, FATES, KINDS, LADIES, LORDS, NOUNS, PLACES, PROPS, VERBS,
+                                   deck, excess_by_kind, write)
+
+COMPANY = LORDS + LADIES
+SHAKESPEARE = set("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+PINNED = {  # seed: (at least so many characters, sha256 of the text, the entropy)
+    1337: (1_115_394, "aed6bc7e92aa553e607fd2ec5dac638062a6a39a8452501684c0a9b973b48e9a", "0.3036207557939663"),
+    2024: (111_540, "f78515caedaed5a1bfd53da9eb8db6c114bb1f25c75b344aa9f99a6fa1e476ca", "0.3045939608676645"),
+}
+VALIDATION = write(111_540, seed=2024)
+
+
+# ---------------------------------------------------------------- a second reading of the rules, from the text alone
+# A part is a literal, a list of equally likely literals, {name: list} (the same, remembered), or a reader. A reader
+# yields every way to read on from `at`: (where it ends, log-probability, what it remembers). No way is ever discarded.
+
+
+def read(text, at, *parts):
+    if not parts:
+        yield at, 0.0, {}
+        return
+    part, *rest = parts
+    if callable(part):
+        ways = part(text, at)
+    else:
+        [(name, options)] = part.items() if isinstance(part, dict) else [("", [part] if isinstance(part, str) else part)]
+        ways = [(at + len(option), -log(len(options)), {name: option}) for option in options if text.startswith(option, at)]
+    for end, p, memory in ways:
+        for last, q, more in read(text, end, *rest):
+            yield last, p + q, memory | more
+
+
+def either(*alternatives):
+    """Alternatives (weight, part, part, ...) -> a reader."""
+    total = sum(weight for weight, *_ in alternatives)
+
+    def reader(text, at):
+        for weight, *parts in alternatives:
+            for end, p, memory in read(text, at, *parts):
+                yield end, p + log(weight / total), memory
+
+    return reader
+
+
+COUPLES = [f"{one} and {two}" for one, two in permutations(COMPANY, 2)]
+TRIOS = [f"{one}, {two} and {three}" for one, two, three in permutations(COMPANY, 3)]
+CAST = either((2, {"cast": COUPLES}), (1, {"cast": TRIOS}))
+CARRIED = [f"an {word}" if re.match("[aeiou]", word) else f"a {word}" for word in ADJECTIVES]
+THING = either((len(NOUNS), NOUNS), (2 * len(ADJECTIVES), ADJECTIVES, " ", NOUNS))
+STOP = either((1, "."), (1, " ", ADVERBS, "."))
+ONE, ALL = ["The ", THING, " ", VERBS, "s", STOP], ["All ", THING, "s ", VERBS, STOP]
+
+
+def speech(others, prop):
+    lords, ladies = ([name for name in others if name in them] for them in (LORDS, LADIES))
+    name = either((3 * len(others), {"who": others}), (len(lords), "my lord ", {"who": lords}),
+                  (len(ladies), "my lady ", {"who": ladies}))
+    return either((6, *ONE), (4, *ALL), (4, "As ", NOUNS, "s say, '", either((1, *ONE), (1, *ALL)), "'"),
+                  (8, "Who ", {"deed": DEEDS}, " the ", THING, ", ", name, "?"), (5, "You ", ADJECTIVES, " ", NOUNS, "!"),
+                  (5, "You ", ADJECTIVES, " ", NOUNS, ", ", name, "!"), (4, "O ", ADJECTIVES, " ", prop, "!"))
+
+
+def answer(asker, deed):
+    return either((1, "Not I, ", {"who": [asker]}, "."), (1, "I ", deed, " it."), (1, "The ", THING, " ", deed, " it."))
+
+
+def lines(text, at, cast, prop, speaker, asker=None, deed=None):
+    """From the colon after a speaker's name to the end of the scene."""
+    others = [name for name in cast if name != speaker]
+    leaves = either((2, "it ", cast), (1, "eunt")), ", ", FATES, " the ", prop, ".\n\n"
+    for end, p, said in read(text, at, ": ", answer(asker, deed) if deed else speech(others, prop), "\n"):
+        anybody = either((3, "Ex", *leaves), (1, {"next": others}))
+        for turn, q, more in read(text, end, {"next": [said["who"]]} if "who" in said else anybody):
+            rest = lines(text, turn, cast, prop, more["next"], speaker, said.get("deed")) if more.get("next") else [(turn, 0)]
+            for last, r in rest:
+                yield last, p + q + r
+
+
+def scenes(text, at):
+    """Every way to read one scene."""
+    for end, p, m in read(text, at, PLACES, ". Enter ", CAST, " with ", CARRIED, " ", {"prop": PROPS}, ".\n"):
+        cast = re.split(", | and ", m["cast"])
+        for turn, q, first in read(text, end, {"speaker": cast}):
+            for last, r in lines(text, turn, cast, m["prop"], first["speaker"]):
+                yield last, p + q + r
+
+
+def score(text):
+    """The text's surprise in nats; every scene must have exactly one reading, wherever that may end."""
+    at, nats = 0, []
+    while at < len(text):
+        ways = list(scenes(text, at))
+        assert len(ways) == 1, f"{len(ways)} ways to read {text[at : at + 300]!r}"
+        [(at, p)] = ways
+        nats.append(-p)
+    return fsum(nats)
+
+
+@pytest.mark.parametrize("seed, size", [(2024, 111_540), (7, 111_540), (-3, 1)])
+def test_one_text_has_one_reading_and_it_costs_what_is_claimed(seed, size):
+    script = write(size, seed=seed)
+    assert score(script.text) / len(script.text) == pytest.approx(script.entropy, rel=1e-12)
+
+
+def test_a_price_worked_out_by_hand():
+    text = "A duel. Enter Hal and Gil with a rude mop.\nHal: O odd mop!\nExeunt, riding the mop.\n\n"
+    ways = len(PLACES) * 16 * 3 / 2 * 15 * len(ADJECTIVES) * 17 * 2 * 18 / 2 * len(ADJECTIVES) * 4 / 3 * 3 * len(FATES)
+    assert score(text) == pytest.approx(log(ways), rel=1e-12)
+
+
+SCENE = """The moon. Enter Toby and Meg with a damp egg.
+Toby: Who kissed the eel, my lady Meg?
+Meg: Not I, Toby.
+Toby: All damp bishops sing.
+Meg: As nuns say, 'The goat floats twice.'
+Exit Meg, eating the egg.
+
+"""
+MISTAKES = [("bishops sing.", "bishops sings."), ("bishops", "bishop"), ("floats", "float"), ("egg.\n\n", "pie.\n\n"),
+            ("lady Meg", "lord Meg"), ("lady Meg", "lady Bess"), ("Not I, Toby", "Not I, Meg"), ("Not I, Toby", "I tickled it"),
+            ("Not I, Toby.", "O damp egg!"), ("Meg: Not I", "Toby: Not I"), ("Toby: All", "Meg: All"), ("twice.'", "twice."),
+            ("Exit Meg", "Exit Nell"), ("by and Meg", "by and Toby"), ("a damp", "an damp"), ("\n\n", "\n"), ("E", "e")]
+
+
+@pytest.mark.parametrize("right, wrong", MISTAKES)
+def test_a_mistake_has_no_reading(right, wrong):
+    assert right in SCENE and score(SCENE) > 0
+    with pytest.raises(AssertionError, match="^0 ways"):
+        score(SCENE.replace(right, wrong))
+
+
+def test_no_letter_of_a_scene_can_be_changed():
+    for at, letter in enumerate(SCENE):
+        for other in {*"aeiostAT .'\n"} - {letter}:
+            wrong = SCENE[:at] + other + SCENE[at + 1 :]
+            assert not list(scenes(wrong, 0)), wrong
+
+
+# ---------------------------------------------------------------- the dice
+
+TITLED = [f"my {title} {name}" for title, names in (("lord", LORDS), ("lady", LADIES)) for name in names]
+DECKS = [NOUNS, [*NOUNS, *ADJECTIVES], CARRIED, VERBS, ADVERBS, DEEDS, FATES, PLACES, PROPS, ["Ex", *COMPANY], COMPANY + TITLED,
+         ["The ", "All ", "As ", "Who ", "You ", "O "], ["Not I, ", "I ", "The "], [".", " "], ["!", ", "], [", ", " and "],
+         ["it ", "eunt, "]]  # the largest of their kind: a part of a prefix-free deck is prefix-free
+
+
+@pytest.mark.parametrize("words", DECKS, ids=lambda words: words[0])
+def test_decks_are_prefix_free(words):
+    assert len(set(words)) == len(words)
+    assert not [pair for pair in permutations(words, 2) if pair[1].startswith(pair[0])]
+    for word, letters, nats in deck(*words)[0]:
+        assert [other for other in words if other.startswith(word[:letters])] == [word]
+        assert len([other for other in words if other.startswith(word[: letters - 1])]) > 1
+        assert nats == pytest.approx(log(len(words)))
+
+
+def test_a_word_that_begins_another_is_refused():
+    with pytest.raises(ValueError, match="'king' begins another"):
+        deck("duke", ("kingfisher", 3), "king")
+
+
+def test_no_other_deck_occurs_and_the_dice_are_fair(monkeypatch):
+    thrown, pick = {}, playhouse.Pen.pick
+
+    def spy(pen, kind, *options):
+        word = pick(pen, kind, *options)
+        thrown.setdefault(options, Counter())[word] += 1
+        return word
+
+    monkeypatch.setattr(playhouse.Pen, "pick", spy)
+    write(400_000, seed=5)
+    for options, counts in thrown.items():
+        weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
+        assert any(weights.keys() <= set(words) for words in DECKS), options
+        throws = sum(counts.values())
+        for word, weight in weights.items():
+            p = weight / sum(weights.values())
+            assert abs(counts[word] - throws * p) <= 5 * sqrt(throws * p * (1 - p)) + 2, (word, counts[word], throws)
+
+
+def test_only_random_is_asked(monkeypatch):
+    expected, real = write(5_000), random.Random
+    monkeypatch.setattr(playhouse, "random", SimpleNamespace(Random=lambda seed: SimpleNamespace(random=real(seed).random)))
+    assert write(5_000) == expected
+
+
+# ---------------------------------------------------------------- the text
+
+
+@pytest.mark.parametrize("seed", PINNED)
+def test_the_same_on_every_python_and_in_seconds(seed):
+    size, digest, entropy = PINNED[seed]
+    start = time.perf_counter()
+    script = write(size, seed)
+    assert time.perf_counter() - start < 20
+    assert (hashlib.sha256(script.text.encode()).hexdigest(), repr(script.entropy)) == (digest, entropy)
+    assert script.text[:-2].rindex("\n\n") + 2 < size <= len(script.text) and script.text.endswith(".\n\n")
+    assert write(9_000, seed) == write(9_000, seed) != write(9_000, seed + 1)
+    assert script.text.startswith(write(9_000, seed).text) and write.__defaults__ == (1_115_394, 1337)
+
+
+def test_spans_cover_the_text_and_add_up_to_the_floor():
+    text, spans = VALIDATION
+    assert len(SHAKESPEARE) == 65 and set(text) <= SHAKESPEARE
+    assert VALIDATION.words == set("".join(c if c.isalpha() else " " for c in text).split())
+    assert [span.start for span in spans] + [len(text)] == [0] + [span.end for span in spans]
+    assert all(span.start < span.end and 0 <= span.nats < inf for span in spans)
+    assert {span.kind for span in spans} == set(KINDS)
+    assert fsum(span.nats for span in spans) / len(text) == VALIDATION.entropy and 0.3 < VALIDATION.entropy < 0.8
+
+
+def test_the_file_to_read_is_the_validation_text():
+    file = Path(__file__).parents[1] / "data" / "playhouse.txt"
+    assert file.read_bytes() == VALIDATION.text.encode("ascii")
+
+
+def test_nouns_and_verbs_agree():
+    assert not [word for word in NOUNS + VERBS if re.search("([sxzo]|[cs]h|[^aeiou]y|fe?)$", word)], "it would not take +s"
+    clauses = re.findall(rf"(The|All) (?:[a-z]+ )?([a-z]+) ({'|'.join(VERBS)})(s?)(?![a-z])", VALIDATION.text)
+    assert len(clauses) > 500
+    for start, noun, _, ending in clauses:
+        assert (start, noun in NOUNS, noun[:-1] in NOUNS, noun[-1], ending) in {("All", False, True, "s", ""),
+                                                                                ("The", True, False, noun[-1], "s")}
+
+
+def test_who_is_on_stage_who_speaks_next_and_what_is_carried_off():
+    for scene in VALIDATION.text.split("\n\n")[:-1]:
+        first, *middle, last = scene.split("\n")
+        *cast, prop = re.fullmatch(r"[\w ]+\. Enter (?:(\w+), )?(\w+) and (\w+) with an? \w+ (\w+)\.", first).groups()
+        leaving, carried = re.fullmatch(r"Ex(?:it (\w+)|eunt), [\w ]+ the (\w+)\.", last).groups()
+        turns = [re.fullmatch(r"(\w+): (.+)", line).groups() for line in middle]
+        assert carried == prop and {leaving, *(speaker for speaker, _ in turns)} <= {None, *cast}
+        asked = None
+        for (speaker, said), following in zip(turns, [*turns[1:], ("nobody", "")]):
+            called = re.search(r", (?:my (lord|lady) )?([A-Z]\w+)[.!?]$", said)
+            if called:
+                assert called[2] == following[0] != speaker
+                assert called[2] in {"lord": LORDS, "lady": LADIES, None: cast}[called[1]]
+            answered = re.fullmatch(r"(?:Not I, (\w+)|(?:I|The [a-z ]+) ([a-z]+) it)\.", said)
+            assert bool(answered) == bool(asked)
+            assert not asked or answered[1] == asked[0] or answered[2] == asked[1]
+            asked = (speaker, said.split()[1]) if said.startswith("Who ") else None
+            assert said.count("'") == (2 if said.startswith("As ") else 0)
+            assert not said.startswith("O ") or said.endswith(f" {prop}!")
+
+
+@pytest.mark.parametrize("nothing", [None, nan])
+def test_the_excess_adds_up(nothing):
+    dice, spans = random.Random(0), VALIDATION.spans
+    paid = [2 * dice.random() for _ in VALIDATION.text]
+    excess = excess_by_kind(paid, spans)
+    assert tuple(excess) == KINDS and sum(excess.values()) == pytest.approx(fsum(paid) / len(paid) - VALIDATION.entropy)
+    paid[:128] = [nothing] * 128  # a span that was not asked, or only in part, does not count
+    paid[5_000] = nothing
+    asked = [span for span in spans if span.start >= 128 and not span.start <= 5_000 < span.end]
+    loss, floor = fsum(fsum(paid[s.start : s.end]) for s in asked), fsum(s.nats for s in asked)
+    excess = sum(excess_by_kind(paid, spans).values())
+    assert excess == pytest.approx((loss - floor) / sum(s.end - s.start for s in asked))
