@@ -18,41 +18,39 @@ from chargpt_lib.playhouse import (ADJECTIVES, ADVERBS, DEEDS, FATES, KINDS, LAD
 
 COMPANY = LORDS + LADIES
 SHAKESPEARE = set("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-PINNED = {  # seed: (at least so many characters, sha256 of the text, the entropy)
-    1337: (1_115_394, "aed6bc7e92aa553e607fd2ec5dac638062a6a39a8452501684c0a9b973b48e9a", "0.3036207557939663"),
-    2024: (111_540, "f78515caedaed5a1bfd53da9eb8db6c114bb1f25c75b344aa9f99a6fa1e476ca", "0.3045939608676645"),
-}
+# seed: (at least so many characters, sha256 of the text, the entropy)
+PINNED = {1337: (1_115_394, "63cc449555a9c2be6bd6e62102334c467d225b8c0cd08ef99a16df0f8b91f1b4", "0.30212772246211117"),
+          2024: (111_540, "82f89ca8be08d6668f3486ea848bb361232dbbf9831c2a9cacfc7e35553edd21", "0.3031443688956758")}
 VALIDATION = write(111_540, seed=2024)
 
-
 # ---------------------------------------------------------------- a second reading of the rules, from the text alone
-# A part is a literal, a list of equally likely literals, {name: list} (the same, remembered), or a reader. A reader
-# yields every way to read on from `at`: (where it ends, log-probability, what it remembers). No way is ever discarded.
+# A part is a literal, a list of equally likely literals, {name: list} (the same, remembered), or a reader: a function
+# which yields every way to read on. A way is (where it ends, log-probability, memory). None is discarded.
 
 
-def read(text, at, *parts):
+def read(text, at, memory, *parts):
     if not parts:
-        yield at, 0.0, {}
+        yield at, 0.0, memory
         return
     part, *rest = parts
     if callable(part):
-        ways = part(text, at)
+        ways = part(text, at, memory)
     else:
-        [(name, options)] = part.items() if isinstance(part, dict) else [("", [part] if isinstance(part, str) else part)]
-        ways = [(at + len(option), -log(len(options)), {name: option}) for option in options if text.startswith(option, at)]
-    for end, p, memory in ways:
-        for last, q, more in read(text, end, *rest):
-            yield last, p + q, memory | more
+        [(name, words)] = part.items() if isinstance(part, dict) else [("", [part] if isinstance(part, str) else part)]
+        ways = [(at + len(word), -log(len(words)), {**memory, name: word}) for word in words if text.startswith(word, at)]
+    for end, p, learnt in ways:
+        for last, q, known in read(text, end, learnt, *rest):
+            yield last, p + q, known
 
 
 def either(*alternatives):
     """Alternatives (weight, part, part, ...) -> a reader."""
     total = sum(weight for weight, *_ in alternatives)
 
-    def reader(text, at):
+    def reader(text, at, memory):
         for weight, *parts in alternatives:
-            for end, p, memory in read(text, at, *parts):
-                yield end, p + log(weight / total), memory
+            for end, p, known in read(text, at, memory, *parts):
+                yield end, p + log(weight / total), known
 
     return reader
 
@@ -66,47 +64,43 @@ STOP = either((1, "."), (1, " ", ADVERBS, "."))
 ONE, ALL = ["The ", THING, " ", VERBS, "s", STOP], ["All ", THING, "s ", VERBS, STOP]
 
 
-def speech(others, prop):
+def line(text, at, m):
+    """From the colon after a speaker's name to the end of the scene."""
+    others, deed = [name for name in m["cast"] if name != m["speaker"]], m.get("deed")
     lords, ladies = ([name for name in others if name in them] for them in (LORDS, LADIES))
     name = either((3 * len(others), {"who": others}), (len(lords), "my lord ", {"who": lords}),
                   (len(ladies), "my lady ", {"who": ladies}))
-    return either((6, *ONE), (4, *ALL), (4, "As ", NOUNS, "s say, '", either((1, *ONE), (1, *ALL)), "'"),
-                  (8, "Who ", {"deed": DEEDS}, " the ", THING, ", ", name, "?"), (5, "You ", ADJECTIVES, " ", NOUNS, "!"),
-                  (5, "You ", ADJECTIVES, " ", NOUNS, ", ", name, "!"), (4, "O ", ADJECTIVES, " ", prop, "!"))
+    speech = either((6, *ONE), (4, *ALL), (4, "As ", NOUNS, "s say, '", either((1, *ONE), (1, *ALL)), "'"),
+                    (8, "Who ", {"deed": DEEDS}, " the ", THING, ", ", name, "?"), (5, "You ", ADJECTIVES, " ", NOUNS, "!"),
+                    (5, "You ", ADJECTIVES, " ", NOUNS, ", ", name, "!"), (4, "O ", ADJECTIVES, " ", m["prop"], "!"))
+    answer = either((1, "Not I, ", {"who": [m["asker"]]}, "."), (1, "I ", deed, " it."), (1, "The ", THING, " ", deed, " it."))
+    now = {"cast": m["cast"], "prop": m["prop"], "asker": m["speaker"]}
+    return read(text, at, now, ": ", answer if deed else speech, "\n", end_of_line)
 
 
-def answer(asker, deed):
-    return either((1, "Not I, ", {"who": [asker]}, "."), (1, "I ", deed, " it."), (1, "The ", THING, " ", deed, " it."))
+def end_of_line(text, at, m):
+    if "who" in m:
+        return read(text, at, m, {"speaker": [m["who"]]}, line)
+    others = [name for name in m["cast"] if name != m["asker"]]
+    leaves = either((2, "it ", m["cast"]), (1, "eunt")), ", ", FATES, " the ", m["prop"], ".\n\n"
+    return either((3, "Ex", *leaves), (1, {"speaker": others}, line))(text, at, m)
 
 
-def lines(text, at, cast, prop, speaker, asker=None, deed=None):
-    """From the colon after a speaker's name to the end of the scene."""
-    others = [name for name in cast if name != speaker]
-    leaves = either((2, "it ", cast), (1, "eunt")), ", ", FATES, " the ", prop, ".\n\n"
-    for end, p, said in read(text, at, ": ", answer(asker, deed) if deed else speech(others, prop), "\n"):
-        anybody = either((3, "Ex", *leaves), (1, {"next": others}))
-        for turn, q, more in read(text, end, {"next": [said["who"]]} if "who" in said else anybody):
-            rest = lines(text, turn, cast, prop, more["next"], speaker, said.get("deed")) if more.get("next") else [(turn, 0)]
-            for last, r in rest:
-                yield last, p + q + r
-
-
-def scenes(text, at):
+def scene(text, at):
     """Every way to read one scene."""
-    for end, p, m in read(text, at, PLACES, ". Enter ", CAST, " with ", CARRIED, " ", {"prop": PROPS}, ".\n"):
+    for end, p, m in read(text, at, {}, PLACES, ". Enter ", CAST, " with ", CARRIED, " ", {"prop": PROPS}, ".\n"):
         cast = re.split(", | and ", m["cast"])
-        for turn, q, first in read(text, end, {"speaker": cast}):
-            for last, r in lines(text, turn, cast, m["prop"], first["speaker"]):
-                yield last, p + q + r
+        for last, q, _ in read(text, end, {"cast": cast, "prop": m["prop"], "asker": None}, {"speaker": cast}, line):
+            yield last, p + q
 
 
 def score(text):
     """The text's surprise in nats; every scene must have exactly one reading, wherever that may end."""
     at, nats = 0, []
     while at < len(text):
-        ways = list(scenes(text, at))
+        ways = list(scene(text, at))
         assert len(ways) == 1, f"{len(ways)} ways to read {text[at : at + 300]!r}"
-        [(at, p)] = ways
+        at, p = ways[0]
         nats.append(-p)
     return fsum(nats)
 
@@ -147,11 +141,8 @@ def test_a_mistake_has_no_reading(right, wrong):
 def test_no_letter_of_a_scene_can_be_changed():
     for at, letter in enumerate(SCENE):
         for other in {*"aeiostAT .'\n"} - {letter}:
-            wrong = SCENE[:at] + other + SCENE[at + 1 :]
-            assert not list(scenes(wrong, 0)), wrong
+            assert not list(scene(SCENE[:at] + other + SCENE[at + 1 :], 0)), (at, other)
 
-
-# ---------------------------------------------------------------- the dice
 
 TITLED = [f"my {title} {name}" for title, names in (("lord", LORDS), ("lady", LADIES)) for name in names]
 DECKS = [NOUNS, [*NOUNS, *ADJECTIVES], CARRIED, VERBS, ADVERBS, DEEDS, FATES, PLACES, PROPS, ["Ex", *COMPANY], COMPANY + TITLED,
@@ -161,25 +152,20 @@ DECKS = [NOUNS, [*NOUNS, *ADJECTIVES], CARRIED, VERBS, ADVERBS, DEEDS, FATES, PL
 
 @pytest.mark.parametrize("words", DECKS, ids=lambda words: words[0])
 def test_decks_are_prefix_free(words):
-    assert len(set(words)) == len(words)
     assert not [pair for pair in permutations(words, 2) if pair[1].startswith(pair[0])]
     for word, letters, nats in deck(*words)[0]:
         assert [other for other in words if other.startswith(word[:letters])] == [word]
         assert len([other for other in words if other.startswith(word[: letters - 1])]) > 1
         assert nats == pytest.approx(log(len(words)))
-
-
-def test_a_word_that_begins_another_is_refused():
-    with pytest.raises(ValueError, match="'king' begins another"):
-        deck("duke", ("kingfisher", 3), "king")
+    with pytest.raises(ValueError, match="begins another"):
+        deck(*words, words[0] + "!")
 
 
 def test_no_other_deck_occurs_and_the_dice_are_fair(monkeypatch):
     thrown, pick = {}, playhouse.Pen.pick
 
     def spy(pen, kind, *options):
-        word = pick(pen, kind, *options)
-        thrown.setdefault(options, Counter())[word] += 1
+        thrown.setdefault(options, Counter())[word := pick(pen, kind, *options)] += 1
         return word
 
     monkeypatch.setattr(playhouse.Pen, "pick", spy)
@@ -187,9 +173,8 @@ def test_no_other_deck_occurs_and_the_dice_are_fair(monkeypatch):
     for options, counts in thrown.items():
         weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
         assert any(weights.keys() <= set(words) for words in DECKS), options
-        throws = sum(counts.values())
         for word, weight in weights.items():
-            p = weight / sum(weights.values())
+            throws, p = counts.total(), weight / sum(weights.values())
             assert abs(counts[word] - throws * p) <= 5 * sqrt(throws * p * (1 - p)) + 2, (word, counts[word], throws)
 
 
@@ -197,9 +182,6 @@ def test_only_random_is_asked(monkeypatch):
     expected, real = write(5_000), random.Random
     monkeypatch.setattr(playhouse, "random", SimpleNamespace(Random=lambda seed: SimpleNamespace(random=real(seed).random)))
     assert write(5_000) == expected
-
-
-# ---------------------------------------------------------------- the text
 
 
 @pytest.mark.parametrize("seed", PINNED)
@@ -225,14 +207,13 @@ def test_spans_cover_the_text_and_add_up_to_the_floor():
 
 
 def test_the_file_to_read_is_the_validation_text():
-    file = Path(__file__).parents[1] / "data" / "playhouse.txt"
-    assert file.read_bytes() == VALIDATION.text.encode("ascii")
+    assert (Path(__file__).parents[1] / "data" / "playhouse.txt").read_bytes() == VALIDATION.text.encode("ascii")
 
 
 def test_nouns_and_verbs_agree():
     assert not [word for word in NOUNS + VERBS if re.search("([sxzo]|[cs]h|[^aeiou]y|fe?)$", word)], "it would not take +s"
     clauses = re.findall(rf"(The|All) (?:[a-z]+ )?([a-z]+) ({'|'.join(VERBS)})(s?)(?![a-z])", VALIDATION.text)
-    assert len(clauses) > 500
+    assert len(clauses) > 300
     for start, noun, _, ending in clauses:
         assert (start, noun in NOUNS, noun[:-1] in NOUNS, noun[-1], ending) in {("All", False, True, "s", ""),
                                                                                 ("The", True, False, noun[-1], "s")}
@@ -249,11 +230,9 @@ def test_who_is_on_stage_who_speaks_next_and_what_is_carried_off():
         for (speaker, said), following in zip(turns, [*turns[1:], ("nobody", "")]):
             called = re.search(r", (?:my (lord|lady) )?([A-Z]\w+)[.!?]$", said)
             if called:
-                assert called[2] == following[0] != speaker
-                assert called[2] in {"lord": LORDS, "lady": LADIES, None: cast}[called[1]]
+                assert speaker != called[2] == following[0] in {"lord": LORDS, "lady": LADIES, None: cast}[called[1]]
             answered = re.fullmatch(r"(?:Not I, (\w+)|(?:I|The [a-z ]+) ([a-z]+) it)\.", said)
-            assert bool(answered) == bool(asked)
-            assert not asked or answered[1] == asked[0] or answered[2] == asked[1]
+            assert (answered[1] == asked[0] or answered[2] == asked[1]) if asked else not answered
             asked = (speaker, said.split()[1]) if said.startswith("Who ") else None
             assert said.count("'") == (2 if said.startswith("As ") else 0)
             assert not said.startswith("O ") or said.endswith(f" {prop}!")
@@ -261,13 +240,11 @@ def test_who_is_on_stage_who_speaks_next_and_what_is_carried_off():
 
 @pytest.mark.parametrize("nothing", [None, nan])
 def test_the_excess_adds_up(nothing):
-    dice, spans = random.Random(0), VALIDATION.spans
-    paid = [2 * dice.random() for _ in VALIDATION.text]
+    paid, spans = [at % 97 / 50 for at in range(len(VALIDATION.text))], VALIDATION.spans
     excess = excess_by_kind(paid, spans)
     assert tuple(excess) == KINDS and sum(excess.values()) == pytest.approx(fsum(paid) / len(paid) - VALIDATION.entropy)
     paid[:128] = [nothing] * 128  # a span that was not asked, or only in part, does not count
     paid[5_000] = nothing
     asked = [span for span in spans if span.start >= 128 and not span.start <= 5_000 < span.end]
     loss, floor = fsum(fsum(paid[s.start : s.end]) for s in asked), fsum(s.nats for s in asked)
-    excess = sum(excess_by_kind(paid, spans).values())
-    assert excess == pytest.approx((loss - floor) / sum(s.end - s.start for s in asked))
+    assert sum(excess_by_kind(paid, spans).values()) == pytest.approx((loss - floor) / sum(s.end - s.start for s in asked))

@@ -142,22 +142,22 @@ PLACES = ["A bakery", "A barn", "A cave", "A ditch", "A duel", "A forest", "A ke
           "A swamp", "A tower", "A wedding", "The bath", "The cellar", "The moon", "The pantry", "The stable", "The wrong house"]
 PROPS = ("anvil barrel crown donkey egg fiddle goose harp kettle ladder mop oyster pie spoon trumpet umbrella "
          "wig").split()
-NOUNS = ("admiral aunt badger baker barber bard beggar bishop burglar butler cabbage cherub clerk cook corpse cousin "
-         "crab dentist dragon duke dumpling earl eel elk ferret friar ghost giant gnome goat hen hermit herring hound "
-         "imp jester judge king knave lawyer lobster mayor mermaid miller monk moth mule newt nun nurse ogre onion "
-         "otter owl parrot parson pickle pigeon pilgrim pirate poet prince pudding quail robber sailor shepherd snail "
-         "squire tailor toad troll turnip uncle viking vole wasp widow wizard wombat yak").split()
-ADJECTIVES = ("ancient bald bashful bold brave cheerful chilly clumsy crooked damp drunk dusty edible elderly fat "
-              "frozen gilded gloomy greasy hairy haunted holy humble invisible itchy jealous lazy lonely moist naked "
-              "noble odd perfumed pious purple rude smug soggy sticky sulky tiny ugly unwed vain wicked").split()
-VERBS = ("argue bark bite boil bow bray chew cough dance drool explode faint float giggle glow gossip growl hum jump "
-         "juggle kneel lie limp melt moan nap ooze pray rhyme rot scream sing sleep snore sulk sweat vote weep whimper "
-         "wink yodel").split()
-ADVERBS = ["again", "alone", "at dawn", "at sea", "badly", "for free", "in bed", "in Latin", "in secret", "indoors",
-           "too much", "twice"]
-DEEDS = "ate boiled cursed dyed hid insulted kissed married painted sold tickled wooed".split()
+NOUNS = ("admiral aunt badger baker barber bard beggar bishop burglar butler cabbage clerk cook corpse cousin crab "
+         "dentist dragon duke dumpling earl eel elk ferret friar ghost giant gnome goat haddock hen hermit herring "
+         "hound imp jester judge king knave lawyer lobster mayor mermaid miller monk moth mule newt nun nurse ogre "
+         "onion otter owl parrot parson pickle pigeon pilgrim pirate poet prince pudding quail robber sailor shepherd "
+         "snail squire tailor toad troll turnip uncle viking vole wasp widow wizard wombat yak").split()
+ADJECTIVES = ("ancient bald bashful bold brave cheerful chilly clumsy crooked damp drunk dusty edible elderly frozen "
+              "gilded gloomy greasy hairy haunted holy humble invisible itchy jealous lazy lonely lukewarm moist noble "
+              "odd overdue perfumed pious purple rude smug soggy sticky sulky suspicious tiny unwed vain wicked").split()
+VERBS = ("argue bark bite boil bow bray chew cough dance drool elope explode faint float giggle glow gossip growl hum "
+         "juggle jump kneel lie limp melt moan nap ooze pray resign rhyme rot scream sing sleep snore stammer sulk "
+         "sweat tiptoe vote weep whimper wink yawn yodel").split()
+ADVERBS = ["again", "alone", "at dawn", "at sea", "badly", "by post", "by proxy", "for free", "in Dutch", "in Latin",
+           "in bed", "in public", "in secret", "indoors", "on toast", "sideways", "too much", "twice"]
+DEEDS = "ate boiled cursed dyed hid insulted kissed married painted sued tickled wooed".split()
 FATES = ["accused by", "blaming", "blessing", "dressed as", "eating", "engaged to", "hiding in",
-         "licking", "outwitted by", "pursued by", "riding", "suing", "worshipping"]
+         "licking", "mistaken for", "outwitted by", "pursued by", "riding", "upstaged by", "worshipping"]
 
 # %% [markdown]
 # ## Sentences
@@ -384,10 +384,10 @@ def excess_by_kind(nats, spans):
     excess, asked = dict.fromkeys(KINDS, 0.0), 0
     for start, end, kind, price in spans:
         paid = nats[start:end]
-        if None not in paid and len(paid) == end - start:
+        if len(paid) == end - start and not any(p is None or p != p for p in paid):
             excess[kind] += sum(paid) - price
             asked += end - start
-    return {kind: value / asked for kind, value in excess.items()}
+    return {kind: value / max(asked, 1) for kind, value in excess.items()}
 
 # %% [markdown]
 # Take a model that knows nothing and gives each of the symbols the same chance. It pays $\ln V$ for every letter, where $V$ is the number of symbols.

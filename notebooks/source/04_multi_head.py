@@ -1,0 +1,330 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Many heads: the same numbers, three ways
+#
+# You will build: attention with many heads, first as a loop, then with one matrix, then with PyTorch's fused kernel. All three give the same numbers; they do not take the same time.
+# You need lesson 03. On a CPU the page takes about a minute and a half.
+#
+# A head makes one average of the past. If it looks at two places, it gets their mixture, as if one mixed two photographs. Two heads are two photographs.
+
+# %%
+#| default_exp multi_head
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+from chargpt_lib.data import show
+from chargpt_lib.single_head import Head, causal_mask, scaled_dot_product_attention, small_weights
+
+values = torch.eye(5)[None]  # (1, 5, 5): five characters, each hands over a different vector
+one_mixed = 0.5 * values[0, 3] + 0.5 * values[0, 0]
+swapped = 0.5 * values[0, 0] + 0.5 * values[0, 3]
+print("one head: ", one_mixed, "the same if the two places are exchanged:", torch.equal(one_mixed, swapped))
+print("two heads:", torch.cat([values[0, 3, :4], values[0, 0, :4]]), "tells which head saw what")
+
+# %% [markdown]
+# ## A loop over heads
+#
+# Take $H$ heads, each of size $C / H$; lay their results side by side, which makes $C$ numbers again; and mix them with one more matrix, the projection $W^O$ (Vaswani et al., 2017):
+#
+# $$\operatorname{MultiHead}(x) = \operatorname{concat}(\text{head}_1, \dots, \text{head}_H)\, W^O .$$
+#
+# Each head being narrower, all heads together have no more parameters than one wide head.
+
+# %%
+#| export
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chargpt_lib.bigram import LanguageModel
+from chargpt_lib.single_head import Head, small_weights
+
+# %%
+#| export
+def head_size(n_embd, n_head):
+    """The width of each head. ValueError where the heads do not divide the width."""
+    if n_head < 1 or n_embd % n_head:
+        sizes = [n for n in range(1, n_embd + 1) if n_embd % n == 0]
+        raise ValueError(f"{n_head} heads do not divide a width of n_embd = {n_embd}: take n_head from {sizes}")
+    return n_embd // n_head
+
+
+class MultiHeadAttention(nn.Module):
+    """Heads one after the other, side by side, mixed: (B, T, C) -> (B, T, C). To read; the next class is to use."""
+
+    def __init__(self, n_embd, n_head, bias=True):
+        super().__init__()
+        self.heads = nn.ModuleList(Head(n_embd, head_size(n_embd, n_head)) for _ in range(n_head))
+        self.proj = nn.Linear(n_embd, n_embd, bias=bias)
+
+    def forward(self, x):
+        return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
+
+# %%
+torch.manual_seed(1337)
+loop = MultiHeadAttention(n_embd=64, n_head=4)
+wide = Head(64, 64)
+count = lambda module: sum(p.numel() for p in module.parameters())
+print("one wide head:", count(wide), "| four narrow heads:", sum(map(count, loop.heads)), "| with the projection:", count(loop))
+print(loop(torch.randn(2, 5, 64)).shape)
+try:
+    MultiHeadAttention(n_embd=64, n_head=5)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## One matrix
+#
+# Four heads with three matrices each are twelve matrix products, one after the other, and each is small. A computer prefers one large product. So stack the twelve matrices on top of each other. One product gives, for each character, $3C$ numbers: all queries, all keys, all values.
+#
+# Then they have to be sorted: first by query, key and value, then by head. That takes a `view` and a `transpose`, and here most people lose their way. Follow it on numbers that one can recognise: 2 characters, 2 heads of size 3. The value `12` belongs to character 1, place 2.
+
+# %%
+T, H, D = 2, 2, 3
+q = torch.arange(6) + 10 * torch.arange(T)[:, None]  # (T, C) with C = 6
+print(q)
+by_head = q.view(T, H, D).transpose(0, 1)  # (H, T, D)
+print("head 0:", by_head[0].tolist(), " head 1:", by_head[1].tolist())
+
+# %% [markdown]
+# Head 0 has the first three numbers of both characters, head 1 the last three. Right. **Predict:** what does `q.view(H, T, D)`, which has the same shape, put into head 0?
+
+# %%
+wrong = q.view(H, T, D)
+print("head 0:", wrong[0].tolist(), " head 1:", wrong[1].tolist())
+
+# %% [markdown]
+# All of character 0, and nothing of character 1! `view` never moves a number, it only cuts the row of numbers elsewhere. To exchange two axes one needs `transpose`. The wrong version runs without an error, it even learns a little. It has cost many people many evenings.
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(9, 2), layout="constrained")
+owner = torch.tensor([[0, 0, 0, 1, 1, 1]] * 2)  # which head each number belongs to
+for ax, numbers, colours, title in ((axes[0], q, owner, "(T, C): colour = head"),
+                                    (axes[1], by_head.reshape(4, 3), owner.view(2, 2, 3).transpose(0, 1).reshape(4, 3), "view, transpose"),
+                                    (axes[2], wrong.reshape(4, 3), owner.view(2, 2, 3).reshape(4, 3), "view only: mixed")):
+    ax.imshow(colours, cmap="cividis", vmin=-0.3, vmax=1.3)
+    for i, row in enumerate(numbers.tolist()):
+        for j, n in enumerate(row):
+            ax.text(j, i, n, ha="center", va="center", color="white" if colours[i, j] == 0 else "black", fontsize=12)
+    ax.set(title=title, xticks=[], yticks=[])
+    if len(numbers) == 4:
+        ax.axhline(1.5, color="#D55E00", linewidth=3)
+show(fig, "After view and transpose each head holds its own colour. With view alone each head holds half of both.")
+
+# %% [markdown]
+# ## The class that we shall use
+#
+# One matrix for all heads, and PyTorch's own `scaled_dot_product_attention`, which never writes the (T, T) weights to memory (Dao et al., 2022). `is_causal=True` is our mask. Dropout is for lesson 05; here it is off.
+
+# %%
+#| export
+class CausalSelfAttention(nn.Module):
+    """All heads at once: (B, T, C) -> (B, T, C), with one qkv matrix and the fused kernel.
+
+    bias: of the projection; qkv_bias: of queries, keys and values; dropout: of the weights and of the result.
+    """
+
+    def __init__(self, n_embd, n_head, bias=True, qkv_bias=False, dropout=0.0):
+        super().__init__()
+        self.n_head, self.head_size, self.dropout = n_head, head_size(n_embd, n_head), dropout
+        self.qkv = nn.Linear(n_embd, 3 * n_embd, bias=qkv_bias)
+        self.proj = nn.Linear(n_embd, n_embd, bias=bias)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_size)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, head_size) each
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        out = out.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        return F.dropout(self.proj(out), self.dropout, self.training)
+
+# %% [markdown]
+# Is it the same thing? Copy the weights of the loop into it, and compare.
+
+# %%
+fused = CausalSelfAttention(64, 4)
+with torch.no_grad():
+    heads = loop.heads
+    fused.qkv.weight.copy_(torch.cat([getattr(h, part).weight for part in ("query", "key", "value") for h in heads]))
+fused.proj.load_state_dict(loop.proj.state_dict())
+
+x = torch.randn(3, 20, 64)
+print(torch.allclose(loop(x), fused(x), atol=1e-6))
+
+# %% [markdown]
+# And the way in between: the one matrix, with our own attention from lesson 03, heads as one more axis.
+
+# %%
+def one_matrix(x, module):
+    B, T, C = x.shape
+    q, k, v = module.qkv(x).view(B, T, 3, module.n_head, module.head_size).permute(2, 0, 3, 1, 4)
+    out, weights = scaled_dot_product_attention(q, k, v, causal_mask(T))  # (B, H, T, D), (B, H, T, T)
+    return module.proj(out.transpose(1, 2).reshape(B, T, C)), weights
+
+# %%
+ours, weights = one_matrix(x, fused)
+print(weights.shape, torch.allclose(ours, fused(x), atol=1e-6))
+
+# %% [markdown]
+# The gradients agree as well: learning would take the same path.
+
+# %%
+for way in (loop, fused, lambda x: one_matrix(x, fused)[0]):
+    x.requires_grad_().grad = None
+    way(x).square().sum().backward()
+    print(f"{x.grad.norm():.3f}")
+
+# %% [markdown]
+# ## Which is fastest?
+#
+# **Predict** the order before you run it. One step forward and back, 16 texts of 128 characters, the ways in turn so that a busy machine hurts all alike.
+
+# %%
+from time import perf_counter
+
+torch.manual_seed(0)
+x = torch.randn(16, 128, 128, requires_grad=True)
+loop_128, fused_128 = MultiHeadAttention(128, 4), CausalSelfAttention(128, 4)
+ways = {"loop over heads": loop_128, "one matrix": lambda x: one_matrix(x, fused_128)[0], "fused kernel": fused_128}
+seconds = {name: [] for name in ways}
+for repeat in range(23):
+    for name, way in ways.items():
+        start = perf_counter()
+        way(x).sum().backward()
+        seconds[name].append(perf_counter() - start)
+times = {name: 1000 * sorted(row[3:])[10] for name, row in seconds.items()}  # the median, after three to warm up
+
+# %%
+fig, ax = plt.subplots(figsize=(7, 1.8), layout="constrained")
+ax.bar_label(ax.barh(list(times), list(times.values()), color=["#D55E00", "#E69F00", "#0072B2"]), fmt=" %.1f ms")
+ax.set(xlabel="milliseconds, forward and back", title="The same numbers, three ways", xlim=(0, 1.15 * max(times.values())))
+ax.invert_yaxis()
+show(fig, "Bars of the measured times: the loop is the slowest, one matrix is faster, the fused kernel is the fastest.")
+
+# %%
+print("the fused kernel is faster than the loop:", times["fused kernel"] < times["loop over heads"])
+
+# %% [markdown]
+# The gap grows with the number of heads and the length of the text; on a graphics card it is wider still. From here on, `CausalSelfAttention`.
+#
+# ## A model with four heads
+#
+# As in lesson 03, with the same width of 64 and the same training. Only the attention differs.
+
+# %%
+#| export
+class MultiHeadLanguageModel(LanguageModel):
+    """Characters and positions, many heads, logits."""
+
+    def __init__(self, vocab_size, block_size, n_embd, n_head):
+        super().__init__(vocab_size, block_size)
+        self.token_embedding = nn.Embedding(vocab_size, n_embd)
+        self.position_embedding = nn.Embedding(block_size, n_embd)
+        self.attention = CausalSelfAttention(n_embd, n_head)
+        self.lm_head = nn.Linear(n_embd, vocab_size)
+        self.apply(small_weights)
+
+    def compute_logits(self, idx):
+        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)
+        return self.lm_head(self.attention(x))  # (B, T, V)
+
+# %%
+from math import log
+
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+from chargpt_lib.training import ladder, load_or_fit, plot_ladder
+
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus, device = load_corpus(CORPUS), pick_device()
+tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+V = tokenizer.vocab_size
+
+# %%
+torch.manual_seed(1337)
+model = MultiHeadLanguageModel(V, block_size=64, n_embd=64, n_head=4).to(device)
+ids = tokenizer.encode("O damp goose!").to(device)
+_, loss = model(ids[None, :-1], ids[None, 1:])
+print(count(model), "parameters")
+print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V)) < 0.1)
+
+# %% [markdown]
+# **Predict:** by how much will four heads beat one? More or less than one head beat the bigram?
+
+# %% tags=["nbval-ignore-output"]
+result = load_or_fit("multi-head", model, corpus, steps=800, batch_size=32, lr=1e-2)
+print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training\n\n{result['sample']}")
+
+# %%
+if corpus.name == "playhouse":
+    assert result["loss"] < ladder()["single head"]["loss"] - 0.05
+
+# %% [markdown]
+# What does each head look at? The fused kernel keeps no weights, but the way in between has the same ones.
+
+# %%
+with torch.no_grad():
+    embedded = model.token_embedding(ids)[None] + model.position_embedding.weight[: len(ids)]
+    _, weights = one_matrix(embedded.cpu(), model.cpu().attention)  # (1, H, T, T)
+labels = [{" ": "␣"}.get(char, char) for char in "O damp goose!"]
+fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained", sharey=True)
+for h, ax in enumerate(axes):
+    image = ax.imshow(weights[0, h], cmap="cividis", vmin=0, vmax=1)
+    ax.set_xticks(range(len(labels)), labels, family="DejaVu Sans Mono", fontsize=8)
+    ax.set_yticks(range(len(labels)), labels, family="DejaVu Sans Mono", fontsize=8)
+    ax.set(title=f"head {h}", xlabel="looks at")
+axes[0].set_ylabel("position")
+fig.colorbar(image, ax=axes, label="weight", shrink=0.8)
+show(fig, "Four triangular heat maps. Each head looks at other places: itself, one back, two back, or widely.")
+
+# %%
+back = {n: [weights[0, h].diagonal(-n).mean().item() for h in range(4)] for n in range(4)}
+fig, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
+for h, colour in enumerate(("#0072B2", "#E69F00", "#009E73", "#CC79A7")):
+    ax.bar([n + 0.2 * h - 0.3 for n in back], [back[n][h] for n in back], width=0.2, color=colour, label=f"head {h}")
+ax.set(xticks=range(4), xticklabels=["itself", "1 back", "2 back", "3 back"], ylabel="mean weight", title="How far back each head looks")
+ax.legend(frameon=False)
+show(fig, "Bars: different heads put most of their weight on different distances.")
+
+# %%
+assert len({max(back, key=lambda n: back[n][h]) for h in range(4)}) > 1  # they do not all do the same
+
+# %% [markdown]
+# Nobody told them to share the work. They were different by chance at the start, and whichever took over one place left the others free for the rest.
+#
+# ## Where the nats go now
+
+# %%
+show(plot_ladder(corpus.name), "Stacked bars: the multi-head model pays much less for spelling than the single head. Names and closings are hardly better.")
+
+# %% tags=["nbval-ignore-output"]
+if row := ladder("shakespeare").get("multi-head"):
+    print(f"On Shakespeare (recorded): {row['loss']:.3f} nats per character\n\n{row['sample'][:250]}")
+
+# %%
+assert all(row["loss"] > 0 for row in ladder("shakespeare").values())
+
+# %% [markdown]
+# Spelling is much better. But our n-gram table of lesson 01 was better still! The model sees the last characters, each in a vector of its own, and then has only one matrix to conclude from them. It can gather; it cannot think. That is the next lesson.
+#
+# ## Mistakes people make
+#
+# - **`view` without `transpose`.** As above. Test with `arange`, not with `randn`.
+# - **`.view` after `.transpose`** on the way back is an error, and rightly so; `.reshape` or `.contiguous().view` copies.
+# - **Dividing by the square root of C** instead of C / H.
+# - **`is_causal=True` and a mask.** One of them.
+#
+# ## What you have
+#
+# `MultiHeadAttention` (to read), `CausalSelfAttention` (to use) and `MultiHeadLanguageModel`, in `chargpt_lib/multi_head.py`.
+#
+# Next: [05 · Blocks](05_blocks.ipynb).
