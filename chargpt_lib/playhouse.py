@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['LORDS', 'LADIES', 'PLACES', 'PROPS', 'NOUNS', 'ADJECTIVES', 'VERBS', 'ADVERBS', 'DEEDS', 'FATES', 'KINDS', 'deck',
            'Span', 'Pen', 'thing', 'clause', 'address', 'speech', 'answer', 'scene', 'Script', 'write',
-           'excess_by_kind']
+           'excess_by_kind', 'critic']
 
 # %% notebooks/source/A_playhouse.py #c80062e3
 import random
@@ -231,3 +231,19 @@ def excess_by_kind(nats, spans):
             excess[kind] += sum(paid) - price
             asked += end - start
     return {kind: value / max(asked, 1) for kind, value in excess.items()}
+
+# %% notebooks/source/A_playhouse.py #46a58d67
+def critic(text, vocabulary):
+    """Judges a written text -> {"words": the share that is in the vocabulary, "speakers": the share on the cast list}.
+
+    The first and the last word may be cut off and do not count; nor does what comes before the first cast list.
+    """
+    words = re.findall("[A-Za-z]+", text)[1:-1]
+    cast, speakers = None, []
+    for line in text.split("\n"):
+        if entrance := re.search(r"\. Enter (.*) with ", line):
+            cast = set(re.split(", | and ", entrance[1]))
+        elif cast is not None and (speaker := re.match(r"(\w+): ", line)):
+            speakers.append(speaker[1] in cast)
+    return {"words": sum(word in vocabulary for word in words) / max(len(words), 1),
+            "speakers": sum(speakers) / max(len(speakers), 1)}

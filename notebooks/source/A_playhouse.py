@@ -426,6 +426,32 @@ ax.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
+# ## A critic
+#
+# What a model writes can be judged without a human. Two questions: which share of its words are words of the corpus? And which share of those who speak are on the cast list of their scene? The first tests spelling, the second memory.
+
+# %%
+#| export
+def critic(text, vocabulary):
+    """Judges a written text -> {"words": the share that is in the vocabulary, "speakers": the share on the cast list}.
+
+    The first and the last word may be cut off and do not count; nor does what comes before the first cast list.
+    """
+    words = re.findall("[A-Za-z]+", text)[1:-1]
+    cast, speakers = None, []
+    for line in text.split("\n"):
+        if entrance := re.search(r"\. Enter (.*) with ", line):
+            cast = set(re.split(", | and ", entrance[1]))
+        elif cast is not None and (speaker := re.match(r"(\w+): ", line)):
+            speakers.append(speaker[1] in cast)
+    return {"words": sum(word in vocabulary for word in words) / max(len(words), 1),
+            "speakers": sum(speakers) / max(len(speakers), 1)}
+
+# %%
+print(critic(validation.text, script.words))
+print(critic(validation.text.replace("Meg:", "Falstaff:"), script.words))
+
+# %% [markdown]
 # ## Mistakes people make
 #
 # - **Comparing losses on different texts.** 1.4 on Shakespeare and 0.4 on Playhouse say nothing about the two models. The excess over the floor does, where a floor is known.
