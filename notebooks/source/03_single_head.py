@@ -271,7 +271,7 @@ print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V
 from chargpt_lib.training import ladder, load_or_fit, plot_ladder
 
 # %% tags=["nbval-ignore-output"]
-result = load_or_fit("single head", model, corpus, steps=800, batch_size=32, lr=1e-2)
+result = load_or_fit("single head", model, corpus, steps=1500, batch_size=32, lr=1e-2)
 print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training\n\n{result['sample']}")
 
 # %%

@@ -18,8 +18,15 @@
 #| default_exp gpt
 
 # %%
-from chargpt_lib.training import ladder, plot_ladder
-from chargpt_lib.data import show
+import re
+from math import log
+
+import matplotlib.pyplot as plt
+import torch
+
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, show
+from chargpt_lib.playhouse import critic
+from chargpt_lib.training import evaluate, ladder, load_or_fit, nats_per_character, plot_ladder
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 show(plot_ladder("playhouse"), "Stacked bars: the ladder so far, from the bigram model to the last rung.")
@@ -196,10 +203,6 @@ show(fig, "Bars: feed-forward layers hold 7.1 million parameters, attention 3.5,
 # Our line, for the last time, step by step through a new model, with the shape of everything.
 
 # %%
-from math import log
-
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
-
 corpus, device = load_corpus(CORPUS), pick_device()
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 V = tokenizer.vocab_size
@@ -226,9 +229,6 @@ print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V
 # ## Training
 #
 # The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripe of the picture at the top will shrink?
-
-# %%
-from chargpt_lib.training import load_or_fit
 
 # %% tags=["nbval-ignore-output"]
 result = load_or_fit("GPT", model, corpus, steps=2500, batch_size=6, lr=4e-3)
@@ -268,10 +268,6 @@ print(plays[0].strip())
 # The critic of [A · Playhouse](A_playhouse.ipynb) reads all eight.
 
 # %%
-import re
-
-from chargpt_lib.playhouse import critic
-
 known = set(re.findall("[A-Za-z]+", corpus.train))
 verdicts = [critic(play, known) for play in plays]
 verdict = {key: sum(v[key] for v in verdicts) / len(verdicts) for key in ("words", "speakers")}
@@ -383,8 +379,6 @@ show(fig, "A table of blocks and heads: one or two heads in the upper blocks put
 # The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that costs. With windows that overlap by half, each character has at least 96 characters of past.
 
 # %%
-from chargpt_lib.training import evaluate, nats_per_character
-
 val_ids = tokenizer.encode(corpus.val)
 nats = nats_per_character(model, val_ids)
 disjoint, overlapping = nats.mean().item(), evaluate(model, val_ids, stride=96)

@@ -1,0 +1,96 @@
+"""Measures the ladder: runs lessons 00 to 06 with an empty cache, on Playhouse and on Tiny Shakespeare.
+
+    python -m tests.benchmarks.ladder        about ten minutes on two cores; writes data/results/ladder.json
+
+Nothing is configured here: the models and their training are those of the lessons, with their line `CORPUS = ...` changed.
+"""
+
+import copy
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy
+import torch
+
+from build import HERE, run_notebook
+from chargpt_lib.bigram import NGramModel
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.training import evaluate, fit, write_json
+
+RESULTS = HERE.root / "data" / "results" / "ladder.json"
+KEEP = """
+import json, pathlib
+pathlib.Path({path!r}).write_text(json.dumps({{"critic": verdict, "loss with half a block of past": overlapping}}))
+"""
+
+
+def run(notebook, label):
+    start = time.perf_counter()
+    run_notebook(notebook, label, HERE.root / "notebooks", HERE.root)
+    return time.perf_counter() - start
+
+
+def lessons(corpus, cache):
+    """Every lesson with this corpus and a cache of its own: seconds for each, and until its first picture."""
+    seconds = {}
+    for path in sorted((HERE.root / "notebooks").glob("0[0-6]_*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        first = next(i for i, cell in enumerate(notebook.cells) for output in cell.get("outputs", [])
+                     if "image/png" in output.get("data", {}))
+        for cell in notebook.cells:
+            cell.source = cell.source.replace('CORPUS = "playhouse"', f'CORPUS = "{corpus}"')
+        start = copy.deepcopy(notebook)
+        start.cells = start.cells[:first + 1]
+        if path.stem == "06_full_gpt":
+            notebook.cells.append(nbformat.v4.new_code_cell(KEEP.format(path=str(cache / "kept.json"))))
+        seconds[path.stem] = {"all": run(notebook, f"{corpus} {path.stem}"), "first picture": run(start, "  first picture")}
+    return seconds
+
+
+def tables(corpus):
+    """What one reaches without a model: by the frequencies of the characters, and by longer tables."""
+    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+    train_ids, val_ids = tokenizer.encode(corpus.train), tokenizer.encode(corpus.val)
+    losses = {n: NGramModel(train_ids, n, tokenizer.vocab_size).nats(val_ids).mean().item() for n in range(1, 9)}
+    return {"frequencies": {"loss": losses[1]}, "n-grams": losses}
+
+
+def cpu_preset(corpus):
+    """nanoGPT's CPU sizes under the lessons' own loop: at most 200 s on two cores."""
+    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+    torch.manual_seed(1337)
+    model, settings = GPT(GPTConfig.cpu(tokenizer.vocab_size)), {"steps": 4000, "batch_size": 12, "lr": 3e-3}
+    start = time.perf_counter()
+    fit(model, tokenizer.encode(corpus.train), **settings)
+    seconds = time.perf_counter() - start
+    return {"loss": evaluate(model, tokenizer.encode(corpus.val)), "seconds": seconds, "parameters": model.num_params(),
+            **settings}
+
+
+def main():
+    results = {"measured with": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
+                                 "matplotlib": matplotlib.__version__, "threads": torch.get_num_threads(),
+                                 "processor": platform.machine(), "device": str(pick_device()), "repeats": 1}}
+    for name in ("playhouse", "shakespeare"):
+        corpus = load_corpus(name)
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["CHARGPT_CACHE"] = folder
+            seconds = lessons(name, Path(folder))
+            own = json.loads((Path(folder) / "ladder.json").read_text())[name]
+            kept = json.loads((Path(folder) / "kept.json").read_text())
+        results[name] = {**tables(corpus), **own, "lessons": seconds, **kept}
+    results["cpu preset on shakespeare"] = cpu_preset(load_corpus("shakespeare"))
+    RESULTS.parent.mkdir(exist_ok=True)
+    write_json(RESULTS, results)
+    print(f"written: {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
