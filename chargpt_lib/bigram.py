@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# %% notebooks/source/01_bigram.py #f3893a6c
+# %% notebooks/source/01_bigram.py #62990ab7
 class LanguageModel(nn.Module):
     """What the models share. A subclass defines `compute_logits(idx)`: (B, T) -> (B, T, V)."""
 
@@ -17,7 +17,7 @@ class LanguageModel(nn.Module):
         self.vocab_size, self.block_size = vocab_size, block_size
 
     def forward(self, idx, targets=None):
-        """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats per character (None without targets (B, T))."""
+        """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
         if not torch.compiler.is_compiling():
             self.check(idx)
         logits = self.compute_logits(idx)

@@ -15,10 +15,10 @@ from math import fsum, log
 from os.path import commonprefix
 from typing import NamedTuple
 
-# %% notebooks/source/A_playhouse.py #2bb78310
+# %% notebooks/source/A_playhouse.py #ab22f178
 @lru_cache(maxsize=None)
 def deck(*options):
-    """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), and the cumulative weights."""
+    """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), cumulative weights."""
     weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
     total, cards = sum(weights.values()), []
     for word, weight in weights.items():
@@ -59,11 +59,12 @@ class Pen:
         self.say(word[letters:])
         return word
 
-# %% notebooks/source/A_playhouse.py #00edc212
+# %% notebooks/source/A_playhouse.py #8cf50f39
 LORDS = "Toby Puck Kit Hal Gil Wat Otto Zed".split()
 LADIES = "Meg Anne Bess Nell Dora Rosa Viola Juno".split()
-PLACES = ["A bakery", "A barn", "A cave", "A ditch", "A duel", "A forest", "A kennel", "A market", "A prison", "A rooftop",
-          "A swamp", "A tower", "A wedding", "The bath", "The cellar", "The moon", "The pantry", "The stable", "The wrong house"]
+PLACES = ["A bakery", "A barn", "A cave", "A ditch", "A duel", "A forest", "A kennel", "A market", "A prison",
+          "A rooftop", "A swamp", "A tower", "A wedding", "The bath", "The cellar", "The moon", "The pantry",
+          "The stable", "The wrong house"]
 PROPS = ("anvil barrel crown donkey egg fiddle goose harp kettle ladder mop oyster pie spoon trumpet umbrella "
          "wig").split()
 NOUNS = ("admiral aunt badger baker barber bard beggar bishop burglar butler cabbage clerk cook corpse cousin crab "
@@ -73,7 +74,8 @@ NOUNS = ("admiral aunt badger baker barber bard beggar bishop burglar butler cab
          "snail squire tailor toad troll turnip uncle viking vole wasp widow wizard wombat yak").split()
 ADJECTIVES = ("ancient bald bashful bold brave cheerful chilly clumsy crooked damp drunk dusty edible elderly frozen "
               "gilded gloomy greasy hairy haunted holy humble invisible itchy jealous lazy lonely lukewarm moist noble "
-              "odd overdue perfumed pious purple rude smug soggy sticky sulky suspicious tiny unwed vain wicked").split()
+              "odd overdue perfumed pious purple rude smug soggy sticky sulky suspicious tiny unwed "
+               "vain wicked").split()
 VERBS = ("argue bark bite boil bow bray chew cough dance drool elope explode faint float giggle glow gossip growl hum "
          "juggle jump kneel lie limp melt moan nap ooze pray resign rhyme rot scream sing sleep snore stammer sulk "
          "sweat tiptoe vote weep whimper wink yawn yodel").split()

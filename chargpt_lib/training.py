@@ -4,11 +4,12 @@
 __all__ = ['RUNGS', 'pace', 'fit', 'estimate_loss', 'nats_per_character', 'evaluate', 'source_of', 'fingerprint', 'write_json',
            'load_or_fit', 'ladder', 'plot_ladder']
 
-# %% notebooks/source/02_training_loop.py #9f61082b
+# %% notebooks/source/02_training_loop.py #bd3b44a4
 import hashlib
 import inspect
 import json
 import os
+import sys
 import time
 from itertools import groupby
 from types import FunctionType
@@ -29,7 +30,7 @@ def pace(step, steps, warmup=0.05, decay=0.6):
     """
     return min((step + 1) / max(warmup * steps, 1), (steps - step) / max(decay * steps, 1), 1.0)
 
-# %% notebooks/source/02_training_loop.py #e08529f2
+# %% notebooks/source/02_training_loop.py #4995f9f6
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
@@ -42,7 +43,7 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda"))
     generator, losses = torch.Generator().manual_seed(seed), []
     model.train()
-    with tqdm(range(steps), unit="step", mininterval=0.5) as bar:
+    with tqdm(range(steps), unit="step", mininterval=0.5, file=sys.stdout) as bar:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = lr * pace(step, steps)
@@ -54,8 +55,8 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
             optimizer.step()
             losses.append(loss.item())
             if losses[-1] != losses[-1]:
-                raise FloatingPointError(f"the loss is not a number at step {step} (it was {losses[-2:-1]} before); the "
-                                         f"peak learning rate is {lr}: try a tenth of it, from a new model")
+                raise FloatingPointError(f"the loss is not a number at step {step}, after {losses[-4:-1]}; the peak "
+                                         f"learning rate is {lr}: try a tenth of it, from a new model")
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()

@@ -25,7 +25,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 LIBRARY = "chargpt_lib"
-EXPORTED_LINES, EXPLORING_LINES = 45, 15
+EXPORTED_LINES, EXPLORING_LINES, LINE = 45, 15, 120
 OUTPUT_BYTES = 1_000_000
 CELL_SECONDS = 1800  # a cell that takes longer hangs
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
@@ -188,6 +188,8 @@ def cell_faults(cell):
     limit = {None: EXPLORING_LINES, "export": EXPORTED_LINES}.get(word, len(body))
     if len(body) > limit:
         yield f"{len(body)} lines; at most {limit} in {'an exported' if word else 'an exploring'} cell: split it"
+    yield from (f"line {number} has {len(line)} characters; at most {LINE}: wrap it"
+                for number, line in enumerate(lines, 1) if len(line) > LINE)
     if body and body[-1].rstrip().endswith(";"):
         yield "nbval does not honour a last `;` and prints an address: end with `plt.show()`"
     if word in ("export", "key"):

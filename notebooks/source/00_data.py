@@ -31,6 +31,7 @@ print(script.text[:420])
 #| export
 import json
 import os
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,8 @@ from typing import NamedTuple
 import torch
 
 from chargpt_lib.playhouse import KINDS, write
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # a widget that no saved page could show
 
 # %% [markdown]
 # ## The alphabet
@@ -54,7 +57,7 @@ counts = Counter(text).most_common()
 print(len(text), "characters,", len(counts), "different ones")
 
 # %% [markdown]
-# Every picture of the course goes through this small function. It adds a description for readers who cannot see the picture.
+# Three small helpers for all the pictures of the course. `show` adds a description for readers who cannot see the picture; `visible` makes spaces and line ends visible; `heatmap` draws a matrix.
 
 # %%
 #| export
@@ -66,15 +69,34 @@ def show(fig, alt):
     display(fig, metadata={"image/png": {"alt": alt}})
     close(fig)
 
+
+def visible(text):
+    """The characters of a text as labels, with signs for the space and the end of the line."""
+    return [{" ": "␣", "\n": "⏎"}.get(char, char) for char in text]
+
+
+def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
+    """Draws a matrix in colours -> the image, for a colorbar. rows, columns: labels; cells: a text for each field."""
+    values = torch.as_tensor(values).detach().cpu()
+    image = ax.imshow(values, cmap="cividis", vmin=vmin, vmax=vmax, aspect="auto")
+    font = {"family": "DejaVu Sans Mono", "fontsize": 9}
+    if rows:
+        ax.set_yticks(range(len(rows)), rows, **font)
+    if columns:
+        ax.set_xticks(range(len(columns)), columns, **font)
+    for i, row in enumerate(cells if cells is not None else []):
+        for j, cell in enumerate(row):
+            dark = image.norm(values[i, j].item()) < 0.5
+            ax.text(j, i, cell, ha="center", va="center", color="white" if dark else "black", **font)
+    return image
+
 # %%
-names = {" ": "space", "\n": "newline"}
 fig, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
-ax.bar([names.get(char, char) for char, _ in counts], [100 * n / len(text) for _, n in counts], color="#0072B2")
+ax.bar(range(len(counts)), [100 * n / len(text) for _, n in counts], color="#0072B2")
+ax.set_xticks(range(len(counts)), visible(char for char, _ in counts), family="DejaVu Sans Mono")
 ax.set(ylabel="% of the text", title="How often each character occurs")
-ax.tick_params(axis="x", labelsize=7)
-for label in ax.get_xticklabels()[:6]:
-    label.set_rotation(60)
-show(fig, "Bar chart: the space is the most frequent character, then e, then r, o and i; capital letters are rare.")
+show(fig, "Bar chart: the space is the most frequent character, then e, then r, o and i; capital letters are "
+     "rare.")
 
 # %% [markdown]
 # A model computes with numbers. So we number the alphabet: sort it, and let each character be its position. Python needs two small tables for it, one for each direction.
@@ -267,7 +289,8 @@ CORPUS = "playhouse"
 corpus = load_corpus(CORPUS)
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 train_ids, val_ids = tokenizer.encode(corpus.train), tokenizer.encode(corpus.val)
-print(corpus.name, "|", len(train_ids), "ids to train on,", len(val_ids), "to test on,", tokenizer.vocab_size, "symbols")
+print(f"{corpus.name}: {len(train_ids):,} ids to train on, {len(val_ids):,} to test on")
+print(tokenizer.vocab_size, "symbols")
 
 # %% [markdown]
 # ## Batches
@@ -307,15 +330,12 @@ print(y[0])
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 1.9), layout="constrained")
-for ax, batch, title in zip(axes, (x, y), ("x: what the model sees, (B, T)", "y: what comes next, (B, T)")):
-    ax.imshow(batch, cmap="cividis", aspect="auto")
-    for b in range(4):
-        for t in range(16):
-            char = tokenizer.decode([batch[b, t]])
-            ax.text(t, b, {" ": "␣", "\n": "⏎"}.get(char, char), ha="center", va="center", family="DejaVu Sans Mono",
-                    color="black" if batch[b, t] > tokenizer.vocab_size / 2 else "white")
-    ax.set(title=title, xlabel="position t", ylabel="window b", yticks=range(4))
-show(fig, "Two grids of 4 rows and 16 columns of characters. The right grid is the left one, moved by one to the left.")
+for ax, batch, title in zip(axes, (x, y), ("x: what the model sees", "y: what comes next")):
+    chars = [visible(tokenizer.decode(row)) for row in batch]
+    heatmap(ax, batch, cells=chars, vmax=tokenizer.vocab_size)
+    ax.set(title=title + ", (B, T)", xlabel="position t", ylabel="window b", yticks=range(4))
+show(fig, "Two grids of 4 rows and 16 columns of characters. The right grid is the left one, moved by one to "
+     "the left.")
 
 # %% [markdown]
 # ## How good is a guess?
@@ -335,7 +355,7 @@ uniform = torch.tensor(float(tokenizer.vocab_size)).log()
 by_frequency = -(q.clamp_min(1e-9)[val_ids].log()).mean()
 print(f"knows nothing:            {uniform:.2f} nats per character")
 print(f"knows the frequencies:    {by_frequency:.2f}")
-print(f"knows the whole grammar:  {corpus.val_floor:.2f}" if corpus.val_floor else "nobody knows the floor of this text")
+print(f"knows the whole grammar:  {corpus.val_floor or float('nan'):.2f}")  # nan: nobody knows it
 
 # %% [markdown]
 # Between the second number and the third lies all the structure: words, sentences, scenes. Playhouse tells us of every stretch of its text what it is. So the difference can be split: how much does a model overpay for spelling, how much for names?
@@ -364,11 +384,12 @@ def plot_excess(excesses, floor):
     return fig
 
 # %%
-paid = {"knows nothing": uniform.expand(len(val_ids)), "knows the frequencies": -q.clamp_min(1e-9)[val_ids].log()}
+paid = {"knows nothing": uniform.expand(len(val_ids)),
+        "knows the frequencies": -q.clamp_min(1e-9)[val_ids].log()}
 if corpus.val_spans:
     excesses = {name: excess_by_kind(nats.tolist(), corpus.val_spans) for name, nats in paid.items()}
-    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: knowing nothing costs 4 nats a character, most of it for "
-         "spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.")
+    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: knowing nothing costs 4 nats a character, most of "
+         "it for spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.")
 
 # %% [markdown]
 # Grey is the floor: nobody can save that. Nearly all the rest is spelling, and that will go first. The thin stripes at the right end, names and closings, will be the last to go: to save those, one has to remember.

@@ -21,7 +21,7 @@
 import matplotlib.pyplot as plt
 import torch
 
-from chargpt_lib.data import CharTokenizer, load_corpus, plot_excess, recorded, show
+from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, plot_excess, recorded, show, visible
 from chargpt_lib.playhouse import excess_by_kind
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -58,13 +58,13 @@ for pair in ("go", "oo", "os", "oe"):
 
 # %%
 fig, ax = plt.subplots(figsize=(7.2, 6.6), layout="constrained")
-image = ax.imshow((counts + 1).log10(), cmap="cividis")
-labels = [{" ": "␣", "\n": "⏎"}.get(char, char) for char in tokenizer.alphabet]
-ax.set_xticks(range(V), labels, fontsize=6)
-ax.set_yticks(range(V), labels, fontsize=6)
+labels = visible(tokenizer.alphabet)
+image = heatmap(ax, (counts + 1).log10(), rows=labels, columns=labels, vmax=None)
+ax.tick_params(labelsize=6)
 ax.set(xlabel="second character", ylabel="first character", title="How often each pair occurs")
 fig.colorbar(image, label="log10 (count + 1)", shrink=0.8)
-show(fig, "A square table of pairs. Most of it is dark: most pairs never occur. Vowels have bright rows, the comma is followed by the space.")
+show(fig, "A square table of pairs. Most of it is dark: most pairs never occur. Vowels have bright rows, the "
+     "comma is followed by the space.")
 
 # %% [markdown]
 # Most of the table is empty. Look along the row of the comma: one bright spot.
@@ -97,9 +97,11 @@ ids = tokenizer.encode(EXAMPLE)
 nats = -probabilities[ids[:-1], ids[1:]].log()
 fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
 ax.bar(range(len(nats)), nats, color="#D55E00")
-ax.set_xticks(range(len(nats)), [{" ": "␣"}.get(a, a) + "→" + {" ": "␣"}.get(b, b) for a, b in zip(EXAMPLE, EXAMPLE[1:])])
-ax.set(ylabel="nats", title=f"What the table pays for each character of {EXAMPLE!r}: {nats.mean():.2f} on average")
-show(fig, "Bars, one for each pair of the line. Capital O before a space is cheap; the choice after a space is expensive.")
+pairs = zip(visible(EXAMPLE), visible(EXAMPLE[1:]))
+ax.set_xticks(range(len(nats)), [f"{a}→{b}" for a, b in pairs], family="DejaVu Sans Mono")
+ax.set(ylabel="nats", title=f"What the table pays for {EXAMPLE!r}: {nats.mean():.2f} on average")
+show(fig, "Bars, one for each pair of the line. Capital O before a space is cheap; the choice after a space "
+     "is expensive.")
 
 # %% [markdown]
 # ## Let it write
@@ -148,7 +150,7 @@ class LanguageModel(nn.Module):
         self.vocab_size, self.block_size = vocab_size, block_size
 
     def forward(self, idx, targets=None):
-        """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats per character (None without targets (B, T))."""
+        """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
         if not torch.compiler.is_compiling():
             self.check(idx)
         logits = self.compute_logits(idx)
@@ -299,7 +301,7 @@ print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descendin
 
 # %%
 def measure(n, ids):
-    """An n-gram model of these ids -> its loss on them, on the validation text, and the share of unseen contexts there."""
+    """An n-gram model of these ids -> its loss on them, on the validation text, the share of unseen contexts."""
     ngram = NGramModel(ids, n, V)
     unseen = (ngram.contexts[-1][ngram_numbers(val_ids[:-1], n - 1, V)] == 0).double().mean()
     return ngram.nats(ids[:100_000]).mean().item(), ngram.nats(val_ids).mean().item(), unseen.item()
@@ -326,7 +328,8 @@ if corpus.val_floor:
 left.set(xlabel="n", ylabel="loss (nats per character)", ylim=0)
 right.set(xlabel="n", ylabel="% of the contexts never seen")
 right.legend(title="counted on", frameon=False)
-show(fig, "Left: with little text the training loss falls far below the validation loss as n grows. Right: unseen contexts multiply.")
+show(fig, "Left: with little text the training loss falls far below the validation loss as n grows. Right: "
+     "unseen contexts multiply.")
 
 # %%
 little, much = lengths[0], lengths[-1]

@@ -88,9 +88,9 @@ print([round(n, 3) for n in nudged])
 assert torch.allclose(torch.tensor(nudged), gradient, atol=2e-3)
 
 # %%
+pictures = (p, "p: believed", "#0072B2"), (one_hot, "y: what came", "#009E73"), (gradient, "gradient: p - y", "#D55E00")
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.2), sharey=True, layout="constrained")
-for ax, values, title, colour in zip(axes, (p, one_hot, gradient), ("p: believed", "y: what came", "gradient: p - y"),
-                                     ("#0072B2", "#009E73", "#D55E00")):
+for ax, (values, title, colour) in zip(axes, pictures):
     ax.bar(range(4), values, color=colour)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(title=title, xticks=range(4), xlabel="character")
@@ -142,7 +142,7 @@ plt.show()
 
 # %%
 from chargpt_lib.bigram import BigramLanguageModel
-from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
+from chargpt_lib.data import CharTokenizer, get_batch, heatmap, load_corpus, show
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
@@ -178,6 +178,7 @@ import hashlib
 import inspect
 import json
 import os
+import sys
 import time
 from itertools import groupby
 from types import FunctionType
@@ -203,7 +204,8 @@ def pace(step, steps, warmup=0.05, decay=0.6):
 fig, ax = plt.subplots(figsize=(7, 1.8), layout="constrained")
 ax.plot([pace(step, 1000) for step in range(1000)], color="#0072B2")
 ax.set(xlabel="step", ylabel="share of the peak", title="warmup, plateau, decay")
-show(fig, "A line that rises steeply to 1 within 50 steps, stays there until step 400, and falls linearly to 0 at step 1000.")
+show(fig, "A line that rises steeply to 1 within 50 steps, stays there until step 400, and falls linearly to "
+     "0 at step 1000.")
 
 # %% [markdown]
 # ## fit
@@ -226,7 +228,7 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda"))
     generator, losses = torch.Generator().manual_seed(seed), []
     model.train()
-    with tqdm(range(steps), unit="step", mininterval=0.5) as bar:
+    with tqdm(range(steps), unit="step", mininterval=0.5, file=sys.stdout) as bar:
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = lr * pace(step, steps)
@@ -238,8 +240,8 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
             optimizer.step()
             losses.append(loss.item())
             if losses[-1] != losses[-1]:
-                raise FloatingPointError(f"the loss is not a number at step {step} (it was {losses[-2:-1]} before); the "
-                                         f"peak learning rate is {lr}: try a tenth of it, from a new model")
+                raise FloatingPointError(f"the loss is not a number at step {step}, after {losses[-4:-1]}; the peak "
+                                         f"learning rate is {lr}: try a tenth of it, from a new model")
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()
@@ -334,7 +336,7 @@ assert min(estimates) < exact < max(estimates)
 descended = model.table.weight.detach().softmax(1)
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), layout="constrained", sharey=True)
 for ax, table, title in zip(axes, (counted, descended), ("counted", "found by descent")):
-    image = ax.imshow(table.clamp_min(1e-4).log10(), cmap="cividis", vmin=-4, vmax=0)
+    image = heatmap(ax, table.clamp_min(1e-4).log10(), vmin=-4, vmax=0)
     ax.set(title=title, xlabel="second character", ylabel="first character")
 fig.colorbar(image, ax=axes, label="log10 of the probability", shrink=0.8)
 show(fig, "Two square tables of probabilities, counted and learnt, that look the same.")
@@ -487,7 +489,7 @@ def plot_ladder(corpus="playhouse"):
     return fig
 
 # %%
-show(plot_ladder(corpus.name), "Stacked bars, one for each rung that is known. The bigram model overpays about 2 nats for "
+show(plot_ladder(corpus.name), "Stacked bars, one for each rung that is known. The bigram model overpays 1.5 nats for "
      "spelling; each rung below pays less.")
 
 # %% [markdown]

@@ -54,19 +54,17 @@ print(masked.softmax(dim=-1))
 # $e^{-\infty} = 0$: exactly zero, not nearly. The advantage of this form: the scores need not be 0. Where the score is higher, one looks longer.
 
 # %%
-from chargpt_lib.data import show
+from chargpt_lib.data import heatmap, show, visible
 
 choosy = torch.tensor([[0.0, 0, 0, 0], [2, 0, 0, 0], [0, 3, 0, 0], [2, 0, 2, 0]])
 fig, axes = plt.subplots(1, 2, figsize=(7.5, 3), layout="constrained")
 for ax, s, title in zip(axes, (scores, choosy), ("equal scores: the average", "scores with preferences")):
     weights = s.masked_fill(hidden, float("-inf")).softmax(-1)
-    image = ax.imshow(weights, cmap="cividis", vmin=0, vmax=1)
-    for i in range(T):
-        for j in range(i + 1):
-            ax.text(j, i, f"{weights[i, j]:.2f}", ha="center", va="center", color="black" if weights[i, j] > 0.5 else "white")
+    image = heatmap(ax, weights, cells=[[f"{weight:.2f}" for weight in row] for row in weights])
     ax.set(title=title, xlabel="looks at", ylabel="position", xticks=range(T), yticks=range(T))
 fig.colorbar(image, ax=axes, label="weight")
-show(fig, "Two triangular matrices of weights. Left, each row is an equal average of the past. Right, single places stand out.")
+show(fig, "Two triangular matrices of weights. Left, each row is an equal average of the past. Right, single "
+     "places stand out.")
 
 # %% [markdown]
 # ## Who asks, who answers
@@ -93,7 +91,8 @@ sizes = (4, 16, 64, 256, 1024)
 spread, most, flow = {}, {}, {}
 for d in sizes:
     for scale in (1.0, d**-0.5):
-        s = (torch.randn(2000, 1, d) @ torch.randn(2000, d, 32) * scale).squeeze(1).requires_grad_()  # 32 places to look at
+        s = (torch.randn(2000, 1, d) @ torch.randn(2000, d, 32)).squeeze(1) * scale  # scores of 32 places
+        s.requires_grad_()
         p = s.softmax(-1)
         (p * torch.randn_like(p)).sum(-1).mean().backward()  # some use of the weights
         spread[d, scale], most[d, scale] = s.std().item(), p.max(-1).values.mean().item()
@@ -105,11 +104,11 @@ titles = "standard deviation of a score", "mean largest weight of 32", "gradient
 for ax, measured, title in zip(axes, (spread, most, flow), titles):
     ax.plot(sizes, [measured[d, 1.0] for d in sizes], "o--", color="#D55E00", label="q·k")
     ax.plot(sizes, [measured[d, d**-0.5] for d in sizes], "s-", color="#0072B2", label="q·k / √d")
-    ax.set(xscale="log", xlabel="head size d", title=title, ylim=0 if measured is not spread else None)
-    ax.title.set_fontsize(9)
-axes[0].set_yscale("log")
+    ax.set(xscale="log", xlabel="head size d")
+    ax.set_title(title, fontsize=9)
 axes[1].legend(frameon=False)
-show(fig, "Without the square root the scores grow with the head size, the largest weight goes to 1, and the gradient dies away.")
+show(fig, "Without the square root the scores grow with the head size, the largest weight goes to 1, and the "
+     "gradient dies away.")
 
 # %%
 for d in sizes:
@@ -189,7 +188,7 @@ x = torch.randn(1, 8, 16)
 jacobian = torch.autograd.functional.jacobian(head, x)  # (1, 8, 8, 1, 8, 16): every output by every input
 depends = jacobian.abs().sum(dim=(0, 2, 3, 5))  # (8, 8): output position, input position
 fig, ax = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
-image = ax.imshow(depends, cmap="cividis")
+image = heatmap(ax, depends, vmax=None)
 ax.set(xlabel="input position s", ylabel="output position t", title="|d output t / d input s|")
 fig.colorbar(image)
 show(fig, "A triangle: outputs depend on inputs at and before their own position, and on none after it.")
@@ -215,7 +214,8 @@ print(f"row 0 gives {leaky[0, 1:].sum():.1%} of its attention to the future")
 # %%
 past, now = torch.randn(1, 6, 16), torch.randn(1, 1, 16)
 shuffled = past[:, torch.tensor([3, 0, 5, 1, 4, 2])]
-in_order, out_of_order = head(torch.cat([past, now], 1))[:, -1], head(torch.cat([shuffled, now], 1))[:, -1]
+in_order = head(torch.cat([past, now], dim=1))[:, -1]
+out_of_order = head(torch.cat([shuffled, now], dim=1))[:, -1]
 print(torch.allclose(in_order, out_of_order, atol=1e-6))
 
 # %% [markdown]
@@ -226,7 +226,7 @@ print(torch.allclose(in_order, out_of_order, atol=1e-6))
 # %%
 #| export
 def small_weights(layer):
-    """Normal(0, 0.02) for matrices and tables, zero for biases (Radford et al., 2019). Use: model.apply(small_weights)"""
+    """Normal(0, 0.02) for matrices and tables, zero for biases (Radford et al., 2019): model.apply(small_weights)"""
     if isinstance(layer, (nn.Linear, nn.Embedding)):
         nn.init.normal_(layer.weight, std=0.02)
     if isinstance(layer, nn.Linear) and layer.bias is not None:
@@ -287,39 +287,34 @@ if corpus.val_floor:
     ax.axhline(corpus.val_floor, color="#009E73", linestyle=":", label="the floor")
 ax.set(xlabel="step", ylabel="nats per character", title="One head learns", ylim=0)
 ax.legend(frameon=False)
-show(fig, "The loss of each batch: first down to the level of the bigram model, then a little below it, still far above the floor.")
+show(fig, "The loss of each batch: first down to the level of the bigram model, then below it, still far above "
+     "the floor.")
 
 # %% [markdown]
-# Better than the bigram, but not by much. What does the head look at? Here are its weights on our line.
-
-# %%
-def attention_picture(weights, text, title):
-    """weights (T, T) -> a heat map with the characters on both axes."""
-    labels = [{" ": "␣", "\n": "⏎"}.get(char, char) for char in text]
-    fig, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
-    image = ax.imshow(weights.detach().cpu(), cmap="cividis", vmin=0, vmax=1)
-    ax.set_xticks(range(len(text)), labels, family="DejaVu Sans Mono")
-    ax.set_yticks(range(len(text)), labels, family="DejaVu Sans Mono")
-    ax.set(xlabel="looks at", ylabel="position", title=title)
-    fig.colorbar(image, label="weight")
-    return fig
+# Half a nat better than the bigram, with eyes alone. What does the head look at? Here are its weights on our line.
 
 # %%
 model(ids[None])
-show(attention_picture(model.attention.weights[0], "O damp goose!", "Where the trained head looks"),
-     "A triangular heat map of attention weights over the characters of the line, brightest at and just before the diagonal.")
+labels = visible("O damp goose!")
+fig, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
+image = heatmap(ax, model.attention.weights[0], rows=labels, columns=labels)
+ax.set(xlabel="looks at", ylabel="position", title="Where the trained head looks")
+fig.colorbar(image, label="weight")
+show(fig, "A triangular heat map of attention weights over the characters of the line, brightest on the "
+     "diagonal and just before it.")
 
 # %%
 weights = model.attention.weights[0].cpu()
 assert torch.allclose(weights.sum(-1), torch.ones(len(ids)), atol=1e-5) and weights.triu(1).max() == 0
 
 # %% [markdown]
-# It looks at itself and at what came just before: it has become a blurred trigram. One head is one average, and it mixes all that it looks at into one vector; where each piece came from gets lost. To look at several places *separately* one needs several heads.
+# It looks at itself and at the few characters before, now nearer, now further. One head is one average, and it mixes all that it looks at into one vector; where each piece came from gets lost. To look at several places *separately* one needs several heads.
 #
 # ## Where the nats go now
 
 # %%
-show(plot_ladder(corpus.name), "Stacked bars: the single head pays a little less than the bigram model, mostly in spelling.")
+show(plot_ladder(corpus.name), "Stacked bars: the single head pays less than the bigram model, "
+     "mostly in spelling.")
 
 # %% tags=["nbval-ignore-output"]
 if row := ladder("shakespeare").get("single head"):

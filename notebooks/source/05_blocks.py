@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargpt_lib.data import show
+from chargpt_lib.data import heatmap, show, visible
 
 z = torch.linspace(-4, 4, 200)
 fig, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
@@ -31,7 +31,8 @@ ax.plot(z, F.relu(z), "--", color="#D55E00", label="ReLU: max(0, z)")
 ax.plot(z, F.gelu(z), color="#0072B2", label="GELU: z · Φ(z)")
 ax.set(xlabel="z", title="Two ways to bend a line")
 ax.legend(frameon=False)
-show(fig, "ReLU is zero on the left and the identity on the right, with a corner at zero. GELU is the same, rounded.")
+show(fig, "ReLU is zero on the left and the identity on the right, with a corner at zero. GELU is the same, "
+     "rounded.")
 
 # %% [markdown]
 # ## Think: the feed-forward layer
@@ -120,7 +121,7 @@ print(torch.allclose(by_hand, nn.LayerNorm(4)(x), atol=1e-6))
 def gradients(std, residual, norm, scaled, depth=12, C=64):
     """The norm of the gradient at the input of each of the 2 * depth layers."""
     torch.manual_seed(1337)
-    layers = [layer for _ in range(depth) for layer in (CausalSelfAttention(C, 4), FeedForward(C, activation="relu"))]
+    layers = [make() for _ in range(depth) for make in (lambda: CausalSelfAttention(C, 4), lambda: FeedForward(C))]
     for name, weight in nn.ModuleList(layers).named_parameters():
         shrink = (2 * depth) ** -0.5 if scaled and name.endswith("proj.weight") else 1
         nn.init.normal_(weight, std=std * shrink) if weight.dim() > 1 else nn.init.zeros_(weight)
@@ -143,14 +144,14 @@ flow = {(std, name): gradients(std, *cures) for std in (0.02, 0.125) for name, c
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for ax, std, title in zip(axes, (0.02, 0.125), ("small weights (0.02)", "large weights (0.125)")):
-    for (name, mark), colour in zip(zip(variants, "ovs^D"), ("#999999", "#D55E00", "#E69F00", "#56B4E9", "#0072B2")):
+    for name, mark, colour in zip(variants, "ovs^D", ("#999999", "#D55E00", "#E69F00", "#56B4E9", "#0072B2")):
         values = torch.tensor(flow[std, name]).clamp_min(1e-12)
         ax.plot(range(24), values, mark + "-", color=colour, label=name, markersize=4)
     ax.set(yscale="log", xlabel="layer (0 is the first)", title=title)
 axes[0].set_ylabel("norm of the gradient")
 axes[1].legend(frameon=False, fontsize=8)
-show(fig, "Left: without residuals the gradient falls by many orders of magnitude towards the first layer. Right: residuals "
-     "without norm make it explode; with residuals and norm it stays level, most evenly with scaled initialisation.")
+show(fig, "Left: without residuals the gradient falls by many orders of magnitude towards the first layer. "
+     "Right: residuals without norm make it explode; with both it stays level, most evenly when scaled.")
 
 # %%
 reach = {key: values[0] / values[-1] for key, values in flow.items()}  # what of it reaches the first layer?
@@ -170,11 +171,12 @@ assert max(reach[0.125, "residual, norm, scaled"], 1) < reach[0.125, "residual, 
 torch.manual_seed(1337)
 ones = torch.ones(10_000)
 dropped = F.dropout(ones, 0.2, training=True)
-print("values:", dropped.unique().tolist(), f" zeros: {(dropped == 0).double().mean():.0%}  mean: {dropped.mean():.1f}")
+print("values:", dropped.unique().tolist())
+print(f"zeros: {(dropped == 0).double().mean():.0%}, mean: {dropped.mean():.1f}")
 print("in evaluation:", F.dropout(ones, 0.2, training=False).unique().tolist())
 
 # %% [markdown]
-# In evaluation it must be off. `model.eval()` does that for layers that look at `self.training`. The fused attention kernel does not look: it takes a number, and it is for us to make it 0 (see `CausalSelfAttention`). nanoGPT had this bug for a month, and nobody noticed, because a model that is measured with dropout is only a little worse.
+# In evaluation it must be off. `model.eval()` does that for layers that look at `self.training`. The fused attention kernel does not look: it takes a number, and it is for us to make it 0 (see `CausalSelfAttention`). Forget it, and every loss you measure is a little too high, and a little different each time. nanoGPT had this bug for a month in 2023.
 #
 # ## The block
 #
@@ -213,7 +215,8 @@ fig, ax = plt.subplots(figsize=(7, 1.7), layout="constrained")
 ax.bar_label(ax.barh(list(parts), list(parts.values()), color="#0072B2"), fmt=" {:,.0f}")
 ax.set(xlabel="parameters", title="Two thirds of a block are for thinking", xlim=(0, 1.2 * max(parts.values())))
 ax.invert_yaxis()
-show(fig, "Bars: the feed-forward layer has twice as many parameters as the attention; the norms have next to none.")
+show(fig, "Bars: the feed-forward layer has twice as many parameters as the attention; the norms have next to "
+     "none.")
 
 # %%
 assert 0.6 < parts["feed_forward"] / sum(parts.values()) < 0.7
@@ -290,14 +293,13 @@ with torch.no_grad():
             x = x + y
 
 # %%
-labels = [{" ": "␣"}.get(char, char) for char in "O damp goose!"]
+layers = [f"{part} {n}" for n in range(3) for part in ("attention", "feed-forward")]
 fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
-image = ax.imshow(torch.stack(added), cmap="cividis", vmin=0)
-ax.set_xticks(range(len(labels)), labels, family="DejaVu Sans Mono")
-ax.set_yticks(range(6), [f"{part} {n}" for n in range(3) for part in ("attention", "feed-forward")])
+image = heatmap(ax, torch.stack(added), rows=layers, columns=visible("O damp goose!"), vmax=None)
 ax.set(title="How much each layer adds, relative to what is there")
 fig.colorbar(image, label="|added| / |x|")
-show(fig, "A grid of six layers by thirteen characters: every layer changes the vectors, some characters much more than others.")
+show(fig, "A grid of six layers by thirteen characters: every layer changes the vectors, some characters much "
+     "more than others.")
 
 # %% [markdown]
 # Which parts matter? Take the trained model, leave one layer out, and measure the loss again on a part of the validation text. **Predict:** which layer will be missed most?
@@ -313,21 +315,24 @@ for n, block in enumerate(model.blocks):
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 2.3), layout="constrained")
-ax.bar_label(ax.barh(list(without), [loss - whole for loss in without.values()], color="#D55E00"), fmt=" +%.2f")
-ax.set(xlabel="nats per character", title="What the loss rises by without one layer", xlim=(0, 1.2 * (max(without.values()) - whole)))
+rises = [loss - whole for loss in without.values()]
+ax.bar_label(ax.barh(list(without), rises, color="#D55E00"), fmt=" +%.2f")
+ax.set(xlabel="nats per character", title="What the loss rises by without one layer", xlim=(0, 1.2 * max(rises)))
 ax.invert_yaxis()
-show(fig, "Bars, one for each layer that was left out: the loss rises for every one of them, most for the first attention.")
+show(fig, "Bars, one for each layer that was left out: the loss rises for every one of them, most for those "
+     "of the first block.")
 
 # %%
 assert min(without.values()) > whole and evaluate(model, some_ids) == whole
 
 # %% [markdown]
-# Each is missed. All learnt together, and each relies on the others.
+# Each is missed. The first block most: whatever the later ones do, they do with what it has prepared.
 #
 # ## Where the nats go now
 
 # %%
-show(plot_ladder(corpus.name), "Stacked bars: with blocks, spelling and grammar nearly vanish; copied names and closings remain.")
+show(plot_ladder(corpus.name), "Stacked bars: with blocks, spelling and grammar nearly vanish; copied names "
+     "and closings remain.")
 
 # %% tags=["nbval-ignore-output"]
 if row := ladder("shakespeare").get("blocks"):

@@ -65,7 +65,7 @@ for word in words:
 #| export
 @lru_cache(maxsize=None)
 def deck(*options):
-    """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), and the cumulative weights."""
+    """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), cumulative weights."""
     weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
     total, cards = sum(weights.values()), []
     for word, weight in weights.items():
@@ -138,8 +138,9 @@ for span in pen.spans:
 #| export
 LORDS = "Toby Puck Kit Hal Gil Wat Otto Zed".split()
 LADIES = "Meg Anne Bess Nell Dora Rosa Viola Juno".split()
-PLACES = ["A bakery", "A barn", "A cave", "A ditch", "A duel", "A forest", "A kennel", "A market", "A prison", "A rooftop",
-          "A swamp", "A tower", "A wedding", "The bath", "The cellar", "The moon", "The pantry", "The stable", "The wrong house"]
+PLACES = ["A bakery", "A barn", "A cave", "A ditch", "A duel", "A forest", "A kennel", "A market", "A prison",
+          "A rooftop", "A swamp", "A tower", "A wedding", "The bath", "The cellar", "The moon", "The pantry",
+          "The stable", "The wrong house"]
 PROPS = ("anvil barrel crown donkey egg fiddle goose harp kettle ladder mop oyster pie spoon trumpet umbrella "
          "wig").split()
 NOUNS = ("admiral aunt badger baker barber bard beggar bishop burglar butler cabbage clerk cook corpse cousin crab "
@@ -149,7 +150,8 @@ NOUNS = ("admiral aunt badger baker barber bard beggar bishop burglar butler cab
          "snail squire tailor toad troll turnip uncle viking vole wasp widow wizard wombat yak").split()
 ADJECTIVES = ("ancient bald bashful bold brave cheerful chilly clumsy crooked damp drunk dusty edible elderly frozen "
               "gilded gloomy greasy hairy haunted holy humble invisible itchy jealous lazy lonely lukewarm moist noble "
-              "odd overdue perfumed pious purple rude smug soggy sticky sulky suspicious tiny unwed vain wicked").split()
+              "odd overdue perfumed pious purple rude smug soggy sticky sulky suspicious tiny unwed "
+               "vain wicked").split()
 VERBS = ("argue bark bite boil bow bray chew cough dance drool elope explode faint float giggle glow gossip growl hum "
          "juggle jump kneel lie limp melt moan nap ooze pray resign rhyme rot scream sing sleep snore stammer sulk "
          "sweat tiptoe vote weep whimper wink yawn yodel").split()
@@ -360,9 +362,9 @@ print(f"entropy: {script.entropy:.4f} nats per character")
 import matplotlib.pyplot as plt
 
 nats = {kind: sum(s.nats for s in script.spans if s.kind == kind) / len(script.text) for kind in KINDS}
-letters = {kind: sum(s.end - s.start for s in script.spans if s.kind == kind) / len(script.text) for kind in KINDS}
+letters = {kind: sum(s.end - s.start for s in script.spans if s.kind == kind) for kind in KINDS}
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
-left.barh(KINDS, [100 * letters[kind] for kind in KINDS], color="#56B4E9")
+left.barh(KINDS, [100 * letters[kind] / len(script.text) for kind in KINDS], color="#56B4E9")
 right.barh(KINDS, [nats[kind] for kind in KINDS], color="#E69F00")
 left.set(title="share of the letters", xlabel="%")
 right.set(title=f"share of the surprise (sum: {script.entropy:.3f})", xlabel="nats per character")
@@ -406,10 +408,11 @@ print(f"{'sum':12} {sum(excess.values()):.3f} = {pays:.3f} - {script.entropy:.3f
 
 # %%
 validation = write(min_chars=111_540, seed=2024)
-seen, lines, scenes = set(script.text.split("\n")), validation.text.split("\n"), validation.text.split("\n\n")
 print(f"floor of the validation text: {validation.entropy:.4f} nats per character")
-print(f"lines that also occur in the training text: {sum(line in seen for line in lines if line) / sum(map(bool, lines)):.0%}")
-print(f"scenes that also occur there: {len(set(scenes) & set(script.text.split(chr(10) * 2))) - 1} of {len(scenes) - 1}")
+for name, end in (("lines", "\n"), ("scenes", "\n\n")):
+    seen, pieces = set(script.text.split(end)), [piece for piece in validation.text.split(end) if piece]
+    both = sum(piece in seen for piece in pieces)
+    print(f"{name} that also occur in the training text: {both:,} of {len(pieces):,} ({both / len(pieces):.1%})")
 
 # %% [markdown]
 # Short lines ("Kit: Not I, Meg.") are bound to come again. Whole scenes are not. A model cannot do well here by heart.
@@ -417,10 +420,12 @@ print(f"scenes that also occur there: {len(set(scenes) & set(script.text.split(c
 # How long is a scene? It matters, because a model looks back only so far.
 
 # %%
-lengths = [len(text) for text in script.text.split("\n\n")[:-1]]
+lengths = [len(text) + 2 for text in script.text.split("\n\n")[:-1]]
 fig, ax = plt.subplots(figsize=(7, 2.5), layout="constrained")
 ax.hist(lengths, bins=range(60, 500, 10), color="#009E73")
-ax.axvline(128, color="#D55E00", label=f"128 characters: {sum(n <= 128 for n in lengths) / len(lengths):.0%} of the scenes are shorter")
+for block, style in ((64, ":"), (128, "--"), (192, "-")):
+    share = sum(n <= block for n in lengths) / len(lengths)
+    ax.axvline(block, color="#D55E00", linestyle=style, label=f"{share:.0%} have at most {block} characters")
 ax.set(xlabel="characters in a scene", ylabel="scenes", yticks=[])
 ax.legend(frameon=False)
 plt.show()

@@ -1,0 +1,152 @@
+"""Lesson 00: ids and characters, windows, pictures, and which device."""
+
+import json
+import random
+
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from chargpt_lib import data
+from chargpt_lib.data import COLOURS, CharTokenizer, cache_dir, get_batch, pick_device, plot_excess, show
+from chargpt_lib.playhouse import KINDS, Span, excess_by_kind
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_text_comes_back_from_its_ids_and_from_the_file(seed, tmp_path):
+    dice = random.Random(seed)
+    letters = [chr(dice.choice((10, 13, 34, 92, dice.randrange(32, 0xD800), dice.randrange(0x1F300, 0x1F600)))) for _ in range(9)]
+    text = "".join(dice.choice(letters) for _ in range(dice.randrange(1, 200)))
+    tokenizer = CharTokenizer.from_text(text)
+    ids, places = tokenizer.encode(text), sorted(set(text))
+    assert ids.dtype == torch.int64 and ids.tolist() == [places.index(char) for char in text]
+    assert tokenizer.decode(ids) == tokenizer.decode(ids.tolist()) == text and tokenizer.vocab_size == len(places)
+    tokenizer.save(tmp_path / "alphabet.json")
+    assert CharTokenizer.load(str(tmp_path / "alphabet.json")).encode(text).tolist() == ids.tolist()
+    assert json.loads((tmp_path / "alphabet.json").read_bytes())["alphabet"] == "".join(places)
+
+
+def test_nothing_is_encoded_as_nothing():
+    tokenizer = CharTokenizer("ab")
+    assert tokenizer.encode("").shape == (0,) and tokenizer.encode("").dtype == torch.int64
+    assert tokenizer.decode([]) == tokenizer.decode(torch.tensor([], dtype=torch.int64)) == ""
+
+
+def test_an_unknown_character_is_named_with_its_place_and_the_alphabet():
+    with pytest.raises(ValueError) as error:
+        CharTokenizer.from_text("cab").encode("abcab?c?d")
+    assert all(said in str(error.value) for said in ("'?'", "position 5", "3 symbols", "'abc'"))
+
+
+@pytest.mark.parametrize("ids, bad", [([3], 3), ([0, -1], -1), (torch.tensor([2, 99, 3]), 99)])
+def test_an_id_that_no_character_has(ids, bad):
+    with pytest.raises(ValueError, match=f"id {bad} .* from 0 to 2"):
+        CharTokenizer("abc").decode(ids)
+
+
+@pytest.mark.parametrize("make", [CharTokenizer, CharTokenizer.from_text])
+def test_an_empty_text_has_no_alphabet(make):
+    with pytest.raises(ValueError, match="empty"):
+        make("")
+
+
+@pytest.mark.parametrize("shape", [(1, 3), ()])
+def test_a_batch_is_not_a_text(shape):
+    with pytest.raises(ValueError, match=r"\(T,\)|shape"):
+        CharTokenizer("abc").decode(torch.zeros(shape, dtype=torch.int64))
+
+
+# ---------------------------------------------------------------- windows
+
+
+def test_y_is_x_moved_by_one():
+    ids = torch.randperm(50)
+    follower = dict(zip(ids.tolist(), ids.tolist()[1:]))
+    x, y = get_batch(ids, 7, 200)
+    assert x.shape == y.shape == (200, 7) and x.dtype == y.dtype == torch.int64
+    assert [follower[i] for i in x.flatten().tolist()] == y.flatten().tolist()
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    assert {part.device.type for part in get_batch(ids, 7, 2, device="meta")} == {"meta"}
+
+
+@pytest.mark.parametrize("N, block_size", [(12, 4), (9, 1), (5, 4)])
+def test_every_window_is_as_likely_as_another(N, block_size):
+    x, y = get_batch(torch.arange(N), block_size, 8000)
+    starts, windows = torch.bincount(x[:, 0]), N - block_size
+    assert len(starts) == windows and y.max() == N - 1
+    assert (starts - 8000 / windows).abs().max() <= 5 * (8000 / windows) ** 0.5
+
+
+def test_a_generator_settles_the_windows_and_leaves_the_other_dice_alone():
+    ids, state = torch.arange(1000), torch.get_rng_state()
+    a, b, c = (get_batch(ids, 4, 16, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("N, longest", [(0, 0), (1, 0), (5, 4), (8, 7)])
+def test_a_text_shorter_than_a_window_and_its_target(N, longest):
+    with pytest.raises(ValueError, match=f"text of {N} ids .* block_size 8 .* at most {longest}$"):
+        get_batch(torch.arange(N), 8, 2)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_the_excess_of_each_kind_counted_character_by_character():
+    spans = [Span(0, 2, "cast", 0.5), Span(2, 3, "word", 2.0), Span(3, 6, "cast", 0.25), Span(6, 9, "word", 1.0)]
+    excess = excess_by_kind([None, 1, 1, 2, 3, 4, 1, 1, 2], spans)
+    assert excess == dict.fromkeys(KINDS, 0.0) | {"cast": (9 - 0.25) / 7, "word": (1 - 2 + 4 - 1) / 7}
+
+
+def test_the_bars_are_as_long_as_the_excess():
+    excesses = {name: {kind: (i + 1) * share for i, kind in enumerate(KINDS)} for name, share in (("a", 0.1), ("b", 0.02))}
+    ax = plot_excess(excesses, 0.3).axes[0]
+    assert len(COLOURS) == len(set(COLOURS.values())) == len(ax.containers) - 1 == len(KINDS)
+    for row, name in enumerate(excesses):
+        end = 0.0
+        for bars, width in zip(ax.containers, [0.3, *excesses[name].values()]):
+            assert (bars[row].get_x(), bars[row].get_width()) == pytest.approx((end, width))
+            end += width
+        assert ax.texts[row].get_text().strip() == f"{end:.2f}"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"] and ax.yaxis_inverted()
+
+
+def test_the_number_beside_the_bars_is_the_loss_even_where_a_kind_is_cheaper_than_its_price():
+    ax = plot_excess({"lucky": dict.fromkeys(KINDS, 0.1) | {"word": -0.25}}, 0.3).axes[0]
+    assert ax.texts[0].get_text().strip() == f"{0.3 + 6 * 0.1 - 0.25:.2f}"
+
+
+def test_a_shown_picture_has_words_and_is_closed(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *args, metadata: shown.append((args, metadata)))
+    fig = plt.figure()
+    show(fig, "nothing at all")
+    assert shown == [((fig,), {"image/png": {"alt": "nothing at all"}})] and not plt.fignum_exists(fig.number)
+
+
+# ---------------------------------------------------------------- places and devices
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    assert cache_dir() == tmp_path / "cache" and cache_dir().is_dir()
+    monkeypatch.delenv("CHARGPT_CACHE")
+    monkeypatch.setattr(data, "find_spec", lambda name: type("Spec", (), {"origin": str(tmp_path / "house" / "lib" / "x.py")}))
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "pyproject.toml").touch()
+    assert cache_dir() == tmp_path / "house" / "data" / "cache" and cache_dir().is_dir()
+
+
+@pytest.mark.parametrize("wanted, card, apple, device", [
+    (None, (6, 0), False, "cpu"), (None, (7, 4), False, "cpu"), (None, (7, 5), True, "cuda"), (None, (9, 0), False, "cuda"),
+    (None, None, True, "mps"), (None, None, False, "cpu"), ("cpu", (9, 0), True, "cpu"), ("mps", (9, 0), False, "mps"),
+    ("cuda", (6, 0), False, "cuda")])
+def test_the_device_is_one_that_works(wanted, card, apple, device, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: card is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old Faithful")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
+    monkeypatch.setenv("CHARGPT_DEVICE", wanted or "")
+    assert pick_device() == torch.device(device)
+    printed, refused = capsys.readouterr().out, card and not wanted and device == "cpu"
+    assert bool(printed) == bool(refused)
+    assert not refused or all(said in printed for said in ("Old Faithful", f"{card[0]}.{card[1]}", "7.5", "CPU"))
