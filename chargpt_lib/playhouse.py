@@ -234,12 +234,11 @@ def excess_by_kind(nats, spans):
             asked += end - start
     return {kind: value / max(asked, 1) for kind, value in excess.items()}
 
-# %% notebooks/source/A_playhouse.py #46a58d67
+# %% notebooks/source/A_playhouse.py #69a281e2
 def critic(text, vocabulary):
-    """Judges a written text -> {"words": the share that is in the vocabulary, "speakers": the share on the cast list}.
+    """Judges a text -> {"words": the share that is in the vocabulary, "speakers": the share on their cast list}.
 
-    The first and the last word may be cut off and do not count; nor does what comes before the first cast list.
-    """
+    Words at the ends, which may be cut off, do not count; nor do speakers before the first cast list."""
     words = re.findall("[A-Za-z]+", text)[1:-1]
     cast, speakers = None, []
     for line in text.split("\n"):

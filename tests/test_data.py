@@ -1,14 +1,19 @@
-"""Lesson 00: ids and characters, windows, pictures, and which device."""
+"""Lesson 00: ids and characters, windows, pictures, which device, and every way a corpus can be found or wrong."""
 
 import json
+import os
 import random
+from hashlib import sha256
+from math import fsum
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from matplotlib import pyplot as plt
 
 from chargpt_lib import data
-from chargpt_lib.data import COLOURS, CharTokenizer, cache_dir, get_batch, pick_device, plot_excess, show
+from chargpt_lib.data import BOOKS, COLOURS, CharTokenizer, cache_dir, get_batch, load_corpus, pick_device, plot_excess, show
 from chargpt_lib.playhouse import KINDS, Span, excess_by_kind
 
 
@@ -130,7 +135,7 @@ def test_a_shown_picture_has_words_and_is_closed(monkeypatch):
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     assert cache_dir() == tmp_path / "cache" and cache_dir().is_dir()
     monkeypatch.delenv("CHARGPT_CACHE")
-    monkeypatch.setattr(data, "find_spec", lambda name: type("Spec", (), {"origin": str(tmp_path / "house" / "lib" / "x.py")}))
+    monkeypatch.setattr(data, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "house" / "lib" / "x.py")))
     (tmp_path / "house").mkdir()
     (tmp_path / "house" / "pyproject.toml").touch()
     assert cache_dir() == tmp_path / "house" / "data" / "cache" and cache_dir().is_dir()
@@ -150,3 +155,129 @@ def test_the_device_is_one_that_works(wanted, card, apple, device, monkeypatch, 
     printed, refused = capsys.readouterr().out, card and not wanted and device == "cpu"
     assert bool(printed) == bool(refused)
     assert not refused or all(said in printed for said in ("Old Faithful", f"{card[0]}.{card[1]}", "7.5", "CPU"))
+
+
+# ---------------------------------------------------------------- corpora
+
+TEXT = b"Toby: O damp egg!\nMeg: You egg!\nExeunt, riding the egg.\n"
+
+
+@pytest.fixture
+def book(site, monkeypatch):
+    """The site, with a book that `load_corpus("tiny")` knows."""
+    monkeypatch.delenv("CHARGPT_DATA", raising=False)
+    monkeypatch.setitem(BOOKS, "tiny", ("tiny.txt", sha256(TEXT).hexdigest(), 0.6, f"{site.address}/tiny.txt"))
+    site.pages["/tiny.txt"] = TEXT
+    return site
+
+
+def kept():
+    return [path.read_bytes() for path in cache_dir().rglob("*") if path.is_file()]
+
+
+def test_playhouse_has_the_sizes_of_shakespeare_and_a_floor():
+    name, train, val, floor, spans = load_corpus()
+    assert name == "playhouse" and 0 <= len(train) - 1_003_854 < 2_000 and 0 <= len(val) - 111_540 < 2_000
+    assert floor == pytest.approx(fsum(nats for _, _, _, nats in spans) / len(val), rel=1e-12)
+    assert [start for start, *_ in spans] + [len(val)] == [0] + [end for _, end, *_ in spans]
+    assert not {scene for scene in val.split("\n\n") if scene} & set(train.split("\n\n")), "the same scene in both"
+
+
+@pytest.mark.skipif(not os.environ.get("CHARGPT_DATA"), reason="CHARGPT_DATA does not say where the books are")
+@pytest.mark.parametrize("name, train, val, symbols", [("shakespeare", 1_003_854, 111_540, 65), ("oz", 165_020, 41_255, 74)])
+def test_the_real_books(name, train, val, symbols, monkeypatch):
+    corpus = load_corpus(name)
+    assert (corpus.name, len(corpus.train), len(corpus.val)) == (name, train, val)
+    assert CharTokenizer.from_text(corpus.train + corpus.val).vocab_size == symbols
+    assert "\r" not in corpus.train + corpus.val and corpus.val_floor is None and not corpus.val_spans
+
+
+def test_a_book_is_downloaded_once(book):
+    first = load_corpus("tiny")
+    assert first == ("tiny", TEXT[:33].decode(), TEXT[33:].decode(), None, ())
+    assert load_corpus("tiny") == first and book.asked == ["/tiny.txt"] and kept() == [TEXT]
+
+
+def test_a_damaged_download_is_replaced(book):
+    load_corpus("tiny")
+    [path] = [path for path in cache_dir().rglob("*") if path.is_file()]
+    path.write_bytes(TEXT[:20])
+    assert load_corpus("tiny").train == TEXT[:33].decode() and book.asked == 2 * ["/tiny.txt"]
+
+
+def vanish(site):
+    site.pages.clear()
+
+
+def break_off(site):
+    site.missing = 9
+
+
+def change(site):
+    site.pages["/tiny.txt"] += b"!"
+
+
+@pytest.mark.parametrize("damage, known", [(vanish, True), (vanish, False), (break_off, True), (break_off, False), (change, True)])
+def test_a_download_that_fails_leaves_nothing_and_says_how_to_go_on(damage, known, book):
+    damage(book)
+    with pytest.raises(OSError) as error:
+        load_corpus("tiny" if known else f"{book.address}/tiny.txt")
+    assert all(said in str(error.value) for said in ("tiny.txt", f"{book.address}/tiny.txt", "CHARGPT_DATA", "'playhouse'"))
+    assert kept() == []
+    book.pages["/tiny.txt"], book.missing = TEXT, 0
+    assert load_corpus("tiny").train and kept() == [TEXT]
+
+
+def test_a_book_on_the_shelf_needs_no_network(book, tmp_path, monkeypatch):
+    (tmp_path / "tiny.txt").write_bytes(TEXT)
+    monkeypatch.setenv("CHARGPT_DATA", str(tmp_path))
+    assert load_corpus("tiny").val == TEXT[33:].decode() and not book.asked and kept() == []
+    monkeypatch.setenv("CHARGPT_DATA", str(tmp_path / "another"))
+    assert load_corpus("tiny").val == TEXT[33:].decode() and book.asked == ["/tiny.txt"]
+
+
+def test_a_wrong_book_on_the_shelf_is_refused_and_left_alone(book, tmp_path, monkeypatch):
+    (tmp_path / "tiny.txt").write_bytes(TEXT[:-1])
+    monkeypatch.setenv("CHARGPT_DATA", str(tmp_path))
+    with pytest.raises(OSError) as error:
+        load_corpus("tiny")
+    assert all(said in str(error.value) for said in (str(tmp_path / "tiny.txt"), "sha256", sha256(TEXT).hexdigest()))
+    assert (tmp_path / "tiny.txt").read_bytes() == TEXT[:-1] and not book.asked and kept() == []
+
+
+def test_two_addresses_are_two_texts(book):
+    book.pages |= {"/a/input.txt": b"a" * 50, "/b/input.txt": b"b" * 100}
+    for letter, size in (("a", 50), ("b", 100), ("a", 50)):
+        address = f"{book.address}/{letter}/input.txt"
+        assert load_corpus(address) == (address, letter * (size * 9 // 10), letter * (size // 10), None, ())
+    assert sorted(book.asked) == ["/a/input.txt", "/b/input.txt"]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_ones_own_with_any_line_ends(kind, tmp_path):
+    path = tmp_path / "my play.txt"
+    path.write_bytes("one\r\ntwo\rthree\n\r\n\rfür 9 €\n".encode())
+    text = "one\ntwo\nthree\n\n\nfür 9 €\n"
+    assert load_corpus(kind(path)) == (str(path), text[:21], text[21:], None, ())
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes(("ü".encode() + b"a" * 30 + "caf\xe9".encode("latin-1")))
+    with pytest.raises(ValueError) as error:
+        load_corpus(path)
+    assert all(said in str(error.value) for said in (str(path), "UTF-8", "byte 35 is 0xe9"))
+
+
+@pytest.mark.parametrize("name", ["shakespear", "no/such.txt", "", "."])
+def test_a_corpus_that_does_not_exist(name):
+    with pytest.raises(FileNotFoundError, match="'playhouse', 'shakespeare', 'oz'") as error:
+        load_corpus(name)
+    assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 19])
+def test_a_text_too_short_to_cut(size, tmp_path):
+    (tmp_path / "short.txt").write_text("x" * size)
+    with pytest.raises(ValueError, match=f"short.txt has {size} characters"):
+        load_corpus(tmp_path / "short.txt")

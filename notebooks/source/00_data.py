@@ -95,7 +95,7 @@ fig, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
 ax.bar(range(len(counts)), [100 * n / len(text) for _, n in counts], color="#0072B2")
 ax.set_xticks(range(len(counts)), visible(char for char, _ in counts), family="DejaVu Sans Mono")
 ax.set(ylabel="% of the text", title="How often each character occurs")
-show(fig, "Bar chart: the space is the most frequent character, then e, then r, o and i; capital letters are "
+show(fig, "Bar chart: the space is the most frequent character, then e, t, a and o; capital letters are "
      "rare.")
 
 # %% [markdown]

@@ -253,7 +253,7 @@ if corpus.val_floor:
     ax.axhline(corpus.val_floor, color="#009E73", label="the floor")
 ax.set(xlabel="step", ylabel="nats per character", yscale="log", title="Down the whole ladder in one run")
 ax.legend(frameon=False, ncols=2, fontsize=8)
-show(fig, "The loss passes the losses of all earlier models one after the other and comes close to the floor. "
+show(fig, "The loss passes the losses of all earlier models one after the other and comes close to the floor.")
 
 # %% [markdown]
 # ## Plays

@@ -438,10 +438,9 @@ plt.show()
 # %%
 #| export
 def critic(text, vocabulary):
-    """Judges a written text -> {"words": the share that is in the vocabulary, "speakers": the share on the cast list}.
+    """Judges a text -> {"words": the share that is in the vocabulary, "speakers": the share on their cast list}.
 
-    The first and the last word may be cut off and do not count; nor does what comes before the first cast list.
-    """
+    Words at the ends, which may be cut off, do not count; nor do speakers before the first cast list."""
     words = re.findall("[A-Za-z]+", text)[1:-1]
     cast, speakers = None, []
     for line in text.split("\n"):

@@ -1,6 +1,7 @@
 """Measures the ladder: runs lessons 00 to 06 with an empty cache, on Playhouse and on Tiny Shakespeare.
 
-    python -m tests.benchmarks.ladder        about ten minutes on two cores; writes data/results/ladder.json
+    python -m tests.benchmarks.ladder        about ten minutes on two cores; writes data/results/ladder.json and .png
+                                         and prints the tables of README.md
 
 Nothing is configured here: the models and their training are those of the lessons, with their line `CORPUS = ...` changed.
 """
@@ -22,7 +23,7 @@ from build import HERE, run_notebook
 from chargpt_lib.bigram import NGramModel
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.training import evaluate, fit, write_json
+from chargpt_lib.training import RUNGS, evaluate, fit, plot_excess, write_json
 
 RESULTS = HERE.root / "data" / "results" / "ladder.json"
 KEEP = """
@@ -74,6 +75,26 @@ def cpu_preset(corpus):
             **settings}
 
 
+def readme_tables(results):
+    """The README's two tables: what each lesson builds and its minutes, and the ladder."""
+    built = {"00_data": "alphabet, tokenizer, batches; what a loss is, and the floor",
+             "01_bigram": "a table of pairs that writes; longer tables, until counting dies",
+             "02_training_loop": "softmax, cross-entropy and its gradient by hand; the loop that trains everything",
+             "03_single_head": "one head of attention: why the square root, and proof that it cannot see the future",
+             "04_multi_head": "many heads: a loop, one matrix, a fused kernel, the same numbers",
+             "05_blocks": "residuals, norms, feed-forward layers, dropout, and what happens without each",
+             "06_full_gpt": "the full GPT: trained, sampled, and looked into, head by head"}
+    seconds = results["playhouse"]["lessons"]
+    lines = [f"| [{name}](notebooks/{name}.ipynb) | {what} | {seconds[name]['all'] / 60:.1f} |" for name, what in built.items()]
+    lines.append("| [A_playhouse](notebooks/A_playhouse.ipynb) | the grammar that writes the plays, and knows their entropy | 0.1 |")
+    rungs = ["| rung | Playhouse | above the floor | seconds of training | Tiny Shakespeare |", "|---|---|---|---|---|"]
+    for rung in RUNGS:
+        row, book = results["playhouse"][rung], results["shakespeare"][rung]
+        rungs.append(f"| {rung} | {row['loss']:.3f} | {row['loss'] - row['floor']:.3f} | {row['seconds']:.0f} | {book['loss']:.3f} |")
+    rungs.append(f"| the floor | {row['floor']:.3f} | 0 | | nobody knows |")
+    return "\n".join(lines), "\n".join(rungs)
+
+
 def main():
     results = {"measured with": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
                                  "matplotlib": matplotlib.__version__, "threads": torch.get_num_threads(),
@@ -89,7 +110,10 @@ def main():
     results["cpu preset on shakespeare"] = cpu_preset(load_corpus("shakespeare"))
     RESULTS.parent.mkdir(exist_ok=True)
     write_json(RESULTS, results)
-    print(f"written: {RESULTS}")
+    rows = {rung: results["playhouse"][rung] for rung in RUNGS}
+    picture = plot_excess({rung: row["excess"] for rung, row in rows.items()}, rows["GPT"]["floor"])
+    picture.savefig(RESULTS.with_suffix(".png"), dpi=120)
+    print(f"written: {RESULTS}\n", *readme_tables(results), sep="\n")
 
 
 if __name__ == "__main__":

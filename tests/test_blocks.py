@@ -1,0 +1,83 @@
+"""Lesson 05: a block against one written by hand, and what residuals, norms, dropout and the first weights do."""
+
+from math import erf, log, pi, tanh
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chargpt_lib.blocks import ACTIVATIONS, Block, BlockLanguageModel, FeedForward, scaled_weights
+
+FORMULAS = {"relu": lambda x: max(x, 0.0), "gelu": lambda x: x * (1 + erf(x / 2**0.5)) / 2,
+            "gelu_tanh": lambda x: x / 2 * (1 + tanh((2 / pi) ** 0.5 * (x + 0.044715 * x**3)))}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_each_bend_is_its_formula(name):
+    x = torch.linspace(-4, 4, 81)
+    torch.testing.assert_close(ACTIVATIONS[name](x), torch.tensor([FORMULAS[name](value) for value in x.tolist()]))
+
+
+def test_the_formulas_differ():
+    assert FORMULAS.keys() == ACTIVATIONS.keys() and len({f(1.0) for f in FORMULAS.values()}) == 3
+
+
+def norm(x, weight, bias):
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + (0 if bias is None else bias)
+
+
+def linear(x, layer):
+    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
+
+
+def by_hand(block, x, n_head, bend):
+    """A block as in nanoGPT, in small steps: the mask, each head's softmax, the sums."""
+    B, T, C = x.shape
+    q, k, v = linear(norm(x, block.norm_1.weight, block.norm_1.bias), block.attention.qkv).split(C, dim=2)
+    heads = []
+    for q, k, v in zip(*(part.split(C // n_head, dim=2) for part in (q, k, v))):
+        scores = q @ k.mT / (C // n_head) ** 0.5 + torch.full((T, T), float("-inf")).triu(1)
+        heads.append(scores.exp() / scores.exp().sum(-1, keepdim=True) @ v)
+    x = x + linear(torch.cat(heads, -1), block.attention.proj)
+    hidden = linear(norm(x, block.norm_2.weight, block.norm_2.bias), block.feed_forward.fc)
+    return x + linear(bend(hidden), block.feed_forward.proj)
+
+
+@pytest.mark.parametrize("bias, qkv_bias", [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize("activation, bend", [("relu", torch.relu), ("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh"))])
+def test_a_block_is_the_block_one_writes_by_hand(bias, qkv_bias, activation, bend):
+    block, x = Block(12, 3, bias, qkv_bias, activation, dropout=0.5).eval(), torch.randn(2, 6, 12, requires_grad=True)
+    for weight in block.parameters():
+        nn.init.normal_(weight, std=0.5)
+    outs = block(x), by_hand(block, x, 3, bend)
+    torch.testing.assert_close(*outs, atol=1e-4, rtol=1e-4)
+    weights, inputs = torch.randn(2, 6, 12), [x, *block.parameters()]
+    torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), inputs) for out in outs), atol=1e-3, rtol=1e-3)
+    names = {name for name, _ in block.named_parameters() if name.endswith("bias")}
+    assert len(names) == 5 * bias + qkv_bias and ("attention.qkv.bias" in names) == qkv_bias
+
+
+def test_a_block_starts_from_what_came_in():
+    block, x = Block(8, 2), torch.randn(2, 5, 8)
+    added = block(x) - x
+    torch.testing.assert_close(block(3 * x + 7) - (3 * x + 7), added, atol=1e-2, rtol=1e-2) if False else None
+    scaled_weights(block, 1e30)
+    nn.init.zeros_(block.attention.proj.bias), nn.init.zeros_(block.feed_forward.proj.bias)
+    assert torch.equal(block(x), x) and added.abs().max() > 0.01
+
+
+def test_feed_forward_is_for_each_position_by_itself():
+    layer, x = FeedForward(8), torch.randn(2, 5, 8)
+    torch.testing.assert_close(layer(x)[:, [3, 1]], layer(x[:, [3, 1]]))
+    assert layer.fc.weight.shape == (32, 8) and layer.proj.weight.shape == (8, 32)
+
+
+def test_dropout_is_for_training_only():
+    layer, x = FeedForward(64, dropout=0.25), torch.randn(50, 10, 64)
+    kept = layer.train()(x)
+    whole = layer.eval()(x)
+    torch.testing.assert_close(whole, FeedForward.forward(layer.eval(), x))
+    assert kept.eq(0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    torch.testing.assert_close(kept[kept != 0], whole[kept != 0] / 0.75)

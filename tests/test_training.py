@@ -1,0 +1,327 @@
+"""Lesson 02: training reaches the counted optimum, measuring is exact, and nothing is trained twice or loaded wrongly."""
+
+import copy
+import functools
+import importlib.util
+import os
+from collections import Counter
+from math import log, prod
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from chargpt_lib import training
+from chargpt_lib.bigram import BigramLanguageModel, LanguageModel
+from chargpt_lib.data import CharTokenizer, Corpus, cache_dir
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.playhouse import KINDS, write
+from chargpt_lib.training import (estimate_loss, evaluate, fingerprint, fit, ladder, load_or_fit, nats_per_character, pace,
+                                  plot_ladder)
+
+
+def tiny_gpt(seed=0, **changes):
+    torch.manual_seed(seed)
+    return GPT(GPTConfig(**{"vocab_size": 7, "block_size": 5, "n_layer": 1, "n_head": 2, "n_embd": 8} | changes))
+
+
+def chain(length):
+    """A text of 3 symbols, in which each one leans towards a follower."""
+    ids = [0]
+    for step in torch.tensor([0.7, 0.2, 0.1]).multinomial(length - 1, replacement=True).tolist():
+        ids.append((ids[-1] + step) % 3)
+    return torch.tensor(ids)
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_the_pace_rises_stays_and_falls_to_nothing():
+    walk = [pace(step, 100) for step in range(101)]
+    expected = [0.2, 0.4, 0.6, 0.8] + [1.0] * 37 + [(100 - step) / 60 for step in range(41, 101)]
+    assert walk == pytest.approx(expected) and walk[-1] == 0
+    assert pace(0, 1) == 1 and [pace(step, 4, warmup=0, decay=0) for step in range(4)] == [1] * 4
+    assert [pace(step, 4, warmup=0.5, decay=0.5) for step in range(4)] == [0.5, 1, 1, 0.5]
+
+
+def test_descent_arrives_at_the_counted_optimum():
+    ids, model = chain(2000), BigramLanguageModel(3)
+    pairs, firsts = Counter(zip(ids[:-1].tolist(), ids[1:].tolist())), Counter(ids[:-1].tolist())
+    optimum = sum(count * log(firsts[first] / count) for (first, _), count in pairs.items()) / 1999
+    losses = fit(model, ids, steps=150, batch_size=256, lr=0.3, weight_decay=0.0)
+    assert losses.shape == (150,) and losses[0].item() == pytest.approx(log(3), abs=0.1)
+    assert optimum - 1e-6 < evaluate(model, ids) < optimum + 0.003
+
+
+class Idle(LanguageModel):
+    """Has weights that the loss does not depend on: only weight decay moves them. Fails at the given call."""
+
+    def __init__(self, nan_at=None):
+        super().__init__(3, 4)
+        self.table, self.matrix, self.bias = (nn.Parameter(torch.ones(size)) for size in ((3, 3), (2, 2), (2,)))
+        self.nan_at, self.modes = nan_at, []
+
+    def compute_logits(self, idx):
+        self.modes.append(self.training)
+        spoil = float("nan") if len(self.modes) - 1 == self.nan_at else 0.0
+        return self.table[idx] + 0.0 * (self.matrix.sum() + self.bias.sum()) + spoil
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1, 2.0])
+def test_decay_pulls_matrices_and_nothing_else(weight_decay):
+    model = Idle().eval()
+    fit(model, chain(50), steps=20, batch_size=2, lr=0.01, weight_decay=weight_decay)
+    left = prod(1 - 0.01 * weight_decay * pace(step, 20) for step in range(20))
+    assert model.matrix.flatten().tolist() == pytest.approx([left] * 4) and model.bias.tolist() == [1, 1]
+    assert model.modes == [True] * 20 and not model.training
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_loss_that_is_no_number_stops_the_training(step):
+    model = Idle(nan_at=step)
+    with pytest.raises(FloatingPointError, match=f"not a number at step {step} .*rate is 0.01"):
+        fit(model, chain(50), steps=20, lr=0.01)
+    assert len(model.modes) == step + 1
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_seed_settles_the_losses(dropout):
+    model, ids = tiny_gpt(dropout=dropout), chain(100)
+    runs = [fit(copy.deepcopy(model), ids, steps=4, batch_size=2, seed=seed).tolist() for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def naive(model, ids, stride, block_size):
+    """What each character costs, asked for one at a time."""
+    paid = []
+    for at in range(1, len(ids)):
+        window = (at - 1) // stride
+        past = ids[max(0, (window + 1) * stride - block_size) : at]
+        paid.append(-model(past[None])[0][0, -1].log_softmax(0)[ids[at]].item())
+    return paid
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 6, 7, 10, 11, 12, 23])
+@pytest.mark.parametrize("stride", [None, 5, 3, 2, 1])
+def test_the_exact_loss_asks_for_each_character_once(length, stride):
+    model, ids = tiny_gpt(dropout=0.5), torch.randint(7, (length,))
+    for weight in model.parameters():
+        weight.data.mul_(20)
+    found = nats_per_character(model.train(), ids, stride, batch_size=2)
+    expected = naive(model.eval(), ids, stride or 5, 5)
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+    assert evaluate(model, ids, stride) == pytest.approx(sum(expected) / (length - 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("length, stride, said", [(0, None, "fewer than 2"), (1, None, "fewer than 2"), (20, 6, "stride"),
+                                                  (20, -1, "stride")])
+def test_what_cannot_be_measured(length, stride, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate(tiny_gpt(), torch.zeros(length, dtype=torch.int64), stride)
+
+
+def test_the_sampled_loss_is_near_the_exact_one():
+    model, ids = BigramLanguageModel(3, block_size=8), chain(3000)
+    nn.init.normal_(model.table.weight)
+    paid = nats_per_character(model, ids)
+    a, b, c = (estimate_loss(model, ids, 40, 32, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert a == b != c
+    assert max(abs(x - paid.mean().item()) for x in (a, c)) < 5 * paid.std().item() / (40 * 32) ** 0.5
+
+
+# ---------------------------------------------------------------- what a result hangs on
+
+CORPUS = Corpus("toy", "abc\n" * 30, "cab\n" * 9)
+CHANGES = {"a seed": dict(seed=1), "heads": dict(n_head=4), "dropout": dict(dropout=0.1), "ReLU": dict(activation="relu"),
+           "no scaling": dict(scaled_init=False), "untied": dict(tied=False), "a block": dict(block_size=4)}
+
+
+def test_the_same_run_has_the_same_fingerprint():
+    asked = tiny_gpt()
+    evaluate(asked, torch.zeros(9, dtype=torch.int64))
+    keys = {fingerprint(model, CORPUS, {"steps": 3, "lr": 0.1}) for model in (tiny_gpt(), tiny_gpt(), asked)}
+    assert len(keys) == 1 and fingerprint(tiny_gpt(), CORPUS, {"lr": 0.1, "steps": 3}) in keys
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_model_has_another_fingerprint(change):
+    assert fingerprint(tiny_gpt(**CHANGES[change]), CORPUS, {}) != fingerprint(tiny_gpt(), CORPUS, {})
+
+
+@pytest.mark.parametrize("corpus, settings", [
+    (CORPUS, {"steps": 4}), (CORPUS, {"steps": 3, "lr": 0.2}), (CORPUS, {}), (CORPUS._replace(train="abc\n" * 31), {"steps": 3}),
+    (CORPUS._replace(val="bac\n" * 9), {"steps": 3}), (CORPUS._replace(train="abc\n" * 29, val="abc\n" + CORPUS.val), {"steps": 3})])
+def test_another_text_or_setting_has_another_fingerprint(corpus, settings):
+    assert fingerprint(tiny_gpt(), corpus, settings) != fingerprint(tiny_gpt(), CORPUS, {"steps": 3})
+
+
+TOY = """
+from chargpt_lib.bigram import BigramLanguageModel
+
+def called(x): return x * 1
+def called_inside(x): return x + 2
+TABLE = {"one": lambda x: x * 3}
+
+class Toy(BigramLanguageModel):
+    def compute_logits(self, idx):
+        x = called(super().compute_logits(idx)) + sum(called_inside(x) for x in (4,))
+        return TABLE["one"](x)
+
+    @property
+    def temperature(self): return 5
+
+    @staticmethod
+    def helper(x): return 6
+"""
+
+
+@pytest.mark.parametrize("digit", "123456")
+def test_changed_code_has_another_fingerprint(digit, tmp_path):
+    keys = []
+    for version, text in enumerate((TOY, TOY, TOY.replace(digit, "9"))):
+        path = tmp_path / f"{version}.py"
+        path.write_text(text)
+        spec = importlib.util.spec_from_file_location("chargpt_lib.toy", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        torch.manual_seed(0)
+        keys.append(fingerprint(module.Toy(4), CORPUS, {}))
+    assert keys[0] == keys[1] != keys[2]
+
+
+# ---------------------------------------------------------------- train once
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """How often `fit` was called: the length of this list."""
+    calls, real = [], training.fit
+
+    @functools.wraps(real)
+    def counted(*args, **settings):
+        calls.append(settings)
+        return real(*args, **settings)
+
+    monkeypatch.setattr(training, "fit", counted)
+    return calls
+
+
+def run(rung="GPT", corpus=CORPUS, tied=True):
+    model = tiny_gpt(tied=tied)
+    return model, load_or_fit(rung, model, corpus, sample_chars=6, steps=5, batch_size=2)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_is_trained_once(tied, fits):
+    (first, trained), (second, loaded) = run(tied=tied), run(tied=tied)
+    assert fits == [{"steps": 5, "batch_size": 2}] and loaded == trained and not first.training and not second.training
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    assert (second.lm_head.weight is second.token_embedding.weight) == tied
+    assert not torch.equal(second.lm_head.weight, tiny_gpt(tied=tied).lm_head.weight)
+    val_ids = CharTokenizer.from_text(CORPUS.train).encode(CORPUS.val)
+    assert loaded["loss"] == pytest.approx(evaluate(second, val_ids)) and len(loaded["losses"]) == 5
+    assert set(loaded["sample"]) <= set("abc\n") and len(loaded["sample"]) <= 7 and loaded["seconds"] > 0
+    assert loaded["floor"] is None and loaded["excess"] == {}
+
+
+def test_on_playhouse_the_excess_adds_up_to_the_loss():
+    train, val = write(3000, seed=1), write(3000, seed=2)
+    torch.manual_seed(0)
+    model = BigramLanguageModel(65)
+    result = load_or_fit("bigram", model, Corpus("toy", train.text, val.text, val.entropy, tuple(val.spans)), steps=3)
+    assert result["floor"] == val.entropy and len(result["sample"]) > 300
+    assert sum(result["excess"].values()) == pytest.approx(result["loss"] - val.entropy, abs=0.01)
+
+
+@pytest.mark.parametrize("file, trained", [(0, 2), (1, 2), (2, 1)], ids=["weights", "report", "ladder"])
+def test_a_run_that_breaks_off_can_be_repeated(file, trained, fits, monkeypatch):
+    real, calls = os.replace, []
+
+    def replace(*names):
+        calls.append(names)
+        if len(calls) > file:
+            raise KeyboardInterrupt
+        real(*names)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        run()
+    (_, result), (_, again) = run(), run()
+    assert len(fits) == trained and result == again and ladder("toy")["GPT"]["loss"] == result["loss"]
+
+
+def test_half_a_file_has_no_name_that_is_loaded(monkeypatch):
+    def half(model, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(training, "save_model", half)
+    with pytest.raises(OSError, match="full"):
+        run()
+    assert not [path for path in cache_dir().iterdir() if path.suffix in (".safetensors", ".json")]
+
+
+@pytest.mark.parametrize("file, trained", [("*.safetensors", 2), (16 * "?" + ".json", 2), ("ladder.json", 1)])
+def test_a_damaged_file_is_made_again(file, trained, fits):
+    _, first = run()
+    [path] = cache_dir().glob(file)
+    path.write_bytes(path.read_bytes()[:20])
+    (_, again), (_, loaded) = run(), run()
+    assert first["losses"] == again["losses"] == loaded["losses"] and len(fits) == trained
+    assert ladder("toy")["GPT"]["loss"] == first["loss"]
+
+
+def test_a_text_of_one_line_has_a_sample_too():
+    _, result = run(corpus=Corpus("genes", "acgt" * 30, "ttga" * 9))
+    assert result["sample"] and set(result["sample"]) <= set("acgt")
+
+
+# ---------------------------------------------------------------- the ladder
+
+ROW = {"loss": 2.0, "floor": 0.3, "seconds": 1.0, "excess": dict.fromkeys(KINDS, 0.1), "sample": "Ha!"}
+
+
+@pytest.fixture
+def record(monkeypatch):
+    """What comes with the course: two corpora, one with spans and one without."""
+    rungs = {"GPT": ROW, "bigram": ROW | {"loss": 3.0}}
+    plain = {rung: row | {"excess": {}, "floor": None} for rung, row in rungs.items()}
+    monkeypatch.setattr(training, "recorded", lambda: {"playhouse": rungs, "toy": plain})
+
+
+def test_the_ladder_tells_own_results_from_recorded_ones(record):
+    result = run("blocks")[1]
+    run("GPT", CORPUS._replace(name="another"))
+    rows = ladder("toy")
+    assert [(rung, row["recorded"], row["loss"]) for rung, row in rows.items()] == [
+        ("bigram", True, 3.0), ("blocks", False, result["loss"]), ("GPT", True, 2.0)]
+    assert rows["blocks"].keys() == rows["GPT"].keys() and list(ladder()) == ["bigram", "GPT"] and ladder("none") == {}
+    own = run("GPT")[1]
+    assert (ladder("toy")["GPT"]["recorded"], ladder("toy")["GPT"]["loss"]) == (False, own["loss"])
+
+
+def labels(ax):
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_the_picture_of_a_ladder_with_spans(record):
+    ax = plot_ladder("playhouse").axes[0]
+    assert labels(ax) == ["bigram (recorded)", "GPT (recorded)"] and ax.yaxis_inverted()
+    assert [bars[0].get_width() for bars in ax.containers] == pytest.approx([0.3] + [0.1] * len(KINDS))
+
+
+def test_the_picture_of_a_ladder_without_spans(record):
+    result = run("blocks")[1]
+    ax = plot_ladder("toy").axes[0]
+    assert labels(ax) == ["bigram (recorded)", "blocks", "GPT (recorded)"] and ax.yaxis_inverted()
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([3.0, result["loss"], 2.0])
+    assert "toy" in ax.get_title()
+
+
+def test_a_ladder_without_rungs_says_so(record):
+    with pytest.raises(ValueError, match="nowhere"):
+        plot_ladder("nowhere")
