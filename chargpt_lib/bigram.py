@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# %% notebooks/source/01_bigram.py #62990ab7
+# %% notebooks/source/01_bigram.py #2f07a29a
 class LanguageModel(nn.Module):
     """What the models share. A subclass defines `compute_logits(idx)`: (B, T) -> (B, T, V)."""
 
@@ -18,7 +18,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, idx, targets=None):
         """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():  # a compiled model cannot look at the values of its input
             self.check(idx)
         logits = self.compute_logits(idx)
         if targets is None:
@@ -78,9 +78,9 @@ class Table:
         place = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
         return torch.where(self.numbers[place] == wanted, self.counts[place], 0)
 
-# %% notebooks/source/01_bigram.py #b745aff8
+# %% notebooks/source/01_bigram.py #357cf582
 class NGramModel:
-    """Counts of groups of 1 to n characters, with backoff (Witten and Bell, 1991)."""
+    """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991)."""
 
     def __init__(self, ids, n, vocab_size):
         self.n, self.vocab_size = n, vocab_size

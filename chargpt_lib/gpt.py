@@ -27,7 +27,7 @@ def check_config(config):
         raise ValueError(f"activation {config.activation!r} is not known: take one of {sorted(ACTIVATIONS)}")
     head_size(config.n_embd, config.n_head)
 
-# %% notebooks/source/06_full_gpt.py #5e64ad0a
+# %% notebooks/source/06_full_gpt.py #ee2841af
 @dataclass
 class GPTConfig:
     """Which GPT: sizes, and the habits of its family."""
@@ -50,8 +50,8 @@ class GPTConfig:
     @classmethod
     def lecture(cls, vocab_size, block_size=256, n_embd=384, n_head=6, n_layer=6, dropout=0.2):
         """What one builds by hand: ReLU, q, k, v without bias, a last matrix of its own."""
-        return cls(vocab_size, block_size, n_layer, n_head, n_embd, dropout, bias=True, activation="relu", tied=False,
-                   scaled_init=False)
+        return cls(vocab_size=vocab_size, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer,
+                   dropout=dropout, bias=True, activation="relu", tied=False, scaled_init=False)
 
     @classmethod
     def oz(cls, vocab_size):
@@ -66,12 +66,13 @@ class GPTConfig:
     @classmethod
     def cpu(cls, vocab_size, block_size=64, n_embd=128, n_head=4, n_layer=4):
         """nanoGPT's sizes for a CPU: 0.8 million parameters."""
-        return cls(vocab_size, block_size, n_layer, n_head, n_embd)
+        return cls(vocab_size, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
 
     @classmethod
     def gpt2(cls):
         """The smallest GPT-2: 124 million parameters, for 50,257 subwords."""
-        return cls(50257, 1024, 12, 12, 768, dropout=0.1, bias=True, qkv_bias=True, activation="gelu_tanh")
+        return cls(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, dropout=0.1, bias=True,
+                   qkv_bias=True, activation="gelu_tanh")
 
 # %% notebooks/source/06_full_gpt.py #3bd477d6
 class GPT(LanguageModel):

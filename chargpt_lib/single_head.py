@@ -41,9 +41,9 @@ class Head(nn.Module):
         out, self.weights = scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], x.device))
         return out
 
-# %% notebooks/source/03_single_head.py #0ef0f8c9
+# %% notebooks/source/03_single_head.py #3e95bbb7
 def small_weights(layer):
-    """Normal(0, 0.02) for matrices and tables, zero for biases (Radford et al., 2019): model.apply(small_weights)"""
+    """Normal(0, 0.02) for matrices and tables, zero for biases (Radford et al., 2018): model.apply(small_weights)"""
     if isinstance(layer, (nn.Linear, nn.Embedding)):
         nn.init.normal_(layer.weight, std=0.02)
     if isinstance(layer, nn.Linear) and layer.bias is not None:

@@ -4,7 +4,7 @@
 __all__ = ['RUNGS', 'pace', 'fit', 'estimate_loss', 'nats_per_character', 'evaluate', 'source_of', 'fingerprint', 'write_json',
            'load_or_fit', 'ladder', 'plot_ladder']
 
-# %% notebooks/source/02_training_loop.py #bd3b44a4
+# %% notebooks/source/02_training_loop.py #4ebfc900
 import hashlib
 import inspect
 import json
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from itertools import groupby
+from math import isfinite
 from types import FunctionType
 
 import torch
@@ -30,11 +31,11 @@ def pace(step, steps, warmup=0.05, decay=0.6):
     """
     return min((step + 1) / max(warmup * steps, 1), (steps - step) / max(decay * steps, 1), 1.0)
 
-# %% notebooks/source/02_training_loop.py #4995f9f6
+# %% notebooks/source/02_training_loop.py #c4bf8e11
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. FloatingPointError where the loss is no longer a number.
+    ids (N,) int64; lr is the peak learning rate. FloatingPointError where the loss is no longer a finite number.
     """
     device = next(model.parameters()).device
     matrices = [p for p in model.parameters() if p.dim() > 1]
@@ -54,8 +55,8 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
-            if losses[-1] != losses[-1]:
-                raise FloatingPointError(f"the loss is not a number at step {step}, after {losses[-4:-1]}; the peak "
+            if not isfinite(losses[-1]):
+                raise FloatingPointError(f"the loss is {losses[-1]} at step {step}, after {losses[-4:-1]}; the peak "
                                          f"learning rate is {lr}: try a tenth of it, from a new model")
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -102,7 +103,7 @@ def evaluate(model, ids, stride=None):
     """The exact loss over a whole text, in nats per character."""
     return nats_per_character(model, ids, stride).double().mean().item()
 
-# %% notebooks/source/02_training_loop.py #0d4f659c
+# %% notebooks/source/02_training_loop.py #6882ac18
 def source_of(function, found):
     """Adds to `found` the source of a function of ours, and of all functions of ours that it calls by name."""
     function = inspect.unwrap(function)
@@ -118,19 +119,20 @@ def source_of(function, found):
 def fingerprint(model, corpus, settings):
     """A short text that changes whenever the model, its start, the corpus, the settings or the code do."""
     found = {}
-    source_of(fit, found)
+    for function in (fit, nats_per_character, excess_by_kind):
+        source_of(function, found)
     for layer in model.modules():
         for ancestor in type(layer).__mro__:
             for function in vars(ancestor).values():
                 source_of(function, found)
     plain = [{k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str))} for layer in model.modules()]
     digest = hashlib.sha256(json.dumps([plain, settings, sorted(found.items())], sort_keys=True).encode())
-    digest.update((corpus.train + corpus.val).encode())
+    digest.update("\0".join((corpus.train, corpus.val)).encode())
     for weights in model.state_dict().values():
         digest.update(weights.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
-# %% notebooks/source/02_training_loop.py #6b30ef06
+# %% notebooks/source/02_training_loop.py #5745100b
 def write_json(path, value):
     """Writes JSON under a temporary name first, so that there is never half a file."""
     temporary = path.with_suffix(f".{os.getpid()}")
@@ -144,7 +146,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
     settings: as for `fit`. Returns {"loss": exact validation loss, "floor", "seconds": of training, "excess": {kind:
     nats}, "losses": of each step, "sample": a text it wrote}.
     """
-    key, folder = fingerprint(model, corpus, settings), cache_dir()
+    key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), cache_dir()
     weights, report = folder / f"{key}.safetensors", folder / f"{key}.json"
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if weights.exists() and report.exists():
@@ -152,14 +154,14 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
         model.eval()
         result = json.loads(report.read_text(encoding="utf-8"))
     else:
-        start, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
+        began, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
         losses = fit(model, tokenizer.encode(corpus.train), **settings)
-        result = {"floor": corpus.val_floor, "seconds": time.perf_counter() - start, "losses": losses.tolist()}
+        result = {"floor": corpus.val_floor, "seconds": time.perf_counter() - began, "losses": losses.tolist()}
         nats = nats_per_character(model, val_ids).double()
         result["loss"] = nats.mean().item()
         result["excess"] = excess_by_kind([None, *nats.tolist()], corpus.val_spans) if corpus.val_spans else {}
-        start = torch.tensor([[tokenizer.stoi["\n"]]], device=next(model.parameters()).device)
-        written = model.generate(start, sample_chars)
+        prompt = val_ids[:1][None].to(next(model.parameters()).device)
+        written = model.generate(prompt, sample_chars)
         result["sample"] = tokenizer.decode(written[0].cpu()).strip()
         save_model(model, str(weights) + ".part")
         os.replace(str(weights) + ".part", weights)
@@ -170,7 +172,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
     write_json(ladders, own)
     return result
 
-# %% notebooks/source/02_training_loop.py #ef8ec9b8
+# %% notebooks/source/02_training_loop.py #f6ffe7fd
 RUNGS = ("bigram", "single head", "multi-head", "blocks", "GPT")
 
 
@@ -182,9 +184,10 @@ def ladder(corpus="playhouse"):
     return {rung: {**row, "recorded": rung not in own} for rung, row in rows.items() if row}
 
 
-def plot_ladder(corpus="playhouse"):
-    """The ladder as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
-    rows = {f"{rung} (recorded)" if row["recorded"] else rung: row for rung, row in ladder(corpus).items()}
+def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
+    """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
+    shown, rows = RUNGS[:RUNGS.index(upto) + 1], ladder(corpus)
+    rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if all(row["excess"] for row in rows.values()):
         return plot_excess({name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"])
     from matplotlib.pyplot import subplots

@@ -41,16 +41,6 @@ def test_the_loss_is_the_mean_of_what_each_character_costs():
     assert model(idx)[1] is None and torch.equal(model(idx)[0], logits)
 
 
-def test_the_gradient_is_p_minus_y():
-    model, idx, targets = BigramLanguageModel(6, 8), torch.randint(6, (4, 8)), torch.randint(6, (4, 8))
-    model(idx, targets)[1].backward()
-    expected = torch.zeros(6, 6)
-    for i, t in zip(idx.flatten(), targets.flatten()):
-        expected[i] += model.table.weight[i].detach().softmax(0) / 32
-        expected[i, t] -= 1 / 32
-    torch.testing.assert_close(model.table.weight.grad, expected)
-
-
 @pytest.mark.parametrize("V", [2, 65, 1000])
 def test_an_untrained_model_knows_nothing(V):
     idx, targets = torch.randint(V, (2, 64, 8))
@@ -59,7 +49,7 @@ def test_an_untrained_model_knows_nothing(V):
 
 @pytest.mark.parametrize("idx, said", [
     (torch.zeros(4), r"\(4,\).*\(B, T\).*text\[None\]"), (torch.zeros(1, 2, 2), r"\(1, 2, 2\)"),
-    (torch.zeros(1, 4), r"4 characters long.*block_size = 3.*idx\[:, -3:\]"), (torch.zeros(2, 0), "empty"),
+    (torch.zeros(1, 4), r"4 characters long.*block_size = 3.*idx\[:, -3:\]"),
     (torch.tensor([[0, 5]]), "from 0 to 5.*0 to 4.*another alphabet"), (torch.tensor([[-1, 2]]), "from -1 to 2.*0 to 4")])
 def test_ids_that_no_model_can_read(idx, said):
     with pytest.raises(ValueError, match=said):
@@ -136,17 +126,10 @@ def test_ngrams_are_what_one_counts(n, V):
         assert found.min() > 0 and found.view(-1, V).sum(1).tolist() == pytest.approx([1.0] * V ** (length - 1), rel=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_what_an_ngram_pays_for_a_text(n):
-    text, other = torch.randint(4, (30,)).tolist(), torch.randint(4, (20,)).tolist()
-    paid = NGramModel(torch.tensor(text), n, 4).nats(torch.tensor(other)).tolist()
-    expected = [-log(witten_bell(text, other[at - n + 1 : at], other[at], n, 4)) for at in range(n - 1, 20)]
+@pytest.mark.parametrize("n, V", [(1, 4), (2, 4), (3, 4), (4, 4), (2, 65), (6, 65)])
+def test_what_an_ngram_pays_for_a_text(n, V):
+    text = torch.randint(V, (300,)).tolist()
+    other = text[100:150] + torch.randint(V, (50,)).tolist()
+    paid = NGramModel(torch.tensor(text), n, V).nats(torch.tensor(other)).tolist()
+    expected = [-log(witten_bell(text, other[at - n + 1 : at], other[at], n, V)) for at in range(n - 1, 100)]
     assert paid == pytest.approx(expected, rel=1e-9)
-
-
-def test_many_symbols_and_long_groups_do_not_run_together():
-    text = torch.randint(65, (300,)).tolist()
-    model = NGramModel(torch.tensor(text), 6, 65)
-    groups = [text[at : at + 6] for at in range(290)] + torch.randint(65, (50, 6)).tolist()
-    expected = [witten_bell(text, g[:-1], g[-1], 6, 65) for g in groups]
-    assert model.probability(torch.tensor(groups)).tolist() == pytest.approx(expected, rel=1e-9)

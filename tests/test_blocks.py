@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargpt_lib.blocks import ACTIVATIONS, Block, BlockLanguageModel, FeedForward, scaled_weights
+from chargpt_lib.blocks import ACTIVATIONS, Block, BlockLanguageModel, FeedForward
 
 FORMULAS = {"relu": lambda x: max(x, 0.0), "gelu": lambda x: x * (1 + erf(x / 2**0.5)) / 2,
             "gelu_tanh": lambda x: x / 2 * (1 + tanh((2 / pi) ** 0.5 * (x + 0.044715 * x**3)))}
@@ -59,13 +59,14 @@ def test_a_block_is_the_block_one_writes_by_hand(bias, qkv_bias, activation, ben
     assert len(names) == 5 * bias + qkv_bias and ("attention.qkv.bias" in names) == qkv_bias
 
 
-def test_a_block_starts_from_what_came_in():
+def test_what_came_in_goes_through():
     block, x = Block(8, 2), torch.randn(2, 5, 8)
     added = block(x) - x
-    torch.testing.assert_close(block(3 * x + 7) - (3 * x + 7), added, atol=1e-2, rtol=1e-2) if False else None
-    scaled_weights(block, 1e30)
-    nn.init.zeros_(block.attention.proj.bias), nn.init.zeros_(block.feed_forward.proj.bias)
-    assert torch.equal(block(x), x) and added.abs().max() > 0.01
+    torch.testing.assert_close(block(x + 7) - (x + 7), added, atol=1e-4, rtol=1e-4)  # a norm comes first and takes the 7 away
+    assert added.abs().mean() > 0.01
+    for weight in (*block.attention.proj.parameters(), *block.feed_forward.proj.parameters()):
+        nn.init.zeros_(weight)
+    assert torch.equal(block(x), x)
 
 
 def test_feed_forward_is_for_each_position_by_itself():
@@ -76,8 +77,47 @@ def test_feed_forward_is_for_each_position_by_itself():
 
 def test_dropout_is_for_training_only():
     layer, x = FeedForward(64, dropout=0.25), torch.randn(50, 10, 64)
-    kept = layer.train()(x)
-    whole = layer.eval()(x)
-    torch.testing.assert_close(whole, FeedForward.forward(layer.eval(), x))
-    assert kept.eq(0).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    torch.testing.assert_close(kept[kept != 0], whole[kept != 0] / 0.75)
+    trained, used = layer.train()(x), layer.eval()(x)
+    assert used.ne(0).all() and trained.eq(0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    torch.testing.assert_close(trained[trained != 0], used[trained != 0] / 0.75)
+
+
+# ---------------------------------------------------------------- the model
+
+
+@pytest.mark.parametrize("n_layer", [1, 2, 8])
+def test_the_first_weights(n_layer):
+    model = BlockLanguageModel(200, 64, 128, 4, n_layer)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 1:
+            assert weight.eq("norm" in name and name.endswith("weight")).all(), name
+        else:
+            std = 0.02 / (2 * n_layer) ** 0.5 if name.endswith("proj.weight") else 0.02
+            assert weight.std().item() == pytest.approx(std, rel=0.04), name
+    assert sum(name.endswith("proj.weight") for name, _ in model.named_parameters()) == 2 * n_layer
+
+
+def test_the_model_is_the_sum_of_its_parts():
+    model, idx = BlockLanguageModel(11, 8, 12, 3, n_layer=2), torch.randint(11, (2, 5))
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.5)
+    x = model.token_embedding.weight[idx] + model.position_embedding.weight[:5]
+    for block in model.blocks:
+        x = by_hand(block, x, 3, F.gelu)
+    expected = linear(norm(x, model.norm.weight, model.norm.bias), model.lm_head)
+    torch.testing.assert_close(model(idx)[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_later_character_changes_nothing_before_it():
+    model, idx = BlockLanguageModel(11, 8, 12, 3, n_layer=2), torch.randint(11, (1, 8))
+    before = model(idx)[0][0]
+    for at in range(8):
+        changed = idx.clone()
+        changed[0, at] = (changed[0, at] + 1) % 11
+        assert ((model(changed)[0][0] - before).abs().sum(1) > 1e-6).tolist() == [t >= at for t in range(8)]
+
+
+@pytest.mark.parametrize("sizes", [(65, 64, 128, 4, 4), (74, 8, 32, 2, 8), (2, 1, 1, 1, 1)])
+def test_an_untrained_model_knows_nothing(sizes):
+    idx, targets = torch.randint(sizes[0], (2, 32, sizes[1]))
+    assert BlockLanguageModel(*sizes)(idx, targets)[1].item() == pytest.approx(log(sizes[0]), abs=0.1)

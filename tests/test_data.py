@@ -217,7 +217,8 @@ def change(site):
     site.pages["/tiny.txt"] += b"!"
 
 
-@pytest.mark.parametrize("damage, known", [(vanish, True), (vanish, False), (break_off, True), (break_off, False), (change, True)])
+@pytest.mark.parametrize("damage, known", [
+    (vanish, True), (vanish, False), (break_off, True), (break_off, False), (change, True)])
 def test_a_download_that_fails_leaves_nothing_and_says_how_to_go_on(damage, known, book):
     damage(book)
     with pytest.raises(OSError) as error:

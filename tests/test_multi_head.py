@@ -15,7 +15,8 @@ def test_heads_share_the_width(n_head):
     assert head_size(12, n_head) * n_head == 12
 
 
-@pytest.mark.parametrize("make", [head_size, MultiHeadAttention, CausalSelfAttention, lambda C, H: MultiHeadLanguageModel(5, 4, C, H)])
+@pytest.mark.parametrize("make", [head_size, MultiHeadAttention, CausalSelfAttention,
+                                  lambda C, H: MultiHeadLanguageModel(5, 4, C, H)])
 @pytest.mark.parametrize("n_head", [5, 24, 0, -2])
 def test_heads_that_do_not_divide_the_width(n_head, make):
     with pytest.raises(ValueError, match=rf"{n_head} heads .* n_embd = 12: .* \[1, 2, 3, 4, 6, 12\]"):

@@ -92,7 +92,7 @@ def loud(*sizes):
     """A model whose weights are large enough to matter."""
     model = SingleHeadLanguageModel(*sizes)
     for weight in model.parameters():
-        nn.init.normal_(weight)
+        nn.init.normal_(weight, std=0.3)
     return model
 
 
@@ -111,14 +111,14 @@ def test_a_later_character_changes_nothing_before_it():
     for at in range(8):
         changed = idx.clone()
         changed[0, at] = (changed[0, at] + 1) % 11
-        moved = (model(changed)[0][0] - before).abs().sum(1) > 1e-6
-        assert moved.tolist() == [t >= at for t in range(8)]
+        moved = (model(changed)[0][0] - before).abs().amax(1)
+        assert (moved > 1e-5).tolist() == [t >= at for t in range(8)]
 
 
 def test_without_positions_a_head_reads_a_bag_of_characters():
     model, idx = loud(11, 6, 6), torch.tensor([[1, 2, 3, 4, 5, 6], [4, 2, 5, 1, 3, 6]])
     ordered, shuffled = model(idx)[0][:, -1]
-    assert (ordered - shuffled).abs().max() > 0.01
+    assert (ordered - shuffled).abs().max() > 1e-3
     nn.init.zeros_(model.position_embedding.weight)
     torch.testing.assert_close(*model(idx)[0][:, -1])
 

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 00 · A text, and numbers for it
 #
-# You will build: an alphabet, a tokenizer, a training and a validation text, and the batches that every later lesson eats.
+# You will build: an alphabet, a tokenizer, a training and a validation text, and the batches that every later lesson uses.
 # You need some Python. A CPU is enough; the page runs in about ten seconds.
 #
 # A language model guesses the next character. Guess it often enough, and you are writing. Here is what it will have to learn to write.
@@ -24,8 +24,10 @@ script = write(min_chars=1000)
 print(script.text[:420])
 
 # %% [markdown]
-# These plays are made by a grammar that throws dice ([A · Playhouse](A_playhouse.ipynb) builds it). They come in any length, without a download, and they have one property that no other text has: we know exactly how unpredictable they are.
+# These plays are made by a grammar that throws dice ([A · Playhouse](A_playhouse.ipynb) builds it). They come in any length, without a download, and they have a property that no book has: we know exactly how unpredictable they are.
 # Shakespeare and the Wizard of Oz are one line away, in a moment.
+#
+# Cells that begin with `#| export` go, word for word, into the library that later lessons import. Some of them take care of files or pictures; read those another day.
 
 # %%
 #| export
@@ -100,18 +102,14 @@ show(fig, "Bar chart: the space is the most frequent character, then e, t, a and
 
 # %% [markdown]
 # A model computes with numbers. So we number the alphabet: sort it, and let each character be its position. Python needs two small tables for it, one for each direction.
+#
+# **Predict:** sorted, which comes first: `A`, `a`, the space or the end of the line?
 
 # %%
 alphabet = sorted(set(text))
 stoi = {char: i for i, char in enumerate(alphabet)}  # string to integer
 print(repr("".join(alphabet)))
-print(stoi["a"], stoi["b"], stoi["z"])
-
-# %% [markdown]
-# **Predict:** which number does the newline get? (Hint: it was sorted.)
-
-# %%
-print(stoi["\n"])
+print(stoi["\n"], stoi[" "], stoi["A"], stoi["a"])
 
 # %% [markdown]
 # One example will go with us through all the lessons: the line `O damp goose!`. Here are its ids.
@@ -123,7 +121,9 @@ print(ids)
 print("".join(alphabet[i] for i in ids))
 
 # %% [markdown]
-# The two `o` in `goose` have the same number, the capital `O` another one. To the model they are as different as `o` and `!`; that they are related it has to find out.
+# The two `o` in `goose` have the same number, the capital `O` another one. To the model, `O` and `o` differ as much as `o` and `!`; it has to find out that they are related.
+#
+# PyTorch keeps numbers in **tensors**: tables of one type of number and any shape. A list of N ids is a tensor of shape (N,), of type int64, whole numbers.
 #
 # What if a character is not in the alphabet? `stoi["é"]` would answer `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the finished tokenizer looks first.
 
@@ -186,9 +186,9 @@ except ValueError as error:
 # ## Two texts
 #
 # A model with enough parameters can learn a text by heart. To see whether it has understood something, we test it on a text that it has never seen: the **validation** text.
-# From a book we keep the last tenth for this. Playhouse simply writes a second text, from another seed.
+# From a book we keep the last part for this. Playhouse simply writes a second text, from another seed, that is, with other throws of the dice.
 #
-# A corpus is both texts, and the floor where it is known.
+# A corpus is both texts. For Playhouse it also holds what the grammar knows: the **floor**, which is how unpredictable the second text is at best, and the **spans**, which say of every stretch of it whether it is spelling, grammar, a name, and so on.
 
 # %%
 #| export
@@ -215,7 +215,7 @@ BOOKS = {  # name: (file, sha256, share of the text for training, address)
 
 # %% [markdown]
 # The books come from the net. Three things can go wrong there: no network, half a file, another file than we meant. `pooch` downloads under a temporary name and compares the file's sha256, its fingerprint, before it gives it the real name.
-# Whoever has the files already points `CHARGPT_DATA` at their folder.
+# If you have the files already, set `CHARGPT_DATA` to their folder.
 
 # %%
 #| export
@@ -280,7 +280,7 @@ def load_corpus(name_or_path_or_url="playhouse"):
     return Corpus(name, text[:cut], text[cut:])
 
 # %% [markdown]
-# Here is the line that you will meet in every lesson. Put `"shakespeare"`, `"oz"`, or the path of a text of your own between the quotes, and run the page again.
+# Here is the line that you will meet in every lesson. Put `"shakespeare"`, `"oz"`, or the path of a text of your own between the quotes, and run the page again. (Your own text should have a hundred thousand characters or more, and the letters of `O damp goose!` among them.)
 
 # %%
 CORPUS = "playhouse"
@@ -306,6 +306,14 @@ for t in range(8):
 
 # %% [markdown]
 # The targets `y` are the inputs `x`, moved by one. Several windows on top of each other are a **batch**. From here on, `B` is the number of windows and `T` the number of characters in each.
+#
+# To cut many windows at once, we need many positions at once. A column plus a row gives a table: each start, plus 0, 1, 2, 3. And a tensor takes a table of positions as an index.
+
+# %%
+starts = torch.tensor([[10], [50]])  # (2, 1)
+positions = starts + torch.arange(4)  # (2, 1) + (4,) -> (2, 4)
+print(positions)
+print(train_ids[positions])
 
 # %%
 #| export
@@ -322,6 +330,9 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
 
+# %% [markdown]
+# A generator with a fixed seed throws the same dice each time.
+
 # %%
 x, y = get_batch(train_ids, block_size=16, batch_size=4, generator=torch.Generator().manual_seed(1337))
 print(x.shape, y.shape)
@@ -334,7 +345,8 @@ for ax, batch, title in zip(axes, (x, y), ("x: what the model sees", "y: what co
     chars = [visible(tokenizer.decode(row)) for row in batch]
     heatmap(ax, batch, cells=chars, vmax=tokenizer.vocab_size)
     ax.set(title=title + ", (B, T)", xlabel="position t", ylabel="window b", yticks=range(4))
-show(fig, "Two grids of 4 rows and 16 columns of characters. The right grid is the left one, moved by one to "
+show(fig, "Two grids of 4 rows and 16 columns of characters, coloured by id. "
+     "The right grid is the left one, moved by one to "
      "the left.")
 
 # %% [markdown]
@@ -347,7 +359,9 @@ show(fig, "Two grids of 4 rows and 16 columns of characters. The right grid is t
 #
 # $$H = -\sum_c q_c \ln q_c ,$$
 #
-# the **entropy** of the characters. **Predict:** will that be closer to $\ln V$, or to the floor?
+# the **entropy** of the characters. And somebody who knows the whole grammar pays the floor: the grammar's own dice, and nothing else.
+#
+# **Predict:** knowing the frequencies, is one closer to knowing nothing or to knowing everything? (We take the shares $q_c$ from the training text and pay for the validation text. `clamp_min` keeps a character that is not in the training text from costing infinitely much.)
 
 # %%
 q = torch.bincount(train_ids, minlength=tokenizer.vocab_size) / len(train_ids)  # (V,)
@@ -358,7 +372,7 @@ print(f"knows the frequencies:    {by_frequency:.2f}")
 print(f"knows the whole grammar:  {corpus.val_floor or float('nan'):.2f}")  # nan: nobody knows it
 
 # %% [markdown]
-# Between the second number and the third lies all the structure: words, sentences, scenes. Playhouse tells us of every stretch of its text what it is. So the difference can be split: how much does a model overpay for spelling, how much for names?
+# Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**. With the spans it can be split: how much does a model overpay for spelling, how much for names?
 
 # %%
 #| export
@@ -392,8 +406,8 @@ if corpus.val_spans:
          "it for spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.")
 
 # %% [markdown]
-# Grey is the floor: nobody can save that. Nearly all the rest is spelling, and that will go first. The thin stripes at the right end, names and closings, will be the last to go: to save those, one has to remember.
-# The next six lessons go down from here, rung by rung, and each ends with this picture.
+# Grey is the floor: nobody can save that. Most of the rest is spelling, and that will go first. The thin stripes at the right end, names and closings, will be the last to go: to save those, one has to remember.
+# The next six lessons go down from here like down a ladder: each model is a **rung**, and each lesson ends with this picture.
 #
 # For other texts nobody knows the floor. But their losses have been measured, and come with the course:
 
@@ -407,11 +421,10 @@ def recorded():
 
 # %% tags=["nbval-ignore-output"]
 for name in ("playhouse", "shakespeare"):
-    if rung := recorded().get(name, {}).get("frequencies"):
-        print(f"{name:12} by frequencies {rung['loss']:.2f} nats per character")
+    print(f"{name:12} by frequencies {recorded()[name]['frequencies']['loss']:.2f} nats per character")
 
 # %%
-assert 3 < by_frequency < uniform
+assert by_frequency < uniform and recorded()["shakespeare"]["frequencies"]["loss"] > 3
 
 # %% [markdown]
 # ## Where to compute
@@ -446,10 +459,10 @@ assert pick_device().type in ("cpu", "cuda", "mps")
 # - **An alphabet from the training text only.** The first unknown character in the validation text stops everything. Build it from both.
 # - **Targets off by one.** `y = x` makes a model that copies, with a loss near zero; `y` moved by two makes one that cannot spell. Print one window, as above.
 # - **Random characters as validation.** Neighbours of a training window are nearly the window itself. Keep one whole stretch apart.
-# - **`\r\n`.** On Oz it lowers the loss by almost a tenth of a nat, for nothing.
+# - **`\r\n`.** One symbol more that is always easy to guess: the loss falls, and nothing was learnt.
 #
 # ## What you have
 #
-# `load_corpus`, `CharTokenizer`, `get_batch`, `pick_device`, `show` and `plot_excess` are now in `chargpt_lib/data.py`, word for word as above: every cell that begins with `#| export` goes there. Later lessons import them.
+# `load_corpus`, `CharTokenizer`, `get_batch`, `pick_device` and the helpers for pictures, in `chargpt_lib/data.py`.
 #
 # Next: [01 · Bigram](01_bigram.ipynb), the simplest model that writes.

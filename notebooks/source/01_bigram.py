@@ -10,7 +10,7 @@
 # # 01 · Bigram: a table that writes
 #
 # You will build: a table of letter pairs, the same table as a PyTorch model, and longer tables, until counting dies.
-# You need lesson 00. A CPU is enough; the page runs in about twenty seconds.
+# You need lesson 00. A CPU is enough; the page runs in about ten seconds.
 #
 # After `q` comes `u`. That is all a bigram model knows: for each character, which ones follow it, and how often. It sees one character of the past and nothing else.
 
@@ -57,18 +57,22 @@ for pair in ("go", "oo", "os", "oe"):
     print(f"{pair!r}: {counts[a, b]}")
 
 # %%
-fig, ax = plt.subplots(figsize=(7.2, 6.6), layout="constrained")
+fig, ax = plt.subplots(figsize=(9, 8.2), layout="constrained")
 labels = visible(tokenizer.alphabet)
 image = heatmap(ax, (counts + 1).log10(), rows=labels, columns=labels, vmax=None)
-ax.tick_params(labelsize=6)
+ax.tick_params(labelsize=8)
 ax.set(xlabel="second character", ylabel="first character", title="How often each pair occurs")
 fig.colorbar(image, label="log10 (count + 1)", shrink=0.8)
 show(fig, "A square table of pairs. Most of it is dark: most pairs never occur. Vowels have bright rows, the "
      "comma is followed by the space.")
 
 # %% [markdown]
-# Most of the table is empty. Look along the row of the comma: one bright spot.
-#
+# Look along the row of the comma: one bright spot. Most of the table is empty:
+
+# %%
+print(f"{(counts == 0).double().mean():.0%} of the pairs never occur")
+
+# %% [markdown]
 # ## From counts to probabilities
 #
 # Divide each row by its sum, and it becomes the probabilities of the next character, $P(b \mid a) = \dfrac{n_{ab}}{\sum_{b'} n_{ab'}}$.
@@ -79,14 +83,14 @@ show(fig, "A square table of pairs. Most of it is dark: most pairs never occur. 
 print(-torch.tensor(0.0).log())
 
 # %% [markdown]
-# Infinitely much. One unseen pair in the validation text, and the average is infinite. So nothing may get probability zero: we add a little to every count. (A hundredth of an observation is enough here.)
+# Infinitely much. One unseen pair in the validation text, and the average is infinite. So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
 
 # %%
 probabilities = counts + 0.01
 probabilities = probabilities / probabilities.sum(1, keepdim=True)  # (V, V), each row sums to 1
 print(probabilities.sum(1)[:3])
-q = tokenizer.stoi["g"]
-best = probabilities[q].topk(4)
+g = tokenizer.stoi["g"]
+best = probabilities[g].topk(4)
 print({tokenizer.alphabet[i]: round(p, 2) for p, i in zip(best.values.tolist(), best.indices.tolist())})
 
 # %% [markdown]
@@ -100,8 +104,8 @@ ax.bar(range(len(nats)), nats, color="#D55E00")
 pairs = zip(visible(EXAMPLE), visible(EXAMPLE[1:]))
 ax.set_xticks(range(len(nats)), [f"{a}→{b}" for a, b in pairs], family="DejaVu Sans Mono")
 ax.set(ylabel="nats", title=f"What the table pays for {EXAMPLE!r}: {nats.mean():.2f} on average")
-show(fig, "Bars, one for each pair of the line. Capital O before a space is cheap; the choice after a space "
-     "is expensive.")
+show(fig, "Bars, one for each pair of the line: a capital O before a space is cheap, letters after a space "
+     "and the end of goose are dear.")
 
 # %% [markdown]
 # ## Let it write
@@ -128,11 +132,13 @@ print(tokenizer.decode(written))
 # and the loss is what the model pays on average, the **cross-entropy**. Lesson 02 takes both apart. Here it is enough that logits equal to $\ln P$ give back $P$:
 
 # %%
-row = probabilities[q]
+row = probabilities[g]
 print(torch.allclose(row.log().softmax(0), row))
 
 # %% [markdown]
 # What all models of this course share stands in one base class: the loss, a simple `generate`, and a look at the ids before they are used. A subclass only says how ids become logits.
+#
+# `nn.Module` keeps a model's numbers, its **parameters**. `model(x, y)` calls `forward`. `no_grad` switches off the bookkeeping that only training needs, and `eval` those parts of a model that act only in training. Cross-entropy wants a list of rows, so `flatten` makes (B·T, V) of (B, T, V).
 
 # %%
 #| export
@@ -151,7 +157,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, idx, targets=None):
         """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():  # a compiled model cannot look at the values of its input
             self.check(idx)
         logits = self.compute_logits(idx)
         if targets is None:
@@ -225,14 +231,13 @@ print(tokenizer.decode(model.generate(start, 150, torch.Generator().manual_seed(
 # %% [markdown]
 # ## Longer tables
 #
-# One character of the past is little. Why not count triples, quadruples, sixfold groups? An **n-gram** model looks up the last $n - 1$ characters.
-# There are $V^{n-1}$ contexts. **Predict:** of the 5-character contexts in the validation text, how many never occurred in the training text? And why would that be worse for Shakespeare?
+# One character of the past is little. Why not count groups of three, four, six characters? An **n-gram** model looks up the last $n - 1$ characters, the **context**.
 #
-# For an unseen context we need an answer all the same: **back off**, drop the oldest character and ask the shorter table. Witten and Bell (1991) mix the two, and trust a context the more the oftener it was seen. If a context $h$ was seen $n_h$ times, with $d_h$ different characters after it, then
+# For a context that was never seen we need an answer all the same: **back off**, drop the oldest character and ask the shorter table. Witten and Bell (1991) do that by degrees. Let $N_h$ be how often the context $h$ was seen, $N_{hc}$ how often $c$ came after it, and $d_h$ how many different characters came after it. Then
 #
-# $$P(c \mid h) = \frac{n_{hc} + d_h \, P(c \mid h')}{n_h + d_h} ,$$
+# $$P(c \mid h) = \frac{N_{hc} + d_h \, P(c \mid h')}{N_h + d_h} ,$$
 #
-# where $h'$ is $h$ without its oldest character, and at the end of the chain stands $1/V$. Where $h$ was never seen, $n_h = d_h = 0$, and we take $P(c \mid h')$.
+# where $h'$ is $h$ without its oldest character, and at the end of the chain stands $1/V$. The share of the shorter table is $d_h / (N_h + d_h)$: small for a context that was seen often and is always followed by the same, everything for one that was never seen.
 #
 # A group of $n$ ids is again one number, to the base $V$. A sorted list of the numbers that occur, with counts, is the table; `searchsorted` finds a number in it.
 
@@ -263,7 +268,7 @@ print(ngram_numbers(torch.tensor([1, 2, 3, 4]), n=2, vocab_size=10))
 # %%
 #| export
 class NGramModel:
-    """Counts of groups of 1 to n characters, with backoff (Witten and Bell, 1991)."""
+    """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991)."""
 
     def __init__(self, ids, n, vocab_size):
         self.n, self.vocab_size = n, vocab_size
@@ -297,7 +302,7 @@ print(f"the probabilities after 'go' sum to {p.sum():.6f}")
 print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:5].tolist()})
 
 # %% [markdown]
-# Now all of them, from 1 to 6 characters, on the text they were counted on and on the one they have not seen.
+# Now all of them, from 1 to 6 characters, on the text they were counted on and on the one they have not seen. There are $V^5$, about half a billion, possible contexts of 5 characters, and a million characters to count on. **Predict:** how many of the contexts in the validation text will be new?
 
 # %%
 def measure(n, ids):
@@ -310,10 +315,11 @@ def measure(n, ids):
 lengths = (10_000, 100_000, len(train_ids))
 results = {(length, n): measure(n, train_ids[:length]) for length in lengths for n in range(1, 7)}
 for n in range(1, 7):
-    print(f"n = {n}: training {results[lengths[-1], n][0]:.2f}, validation {results[lengths[-1], n][1]:.2f}")
+    on_train, on_val, unseen = results[lengths[-1], n]
+    print(f"n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.2%} of the contexts new")
 
 # %% [markdown]
-# Each character more helps. So why not go on to $n = 100$? Look at what happens with less text to count on. The dashed lines are the losses on the text that was counted, the full lines those on a new text.
+# Hardly any: of the half a billion contexts, English and our grammar use few. Each character more helps. So why not go on to $n = 100$? Look at what happens with less text to count on.
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
@@ -325,30 +331,32 @@ for length, colour, mark in zip(lengths, ("#D55E00", "#0072B2", "#009E73"), "osD
 if corpus.val_floor:
     left.axhline(corpus.val_floor, color="black", linestyle=":")
     left.annotate("the floor", (1, corpus.val_floor), va="bottom")
-left.set(xlabel="n", ylabel="loss (nats per character)", ylim=0)
-right.set(xlabel="n", ylabel="% of the contexts never seen")
+left.set(xlabel="n", ylabel="nats per character", ylim=0, title="dashed: the counted text, full: a new text")
+right.set(xlabel="n", ylabel="%", title="contexts never seen")
 right.legend(title="counted on", frameon=False)
 show(fig, "Left: with little text the training loss falls far below the validation loss as n grows. Right: "
      "unseen contexts multiply.")
 
 # %%
 little, much = lengths[0], lengths[-1]
-assert results[much, 6][1] < results[much, 2][1]
-assert results[little, 6][1] - results[little, 6][0] > 0.1  # by heart, not understood
-assert results[little, 6][2] > 10 * results[much, 6][2]
+if corpus.name == "playhouse":
+    assert results[much, 6][1] < results[much, 2][1]
+    assert results[little, 6][1] - results[little, 6][0] > 0.1  # by heart, not understood
+    assert results[little, 6][2] > 10 * results[much, 6][2]
 
 # %% [markdown]
-# That is where counting dies. Each character more multiplies the contexts, so each is seen more seldom; then the table knows its own text by heart (dashed, even below the floor) and a new text hardly any better.
-# On Playhouse a million characters carry the table a long way, since its sentences are simple. On Shakespeare, with the same million, the 6-gram table is already worse than the 5-gram table:
+# Here counting begins to die. With 10,000 characters, the loss on the counted text goes on falling, almost to the floor; on a new text it stops. Each character more multiplies the contexts, so each is seen more seldom, and the table learns its own text by heart.
+# On Playhouse a million characters carry the table a long way, since its sentences are simple. Shakespeare has more words and freer sentences. With the same million characters, his 6-gram table is already worse than the 5-gram table, and it gets worse from there:
 
 # %% tags=["nbval-ignore-output"]
 for name in ("playhouse", "shakespeare"):
-    if losses := recorded().get(name, {}).get("n-grams"):
-        print(f"{name:12}", "  ".join(f"n={n}: {loss:.2f}" for n, loss in losses.items()))
+    losses = recorded()[name]["n-grams"]
+    print(f"{name:12}", "  ".join(f"n={n}: {loss:.2f}" for n, loss in losses.items()))
+print("\nThe bigram model on Shakespeare (recorded):\n\n" + recorded()["shakespeare"]["bigram"]["sample"][:150])
 
 # %%
-if losses := recorded().get("shakespeare", {}).get("n-grams"):
-    assert losses["5"] < losses["4"] and losses["5"] < losses["6"]
+losses = recorded()["shakespeare"]["n-grams"]
+assert losses["5"] < losses["4"] and losses["5"] < losses["6"] < losses["8"]
 
 # %% [markdown]
 # What does the longest table write?
@@ -375,16 +383,19 @@ for n in (1, 2, 4, 6) if corpus.val_spans else ():
     nats = NGramModel(train_ids, n, V).nats(val_ids).tolist()
     excesses[f"n = {n}"] = excess_by_kind([None] * (n - 1) + nats, corpus.val_spans)
 if excesses:
-    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: longer tables save nearly all of the spelling. "
-         "Copied names and closings stay as expensive as they were.")
+    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: from n = 1 to n = 6 nearly all of the spelling "
+         "is saved, of the copied names three quarters, of the closings half.")
+    for kind in ("spelling", "copied name", "closing"):
+        print(f"{kind:12}", "  ".join(f"{name}: {excess[kind]:.3f}" for name, excess in excesses.items()))
 
 # %%
 if excesses:
     assert excesses["n = 6"]["spelling"] < 0.1 * excesses["n = 1"]["spelling"]
-    assert excesses["n = 6"]["copied name"] > 0.3 * excesses["n = 1"]["copied name"]  # memory is what is missing
+    assert excesses["n = 6"]["copied name"] > 0.2 * excesses["n = 1"]["copied name"]  # memory is missing
+    assert excesses["n = 6"]["closing"] > 0.4 * excesses["n = 1"]["closing"]
 
 # %% [markdown]
-# Spelling is nearly done, by brute force. What is left are the things that stand far back: names to copy, quotations to close. A table long enough for those would need more text than anybody will ever write.
+# Spelling has lost nearly all of its excess, by brute force. Copied names have kept a quarter of theirs, closings half: what decides them stands further back than five characters. A table long enough for those would need more text than anybody will ever write.
 # We need a model that does not look up the past, but looks *at* it, and finds what matters. Before we can build one we have to know how models learn.
 #
 # ## Mistakes people make

@@ -10,22 +10,13 @@
 # # 02 · The training loop: nobody counts
 #
 # You will build: the loss and its gradient by hand, then the loop that trains every model of this course.
-# You need lessons 00 and 01, and to remember what a derivative is. On a CPU the page takes about a minute.
+# You need lessons 00 and 01, and to remember what a derivative is. On a CPU the page takes about a quarter of a minute.
 #
-# In lesson 01 we counted, and counting gave the best possible table. But a model with a hundred thousand parameters has no counts to look up.
+# In lesson 01 we counted, and counting gave the best table there is. But a model with a hundred thousand parameters has no counts to look up.
 # It starts with random numbers, and improves them a little, again and again. If that method is any good, it has to find the counted table too. So we know the right answer before we begin.
 
 # %%
 #| default_exp training
-
-# %%
-import matplotlib.pyplot as plt
-import torch
-from torch.nn import functional as F
-
-z = torch.tensor([2.0, 1.0, -1.0, 0.0])  # logits: one number for each of four characters
-p = z.exp() / z.exp().sum()  # softmax
-print(p, p.sum())
 
 # %% [markdown]
 # ## Softmax
@@ -33,14 +24,26 @@ print(p, p.sum())
 # A model gives **logits** $z_1, \dots, z_V$, any numbers at all. Softmax makes probabilities of them: positive, with sum 1.
 #
 # $$p_c = \frac{e^{z_c}}{\sum_{c'} e^{z_{c'}}}$$
-#
-# Only differences of logits count. **Predict:** what happens to the probabilities if we add 5 to all four logits?
 
 # %%
-print(torch.allclose(F.softmax(z + 5, dim=0), p))
+import matplotlib.pyplot as plt
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.data import show
+
+z = torch.tensor([2.0, 1.0, -1.0, 0.0])  # logits: one number for each of four characters
+p = z.exp() / z.exp().sum()
+print(p, p.sum())
 
 # %% [markdown]
-# Nothing. (PyTorch uses that: it subtracts the largest logit first, so that no exponential overflows.)
+# **Predict:** what happens to the probabilities if we add 5 to all four logits?
+
+# %%
+print(F.softmax(z + 5, dim=0))
+
+# %% [markdown]
+# Nothing: $e^{z+5} = e^5 e^z$, and $e^5$ cancels. Only differences of logits count. (PyTorch uses that: it subtracts the largest logit first, so that no exponential overflows.)
 #
 # ## The loss
 #
@@ -66,7 +69,7 @@ print(f"{by_definition:.4f} {by_logits:.4f} {by_pytorch:.4f}")
 #
 # $$\frac{\partial L}{\partial z} = p - \mathbf{y} .$$
 #
-# What the model believed, minus what came. There are few formulas as short that do as much.
+# What the model believed, minus what came.
 
 # %%
 one_hot = F.one_hot(torch.tensor(y), 4)
@@ -74,18 +77,19 @@ gradient = p - one_hot
 print(gradient)
 
 # %% [markdown]
-# Do not believe it: move each logit by a ten-thousandth, and look how the loss moves.
+# Do not believe it: move each logit by a millionth, and look at how the loss moves.
 
 # %%
-nudged = []
+nudged, before = [], F.cross_entropy(z.double()[None], torch.tensor([y]))
 for c in range(4):
     moved = z.double().clone()
-    moved[c] += 1e-4
-    nudged.append((F.cross_entropy(moved[None], torch.tensor([y])) - by_logits.double()).item() / 1e-4)
-print([round(n, 3) for n in nudged])
+    moved[c] += 1e-6
+    after = F.cross_entropy(moved[None], torch.tensor([y]))
+    nudged.append((after - before).item() / 1e-6)
+print([round(n, 4) for n in nudged])
 
 # %%
-assert torch.allclose(torch.tensor(nudged), gradient, atol=2e-3)
+assert torch.allclose(torch.tensor(nudged), gradient, atol=1e-4)
 
 # %%
 pictures = (p, "p: believed", "#0072B2"), (one_hot, "y: what came", "#009E73"), (gradient, "gradient: p - y", "#D55E00")
@@ -94,10 +98,11 @@ for ax, (values, title, colour) in zip(axes, pictures):
     ax.bar(range(4), values, color=colour)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(title=title, xticks=range(4), xlabel="character")
-plt.show()
+show(fig, "Three bar charts: what was believed, positive everywhere; what came, 1 at character 1; "
+     "their difference, negative only at character 1.")
 
 # %% [markdown]
-# Descent goes *against* the gradient. The logit of the character that came goes up, by what was missing to certainty. The others go down, each by as much as it was believed. Where the model was right and sure, nothing moves.
+# Descent goes *against* the gradient. The logit of the character that came goes up, in proportion to $1 - p_y$, what was missing to certainty. The others go down, each by as much as it was believed. Where the model was right and sure, nothing moves.
 #
 # ## The gradient, by machine
 #
@@ -113,7 +118,7 @@ print(torch.allclose(z.grad, gradient))
 # %% [markdown]
 # ## Down the hill
 #
-# Now the game of lesson 01 in miniature. After some character came, in ten cases, `a` five times, `b` three times, `c` twice and `d` never. The best logits are those that give these shares. Start from zero and walk.
+# Now the game of lesson 01 in miniature. After some character came, in ten cases, `a` five times, `b` three times, `c` twice and `d` never. The mean of $p - \mathbf{y}$ over the ten cases is $p$ minus these shares, so it is zero where $p$ *is* the shares, and nowhere else. Start from zero and walk against it. How far one goes at each step, here 0.5 times the gradient, is the **learning rate**.
 
 # %%
 shares = torch.tensor([0.5, 0.3, 0.2, 0.0])
@@ -131,10 +136,10 @@ for c, (char, colour) in enumerate(zip("abcd", ("#0072B2", "#E69F00", "#009E73",
     ax.axhline(shares[c], color=colour, linestyle=":", linewidth=1)
 ax.set(xlabel="step", ylabel="probability", title="Descent finds the counted shares (dotted)", xlim=(0, 199))
 ax.legend(ncols=4, frameon=False)
-plt.show()
+show(fig, "Four lines that start from 0.25 and approach 0.5, 0.3, 0.2 and 0; the last one is the slowest.")
 
 # %% [markdown]
-# It arrives, without having counted. `d` takes longest: its probability sinks towards 0, and the gradient sinks with it.
+# It arrives, without having counted. `d` takes longest: no finite logit gives it the probability 0, and its gradient sinks with its probability.
 #
 # ## The loop
 #
@@ -142,7 +147,7 @@ plt.show()
 
 # %%
 from chargpt_lib.bigram import BigramLanguageModel
-from chargpt_lib.data import CharTokenizer, get_batch, heatmap, load_corpus, show
+from chargpt_lib.data import CharTokenizer, get_batch, heatmap, load_corpus, visible
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
@@ -164,9 +169,7 @@ for step in range(101):
         print(f"step {step:3}  loss {loss:.1f}")
 
 # %% [markdown]
-# Forget line 3, and the gradients of all steps pile up. Try it.
-#
-# Plain descent (SGD) is slow here: rare characters hardly ever get a gradient. **AdamW** (Loshchilov and Hutter, 2019) gives each parameter a pace of its own, by keeping the running mean $m$ of its gradient and $v$ of the gradient's square, and stepping by about $m / \sqrt{v}$. We use it from here on.
+# Descent on random batches is called stochastic gradient descent, SGD. It is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a pace of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use it from here on.
 #
 # ## The pace
 #
@@ -181,6 +184,7 @@ import os
 import sys
 import time
 from itertools import groupby
+from math import isfinite
 from types import FunctionType
 
 import torch
@@ -210,16 +214,16 @@ show(fig, "A line that rises steeply to 1 within 50 steps, stays there until ste
 # %% [markdown]
 # ## fit
 #
-# The five lines, with what one wants around them: AdamW, the pace, a bar to watch. Two safety belts: the gradient is **clipped** to length 1, so that one wild batch cannot throw the model off the hill; and a loss that is not a number stops the training at once, instead of an hour later.
+# The five lines, with what one wants around them: AdamW, the pace, a bar to watch. Two safety belts: the gradient is **clipped** to a length of at most 1, so that one wild batch cannot throw the model far away; and a loss that is not a finite number stops the training at once, instead of an hour later.
 #
-# **Weight decay** pulls the matrices a little towards zero at each step. Biases and norms, which have only one dimension, are left alone.
+# Weight decay is for matrices and tables. Parameters with only one dimension, which we shall meet later, are left alone.
 
 # %%
 #| export
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. FloatingPointError where the loss is no longer a number.
+    ids (N,) int64; lr is the peak learning rate. FloatingPointError where the loss is no longer a finite number.
     """
     device = next(model.parameters()).device
     matrices = [p for p in model.parameters() if p.dim() > 1]
@@ -239,8 +243,8 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
-            if losses[-1] != losses[-1]:
-                raise FloatingPointError(f"the loss is not a number at step {step}, after {losses[-4:-1]}; the peak "
+            if not isfinite(losses[-1]):
+                raise FloatingPointError(f"the loss is {losses[-1]} at step {step}, after {losses[-4:-1]}; the peak "
                                          f"learning rate is {lr}: try a tenth of it, from a new model")
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -269,7 +273,7 @@ show(fig, "The loss falls steeply from 4 to the line of the counted table within
 #
 # ## How to measure
 #
-# There are two ways. **Sampled:** the mean over some random windows; quick, and never twice the same. **Exact:** cut the text into windows one after the other, so that each character is asked for once. Published figures are nearly always sampled. We give the exact one.
+# There are two ways. **Sampled:** the mean over some random windows; quick, and never twice the same. **Exact:** cut the text into windows one after the other, so that each character is asked for once. Published figures for small models are mostly sampled. We give the exact one.
 
 # %%
 #| export
@@ -324,10 +328,10 @@ ax.legend(loc="center left", frameon=False, bbox_to_anchor=(1, 0.5))
 show(fig, "Thirty ticks scattered around one diamond: the sampled losses vary, the exact one does not.")
 
 # %%
-print(f"counting and descent agree to 0.01 nats: {abs(exact - optimum) < 0.01}")
+print(f"counted {optimum:.2f}, by descent {exact:.2f}")
 
 # %%
-assert min(estimates) < exact < max(estimates)
+assert abs(exact - optimum) < 0.01 and min(estimates) < exact < max(estimates)
 
 # %% [markdown]
 # Are the tables alike, too?
@@ -337,23 +341,24 @@ descended = model.table.weight.detach().softmax(1)
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.9), layout="constrained", sharey=True)
 for ax, table, title in zip(axes, (counted, descended), ("counted", "found by descent")):
     image = heatmap(ax, table.clamp_min(1e-4).log10(), vmin=-4, vmax=0)
-    ax.set(title=title, xlabel="second character", ylabel="first character")
+    ax.set(title=title, xlabel="id of the second character")
+axes[0].set_ylabel("id of the first character")
 fig.colorbar(image, ax=axes, label="log10 of the probability", shrink=0.8)
 show(fig, "Two square tables of probabilities, counted and learnt, that look the same.")
 
 # %%
 often = counts.sum(1) > 1000  # rows that were seen often enough
-assert (counted - descended)[often].abs().max() < 0.05
+assert (counted - descended)[often].abs().max() < 0.1
 
 # %% [markdown]
 # ## When it goes wrong
 #
-# A rate that is far too high throws the numbers out of what a float can hold. `fit` says so, and where.
+# Numbers can grow out of what a float can hold; a learning rate that is far too high is the usual reason. Here we plant an infinity in the table, to see what `fit` says.
 
 # %% tags=["nbval-ignore-output"]
 broken = BigramLanguageModel(V)
 with torch.no_grad():
-    broken.table.weight[tokenizer.stoi["e"]] = float("inf")  # as an overflow would
+    broken.table.weight[0] = float("inf")
 try:
     fit(broken, train_ids, steps=10)
 except FloatingPointError as error:
@@ -361,14 +366,14 @@ except FloatingPointError as error:
     print(message)
 
 # %%
-assert "not a number at step 0" in message
+assert "nan at step" in message
 
 # %% [markdown]
 # ## Train once
 #
 # The next models take minutes, not seconds. Nobody wants to train them again because a notebook was restarted. So `load_or_fit` keeps what it trained, under a **key**: a fingerprint of everything that the result hangs on. If anything of it changes, so does the key, and the model is trained anew.
 #
-# What does a result hang on? The weights at the start (which hold the configuration and the seed), the text, the settings of the training, and the code that runs. The code is found by following names: from the functions of the model to those that they call.
+# What does a result hang on? The weights at the start (which hold the configuration and the seed), the text, the settings of the training, and the code that runs. The code is found by following names: from the functions of the model to those that they call. (Read the next cell another day. It makes sixteen letters out of a model, a text, settings and code.)
 
 # %%
 #| export
@@ -387,14 +392,15 @@ def source_of(function, found):
 def fingerprint(model, corpus, settings):
     """A short text that changes whenever the model, its start, the corpus, the settings or the code do."""
     found = {}
-    source_of(fit, found)
+    for function in (fit, nats_per_character, excess_by_kind):
+        source_of(function, found)
     for layer in model.modules():
         for ancestor in type(layer).__mro__:
             for function in vars(ancestor).values():
                 source_of(function, found)
     plain = [{k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str))} for layer in model.modules()]
     digest = hashlib.sha256(json.dumps([plain, settings, sorted(found.items())], sort_keys=True).encode())
-    digest.update((corpus.train + corpus.val).encode())
+    digest.update("\0".join((corpus.train, corpus.val)).encode())
     for weights in model.state_dict().values():
         digest.update(weights.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -421,7 +427,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
     settings: as for `fit`. Returns {"loss": exact validation loss, "floor", "seconds": of training, "excess": {kind:
     nats}, "losses": of each step, "sample": a text it wrote}.
     """
-    key, folder = fingerprint(model, corpus, settings), cache_dir()
+    key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), cache_dir()
     weights, report = folder / f"{key}.safetensors", folder / f"{key}.json"
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if weights.exists() and report.exists():
@@ -429,14 +435,14 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
         model.eval()
         result = json.loads(report.read_text(encoding="utf-8"))
     else:
-        start, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
+        began, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
         losses = fit(model, tokenizer.encode(corpus.train), **settings)
-        result = {"floor": corpus.val_floor, "seconds": time.perf_counter() - start, "losses": losses.tolist()}
+        result = {"floor": corpus.val_floor, "seconds": time.perf_counter() - began, "losses": losses.tolist()}
         nats = nats_per_character(model, val_ids).double()
         result["loss"] = nats.mean().item()
         result["excess"] = excess_by_kind([None, *nats.tolist()], corpus.val_spans) if corpus.val_spans else {}
-        start = torch.tensor([[tokenizer.stoi["\n"]]], device=next(model.parameters()).device)
-        written = model.generate(start, sample_chars)
+        prompt = val_ids[:1][None].to(next(model.parameters()).device)
+        written = model.generate(prompt, sample_chars)
         result["sample"] = tokenizer.decode(written[0].cpu()).strip()
         save_model(model, str(weights) + ".part")
         os.replace(str(weights) + ".part", weights)
@@ -455,12 +461,13 @@ print(f"exact loss {result['loss']:.3f}, {result['seconds']:.0f} s of training\n
 print(result["sample"][:200])
 
 # %%
-assert abs(result["loss"] - optimum) < 0.01
+if corpus.name == "playhouse":
+    assert abs(result["loss"] - optimum) < 0.01
 
 # %% [markdown]
 # ## The ladder
 #
-# The first rung stands. The other rungs are still to come; until you have trained them yourself, the picture shows the results that came with the course, and marks them "(recorded)".
+# The first rung stands. Where you have not trained a rung yourself, the ladder takes the result that came with the course, and marks it "(recorded)".
 
 # %%
 #| export
@@ -475,9 +482,10 @@ def ladder(corpus="playhouse"):
     return {rung: {**row, "recorded": rung not in own} for rung, row in rows.items() if row}
 
 
-def plot_ladder(corpus="playhouse"):
-    """The ladder as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
-    rows = {f"{rung} (recorded)" if row["recorded"] else rung: row for rung, row in ladder(corpus).items()}
+def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
+    """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
+    shown, rows = RUNGS[:RUNGS.index(upto) + 1], ladder(corpus)
+    rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if all(row["excess"] for row in rows.values()):
         return plot_excess({name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"])
     from matplotlib.pyplot import subplots
@@ -489,20 +497,21 @@ def plot_ladder(corpus="playhouse"):
     return fig
 
 # %%
-show(plot_ladder(corpus.name), "Stacked bars, one for each rung that is known. The bigram model overpays 1.5 nats for "
-     "spelling; each rung below pays less.")
+show(plot_ladder(corpus.name, upto="bigram"), "One stacked bar: the bigram model overpays 1.5 nats for spelling, and "
+     "half a nat for everything else.")
 
 # %% [markdown]
+# Two of the rungs to come will not reach the 6-gram table of lesson 01, with its tens of thousands of counts. They have a hundred times fewer numbers, and they are on the way to something.
+#
 # The same ladder on Shakespeare, as it was measured when the course was made:
 
 # %% tags=["nbval-ignore-output"]
 for rung, row in ladder("shakespeare").items():
     print(f"{rung:12} {row['loss']:.3f} nats per character")
-    if rung == "bigram":
-        print("    " + row["sample"][:200].replace("\n", "\n    "))
+print("\nThe bigram model on Shakespeare:\n\n" + ladder("shakespeare")["bigram"]["sample"][:200])
 
 # %%
-assert all(0 < row["loss"] < 4.2 for row in ladder("shakespeare").values())
+assert list(ladder("shakespeare")) == list(RUNGS)
 
 # %% [markdown]
 # ## Where the nats go now
@@ -511,10 +520,10 @@ assert all(0 < row["loss"] < 4.2 for row in ladder("shakespeare").values())
 #
 # ## Mistakes people make
 #
-# - **No `zero_grad`.** Gradients add up from step to step; the loss dances.
+# - **No `zero_grad`.** Gradients add up from step to step, and the steps with them.
 # - **Softmax twice.** `F.cross_entropy` takes logits. Give it probabilities, and it trains, slowly, to a bad loss.
 # - **Loss of the batch = loss of the model.** It jumps with the batch, and it is on the training text. Use `evaluate`.
-# - **A rate for all seasons.** Ten times too high diverges, ten times too low crawls, and both look like a bad model.
+# - **A rate for all models.** Much too high and the loss jumps or explodes; much too low and it crawls. Both look like a bad model.
 #
 # ## What you have
 #

@@ -10,7 +10,7 @@
 # # 06 · The full GPT: it writes plays
 #
 # You will build: a GPT that can be the lecture's, nanoGPT's or GPT-2 itself, train it, and look inside it.
-# You need lesson 05. On a CPU the page takes a little over two minutes, nearly all of it training; on a graphics card less than one.
+# You need lesson 05. On two CPU cores the page takes a little over two minutes, nearly all of it training. (On a graphics card: not measured yet.)
 #
 # There is hardly anything new to build. All parts are there. What is left is to put them together once and for all, and to see what comes out.
 
@@ -26,10 +26,10 @@ import torch
 
 from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, show, visible
 from chargpt_lib.playhouse import critic
-from chargpt_lib.training import evaluate, ladder, load_or_fit, nats_per_character, plot_ladder
+from chargpt_lib.training import RUNGS, evaluate, ladder, load_or_fit, nats_per_character, plot_ladder
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-show(plot_ladder("playhouse"), "Stacked bars: the ladder so far, from the bigram model to the last rung.")
+show(plot_ladder("playhouse", upto="blocks"), "Stacked bars: the ladder so far, from the bigram model to the blocks.")
 
 # %% [markdown]
 # ## One description for a family
@@ -43,7 +43,7 @@ show(plot_ladder("playhouse"), "Stacked bars: the ladder so far, from the bigram
 # | last matrix | its own, with bias | the token table, transposed | the token table, transposed |
 # | first weights | Normal(0, 0.02) | the same, scaled by depth | the same, scaled by depth |
 #
-# The *lecture* kind is the one that one builds by hand, following the 2017 paper. *Tying* the last matrix to the token table (Press and Wolf, 2017) saves parameters: the same vector says what a character means and whether it should come next.
+# The *lecture* is Andrej Karpathy's "Let's build GPT" (2023), *nanoGPT* his repository for training. *Tying* the last matrix to the token table (Press and Wolf, 2017) saves parameters: the same vector says what a character means and whether it should come next.
 #
 # A config holds the numbers and the habits. Before that, a look at the numbers: a mistake should be told at once, not after the first hour.
 
@@ -97,8 +97,8 @@ class GPTConfig:
     @classmethod
     def lecture(cls, vocab_size, block_size=256, n_embd=384, n_head=6, n_layer=6, dropout=0.2):
         """What one builds by hand: ReLU, q, k, v without bias, a last matrix of its own."""
-        return cls(vocab_size, block_size, n_layer, n_head, n_embd, dropout, bias=True, activation="relu", tied=False,
-                   scaled_init=False)
+        return cls(vocab_size=vocab_size, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer,
+                   dropout=dropout, bias=True, activation="relu", tied=False, scaled_init=False)
 
     @classmethod
     def oz(cls, vocab_size):
@@ -113,12 +113,13 @@ class GPTConfig:
     @classmethod
     def cpu(cls, vocab_size, block_size=64, n_embd=128, n_head=4, n_layer=4):
         """nanoGPT's sizes for a CPU: 0.8 million parameters."""
-        return cls(vocab_size, block_size, n_layer, n_head, n_embd)
+        return cls(vocab_size, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
 
     @classmethod
     def gpt2(cls):
         """The smallest GPT-2: 124 million parameters, for 50,257 subwords."""
-        return cls(50257, 1024, 12, 12, 768, dropout=0.1, bias=True, qkv_bias=True, activation="gelu_tanh")
+        return cls(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, dropout=0.1, bias=True,
+                   qkv_bias=True, activation="gelu_tanh")
 
 # %%
 print(GPTConfig.baby(vocab_size=65))
@@ -128,7 +129,7 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# And the model: a screen of code. Read `compute_logits` from top to bottom; each line is a lesson.
+# And the model: a screen of code.
 
 # %%
 #| export
@@ -196,8 +197,8 @@ fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
 ax.bar_label(ax.barh(list(shares), [n / 1e6 for n in shares.values()], color="#0072B2"), fmt=" %.2f")
 ax.set(xlabel="million parameters", title="The lecture GPT: where the parameters are", xlim=(0, 8.5))
 ax.invert_yaxis()
-show(fig, "Bars: feed-forward layers hold 7.1 million parameters, attention 3.5, everything else together "
-     "less than 0.3.")
+show(fig, "Bars: feed-forward layers hold 7.1 million parameters, attention 3.5, everything else together less than "
+     "0.2.")
 
 # %% [markdown]
 # ## From ids to logits
@@ -210,6 +211,7 @@ tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 V = tokenizer.vocab_size
 torch.manual_seed(1337)
 model = GPT(GPTConfig.cpu(V, block_size=192, n_embd=96, n_head=6)).to(device)
+print(f"{model.num_params():,} parameters")
 
 # %%
 idx = tokenizer.encode("O damp goose!").to(device)[None]
@@ -230,7 +232,7 @@ print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V
 # %% [markdown]
 # ## Training
 #
-# The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripe of the picture at the top will shrink?
+# The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
 
 # %% tags=["nbval-ignore-output"]
 result = load_or_fit("GPT", model, corpus, steps=2900, batch_size=6, lr=4e-3)
@@ -247,11 +249,13 @@ smooth = losses.unfold(0, 50, 10).mean(1)
 fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.plot(losses, color="#56B4E9", linewidth=0.4, alpha=0.6, label="each batch")
 ax.plot(range(25, 25 + 10 * len(smooth), 10), smooth, color="#0072B2", label="mean of 50")
-for (rung, row), style in zip(ladder(corpus.name).items(), ("-", "--", "-.", ":")):
-    ax.axhline(row["loss"], color="#D55E00", linestyle=style, linewidth=0.8, label=rung)
+for rung, style in zip(RUNGS[:4], ("-", "--", "-.", ":")):
+    ax.axhline(ladder(corpus.name)[rung]["loss"], color="#D55E00", linestyle=style, linewidth=0.8, label=rung)
 if corpus.val_floor:
     ax.axhline(corpus.val_floor, color="#009E73", label="the floor")
 ax.set(xlabel="step", ylabel="nats per character", yscale="log", title="Down the whole ladder in one run")
+ax.set_yticks([0.3, 0.5, 1, 2, 4], ["0.3", "0.5", "1", "2", "4"], minor=False)
+ax.minorticks_off()
 ax.legend(frameon=False, ncols=2, fontsize=8)
 show(fig, "The loss passes the losses of all earlier models one after the other and comes close to the floor.")
 
@@ -311,10 +315,11 @@ show(fig, "A grid of guessed characters: after the embedding they are poor, afte
      "are right and sure.")
 
 # %% [markdown]
-# From top to bottom the guess is revised. The first row only repeats what was read: the last matrix is the token table, so each vector that has just been looked up points back at itself. The last column is the first letter of the prop.
+# From top to bottom the guess is revised. The first row only repeats what was read: the last matrix is the token table, so each vector that has just been looked up points back at itself. In the last column the next letter should be the `g` of the goose. How likely does the model find it?
 
 # %% tags=["nbval-ignore-output"]
 p = guesses[-1][1][-1]
+print(f"g: {p[tokenizer.stoi['g']]:.2f}")
 print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:4].tolist()})
 
 # %%
@@ -323,7 +328,7 @@ assert (p.sum() - 1).abs() < 1e-4
 # %% [markdown]
 # ## Every head
 #
-# Where did it look? For each head of each block, the weights from the last characters of the scene back to all of it.
+# Where did it look? For each head of each block, the weights of all positions of the scene. (The square root makes small weights visible.)
 
 # %%
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
@@ -352,15 +357,15 @@ for n, block_weights in enumerate(weights):
 fig.supxlabel("looks at position")
 fig.supylabel("position")
 fig.colorbar(image, ax=axes, label="square root of the weight", shrink=0.6)
-show(fig, "A wall of triangular heat maps, one for each head: some are thin diagonals, some vertical stripes, "
-     "some point far back.")
+show(fig, "A wall of triangular heat maps, one for each head: the first block looks at the "
+     "neighbourhood, the later ones have single bright points far from the diagonal.")
 
 # %%
 for w in weights:
     assert torch.allclose(w.sum(-1), torch.ones(w.shape[:2]), atol=1e-4) and w.triu(1).max() == 0
 
 # %% [markdown]
-# Thin diagonals look a fixed distance back: they spell. Vertical stripes look at one place whatever comes: a name, a line's start. And when the last character is due, which head looks at the prop in the first line? For each head, how much of the last position's weight lies on the word that it has to copy:
+# Near the diagonal a head looks at its neighbourhood. Short vertical stripes are places at which many positions look one after the other. Bright points far from the diagonal are the interesting ones: something was looked up. When the last letter is due, which head looks at the prop in the first line? For each head, how much of the last position's weight lies on the word that it has to copy (and the space before it):
 
 # %%
 start = SCENE.find("goose") if "goose" in SCENE else 0
@@ -368,13 +373,11 @@ on_prop = torch.stack([w[:, -1, start - 1:start + 5].sum(-1) for w in weights]) 
 fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
 image = heatmap(ax, on_prop, cells=[[f"{value:.2f}" for value in row] for row in on_prop])
 ax.set(xlabel="head", ylabel="block", title="Weight on the word “goose” of the cast list", yticks=range(4))
-fig.colorbar(image)
-show(fig, "A table of blocks and heads: some heads of the last block put nearly all of their weight on the "
-     "prop.")
+fig.colorbar(image, label="weight")
+show(fig, "A table of blocks and heads with the weight that each puts on the prop: most put none, a few "
+     "of the later ones a lot.")
 
 # %% [markdown]
-# Lesson 07 makes an instrument of this: it finds out what each head does, and proves it by switching the head off.
-#
 # ## How far back it sees
 #
 # The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that costs. With windows that overlap by half, each character has at least 96 characters of past.
@@ -393,20 +396,19 @@ if corpus.val_floor:
     ax.legend(frameon=False)
 ax.set(xlabel="characters of past that the model can see", ylabel="nats per character", ylim=0, xlim=(0, 192),
        title=f"Disjoint windows: {disjoint:.3f}   with half a window of past: {overlapping:.3f}")
-show(fig, "The loss is above 2 for the first character of a window, falls below 0.5 within ten, and goes on "
-     "falling slowly.")
+show(fig, "The loss is above 2 for the first character of a window, falls steeply within ten, and then stays a little "
+     "above the floor.")
 
 # %%
-assert overlapping < disjoint and whole[:3].mean() > 2 * whole[96:].mean()
+assert overlapping < disjoint and whole[:3].mean() > whole[96:].mean() + 0.2
 
 # %% [markdown]
-# Both figures are honest, for they answer different questions. We compare models by the first, as everybody does.
+# Both figures are honest; they answer different questions. We compare models by the first.
 #
 # ## Where the nats go now
 
 # %%
-show(plot_ladder(corpus.name), "Stacked bars: the full GPT is close to the floor. Small stripes of every kind "
-     "remain.")
+show(plot_ladder(corpus.name), "Stacked bars: the full GPT is close to the floor. Small stripes of every kind remain.")
 
 # %% tags=["nbval-ignore-output"]
 for rung, row in ladder(corpus.name).items():
@@ -415,31 +417,31 @@ for rung, row in ladder(corpus.name).items():
 
 # %%
 rungs = [row["loss"] for row in ladder(corpus.name).values()]
-assert rungs == sorted(rungs, reverse=True)
+if corpus.name == "playhouse":
+    assert rungs == sorted(rungs, reverse=True)
 
 # %% [markdown]
-# From the bigram to here the spelling, the grammar and most of the copying were learnt, by the five lines of lesson 02. Most of what remains is the start of the windows, where there is nothing to go by.
+# Spelling, grammar and most of the copying were learnt, by the five lines of lesson 02. A good part of what remains is the start of the windows, where there is nothing to go by: compare the two losses in the title above.
 #
 # On Shakespeare (recorded):
 
 # %% tags=["nbval-ignore-output"]
 for rung, row in ladder("shakespeare").items():
     print(f"{rung:12} {row['loss']:.3f} nats per character")
-if row := ladder("shakespeare").get("GPT"):
-    print("\n" + row["sample"][:400])
+print("\n" + ladder("shakespeare")["GPT"]["sample"][:400])
 
 # %%
-assert all(row["loss"] > 0 for row in ladder("shakespeare").values())
+assert ladder("shakespeare")["GPT"]["loss"] < ladder("shakespeare")["blocks"]["loss"]
 
 # %% [markdown]
-# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within a tenth of a nat of a floor that *is* known. What is missing on Shakespeare is mostly text: a million characters hold few enough examples of each word.
+# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within a tenth of a nat of a floor that *is* known.
 #
 # ## Mistakes people make
 #
 # - **Comparing with other block sizes.** A longer window alone lowers the loss. Say which one you used.
 # - **Sampling in training mode.** With dropout on, the model stammers. `generate` switches to evaluation, and back.
 # - **Counting tied weights twice**, or leaving out the positions, as some published figures do.
-# - **A learning rate from another model.** 4e-3 is right for a model this small; the 10-million ones want 1e-3, GPT-2 6e-4.
+# - **A learning rate from another model.** 4e-3 is right for a model this small; nanoGPT takes 1e-3 for its 10 million parameters, and 6e-4 for its copy of GPT-2.
 #
 # ## What you have
 #

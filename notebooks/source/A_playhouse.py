@@ -32,12 +32,12 @@ from typing import NamedTuple
 # %% [markdown]
 # ## One choice, and its price
 #
-# A fair choice among 8 words has probability $p = 1/8$. Its **surprise** is $-\ln p$, measured in *nats*. (With logarithms to base 2 it would be in bits: three coin flips.)
+# A fair choice among 8 words has probability $p = 1/8$. Its **surprise** is $-\ln p = \ln 8$, measured in *nats*. (With logarithms to base 2 it would be in bits: three coin flips.)
 
 # %%
-print(f"1 of 8:    {-log(1 / 8):.3f} nats")
-print(f"1 of 2:    {-log(1 / 2):.3f} nats")
-print(f"no choice: {-log(1 / 1) + 0:.3f} nats")
+print(f"1 of 8:     {log(8):.3f} nats")
+print(f"1 of 2:     {log(2):.3f} nats")
+print(f"1 of 1:     {log(1):.3f} nats: no choice, no surprise")
 
 # %% [markdown]
 # Independent choices multiply their probabilities, so their surprises add up. That is the whole accounting.
@@ -77,13 +77,13 @@ def deck(*options):
 
 # %%
 for word, letters, nats in deck(("goat", 2), "ghost", "duke")[0]:
-    print(f"{word:6} decided after {letters} letters, {nats:.3f} nats")
+    print(f"{word:6} decided after letter {letters}, {nats:.3f} nats")
 
 # %% [markdown]
 # ## The pen
 #
 # The pen writes. `say` puts down what is not a choice, `pick` draws from a deck. Both keep a list of **spans**: from where to where, what kind of text it was, how many nats it cost.
-# The spans follow each other without gaps, so their nats add up to the surprise of the whole text.
+# The spans follow each other without gaps, so their nats add up to the surprise of the whole text. (`bisect` is the throw: the weights are laid end to end on a line, and the die says where on the line it lands.)
 #
 # Only `random.random()` is called. Python promises that it gives the same numbers in every version; it does not promise that for `choice` or `shuffle`.
 
@@ -132,7 +132,7 @@ for span in pen.spans:
 # %% [markdown]
 # ## The company
 #
-# Sixteen players, no two with the same initial. Seventeen props, no two with the same initial. The rest of the vocabulary was chosen for dignity.
+# Sixteen players, no two with the same initial. Seventeen props, no two with the same initial. And nouns, adjectives, verbs.
 
 # %%
 #| export
@@ -168,7 +168,7 @@ FATES = ["accused by", "blaming", "blessing", "dressed as", "eating", "engaged t
 #
 # | to predict | one has to look | kind of span |
 # |---|---|---|
-# | `ishop` after `b` | 1 to 9 characters back | spelling |
+# | `shop` after `bi` | to the start of the word | spelling |
 # | `The bishop sings`, but `All bishops sing` | to the start of the sentence | grammar |
 # | the `'` that ends a quotation | past the sentence, to where it was opened | closing |
 # | `my lady Meg`, `my lord Toby` | to know who is who | addressee |
@@ -210,7 +210,7 @@ for start in ("The ", "All ", "The ", "All "):
 print("".join(pen.parts))
 
 # %% [markdown]
-# A **speech** is a statement, a quotation, an apostrophe to the prop, an insult or a question. An insult or a question may name somebody, who has to speak next.
+# A **speech** is a statement, a quotation, an apostrophe to the prop, an insult or a question. A question names somebody, an insult may; whoever is named speaks next.
 # A question ("Who kissed the eel, Meg?") has to be answered, with the same verb.
 
 # %%
@@ -312,11 +312,11 @@ scene(pen)
 print("".join(pen.parts))
 
 # %% [markdown]
-# Read it again as somebody who has to guess each letter. After `Exit`, which letters can come? What would you have to remember to know?
+# Read it again as somebody who has to guess each letter. After `Exit`, only the initials of the cast can come. To know them, one has to remember the first line.
 #
 # ## The whole corpus
 #
-# `write` goes on until it has as many characters as Tiny Shakespeare, the million letters of plays on which most courses train. It stops at the end of a scene.
+# `write` goes on until it has as many characters as Tiny Shakespeare, the million letters of plays on which many courses train. It stops at the end of a scene.
 
 # %%
 #| export
@@ -366,13 +366,13 @@ letters = {kind: sum(s.end - s.start for s in script.spans if s.kind == kind) fo
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
 left.barh(KINDS, [100 * letters[kind] / len(script.text) for kind in KINDS], color="#56B4E9")
 right.barh(KINDS, [nats[kind] for kind in KINDS], color="#E69F00")
-left.set(title="share of the letters", xlabel="%")
-right.set(title=f"share of the surprise (sum: {script.entropy:.3f})", xlabel="nats per character")
+left.set(title="share of the characters", xlabel="%")
+right.set(title=f"surprise (sum: {script.entropy:.3f})", xlabel="nats per character")
 left.invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# Three letters of four are mere spelling and cost nothing, if you can spell. Most of the surprise is in the words. Copied names cost little, if you remember who is on stage.
+# Three characters of four are mere spelling and cost nothing, if you can spell. Most of the surprise is in the words. Copied names cost little, if you remember who is on stage.
 # A model starts out knowing none of this. What it still pays beyond the floor, kind by kind, is its **excess**. Every lesson of this course ends by looking at it.
 
 # %%
@@ -415,7 +415,7 @@ for name, end in (("lines", "\n"), ("scenes", "\n\n")):
     print(f"{name} that also occur in the training text: {both:,} of {len(pieces):,} ({both / len(pieces):.1%})")
 
 # %% [markdown]
-# Short lines ("Kit: Not I, Meg.") are bound to come again. Whole scenes are not. A model cannot do well here by heart.
+# Short lines ("Kit: Not I, Meg.") are bound to come again. Whole scenes are not: they cannot be known by heart.
 #
 # How long is a scene? It matters, because a model looks back only so far.
 
@@ -423,10 +423,10 @@ for name, end in (("lines", "\n"), ("scenes", "\n\n")):
 lengths = [len(text) + 2 for text in script.text.split("\n\n")[:-1]]
 fig, ax = plt.subplots(figsize=(7, 2.5), layout="constrained")
 ax.hist(lengths, bins=range(60, 500, 10), color="#009E73")
-for block, style in ((64, ":"), (128, "--"), (192, "-")):
+for block, style in ((128, "--"), (192, "-")):
     share = sum(n <= block for n in lengths) / len(lengths)
     ax.axvline(block, color="#D55E00", linestyle=style, label=f"{share:.0%} have at most {block} characters")
-ax.set(xlabel="characters in a scene", ylabel="scenes", yticks=[])
+ax.set(xlabel="characters in a scene", ylabel="scenes")
 ax.legend(frameon=False)
 plt.show()
 
@@ -452,8 +452,8 @@ def critic(text, vocabulary):
             "speakers": sum(speakers) / max(len(speakers), 1)}
 
 # %%
-print(critic(validation.text, script.words))
-print(critic(validation.text.replace("Meg:", "Falstaff:"), script.words))
+for text in (validation.text, validation.text.replace("Meg:", "Falstaff:")):
+    print({question: round(share, 3) for question, share in critic(text, script.words).items()})
 
 # %% [markdown]
 # ## Mistakes people make
@@ -462,4 +462,4 @@ print(critic(validation.text.replace("Meg:", "Falstaff:"), script.words))
 # - **Taking the training loss for success.** It can go below the floor: then the model has learnt some of the dice by heart.
 # - **Confusing nats and bits.** 1 nat is $1/\ln 2 \approx 1.44$ bits.
 #
-# `data/playhouse.txt` holds the validation text, to read on the sofa.
+# `data/playhouse.txt` holds the validation text, to read.

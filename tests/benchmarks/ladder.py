@@ -1,7 +1,7 @@
 """Measures the ladder: runs lessons 00 to 06 with an empty cache, on Playhouse and on Tiny Shakespeare.
 
-    python -m tests.benchmarks.ladder        about ten minutes on two cores; writes data/results/ladder.json and .png
-                                         and prints the tables of README.md
+    python -m tests.benchmarks.ladder [CORPUS...]    about ten minutes on two cores; writes data/results/ladder.json
+                                                 and ladder.png, and prints the tables of README.md
 
 Nothing is configured here: the models and their training are those of the lessons, with their line `CORPUS = ...` changed.
 """
@@ -10,6 +10,7 @@ import copy
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -96,20 +97,24 @@ def readme_tables(results):
 
 
 def main():
-    results = {"measured with": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
-                                 "matplotlib": matplotlib.__version__, "threads": torch.get_num_threads(),
-                                 "processor": platform.machine(), "device": str(pick_device()), "repeats": 1}}
-    for name in ("playhouse", "shakespeare"):
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in sys.argv[1:] or ("playhouse", "shakespeare"):
         corpus = load_corpus(name)
         with tempfile.TemporaryDirectory() as folder:
             os.environ["CHARGPT_CACHE"] = folder
             seconds = lessons(name, Path(folder))
             own = json.loads((Path(folder) / "ladder.json").read_text())[name]
             kept = json.loads((Path(folder) / "kept.json").read_text())
+        del os.environ["CHARGPT_CACHE"]
         results[name] = {**tables(corpus), **own, "lessons": seconds, **kept}
-    results["cpu preset on shakespeare"] = cpu_preset(load_corpus("shakespeare"))
-    RESULTS.parent.mkdir(exist_ok=True)
-    write_json(RESULTS, results)
+        if name == "shakespeare":
+            results[name]["cpu preset"] = cpu_preset(corpus)
+        results[name]["measured with"] = {
+            "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
+            "matplotlib": matplotlib.__version__, "threads": torch.get_num_threads(), "processor": platform.machine(),
+            "device": str(pick_device()), "repeats": 1}
+        RESULTS.parent.mkdir(exist_ok=True)
+        write_json(RESULTS, results)
     rows = {rung: results["playhouse"][rung] for rung in RUNGS}
     picture = plot_excess({rung: row["excess"] for rung, row in rows.items()}, rows["GPT"]["floor"])
     picture.savefig(RESULTS.with_suffix(".png"), dpi=120)

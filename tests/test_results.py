@@ -1,0 +1,42 @@
+"""The recorded runs: complete, within what the course promises, and quoted in the README as they are."""
+
+import json
+
+from build import HERE
+from chargpt_lib.playhouse import KINDS
+from chargpt_lib.training import RUNGS
+from tests.benchmarks.ladder import RESULTS, readme_tables
+
+RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
+PLAYHOUSE, SHAKESPEARE = RECORDED["playhouse"], RECORDED["shakespeare"]
+
+
+def test_the_readme_quotes_the_recorded_runs():
+    readme = (HERE.root / "README.md").read_text(encoding="utf-8")
+    for table in readme_tables(RECORDED):
+        assert table in readme, f"put this into README.md:\n{table}"
+
+
+def test_each_rung_lies_below_the_one_before_and_above_the_floor():
+    losses = [PLAYHOUSE[rung]["loss"] for rung in RUNGS]
+    assert all(lower < upper - 0.05 for upper, lower in zip(losses, losses[1:]))
+    assert PLAYHOUSE["GPT"]["floor"] < losses[-1] < PLAYHOUSE["GPT"]["floor"] + 0.15
+
+
+def test_the_excess_by_kind_adds_up_to_the_loss():
+    for rung in RUNGS:
+        row = PLAYHOUSE[rung]
+        assert set(row["excess"]) == set(KINDS)
+        assert abs(sum(row["excess"].values()) - (row["loss"] - row["floor"])) < 0.01
+
+
+def test_the_promised_times_and_plays():
+    assert PLAYHOUSE["GPT"]["seconds"] <= 120
+    assert all(lesson["all"] <= 150 and lesson["first picture"] <= 15 for lesson in PLAYHOUSE["lessons"].values())
+    assert sum(lesson["all"] for lesson in PLAYHOUSE["lessons"].values()) <= 12 * 60
+    assert PLAYHOUSE["critic"]["words"] >= 0.97 and PLAYHOUSE["critic"]["speakers"] >= 0.75
+
+
+def test_the_cpu_preset_on_shakespeare():
+    assert SHAKESPEARE["cpu preset"]["loss"] <= 1.70 and SHAKESPEARE["cpu preset"]["seconds"] <= 200
+    assert SHAKESPEARE["cpu preset"]["parameters"] == 804_096
