@@ -18,13 +18,15 @@ from .playhouse import KINDS, write
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a widget that no saved page could show
 
-# %% notebooks/source/00_data.py #0ead0705
+# %% notebooks/source/00_data.py #e80778f4
 def show(fig, alt):
     """Displays a matplotlib figure; alt says in words what it shows."""
+    from IPython.core.pylabtools import print_figure
     from IPython.display import display
     from matplotlib.pyplot import close
 
-    display(fig, metadata={"image/png": {"alt": alt}})
+    picture = {"image/png": print_figure(fig, base64=True), "text/plain": alt}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
     close(fig)
 
 

@@ -65,10 +65,12 @@ print(len(text), "characters,", len(counts), "different ones")
 #| export
 def show(fig, alt):
     """Displays a matplotlib figure; alt says in words what it shows."""
+    from IPython.core.pylabtools import print_figure
     from IPython.display import display
     from matplotlib.pyplot import close
 
-    display(fig, metadata={"image/png": {"alt": alt}})
+    picture = {"image/png": print_figure(fig, base64=True), "text/plain": alt}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
     close(fig)
 
 

@@ -235,7 +235,7 @@ print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V
 # The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
 
 # %% tags=["nbval-ignore-output"]
-result = load_or_fit("GPT", model, corpus, steps=2900, batch_size=6, lr=4e-3)
+result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6, lr=5e-3)
 print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training")
 
 # %%
@@ -441,7 +441,7 @@ assert ladder("shakespeare")["GPT"]["loss"] < ladder("shakespeare")["blocks"]["l
 # - **Comparing with other block sizes.** A longer window alone lowers the loss. Say which one you used.
 # - **Sampling in training mode.** With dropout on, the model stammers. `generate` switches to evaluation, and back.
 # - **Counting tied weights twice**, or leaving out the positions, as some published figures do.
-# - **A learning rate from another model.** 4e-3 is right for a model this small; nanoGPT takes 1e-3 for its 10 million parameters, and 6e-4 for its copy of GPT-2.
+# - **A learning rate from another model.** 5e-3 is right for a model this small; nanoGPT takes 1e-3 for its 10 million parameters, and 6e-4 for its copy of GPT-2.
 #
 # ## What you have
 #

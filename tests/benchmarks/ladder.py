@@ -10,6 +10,7 @@ import copy
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ import nbformat
 import numpy
 import torch
 
-from build import HERE, run_notebook
+from build import HERE, make_notebook, read_lessons, run_notebook
 from chargpt_lib.bigram import NGramModel
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
 from chargpt_lib.gpt import GPT, GPTConfig
@@ -42,17 +43,18 @@ def run(notebook, label):
 def lessons(corpus, cache):
     """Every lesson with this corpus and a cache of its own: seconds for each, and until its first picture."""
     seconds = {}
-    for path in sorted((HERE.root / "notebooks").glob("0[0-6]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        first = next(i for i, cell in enumerate(notebook.cells) for output in cell.get("outputs", [])
-                     if "image/png" in output.get("data", {}))
+    for lesson in read_lessons(HERE):
+        if not lesson.name[0].isdigit():
+            continue
+        notebook = make_notebook(HERE, lesson, solved=True, digest="")
         for cell in notebook.cells:
             cell.source = cell.source.replace('CORPUS = "playhouse"', f'CORPUS = "{corpus}"')
+        draws = [cell.cell_type == "code" and re.search(r"^\s*(plt\.)?show\(", cell.source, re.M) for cell in notebook.cells]
         start = copy.deepcopy(notebook)
-        start.cells = start.cells[:first + 1]
-        if path.stem == "06_full_gpt":
+        start.cells = start.cells[:1 + next(number for number, found in enumerate(draws) if found)]
+        if lesson.module == "gpt":
             notebook.cells.append(nbformat.v4.new_code_cell(KEEP.format(path=str(cache / "kept.json"))))
-        seconds[path.stem] = {"all": run(notebook, f"{corpus} {path.stem}"), "first picture": run(start, "  first picture")}
+        seconds[lesson.name] = {"all": run(notebook, f"{corpus} {lesson.name}"), "first picture": run(start, "  first picture")}
     return seconds
 
 

@@ -11,7 +11,6 @@ timed is everything: the rate, the batch, forward, loss, zero_grad, backward, cl
 import json
 import os
 import platform
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -192,7 +191,7 @@ def main():
         "what": "milliseconds per training step; ratio: ours to the other's in the same round, below 1 is faster",
         "cases": {}}
     for case, (config, batch_size, repeats) in CASES.items():
-        print(f"{case}: {repeats} rounds", file=sys.stderr)
+        print(f"{case}: {repeats} rounds, {WARMUP} before them that do not count")
         seconds = seconds_per_step(config, batch_size, repeats, ids, device)
         report["cases"][case] = {
             "config": asdict(config), "batch_size": batch_size, "repeats": len(seconds["ours"]),
