@@ -1,5 +1,6 @@
 """Lesson 00: ids and characters, windows, pictures, which device, and every way a corpus can be found or wrong."""
 
+import base64
 import json
 import os
 import random
@@ -122,11 +123,12 @@ def test_the_number_beside_the_bars_is_the_loss_even_where_a_kind_is_cheaper_tha
 
 
 def test_a_shown_picture_has_words_and_is_closed(monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda *args, metadata: shown.append((args, metadata)))
-    fig = plt.figure()
+    shown, fig = [], plt.figure()
+    monkeypatch.setattr("IPython.display.display", lambda *args, **how: shown.append((args, how)))
     show(fig, "nothing at all")
-    assert shown == [((fig,), {"image/png": {"alt": "nothing at all"}})] and not plt.fignum_exists(fig.number)
+    [([picture], how)] = shown
+    assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG") and how["raw"]
+    assert how["metadata"]["image/png"]["alt"] == "nothing at all" and not plt.fignum_exists(fig.number)
 
 
 # ---------------------------------------------------------------- places and devices

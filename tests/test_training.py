@@ -57,15 +57,15 @@ def test_descent_arrives_at_the_counted_optimum():
 class Idle(LanguageModel):
     """Has weights that the loss does not depend on: only weight decay moves them. Fails at the given call."""
 
-    def __init__(self, nan_at=None):
+    def __init__(self, nan_at=None, spoilt=float("nan")):
         super().__init__(3, 4)
         self.table, self.matrix, self.bias = (nn.Parameter(torch.ones(size)) for size in ((3, 3), (2, 2), (2,)))
-        self.nan_at, self.modes = nan_at, []
+        self.nan_at, self.spoilt, self.modes = nan_at, spoilt, []
 
     def compute_logits(self, idx):
         self.modes.append(self.training)
-        spoil = float("nan") if len(self.modes) - 1 == self.nan_at else 0.0
-        return self.table[idx] + 0.0 * (self.matrix.sum() + self.bias.sum()) + spoil
+        spoilt = self.spoilt if len(self.modes) - 1 == self.nan_at else 1.0
+        return (self.table[idx] + 0.0 * (self.matrix.sum() + self.bias.sum())) * spoilt
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1, 2.0])
@@ -77,10 +77,10 @@ def test_decay_pulls_matrices_and_nothing_else(weight_decay):
     assert model.modes == [True] * 20 and not model.training
 
 
-@pytest.mark.parametrize("step", [0, 3])
-def test_a_loss_that_is_no_number_stops_the_training(step):
-    model = Idle(nan_at=step)
-    with pytest.raises(FloatingPointError, match=f"not a number at step {step}\\b.*rate is 0.01"):
+@pytest.mark.parametrize("step, spoilt", [(0, float("nan")), (3, float("nan")), (2, float("inf"))])
+def test_a_loss_that_is_no_number_stops_the_training(step, spoilt):
+    model = Idle(nan_at=step, spoilt=spoilt)
+    with pytest.raises(FloatingPointError, match=f"at step {step}\\b.*rate is 0.01"):
         fit(model, chain(50), steps=20, lr=0.01)
     assert len(model.modes) == step + 1
 
@@ -130,7 +130,12 @@ def test_the_sampled_loss_is_near_the_exact_one():
     paid = nats_per_character(model, ids)
     a, b, c = (estimate_loss(model, ids, 40, 32, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert a == b != c
-    assert max(abs(x - paid.mean().item()) for x in (a, c)) < 5 * paid.std().item() / (40 * 32) ** 0.5
+    assert max(abs(x - paid.mean().item()) for x in (a, c)) < 5 * paid.std().item() / (40 * 32 * 8) ** 0.5
+
+
+def test_the_sampled_loss_of_a_text_of_one_window_is_exact():
+    model, ids = tiny_gpt(dropout=0.5), torch.randint(7, (6,))
+    assert estimate_loss(model, ids, batches=3, batch_size=2) == pytest.approx(evaluate(model, ids), abs=1e-5)
 
 
 # ---------------------------------------------------------------- what a result hangs on
@@ -326,7 +331,7 @@ def test_the_picture_of_a_ladder_without_spans(record):
     ax = plot_ladder("toy").axes[0]
     assert labels(ax) == ["bigram (recorded)", "blocks", "GPT (recorded)"] and ax.yaxis_inverted()
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([3.0, result["loss"], 2.0])
-    assert "toy" in ax.get_title()
+    assert "toy" in ax.get_title() and labels(plot_ladder("toy", upto="blocks").axes[0]) == ["bigram (recorded)", "blocks"]
 
 
 def test_a_ladder_without_rungs_says_so(record):

@@ -268,6 +268,10 @@ ax.set(xlabel="step", ylabel="nats per character", title="Descent against counti
 ax.legend(frameon=False)
 show(fig, "The loss falls steeply from 4 to the line of the counted table within 100 steps, and stays there.")
 
+# %%
+print("the last 100 steps are within 0.02 of the counted table:", abs(losses[-100:].mean().item() - optimum) < 0.02)
+assert losses[-100:].mean() < 0.7 * losses[0]
+
 # %% [markdown]
 # It looks as if it arrives. But each point is the loss of one batch, on the training text. Did it *really* arrive, on the validation text?
 #
@@ -348,6 +352,7 @@ show(fig, "Two square tables of probabilities, counted and learnt, that look the
 
 # %%
 often = counts.sum(1) > 1000  # rows that were seen often enough
+print("no probability differs by more than 0.1:", bool((counted - descended)[often].abs().max() < 0.1))
 assert (counted - descended)[often].abs().max() < 0.1
 
 # %% [markdown]
@@ -461,8 +466,8 @@ print(f"exact loss {result['loss']:.3f}, {result['seconds']:.0f} s of training\n
 print(result["sample"][:200])
 
 # %%
-if corpus.name == "playhouse":
-    assert abs(result["loss"] - optimum) < 0.01
+print("within 0.01 of the counted table:", abs(result["loss"] - optimum) < 0.01)
+assert abs(result["loss"] - optimum) < 0.01 or corpus.name != "playhouse"
 
 # %% [markdown]
 # ## The ladder

@@ -239,9 +239,11 @@ result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6, lr=5e-3)
 print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training")
 
 # %%
+better = ladder(corpus.name)["blocks"]["loss"] - result["loss"]
+print("better than the blocks by more than 0.05 nats:", better > 0.05)
 if corpus.name == "playhouse":
-    assert result["loss"] < ladder()["blocks"]["loss"] - 0.05
-    assert result["loss"] < corpus.val_floor + 0.15
+    print("less than 0.15 nats above the floor:", result["loss"] < corpus.val_floor + 0.15)
+    assert better > 0.05 and result["loss"] < corpus.val_floor + 0.15
 
 # %%
 losses = torch.tensor(result["losses"])
@@ -273,18 +275,17 @@ print(plays[0].strip())
 # %% [markdown]
 # The critic of [A · Playhouse](A_playhouse.ipynb) reads all eight.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 known = set(re.findall("[A-Za-z]+", corpus.train))
 verdicts = [critic(play, known) for play in plays]
 verdict = {key: sum(v[key] for v in verdicts) / len(verdicts) for key in ("words", "speakers")}
-
-# %% tags=["nbval-ignore-output"]
 print(f"{verdict['words']:.1%} of the words are words of the corpus")
 print(f"{verdict['speakers']:.0%} of the speakers are on the cast list of their scene")
 
 # %%
-if corpus.name == "playhouse":
-    assert verdict["words"] > 0.97 and verdict["speakers"] > 0.75
+good = verdict["words"] > 0.97 and verdict["speakers"] > 0.75
+print("97% of the words and 75% of the speakers are right:", good)
+assert good or corpus.name != "playhouse"
 
 # %% [markdown]
 # ## What it thinks on the way
@@ -361,6 +362,7 @@ show(fig, "A wall of triangular heat maps, one for each head: the first block lo
      "neighbourhood, the later ones have single bright points far from the diagonal.")
 
 # %%
+print("weight on the future, in any head:", max(w.triu(1).max().item() for w in weights))
 for w in weights:
     assert torch.allclose(w.sum(-1), torch.ones(w.shape[:2]), atol=1e-4) and w.triu(1).max() == 0
 
@@ -400,6 +402,7 @@ show(fig, "The loss is above 2 for the first character of a window, falls steepl
      "above the floor.")
 
 # %%
+print("with more past, less loss:", overlapping < disjoint)
 assert overlapping < disjoint and whole[:3].mean() > whole[96:].mean() + 0.2
 
 # %% [markdown]
@@ -417,8 +420,8 @@ for rung, row in ladder(corpus.name).items():
 
 # %%
 rungs = [row["loss"] for row in ladder(corpus.name).values()]
-if corpus.name == "playhouse":
-    assert rungs == sorted(rungs, reverse=True)
+print("each rung lies below the one before:", rungs == sorted(rungs, reverse=True))
+assert rungs == sorted(rungs, reverse=True) or corpus.name != "playhouse"
 
 # %% [markdown]
 # Spelling, grammar and most of the copying were learnt, by the five lines of lesson 02. A good part of what remains is the start of the windows, where there is nothing to go by: compare the two losses in the title above.
