@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# %% notebooks/source/01_bigram.py #2f07a29a
+# %% notebooks/source/01_bigram.py #872701ce
 class LanguageModel(nn.Module):
     """What the models share. A subclass defines `compute_logits(idx)`: (B, T) -> (B, T, V)."""
 
@@ -39,6 +39,9 @@ class LanguageModel(nn.Module):
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, generator=None):
         """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters."""
+        if idx.dim() != 2 or not idx.shape[1]:
+            raise ValueError(f"the prompt has the shape {tuple(idx.shape)}; it must be (B, T) and not empty: for one "
+                             f"text, text[None]")
         was_training = self.training
         self.eval()
         for _ in range(max_new_tokens):

@@ -50,7 +50,7 @@ def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
             ax.text(j, i, cell, ha="center", va="center", color="white" if dark else "black", **font)
     return image
 
-# %% notebooks/source/00_data.py #3323f6b2
+# %% notebooks/source/00_data.py #5bfd6886
 class CharTokenizer:
     """Characters to ids and back. An id is the character's position in the sorted alphabet."""
 
@@ -81,10 +81,11 @@ class CharTokenizer:
 
     def decode(self, ids):
         """ids, a tensor (T,) or a list of integers -> text. ValueError for an id that no character has."""
-        ids = torch.as_tensor(ids).tolist()
-        if bad := [i for i in ids if not 0 <= i < self.vocab_size]:
+        if (ids := torch.as_tensor(ids)).dim() != 1:
+            raise ValueError(f"ids have the shape {tuple(ids.shape)}; one text is (T,): take one row, ids[0]")
+        if bad := [i for i in ids.tolist() if not 0 <= i < self.vocab_size]:
             raise ValueError(f"id {bad[0]} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}")
-        return "".join(self.alphabet[i] for i in ids)
+        return "".join(self.alphabet[i] for i in ids.tolist())
 
     def save(self, path):
         """Writes the alphabet as JSON."""
@@ -117,7 +118,7 @@ BOOKS = {  # name: (file, sha256, share of the text for training, address)
         "44951393888c203ffd4053215e6499c69ff87324/wizard_of_oz.txt"),
 }
 
-# %% notebooks/source/00_data.py #a6424e8e
+# %% notebooks/source/00_data.py #e1329fc8
 def cache_dir():
     """Where downloads and trained models are kept: `$CHARGPT_CACHE`, data/cache of a checkout, or the user's cache."""
     import pooch
@@ -139,7 +140,8 @@ def fetch(file, url, sha256=None):
             if sha256 and pooch.file_hash(str(shelf)) != sha256:
                 raise ValueError(f"{shelf} has another sha256 than {sha256}")
             return shelf
-        return Path(pooch.retrieve(url, known_hash=sha256, fname=file, path=cache_dir() / "downloads"))
+        name = file if sha256 else None  # without a fingerprint, pooch makes a name of the whole address
+        return Path(pooch.retrieve(url, known_hash=sha256, fname=name, path=cache_dir() / "downloads"))
     except Exception as error:
         raise OSError(
             f"could not get {file} from {url}: {error}\nNothing was kept. Try again; or put the right file into a "
@@ -188,7 +190,7 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
 
-# %% notebooks/source/00_data.py #63195ff7
+# %% notebooks/source/00_data.py #494327ff
 COLOURS = dict(zip(KINDS, ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")))
 
 
@@ -204,7 +206,7 @@ def plot_excess(excesses, floor):
         ax.barh(names, widths, left=left, color=colour, label=kind, edgecolor="white", linewidth=0.5)
         left = [start + width for start, width in zip(left, widths)]
     for name, end in zip(names, left):
-        ax.text(end, name, f" {end:.2f}", va="center", fontsize=9)
+        ax.text(end, name, f" {floor + sum(excesses[name].values()):.2f}", va="center", fontsize=9)
     ax.set(xlabel="nats per character", title="Where the nats go", xlim=(0, 1.12 * max(left)))
     ax.invert_yaxis()
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .bigram import LanguageModel
 from .single_head import Head, small_weights
 
-# %% notebooks/source/04_multi_head.py #2a3d528d
+# %% notebooks/source/04_multi_head.py #425d21ee
 def head_size(n_embd, n_head):
     """The width of each head. ValueError where the heads do not divide the width."""
     if n_head < 1 or n_embd % n_head:
@@ -25,7 +25,8 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, n_embd, n_head, bias=True):
         super().__init__()
-        self.heads = nn.ModuleList(Head(n_embd, head_size(n_embd, n_head)) for _ in range(n_head))
+        size = head_size(n_embd, n_head)
+        self.heads = nn.ModuleList(Head(n_embd, size) for _ in range(n_head))
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
     def forward(self, x):

@@ -26,7 +26,7 @@ def scaled_dot_product_attention(q, k, v, mask=None):
     weights = scores.softmax(-1)
     return weights @ v, weights
 
-# %% notebooks/source/03_single_head.py #c21cbde1
+# %% notebooks/source/03_single_head.py #ecc58c0f
 class Head(nn.Module):
     """One head of causal attention: (B, T, n_embd) -> (B, T, head_size)."""
 
@@ -38,7 +38,8 @@ class Head(nn.Module):
 
     def forward(self, x):
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
-        out, self.weights = scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], x.device))
+        out, weights = scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], x.device))
+        self.weights = weights.detach()  # to look at
         return out
 
 # %% notebooks/source/03_single_head.py #3e95bbb7

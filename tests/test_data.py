@@ -123,7 +123,7 @@ def test_the_number_beside_the_bars_is_the_loss_even_where_a_kind_is_cheaper_tha
 
 
 def test_a_shown_picture_has_words_and_is_closed(monkeypatch):
-    shown, fig = [], plt.figure()
+    shown, (fig, _) = [], plt.subplots()
     monkeypatch.setattr("IPython.display.display", lambda *args, **how: shown.append((args, how)))
     show(fig, "nothing at all")
     [([picture], how)] = shown

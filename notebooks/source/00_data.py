@@ -161,10 +161,11 @@ class CharTokenizer:
 
     def decode(self, ids):
         """ids, a tensor (T,) or a list of integers -> text. ValueError for an id that no character has."""
-        ids = torch.as_tensor(ids).tolist()
-        if bad := [i for i in ids if not 0 <= i < self.vocab_size]:
+        if (ids := torch.as_tensor(ids)).dim() != 1:
+            raise ValueError(f"ids have the shape {tuple(ids.shape)}; one text is (T,): take one row, ids[0]")
+        if bad := [i for i in ids.tolist() if not 0 <= i < self.vocab_size]:
             raise ValueError(f"id {bad[0]} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}")
-        return "".join(self.alphabet[i] for i in ids)
+        return "".join(self.alphabet[i] for i in ids.tolist())
 
     def save(self, path):
         """Writes the alphabet as JSON."""
@@ -242,7 +243,8 @@ def fetch(file, url, sha256=None):
             if sha256 and pooch.file_hash(str(shelf)) != sha256:
                 raise ValueError(f"{shelf} has another sha256 than {sha256}")
             return shelf
-        return Path(pooch.retrieve(url, known_hash=sha256, fname=file, path=cache_dir() / "downloads"))
+        name = file if sha256 else None  # without a fingerprint, pooch makes a name of the whole address
+        return Path(pooch.retrieve(url, known_hash=sha256, fname=name, path=cache_dir() / "downloads"))
     except Exception as error:
         raise OSError(
             f"could not get {file} from {url}: {error}\nNothing was kept. Try again; or put the right file into a "
@@ -393,7 +395,7 @@ def plot_excess(excesses, floor):
         ax.barh(names, widths, left=left, color=colour, label=kind, edgecolor="white", linewidth=0.5)
         left = [start + width for start, width in zip(left, widths)]
     for name, end in zip(names, left):
-        ax.text(end, name, f" {end:.2f}", va="center", fontsize=9)
+        ax.text(end, name, f" {floor + sum(excesses[name].values()):.2f}", va="center", fontsize=9)
     ax.set(xlabel="nats per character", title="Where the nats go", xlim=(0, 1.12 * max(left)))
     ax.invert_yaxis()
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)

@@ -185,9 +185,10 @@ import sys
 import time
 from itertools import groupby
 from math import isfinite
-from types import FunctionType
+from types import CodeType, FunctionType
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -225,6 +226,7 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
 
     ids (N,) int64; lr is the peak learning rate. FloatingPointError where the loss is no longer a finite number.
     """
+    torch.manual_seed(seed)  # for dropout
     device = next(model.parameters()).device
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
@@ -300,8 +302,11 @@ def nats_per_character(model, ids, stride=None, batch_size=64):
     """
     if len(ids) < 2:
         raise ValueError("a text of fewer than 2 characters has nothing to predict")
+    stride = model.block_size if stride is None else stride
+    if not 1 <= stride <= model.block_size:
+        raise ValueError(f"stride is {stride}; it must be from 1 to the block_size, {model.block_size}")
     model.eval()
-    device, stride = next(model.parameters()).device, stride or model.block_size
+    device = next(model.parameters()).device
     windows = []  # (from, to, the first character counted)
     for start in range(0, len(ids) - 1, stride):
         windows.append((max(0, start + stride - model.block_size), min(start + stride, len(ids) - 1), start))
@@ -382,29 +387,38 @@ assert "nan at step" in message
 
 # %%
 #| export
-def source_of(function, found):
-    """Adds to `found` the source of a function of ours, and of all functions of ours that it calls by name."""
-    function = inspect.unwrap(function)
-    if not isinstance(function, FunctionType) or function.__qualname__ in found:
-        return
-    if function.__module__ != "__main__" and not function.__module__.startswith("chargpt_lib"):
-        return
-    found[function.__qualname__] = inspect.getsource(function)
-    for name in function.__code__.co_names:
-        source_of(function.__globals__.get(name), found)
+def names_in(code):
+    """The names that a piece of code uses, with those in its inner functions."""
+    yield from code.co_names
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield from names_in(part)
+
+
+def source_of(thing, found):
+    """Adds to the set `found` the source of a function of ours, and of all functions of ours that it names."""
+    if isinstance(thing, (dict, list, tuple)):
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            source_of(part, found)
+    thing = thing.fget if isinstance(thing, property) else inspect.unwrap(getattr(thing, "__func__", thing))
+    if isinstance(thing, FunctionType) and thing.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
+        source = inspect.getsource(thing)
+        if source not in found:
+            found.add(source)
+            for name in names_in(thing.__code__):
+                source_of(thing.__globals__.get(name), found)
 
 
 def fingerprint(model, corpus, settings):
     """A short text that changes whenever the model, its start, the corpus, the settings or the code do."""
-    found = {}
-    for function in (fit, nats_per_character, excess_by_kind):
-        source_of(function, found)
+    found, plain = set(), []
+    source_of([fit, nats_per_character, excess_by_kind], found)
     for layer in model.modules():
         for ancestor in type(layer).__mro__:
-            for function in vars(ancestor).values():
-                source_of(function, found)
-    plain = [{k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str))} for layer in model.modules()]
-    digest = hashlib.sha256(json.dumps([plain, settings, sorted(found.items())], sort_keys=True).encode())
+            if ancestor.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
+                source_of(dict(vars(ancestor)), found)
+        plain.append({k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str)) and k != "training"})
+    digest = hashlib.sha256(json.dumps([plain, settings, sorted(found)], sort_keys=True).encode())
     digest.update("\0".join((corpus.train, corpus.val)).encode())
     for weights in model.state_dict().values():
         digest.update(weights.cpu().numpy().tobytes())
@@ -426,6 +440,15 @@ def write_json(path, value):
     os.replace(temporary, path)
 
 
+def read_json(path):
+    """What `write_json` wrote; {} where there is nothing, or something damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+# %%
+#| export
 def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
     """Trains the model on the corpus, or loads what an earlier run trained; records the result as a rung.
 
@@ -435,11 +458,17 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
     key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), cache_dir()
     weights, report = folder / f"{key}.safetensors", folder / f"{key}.json"
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-    if weights.exists() and report.exists():
-        load_model(model, weights)
-        model.eval()
-        result = json.loads(report.read_text(encoding="utf-8"))
-    else:
+    if model.vocab_size != tokenizer.vocab_size:
+        raise ValueError(f"the model knows {model.vocab_size} symbols and the corpus {corpus.name} has "
+                         f"{tokenizer.vocab_size}: make the model with the vocab_size of this corpus' tokenizer")
+    result = read_json(report)
+    try:
+        if result:
+            load_model(model, weights)
+            model.eval()
+    except (OSError, SafetensorError):  # not there, or damaged
+        result = {}
+    if not result:
         began, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
         losses = fit(model, tokenizer.encode(corpus.train), **settings)
         result = {"floor": corpus.val_floor, "seconds": time.perf_counter() - began, "losses": losses.tolist()}
@@ -452,10 +481,9 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
         save_model(model, str(weights) + ".part")
         os.replace(str(weights) + ".part", weights)
         write_json(report, result)
-    ladders = folder / "ladder.json"
-    own = json.loads(ladders.read_text(encoding="utf-8")) if ladders.exists() else {}
+    own = read_json(folder / "ladder.json")
     own.setdefault(corpus.name, {})[rung] = {k: v for k, v in result.items() if k != "losses"}
-    write_json(ladders, own)
+    write_json(folder / "ladder.json", own)
     return result
 
 # %% tags=["nbval-ignore-output"]
@@ -481,8 +509,7 @@ RUNGS = ("bigram", "single head", "multi-head", "blocks", "GPT")
 
 def ladder(corpus="playhouse"):
     """{rung: its result}, in the order of the lessons; "recorded" is False where you trained it yourself."""
-    file = cache_dir() / "ladder.json"
-    own = json.loads(file.read_text(encoding="utf-8")).get(corpus, {}) if file.exists() else {}
+    own = read_json(cache_dir() / "ladder.json").get(corpus, {})
     rows = {rung: own.get(rung) or recorded().get(corpus, {}).get(rung) for rung in RUNGS}
     return {rung: {**row, "recorded": rung not in own} for rung, row in rows.items() if row}
 
@@ -490,6 +517,8 @@ def ladder(corpus="playhouse"):
 def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
     shown, rows = RUNGS[:RUNGS.index(upto) + 1], ladder(corpus)
+    if not rows:
+        raise ValueError(f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit")
     rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if all(row["excess"] for row in rows.values()):
         return plot_excess({name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"])

@@ -170,7 +170,8 @@ class Head(nn.Module):
 
     def forward(self, x):
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
-        out, self.weights = scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], x.device))
+        out, weights = scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], x.device))
+        self.weights = weights.detach()  # to look at
         return out
 
 # %%

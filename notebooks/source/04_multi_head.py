@@ -61,7 +61,8 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, n_embd, n_head, bias=True):
         super().__init__()
-        self.heads = nn.ModuleList(Head(n_embd, head_size(n_embd, n_head)) for _ in range(n_head))
+        size = head_size(n_embd, n_head)
+        self.heads = nn.ModuleList(Head(n_embd, size) for _ in range(n_head))
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
     def forward(self, x):
