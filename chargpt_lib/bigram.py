@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# %% notebooks/source/01_bigram.py #872701ce
+# %% notebooks/source/01_bigram.py #6e6589c7
 class LanguageModel(nn.Module):
     """What the models share. A subclass defines `compute_logits(idx)`: (B, T) -> (B, T, V)."""
 
@@ -32,8 +32,9 @@ class LanguageModel(nn.Module):
         if idx.shape[1] > self.block_size:
             raise ValueError(f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
                              f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]")
-        if idx.device.type == "cpu" and idx.numel() and not 0 <= idx.min() <= idx.max() < self.vocab_size:
-            raise ValueError(f"ids go from {idx.min()} to {idx.max()}, and the model knows 0 to {self.vocab_size - 1}: "
+        low, high = idx.aminmax() if idx.device.type == "cpu" and idx.numel() else (0, 0)
+        if low < 0 or high >= self.vocab_size:
+            raise ValueError(f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
                              f"was the text encoded with another alphabet?")
 
     @torch.no_grad()

@@ -234,12 +234,16 @@ def test_a_model_is_trained_once(tied, fits):
     assert loaded["floor"] is None and loaded["excess"] == {}
 
 
-def test_on_playhouse_the_excess_adds_up_to_the_loss():
+def test_on_playhouse_each_kind_has_its_excess():
     train, val = write(3000, seed=1), write(3000, seed=2)
-    model = BigramLanguageModel(len(set(train.text + val.text)))
+    tokenizer = CharTokenizer.from_text(train.text + val.text)
+    model = BigramLanguageModel(tokenizer.vocab_size)
     result = load_or_fit("bigram", model, Corpus("toy", train.text, val.text, val.entropy, tuple(val.spans)), steps=3)
-    assert result["floor"] == val.entropy and len(result["sample"]) > 300
-    assert sum(result["excess"].values()) == pytest.approx(result["loss"] - val.entropy, abs=0.01)
+    paid, expected = naive(model, tokenizer.encode(val.text), 1, 1), dict.fromkeys(KINDS, 0.0)
+    for start, end, kind, price in val.spans[1:]:  # nobody is asked for the first character
+        expected[kind] += (sum(paid[start - 1 : end - 1]) - price) / (len(val.text) - val.spans[0].end)
+    assert result["excess"] == pytest.approx(expected, abs=1e-5)
+    assert result["floor"] == val.entropy and result["loss"] == pytest.approx(sum(paid) / len(paid), abs=1e-5)
 
 
 @pytest.mark.parametrize("file, trained", [(0, 2), (1, 2), (2, 1)], ids=["weights", "report", "ladder"])
