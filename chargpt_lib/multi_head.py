@@ -32,7 +32,7 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x):
         return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
 
-# %% notebooks/source/04_multi_head.py #1ec71871
+# %% notebooks/source/04_multi_head.py #a697928c
 class CausalSelfAttention(nn.Module):
     """All heads at once: (B, T, C) -> (B, T, C), with one qkv matrix and the fused kernel.
 
@@ -48,7 +48,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x):
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_size)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, T, head_size) each
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
         out = out.transpose(1, 2).reshape(B, T, C)  # heads side by side again

@@ -32,7 +32,7 @@ def pace(step, steps, warmup=0.05, decay=0.6):
     """
     return min((step + 1) / max(warmup * steps, 1), (steps - step) / max(decay * steps, 1), 1.0)
 
-# %% notebooks/source/02_training_loop.py #567588ac
+# %% notebooks/source/02_training_loop.py #45de0b14
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
@@ -52,8 +52,8 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
             for group in optimizer.param_groups:
                 group["lr"] = lr * pace(step, steps)
             x, y = get_batch(ids, model.block_size, batch_size, generator, device)
-            _, loss = model(x, y)
             optimizer.zero_grad()
+            _, loss = model(x, y)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
@@ -200,7 +200,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
     write_json(folder / "ladder.json", own)
     return result
 
-# %% notebooks/source/02_training_loop.py #71259ef0
+# %% notebooks/source/02_training_loop.py #255c1b1b
 RUNGS = ("bigram", "single head", "multi-head", "blocks", "GPT")
 
 
@@ -214,9 +214,9 @@ def ladder(corpus="playhouse"):
 def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
     shown, rows = RUNGS[:RUNGS.index(upto) + 1], ladder(corpus)
+    rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if not rows:
         raise ValueError(f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit")
-    rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if all(row["excess"] for row in rows.values()):
         return plot_excess({name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"])
     from matplotlib.pyplot import subplots

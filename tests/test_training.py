@@ -338,6 +338,8 @@ def test_the_picture_of_a_ladder_without_spans(record):
     assert "toy" in ax.get_title() and labels(plot_ladder("toy", upto="blocks").axes[0]) == ["bigram (recorded)", "blocks"]
 
 
-def test_a_ladder_without_rungs_says_so(record):
-    with pytest.raises(ValueError, match="nowhere"):
-        plot_ladder("nowhere")
+@pytest.mark.parametrize("corpus, upto", [("nowhere", "GPT"), ("late", "blocks")])
+def test_a_ladder_without_rungs_says_so(corpus, upto, monkeypatch):
+    monkeypatch.setattr(training, "recorded", lambda: {"late": {"GPT": ROW}})
+    with pytest.raises(ValueError, match=corpus):
+        plot_ladder(corpus, upto)

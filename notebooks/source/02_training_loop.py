@@ -240,8 +240,8 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
             for group in optimizer.param_groups:
                 group["lr"] = lr * pace(step, steps)
             x, y = get_batch(ids, model.block_size, batch_size, generator, device)
-            _, loss = model(x, y)
             optimizer.zero_grad()
+            _, loss = model(x, y)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
@@ -518,9 +518,9 @@ def ladder(corpus="playhouse"):
 def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
     shown, rows = RUNGS[:RUNGS.index(upto) + 1], ladder(corpus)
+    rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if not rows:
         raise ValueError(f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit")
-    rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if all(row["excess"] for row in rows.values()):
         return plot_excess({name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"])
     from matplotlib.pyplot import subplots
