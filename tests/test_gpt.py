@@ -82,6 +82,15 @@ def test_every_parameter_is_counted_once(config, expected):
         assert GPT(config).num_params() == expected
 
 
+@pytest.mark.parametrize("config, T, L, H, C, dropout, activation", [
+    (GPTConfig.lecture(65), 256, 6, 6, 384, 0.2, "relu"), (GPTConfig.oz(73), 64, 3, 4, 128, 0.2, "relu"),
+    (GPTConfig.baby(65), 256, 6, 6, 384, 0.2, "gelu"), (GPTConfig.cpu(65), 64, 4, 4, 128, 0.0, "gelu"),
+    (GPTConfig.gpt2(), 1024, 12, 12, 768, 0.1, "gelu_tanh"), (LECTURE, 8, 2, 3, 12, 0.0, "relu")])
+def test_the_presets_are_the_published_ones(config, T, L, H, C, dropout, activation):
+    assert (config.block_size, config.n_layer, config.n_head, config.n_embd) == (T, L, H, C)
+    assert (config.dropout, config.activation) == (dropout, activation)
+
+
 # ---------------------------------------------------------------- what the config's flags switch
 
 

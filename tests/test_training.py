@@ -64,8 +64,8 @@ class Idle(LanguageModel):
 
     def compute_logits(self, idx):
         self.modes.append(self.training)
-        spoilt = self.spoilt if len(self.modes) - 1 == self.nan_at else 1.0
-        return (self.table[idx] + 0.0 * (self.matrix.sum() + self.bias.sum())) * spoilt
+        spoilt = self.spoilt if len(self.modes) - 1 == self.nan_at else 0.0
+        return self.table[idx] + 0.0 * (self.matrix.sum() + self.bias.sum()) + torch.tensor([spoilt, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1, 2.0])
@@ -77,7 +77,7 @@ def test_decay_pulls_matrices_and_nothing_else(weight_decay):
     assert model.modes == [True] * 20 and not model.training
 
 
-@pytest.mark.parametrize("step, spoilt", [(0, float("nan")), (3, float("nan")), (2, float("inf"))])
+@pytest.mark.parametrize("step, spoilt", [(0, float("nan")), (3, float("nan")), (2, float("-inf"))])
 def test_a_loss_that_is_no_number_stops_the_training(step, spoilt):
     model = Idle(nan_at=step, spoilt=spoilt)
     with pytest.raises(FloatingPointError, match=f"at step {step}\\b.*rate is 0.01"):
@@ -158,7 +158,8 @@ def test_another_model_has_another_fingerprint(change):
 
 
 @pytest.mark.parametrize("corpus, settings", [
-    (CORPUS, {"steps": 4}), (CORPUS, {"steps": 3, "lr": 0.2}), (CORPUS, {}), (CORPUS._replace(train="abcdef\n" * 31), {"steps": 3}),
+    (CORPUS, {"steps": 4}), (CORPUS, {"steps": 3, "lr": 0.2}), (CORPUS, {}),
+    (CORPUS._replace(train="abcdef\n" * 31), {"steps": 3}),
     (CORPUS._replace(val="bacdef\n" * 9), {"steps": 3}),
     (CORPUS._replace(train=CORPUS.train[:-7], val=CORPUS.train[-7:] + CORPUS.val), {"steps": 3})])
 def test_another_text_or_setting_has_another_fingerprint(corpus, settings):
@@ -275,10 +276,11 @@ def test_half_a_file_has_no_name_that_is_loaded(monkeypatch):
 
 
 @pytest.mark.parametrize("file, trained", [("*.safetensors", 2), (16 * "?" + ".json", 2), ("ladder.json", 1)])
-def test_a_damaged_file_is_made_again(file, trained, fits):
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:20])], ids=["lost", "cut"])
+def test_a_damaged_file_is_made_again(file, trained, damage, fits):
     _, first = run()
     [path] = cache_dir().glob(file)
-    path.write_bytes(path.read_bytes()[:20])
+    damage(path)
     (_, again), (_, loaded) = run(), run()
     assert first["losses"] == again["losses"] == loaded["losses"] and len(fits) == trained
     assert ladder("toy")["GPT"]["loss"] == first["loss"]
