@@ -27,9 +27,6 @@ class Spy(LanguageModel):
         return self.weight * first.expand(-1, idx.shape[1], -1)
 
 
-# ---------------------------------------------------------------- the loss
-
-
 def test_the_loss_is_the_mean_of_what_each_character_costs():
     model = BigramLanguageModel(5, block_size=4)
     torch.nn.init.normal_(model.table.weight, std=2.0)
@@ -54,9 +51,6 @@ def test_an_untrained_model_knows_nothing(V):
 def test_ids_that_no_model_can_read(idx, said):
     with pytest.raises(ValueError, match=said):
         BigramLanguageModel(5, block_size=3)(idx.long())
-
-
-# ---------------------------------------------------------------- generate
 
 
 def test_it_writes_on_from_the_last_block_size_characters():

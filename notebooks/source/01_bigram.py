@@ -388,7 +388,7 @@ for n in (1, 2, 4, 6) if corpus.val_spans else ():
     excesses[f"n = {n}"] = excess_by_kind([None] * (n - 1) + nats, corpus.val_spans)
 if excesses:
     show(plot_excess(excesses, corpus.val_floor), "Stacked bars: from n = 1 to n = 6 nearly all of the spelling "
-         "is saved, of the copied names three quarters, of the closings half.")
+         "is saved, of the copied names two thirds, of the closings one third.")
     for kind in ("spelling", "copied name", "closing"):
         print(f"{kind:12}", "  ".join(f"{name}: {excess[kind]:.3f}" for name, excess in excesses.items()))
 
@@ -399,7 +399,7 @@ if excesses:
     assert excesses["n = 6"]["closing"] > 0.4 * excesses["n = 1"]["closing"]
 
 # %% [markdown]
-# Spelling has lost nearly all of its excess, by brute force. Copied names have kept a quarter of theirs, closings half: what decides them stands further back than five characters. A table long enough for those would need more text than anybody will ever write.
+# Spelling has lost nearly all of its excess, by brute force. Copied names have kept nearly a third of theirs, closings nearly two thirds: what decides them stands further back than five characters. A table long enough for those would need more text than anybody will ever write.
 # We need a model that does not look up the past, but looks *at* it, and finds what matters. Before we can build one we have to know how models learn.
 #
 # ## Mistakes people make
