@@ -217,8 +217,8 @@ def exercise_faults(cell, word):
         yield "an exported cell is never an exercise: put the exercise before it, or ask for a variant"
     if exercise != bool(re.fullmatch(r"\w+", cell.metadata.get("exercise", ""))):
         yield 'an exercise has both tags=["exercise"] and exercise="its_name"'
-    if exercise != (BEGIN in cell.source or END in cell.source):
-        yield f"exercises, and only they, hold an answer between `{BEGIN}` and `{END}`"
+    if word != "key" and exercise != (BEGIN in cell.source or END in cell.source):
+        yield f"exercises and keys, and only they, hold answers between `{BEGIN}` and `{END}`"
     try:
         answered(cell.source, solved=True)
     except BuildError as error:
@@ -244,16 +244,23 @@ def order_faults(lessons):
 # ---------------------------------------------------------------- modules and keys
 
 
-def export_modules(lessons):
-    """What the library must hold: {"bigram.py": its text, "keys/bigram.py": ...}."""
+def key_source(cell, solved):
+    """A cell of the keys: the answer to an exercise, or how it is judged; unsolved, neither tells the answer."""
+    if "exercise" in cell.metadata:
+        return "#| export\n" + answered(cell.source, solved)
+    lines = answered(cell.source, solved).replace("#| key", "#| export", 1).split("\n")
+    return "\n".join(line for line in lines if line.strip() != "raise NotAttempted")
+
+
+def export_modules(lessons, solved=True):
+    """What the library must hold: {"bigram.py": its text, "keys/bigram.py": ...}; unsolved, keys without answers."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / LIBRARY
         for lesson in lessons:
             nbdev_export(lesson, lesson.cells, library)
             keys = [nbformat.v4.new_code_cell(f"#| default_exp keys.{lesson.module}")]
-            for cell in lesson.exported("key"):
-                source = cell.source.replace("#| key", "#| export", 1)
-                keys.append(nbformat.v4.new_code_cell(source, id=cell.id))
+            keys += [nbformat.v4.new_code_cell(key_source(cell, solved), id=cell.id) for cell in lesson.cells
+                     if directive(cell)[0] == "key" or "exercise" in cell.metadata]
             nbdev_export(lesson, keys, library)
         paths = sorted(library.rglob("*.py"))
         return {path.relative_to(library).as_posix(): relative_imports(path, library) for path in paths}
@@ -318,6 +325,7 @@ def digest(house, lesson, lessons, modules):
         reached |= ahead
         ahead = imports(*(cell for name in ahead for cell in home[name].exported()))
     texts = [lesson.text, *(modules.get(f"{name}.py", "") for name in sorted(reached))]
+    texts += [modules.get(f"keys/{lesson.module}.py", "")]
     texts += [path.read_text(encoding="utf-8") for path in (house.source / "_setup.py", house.root / "constraints.txt")]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 

@@ -18,8 +18,20 @@
 #| default_exp single_head
 
 # %%
+#| key
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
 import matplotlib.pyplot as plt
 import torch
+
+from chargpt_lib.checks import NotAttempted, check, progress
 
 x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [3.0, 0.0]])  # (T, C): 4 characters, 2 numbers for each
 T, C = x.shape
@@ -153,6 +165,44 @@ q, k, v = torch.randn(3, 2, 5, 8)  # three tensors (B, T, d)
 ours, weights = scaled_dot_product_attention(q, k, v, causal_mask(5))
 theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 print(ours.shape, torch.allclose(ours, theirs, atol=1e-6))
+
+# %% [markdown]
+# ### Exercise: a window on the past
+# ★ · 4 minutes · Long texts are read through such windows: what is far back costs nothing (Beltagy et al., 2020).
+#
+# Write a mask like `causal_mask`, but let each position see only the last `w` positions, itself among them.
+
+# %% tags=["exercise"] exercise="window_mask"
+def window_mask(T, w):
+    """(T, T) bool: True where position t (row) may look at position s (column), that is t - w < s <= t."""
+    ### BEGIN SOLUTION
+    t, s = torch.arange(T)[:, None], torch.arange(T)
+    return (s <= t) & (s > t - w)
+    ### END SOLUTION
+
+# %%
+check("window_mask", window_mask)
+
+# %%
+#| key
+exercise(
+    window_mask, stars=1, minutes=4,
+    cases=lambda draw: [[T, draw.integer(1, T)] for T in (1, 2, draw.integer(3, 9), draw.integer(10, 40))],
+    wrong={
+        ### BEGIN SOLUTION
+        "the window is one position too wide: with itself, it sees w + 1":
+            lambda T, w: torch.ones(T, T).tril().triu(-w).bool(),
+        "no window: the whole past is seen": lambda T, w: torch.ones(T, T).tril().bool(),
+        "rows and columns are exchanged: rows are the positions that look":
+            lambda T, w: torch.ones(T, T).tril().triu(1 - w).bool().T,
+        "True stands where one may not look": lambda T, w: ~torch.ones(T, T).tril().triu(1 - w).bool(),
+        ### END SOLUTION
+    },
+    signs={
+        "row {0} looks at position {1}: the mask lets the future in": lambda got, want, T, w: got.triu(1),
+        "row {0} does not look at itself": lambda got, want, T, w: ~got & torch.eye(T).bool(),
+    },
+)
 
 # %% [markdown]
 # A **head** is three matrices that make queries, keys and values, and this function.

@@ -1,0 +1,51 @@
+"""The checks, checked: every wrong answer is rejected, most with the right hint; every right one always passes."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from chargpt_lib.answers import call
+from chargpt_lib.checks import EXERCISES, find, judge
+from tests.mistakes import RIGHT, WRONG
+
+for path in sorted((Path(__file__).parent / "mistakes").glob("[!_]*.py")):
+    importlib.import_module(f"tests.mistakes.{path.stem}")
+with pytest.raises(KeyError):
+    find("loads all keys")
+
+SEEDS = range(1000, 1200)
+WRONG_SEEDS = range(5)
+names = dict(ids=lambda answer: f"{answer.exercise}-{answer.function.__name__}")
+
+
+def verdict(answer, seed):
+    exercise = find(answer.exercise)
+    return judge(exercise, lambda args: call(answer.function, args, exercise.seconds), seed)
+
+
+@pytest.mark.parametrize("answer", WRONG, **names)
+def test_every_wrong_answer_is_rejected(answer):
+    for seed in WRONG_SEEDS:
+        found = verdict(answer, seed)
+        assert found.mark == "✗" and "\n" not in str(found)
+        assert not answer.hint or answer.hint in found.hint, str(found)
+
+
+@pytest.mark.parametrize("answer", RIGHT, **names)
+def test_every_right_answer_always_passes(answer):
+    for seed in SEEDS:
+        assert verdict(answer, seed).mark == "✓", f"seed {seed}: {verdict(answer, seed)}"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_exercise_has_enough_answers(name):
+    assert len([answer for answer in WRONG if answer.exercise == name]) >= 5
+    assert len([answer for answer in RIGHT if answer.exercise == name]) >= 2
+    assert verdict(RIGHT[0]._replace(exercise=name, function=EXERCISES[name].answer), 7).mark == "✓"
+
+
+def test_most_mistakes_are_named():
+    named = [answer for answer in WRONG if answer.hint]
+    print(f"{len(EXERCISES)} exercises, {len(WRONG)} wrong answers, {len(named) / len(WRONG):.0%} named; {len(RIGHT)} right")
+    assert len(named) >= 0.8 * len(WRONG)
