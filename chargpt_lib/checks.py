@@ -4,7 +4,7 @@
 __all__ = ['EXERCISES', 'MARKS', 'Draw', 'Exercise', 'exercise', 'Case', 'draw_cases', 'Verdict', 'same_outcome', 'shown',
            'known_mistake', 'judge', 'CheckFailed', 'find', 'alone', 'check', 'passed', 'progress']
 
-# %% notebooks/source/B_checks.py #87a57bac
+# %% notebooks/source/B_checks.py #b70b1ed1
 import gzip
 import importlib
 import inspect
@@ -15,6 +15,7 @@ import random
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -164,7 +165,7 @@ def judge(exercise, run, seed):
         hint = f"for {shown(args, exercise.answer)}: {what}"
     return Verdict(exercise.name, "✗", hint)
 
-# %% notebooks/source/B_checks.py #bf8eddea
+# %% notebooks/source/B_checks.py #234e050e
 MARKS = {}  # {exercise: the mark of its last check}
 
 
@@ -177,8 +178,9 @@ class CheckFailed(Exception):
 
 def find(name):
     """The exercise of this name. KeyError where no lesson has it."""
-    for path in sorted(Path(__file__).parent.glob("keys/[!_]*.py")) if name not in EXERCISES else ():
-        importlib.import_module(f"chargpt_lib.keys.{path.stem}")
+    if name not in EXERCISES:
+        for path in sorted(Path(find_spec("chargpt_lib").origin).parent.glob("keys/[!_]*.py")):
+            importlib.import_module(f"chargpt_lib.keys.{path.stem}")
     if name not in EXERCISES:
         raise KeyError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]

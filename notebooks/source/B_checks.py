@@ -57,6 +57,7 @@ import random
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -272,8 +273,9 @@ class CheckFailed(Exception):
 
 def find(name):
     """The exercise of this name. KeyError where no lesson has it."""
-    for path in sorted(Path(__file__).parent.glob("keys/[!_]*.py")) if name not in EXERCISES else ():
-        importlib.import_module(f"chargpt_lib.keys.{path.stem}")
+    if name not in EXERCISES:
+        for path in sorted(Path(find_spec("chargpt_lib").origin).parent.glob("keys/[!_]*.py")):
+            importlib.import_module(f"chargpt_lib.keys.{path.stem}")
     if name not in EXERCISES:
         raise KeyError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]

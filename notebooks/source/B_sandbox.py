@@ -1,0 +1,224 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # B · Sandbox: code goes in, plain values come out
+#
+# You will build: rooms for strangers' answers, behind the lock.
+# You need [B · Answers](B_answers.ipynb) and [B · Lock](B_lock.ipynb). The page runs in about ten seconds.
+#
+# The grader starts one Python, which loads torch (that takes a second or two) and then splits itself, once for each exercise: `fork` copies a process in a millisecond. Each copy locks itself in, receives the text of one answer, and serves calls. What one answer breaks, the next one does not notice.
+
+# %%
+#| default_exp sandbox
+
+# %%
+#| export
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from chargpt_lib.answers import Outcome, call, decode, define, encode
+from chargpt_lib.lock import library_home, lock, secrets_home, unshare
+
+# %% [markdown]
+# ## In the room
+#
+# Room and grader talk over a socket that only those two hold, in lines of JSON. First the room says what it could lock; then it takes the text of the answer; then the arguments of one call after the other.
+
+# %%
+#| export
+def work(reader, writer, promises):
+    """Serves one answer: says what is locked, takes the answer's text, then one call a line."""
+
+    def say(value):
+        writer.write(json.dumps(value) + "\n")
+        writer.flush()
+
+    say(promises)
+    request = json.loads(reader.readline())
+    answer = call(lambda: define(request["source"], request["name"]), [], request["seconds"])
+    failed = answer._replace(value=None, detail=f"run alone, its cell fails: {answer.detail}")
+    for line in reader:
+        outcome = failed
+        if answer.sort == "value":
+            outcome = call(answer.value, decode(json.loads(line)), request["seconds"])
+        try:
+            say([outcome.sort, encode(outcome.value), outcome.detail])
+        except Exception as error:
+            say(["error", type(error).__name__, f"what it returns cannot be written down: {type(error).__name__}"])
+
+# %%
+#| export
+def serve(home, hidden, fds):
+    """The process that the grader starts: loads torch, splits itself into rooms, and waits for them."""
+    import torch
+
+    torch.set_num_threads(1)
+    sys.dont_write_bytecode = True
+    home, hidden, apart = Path(home).resolve(), Path(hidden), unshare()
+    if apart and os.fork():  # the first child is the new list's process number 1; all others end with it
+        os.closerange(3, max(fds) + 1)
+        os.wait()
+        os._exit(0)
+    for number, fd in enumerate(fds):
+        if os.fork() == 0:
+            for other in fds[:number] + fds[number + 1:]:
+                os.close(other)
+            stream = socket.socket(fileno=fd)
+            reader, writer = stream.makefile("r", encoding="utf-8"), stream.makefile("w", encoding="utf-8")
+            work(reader, writer, lock(number, home, hidden, apart))
+            os._exit(0)
+    for fd in fds:
+        os.close(fd)
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            os._exit(0)
+
+# %% [markdown]
+# ## At the door
+#
+# The grader's side. A room is called like a function, and gives an `Outcome`, whatever happens in there. It is also the grader's clock that counts: if a room does not answer in time, the line is cut.
+
+# %%
+#| export
+LINE = 2**25  # no answer needs more than 32 MB to say what it has to say
+
+
+class Room:
+    """One answer in its room: room(args) -> Outcome."""
+
+    def __init__(self, stream):
+        self.stream, self.reader = stream, stream.makefile("r", encoding="utf-8", errors="replace")
+
+    def enter(self, name, source, seconds=5.0):
+        """Sends the answer in -> {what: could it be locked?}."""
+        self.seconds = seconds
+        self.promises = self.ask({"name": name, "source": source, "seconds": seconds}, seconds + 30)
+        return self.promises
+
+    def ask(self, message, seconds):
+        """One line there, one line back; None where nothing sensible comes back in time."""
+        self.stream.settimeout(seconds)
+        try:
+            self.stream.sendall((json.dumps(message) + "\n").encode())
+            line = self.reader.readline(LINE)
+            return json.loads(line) if line.endswith("\n") else ""
+        except TimeoutError:
+            self.stream.close()
+            return None
+        except (OSError, ValueError, RecursionError):
+            return ""
+
+    def __call__(self, args):
+        said = self.ask(encode(args), self.seconds + 3) if self.promises else ""
+        if said is None:
+            self.promises = None
+            return Outcome("late", detail=f"it takes longer than {self.seconds:g} s, and nothing stops it")
+        try:
+            sort, value, detail = said
+            value, detail = decode(value), " ".join(str(detail).split())[:300]
+            if sort in ("value", "blank", "error", "late", "changed"):
+                return Outcome(sort, value, detail)
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError):
+            pass
+        return Outcome("error", "dead", "its process ended, or said too much: exit, too much memory, too much output?")
+
+# %%
+#| export
+def copy_library(lesson, home):
+    """What an answer may import: the library's modules of earlier lessons, without keys."""
+    library = library_home()
+    lessons = {path: re.findall(r"source/(\w+)\.py", path.read_text(encoding="utf-8").split("\n")[0])
+               for path in library.glob("*.py")}
+    (own,) = lessons[library / f"{lesson}.py"]
+    ground = ("A_playhouse", "B_answers", "B_lock", "B_sandbox")
+    (home / "chargpt_lib").mkdir()
+    for path, name in lessons.items():
+        if not name or name[0] in ground or (name[0][0].isdigit() and name[0] < own):
+            shutil.copy(path, home / "chargpt_lib")
+
+# %%
+#| export
+class Sandbox:
+    """Rooms for the answers to exercises of one lesson: with Sandbox("single_head", 5) as rooms."""
+
+    def __init__(self, lesson, rooms):
+        if not hasattr(os, "fork"):
+            raise OSError("Windows cannot lock answers in: grade inside WSL, Windows' own Linux")
+        self.home = Path(tempfile.mkdtemp(prefix="chargpt-")).resolve()
+        self.home.chmod(0o711)
+        copy_library(lesson, self.home)
+        pairs = [socket.socketpair() for _ in range(rooms)]
+        fds, torch_home = [theirs.fileno() for _, theirs in pairs], Path(find_spec("torch").origin).parents[1]
+        code = (f"import sys; sys.path[:0] = [{str(self.home)!r}, {str(torch_home)!r}]; "
+                f"from chargpt_lib.sandbox import serve; serve({str(self.home)!r}, {str(secrets_home())!r}, {fds})")
+        environment = {"PATH": os.defpath, "HOME": str(self.home), "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-c", code], pass_fds=fds, env=environment, cwd=self.home, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _, theirs in pairs:
+            theirs.close()
+        self.rooms = [Room(ours) for ours, _ in pairs]
+
+    def __enter__(self):
+        return self.rooms
+
+    def __exit__(self, *error):
+        for room in self.rooms:
+            room.stream.close()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+# %% [markdown]
+# Three answers to "double it": an honest one, one that ends its process, and one that looks for the key.
+
+# %%
+import torch
+
+ANSWERS = """def double(x):
+    return 2 * x
+""", """def double(x):
+    import os
+    os._exit(0)
+""", """def double(x):
+    from chargpt_lib.keys.single_head import window_mask
+    return 2 * x
+"""
+
+# %% tags=["nbval-ignore-output"]
+outcomes = []
+if not sys.platform.startswith("win"):
+    with Sandbox("single_head", 3) as rooms:
+        for room, answer in zip(rooms, ANSWERS):
+            promises = room.enter("double", answer)
+            outcomes.append(room([torch.tensor([1.0, 2.0])]))
+            print(outcomes[-1].value, outcomes[-1].detail)
+    print("locked:", promises)
+
+# %%
+if outcomes:
+    assert [outcome.sort for outcome in outcomes] == ["value", "error", "error"]
+
+# %% [markdown]
+# What the room says is not believed: it is text, decoded into numbers, and then compared by the judge, who sits outside. A room may lie about anything but the answer.
+#
+# ## What you have
+#
+# `Sandbox`, in `chargpt_lib/sandbox.py`. Next: [C · Grading](C_grading.ipynb).
