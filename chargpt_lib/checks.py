@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['EXERCISES', 'MARKS', 'Draw', 'Exercise', 'exercise', 'Case', 'draw_cases', 'Verdict', 'same_outcome', 'shown',
-           'known_mistake', 'judge', 'CheckFailed', 'find', 'alone', 'check', 'passed', 'progress']
+           'known_mistake', 'judge', 'CheckFailed', 'load_keys', 'find', 'exercises_of', 'alone', 'check', 'passed',
+           'progress']
 
 # %% notebooks/source/B_checks.py #b70b1ed1
 import gzip
@@ -165,7 +166,7 @@ def judge(exercise, run, seed):
         hint = f"for {shown(args, exercise.answer)}: {what}"
     return Verdict(exercise.name, "✗", hint)
 
-# %% notebooks/source/B_checks.py #234e050e
+# %% notebooks/source/B_checks.py #b8fd5c4e
 MARKS = {}  # {exercise: the mark of its last check}
 
 
@@ -176,14 +177,25 @@ class CheckFailed(Exception):
         return [str(self)]
 
 
+def load_keys():
+    """Reads the keys of all lessons into EXERCISES."""
+    for path in sorted(Path(find_spec("chargpt_lib").origin).parent.glob("keys/[!_]*.py")):
+        importlib.import_module(f"chargpt_lib.keys.{path.stem}")
+
+
 def find(name):
     """The exercise of this name. KeyError where no lesson has it."""
     if name not in EXERCISES:
-        for path in sorted(Path(find_spec("chargpt_lib").origin).parent.glob("keys/[!_]*.py")):
-            importlib.import_module(f"chargpt_lib.keys.{path.stem}")
+        load_keys()
     if name not in EXERCISES:
         raise KeyError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
+
+
+def exercises_of(lesson):
+    """The exercises of a lesson's module, in their order."""
+    load_keys()
+    return [exercise for exercise in EXERCISES.values() if exercise.lesson == lesson]
 
 
 def alone(answer):
@@ -193,7 +205,7 @@ def alone(answer):
         return answer
     return define("".join(lines), answer.__name__, file)
 
-# %% notebooks/source/B_checks.py #4c77b7e7
+# %% notebooks/source/B_checks.py #ac0c9c91
 def check(name, answer):
     """Checks an answer on inputs drawn now, and prints a line: ✓, ✗ with a hint, or ○ where nothing was attempted."""
     wanted, problem = find(name), None
@@ -222,8 +234,7 @@ def passed(name):
 
 def progress():
     """Prints the learner's table for the lesson of the exercise that was checked last."""
-    lesson = EXERCISES[list(MARKS)[-1]].lesson if MARKS else None
-    rows = [row for row in EXERCISES.values() if row.lesson == lesson]
+    rows = exercises_of(EXERCISES[list(MARKS)[-1]].lesson) if MARKS else []
     for row in rows:
         print(f"{MARKS.get(row.name, '○')}  {row.name:<24} {'★' * row.stars:<4} {row.minutes:>3} min")
     done = [row for row in rows if passed(row.name)]

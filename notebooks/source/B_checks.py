@@ -271,14 +271,25 @@ class CheckFailed(Exception):
         return [str(self)]
 
 
+def load_keys():
+    """Reads the keys of all lessons into EXERCISES."""
+    for path in sorted(Path(find_spec("chargpt_lib").origin).parent.glob("keys/[!_]*.py")):
+        importlib.import_module(f"chargpt_lib.keys.{path.stem}")
+
+
 def find(name):
     """The exercise of this name. KeyError where no lesson has it."""
     if name not in EXERCISES:
-        for path in sorted(Path(find_spec("chargpt_lib").origin).parent.glob("keys/[!_]*.py")):
-            importlib.import_module(f"chargpt_lib.keys.{path.stem}")
+        load_keys()
     if name not in EXERCISES:
         raise KeyError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
+
+
+def exercises_of(lesson):
+    """The exercises of a lesson's module, in their order."""
+    load_keys()
+    return [exercise for exercise in EXERCISES.values() if exercise.lesson == lesson]
 
 
 def alone(answer):
@@ -318,8 +329,7 @@ def passed(name):
 
 def progress():
     """Prints the learner's table for the lesson of the exercise that was checked last."""
-    lesson = EXERCISES[list(MARKS)[-1]].lesson if MARKS else None
-    rows = [row for row in EXERCISES.values() if row.lesson == lesson]
+    rows = exercises_of(EXERCISES[list(MARKS)[-1]].lesson) if MARKS else []
     for row in rows:
         print(f"{MARKS.get(row.name, '○')}  {row.name:<24} {'★' * row.stars:<4} {row.minutes:>3} min")
     done = [row for row in rows if passed(row.name)]

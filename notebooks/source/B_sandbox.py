@@ -141,17 +141,19 @@ class Room:
 
 # %%
 #| export
+def lesson_names():
+    """{module: the name of its lesson}, as in {"single_head": "03_single_head"}."""
+    heads = {path.stem: path.read_text(encoding="utf-8").split("\n")[0] for path in library_home().glob("*.py")}
+    return {module: found[1] for module, head in heads.items() if (found := re.search(r"source/(\w+)\.py", head))}
+
+
 def copy_library(lesson, home):
     """What an answer may import: the library's modules of earlier lessons, without keys."""
-    library = library_home()
-    lessons = {path: re.findall(r"source/(\w+)\.py", path.read_text(encoding="utf-8").split("\n")[0])
-               for path in library.glob("*.py")}
-    (own,) = lessons[library / f"{lesson}.py"]
-    ground = ("A_playhouse", "B_answers", "B_lock", "B_sandbox")
+    names, ground = lesson_names(), ("A_playhouse", "B_answers", "B_lock", "B_sandbox")
+    earlier = [module for module, name in names.items() if name[0].isdigit() and name < names[lesson]]
     (home / "chargpt_lib").mkdir()
-    for path, name in lessons.items():
-        if not name or name[0] in ground or (name[0][0].isdigit() and name[0] < own):
-            shutil.copy(path, home / "chargpt_lib")
+    for module in ("__init__", *earlier, *(module for module, name in names.items() if name in ground)):
+        shutil.copy(library_home() / f"{module}.py", home / "chargpt_lib")
 
 # %%
 #| export

@@ -1,0 +1,246 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # C · Examination: one notebook, and a mark that can be trusted
+#
+# You will build: the way from a file that somebody handed in to the marks of its exercises.
+# You need [B · Checks](B_checks.ipynb) and [B · Sandbox](B_sandbox.ipynb). The page runs in about half a minute.
+
+# %%
+#| default_exp examination
+
+# %% [markdown]
+# ## What a submitted notebook proves
+#
+# Nothing. Its outputs are text that anybody can type. Its check cell may have been replaced, its `check` redefined, its torch patched. So of a submission we take only one thing: the text of the exercise cells. Everything else is ours.
+#
+# - The texts go into a **trusted notebook** that holds setup, exercises and check cells, and nothing else.
+# - That notebook is run by `pytest --nbval`, which compares each check cell with the output it must have: a ✓.
+# - In it, an exercise cell is not executed. A cell magic, `%%answer`, carries its text into a locked room.
+# - The judge sends inputs into the room, that nobody could know, and compares what comes out with the key.
+
+# %%
+#| export
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import nbformat
+
+from chargpt_lib.checks import EXERCISES, exercises_of, judge
+from chargpt_lib.lock import library_home
+from chargpt_lib.sandbox import Sandbox
+
+# %% [markdown]
+# ## From a file to the texts
+#
+# Students send what their tools make of a notebook: Colab keeps cell ids in the metadata, others lose metadata or ids, old ones write another format, and some files are cut off. An exercise cell is found by its exercise's name, else by its id (which is the same name), else by the function that it defines. Splitting a cell in Jupyter copies its metadata, so there may be several for one exercise: the last one that defines the function and is not blank counts.
+
+# %%
+#| export
+class Submission(NamedTuple):
+    path: Path
+    answers: dict  # {exercise: the text of its cell}
+    problems: list  # what was wrong with the file
+
+
+def read_code(path):
+    """The code cells of any notebook file -> [(names it may be known by, text)]. ValueError where it is none."""
+    if path.stat().st_size > 2**26:
+        raise ValueError(f"the file has {path.stat().st_size >> 20} MB; a notebook of this course has less than 64")
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8-sig"))
+        sheets = notebook["worksheets"] if "worksheets" in notebook else [notebook]
+        cells = [cell for sheet in sheets for cell in sheet["cells"] if cell.get("cell_type") == "code"]
+        found = []
+        for cell in cells:
+            data, text = cell.get("metadata", {}), cell.get("source", cell.get("input", ""))
+            text = text if isinstance(text, str) else "".join(text)
+            names = [name for name in (data.get("exercise"), cell.get("id"), data.get("id")) if isinstance(name, str)]
+            found.append((names, text.encode("utf-8", "replace").decode()))
+        return found
+    except Exception as error:
+        raise ValueError(f"not a notebook, or a damaged one ({type(error).__name__}: {str(error)[:100]})") from None
+
+# %%
+#| export
+def collect(path, lesson):
+    """The texts of the answers to a lesson's exercises in a submitted file -> Submission."""
+    path, wanted = Path(path), [exercise.name for exercise in exercises_of(lesson)]
+    try:
+        cells = read_code(path)
+    except (OSError, ValueError) as error:
+        return Submission(path, {}, [str(error)])
+    answers, problems = {}, []
+    for name in wanted:
+        defines = re.compile(rf"^def {name}\b", re.M)
+        named = [text for names, text in cells if name in names] or [text for _, text in cells if defines.search(text)]
+        good = [text for text in named if defines.search(text)]
+        good = [text for text in good if "raise NotAttempted" not in text] or good or named
+        if named:
+            answers[name] = good[-1]
+        problems += [f"{len(named)} cells for {name}; one of them was taken"] if len(named) > 1 else []
+        problems += [] if named else [f"no cell for {name}"]
+    others = {exercise.lesson for names, _ in cells for exercise in map(EXERCISES.get, names) if exercise} - {lesson}
+    if others and not answers:
+        problems = [f"this is lesson {', '.join(sorted(others))}, not {lesson}"]
+    return Submission(path, answers, problems)
+
+# %% [markdown]
+# ## The trusted notebook
+
+# %%
+#| export
+def trusted_notebook(submission, lesson, seed):
+    """Setup, exercises and checks, with the outputs that right answers would have -> notebook."""
+    setup = f"from chargpt_lib.examination import Examination\n\nexamination = Examination({lesson!r}, {seed})"
+    cells = [nbformat.v4.new_code_cell(setup, execution_count=1)]
+    for name, text in submission.answers.items():
+        said = nbformat.v4.new_output("stream", name="stdout", text=f"✓ {name}\n")
+        cells += [nbformat.v4.new_code_cell(f"%%answer {name}\n{text}", execution_count=1),
+                  nbformat.v4.new_code_cell(f"examination.judge({name!r})", execution_count=1, outputs=[said])]
+    cells.append(nbformat.v4.new_code_cell("examination.close()", execution_count=1))
+    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
+
+
+class Examination:
+    """In the trusted notebook: takes the texts of answers, and judges them in locked rooms."""
+
+    def __init__(self, lesson, seed):
+        self.names = [exercise.name for exercise in exercises_of(lesson)]
+        self.sandbox, self.seed, self.texts, self.said = Sandbox(lesson, len(self.names)), seed, {}, {}
+        get_ipython().register_magic_function(self.answer, "cell")  # noqa: F821
+
+    def answer(self, name, text):
+        self.texts[name.strip()] = text
+
+    def judge(self, name):
+        """Prints the verdict on an answer, and notes it for the grader."""
+        room, exercise = self.sandbox.rooms[self.names.index(name)], EXERCISES[name]
+        promises = room.enter(name, self.texts[name], exercise.seconds)
+        verdict = judge(exercise, room, self.seed + self.names.index(name))
+        self.said[name] = {"mark": verdict.mark, "hint": verdict.hint}
+        said = {"verdicts": self.said, "locked": promises}
+        Path("verdicts.json").write_text(json.dumps(said), encoding="utf-8")
+        print(f"{verdict.mark} {name}")
+
+    def close(self):
+        self.sandbox.__exit__()
+
+# %%
+example = Submission(Path("03.ipynb"), {"window_mask": "def window_mask(T, w):\n    return None"}, [])
+for cell in trusted_notebook(example, "single_head", seed=1).cells:
+    print(cell.source, "\n--- must print:", cell.outputs[0].text.strip() if cell.outputs else "nothing", "\n")
+
+# %% [markdown]
+# ## One submission
+#
+# The trusted notebook gets a folder of its own and a pytest of its own. A mark counts if the judge said ✓ *and* nbval found the cell's output to be what it must be.
+
+# %%
+#| export
+GRADING_SECONDS = 900
+
+
+def run_trusted(submission, lesson, seed, folder):
+    """Runs the trusted notebook under nbval -> (what the judge said, the check cells that nbval passed)."""
+    notebook = trusted_notebook(submission, lesson, seed)
+    nbformat.write(notebook, folder / "grading.ipynb")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600", "-q",
+               "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml", "grading.ipynb"]
+    paths = os.pathsep.join([str(library_home().parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1"}
+    with open(folder / "log.txt", "w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            process.wait(GRADING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return {}, []
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+    try:
+        said = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+        cases = list(ElementTree.parse(folder / "report.xml").iter("testcase"))
+    except (OSError, ValueError, ElementTree.ParseError):
+        return {}, []
+    passed = [cell for cell, case in zip(notebook.cells, cases) if len(case) == 0]
+    return said, [re.findall(r"'(\w+)'", cell.source)[0] for cell in passed if cell.outputs]
+
+# %%
+#| export
+def grade(path, lesson, seed):
+    """Grades one file -> {"marks": {exercise: ✓ ✗ ○}, "hints", "problems", "locked", "seconds", "ran"}."""
+    began, submission = time.perf_counter(), collect(path, lesson)
+    said, passed = {"verdicts": {}}, []
+    if submission.answers:
+        with tempfile.TemporaryDirectory(prefix="chargpt-") as folder:
+            said, passed = run_trusted(submission, lesson, seed, Path(folder).resolve())
+    ran = bool(submission.answers) and set(submission.answers) == set(said.get("verdicts", {}))
+    if submission.answers and not ran:
+        submission.problems.append("the grading itself failed or took too long: grade this file again")
+    marks, hints = {}, {}
+    for exercise in exercises_of(lesson):
+        verdict = said.get("verdicts", {}).get(exercise.name, {"mark": "○", "hint": "not attempted"})
+        sound = verdict["mark"] != "✓" or exercise.name in passed
+        marks[exercise.name], hints[exercise.name] = verdict["mark"] if sound else "✗", verdict["hint"]
+    return {"marks": marks, "hints": hints, "problems": submission.problems, "answers": submission.answers,
+            "locked": said.get("locked"), "seconds": round(time.perf_counter() - began, 2), "ran": ran}
+
+# %% [markdown]
+# Five files: a right answer; the same with its metadata and id lost; a wrong one; one that puts the ✓ into its outputs; and half a file.
+
+# %%
+RIGHT = """def window_mask(T, w):
+    t, s = torch.arange(T)[:, None], torch.arange(T)
+    return (s <= t) & (s > t - w)
+"""
+WRONG = RIGHT.replace("s > t - w", "s >= t - w")
+
+def handed_in(text, **metadata):
+    cell = nbformat.v4.new_code_cell(text, metadata=metadata)
+    cell.outputs = [nbformat.v4.new_output("stream", text="✓ window_mask")]
+    return nbformat.writes(nbformat.v4.new_notebook(cells=[cell]))
+
+files = {"right": handed_in(RIGHT, exercise="window_mask"), "lost": handed_in(RIGHT),
+         "wrong": handed_in(WRONG, exercise="window_mask"),
+         "faked": handed_in("print('✓ window_mask')", exercise="window_mask"), "half": handed_in(RIGHT)[:200]}
+
+# %% tags=["nbval-ignore-output"]
+marks, folder = {}, Path(tempfile.mkdtemp())
+for name, text in files.items():
+    (folder / f"{name}.ipynb").write_text(text)
+    if not sys.platform.startswith("win"):
+        record = grade(folder / f"{name}.ipynb", "single_head", seed=1)
+        marks[name] = record["marks"]["window_mask"]
+        print(f"{name:6} {marks[name]} {record['hints']['window_mask']}")
+print("the half file:", collect(folder / "half.ipynb", "single_head").problems)
+
+# %%
+assert list(marks.values()) in (["✓", "✓", "✗", "✗", "○"], [])
+
+# %% [markdown]
+# ## What is trusted
+#
+# Our notebook, the judge and the keys, which never meet the student's code; the seed, which never enters the room; the kernel of the operating system, which keeps the room shut ([B · Lock](B_lock.ipynb) says what that means on which system). Not trusted is everything that comes out of a room: it is compared, and nothing else.
+#
+# ## What you have
+#
+# `collect` and `grade`, in `chargpt_lib/examination.py`. Next: [C · Grading](C_grading.ipynb), for a whole class.

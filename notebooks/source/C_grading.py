@@ -1,0 +1,236 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # C · Grading: sixty notebooks on a Sunday
+#
+# You will build: the program that grades a class.
+# You need [C · Examination](C_examination.ipynb), which grades one notebook. The page runs in about ten seconds.
+#
+# In a hurry? `chargpt grade FOLDER --out marks`, and open `marks/grades.csv`.
+
+# %%
+#| default_exp grading
+
+# %%
+#| export
+import csv
+import hashlib
+import html
+import io
+import json
+import os
+import re
+import secrets
+import sys
+import tomllib
+from pathlib import Path
+
+from tqdm import tqdm
+
+from chargpt_lib.checks import EXERCISES, exercises_of, load_keys
+from chargpt_lib.examination import grade, read_code
+from chargpt_lib.lock import library_home
+from chargpt_lib.sandbox import lesson_names
+
+# %% [markdown]
+# ## A class
+#
+# What belongs to a batch stands in `grades.json`: lesson, seed, weights, and a record for each submission, with the fingerprint of its file. It is written after each submission. So an interrupted batch goes on where it stopped, and a submission that was handed in again is graded again, alone.
+#
+# Two students may both send `03.ipynb`. A submission is therefore called by its path.
+
+# %%
+#| export
+def find_submissions(paths):
+    """All notebooks among files and folders, in order. FileNotFoundError for what is not there."""
+    found = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there: give notebooks, or folders of notebooks")
+        inside = sorted(path.rglob("*.ipynb")) if path.is_dir() else [path]
+        found += [file for file in inside if ".ipynb_checkpoints" not in file.parts and file not in found]
+    if not found:
+        raise FileNotFoundError(f"there is no notebook (.ipynb) in {', '.join(map(str, paths))}")
+    return found
+
+
+def likely_lesson(paths):
+    """The lesson that most of the submissions belong to. ValueError where none holds an exercise."""
+    votes = []
+    for path in paths:
+        try:
+            names = {name for names, _ in read_code(path) for name in names if name in EXERCISES}
+        except (OSError, ValueError):
+            continue
+        lessons = [EXERCISES[name].lesson for name in names]
+        votes += [max(lessons, key=lessons.count)] if lessons else []
+    if not votes:
+        raise ValueError("no submission holds an exercise of this course: say which lesson, as in --lesson 03")
+    return max(votes, key=votes.count)
+
+
+def load_weights(path, lesson):
+    """{exercise: weight} from a TOML file with lines like `window_mask = 2`; 1 for those that it leaves out."""
+    weights = {exercise.name: 1 for exercise in exercises_of(lesson)}
+    given = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    for name, weight in given.items():
+        if name not in weights:
+            raise ValueError(f"{path}: lesson {lesson} has no exercise {name!r}; it has {', '.join(weights)}")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+            raise ValueError(f"{path}: the weight of {name} is {weight!r}; it must be a number from 0 on")
+    if not any({**weights, **given}.values()):
+        raise ValueError(f"{path}: all weights are 0, so nobody could score")
+    return {**weights, **given}
+
+
+def score(marks, weights):
+    """The percentage that ✓ marks make of all weights."""
+    return 100 * sum(weights[name] for name, mark in marks.items() if mark == "✓") / sum(weights.values())
+
+# %%
+print(score({"a": "✓", "b": "✗", "c": "○"}, {"a": 2, "b": 1, "c": 1}))
+
+# %% [markdown]
+# What a student gets back: a page with every exercise, its mark, its hint, and what we took from the notebook. All text in it comes from a stranger, so all of it is escaped.
+
+# %%
+#| export
+STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
+body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
+section { border-top: 1px solid #8886; padding: .6rem 0 } p { margin: .3rem 0 } .mark { font-weight: bold }
+pre { overflow-x: auto; padding: .6rem; background: #8882 } .minutes { color: #767676; float: right }
+"""
+
+
+def feedback_page(name, record, lesson, weights):
+    """The page for one student, as HTML."""
+    parts = []
+    for exercise in exercises_of(lesson):
+        mark, hint = record["marks"][exercise.name], record["hints"][exercise.name]
+        word = {"✓": "right", "✗": "not right yet", "○": "not attempted"}[mark]
+        code = record["answers"].get(exercise.name)
+        taken = f"<details><summary>your answer</summary><pre>{html.escape(code)}</pre></details>" if code else ""
+        points = f"{weights[exercise.name] if mark == '✓' else 0:g} of {weights[exercise.name]:g}"
+        said = f"<p>{html.escape(hint)}</p>" if mark == "✗" else ""
+        parts.append(f'<section><span class="minutes">{"★" * exercise.stars} {exercise.minutes} min</span>'
+                     f'<span class="mark">{mark} {exercise.name}</span>: {word}, {points}{said}{taken}</section>')
+    problems = "".join(f"<p>Note: {html.escape(problem)}.</p>" for problem in record["problems"])
+    title = f"{lesson_names()[lesson]}: {score(record['marks'], weights):.0f}%"
+    return (f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+            f"<h1>{title}</h1><p>{html.escape(name)}</p>{problems}{''.join(parts)}</html>\n")
+
+# %%
+#| export
+def write_whole(path, text):
+    """Writes a file under another name first, so that there is never half of it."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", newline="")
+    os.replace(part, path)
+
+
+def write_results(out, batch, weights):
+    """grades.json, and from it grades.csv and the feedback pages."""
+    rows = []
+    (out / "feedback").mkdir(parents=True, exist_ok=True)
+    for name, record in sorted(batch["submissions"].items()):
+        record["score"] = round(score(record["marks"], weights), 2)
+        readable = re.sub(r"[^\w.-]+", "_", name.removesuffix(".ipynb")).strip("._")[-60:]
+        record["feedback"] = f"feedback/{readable}-{hashlib.sha256(name.encode()).hexdigest()[:6]}.html"
+        page = feedback_page(name, record, batch["lesson"], weights)
+        write_whole(out / record["feedback"], page)
+        points = {exercise: 1 if mark == "✓" else 0 for exercise, mark in record["marks"].items()}
+        rows.append({"submission": name, "score": f"{record['score']:g}", **points})
+    batch["weights"] = weights
+    write_whole(out / "grades.json", json.dumps(batch, indent=1, ensure_ascii=False))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["submission", "score", *weights])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(out / "grades.csv", table.getvalue())
+
+# %%
+#| export
+def grade_batch(paths, out, lesson=None, weights=None, seed=None):
+    """Grades submissions into the folder out -> the batch. What it holds already of these files is not done again."""
+    out, files = Path(out), find_submissions(paths)
+    load_keys()
+    lesson = lesson or likely_lesson(files)
+    weights = load_weights(weights, lesson)
+    out.mkdir(parents=True, exist_ok=True)
+    saved = out / "grades.json"
+    old = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(library_home().rglob("*.py")))).hexdigest()
+    same = old.get("lesson") == lesson and old.get("version") == version and seed in (None, old.get("seed"))
+    batch = {"lesson": lesson, "seed": old["seed"] if same else secrets.randbits(31) if seed is None else seed,
+             "version": version, "submissions": {}}
+    done = old["submissions"] if same else {}
+    for path in tqdm(files, unit="submission", file=sys.stdout):
+        name, digest = path.as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
+        record = done.get(name, {})
+        if not record.get("ran") or record["sha256"] != digest:
+            record = {**grade(path, lesson, batch["seed"]), "sha256": digest}
+        batch["submissions"][name] = record
+        kept = {**{name: record for name, record in done.items() if Path(name) in files}, **batch["submissions"]}
+        write_results(out, {**batch, "submissions": kept}, weights)
+    return batch
+
+
+def chosen_lesson(name):
+    """The module of a lesson that is called 03, single_head or 03_single_head."""
+    load_keys()
+    for module in {exercise.lesson for exercise in EXERCISES.values()}:
+        long = lesson_names().get(module, module)
+        if name in (module, long, long.split("_")[0]):
+            return module
+    raise ValueError(f"no lesson with exercises is called {name!r}")
+
+# %% [markdown]
+# ## Sunday
+#
+# Two students, one file name, one of them with one exercise right.
+
+# %%
+import tempfile
+
+import nbformat
+
+folder = Path(tempfile.mkdtemp())
+cell = nbformat.v4.new_code_cell("""def window_mask(T, w):
+    t, s = torch.arange(T)[:, None], torch.arange(T)
+    return (s <= t) & (s > t - w)
+""", metadata={"exercise": "window_mask"})
+for student, cells in (("first", [cell]), ("second", [])):
+    (folder / student).mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / student / "03.ipynb")
+
+# %% tags=["nbval-ignore-output"]
+rows = []
+if not sys.platform.startswith("win"):
+    batch = grade_batch([folder], folder / "marks", "single_head", seed=1)
+    rows = list(csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8")))
+    for row in rows:
+        print(row["submission"][-15:], row["score"], "window_mask:", row["window_mask"])
+
+# %%
+assert [row["window_mask"] for row in rows] in (["1", "0"], [])
+
+# %% [markdown]
+# The same command again does nothing twice: both files have their records, and their fingerprints have not changed. With the same `--seed`, the inputs are the same too, so that a student who complains can be shown what her answer was asked.
+#
+# ## What is guaranteed, and what is not
+#
+# - A ✓ means: the text of this cell, alone, gave the right values on inputs that nobody knew. It does not mean that the student wrote it. Talk to your students.
+# - On Linux no answer reads the keys, the seed, another submission or the network, writes outside its own folder, outlives its time, or takes more than a gigabyte more than it found. `grades.json` says for each submission what could be locked on the machine that graded it.
+# - On macOS the guard stops everything that plain Python does; somebody who knows Python's insides could get around it, and memory is not limited.
+# - On Windows the grader does not start. In WSL it does.
+#
+# ## What you have
+#
+# `grade_batch`, in `chargpt_lib/grading.py`. [D · The command line](D_command_line.ipynb) makes a command of it.

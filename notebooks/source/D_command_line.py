@@ -1,0 +1,95 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # D · The command line
+#
+# You will build: the command `chargpt`, so far with two words, `grade` and `check`.
+# You need [C · Grading](C_grading.ipynb). The page runs in a few seconds.
+
+# %%
+#| default_exp command_line
+
+# %%
+#| export
+import argparse
+import secrets
+import sys
+from pathlib import Path
+
+from chargpt_lib.checks import load_keys
+from chargpt_lib.examination import grade
+from chargpt_lib.grading import chosen_lesson, find_submissions, grade_batch, likely_lesson
+
+# %% [markdown]
+# `chargpt grade` is for teachers, `chargpt check` for a learner who wants to grade herself: the same examination, of one notebook.
+#
+# The exit code is for scripts. 0: all went well (for `check`: all right). 1: some submissions could not be graded (for `check`: not all right). 2: what was asked for cannot be done. 130: interrupted.
+
+# %%
+#| export
+def read_arguments(arguments):
+    parser = argparse.ArgumentParser(prog="chargpt", description="The command of the chargpt course.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    grading = commands.add_parser("grade", help="grade a class")
+    grading.add_argument("submissions", nargs="+", type=Path, help="notebooks, or folders of them")
+    grading.add_argument("--out", type=Path, required=True, help="folder for grades.csv, grades.json and the feedback")
+    grading.add_argument("--lesson", help="03, single_head or 03_single_head; without, what most of the notebooks are")
+    grading.add_argument("--weights", type=Path, help="a TOML file with lines like `window_mask = 2`")
+    grading.add_argument("--seed", type=int, help="repeat the grading that had this seed (see grades.json)")
+    checking = commands.add_parser("check", help="grade your own notebook")
+    checking.add_argument("notebook", type=Path)
+    return parser.parse_args(arguments)
+
+# %%
+#| export
+def grade_command(options):
+    """Grades, prints the class at a glance -> the exit code."""
+    lesson = chosen_lesson(options.lesson) if options.lesson else None
+    batch = grade_batch(options.submissions, options.out, lesson, options.weights, options.seed)
+    for name, record in batch["submissions"].items():
+        print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
+        for problem in record["problems"]:
+            print(f"        {problem}")
+    print(f"\n{options.out / 'grades.csv'}, grades.json, feedback/   (lesson {batch['lesson']}, seed {batch['seed']})")
+    return 0 if all(record["ran"] for record in batch["submissions"].values()) else 1
+
+
+def check_command(options):
+    """Grades one notebook, prints its verdicts -> the exit code."""
+    (path,) = find_submissions([options.notebook])
+    record = grade(path, likely_lesson([path]), secrets.randbits(31))
+    for name, mark in record["marks"].items():
+        print(f"{mark} {name}" + f": {record['hints'][name]}" * (mark != "✓"))
+    for problem in record["problems"]:
+        print(problem)
+    return 0 if set(record["marks"].values()) == {"✓"} else 1
+
+
+def main(arguments=None):
+    """The command `chargpt`."""
+    options = read_arguments(arguments)
+    try:
+        load_keys()
+        return {"grade": grade_command, "check": check_command}[options.command](options)
+    except (OSError, ValueError) as error:
+        print(f"chargpt {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was graded is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+# %%
+print("exit code", main(["grade", "nowhere", "--out", "marks"]))
+
+# %% [markdown]
+# (The complaint itself goes to the error output, as complaints should.)
+#
+# ## What you have
+#
+# `main`, in `chargpt_lib/command_line.py`; installed with the library it is called `chargpt`.
