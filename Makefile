@@ -6,7 +6,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install course test lab build check clean
+.PHONY: help install course test lab build check release clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -28,6 +28,9 @@ build: $(VENV)/.dev  ## from the lessons' text: modules, keys, notebooks, soluti
 
 check: $(VENV)/.dev  ## are text, modules and notebooks in step? (seconds; runs nothing)
 	$(RUN) notebooks/build.py --check
+
+release: $(VENV)/.dev  ## a zip to hand out: notebooks and library, without sources, solutions and answers
+	$(RUN) notebooks/release.py
 
 clean:  ## remove what was made here: .venv, course/, trained models (not the downloads)
 	rm -rf $(VENV) course dist data/cache .pytest_cache

@@ -58,13 +58,14 @@ def first_difference(got, want, atol=1e-5, rtol=1e-4):
         same = math.isclose(got, want, rel_tol=rtol, abs_tol=atol) or (got != got and want != want)
     return None if same else Difference(f"it returns {kind(got)}, and {kind(want)} is right", numbers=numbers)
 
-# %% notebooks/source/B_answers.py #338b387a
+# %% notebooks/source/B_answers.py #c0af670a
 class NotAttempted(Exception):
     """Raised by an exercise that nobody has answered yet."""
 
 
 class Outcome(NamedTuple):
-    """What came of a call: a "value", or nothing of use ("blank", "error", "late", "changed"), with the details."""
+    """What came of a call: a "value", or nothing of use ("blank", "error", "late", "changed",
+    "unusable": not even defined), with the details."""
 
     sort: str
     value: object = None
@@ -75,7 +76,7 @@ def copies(values):
     return [value.clone() if isinstance(value, torch.Tensor) else copies(value) if isinstance(value, list) else value
             for value in values]
 
-# %% notebooks/source/B_answers.py #f80126d7
+# %% notebooks/source/B_answers.py #286e072d
 def error_text(error, file):
     """The error in one line, with the line of the answer's cell where it arose."""
     lines, trace = [], error.__traceback__
@@ -86,8 +87,8 @@ def error_text(error, file):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{where}"
 
 
-def call(function, args, seconds=5.0):
-    """Calls an answer with copies of its arguments -> Outcome."""
+def call(function, args, seconds=5.0, file=None):
+    """Calls an answer with copies of its arguments -> Outcome. file: the cell's, where it is not the function's."""
     inputs, late = copies(args), threading.Event()
     timer = threading.Timer(seconds, lambda: (late.set(), interrupt_main()))
     timer.daemon = True
@@ -105,7 +106,8 @@ def call(function, args, seconds=5.0):
             raise
         return Outcome("late", detail=f"it takes longer than {seconds:g} s: does a loop never end?")
     except BaseException as error:
-        return Outcome("error", type(error).__name__, f"it raises {error_text(error, function.__code__.co_filename)}")
+        text = error_text(error, file or function.__code__.co_filename)
+        return Outcome("error", type(error).__name__, f"it raises {text}")
     for name, before, after in zip(inspect.signature(function).parameters, args, inputs):
         if first_difference(after, before):
             return Outcome("changed", value, f"it changes its input {name} in place: work on a copy")

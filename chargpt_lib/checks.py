@@ -130,10 +130,10 @@ def shown(args, function):
     names = inspect.signature(function).parameters
     return ", ".join(f"{name} = {kind(value)}" for name, value in zip(names, args))
 
-# %% notebooks/source/B_checks.py #9e63885d
+# %% notebooks/source/B_checks.py #92b2b0e9
 def known_mistake(exercise, cases, outcomes, differences):
     """The hint for a mistake that the key knows, else None."""
-    for hint in exercise.wrong:
+    for hint in cases[0].wrong:
         if all(same_outcome(outcome, case.wrong[hint], exercise) for case, outcome in zip(cases, outcomes)):
             return hint.format(*next((difference.place for difference in differences if difference), ()))
     for case, outcome, difference in zip(cases, outcomes, differences):
@@ -149,10 +149,12 @@ def judge(exercise, run, seed):
     cases, outcomes = draw_cases(exercise, seed), []
     for case in cases:
         outcomes.append(run(case.args))
-        if outcomes[-1].sort in ("blank", "late"):
+        if outcomes[-1].sort in ("blank", "late", "unusable"):
             break
     if outcomes[-1].sort == "blank":
         return Verdict(exercise.name, "○", "not attempted")
+    if outcomes[-1].sort == "unusable":
+        return Verdict(exercise.name, "✗", outcomes[-1].detail)
     differences = [first_difference(outcome.value, case.want, exercise.atol, exercise.rtol)
                    for case, outcome in zip(cases, outcomes)]
     bad = [i for i, outcome in enumerate(outcomes) if outcome.sort != "value" or differences[i]]
@@ -205,7 +207,7 @@ def alone(answer):
         return answer
     return define("".join(lines), answer.__name__, file)
 
-# %% notebooks/source/B_checks.py #ac0c9c91
+# %% notebooks/source/B_checks.py #f68411d7
 def check(name, answer):
     """Checks an answer on inputs drawn now, and prints a line: ✓, ✗ with a hint, or ○ where nothing was attempted."""
     wanted, problem = find(name), None
@@ -217,7 +219,7 @@ def check(name, answer):
     elif len(inspect.signature(answer).parameters) != len(parameters):
         problem = f"it takes {list(inspect.signature(answer).parameters)}, and must take {parameters}"
     else:
-        outcome = call(lambda: alone(answer), [], wanted.seconds)
+        outcome = call(lambda: alone(answer), [], wanted.seconds, file=answer.__code__.co_filename)
         problem = outcome.detail and f"run alone, its cell fails: {outcome.detail}"
     verdict = Verdict(name, "✗", problem) if problem else judge(
         wanted, lambda args: call(outcome.value, args, wanted.seconds), secrets.randbits(32))

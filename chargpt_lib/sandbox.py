@@ -19,7 +19,7 @@ from pathlib import Path
 from .answers import Outcome, call, decode, define, encode
 from .lock import library_home, lock, secrets_home, unshare
 
-# %% notebooks/source/B_sandbox.py #b032ee3d
+# %% notebooks/source/B_sandbox.py #4b835bab
 def work(reader, writer, promises):
     """Serves one answer: says what is locked, takes the answer's text, then one call a line."""
 
@@ -29,8 +29,8 @@ def work(reader, writer, promises):
 
     say(promises)
     request = json.loads(reader.readline())
-    answer = call(lambda: define(request["source"], request["name"]), [], request["seconds"])
-    failed = answer._replace(value=None, detail=f"run alone, its cell fails: {answer.detail}")
+    answer = call(lambda: define(request["source"], request["name"]), [], request["seconds"], file="the cell")
+    failed = Outcome("unusable", detail=f"run alone, its cell fails: {answer.detail}")
     for line in reader:
         outcome = failed
         if answer.sort == "value":
@@ -68,7 +68,7 @@ def serve(home, hidden, fds):
         except ChildProcessError:
             os._exit(0)
 
-# %% notebooks/source/B_sandbox.py #c88de71c
+# %% notebooks/source/B_sandbox.py #b790f58d
 LINE = 2**25  # no answer needs more than 32 MB to say what it has to say
 
 
@@ -105,7 +105,7 @@ class Room:
         try:
             sort, value, detail = said
             value, detail = decode(value), " ".join(str(detail).split())[:300]
-            if sort in ("value", "blank", "error", "late", "changed"):
+            if sort in ("value", "blank", "error", "late", "changed", "unusable"):
                 return Outcome(sort, value, detail)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError):
             pass

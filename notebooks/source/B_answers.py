@@ -96,7 +96,8 @@ class NotAttempted(Exception):
 
 
 class Outcome(NamedTuple):
-    """What came of a call: a "value", or nothing of use ("blank", "error", "late", "changed"), with the details."""
+    """What came of a call: a "value", or nothing of use ("blank", "error", "late", "changed",
+    "unusable": not even defined), with the details."""
 
     sort: str
     value: object = None
@@ -119,8 +120,8 @@ def error_text(error, file):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{where}"
 
 
-def call(function, args, seconds=5.0):
-    """Calls an answer with copies of its arguments -> Outcome."""
+def call(function, args, seconds=5.0, file=None):
+    """Calls an answer with copies of its arguments -> Outcome. file: the cell's, where it is not the function's."""
     inputs, late = copies(args), threading.Event()
     timer = threading.Timer(seconds, lambda: (late.set(), interrupt_main()))
     timer.daemon = True
@@ -138,7 +139,8 @@ def call(function, args, seconds=5.0):
             raise
         return Outcome("late", detail=f"it takes longer than {seconds:g} s: does a loop never end?")
     except BaseException as error:
-        return Outcome("error", type(error).__name__, f"it raises {error_text(error, function.__code__.co_filename)}")
+        text = error_text(error, file or function.__code__.co_filename)
+        return Outcome("error", type(error).__name__, f"it raises {text}")
     for name, before, after in zip(inspect.signature(function).parameters, args, inputs):
         if first_difference(after, before):
             return Outcome("changed", value, f"it changes its input {name} in place: work on a copy")

@@ -50,8 +50,8 @@ def work(reader, writer, promises):
 
     say(promises)
     request = json.loads(reader.readline())
-    answer = call(lambda: define(request["source"], request["name"]), [], request["seconds"])
-    failed = answer._replace(value=None, detail=f"run alone, its cell fails: {answer.detail}")
+    answer = call(lambda: define(request["source"], request["name"]), [], request["seconds"], file="the cell")
+    failed = Outcome("unusable", detail=f"run alone, its cell fails: {answer.detail}")
     for line in reader:
         outcome = failed
         if answer.sort == "value":
@@ -133,7 +133,7 @@ class Room:
         try:
             sort, value, detail = said
             value, detail = decode(value), " ".join(str(detail).split())[:300]
-            if sort in ("value", "blank", "error", "late", "changed"):
+            if sort in ("value", "blank", "error", "late", "changed", "unusable"):
                 return Outcome(sort, value, detail)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError):
             pass

@@ -1,0 +1,91 @@
+"""Writes what a teacher hands out: notebooks and library in a zip, without sources, solutions, answers or mistakes.
+
+    python notebooks/release.py [ZIP]     (make release; by default dist/chargpt-course.zip)
+
+In the place of the answers the keys hold sealed cases: inputs with the results that right and wrong answers give.
+"""
+
+import gzip
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+from build import HERE, LIBRARY, BuildError, check, export_modules, read_lessons
+
+CHECKS = 12  # so many sets of cases are sealed for each exercise; a check takes one of them
+START = """# chargpt, as your teacher hands it out
+
+Seven notebooks that build a GPT, character by character, and the library they grow into.
+You need Python 3.11, 3.12 or 3.13. In this folder:
+
+    python -m venv .venv
+    .venv/bin/python -m pip install -c constraints.txt -e ".[lab]"
+    .venv/bin/python -m jupyterlab --notebook-dir=notebooks
+
+(On Windows `.venv\\Scripts\\python` in the place of `.venv/bin/python`.) Begin with `00_data.ipynb`.
+
+Exercises say ✓, ✗ with a hint, or ○. To grade a whole notebook, as your teacher will:
+
+    .venv/bin/chargpt check notebooks/03_single_head.ipynb
+
+(Linux and macOS; on Windows inside WSL.) What you hand in is the notebook. Only the exercise cells count, each by itself.
+"""
+
+
+def sealed(exercises):
+    """The cases of many checks, as text: {exercise: [[arguments, wanted, [[hint, outcome...]]]]}."""
+    from chargpt_lib.answers import encode
+    from chargpt_lib.checks import draw_cases
+
+    packed = {}
+    for exercise in exercises:
+        checks = [draw_cases(exercise, seed) for seed in range(CHECKS)]
+        packed[exercise.name] = encode([[[case.args, case.want, [[hint, *o] for hint, o in case.wrong.items()]]
+                                         for case in cases] for cases in checks])
+    return gzip.compress(json.dumps(packed).encode(), mtime=0)
+
+
+def contents(house=HERE):
+    """{name in the zip: bytes}"""
+    from chargpt_lib.checks import exercises_of
+
+    lessons = read_lessons(house)
+    files = {"README.md": START.encode()}
+    for name in ("LICENSE", "pyproject.toml", "constraints.txt", "environment.yml", "data/README.md", "data/playhouse.txt",
+                 "data/results/ladder.json", f"{LIBRARY}/__init__.py"):
+        files[name] = (house.root / name).read_bytes()
+    for lesson in lessons:
+        if not lesson.name.startswith(("C", "D")):  # how grading works is for teachers
+            files[f"notebooks/{lesson.name}.ipynb"] = (house.root / "notebooks" / f"{lesson.name}.ipynb").read_bytes()
+        if exercises := exercises_of(lesson.module):
+            files[f"{LIBRARY}/keys/{lesson.module}.json.gz"] = sealed(exercises)
+    for name, text in export_modules(lessons, solved=False).items():
+        files[f"{LIBRARY}/{name}"] = text.encode()
+    return files
+
+
+def write_release(path, house=HERE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted(contents(house).items()):
+            archive.writestr(zipfile.ZipInfo(f"chargpt-course/{name}"), data, zipfile.ZIP_DEFLATED)
+
+
+def main():
+    sys.path.insert(0, str(HERE.root))
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.root / "dist" / "chargpt-course.zip"
+    if problems := check():
+        print("\n".join(problems), file=sys.stderr)
+        return 1
+    try:
+        write_release(path)
+    except (BuildError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Lesson B: what can come of a call, and what is the same."""
+
+import json
+import math
+import time
+
+import pytest
+import torch
+
+from chargpt_lib.answers import NotAttempted, call, decode, define, encode, error_text, first_difference
+
+same = [
+    (1.0, 1.0 + 1e-7), (2, 2), (2.0, 2), (torch.tensor(2.0), 2.0), ("goose", "goose"), (None, None), (True, True),
+    (float("nan"), float("nan")), (float("inf"), float("inf")), ([1, (2.0, "x")], (1, [2.0, "x"])),
+    (torch.ones(2, 3), torch.ones(2, 3) + 1e-7), (torch.tensor([float("nan")]), torch.tensor([float("nan")])),
+    (torch.zeros(0, 3), torch.zeros(0, 3)), (torch.ones(2, requires_grad=True), torch.ones(2)),
+]
+different = [
+    (1.0, 1.1), (2.5, 2), (3, 2), ("2", 2), (True, 1), (1, True), (None, 0), (0, None), (float("nan"), 1.0), (100_001, 100_000),
+    ([1, 2], [1, 2, 3]), (2, [2]), ([1, 3], [1, 2]), (torch.ones(2), [1.0, 1.0]), ([1.0, 1.0], torch.ones(2)),
+    (torch.ones(2), torch.ones(2, 1)), (torch.ones(2), torch.ones(2).double()), (torch.ones(2).long(), torch.ones(2).bool()),
+    (torch.tensor([1, 2]), torch.tensor([1, 3])), (torch.tensor([float("nan")]), torch.tensor([0.0])), (object(), 1.0),
+]
+
+
+@pytest.mark.parametrize("got, want", same)
+def test_the_same(got, want):
+    assert first_difference(got, want) is None
+
+
+@pytest.mark.parametrize("got, want", different)
+def test_not_the_same(got, want):
+    difference = first_difference(got, want)
+    assert difference.text and "\n" not in difference.text
+
+
+def test_a_difference_names_its_place():
+    want = torch.arange(6.0).view(2, 3)
+    got = want.clone()
+    got[1, 2] = 9
+    difference = first_difference(got, want)
+    assert difference.place == (1, 2) and difference.numbers and "9" in difference.text and "5" in difference.text
+    assert not first_difference(got.double(), want).numbers
+
+
+def test_equality_of_a_stranger_is_never_asked():
+    class Yes:
+        def __eq__(self, other):
+            return True
+
+    for want in (1, 1.0, "yes", True, None, [1], torch.ones(1)):
+        assert first_difference(Yes(), want)
+
+
+def test_calls():
+    assert call(lambda x: x + 1, [1]).value == 2
+    assert call(lambda: None, [])[:2] == ("value", None)
+    with_line = call(define("def f(x):\n    y = 1\n    return x[5]", "f"), [[1]])
+    assert with_line.sort == "error" and "IndexError" in with_line.detail and "line 3 of the cell" in with_line.detail
+
+
+def test_blank_exits_and_endless_loops():
+    def blank():
+        raise NotAttempted
+
+    def endless():
+        while True:
+            pass
+
+    assert call(blank, []).sort == "blank"
+    assert call(lambda: exit(), []).value == "SystemExit"
+    assert call(lambda: (yield), []).sort == "value"
+    began = time.perf_counter()
+    assert call(endless, [], seconds=0.2).sort == "late" and time.perf_counter() - began < 2
+
+
+def test_the_users_own_ctrl_c_goes_through():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        call(interrupted, [])
+
+
+def test_inputs_are_copies_and_changes_are_told():
+    x, numbers = torch.ones(3), [1, 2]
+    changed = call(lambda x: x.add_(1), [x])
+    assert changed.sort == "changed" and "x" in changed.detail and x.eq(1).all()
+    assert call(lambda items: items.append(3), [numbers]).sort == "changed" and numbers == [1, 2]
+    assert call(lambda x: x.unsqueeze_(0), [x]).sort == "changed"
+
+
+def test_printing_is_switched_off(capsys):
+    assert call(lambda: print("goose") or 1, []).value == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_errors_are_one_short_line():
+    text = error_text(ValueError("a\nb" * 1000), "x")
+    assert "\n" not in text and len(text) < 300
+
+
+values = [None, True, 3, -2.5, math.inf, "O damp goose! é ⏎", [1, [2.0, "x"]], torch.tensor(1.5), torch.ones(2, 0, 3),
+          torch.arange(6).view(2, 3), torch.tensor([True, False]), torch.randn(3, 2, dtype=torch.float64).T,
+          torch.ones(2, dtype=torch.bfloat16)]
+
+
+@pytest.mark.parametrize("value", values, ids=lambda value: str(value)[:20])
+def test_plain_values_travel(value):
+    back = decode(json.loads(json.dumps(encode(value))))
+    assert first_difference(back, value) is None and type(back) is type(value)
+
+
+def test_of_other_things_only_the_type_travels():
+    class Goose(int):
+        def __reduce__(self):
+            raise AssertionError("pickled")
+
+    assert type(encode(Goose(3))) is int
+    assert encode(object()) == {"type": "object"} and type(decode({"type": "object"})).__name__ == "object"
+    assert encode(torch.nn.Parameter(torch.ones(1)))["tensor"] == "float32"
+
+
+@pytest.mark.parametrize("lie", [
+    {"tensor": "float32", "shape": [3], "data": "AAAA"}, {"tensor": "save", "shape": [1], "data": ""},
+    {"tensor": "float32", "shape": [-1], "data": "AAAAAA=="}, {"tensor": "float32", "shape": [10**12], "data": ""},
+    {"tensor": "float32"}, {"tensor": "float32", "shape": "x", "data": ""}, {"x": 1}, {},
+    {"tensor": "float32", "shape": [1], "data": "no base64!"}])
+def test_what_nobody_encoded_is_refused(lie):
+    with pytest.raises((ValueError, KeyError, TypeError, RuntimeError)):
+        decode(lie)
+
+
+def test_a_cell_alone():
+    assert define("import math\nK = 2\ndef f():\n    return K * math.pi", "f")() == 2 * math.pi
+    assert define("def f():\n    return 1\nshow(goose)", "f")() == 1
+    assert define("def f():\n    return 1\ncheck('f', f)\nprogress()", "f")() == 1
+    for source, error in (("x = 1", NameError), ("f = 1", NameError), ("def f(:", SyntaxError), ("goose", NameError)):
+        with pytest.raises(error):
+            define(source, "f")

@@ -1,0 +1,106 @@
+"""A class of hostile and careless submissions, graded in one batch by the command itself."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+import build
+from tests.hostile.answers import CHEATS, RIGHT_AFTER_ALL
+from tests.hostile.files import variants
+
+ROOT = build.HERE.root
+LESSON, = [lesson for lesson in build.read_lessons(build.HERE) if lesson.module == "single_head"]
+ANSWERS = {cell.metadata["exercise"]: build.answered(cell.source, solved=True)
+           for cell in LESSON.cells if "exercise" in cell.metadata}
+LEARNERS = nbformat.read(ROOT / "notebooks" / "03_single_head.ipynb", as_version=4)
+OTHERS = (ROOT / "notebooks" / "solutions" / "04_multi_head.ipynb").read_bytes()
+FILES = variants(json.loads(nbformat.writes(LEARNERS)), ANSWERS, OTHERS)
+
+
+def few(window_mask):
+    """A small notebook: the hostile answer, and one honest one after it."""
+    honest = next(name for name in ANSWERS if name != "window_mask")
+    answers = {"window_mask": window_mask, honest: ANSWERS[honest]}
+    cells = [nbformat.v4.new_code_cell(text, metadata={"exercise": name}) for name, text in answers.items()]
+    return json.dumps(nbformat.v4.new_notebook(cells=cells)).encode(), honest
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """The batch, graded once: {name: record}, the rows of grades.csv, the folder, the decoy and the exit code."""
+    folder, decoy = tmp_path_factory.mktemp("class"), tmp_path_factory.mktemp("decoy")
+    decoy.chmod(0o777)
+    (decoy / "note.txt").write_text("note")
+    (decoy / "note.txt").chmod(0o666)
+    for name, text in {**CHEATS, **RIGHT_AFTER_ALL}.items():
+        text = text.replace("DECOY", str(decoy)).replace("REPOSITORY", str(ROOT))
+        (folder / f"{name}.ipynb").write_bytes(few(text)[0])
+    for name, (data, _) in FILES.items():
+        (folder / f"{name}.ipynb").write_bytes(data)
+    (folder / "same").mkdir()
+    (folder / "same" / "all_right.ipynb").write_bytes(FILES["all_blank"][0])
+    command = [sys.executable, "-c", "from chargpt_lib.command_line import main; raise SystemExit(main())", "grade",
+               str(folder), "--out", str(folder / "marks"), "--lesson", "03"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    records = json.loads((folder / "marks" / "grades.json").read_text(encoding="utf-8"))["submissions"]
+    rows = {row["submission"]: row for row in csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8"))}
+    print(run.stdout[-3000:], run.stderr[-3000:])
+    return {"records": {name.removeprefix(f"{folder}/").removesuffix(".ipynb"): record for name, record in records.items()},
+            "rows": {name.removeprefix(f"{folder}/").removesuffix(".ipynb"): row for name, row in rows.items()},
+            "folder": folder, "decoy": decoy, "code": run.returncode}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_a_cheat_earns_nothing_and_hurts_no_other_answer(graded, name):
+    record, (_, honest) = graded["records"][name], few("")
+    assert record["marks"]["window_mask"] == "✗", record
+    assert record["marks"][honest] == "✓", record
+    assert record["hints"]["window_mask"] and "Traceback" not in record["hints"]["window_mask"]
+    assert graded["rows"][name]["window_mask"] == "0"
+
+
+@pytest.mark.parametrize("name", RIGHT_AFTER_ALL)
+def test_what_is_right_after_all_counts(graded, name):
+    assert graded["records"][name]["marks"]["window_mask"] == "✓", graded["records"][name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_as_tools_write_it(graded, name):
+    record, share = graded["records"][name], FILES[name][1]
+    assert record["score"] == pytest.approx(100 * (share or 0), abs=0.01), record
+    if share is None:
+        assert record["problems"] and set(record["marks"].values()) == {"○"}
+
+
+def test_nothing_outside_was_touched(graded):
+    decoy = graded["decoy"]
+    assert [path.name for path in decoy.iterdir()] == ["note.txt"] and (decoy / "note.txt").read_text() == "note"
+    assert (ROOT / "tests" / "hostile" / "answers.py").exists()
+
+
+def test_the_batch_finished_and_says_that_not_all_could_be_run(graded):
+    assert len(graded["rows"]) == len(CHEATS) + len(RIGHT_AFTER_ALL) + len(FILES) + 1
+    assert graded["code"] == 1
+
+
+def test_files_of_one_name_are_kept_apart(graded):
+    assert graded["records"]["all_right"]["score"] == 100 and graded["records"]["same/all_right"]["score"] == 0
+    pages = [record["feedback"] for record in graded["records"].values()]
+    assert len(set(pages)) == len(pages)
+
+
+def test_feedback_is_harmless(graded):
+    page = graded["folder"] / "marks" / graded["records"]["html_in_its_error"]["feedback"]
+    text = page.read_text(encoding="utf-8")
+    assert "&lt;script&gt;" in text and not re.search("<script", text)
+
+
+def test_no_answer_outlives_the_batch(graded):
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert "chargpt_lib.sandbox import serve" not in running
