@@ -191,7 +191,7 @@ def merged_attention(outs, logs):
     shares = logs.softmax(0)  # (P, T): the part of the whole weight that lies in each piece
     return [(shares[..., None] * outs).sum(0), logs.logsumexp(0)]
 
-# %% notebooks/source/03_single_head.py #020f0340
+# %% notebooks/source/03_single_head.py #eda71f79
 def merged_attention_case(draw, P, T, offset=0.0, scale=1.0, dtype=torch.float32):
     outs, logs = draw.normal(P, T, draw.integer(2, 4), dtype=dtype), scale * draw.normal(P, T, dtype=dtype) + offset
     unseen = draw.uniform(P, T) < 0.25
@@ -200,9 +200,9 @@ def merged_attention_case(draw, P, T, offset=0.0, scale=1.0, dtype=torch.float32
 
 
 def merged_attention_causal(draw):
-    """The first piece holds nothing for the first queries."""
+    """The first two pieces hold nothing for the first queries."""
     outs, logs = draw.normal(3, 4, 2), draw.normal(3, 4)
-    outs[0, :2], logs[0, :2] = 0.0, -math.inf
+    outs[:2, :2], logs[:2, :2] = 0.0, -math.inf
     return [outs, logs]
 
 

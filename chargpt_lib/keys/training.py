@@ -215,7 +215,7 @@ def adamw_steps(w, gradients, rates, beta1, beta2, eps, decay):
         w = w - rate * (m_hat / (v_hat.sqrt() + eps) + decay * w)
     return w
 
-# %% notebooks/source/02_training_loop.py #7fbbb2f2
+# %% notebooks/source/02_training_loop.py #2fbed979
 def adamw_steps_case(draw, n, C, dtype=torch.float32):
     rates = [draw.number(0.1, 0.5) for _ in range(n)]
     return [1 + draw.uniform(C, dtype=dtype), draw.normal(n, C, dtype=dtype) + 0.5, rates, draw.number(0.6, 0.8),
@@ -236,7 +236,8 @@ def adamw_steps_with(mistake):
                 m, v = (1 - beta1) * g, (1 - beta2) * g * g
             m_hat = m if mistake == "uncorrected" else m / (1 - beta1**t)
             v_hat = v if mistake in ("uncorrected", "v") else v / (1 - beta2**t)
-            root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps}.get(mistake, v_hat.sqrt() + eps)
+            root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps,
+                    "early": v_hat.sqrt() + eps / (1 - beta2 ** (i + 1)) ** 0.5}.get(mistake, v_hat.sqrt() + eps)
             step = rate * m_hat / root
             pull = {"l2": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
             w = (w - step) * (1 - pull) if after else w + step - pull * w if mistake == "up" else w - step - pull * w
@@ -260,6 +261,7 @@ exercise(
         "the bias correction is written back into m and v: keep m and m̂ apart": adamw_steps_with("compound"),
         "only m is corrected; v starts from 0 too": adamw_steps_with("v"),
         "ε stands inside the root; it is added to the root": adamw_steps_with("inside"),
+        "ε is added before the bias correction, and is corrected with it": adamw_steps_with("early"),
         "the root of v is missing": adamw_steps_with("rootless"),
         "the decay is added to the gradient (Adam with L2); AdamW keeps it out of m and v": adamw_steps_with("l2"),
         "the decay is not multiplied by the learning rate": adamw_steps_with("unpaced"),

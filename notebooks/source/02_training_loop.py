@@ -906,7 +906,8 @@ def adamw_steps_with(mistake):
                 m, v = (1 - beta1) * g, (1 - beta2) * g * g
             m_hat = m if mistake == "uncorrected" else m / (1 - beta1**t)
             v_hat = v if mistake in ("uncorrected", "v") else v / (1 - beta2**t)
-            root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps}.get(mistake, v_hat.sqrt() + eps)
+            root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps,
+                    "early": v_hat.sqrt() + eps / (1 - beta2 ** (i + 1)) ** 0.5}.get(mistake, v_hat.sqrt() + eps)
             step = rate * m_hat / root
             pull = {"l2": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
             w = (w - step) * (1 - pull) if after else w + step - pull * w if mistake == "up" else w - step - pull * w
@@ -932,6 +933,7 @@ exercise(
         "the bias correction is written back into m and v: keep m and m̂ apart": adamw_steps_with("compound"),
         "only m is corrected; v starts from 0 too": adamw_steps_with("v"),
         "ε stands inside the root; it is added to the root": adamw_steps_with("inside"),
+        "ε is added before the bias correction, and is corrected with it": adamw_steps_with("early"),
         "the root of v is missing": adamw_steps_with("rootless"),
         "the decay is added to the gradient (Adam with L2); AdamW keeps it out of m and v": adamw_steps_with("l2"),
         "the decay is not multiplied by the learning rate": adamw_steps_with("unpaced"),

@@ -523,7 +523,7 @@ def in_place(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps")
+@wrong("adamw_steps", "before the bias correction")
 def epsilon_before_the_correction(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
