@@ -324,7 +324,7 @@ print(f"row 0 gives {leaky[0, 1:].sum():.1%} of its attention to the future")
 # %% [markdown]
 # A few percent, and no error message. That is enough to learn to peek. When a training loss seems too good, check the mask.
 #
-# ### Exercise: find the bug
+# ### Exercise: find the bug in the batch
 # ★★ · 7 minutes · Whoever writes answers for several people at once meets this one.
 #
 # Texts of different lengths stand in one batch, and all end at the right edge. Before the shorter ones stand fillers, at which nobody may look. Text `b` begins at position `starts[b]`. Here is the second of two texts, with 2 fillers and 2 characters, and with equal scores.
