@@ -18,6 +18,15 @@
 # %%
 #| default_exp training
 
+# %%
+#| key
+import math
+
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
 # %% [markdown]
 # ## Softmax
 #
@@ -30,6 +39,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
 
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import show
 
 z = torch.tensor([2.0, 1.0, -1.0, 0.0])  # logits: one number for each of four characters
@@ -45,6 +55,55 @@ print(F.softmax(z + 5, dim=0))
 # %% [markdown]
 # Nothing: $e^{z+5} = e^5 e^z$, and $e^5$ cancels. Only differences of logits count. (PyTorch uses that: it subtracts the largest logit first, so that no exponential overflows.)
 #
+# ### Exercise: sharper, or flatter
+# ★ · 4 minutes · Whoever lets a model write has this screw to turn: $1/a$ is called the temperature.
+#
+# A model gave the probabilities $p$, and its logits are lost. Predict the probabilities that it would have given, had each logit been $a$ times as large. Any logits that give $p$ will do for finding out. For $p = (0.8, 0.2)$ and $a = 2$ you should get about $(0.94, 0.06)$.
+
+# %% tags=["exercise"] exercise="sharpened_probabilities"
+def sharpened_probabilities(p, a):
+    """p (..., V), the last axis sums to 1, and a > 0 -> (..., V): the probabilities for logits a times as large."""
+    ### BEGIN SOLUTION
+    return (a * p.log()).softmax(-1)
+    ### END SOLUTION
+
+# %%
+check("sharpened_probabilities", sharpened_probabilities)
+
+# %%
+#| key
+exercise(
+    sharpened_probabilities, stars=1, minutes=4,
+    cases=lambda draw: [
+        [torch.tensor([1.0]), 2.0],
+        [draw.normal(draw.integer(3, 7)).softmax(-1), draw.number(1.5, 3)],
+        [draw.normal(draw.integer(2, 4), draw.integer(5, 7), dtype=torch.float64).softmax(-1), draw.number(0.2, 0.7)],
+        [(2 * draw.normal(2, 3, 4)).softmax(-1), draw.number(1.5, 3)],
+        [torch.tensor([0.0, 0.25, 0.75]), draw.number(1.5, 3)],
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "probabilities were taken for logits: softmax of a p. Which logits give p?": lambda p, a: (a * p).softmax(-1),
+        "the powers of p do not sum to 1 yet": lambda p, a: p**a,
+        "1 / a in the place of a: it flattens where it should sharpen": lambda p, a: (p.log() / a).softmax(-1),
+        "p comes out as it went in: a has to multiply the logits, not the probabilities": lambda p, a: p * 1.0,
+        "the softmax runs over the first axis; each row of the last one has to sum to 1":
+            lambda p, a: (a * p.log()).softmax(0),
+        "these are the new logits: they are no probabilities yet": lambda p, a: a * p.log(),
+        ### END SOLUTION
+    },
+    signs={
+        "they do not sum to 1": lambda got, want, p, a: not torch.allclose(got.sum(-1), want.sum(-1), atol=1e-3),
+    },
+)
+
+# %%
+print(p)
+print(F.softmax(2 * z, dim=0))  # twice the logits
+
+# %% [markdown]
+# The differences have doubled: what was likely is likelier.
+#
 # ## The loss
 #
 # Suppose the character that really came is number $y = 1$. The model gave it the probability $p_y$, so it pays
@@ -57,6 +116,81 @@ by_definition = -p[y].log()
 by_logits = -z[y] + z.exp().sum().log()
 by_pytorch = F.cross_entropy(z[None], torch.tensor([y]))
 print(f"{by_definition:.4f} {by_logits:.4f} {by_pytorch:.4f}")
+
+# %% [markdown]
+# ### Exercise: any of these would do
+# ★★ · 9 minutes · Questions with several right answers are trained with this loss (Clark and Gardner, 2018), and a 0 in a logarithm has ended many a night's training.
+#
+# After `O damp goose` a `!` would be right, and a `.` too. So let the model pay for what it gave to all the right ones together. With $R$ the set of right characters,
+#
+# $$L = -\ln \sum_{c \in R} p_c .$$
+#
+# Logits may be 1000 or more, and $e^{1000}$ is too large for a float; a probability of $e^{-1000}$ is too small for one, and becomes 0. The loss is an ordinary number all the same: start from the logits, as in the second form above, and write it so that it comes out. For the logits $(0, 0, 0, 1000)$ and $R = \{0, 1\}$ it is $1000 - \ln 2 \approx 999.31$.
+
+# %% tags=["exercise"] exercise="loss_of_any"
+def loss_of_any(z, right):
+    """z (N, V) logits, right (N, V) bool, in each row at least one True -> (N,): what each row pays, in nats."""
+    ### BEGIN SOLUTION
+    return z.logsumexp(-1) - z.masked_fill(~right, float("-inf")).logsumexp(-1)
+    ### END SOLUTION
+
+# %%
+check("loss_of_any", loss_of_any)
+
+# %%
+#| key
+def loss_of_any_right(draw, N, V):
+    """Two or more of V in each row, and not all."""
+    order = draw.uniform(N, V).argsort(-1)
+    return order < torch.tensor([[draw.integer(2, V - 1)] for _ in range(N)])
+
+
+def loss_of_any_case(draw, N, scale=1.0, offset=0.0, dtype=torch.float32):
+    V = draw.integer(4, 8)
+    return [scale * draw.normal(N, V, dtype=dtype) + offset, loss_of_any_right(draw, N, V)]
+
+
+def loss_of_any_far(draw, N, V=5):
+    right = loss_of_any_right(draw, N, V)
+    return [draw.normal(N, V, dtype=torch.float64) + torch.where(right, -draw.number(1200, 2000), 0.0), right]
+
+
+exercise(
+    loss_of_any, stars=2, minutes=9, atol=2e-3,
+    cases=lambda draw: [
+        loss_of_any_case(draw, 1), loss_of_any_case(draw, draw.integer(2, 5), 2.0, dtype=torch.float64),
+        loss_of_any_case(draw, 3, offset=1000.0), loss_of_any_far(draw, draw.integer(2, 5)),
+        [draw.normal(2, 3), torch.ones(2, 3).bool()], [draw.normal(3, 6), F.one_hot(draw.ids(6, 3), 6).bool()],
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "it takes the mean of the right probabilities; any of them will do, so sum them":
+            lambda z, right: -(z.log_softmax(-1).masked_fill(~right, -math.inf).logsumexp(-1) - right.sum(-1).log()),
+        "it sums the logarithms: that asks for all of them at once, and any one is enough":
+            lambda z, right: -z.log_softmax(-1).masked_fill(~right, 0.0).sum(-1),
+        "it takes the mean of the logarithms; the sum stands inside the logarithm":
+            lambda z, right: -z.log_softmax(-1).masked_fill(~right, 0.0).sum(-1) / right.sum(-1),
+        "only the likeliest of the right characters counts; the others count too":
+            lambda z, right: -z.log_softmax(-1).masked_fill(~right, -math.inf).max(-1).values,
+        "it is the mean of the rows; each row's own loss is wanted":
+            lambda z, right: (z.logsumexp(-1) - z.masked_fill(~right, -math.inf).logsumexp(-1)).mean(),
+        "the softmax runs over the rows (axis 0); a row's probabilities sum to 1 over the characters":
+            lambda z, right: -z.log_softmax(0).masked_fill(~right, -math.inf).logsumexp(-1),
+        ### END SOLUTION
+    },
+    signs={
+        "row {0} is nan: the exponentials overflow. Only differences of logits count: subtract the largest":
+            lambda got, want, z, right: got.isnan(),
+        "row {0} pays infinitely: its probability became 0 before the logarithm. Stay with the logits":
+            lambda got, want, z, right: got.isinf(),
+        "the sign is wrong: a loss is never negative":
+            lambda got, want, z, right: torch.allclose(-got, want, atol=1e-3),
+        "it is in bits, and nats are wanted: the natural logarithm":
+            lambda got, want, z, right: torch.allclose(got * math.log(2), want, atol=1e-3),
+        "the logarithm to base 10 was taken, and nats are wanted":
+            lambda got, want, z, right: torch.allclose(got * math.log(10), want, atol=1e-3),
+    },
+)
 
 # %% [markdown]
 # ## The gradient, by hand
@@ -104,6 +238,73 @@ show(fig, "Three bar charts: what was believed, positive everywhere; what came, 
 # %% [markdown]
 # Descent goes *against* the gradient. The logit of the character that came goes up, in proportion to $1 - p_y$, what was missing to certainty. The others go down, each by as much as it was believed. Where the model was right and sure, nothing moves.
 #
+# ### Exercise: never quite sure
+# ★★ · 8 minutes · The first Transformer was trained so, with $\varepsilon = 0.1$ (Szegedy et al., 2016; Vaswani et al., 2017).
+#
+# $p_y$ never gets to 1, so the right logit is pushed up for ever. **Label smoothing** asks for less: instead of $\mathbf{y}$ it wants $\mathbf{t} = (1 - \varepsilon)\,\mathbf{y} + \varepsilon / V$, with a small part for every character, the right one included. For $V = 4$, $\varepsilon = 0.2$ and $y = 1$ that is $(0.05, 0.85, 0.05, 0.05)$.
+#
+# One position pays $-\sum_c t_c \ln p_c$, and the loss $L$ is the mean over all positions of a batch. Derive $\partial L / \partial z$ on paper, then write it down.
+
+# %% tags=["exercise"] exercise="smoothed_gradient"
+def smoothed_gradient(z, y, epsilon):
+    """z (B, T, V) logits, y (B, T) ids -> (B, T, V): the derivatives by z of the mean label-smoothed loss."""
+    ### BEGIN SOLUTION
+    t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
+    return (z.softmax(-1) - t) / y.numel()
+    ### END SOLUTION
+
+# %%
+check("smoothed_gradient", smoothed_gradient)
+
+# %%
+#| key
+def smoothed_gradient_case(draw, B, T, dtype=torch.float32):
+    V = draw.integer(3, 7)
+    return [2 * draw.normal(B, T, V, dtype=dtype), draw.ids(V, B, T), draw.number(0.1, 0.5)]
+
+
+### BEGIN SOLUTION
+def smoothed_gradient_by(z, y, p=None, t=None, e=0.0):
+    one_hot = F.one_hot(y, z.shape[-1])
+    return ((z.softmax(-1) if p is None else p) - ((1 - e) * one_hot + e / z.shape[-1] if t is None else t)) / y.numel()
+### END SOLUTION
+
+
+exercise(
+    smoothed_gradient, stars=2, minutes=8, atol=1e-6,
+    cases=lambda draw: [
+        smoothed_gradient_case(draw, 1, 1), smoothed_gradient_case(draw, 1, draw.integer(2, 5)),
+        smoothed_gradient_case(draw, 2, 3), smoothed_gradient_case(draw, 4, 2, torch.float64),
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "the loss is a mean over B · T positions, and its gradient is that many times smaller":
+            lambda z, y, e: smoothed_gradient_by(z, y, e=e) * y.numel(),
+        "it divides by B; the mean is over all B · T positions":
+            lambda z, y, e: smoothed_gradient_by(z, y, e=e) * y.shape[1],
+        "it divides by T; the mean is over all B · T positions":
+            lambda z, y, e: smoothed_gradient_by(z, y, e=e) * len(y),
+        "it divides by V too; the mean is over the positions, not over the characters":
+            lambda z, y, e: smoothed_gradient_by(z, y, e=e) / z.shape[-1],
+        "that is the gradient without smoothing: ε does nothing": lambda z, y, e: smoothed_gradient_by(z, y),
+        "ε goes to the wrong characters only; the right one gets its ε / V too": lambda z, y, e: smoothed_gradient_by(
+            z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e - e / (z.shape[-1] - 1)) + e / (z.shape[-1] - 1)),
+        "t sums to more than 1: what ε gives to all is first taken from the right one, (1 - ε) y":
+            lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) + e / z.shape[-1]),
+        "ε itself goes to every character; it is shared among them, ε / V":
+            lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e) + e),
+        "the softmax runs over the positions; it belongs on the last axis, over the characters":
+            lambda z, y, e: smoothed_gradient_by(z, y, z.softmax(1), e=e),
+        "p is missing: the logits themselves were taken": lambda z, y, e: smoothed_gradient_by(z, y, z, e=e),
+        ### END SOLUTION
+    },
+    signs={
+        "the sign is reversed: it is what was believed minus what was wanted":
+            lambda got, want, z, y, e: torch.allclose(got, -want, atol=1e-6),
+    },
+)
+
+# %% [markdown]
 # ## The gradient, by machine
 #
 # PyTorch remembers every operation on a tensor that has `requires_grad`, and `backward()` walks back through them with the chain rule. That is **autograd**. It finds what we found:
@@ -167,6 +368,97 @@ for step in range(101):
     optimizer.step()                                            # 5. a step down
     if step % 25 == 0:
         print(f"step {step:3}  loss {loss:.1f}")
+
+# %% [markdown]
+# ### Exercise: find two bugs
+# ★★ · 8 minutes · Code that does not learn seldom raises an error. It draws a curve that looks almost right.
+#
+# The function below walks down on plain tensors, without an `nn.Module` and without an optimizer. Its game is the one from above: five times `a`, three times `b`, twice `c`. It should find the shares 0.5, 0.3, 0.2 and 0.
+
+# %%
+def descend_with_bugs(table, x, y, steps, lr):
+    table = table.clone().requires_grad_()
+    for step in range(steps):
+        p = table[x].softmax(-1)  # (N, V): one row for each pair
+        loss = F.cross_entropy(p, y)
+        loss.backward()
+        with torch.no_grad():
+            table -= lr * table.grad
+    return table.detach()
+
+came = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)  # after character 0
+for steps in (5, 20, 80):
+    found = descend_with_bugs(torch.zeros(4, 4), torch.zeros_like(came), came, steps, lr=0.5)[0].softmax(0)
+    print(steps, [round(share, 2) for share in found.tolist()])
+
+# %% [markdown]
+# After 5 steps it is on its way. Then it runs past the mark, and in the end it is sure of `a`, which came half the time. Two things are wrong in the function. Write it without them.
+
+# %% tags=["exercise"] exercise="descend_on_table"
+def descend_on_table(table, x, y, steps, lr):
+    """table (V, V) logits, pairs x, y (N,) ids -> (V, V): the table after so many steps (or none) of SGD.
+
+    Each step uses all N pairs: the loss is their mean cross-entropy, where row x[n] of the table predicts y[n].
+    """
+    ### BEGIN SOLUTION
+    table = table.clone().requires_grad_()
+    for step in range(steps):
+        table.grad = None
+        F.cross_entropy(table[x], y).backward()
+        with torch.no_grad():
+            table -= lr * table.grad
+    return table.detach()
+    ### END SOLUTION
+
+# %%
+check("descend_on_table", descend_on_table)
+
+# %%
+#| key
+def descend_on_table_case(draw, V, N, steps, dtype=torch.float32):
+    return [draw.normal(V, V, dtype=dtype), draw.ids(V, N), draw.ids(V, N), steps, draw.number(0.5, 2)]
+
+
+### BEGIN SOLUTION
+def descend_on_table_with(table, x, y, steps, lr, softmax=1, keep=False, stale=False):
+    start, total = table.clone(), 0.0
+    for _ in range(steps):
+        leaf = (start if stale else table).clone().requires_grad_()
+        F.cross_entropy(leaf[x].softmax(-1) if softmax == 2 else leaf[x], y).backward()
+        total = leaf.grad + (total if keep else 0.0)
+        table = table - lr * total
+    return table
+### END SOLUTION
+
+
+exercise(
+    descend_on_table, stars=2, minutes=8,
+    cases=lambda draw: [
+        descend_on_table_case(draw, 3, 1, 3), descend_on_table_case(draw, 4, 6, 1),
+        descend_on_table_case(draw, 4, 6, 0),
+        descend_on_table_case(draw, draw.integer(2, 5), draw.integer(5, 9), draw.integer(3, 6), torch.float64),
+        descend_on_table_case(draw, 3, 8, 5),
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "one bug is left: gradients add up from step to step": lambda *args: descend_on_table_with(*args, keep=True),
+        "one bug is left: softmax twice. F.cross_entropy takes logits, and gets probabilities":
+            lambda *args: descend_on_table_with(*args, softmax=2),
+        "both bugs are still in it": lambda *args: descend_on_table_with(*args, softmax=2, keep=True),
+        "it goes up: the step is against the gradient": lambda *args: descend_on_table_with(*args[:4], -args[4]),
+        "it takes the sum over the pairs; the loss is their mean":
+            lambda *args: descend_on_table_with(*args[:4], args[4] * len(args[1])),
+        "the gradient is that of the first table at every step: work it out anew":
+            lambda *args: descend_on_table_with(*args, stale=True),
+        "it takes one step too many": lambda *args: descend_on_table_with(*args[:3], args[3] + 1, args[4]),
+        "it takes one step, whatever `steps` says":
+            lambda *args: descend_on_table_with(*args[:3], min(args[3], 1), args[4]),
+        "the table comes back as it went in": lambda *args: args[0].clone(),
+        "x and y are exchanged: the row of x predicts y":
+            lambda table, x, y, steps, lr: descend_on_table_with(table, y, x, steps, lr),
+        ### END SOLUTION
+    },
+)
 
 # %% [markdown]
 # Descent on random batches is called stochastic gradient descent, SGD. It is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a pace of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use it from here on.
@@ -560,6 +852,109 @@ assert list(ladder("shakespeare")) == list(RUNGS)
 # - **Loss of the batch = loss of the model.** It jumps with the batch, and it is on the training text. Use `evaluate`.
 # - **A rate for all models.** Much too high and the loss jumps or explodes; much too low and it crawls. Both look like a bad model.
 #
+# ## Exercises
+#
+# ### Exercise: AdamW, step by step
+# ★★★ · 15 minutes · It trains nearly every model that you will read about (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
+#
+# Step $t = 1, 2, \dots$ has a gradient $g$ and a learning rate $\eta_t$ of its own. Two running means, which start from 0, take up the gradient and its square, number by number:
+#
+# $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
+#
+# Because they start from 0 they are too small at first. If all gradients were 1, then $m$ should be 1 at every step, but with $\beta_1 = 0.9$ it is 0.1, then 0.19, then 0.271. So $\hat m$ is $m$, divided by what $m$ would be by now if all gradients had been 1; and $\hat v$ likewise with $\beta_2$. Then the parameters $w$ take their step. On the right stands the $w$ from before it:
+#
+# $$w \leftarrow w - \eta_t \left( \frac{\hat m}{\sqrt{\hat v} + \varepsilon} + \lambda w \right)$$
+#
+# $\varepsilon$ keeps the division from going wild, and $\lambda$ is the weight decay. With $\varepsilon = \lambda = 0$ the first step is $\pm \eta_1$, whatever the gradient.
+
+# %% tags=["exercise"] exercise="adamw_steps"
+def adamw_steps(w, gradients, rates, beta1, beta2, eps, decay):
+    """w (C,), gradients (n, C) one row for each step, rates a list of n numbers -> (C,): w after the n steps."""
+    ### BEGIN SOLUTION
+    m, v = torch.zeros_like(w), torch.zeros_like(w)
+    for t, (g, rate) in enumerate(zip(gradients, rates), 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+        w = w - rate * (m_hat / (v_hat.sqrt() + eps) + decay * w)
+    return w
+    ### END SOLUTION
+
+# %%
+check("adamw_steps", adamw_steps)
+
+# %%
+#| key
+def adamw_steps_case(draw, n, C, dtype=torch.float32):
+    rates = [draw.number(0.1, 0.5) for _ in range(n)]
+    return [1 + draw.uniform(C, dtype=dtype), draw.normal(n, C, dtype=dtype) + 0.5, rates, draw.number(0.6, 0.8),
+            draw.number(0.85, 0.95), draw.number(0.05, 0.2), draw.number(0.2, 0.5)]
+
+
+### BEGIN SOLUTION
+def adamw_steps_with(mistake):
+    def steps(w, gradients, rates, beta1, beta2, eps, decay):
+        m, v, after = torch.zeros_like(w), torch.zeros_like(w), mistake == "after"
+        if mistake == "betas":
+            beta1, beta2 = beta2, beta1
+        for i, (g, rate) in enumerate(zip(gradients, rates)):
+            t = {"zero": i, "late": i + 2, "first": 1}.get(mistake, i + 1)
+            rate = rates[0] if mistake == "rate" else rate
+            g = g + decay * w if mistake == "l2" else g
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * (g if mistake == "square" else g * g)
+            if mistake == "forgets":
+                m, v = (1 - beta1) * g, (1 - beta2) * g * g
+            m_hat = m if mistake == "uncorrected" else m / (1 - beta1**t)
+            v_hat = v if mistake in ("uncorrected", "v") else v / (1 - beta2**t)
+            root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps,
+                    "early": v_hat.sqrt() + eps / (1 - beta2 ** (i + 1)) ** 0.5}.get(mistake, v_hat.sqrt() + eps)
+            step = rate * m_hat / root
+            pull = {"l2": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
+            w = (w - step) * (1 - pull) if after else w + step - pull * w if mistake == "up" else w - step - pull * w
+            if mistake == "compound":
+                m, v = m_hat, v_hat
+        return w
+    return steps
+### END SOLUTION
+
+
+exercise(
+    adamw_steps, stars=3, minutes=15,
+    cases=lambda draw: [
+        adamw_steps_case(draw, 1, 1), adamw_steps_case(draw, 2, draw.integer(2, 5)),
+        adamw_steps_case(draw, draw.integer(3, 6), 4, torch.float64), adamw_steps_case(draw, draw.integer(3, 6), 3),
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "no bias correction: m and v are used as they are, too small at first": adamw_steps_with("uncorrected"),
+        "the bias correction counts from 0; the first step is t = 1": adamw_steps_with("zero"),
+        "the bias correction is one step ahead: at the first step t is 1": adamw_steps_with("late"),
+        "the bias correction stays that of the first step; by now t steps have passed": adamw_steps_with("first"),
+        "the bias correction is written back into m and v: keep m and m̂ apart": adamw_steps_with("compound"),
+        "only m is corrected; v starts from 0 too": adamw_steps_with("v"),
+        "ε stands inside the root; it is added to the root": adamw_steps_with("inside"),
+        "ε is added before the bias correction, and is corrected with it": adamw_steps_with("early"),
+        "the root of v is missing": adamw_steps_with("rootless"),
+        "the decay is added to the gradient (Adam with L2); AdamW keeps it out of m and v": adamw_steps_with("l2"),
+        "the decay is not multiplied by the learning rate": adamw_steps_with("unpaced"),
+        "the decay pulls at the w after the step; it is the w from before it": adamw_steps_with("after"),
+        "there is no weight decay": adamw_steps_with("no decay"),
+        "β1 and β2 are exchanged: β1 belongs to m": adamw_steps_with("betas"),
+        "every step has the first learning rate": adamw_steps_with("rate"),
+        "v takes up the gradient; it takes its square": adamw_steps_with("square"),
+        "it forgets m and v at every step: they have to last": adamw_steps_with("forgets"),
+        "it goes up: the step is against the gradient": adamw_steps_with("up"),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# What you have answered so far, and what is left:
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `fit`, `estimate_loss`, `evaluate`, `load_or_fit` and the ladder, in `chargpt_lib/training.py`. They train everything up to the full GPT.

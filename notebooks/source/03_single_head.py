@@ -130,6 +130,72 @@ print("the spread of q·k is the square root of d, within 10%, for all five head
 # %% [markdown]
 # Without the root, a head of size 1024 gives nearly all its weight to one place. And a softmax that is sure passes little gradient on: its derivative is $\partial p_i / \partial s_j = p_i (\delta_{ij} - p_j)$, with $\delta_{ij} = 1$ for $i = j$ and 0 otherwise, and that is near 0 where every $p$ is near 0 or 1. A sure head is slow to change its mind. Divided by $\sqrt d$, all head sizes behave alike.
 #
+# ### Exercise: what the weights tell the scores
+# ★★ · 8 minutes · Each step of training sends this through every head; in the fast libraries it is written by hand (Dao et al., 2022).
+#
+# For one query, $p = \operatorname{softmax}(s / \sqrt d)$, where $s$ are the dot products with $n$ keys. Later steps have told us $g_i = \partial L / \partial p_i$, how the loss hangs on each weight. Derive $\partial L / \partial s_j$. Each score moves *all* weights, so the chain rule has a sum over $i$ in it, of which not much is left.
+#
+# For $d = 1$, two equal scores and $g = (1, 0)$ it is $(0.25, -0.25)$.
+
+# %% tags=["exercise"] exercise="score_gradient"
+def score_gradient(s, g, d):
+    """s, g (..., n): dot products, and the derivatives of the loss by softmax(s / √d) -> (..., n): those by s."""
+    ### BEGIN SOLUTION
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - (p * g).sum(-1, keepdim=True)) / d**0.5
+    ### END SOLUTION
+
+# %%
+check("score_gradient", score_gradient)
+
+# %%
+#| key
+def score_gradient_case(draw, *shape, dtype=torch.float32):
+    d = draw.choice([4, 9, 16])
+    return [d**0.5 * draw.normal(*shape, dtype=dtype), 2 * draw.normal(*shape, dtype=dtype) + 1, d]
+
+
+### BEGIN SOLUTION
+def score_gradient_p(s, d):
+    return (s / d**0.5).softmax(-1)
+### END SOLUTION
+
+
+exercise(
+    score_gradient, stars=2, minutes=8,
+    cases=lambda draw: [
+        score_gradient_case(draw, 1), score_gradient_case(draw, draw.integer(3, 7)),
+        score_gradient_case(draw, 2, 4, dtype=torch.float64), score_gradient_case(draw, 3, 2, draw.integer(3, 5)),
+        [torch.tensor([[0.0, -math.inf, -math.inf], [2.0, 1.0, -math.inf]]), draw.normal(2, 3), 4],
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "the chain rule ends at s / √d; one more factor leads to s": lambda s, g, d: score_gradient(s, g, d) * d**0.5,
+        "the factor √d is on the wrong side: s / √d changes more slowly than s, not faster":
+            lambda s, g, d: score_gradient(s, g, d) * d,
+        "it divides by d, where the root of d is meant": lambda s, g, d: score_gradient(s, g, d) / d**0.5,
+        "√d is missing: the weights are the softmax of s / √d": lambda s, g, d: score_gradient(s, g, 1),
+        "each score was let move its own weight only, p (1 - p); it moves the others too":
+            lambda s, g, d: score_gradient_p(s, d) * (1 - score_gradient_p(s, d)) * g / d**0.5,
+        "that is p g: the sum over the other weights is missing": lambda s, g, d: score_gradient_p(s, d) * g / d**0.5,
+        "the plain mean of g is subtracted; it is the mean with the weights p":
+            lambda s, g, d: score_gradient_p(s, d) * (g - g.mean(-1, keepdim=True)) / d**0.5,
+        "the sum of all g is subtracted; each g counts by its weight p":
+            lambda s, g, d: score_gradient_p(s, d) * (g - g.sum(-1, keepdim=True)) / d**0.5,
+        "the sum runs over all queries; each query has its own":
+            lambda s, g, d: score_gradient_p(s, d) * (g - (score_gradient_p(s, d) * g).sum()) / d**0.5,
+        "p minus g is the rule for cross-entropy (lesson 02); here g says how the loss hangs on p":
+            lambda s, g, d: (score_gradient_p(s, d) - g) / d**0.5,
+        ### END SOLUTION
+    },
+    signs={
+        "the sign is reversed": lambda got, want, s, g, d: torch.allclose(got, -want, atol=1e-5),
+        "number {0} is nan: a score of -∞ has the weight 0, and the derivative 0":
+            lambda got, want, s, g, d: got.isnan(),
+    },
+)
+
+# %% [markdown]
 # ## In code
 
 # %%
@@ -258,6 +324,87 @@ print(f"row 0 gives {leaky[0, 1:].sum():.1%} of its attention to the future")
 # %% [markdown]
 # A few percent, and no error message. That is enough to learn to peek. When a training loss seems too good, check the mask.
 #
+# ### Exercise: find the bug in the batch
+# ★★ · 7 minutes · Whoever writes answers for several people at once meets this one.
+#
+# Texts of different lengths stand in one batch, and all end at the right edge. Before the shorter ones stand fillers, at which nobody may look. Text `b` begins at position `starts[b]`. Here is the second of two texts, with 2 fillers and 2 characters, and with equal scores.
+
+# %%
+def weights_with_a_bug(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])  # (B, T, T): not the future, not the fillers
+    return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
+
+print(weights_with_a_bug(torch.zeros(2, 4, 4), torch.tensor([0, 2]))[1])
+
+# %% [markdown]
+# The last two rows are right. The first two are the queries of the fillers, and nobody wants their output; but a single `nan` makes the mean loss `nan`, and with it all gradients. What did the softmax divide there? Write it so that fillers look at nothing (a row of zeros), not even at each other, and all else stays as it is.
+
+# %% tags=["exercise"] exercise="left_padded_weights"
+def left_padded_weights(scores, starts):
+    """scores (B, T, T), starts (B,) int64, from 0 to T - 1 -> (B, T, T): the weights, a row for each query.
+
+    Query t of text b spreads its weight over the positions starts[b] to t; if t < starts[b], its row is 0.
+    """
+    ### BEGIN SOLUTION
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill(~may_look, float("-inf")).softmax(-1).masked_fill(~may_look, 0.0)
+    ### END SOLUTION
+
+# %%
+check("left_padded_weights", left_padded_weights)
+
+# %%
+#| key
+def left_padded_weights_case(draw, T, starts, dtype=torch.float32):
+    return [draw.normal(len(starts), T, T, dtype=dtype), torch.tensor(starts)]
+
+
+def left_padded_weights_rows(want):
+    """(B, T) bool: the queries that are fillers."""
+    return want.sum(-1) == 0
+
+
+exercise(
+    left_padded_weights, stars=2, minutes=7,
+    cases=lambda draw: [
+        left_padded_weights_case(draw, 1, [0]), left_padded_weights_case(draw, 5, [draw.integer(1, 3)]),
+        left_padded_weights_case(draw, draw.integer(4, 7), [draw.integer(1, 2), 0, 3], torch.float64),
+        left_padded_weights_case(draw, draw.integer(3, 6), [draw.integer(0, 2) for _ in range(4)]),
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "the softmax runs over the queries; the weights of one query sum to 1 over the places":
+            lambda scores, starts: scores.masked_fill(left_padded_weights(scores, starts) == 0, -math.inf).softmax(
+                -2).nan_to_num(0.0),
+        "only the fillers' keys are hidden, and the future is seen":
+            lambda scores, starts: (
+                scores.masked_fill(torch.arange(scores.shape[-1]) < starts[:, None, None], -math.inf).softmax(-1)
+                * (torch.arange(scores.shape[-1]) >= starts[:, None])[..., None]),
+        "`starts` is counted from the wrong end: fillers stand before a text, not after it":
+            lambda scores, starts: scores.masked_fill(
+                torch.ones_like(scores).triu(1).bool()
+                | (torch.arange(scores.shape[-1]) >= scores.shape[-1] - starts[:, None, None]), -math.inf).softmax(-1),
+        ### END SOLUTION
+    },
+    signs={
+        "text {0}: row {1} is nan. Nothing may be looked at there, and softmax divides 0 by 0":
+            lambda got, want, scores, starts: got.isnan().any(-1),
+        "text {0}: filler row {1} looks into the future: a large negative number makes all its scores equal":
+            lambda got, want, scores, starts: left_padded_weights_rows(want) & (got.triu(1).sum(-1) > 0.01),
+        "text {0}: row {1} is a filler, and looks at a filler; its row should be 0":
+            lambda got, want, scores, starts: left_padded_weights_rows(want) & (got.abs().sum(-1) > 1e-3),
+        "text {0}: row {1} does not look at itself":
+            lambda got, want, scores, starts: (got.diagonal(0, 1, 2) == 0) & ~left_padded_weights_rows(want),
+        "text {0}: row {1} sums no more to 1: hide the scores before the softmax, not the weights after it":
+            lambda got, want, scores, starts: ((got.sum(-1) - 1).abs() > 1e-3) & ~left_padded_weights_rows(want),
+        "text {0}: row {1} looks at a filler": lambda got, want, scores, starts:
+            ((want == 0) & (got > 1e-3)).tril().any(-1) & ~left_padded_weights_rows(want),
+    },
+)
+
+# %% [markdown]
 # ## Where am I?
 #
 # One thing is missing. Shuffle the past: the same keys and values come in another order, and the weighted average is the same. **Attention does not know the order.** To it, `dog bites man` and `man bites dog` are the same.
@@ -362,6 +509,68 @@ print("weight on the future:", weights.triu(1).max().item())
 assert weights.triu(1).max() == 0
 
 # %% [markdown]
+# ### Exercise: how many places?
+# ★ · 5 minutes · This is how one finds out whether a head reads widely or stares at one place (Clark et al., 2019).
+#
+# A row of weights may be spread over many places, or all lie on one. Its entropy $H = -\sum_s p_s \ln p_s$ (lesson 00) says so in nats, and $e^H$ says it in places: four equal weights give 4, a single weight of 1 gives 1, and $(0.5, 0.5, 0)$ gives 2. A place with the weight 0 adds nothing. Measure every row.
+
+# %% tags=["exercise"] exercise="characters_looked_at"
+def characters_looked_at(weights):
+    """weights (..., T, T), each row sums to 1, with zeros in it -> (..., T): e to the entropy of each row."""
+    ### BEGIN SOLUTION
+    return torch.special.entr(weights).sum(-1).exp()
+    ### END SOLUTION
+
+# %%
+check("characters_looked_at", characters_looked_at)
+
+# %%
+#| key
+def characters_looked_at_case(draw, *shape, dtype=torch.float32):
+    scores = 1.5 * draw.normal(*shape, shape[-1], dtype=dtype)
+    return [scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -math.inf).softmax(-1)]
+
+
+exercise(
+    characters_looked_at, stars=1, minutes=5, atol=1e-4,
+    cases=lambda draw: [
+        characters_looked_at_case(draw, 1), characters_looked_at_case(draw, draw.integer(3, 8)),
+        characters_looked_at_case(draw, 2, draw.integer(3, 6), dtype=torch.float64),
+        characters_looked_at_case(draw, 3, 2, 4), [torch.eye(draw.integer(2, 5))],
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "that is the entropy, in nats; e^H counts places": lambda w: torch.special.entr(w).sum(-1),
+        "it measures the columns; a query's weights stand in a row": lambda w: torch.special.entr(w).sum(-2).exp(),
+        "it counts the places with any weight at all; a weight of 0.01 is hardly a look": lambda w: (w > 0).sum(-1),
+        "it counts the places with any weight at all, and a weight of 0.01 is hardly a look":
+            lambda w: (w > 0).sum(-1).to(w.dtype),
+        "that is 1 / Σ p², another measure of the same; e^H is wanted": lambda w: 1 / w.square().sum(-1),
+        "e is raised to each term before the sum; first the sum, then e^H":
+            lambda w: torch.special.entr(w).exp().sum(-1),
+        "it is the mean of the rows; each row's own number is wanted":
+            lambda w: torch.special.entr(w).sum(-1).exp().mean(),
+        "the rows are mixed: the entropy of the mean, or the sum over everything":
+            lambda w: torch.special.entr(w).sum().exp(),
+        "the mean over the places was taken; the entropy is their sum":
+            lambda w: torch.special.entr(w).mean(-1).exp(),
+        "e^H of a logarithm to base 2: take the same base twice":
+            lambda w: (torch.special.entr(w).sum(-1) / math.log(2)).exp(),
+        ### END SOLUTION
+    },
+    signs={
+        "row {1} is nan: 0 · ln 0. A weight of 0 has to add 0": lambda got, want, w: got.isnan().view(-1, w.shape[-1]),
+        "the minus of the entropy is missing: it is less than one place":
+            lambda got, want, w: torch.allclose(got * want, torch.ones_like(want), atol=1e-3),
+    },
+)
+
+# %% tags=["nbval-ignore-output"]
+looked = torch.special.entr(weights).sum(-1).exp()  # (T,)
+for places, (char, number) in enumerate(zip(labels, looked), 1):
+    print(f"{char}  looks at {number:4.1f} of {places:2} characters")
+
+# %% [markdown]
 # It looks at itself and at the few characters before, now nearer, now further. (At itself it has to look: in this model the current character reaches the logits only through the head.) One head is one average, and it mixes all that it looks at into one vector; where each piece came from gets lost. To look at several places *separately* one needs several heads.
 #
 # ## Where the nats go now
@@ -385,6 +594,100 @@ assert row["loss"] < recorded()["shakespeare"]["bigram"]["loss"]
 # - **A mask for `block_size` instead of T.** It works until somebody gives a shorter text.
 # - **A transposed mask.** `triu` instead of `tril`: each position sees itself and the future. The loss is wonderful, what it writes is not.
 #
+# ## Exercises
+#
+# ### Exercise: a past in pieces
+# ★★★ · 15 minutes · Nobody holds all scores of a long past at once: chips read it in pieces (Dao et al., 2022), and machines in a ring have a piece each (Liu et al., 2023).
+#
+# The past is dealt out to $P$ pieces. For a query, a place with the score $a_s$ (the root of $d$ is in it already) has the value $v_s$. Piece $p$ takes the softmax over its own places and reports two things to us: its result $o_p$, the average of its values with those weights, and the number $\ell_p = \ln \sum_{s \in p} e^{a_s}$. It keeps the scores and the values to itself.
+#
+# From the reports alone, work out what attention over the whole past would have given: its result $o$ and its number $\ell$, for each of $T$ queries. One piece may report $o_1 = 0$ and $\ell_1 = \ln 1$, the other $o_2 = 4$ and $\ell_2 = \ln 3$. Then $o = 3$ and $\ell = \ln 4$.
+#
+# $\ell_p$ may be 1000, and $e^{1000}$ is too large for a float. Where a piece holds nothing that the query may see, it reports $o_p = 0$ and $\ell_p = -\infty$. At least one piece holds something.
+
+# %% tags=["exercise"] exercise="merged_attention"
+def merged_attention(outs, logs):
+    """outs (P, T, d): the o of each piece and query, logs (P, T): the ℓ -> [o (T, d), ℓ (T,)] of the whole past."""
+    ### BEGIN SOLUTION
+    shares = logs.softmax(0)  # (P, T): the part of the whole weight that lies in each piece
+    return [(shares[..., None] * outs).sum(0), logs.logsumexp(0)]
+    ### END SOLUTION
+
+# %%
+check("merged_attention", merged_attention)
+
+# %%
+#| key
+def merged_attention_case(draw, P, T, offset=0.0, scale=1.0, dtype=torch.float32):
+    outs, logs = draw.normal(P, T, draw.integer(2, 4), dtype=dtype), scale * draw.normal(P, T, dtype=dtype) + offset
+    unseen = draw.uniform(P, T) < 0.25
+    unseen[draw.integer(0, P - 1)] = False
+    return [outs.masked_fill(unseen[..., None], 0.0), logs.masked_fill(unseen, -math.inf)]
+
+
+def merged_attention_causal(draw):
+    """The first two pieces hold nothing for the first queries."""
+    outs, logs = draw.normal(3, 4, 2), draw.normal(3, 4)
+    outs[:2, :2], logs[:2, :2] = 0.0, -math.inf
+    return [outs, logs]
+
+
+def merged_attention_close(got, other, want):
+    """(T,) bool: where a mistake's number stands in the place of the right one."""
+    like, right = [torch.isclose(got, value, rtol=1e-3, atol=1e-3) for value in (other, want)]
+    return (like & ~right) if got.dim() == 1 else like.all(-1) & ~right.all(-1)
+
+
+exercise(
+    merged_attention, stars=3, minutes=15, atol=1e-3, rtol=1e-3,
+    cases=lambda draw: [
+        [draw.normal(2, 3, 4), draw.normal(2, 3)], merged_attention_case(draw, 1, draw.integer(1, 4)),
+        merged_attention_case(draw, draw.integer(3, 5), 1, dtype=torch.float64), merged_attention_causal(draw),
+        merged_attention_case(draw, 3, 4, 1000.0, 2.0, torch.float64),
+        merged_attention_case(draw, 4, draw.integer(2, 4), -1000.0, 2.0, torch.float64),
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "the softmax runs over the queries; each query shares its weight out among the pieces":
+            lambda outs, logs: [(logs.softmax(1)[..., None] * outs).sum(0), logs.logsumexp(0)],
+        "o is right, but the weights e^ℓ of the pieces add up, not their logarithms ℓ":
+            lambda outs, logs: [merged_attention(outs, logs)[0], logs.sum(0)],
+        "o is right, but ℓ is only that of the heaviest piece":
+            lambda outs, logs: [merged_attention(outs, logs)[0], logs.max(0).values],
+        "o is right, but ℓ is a mean: the weights e^ℓ of the pieces add up":
+            lambda outs, logs: [merged_attention(outs, logs)[0], logs.logsumexp(0) - math.log(len(logs))],
+        "the two are exchanged: first o, then ℓ": lambda outs, logs: merged_attention(outs, logs)[::-1],
+        ### END SOLUTION
+    },
+    signs={
+        "query {0}: nan. e^ℓ is infinite for ℓ = 1000, and 0 for −1000: only the differences of a query's ℓ count":
+            lambda got, want, outs, logs: got[0].isnan().any(-1) & (want[1].abs() > 500),
+        "query {0}: nan. The first pieces hold nothing for it, and −∞ minus −∞ is no number":
+            lambda got, want, outs, logs: got[0].isnan().any(-1),
+        "query {0}: all pieces count alike; a piece counts by its share of the whole weight":
+            lambda got, want, outs, logs: merged_attention_close(got[0], outs.mean(0), want[0]),
+        "query {0}: the results are just added; a piece counts by its share of the whole weight":
+            lambda got, want, outs, logs: merged_attention_close(got[0], outs.sum(0), want[0]),
+        "query {0}: pieces count by ℓ; it is a logarithm, and the weight in a piece is e^ℓ":
+            lambda got, want, outs, logs: merged_attention_close(
+                got[0], (outs * (logs / logs.sum(0))[..., None]).sum(0), want[0]),
+        "query {0}: the sum of e^ℓ o is not yet divided by the whole weight":
+            lambda got, want, outs, logs: merged_attention_close(
+                got[0], (outs * logs.exp()[..., None]).sum(0), want[0]),
+        "query {0}: ℓ is infinite; take the largest ℓ out before e^ℓ, and add it after the logarithm":
+            lambda got, want, outs, logs: got[1].isinf(),
+        "query {0}: o is right, but ℓ is the whole weight and not its logarithm":
+            lambda got, want, outs, logs: merged_attention_close(got[1], want[1].exp(), want[1]),
+    },
+)
+
+# %% [markdown]
+# What you have answered so far, and what is left:
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `causal_mask`, `scaled_dot_product_attention`, `Head`, `SingleHeadLanguageModel`, in `chargpt_lib/single_head.py`.

@@ -1,6 +1,9 @@
 """Lesson 03."""
 
+import math
+
 import torch
+from torch.nn import functional as F
 
 from tests.mistakes import right, wrong
 
@@ -57,3 +60,362 @@ def transposed(T, w):
 @wrong("window_mask")
 def forgets_to_return(T, w):
     torch.ones(T, T).tril().triu(1 - w).bool()
+
+
+@right("score_gradient")
+def by_autograd(s, g, d):
+    s = s.clone().requires_grad_()
+    (g * F.softmax(s / math.sqrt(d), dim=-1)).sum().backward()
+    return s.grad
+
+
+@right("score_gradient")
+def with_the_whole_jacobian(s, g, d):
+    p = F.softmax(s / d**0.5, dim=-1)
+    jacobian = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)  # (..., i, j)
+    return torch.einsum("...i,...ij->...j", g, jacobian) / d**0.5
+
+
+@right("score_gradient")
+def sum_over_pairs(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    result = torch.zeros_like(s)
+    for i in range(s.shape[-1]):
+        for j in range(s.shape[-1]):
+            result[..., j] += g[..., i] * p[..., i] * (float(i == j) - p[..., j]) / d**0.5
+    return result
+
+
+@wrong("score_gradient", "one more factor leads to s")
+def forgets_the_inner_root(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - (p * g).sum(-1, keepdim=True))
+
+
+@wrong("score_gradient", "√d is missing")
+def no_root_at_all(s, g, d):
+    p = s.softmax(-1)
+    return p * (g - (p * g).sum(-1, keepdim=True))
+
+
+@wrong("score_gradient", "wrong side")
+def multiplies_by_the_root(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - (p * g).sum(-1, keepdim=True)) * d**0.5
+
+
+@wrong("score_gradient", "moves the others too")
+def diagonal_only(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return g * p * (1 - p) / d**0.5
+
+
+@wrong("score_gradient", "sum over the other weights is missing")
+def weights_times_gradients(s, g, d):
+    return (s / d**0.5).softmax(-1) * g / d**0.5
+
+
+@wrong("score_gradient", "plain mean")
+def subtracts_the_mean(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - g.mean(-1, keepdim=True)) / d**0.5
+
+
+@wrong("score_gradient", "counts by its weight")
+def subtracts_the_sum(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - g.sum(-1, keepdim=True)) / d**0.5
+
+
+@wrong("score_gradient", "all queries")
+def one_sum_for_all(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - torch.sum(p * g)) / d**0.5
+
+
+@wrong("score_gradient", "rule for cross-entropy")
+def like_cross_entropy(s, g, d):
+    return ((s / d**0.5).softmax(-1) - g) / d**0.5
+
+
+@wrong("score_gradient", "sign is reversed")
+def reversed_sign(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * ((p * g).sum(-1, keepdim=True) - g) / d**0.5
+
+
+@wrong("score_gradient", "RuntimeError")
+def forgets_keepdim(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - (p * g).sum(-1)) / d**0.5
+
+
+@right("left_padded_weights")
+def query_by_query(scores, starts):
+    weights = torch.zeros_like(scores)
+    for b, start in enumerate(starts.tolist()):
+        for t in range(start, scores.shape[1]):
+            weights[b, t, start:t + 1] = scores[b, t, start:t + 1].softmax(0)
+    return weights
+
+
+@right("left_padded_weights")
+def exponentials_and_a_safe_division(scores, starts):
+    places = torch.arange(scores.shape[-1])
+    after_start = places >= starts[:, None]  # (B, T)
+    seen = torch.ones_like(scores).tril() * after_start[:, None, :]
+    e = (scores - scores.amax(-1, keepdim=True)).exp() * seen
+    return e / e.sum(-1, keepdim=True).clamp_min(1e-30)
+
+
+@right("left_padded_weights")
+def finite_number_and_zeroed_rows(scores, starts):
+    T = scores.shape[-1]
+    hidden = torch.triu(torch.ones(T, T), 1).bool() | (torch.arange(T)[None, None] < starts.view(-1, 1, 1))
+    weights = F.softmax(torch.where(hidden, torch.full_like(scores, -1e30), scores), dim=-1)
+    return weights * (torch.arange(T)[None] >= starts[:, None]).unsqueeze(-1)
+
+
+@wrong("left_padded_weights", "is nan")
+def as_it_was(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
+
+
+@wrong("left_padded_weights", "looks into the future")
+def large_negative_number(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill(~may_look, -1e9).softmax(-1)
+
+
+@wrong("left_padded_weights", "before the softmax")
+def hides_the_weights(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    return scores.softmax(-1) * ((t <= t[:, None]) & (t >= starts[:, None, None]))
+
+
+@wrong("left_padded_weights", "looks at a filler; its row should be 0")
+def fillers_see_themselves(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None]) | torch.eye(len(t)).bool()
+    return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
+
+
+@wrong("left_padded_weights", "looks at a filler; its row should be 0")
+def fillers_see_fillers(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    filler = t < starts[:, None]
+    may_look = (t <= t[:, None]) & (filler[:, :, None] == filler[:, None])
+    return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
+
+
+@wrong("left_padded_weights", "does not look at itself")
+def first_character_hidden(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t > starts[:, None, None])
+    return scores.masked_fill(~may_look, float("-inf")).softmax(-1).nan_to_num(0.0)
+
+
+@wrong("left_padded_weights", "looks at a filler")
+def zeroes_the_filler_rows_only(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    weights = scores.masked_fill(t > t[:, None], float("-inf")).softmax(-1)
+    return weights * (t >= starts[:, None])[..., None]
+
+
+@wrong("left_padded_weights", "future is seen")
+def no_causal_mask(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    weights = scores.masked_fill(t < starts[:, None, None], float("-inf")).softmax(-1)
+    return weights * (t >= starts[:, None])[..., None]
+
+
+@wrong("left_padded_weights", "over the queries")
+def other_axis(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill(~may_look, float("-inf")).softmax(1).nan_to_num(0.0)
+
+
+@wrong("left_padded_weights", "in place")
+def fills_in_place(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill_(~may_look, float("-inf")).softmax(-1).nan_to_num(0.0)
+
+
+@wrong("left_padded_weights", "is there a `return`?")
+def no_return(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    scores.masked_fill(~may_look, float("-inf")).softmax(-1).nan_to_num(0.0)
+
+
+@right("characters_looked_at")
+def powers(weights):
+    return (1 / weights**weights).prod(-1)  # 0 to the power of 0 is 1
+
+
+@right("characters_looked_at")
+def logarithm_of_something_positive(weights):
+    return torch.exp(-(weights * weights.clamp_min(1e-30).log()).sum(dim=-1))
+
+
+@right("characters_looked_at")
+def row_by_row(weights):
+    rows = weights.reshape(-1, weights.shape[-1])
+    entropies = [-sum(p * math.log(p) for p in row if p > 0) for row in rows.tolist()]
+    return torch.tensor(entropies, dtype=weights.dtype).exp().view(weights.shape[:-1])
+
+
+@wrong("characters_looked_at", "0 · ln 0")
+def logarithm_of_zero(weights):
+    return (-(weights * weights.log()).sum(-1)).exp()
+
+
+@wrong("characters_looked_at", "entropy, in nats")
+def stops_at_the_entropy(weights):
+    return -(weights * weights.clamp_min(1e-9).log()).sum(-1)
+
+
+@wrong("characters_looked_at", "minus of the entropy")
+def forgets_the_minus(weights):
+    return (weights * weights.clamp_min(1e-9).log()).sum(-1).exp()
+
+
+@wrong("characters_looked_at", "columns")
+def down_the_columns(weights):
+    return (-(weights * weights.clamp_min(1e-9).log()).sum(-2)).exp()
+
+
+@wrong("characters_looked_at", "any weight at all")
+def counts_what_is_seen(weights):
+    return (weights > 0).to(weights.dtype).sum(-1)
+
+
+@wrong("characters_looked_at", "any weight at all")
+def counts_in_whole_numbers(weights):
+    return (weights > 0).sum(-1)
+
+
+@wrong("characters_looked_at", "another measure")
+def inverse_of_the_squares(weights):
+    return 1 / (weights**2).sum(-1)
+
+
+@wrong("characters_looked_at", "base 2")
+def two_bases(weights):
+    return (-(weights * weights.clamp_min(1e-30).log2()).sum(-1)).exp()
+
+
+@wrong("characters_looked_at", "each row's own number")
+def mean_of_all_rows(weights):
+    return torch.special.entr(weights).sum(-1).exp().mean()
+
+
+@wrong("characters_looked_at", "mean over the places")
+def mean_of_the_terms(weights):
+    return torch.special.entr(weights).mean(-1).exp()
+
+
+@right("merged_attention")
+def query_by_query_with_the_largest_out(outs, logs):
+    P, T, _ = outs.shape
+    o, total = torch.zeros_like(outs[0]), torch.zeros_like(logs[0])
+    for t in range(T):
+        top = max(logs[p, t] for p in range(P))
+        e = [(logs[p, t] - top).exp() for p in range(P)]
+        o[t] = sum(e[p] * outs[p, t] for p in range(P)) / sum(e)
+        total[t] = top + sum(e).log()
+    return [o, total]
+
+
+@right("merged_attention")
+def one_piece_after_the_other(outs, logs):
+    o, total = outs[0], logs[0]
+    for out, log in zip(outs[1:], logs[1:]):
+        both = torch.logaddexp(total, log)
+        share = torch.where(both.isinf(), 0.0, (log - both).exp())[:, None]
+        o, total = o + share * (out - o), both
+    return o, total
+
+
+@right("merged_attention")
+def real_attention_over_one_place_for_each_piece(outs, logs):
+    """Each piece is a place: its score is ℓ, its value is o."""
+    query = torch.ones(logs.shape[1], 1, 1, dtype=logs.dtype)
+    o = F.scaled_dot_product_attention(query, logs.T[..., None], outs.transpose(0, 1))
+    return [o.squeeze(1), torch.logsumexp(logs, 0)]
+
+
+@wrong("merged_attention", "nan. e^ℓ is infinite")
+def exponentials_as_they_are(outs, logs):
+    e = logs.exp()
+    return [(e[..., None] * outs).sum(0) / e.sum(0)[:, None], logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "−∞ minus −∞")
+def running_without_a_guard(outs, logs):
+    o, total = outs[0], logs[0]
+    for out, log in zip(outs[1:], logs[1:]):
+        top = torch.maximum(total, log)
+        a, b = (total - top).exp(), (log - top).exp()
+        o, total = (a[:, None] * o + b[:, None] * out) / (a + b)[:, None], top + (a + b).log()
+    return [o, total]
+
+
+@wrong("merged_attention", "all pieces count alike")
+def mean_of_the_results(outs, logs):
+    return [outs.mean(0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "just added")
+def sum_of_the_results(outs, logs):
+    return [outs.sum(0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "pieces count by ℓ")
+def logarithms_as_weights(outs, logs):
+    return [(outs * (logs / logs.sum(0))[..., None]).sum(0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "not yet divided")
+def undivided(outs, logs):
+    return [(outs * logs.exp()[..., None]).sum(0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "over the queries")
+def softmax_over_queries(outs, logs):
+    return [(logs.softmax(-1)[..., None] * outs).sum(0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "ℓ is infinite")
+def safe_for_the_result_only(outs, logs):
+    return [(logs.softmax(0)[..., None] * outs).sum(0), logs.exp().sum(0).log()]
+
+
+@wrong("merged_attention", "not its logarithm")
+def returns_the_weight(outs, logs):
+    return [(logs.softmax(0)[..., None] * outs).sum(0), logs.exp().sum(0)]
+
+
+@wrong("merged_attention", "not their logarithms")
+def adds_the_logarithms(outs, logs):
+    return [(logs.softmax(0)[..., None] * outs).sum(0), logs.sum(0)]
+
+
+@wrong("merged_attention", "only that of the heaviest")
+def largest_logarithm(outs, logs):
+    return [(logs.softmax(0)[..., None] * outs).sum(0), logs.amax(0)]
+
+
+@wrong("merged_attention", "a list of 2")
+def only_the_result(outs, logs):
+    return (logs.softmax(0)[..., None] * outs).sum(0)
+
+
+@wrong("merged_attention", "and a tensor (1, ")
+def squeezes_a_single_query(outs, logs):
+    return [(logs.softmax(0)[..., None] * outs).sum(0).squeeze(0), logs.logsumexp(0).squeeze(0)]  # fails at T = 1
