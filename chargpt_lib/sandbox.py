@@ -68,7 +68,7 @@ def serve(home, hidden, fds):
         except ChildProcessError:
             os._exit(0)
 
-# %% notebooks/source/B_sandbox.py #b790f58d
+# %% notebooks/source/B_sandbox.py #1f903e75
 LINE = 2**25  # no answer needs more than 32 MB to say what it has to say
 
 
@@ -79,35 +79,35 @@ class Room:
         self.stream, self.reader = stream, stream.makefile("r", encoding="utf-8", errors="replace")
 
     def enter(self, name, source, seconds=5.0):
-        """Sends the answer in -> {what: could it be locked?}."""
+        """Sends the answer in -> {what: could it be locked?}, None where the room does not open."""
         self.seconds = seconds
         self.promises = self.ask({"name": name, "source": source, "seconds": seconds}, seconds + 30)
         return self.promises
 
     def ask(self, message, seconds):
-        """One line there, one line back; None where nothing sensible comes back in time."""
-        self.stream.settimeout(seconds)
+        """One line there, one line back; None where nothing sensible, or nothing in time, comes back."""
+        self.late = False
         try:
+            self.stream.settimeout(seconds)
             self.stream.sendall((json.dumps(message) + "\n").encode())
             line = self.reader.readline(LINE)
-            return json.loads(line) if line.endswith("\n") else ""
+            return json.loads(line) if line.endswith("\n") else None
         except TimeoutError:
+            self.late = True
             self.stream.close()
-            return None
         except (OSError, ValueError, RecursionError):
-            return ""
+            pass
 
     def __call__(self, args):
-        said = self.ask(encode(args), self.seconds + 3) if self.promises else ""
-        if said is None:
-            self.promises = None
+        said = self.ask(encode(args), self.seconds + 3)
+        if self.late:
             return Outcome("late", detail=f"it takes longer than {self.seconds:g} s, and nothing stops it")
         try:
             sort, value, detail = said
             value, detail = decode(value), " ".join(str(detail).split())[:300]
             if sort in ("value", "blank", "error", "late", "changed", "unusable"):
                 return Outcome(sort, value, detail)
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError, MemoryError):
             pass
         return Outcome("error", "dead", "its process ended, or said too much: exit, too much memory, too much output?")
 

@@ -68,10 +68,11 @@ def window_mask(T, w):
     t, s = torch.arange(T)[:, None], torch.arange(T)
     return (s <= t) & (s > t - w)
 
-# %% notebooks/source/03_single_head.py #c73cacd5
+# %% notebooks/source/03_single_head.py #817df1e0
 exercise(
     window_mask, stars=1, minutes=4,
-    cases=lambda draw: [[T, draw.integer(1, T)] for T in (1, 2, draw.integer(3, 9), draw.integer(10, 40))],
+    cases=lambda draw: [[1, 1], [2, draw.integer(1, 2)], [draw.integer(7, 40), draw.integer(2, 5)],
+                        *([T, draw.integer(1, T)] for T in (draw.integer(3, 9), draw.integer(10, 40)))],
     wrong={
         "the window is one position too wide: with itself, it sees w + 1":
             lambda T, w: torch.ones(T, T).tril().triu(-w).bool(),

@@ -253,7 +253,8 @@ check("window_mask", window_mask)
 #| key
 exercise(
     window_mask, stars=1, minutes=4,
-    cases=lambda draw: [[T, draw.integer(1, T)] for T in (1, 2, draw.integer(3, 9), draw.integer(10, 40))],
+    cases=lambda draw: [[1, 1], [2, draw.integer(1, 2)], [draw.integer(7, 40), draw.integer(2, 5)],
+                        *([T, draw.integer(1, T)] for T in (draw.integer(3, 9), draw.integer(10, 40)))],
     wrong={
         ### BEGIN SOLUTION
         "the window is one position too wide: with itself, it sees w + 1":

@@ -1,0 +1,156 @@
+"""Lesson C: a class: names, weights, the files that are written, going on, repeating, and the command."""
+
+import csv
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from chargpt_lib import grading
+from chargpt_lib.checks import exercises_of
+from chargpt_lib.command_line import main
+from chargpt_lib.grading import chosen_lesson, feedback_page, find_submissions, grade_batch, likely_lesson, load_weights, score
+
+NAMES = [exercise.name for exercise in exercises_of("single_head")]
+
+
+def notebook(path, *names):
+    """A notebook with empty cells for these exercises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [nbformat.v4.new_code_cell(f"def {name}():\n    pass", metadata={"exercise": name}) for name in names]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.fixture
+def graded(monkeypatch):
+    """Grading without running anything: every first exercise is right. -> the paths asked for, in order."""
+    asked = []
+
+    def grade(path, lesson, seed):
+        if path.stem == "interrupt":
+            raise KeyboardInterrupt
+        asked.append((path.as_posix(), seed))
+        marks = {name: "✓" if i == 0 else "✗" for i, name in enumerate(NAMES)}
+        return {"marks": marks, "hints": dict.fromkeys(NAMES, "a <b>hint</b>"), "problems": [], "seconds": 1.0,
+                "answers": {NAMES[0]: "</pre><script>"}, "locked": None, "ran": path.stem != "broken"}
+
+    monkeypatch.setattr(grading, "grade", grade)
+    return asked
+
+
+def rows(out):
+    return list(csv.DictReader((out / "grades.csv").open(encoding="utf-8", newline="")))
+
+
+def test_submissions_are_found_once_and_in_order(tmp_path):
+    for name in ("b/03.ipynb", "a/03.ipynb", "a/.ipynb_checkpoints/03.ipynb"):
+        notebook(tmp_path / name, *NAMES)
+    found = find_submissions([tmp_path, tmp_path / "b" / "03.ipynb"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/03.ipynb", "b/03.ipynb"]
+    for wrong in (["nowhere"], [tmp_path / "a" / ".ipynb_checkpoints" / "x"]):
+        with pytest.raises(FileNotFoundError, match="is not there"):
+            find_submissions(wrong)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no notebook"):
+        find_submissions([tmp_path / "empty"])
+
+
+def test_the_lesson_is_what_most_handed_in(tmp_path):
+    other = [exercise.name for exercise in exercises_of("multi_head")]
+    paths = [notebook(tmp_path / f"{i}.ipynb", *names) for i, names in enumerate((NAMES, NAMES, other, []))]
+    (tmp_path / "bad.ipynb").write_text("{")
+    assert likely_lesson([*paths, tmp_path / "bad.ipynb"]) == "single_head"
+    with pytest.raises(ValueError, match="--lesson"):
+        likely_lesson([paths[3]])
+    assert chosen_lesson("03") == chosen_lesson("single_head") == chosen_lesson("03_single_head") == "single_head"
+    with pytest.raises(ValueError, match="no lesson"):
+        chosen_lesson("99")
+
+
+def test_weights(tmp_path):
+    file = tmp_path / "weights.toml"
+    file.write_text(f"{NAMES[0]} = 3\n{NAMES[1]} = 0\n")
+    weights = load_weights(file, "single_head")
+    assert weights[NAMES[0]] == 3 and weights[NAMES[1]] == 0 and weights[NAMES[2]] == 1
+    marks = {name: "✓" if name == NAMES[0] else "○" for name in NAMES}
+    assert score(marks, weights) == pytest.approx(100 * 3 / (3 + len(NAMES) - 2))
+    for text, message in (("goose = 1", "no exercise 'goose'"), (f"{NAMES[0]} = -1", "from 0 on"), (f"{NAMES[0]} = 'x'", "number"),
+                          (f"{NAMES[0]} = inf", "number"), ("\n".join(f"{name} = 0" for name in NAMES), "all weights")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_weights(file, "single_head")
+
+
+def test_the_files_of_a_batch(tmp_path, graded):
+    for name in ("a/03.ipynb", "b/03.ipynb"):
+        notebook(tmp_path / name, *NAMES)
+    assert main(["grade", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out"), "--seed", "5"]) == 0
+    table = rows(tmp_path / "out")
+    assert [row["submission"] for row in table] == [str(tmp_path / "a/03.ipynb"), str(tmp_path / "b/03.ipynb")]
+    assert list(table[0]) == ["submission", "score", *NAMES]
+    assert float(table[0]["score"]) == pytest.approx(100 / len(NAMES)) and table[0][NAMES[0]] == "1" and table[0][NAMES[1]] == "0"
+    batch = json.loads((tmp_path / "out" / "grades.json").read_text(encoding="utf-8"))
+    assert batch["seed"] == 5 and batch["lesson"] == "single_head" and len(batch["submissions"]) == 2
+    assert {seed for _, seed in graded} == {5}
+    pages = [tmp_path / "out" / record["feedback"] for record in batch["submissions"].values()]
+    assert len(set(pages)) == 2
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert "<script" not in text and "<b>" not in text and "&lt;b&gt;hint" in text and all(name in text for name in NAMES)
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_an_interrupted_batch_goes_on(tmp_path, graded, capsys):
+    folder, out = tmp_path / "class", tmp_path / "out"
+    for name in ("a", "b", "interrupt", "z"):
+        notebook(folder / f"{name}.ipynb", *NAMES)
+    assert main(["grade", str(folder), "--out", str(out)]) == 130 and "goes on" in capsys.readouterr().err
+    assert len(rows(out)) == 2
+    (folder / "interrupt.ipynb").rename(folder / "c.ipynb")
+    assert main(["grade", str(folder), "--out", str(out)]) == 0
+    assert [Path(path).stem for path, _ in graded] == ["a", "b", "c", "z"] and len({seed for _, seed in graded}) == 1
+    assert len(rows(out)) == 4
+
+
+def test_only_what_changed_is_graded_again(tmp_path, graded):
+    folder, out = tmp_path / "class", tmp_path / "out"
+    first, second = notebook(folder / "a.ipynb", *NAMES), notebook(folder / "broken.ipynb", *NAMES)
+    assert main(["grade", str(folder), "--out", str(out), "--seed", "1"]) == 1  # one of them did not run
+    assert main(["grade", str(folder), "--out", str(out)]) == 1
+    assert [Path(path).stem for path, _ in graded] == ["a", "broken", "broken"]
+    notebook(first, *NAMES[:2])
+    grade_batch([folder], out)
+    assert [Path(path).stem for path, _ in graded][3:] == ["a", "broken"]
+    grade_batch([folder], out, seed=2)
+    assert [seed for _, seed in graded][5:] == [2, 2]
+    second.unlink()
+    grade_batch([folder], out)
+    assert len(rows(out)) == 1
+
+
+def test_new_weights_change_scores_without_grading(tmp_path, graded):
+    path, weights = notebook(tmp_path / "a.ipynb", *NAMES), tmp_path / "weights.toml"
+    grade_batch([path], tmp_path / "out")
+    weights.write_text(f"{NAMES[0]} = {len(NAMES) - 1}")
+    grade_batch([path], tmp_path / "out", weights=weights)
+    assert len(graded) == 1 and float(rows(tmp_path / "out")[0]["score"]) == 50
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["grade", "nowhere", "--out", "out"], "is not there"), (["check", "nowhere.ipynb"], "is not there"),
+    (["grade", "{path}", "--out", "{out}", "--lesson", "99"], "no lesson"),
+    (["grade", "{path}", "--out", "{out}", "--weights", "nowhere.toml"], "nowhere.toml"),
+    (["grade", "{path}", "--out", "{path}"], "")])
+def test_what_cannot_be_done_is_told_before_any_grading(tmp_path, graded, capsys, arguments, message):
+    path = notebook(tmp_path / "a.ipynb", *NAMES)
+    arguments = [argument.format(path=path, out=tmp_path / "out") for argument in arguments]
+    assert main(arguments) == 2 and message in capsys.readouterr().err and not graded
+
+
+def test_feedback_says_what_counts():
+    record = {"marks": {name: "○" for name in NAMES} | {NAMES[0]: "✗"}, "hints": dict.fromkeys(NAMES, "too wide"), "problems":
+              ["no cell for x"], "answers": {NAMES[0]: "a < b"}}
+    page = feedback_page("anna/03.ipynb", record, "single_head", dict.fromkeys(NAMES, 2))
+    assert "too wide" in page and "not attempted" in page and "0 of 2" in page and "no cell for x" in page and "a &lt; b" in page
