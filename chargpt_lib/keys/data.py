@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['train_val_split', 'train_val_split_case', 'batch_windows', 'batch_windows_case', 'uniform_loss', 'character_entropy',
-           'merge_pairs', 'merge_pairs_variant']
+           'merge_pairs', 'merge_pairs_variant', 'merge_pairs_ties']
 
 # %% notebooks/source/00_data.py #1d4d902d
 import math
@@ -191,7 +191,7 @@ def merge_pairs(ids, vocab_size, merges):
         ids = merged
     return ids
 
-# %% notebooks/source/00_data.py #f14539ed
+# %% notebooks/source/00_data.py #d1986d9f
 def merge_pairs_variant(ids, vocab_size, merges, choose=min, first=None, step=1, once=False, way=1, leave=False,
                         needs=1):
     """The same with one thing changed: a mistake for each."""
@@ -213,11 +213,17 @@ def merge_pairs_variant(ids, vocab_size, merges, choose=min, first=None, step=1,
     return ids
 
 
+def merge_pairs_ties(draw):
+    """Different ids: all pairs are equally frequent, and the first of them is neither the smallest nor the largest."""
+    ids = sorted(draw.random.sample(range(20), 6))
+    return [[ids[place] for place in (3, 5, 1, 4, 0, 2)], draw.integer(30, 40), draw.integer(2, 3)]
+
+
 exercise(
     merge_pairs, stars=3, minutes=20,
     cases=lambda draw: [
         [[draw.integer(0, 8)] * 7, 10, 2],
-        [sorted(draw.random.sample(range(20), 6), reverse=True), draw.integer(30, 40), draw.integer(2, 3)],
+        merge_pairs_ties(draw),
         [draw.ids(4, draw.integer(25, 40)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
         [draw.ids(3, draw.integer(15, 25)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
         [[draw.integer(0, 5)], 6, 2], [draw.ids(4, 12).tolist(), 5, 0], [draw.ids(3, 4).tolist(), 7, 6]],

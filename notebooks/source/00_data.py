@@ -390,10 +390,7 @@ print(positions)
 print(train_ids[positions])
 
 # %% [markdown]
-# ### Exercise: find the bug
-# ★★ · 5 minutes · Only one target in each window is wrong. So the loss still falls, and nobody notices.
-#
-# Here is a function that cuts windows at given starts. It runs, its shapes are right, and most of its numbers too.
+# Here is a first try: a function that cuts windows at given starts. It runs, its shapes are right, and most of its numbers too.
 
 # %%
 def buggy_windows(ids, starts, block_size):
@@ -405,6 +402,9 @@ x, y = buggy_windows(tokenizer.encode(EXAMPLE), torch.tensor([2]), block_size=6)
 print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
 
 # %% [markdown]
+# ### Exercise: find the bug in the windows
+# ★★ · 5 minutes · The longer the window, the better the bug hides: the loss still falls, and nobody notices.
+#
 # What comes after `damp g`? Write the function again, without the bug. $N$ is the length of the text, $B$ the number of windows, $T$ the block size. With the ids `10 11 12 13 14`, the start 1 and $T = 3$, the window is `11 12 13` and its targets are `12 13 14`.
 
 # %% tags=["exercise"] exercise="batch_windows"
@@ -781,11 +781,17 @@ def merge_pairs_variant(ids, vocab_size, merges, choose=min, first=None, step=1,
 ### END SOLUTION
 
 
+def merge_pairs_ties(draw):
+    """Different ids: all pairs are equally frequent, and the first of them is neither the smallest nor the largest."""
+    ids = sorted(draw.random.sample(range(20), 6))
+    return [[ids[place] for place in (3, 5, 1, 4, 0, 2)], draw.integer(30, 40), draw.integer(2, 3)]
+
+
 exercise(
     merge_pairs, stars=3, minutes=20,
     cases=lambda draw: [
         [[draw.integer(0, 8)] * 7, 10, 2],
-        [sorted(draw.random.sample(range(20), 6), reverse=True), draw.integer(30, 40), draw.integer(2, 3)],
+        merge_pairs_ties(draw),
         [draw.ids(4, draw.integer(25, 40)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
         [draw.ids(3, draw.integer(15, 25)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
         [[draw.integer(0, 5)], 6, 2], [draw.ids(4, 12).tolist(), 5, 0], [draw.ids(3, 4).tolist(), 7, 6]],

@@ -151,10 +151,7 @@ print(-torch.tensor(0.0).log())
 # %% [markdown]
 # Infinitely much. One unseen pair in the validation text, and the average is infinite. So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
 #
-# ### Exercise: find the bug
-# ★ · 4 minutes · Adding the same amount everywhere is the oldest cure for zeros (Laplace took 1 for it). It is also a place for one of PyTorch's silent mistakes.
-#
-# Here is the cure, on a small table of three symbols. Each row of the result should sum to 1.
+# Here is a first try, on a small table of three symbols. Each row of the result should sum to 1.
 
 # %%
 def buggy_smoothing(counts, amount):
@@ -165,7 +162,10 @@ small_counts = torch.tensor([[0, 6, 2], [1, 0, 1], [3, 0, 0]])
 print(buggy_smoothing(small_counts, 0.01).sum(1))
 
 # %% [markdown]
-# Write it again, without the bug. (A hint: what is the shape of `counts.sum(1)`, and along which side of the table does PyTorch lay it?) The first row has to become $(0.01, 6.01, 2.01) / 8.03$.
+# ### Exercise: find the bug in the smoothing
+# ★ · 4 minutes · Adding the same amount everywhere is the oldest cure for zeros (Laplace added 1). Dividing by a sum of the wrong shape is PyTorch's quietest mistake.
+#
+# Write the function again, without the bug. (A hint: what is the shape of `counts.sum(1)`, and along which side of the table does PyTorch lay it?) The first row has to become $(0.01, 6.01, 2.01) / 8.03$.
 
 # %% tags=["exercise"] exercise="additive_smoothing"
 def additive_smoothing(counts, amount):
@@ -342,10 +342,10 @@ check("sample_chain", sample_chain)
 # %%
 #| key
 def sample_chain_case(draw, V, T, dtype):
-    """Probabilities in 64ths, numbers halfway between 64ths: exact, and never on a border."""
-    rows = [draw.ids(V, 3)[draw.ids(3, 64)].bincount(minlength=V) for _ in range(V)]
-    uniforms = (draw.ids(64, T) + 0.5) / 64
-    return [(torch.stack(rows) / 64).to(dtype), draw.integer(0, V - 1), uniforms.to(dtype)]
+    """Probabilities in 64ths, numbers halfway between 64ths: exact, and never on a border. Columns sum to 1 too."""
+    most, more = draw.integer(30, 36), draw.integer(16, 22)
+    table = sum(n * torch.eye(V, dtype=dtype)[draw.random.sample(range(V), V)] for n in (most, more, 64 - most - more))
+    return [table / 64, draw.integer(0, V - 1), ((draw.ids(64, T) + 0.5) / 64).to(dtype)]
 
 
 ### BEGIN SOLUTION
