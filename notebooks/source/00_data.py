@@ -18,6 +18,18 @@
 #| default_exp data
 
 # %%
+#| key
+import math
+from collections import Counter
+
+import torch
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
+import math
+
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.playhouse import excess_by_kind, write
 
 script = write(min_chars=1000)
@@ -191,6 +203,64 @@ except ValueError as error:
 # A model with enough parameters can learn a text by heart. To see whether it has understood something, we test it on a text that it has never seen: the **validation** text.
 # From a book we keep the last part for this. Playhouse simply writes a second text, from another seed, that is, with other throws of the dice.
 #
+# ### Exercise: the last part of a book
+# ★ · 3 minutes · No result of the course is worth anything without this cut.
+#
+# Cut a text in two. The last `percent` per cent of its characters are for validation, all before them for training. Where that is no whole number, the validation text is rounded down: of 37 characters, 10% are 3.7, so 3 are kept for validation and 34 for training. Of a very short text nothing may be left for validation; then the training text is the whole.
+
+# %% tags=["exercise"] exercise="train_val_split"
+def train_val_split(text, percent):
+    """A text and a whole number from 1 to 99 -> [training text, validation text]; together they are the text."""
+    ### BEGIN SOLUTION
+    cut = len(text) - len(text) * percent // 100
+    return [text[:cut], text[cut:]]
+    ### END SOLUTION
+
+# %%
+check("train_val_split", train_val_split)
+
+# %%
+#| key
+def train_val_split_case(draw):
+    """A length and a percentage that do not come out even, so that rounding shows."""
+    return [draw.text(20 * draw.integer(3, 9) + draw.choice([1, 3, 7, 9, 11, 13, 17, 19])), 5 * draw.integer(1, 6)]
+
+
+exercise(
+    train_val_split, stars=1, minutes=3,
+    cases=lambda draw: [[draw.text(37), 10], train_val_split_case(draw), train_val_split_case(draw), [draw.text(5), 10],
+                        [draw.text(100), 10 * draw.integer(1, 9)]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the first part is kept for validation, and the last is wanted":
+            lambda text, percent: [text[len(text) * percent // 100 :], text[: len(text) * percent // 100]],
+        "the order is wrong: first the training text, then the validation text":
+            lambda text, percent: [text[len(text) - len(text) * percent // 100 :],
+                                   text[: len(text) - len(text) * percent // 100]],
+        "the training text is rounded down, so the validation text is one character too long":
+            lambda text, percent: [text[: len(text) * (100 - percent) // 100],
+                                   text[len(text) * (100 - percent) // 100 :]],
+        "rounded to the nearest whole number: the validation text is rounded down":
+            lambda text, percent: [text[: len(text) - round(len(text) * percent / 100)],
+                                   text[len(text) - round(len(text) * percent / 100) :]],
+        "where nothing is left for validation, text[-0:] is the whole text":
+            lambda text, percent: [text[: -(len(text) * percent // 100)], text[-(len(text) * percent // 100) :]],
+        "one character stands in both texts":
+            lambda text, percent: [text[: len(text) - len(text) * percent // 100],
+                                   text[len(text) - len(text) * percent // 100 - 1 :]],
+        "one character, at the cut, is in neither text":
+            lambda text, percent: [text[: len(text) - len(text) * percent // 100],
+                                   text[len(text) - len(text) * percent // 100 + 1 :]],
+        "the last character, before the cut, is in neither text":
+            lambda text, percent: [text[: len(text) - len(text) * percent // 100 - 1],
+                                   text[len(text) - len(text) * percent // 100 :]],
+        "the validation text has `percent` characters, not `percent` per cent of them":
+            lambda text, percent: [text[:-percent], text[-percent:]],
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
 # A corpus is both texts. For Playhouse it also holds what the grammar knows: the **floor**, which is how unpredictable the second text is at best, and the **spans**, which say of every stretch of it whether it is spelling, grammar, a name, and so on.
 
 # %%
@@ -319,6 +389,82 @@ positions = starts + torch.arange(4)  # (2, 1) + (4,) -> (2, 4)
 print(positions)
 print(train_ids[positions])
 
+# %% [markdown]
+# Here is a first try: a function that cuts windows at given starts. It runs, its shapes are right, and most of its numbers too.
+
+# %%
+def buggy_windows(ids, starts, block_size):
+    x = torch.stack([ids[start : start + block_size] for start in starts.tolist()])
+    y = x.roll(-1, dims=1)
+    return [x, y]
+
+x, y = buggy_windows(tokenizer.encode(EXAMPLE), torch.tensor([2]), block_size=6)
+print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
+
+# %% [markdown]
+# ### Exercise: find the bug in the windows
+# ★★ · 5 minutes · The longer the window, the better the bug hides: the loss still falls, and nobody notices.
+#
+# What comes after `damp g`? Write the function again, without the bug. $N$ is the length of the text, $B$ the number of windows, $T$ the block size. With the ids `10 11 12 13 14`, the start 1 and $T = 3$, the window is `11 12 13` and its targets are `12 13 14`.
+
+# %% tags=["exercise"] exercise="batch_windows"
+def batch_windows(ids, starts, block_size):
+    """ids (N,), starts (B,), both int64, each start + T < N -> [x, y], both (B, T) int64.
+
+    Row b of x is the window that begins at starts[b]; y[b, t] is the id that follows x[b, t] in the text.
+    """
+    ### BEGIN SOLUTION
+    windows = ids[starts[:, None] + torch.arange(block_size + 1)]  # (B, T + 1)
+    return [windows[:, :-1], windows[:, 1:]]
+    ### END SOLUTION
+
+# %%
+check("batch_windows", batch_windows)
+
+# %%
+#| key
+def batch_windows_case(draw, T, B):
+    ids = draw.ids(90, 2 * T + draw.integer(2, 20))
+    starts = draw.ids(len(ids) - T - 1, B)  # not the last one
+    return [ids, starts, T]
+
+
+exercise(
+    batch_windows, stars=2, minutes=5,
+    cases=lambda draw: [
+        batch_windows_case(draw, draw.integer(4, 9), draw.integer(3, 6)), batch_windows_case(draw, 1, 3),
+        batch_windows_case(draw, draw.integer(2, 5), 1), [draw.ids(90, 6), torch.tensor([0, 0]), 5],
+        [draw.ids(90, 12), torch.tensor([7, 0, 3]), 4]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the targets are the inputs themselves: move them by one":
+            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)]] * 2,
+        "the bug is still there: the last target of a window is its own first character":
+            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)],
+                                    ids[starts[:, None] + torch.arange(T)].roll(-1, dims=1)],
+        "the last target of a window is the first character of the next window in the batch":
+            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)],
+                                    ids[starts[:, None] + torch.arange(T)].roll(-1)],
+        "x and y have T - 1 columns: a window with its last target is T + 1 ids long":
+            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)][:, :-1],
+                                    ids[starts[:, None] + torch.arange(T)][:, 1:]],
+        "x and y are exchanged": lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T) + 1],
+                                                         ids[starts[:, None] + torch.arange(T)]],
+        ### END SOLUTION
+    },
+    signs={
+        "the targets are moved by two, not by one":
+            lambda got, want, ids, starts, T: torch.equal(got[1], ids[starts[:, None] + torch.arange(T) + 2]),
+        "the targets are moved the wrong way: they stand before x, not after it":
+            lambda got, want, ids, starts, T: T > 2 and torch.equal(got[1][:, 1:], want[0][:, :-1]),
+        "the windows do not begin at their starts, but at 0, T, 2T ...":
+            lambda got, want, ids, starts, T: torch.equal(got[0].flatten(), ids[: len(starts) * T]),
+        "only the last target of each window is wrong: it must come from the text, not from the window":
+            lambda got, want, ids, starts, T: T > 1 and torch.equal(got[0], want[0])
+            and torch.equal(got[1][:, :-1], want[1][:, :-1]),
+    },
+)
+
 # %%
 #| export
 def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
@@ -358,12 +504,123 @@ show(fig, "Two grids of 4 rows and 16 columns of characters, coloured by id. "
 #
 # A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss** is what it pays on average, in nats per character.
 #
+# ### Exercise: what does knowing next to nothing cost?
+# ★ · 2 minutes · A new model knows nothing. Whoever can say what its first loss must be finds half of all bugs before the training starts.
+#
+# An alphabet has $V$ symbols. Somebody knows that some of them, `ruled_out` in number, cannot come next, and gives the others equal chances. What does the next character cost, in nats? Write the formula down before you let anything run.
+
+# %% tags=["exercise"] exercise="uniform_loss"
+def uniform_loss(vocab_size, ruled_out):
+    """Two whole numbers, 0 <= ruled_out < vocab_size -> a float: nats for a character that is not ruled out."""
+    ### BEGIN SOLUTION
+    return math.log(vocab_size - ruled_out)
+    ### END SOLUTION
+
+# %%
+check("uniform_loss", uniform_loss)
+
+# %%
+#| key
+exercise(
+    uniform_loss, stars=1, minutes=2,
+    cases=lambda draw: [[V, ruled_out] for V in [draw.integer(12, 40), draw.integer(41, 300), draw.integer(1000, 5000)]
+                        for ruled_out in (draw.integer(2, V - 3), 0)] + [[7, 6]],
+    wrong={
+        ### BEGIN SOLUTION
+        "`ruled_out` is not used: only V - ruled_out symbols can still come": lambda V, ruled_out: math.log(V),
+        "that is the probability of each symbol; its price is minus its logarithm":
+            lambda V, ruled_out: 1 / (V - ruled_out),
+        "that is how many symbols are left; the price is minus the logarithm of the probability of one":
+            lambda V, ruled_out: V - ruled_out,
+        "that is the price of not being ruled out; asked is the price of one symbol among those left":
+            lambda V, ruled_out: -math.log((V - ruled_out) / V),
+        ### END SOLUTION
+    },
+    signs={
+        "the sign is wrong: a probability is below 1, its logarithm below 0, and a price above":
+            lambda got, want, *args: math.isclose(got, -want, rel_tol=1e-4),
+        "these are bits: nats use the natural logarithm":
+            lambda got, want, *args: math.isclose(got * math.log(2), want, rel_tol=1e-4),
+        "that is the logarithm to the base 10: nats use the natural one":
+            lambda got, want, *args: math.isclose(got * math.log(10), want, rel_tol=1e-4),
+        "ln V - ln(ruled_out) is the logarithm of a quotient: subtract before the logarithm":
+            lambda got, want, V, ruled_out: math.isclose(got, math.log(V / ruled_out), rel_tol=1e-4),
+    },
+)
+
+# %% [markdown]
+# And now with the text. Some symbols never come after a `g`. With equal chances for all others, the validation text pays this (try your function on the first two numbers):
+
+# %%
+after_g = val_ids[1:][val_ids[:-1] == tokenizer.stoi["g"]]
+possible = torch.bincount(after_g, minlength=tokenizer.vocab_size) > 0
+chances = possible / possible.sum()
+print(tokenizer.vocab_size, "symbols,", (~possible).sum().item(), "ruled out:", end=" ")
+print(f"{-chances[after_g].log().mean():.2f} nats per character")
+
+# %% [markdown]
 # Somebody who knows nothing gives each of the $V$ symbols the same chance, $1/V$, and pays $\ln V$ each time.
 # Somebody who knows how frequent the characters are pays less. If $q_c$ is the share of the character $c$ in the text, the average is
 #
 # $$H = -\sum_c q_c \ln q_c ,$$
 #
-# the **entropy** of the characters. And somebody who knows the whole grammar pays the floor: the grammar's own dice, and nothing else.
+# the **entropy** of the characters.
+#
+# ### Exercise: the entropy of a text
+# ★★ · 6 minutes · Shannon (1951) measured English like this, from tables of letters that others had counted by hand.
+#
+# Write the function that measures $H$ of any text: each character that occurs in it gives one term, and its share $q_c$ is how often it occurs, divided by the length of the text. In `goose!` two of six characters are `o`, and four others occur once: $H = -\frac{2}{6} \ln \frac{2}{6} - 4 \cdot \frac{1}{6} \ln \frac{1}{6} \approx 1.561$ nats.
+
+# %% tags=["exercise"] exercise="character_entropy"
+def character_entropy(text):
+    """A text of at least one character -> a float: the entropy of its characters, in nats per character."""
+    ### BEGIN SOLUTION
+    shares = [text.count(char) / len(text) for char in set(text)]
+    return -sum(share * math.log(share) for share in shares)
+    ### END SOLUTION
+
+# %%
+check("character_entropy", character_entropy)
+
+# %%
+#| key
+exercise(
+    character_entropy, stars=2, minutes=6,
+    cases=lambda draw: [
+        *([draw.text(draw.integer(20, 90), "aaaaaabbbcd\n é") + "o" * draw.integer(15, 30)] for _ in range(3)),
+        [draw.text(draw.integer(6, 12)) + draw.text(draw.integer(5, 9), "xyzzz")],
+        [draw.text(1)], [draw.text(1) * draw.integer(2, 9)]],
+    wrong={
+        ### BEGIN SOLUTION
+        "all symbols count alike: each price has to be weighted with the share of its character":
+            lambda text: -sum(math.log(text.count(c) / len(text)) for c in set(text)) / len(set(text)),
+        "the prices are added without weights: each one times the share of its character":
+            lambda text: -sum(math.log(text.count(c) / len(text)) for c in set(text)),
+        "these are counts, not shares: divide by the length of the text first":
+            lambda text: -sum(text.count(c) * math.log(text.count(c)) for c in set(text)),
+        "the counts are divided by the number of different characters, not by the length of the text":
+            lambda text: -sum(text.count(c) / len(set(text)) * math.log(text.count(c) / len(set(text)))
+                              for c in set(text)),
+        "that is the price of the whole text: divide by its length":
+            lambda text: -sum(text.count(c) * math.log(text.count(c) / len(text)) for c in set(text)),
+        "the sum runs over the text, so a character counts once for each time it occurs":
+            lambda text: -sum(text.count(c) / len(text) * math.log(text.count(c) / len(text)) for c in text),
+        "that is ln of the number of different characters: it would be right if all were equally frequent":
+            lambda text: math.log(len(set(text))),
+        ### END SOLUTION
+    },
+    signs={
+        "the sign is wrong: an entropy is never below 0":
+            lambda got, want, text: math.isclose(got, -want, rel_tol=1e-3),
+        "these are bits: nats use the natural logarithm":
+            lambda got, want, text: math.isclose(got * math.log(2), want, rel_tol=1e-3),
+        "that is the logarithm to the base 10: nats use the natural one":
+            lambda got, want, text: math.isclose(got * math.log(10), want, rel_tol=1e-3),
+    },
+)
+
+# %% [markdown]
+# Somebody who knows the whole grammar pays the floor: the grammar's own dice, and nothing else.
 #
 # **Predict:** knowing the frequencies, is one closer to knowing nothing or to knowing everything? (We take the shares $q_c$ from the training text and pay for the validation text. `clamp_min` keeps a character that is not in the training text from costing infinitely much.)
 
@@ -465,6 +722,113 @@ assert pick_device().type in ("cpu", "cuda", "mps")
 # - **Random characters as validation.** Neighbours of a training window are nearly the window itself. Keep one whole stretch apart.
 # - **`\r\n`.** One symbol more that is always easy to guess: the loss falls, and nothing was learnt.
 #
+# ## Exercises
+#
+# ### Exercise: fewer, longer symbols
+# ★★★ · 20 minutes · The large models do not read characters. They read pieces of words, which are made like this (Sennrich et al., 2016).
+#
+# Begin with ids below `vocab_size`. One **merge** does the following.
+#
+# 1. Count the pairs of neighbours, overlapping ones too: `a a a b` has the pairs `aa`, `aa`, `ab`.
+# 2. Take the most frequent pair. If several are equally frequent, take the smallest: the one with the smaller first id; if that is the same, the one with the smaller second id.
+# 3. Go through the list from left to right and put a new symbol wherever that pair stands. An id is used up once: of `a a a` only the first two become the new symbol.
+#
+# The first merge makes the id `vocab_size`, the second `vocab_size + 1`, and so on; each counts anew in the list that the one before it left. A pair that occurs once is merged too. A list with no pair stays as it is.
+#
+# Two merges, with `vocab_size` 10: from `1 2 1 2 3 1 2` the first makes `10 10 3 10` (the pair `1 2` occurs three times). Now each pair occurs once; the smallest is `3 10`, and the second merge gives `10 10 11`.
+
+# %% tags=["exercise"] exercise="merge_pairs"
+def merge_pairs(ids, vocab_size, merges):
+    """ids: a list of whole numbers from 0 to vocab_size - 1 -> a new list, the ids after that many merges."""
+    ### BEGIN SOLUTION
+    for new in range(vocab_size, vocab_size + merges):
+        pairs, merged = list(zip(ids, ids[1:])), []
+        best = max(sorted(set(pairs)), key=pairs.count, default=None)
+        for i in ids:
+            if merged and (merged[-1], i) == best:
+                merged[-1] = new
+            else:
+                merged.append(i)
+        ids = merged
+    return ids
+    ### END SOLUTION
+
+# %%
+check("merge_pairs", merge_pairs)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def merge_pairs_variant(ids, vocab_size, merges, choose=min, first=None, step=1, once=False, way=1, leave=False,
+                        needs=1):
+    """The same with one thing changed: a mistake for each."""
+    new = vocab_size if first is None else first(ids, vocab_size)
+    counts = Counter(zip(ids, ids[1:]))
+    for _ in range(merges):
+        counts = counts if once else Counter(zip(ids, ids[1:]))
+        most = max(counts.values(), default=0)
+        if most < needs:
+            break
+        best = choose(pair for pair in counts if counts[pair] == most)
+        counts = Counter({pair: n for pair, n in counts.items() if pair != best})
+        source, wanted, merged = ids[::way], best[::way], []
+        while source:
+            hit = tuple(source[:2]) == wanted
+            merged.append(new if hit else source[0])
+            source = source[2 if hit and not leave else 1 :]
+        ids, new = merged[::way], new + step
+    return ids
+### END SOLUTION
+
+
+def merge_pairs_ties(draw):
+    """Different ids: all pairs are equally frequent, and the first of them is neither the smallest nor the largest."""
+    ids = sorted(draw.random.sample(range(20), 6))
+    return [[ids[place] for place in (3, 5, 1, 4, 0, 2)], draw.integer(30, 40), draw.integer(2, 3)]
+
+
+exercise(
+    merge_pairs, stars=3, minutes=20,
+    cases=lambda draw: [
+        [[draw.integer(0, 8)] * 7, 10, 2],
+        merge_pairs_ties(draw),
+        [draw.ids(4, draw.integer(25, 40)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
+        [draw.ids(3, draw.integer(15, 25)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
+        [[draw.integer(0, 5)], 6, 2], [draw.ids(4, 12).tolist(), 5, 0], [draw.ids(3, 4).tolist(), 7, 6]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the second id of a merged pair is still there: it is used up":
+            lambda *args: merge_pairs_variant(*args, leave=True),
+        "the pairs are counted only once: after each merge count anew":
+            lambda *args: merge_pairs_variant(*args, once=True),
+        "among equally frequent pairs the first in the list is taken, not the smallest":
+            lambda *args: merge_pairs_variant(*args, choose=lambda pairs: next(iter(pairs))),
+        "among equally frequent pairs the largest is taken, not the smallest":
+            lambda *args: merge_pairs_variant(*args, choose=max),
+        "every merge makes the same new id: the second makes vocab_size + 1":
+            lambda *args: merge_pairs_variant(*args, step=0),
+        "the first new id is vocab_size + 1, and ids below vocab_size are taken: vocab_size is free":
+            lambda *args: merge_pairs_variant(*args, first=lambda ids, V: V + 1),
+        "the new ids begin after the largest id in the list; they begin at vocab_size":
+            lambda *args: merge_pairs_variant(*args, first=lambda ids, V: max(ids) + 1),
+        "the merging goes from right to left: of `a a a` the first two are merged":
+            lambda *args: merge_pairs_variant(*args, way=-1),
+        "one merge is done, whatever `merges` says":
+            lambda ids, V, merges: merge_pairs_variant(ids, V, 1),
+        "a pair that occurs once is not merged, and should be": lambda *args: merge_pairs_variant(*args, needs=2),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# What such a model pays, it pays for longer symbols: nats per symbol cannot be compared with nats per character. Divide by the characters, whatever the model reads.
+#
+# How far you have come:
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `load_corpus`, `CharTokenizer`, `get_batch`, `pick_device` and the helpers for pictures, in `chargpt_lib/data.py`.

@@ -18,9 +18,20 @@
 #| default_exp bigram
 
 # %%
+#| key
+import math
+
+import torch
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
+import math
+
 import matplotlib.pyplot as plt
 import torch
 
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, plot_excess, recorded, show, visible
 from chargpt_lib.playhouse import excess_by_kind
 
@@ -73,6 +84,61 @@ show(fig, "A square table of pairs. Most of it is dark: most pairs never occur. 
 print(f"{(counts == 0).double().mean():.0%} of the pairs never occur")
 
 # %% [markdown]
+# ### Exercise: further apart
+# ★ · 4 minutes · What is two, three, ten places back tells something too. A table for each distance is the cheapest memory there is.
+#
+# Count pairs like `count_pairs`, but pairs that stand `gap` places apart: $a$ at position $t$ and $b$ at position $t + \text{gap}$. A gap of 1 gives the table above. In `goose` with a gap of 2 there are the pairs `go`, `os` and `oe`. A text that is too short for the gap has no pairs, and its table holds zeros.
+
+# %% tags=["exercise"] exercise="count_skip_pairs"
+def count_skip_pairs(ids, vocab_size, gap):
+    """ids (N,) int64, gap >= 1 -> (V, V) int64: row a, column b: how often b stands gap places after a."""
+    ### BEGIN SOLUTION
+    pairs = ids[:-gap] * vocab_size + ids[gap:]
+    return torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size)
+    ### END SOLUTION
+
+# %%
+check("count_skip_pairs", count_skip_pairs)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def count_skip_pairs_of(first, second, vocab_size):
+    return torch.bincount(first * vocab_size + second, minlength=vocab_size**2).view(vocab_size, vocab_size)
+### END SOLUTION
+
+
+exercise(
+    count_skip_pairs, stars=1, minutes=4,
+    cases=lambda draw: [[draw.ids(V, N), V, gap] for N, V, gap in (
+        (draw.integer(40, 90), draw.integer(3, 6), 2), (draw.integer(40, 90), draw.integer(7, 9), draw.integer(3, 5)),
+        (draw.integer(20, 40), 5, 1), (6, 4, 5), (1, 3, 1), (3, 4, draw.integer(4, 7)))],
+    wrong={
+        ### BEGIN SOLUTION
+        "rows and columns are exchanged: the row is the character that comes first":
+            lambda ids, V, gap: count_skip_pairs_of(ids[gap:], ids[:-gap], V),
+        "the pairs stand one place too far apart: a gap of 1 means neighbours":
+            lambda ids, V, gap: count_skip_pairs_of(ids[: -gap - 1], ids[gap + 1 :], V),
+        "`gap` is not used: these are the neighbours":
+            lambda ids, V, gap: count_skip_pairs_of(ids[:-1], ids[1:], V),
+        "only every gap-th character is read; every character has a partner gap places further on":
+            lambda ids, V, gap: count_skip_pairs_of(ids[::gap][:-1], ids[::gap][1:], V),
+        "the end of the text is paired with its beginning: roll goes round in a circle":
+            lambda ids, V, gap: count_skip_pairs_of(ids, ids.roll(-gap), V),
+        "all distances up to the gap are counted, and only the gap itself is wanted":
+            lambda ids, V, gap: sum(count_skip_pairs_of(ids[:-g], ids[g:], V) for g in range(1, gap + 1)),
+        "every pair is counted in both directions":
+            lambda ids, V, gap: count_skip_pairs_of(ids[gap:], ids[:-gap], V)
+            + count_skip_pairs_of(ids[:-gap], ids[gap:], V),
+        ### END SOLUTION
+    },
+    signs={
+        "at [{0}, {1}] stands 1 for a pair that occurs more often: with an index, `+= 1` counts a pair only once":
+            lambda got, want, *args: (got != want) & (got.max() == 1) & torch.equal(got, want.clamp_max(1)),
+    },
+)
+
+# %% [markdown]
 # ## From counts to probabilities
 #
 # Divide each row by its sum, and it becomes the probabilities of the next character, $P(b \mid a) = \dfrac{n_{ab}}{\sum_{b'} n_{ab'}}$.
@@ -84,6 +150,71 @@ print(-torch.tensor(0.0).log())
 
 # %% [markdown]
 # Infinitely much. One unseen pair in the validation text, and the average is infinite. So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
+#
+# Here is a first try, on a small table of three symbols. Each row of the result should sum to 1.
+
+# %%
+def buggy_smoothing(counts, amount):
+    counts = counts + amount
+    return counts / counts.sum(1)
+
+small_counts = torch.tensor([[0, 6, 2], [1, 0, 1], [3, 0, 0]])
+print(buggy_smoothing(small_counts, 0.01).sum(1))
+
+# %% [markdown]
+# ### Exercise: find the bug in the smoothing
+# ★ · 4 minutes · Adding the same amount everywhere is the oldest cure for zeros (Laplace added 1). Dividing by a sum of the wrong shape is PyTorch's quietest mistake.
+#
+# Write the function again, without the bug. (A hint: what is the shape of `counts.sum(1)`, and along which side of the table does PyTorch lay it?) The first row has to become $(0.01, 6.01, 2.01) / 8.03$.
+
+# %% tags=["exercise"] exercise="additive_smoothing"
+def additive_smoothing(counts, amount):
+    """counts (V, V) int64, amount > 0 -> (V, V) float32: P(b | a) in row a, column b; each row sums to 1."""
+    ### BEGIN SOLUTION
+    counts = counts + amount
+    return counts / counts.sum(1, keepdim=True)
+    ### END SOLUTION
+
+# %%
+check("additive_smoothing", additive_smoothing)
+
+# %%
+#| key
+exercise(
+    additive_smoothing, stars=1, minutes=4,
+    cases=lambda draw: [[draw.ids(9, V, V) * draw.ids(3, V, V), draw.choice(amounts)] for V, amounts in (
+        (draw.integer(3, 5), [0.01, 0.5]), (draw.integer(6, 9), [0.1, 2.0]), (2, [0.3]), (1, [0.01, 1.0]))],
+    wrong={
+        ### BEGIN SOLUTION
+        "the bug is still there: column b is divided by the sum of row b. Sums of shape (V, 1) would be right":
+            lambda counts, amount: (counts + amount) / (counts + amount).sum(1),
+        "columns sum to 1, not rows: that answers what came before":
+            lambda counts, amount: (counts + amount) / (counts + amount).sum(0),
+        "each row is divided by the sum of a column":
+            lambda counts, amount: (counts + amount) / (counts + amount).sum(0)[:, None],
+        "the whole table sums to 1, and each row should":
+            lambda counts, amount: (counts + amount) / (counts + amount).sum(),
+        "the amount is added to the probabilities, and should be added to the counts":
+            lambda counts, amount: counts / counts.sum(1, keepdim=True) + amount,
+        "the rows are divided by the sums of the old counts: what is added counts below the line too":
+            lambda counts, amount: (counts + amount) / counts.sum(1, keepdim=True),
+        "below the line the amount is added once, but each of the V counts of a row got it":
+            lambda counts, amount: (counts + amount) / (counts.sum(1, keepdim=True) + amount),
+        "the amount is not added anywhere": lambda counts, amount: counts / counts.sum(1, keepdim=True),
+        "that is the softmax of the counts: divide by the row's sum, without exponentials":
+            lambda counts, amount: (counts + amount).softmax(1),
+        "1 is added to each count, not `amount`":
+            lambda counts, amount: (counts + 1) / (counts + 1).sum(1, keepdim=True),
+        ### END SOLUTION
+    },
+    signs={
+        "at [{0}, {1}] a pair that never occurred got 0: its price would be infinite":
+            lambda got, want, counts, amount: got == 0,
+    },
+)
+
+# %% [markdown]
+# The same, for the whole text:
 
 # %%
 probabilities = counts + 0.01
@@ -108,6 +239,68 @@ show(fig, "Bars, one for each pair of the line: a capital O before a space is ch
      "and the end of goose are dear.")
 
 # %% [markdown]
+# ### Exercise: the price of what never came
+# ★★ · 5 minutes · The amount looks like a detail. It is the price list for everything new.
+#
+# Predict: the character $a$ was followed by something `seen` times, and never by $b$. With `amount` added to each of the $V$ counts of its row, what does the table ask for $b$ after $a$, in nats? First think of the two ends: what if $a$ was never seen at all, and what if it was seen a million times?
+
+# %% tags=["exercise"] exercise="unseen_pair_nats"
+def unseen_pair_nats(seen, vocab_size, amount):
+    """seen: a whole number, 0 or more; amount > 0 -> a float: nats for a character that never came after this one."""
+    ### BEGIN SOLUTION
+    return math.log((seen + amount * vocab_size) / amount)
+    ### END SOLUTION
+
+# %%
+check("unseen_pair_nats", unseen_pair_nats)
+
+# %%
+#| key
+exercise(
+    unseen_pair_nats, stars=2, minutes=5,
+    cases=lambda draw: [[draw.integer(200, 90_000), draw.integer(20, 100), draw.number(0.01, 0.05)],
+                        [draw.integer(1, 20), draw.integer(20, 100), draw.number(0.2, 0.8)],
+                        [draw.integer(20, 90), draw.integer(2, 9), draw.number(1.5, 3)],
+                        [0, draw.integer(20, 100), draw.number(0.01, 0.5)]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the row sums to more: not one count got the amount, but all V of them":
+            lambda seen, V, amount: math.log((seen + amount) / amount),
+        "that is the probability; the price is minus its logarithm":
+            lambda seen, V, amount: amount / (seen + amount * V),
+        "1 is added to each count there, not `amount`": lambda seen, V, amount: math.log(seen + V),
+        "below the line `amount` is missing: each of the V counts got the amount, not 1":
+            lambda seen, V, amount: math.log((seen + V) / amount),
+        "that is ln V, as if nothing had been counted": lambda seen, V, amount: math.log(V),
+        "the amount is shared out: it is added to each of the V counts, whole":
+            lambda seen, V, amount: math.log((seen + amount) / (amount / V)),
+        "that is the price of the new row's sum; the amount stands above the line, not 1":
+            lambda seen, V, amount: math.log(seen + amount * V),
+        ### END SOLUTION
+    },
+    signs={
+        "the sign is wrong: the logarithm of a probability is below 0, its price above":
+            lambda got, want, *args: math.isclose(got, -want, rel_tol=1e-4),
+        "these are bits: nats use the natural logarithm":
+            lambda got, want, *args: math.isclose(got * math.log(2), want, rel_tol=1e-4),
+        "that is the logarithm to the base 10: nats use the natural one":
+            lambda got, want, *args: math.isclose(got * math.log(10), want, rel_tol=1e-4),
+        "the row's sum is the old one: the V added amounts belong to it":
+            lambda got, want, seen, V, amount: math.isclose(got, math.log(seen / amount), rel_tol=1e-4),
+        "seen never, a row has V equal amounts, and each costs ln V: yours does not":
+            lambda got, want, seen, *args: seen == 0,
+    },
+)
+
+# %% [markdown]
+# And the table? Give your function the numbers.
+
+# %%
+a, b = tokenizer.encode("!O")
+print(f"'!O' occurs {counts[a, b]} times, '!' {counts[a].sum()} times, V = {V}; "
+      f"the table asks {-probabilities[a, b].log():.2f} nats")
+
+# %% [markdown]
 # ## Let it write
 #
 # Take a character, throw dice according to its row, write down what comes, and take that as the next character.
@@ -123,6 +316,90 @@ print(tokenizer.decode(written))
 # %% [markdown]
 # Every pair of letters is a pair that occurs. Nothing else is right. It has forgotten what it wrote two letters ago.
 #
+# ### Exercise: the dice
+# ★★ · 8 minutes · How does one throw a die with 50 unequal sides? With one number between 0 and 1, and a ruler. `multinomial` hides it; every model that writes does it.
+#
+# Lay the probabilities of the row end to end, in the order of the ids: they fill the ruler from 0 to 1. Id 0 owns the first stretch, id 1 the next, and so on. The number $u$ points at a place on the ruler, and the id that owns the place is thrown. With the row $(0.5, 0, 0.25, 0.25)$, $u = 0.3$ throws id 0, $u = 0.6$ throws id 2, and nothing throws id 1.
+#
+# Now write a text with given numbers instead of dice. The first number decides what follows `start`, by the row of `start`. The second decides what follows that, and so on.
+
+# %% tags=["exercise"] exercise="sample_chain"
+def sample_chain(probabilities, start, uniforms):
+    """probabilities (V, V), rows sum to 1; start: an id; uniforms (T,), from 0 to 1 -> the ids written, (T,) int64.
+
+    `start` is not among them. No number points exactly at the border of two stretches.
+    """
+    ### BEGIN SOLUTION
+    written = [start]
+    for u in uniforms:
+        written.append(int((probabilities[written[-1]].cumsum(0) < u).sum()))
+    return torch.tensor(written[1:])
+    ### END SOLUTION
+
+# %%
+check("sample_chain", sample_chain)
+
+# %%
+#| key
+def sample_chain_case(draw, V, T, dtype):
+    """Probabilities in 64ths, numbers halfway between 64ths: exact, and never on a border. Columns sum to 1 too."""
+    most, more = draw.integer(30, 36), draw.integer(16, 22)
+    table = sum(n * torch.eye(V, dtype=dtype)[draw.random.sample(range(V), V)] for n in (most, more, 64 - most - more))
+    return [table / 64, draw.integer(0, V - 1), ((draw.ids(64, T) + 0.5) / 64).to(dtype)]
+
+
+### BEGIN SOLUTION
+def sample_chain_variant(probabilities, start, uniforms, choose=None, again=True):
+    """The same, with another choice from the row, or always from the row of `start`: a mistake for each."""
+    written = [start]
+    for u in uniforms:
+        row = probabilities[written[-1] if again else start]
+        written.append(int(choose(row, u) if choose else (row.cumsum(0) < u).sum()))
+    return torch.tensor(written[1:])
+### END SOLUTION
+
+
+exercise(
+    sample_chain, stars=2, minutes=8,
+    cases=lambda draw: [
+        sample_chain_case(draw, draw.integer(5, 8), draw.integer(20, 30), torch.float32),
+        sample_chain_case(draw, draw.integer(9, 12), draw.integer(20, 30), torch.float64),
+        sample_chain_case(draw, draw.integer(5, 8), draw.integer(20, 30), torch.float32),
+        sample_chain_case(draw, draw.integer(4, 6), 1, torch.float32)],
+    wrong={
+        ### BEGIN SOLUTION
+        "the most probable id is taken each time: the numbers are not used":
+            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: row.argmax()),
+        "every id is thrown by the row of `start`: after a throw, the row is that of the new id":
+            lambda p, start, us: sample_chain_variant(p, start, us, again=False),
+        "columns are laid end to end, not rows: what follows a stands in row a":
+            lambda p, start, us: sample_chain_variant(p.T, start, us),
+        "the ids are laid out from the most probable to the least; their own order is wanted":
+            lambda p, start, us: sample_chain_variant(
+                p, start, us, lambda row, u: row.argsort(descending=True, stable=True)[
+                    (row.sort(descending=True, stable=True).values.cumsum(0) < u).sum()]),
+        "that is an id with equal chances for all: the probabilities are not used":
+            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: u * len(row)),
+        "`start` is in the answer, and only what comes after it is wanted":
+            lambda p, start, us: torch.cat([torch.tensor([start]), sample_chain_variant(p, start, us)]),
+        "`start` is in the answer, and the last id is missing":
+            lambda p, start, us: torch.cat([torch.tensor([start]), sample_chain_variant(p, start, us)])[:-1],
+        "the ends of stretches that lie beyond u are counted, not those before it":
+            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row.cumsum(0) > u).sum()),
+        "one id too low: the last stretch that ends before u is taken, not the one after it":
+            lambda p, start, us: sample_chain_variant(
+                p, start, us, lambda row, u: ((row.cumsum(0) < u).sum() - 1).clamp(0)),
+        "the first id that is alone more probable than u is taken: add up the probabilities":
+            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row > u).int().argmax()),
+        ### END SOLUTION
+    },
+    signs={
+        "place {0}: an id is thrown whose probability is 0":
+            lambda got, want, p, start, us: p[torch.cat([torch.tensor([start]), got[:-1]]), got] == 0,
+    },
+)
+
+# %% [markdown]
 # ## The same table as a model
 #
 # From now on every model keeps to one contract: it takes ids and gives **logits**, one number for each possible next character. Softmax turns logits $z$ into probabilities,
@@ -408,6 +685,110 @@ if excesses:
 # - **Dividing columns instead of rows.** `counts / counts.sum(0)` answers another question: what came *before*. It runs, and it is wrong. Check that a row sums to 1.
 # - **Judging by the training loss.** The longest table always wins there.
 #
+# ## Exercises
+#
+# ### Exercise: in how many places?
+# ★★★ · 20 minutes · In the counting of $n$-grams, this idea won (Kneser and Ney, 1995; Chen and Goodman, 1999).
+#
+# In many English texts `Francisco` is a frequent word. But it comes after one word only. So if you have never seen what follows the word before, `Francisco` is a bad guess, frequent or not. What should count for the shorter table is not how often a symbol occurs, but after how many *different* symbols.
+#
+# Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$. Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give what was taken to the shorter table:
+#
+# $$P(b \mid a) = \frac{\max(n_{ab} - D, 0)}{N_a} + \frac{D \, d_a}{N_a} \cdot \frac{e_b}{E} .$$
+#
+# Where nothing ever follows $a$, only the shorter table speaks: $P(b \mid a) = e_b / E$.
+#
+# An example: the ids `0 1 0 1 2`, $V = 4$, $D = 0.75$. The pairs are `01`, `10`, `01`, `12`; three are different, and each of 0, 1 and 2 comes after one symbol, so $e / E = (\frac13, \frac13, \frac13, 0)$. Row 0 has $N_0 = 2$ and $d_0 = 1$: it is $(0.125, 0.75, 0.125, 0)$. Rows 2 and 3 are $(\frac13, \frac13, \frac13, 0)$.
+
+# %% tags=["exercise"] exercise="kneser_ney"
+def kneser_ney(ids, vocab_size, discount):
+    """ids (N,) int64, N >= 2 -> (V, V) float64: P(b | a) in row a, column b; each row sums to 1."""
+    ### BEGIN SOLUTION
+    counts = torch.bincount(ids[:-1] * vocab_size + ids[1:], minlength=vocab_size**2).double()
+    counts = counts.view(vocab_size, vocab_size)
+    seen = (counts > 0).double()
+    shorter = seen.sum(0) / seen.sum()  # (V,)
+    total = counts.sum(1, keepdim=True)  # (V, 1)
+    longer = (counts - discount).clamp_min(0) + discount * seen.sum(1, keepdim=True) * shorter
+    return torch.where(total > 0, longer / total, shorter)
+    ### END SOLUTION
+
+# %%
+check("kneser_ney", kneser_ney)
+
+# %%
+#| key
+def kneser_ney_case(draw, V, N):
+    """Skewed ids: frequent symbols with few neighbours, and a last symbol that never occurs."""
+    ids = draw.ids(V - 1, N) * draw.ids(2, N)
+    return [torch.cat([ids, torch.tensor([1, 2] * draw.integer(5, 9))]), V, draw.number(0.2, 0.9)]
+
+
+### BEGIN SOLUTION
+def kneser_ney_variant(ids, V, D, shorter=lambda counts, seen: seen.sum(0) / seen.sum(), longer=None, kinds=None):
+    """The same, with another shorter table, another numerator or another number of kinds: a mistake for each."""
+    counts = torch.bincount(ids[:-1] * V + ids[1:], minlength=V**2).double().view(V, V)
+    seen, total = (counts > 0).double(), counts.sum(1, keepdim=True)
+    below = shorter(counts, seen)
+    share = D * (kinds(seen) if kinds else seen.sum(1, keepdim=True)) / total
+    main = (longer(counts) if longer else (counts - D).clamp_min(0)) / total
+    return torch.where(total > 0, main + share * below, below)
+### END SOLUTION
+
+
+exercise(
+    kneser_ney, stars=3, minutes=20,
+    cases=lambda draw: [kneser_ney_case(draw, V, N) for V, N in (
+        (draw.integer(5, 7), draw.integer(20, 40)), (draw.integer(8, 10), draw.integer(20, 60)))]
+    + [[torch.tensor([1, 0]), 3, draw.number(0.2, 0.9)], [torch.tensor([0, 0]), 1, draw.number(0.2, 0.9)]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the shorter table is how often b occurs; wanted is after how many different symbols":
+            lambda *args: kneser_ney_variant(*args, lambda counts, seen: counts.sum(0) / counts.sum()),
+        "the shorter table is how often b occurs; wanted is the number of different symbols before it":
+            lambda ids, V, D: kneser_ney_variant(
+                ids, V, D, lambda counts, seen: torch.bincount(ids, minlength=V).double() / len(ids)),
+        "e counts the symbols after b, and those before it are wanted: columns, not rows":
+            lambda *args: kneser_ney_variant(*args, lambda counts, seen: seen.sum(1) / seen.sum()),
+        "the shorter table is 1 / V: wanted is e / E":
+            lambda ids, V, D: kneser_ney_variant(ids, V, D, lambda counts, seen: torch.full((V,), 1 / V).double()),
+        "e is divided by V, and E is the number of different pairs":
+            lambda ids, V, D: kneser_ney_variant(ids, V, D, lambda counts, seen: seen.sum(0) / V),
+        "e is divided by the number of all pairs: E is that of the different ones":
+            lambda *args: kneser_ney_variant(*args, lambda counts, seen: seen.sum(0) / counts.sum()),
+        "the discount is not taken off the counts, so rows sum to more than 1":
+            lambda *args: kneser_ney_variant(*args, longer=lambda counts: counts),
+        "nothing is taken from a count of 0: the maximum with 0 is missing":
+            lambda ids, V, D: kneser_ney_variant(ids, V, D, longer=lambda counts: counts - D),
+        "the discount is taken d_a times in each row, and handed out once: d_a is missing":
+            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: 1),
+        "d is taken down the columns: it is how many different symbols follow a, in row a":
+            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: seen.sum(0)[:, None]),
+        "rows and columns are exchanged: P(b | a) stands in row a": lambda *args: kneser_ney_variant(*args).T,
+        ### END SOLUTION
+    },
+    signs={
+        "row {0} is not a number: nothing follows this symbol, so only the shorter table speaks":
+            lambda got, want, *args: got.isnan().any(1),
+        "at [{0}, {1}] stands a negative probability": lambda got, want, *args: got < 0,
+        "row {0} is all 0: nothing follows this symbol, so only the shorter table speaks":
+            lambda got, want, *args: (got == 0).all(1),
+        "row {0} is wrong where nothing follows its symbol: there only the shorter table speaks":
+            lambda got, want, ids, V, D: ~torch.isclose(got, want).all(1)
+            & (torch.bincount(ids[:-1], minlength=V) == 0),
+        "row {0} sums to less than 1: is all that the discount took handed out?":
+            lambda got, want, *args: got.sum(1) < 1 - 1e-6,
+        "row {0} sums to more than 1": lambda got, want, *args: got.sum(1) > 1 + 1e-6,
+    },
+)
+
+# %% [markdown]
+# How far you have come:
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `LanguageModel` (the contract of all models), `BigramLanguageModel` and `NGramModel`, in `chargpt_lib/bigram.py`.
