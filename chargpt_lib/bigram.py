@@ -3,12 +3,14 @@
 # %% auto #0
 __all__ = ['LanguageModel', 'BigramLanguageModel', 'ngram_numbers', 'Table', 'NGramModel']
 
-# %% notebooks/source/01_bigram.py #89e2b07d
+# %% notebooks/source/01_bigram.py #b62e108d
+from math import log2
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# %% notebooks/source/01_bigram.py #6e6589c7
+# %% notebooks/source/01_bigram.py #44da7642
 class LanguageModel(nn.Module):
     """What the models share. A subclass defines `compute_logits(idx)`: (B, T) -> (B, T, V)."""
 
@@ -45,11 +47,13 @@ class LanguageModel(nn.Module):
                              f"text, text[None]")
         was_training = self.training
         self.eval()
-        for _ in range(max_new_tokens):
-            logits, _ = self(idx[:, -self.block_size:])
-            probabilities = logits[:, -1].softmax(-1)  # (B, V)
-            idx = torch.cat([idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
-        self.train(was_training)
+        try:
+            for _ in range(max_new_tokens):
+                logits, _ = self(idx[:, -self.block_size:])
+                probabilities = logits[:, -1].softmax(-1)  # (B, V)
+                idx = torch.cat([idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
+        finally:
+            self.train(was_training)
         return idx
 
 # %% notebooks/source/01_bigram.py #653c1e02
@@ -82,11 +86,15 @@ class Table:
         place = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
         return torch.where(self.numbers[place] == wanted, self.counts[place], 0)
 
-# %% notebooks/source/01_bigram.py #357cf582
+# %% notebooks/source/01_bigram.py #5b2ffb5d
 class NGramModel:
     """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991)."""
 
     def __init__(self, ids, n, vocab_size):
+        if len(ids) < n or vocab_size**n > 2**63:
+            most = min(len(ids), int(63 / max(log2(vocab_size), 1)))
+            raise ValueError(f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
+                             f"at most")
         self.n, self.vocab_size = n, vocab_size
         self.groups, self.contexts, self.kinds = [], [], []
         for k in range(1, n + 1):

@@ -147,7 +147,7 @@ def fetch(file, url, sha256=None):
             f"could not get {file} from {url}: {error}\nNothing was kept. Try again; or put the right file into a "
             f"folder and set CHARGPT_DATA to it; or work offline with the corpus 'playhouse'.") from error
 
-# %% notebooks/source/00_data.py #ad369f7d
+# %% notebooks/source/00_data.py #83d8d3eb
 def load_corpus(name_or_path_or_url="playhouse"):
     """'playhouse', 'shakespeare', 'oz', the path of a text file or its address -> Corpus.
 
@@ -167,7 +167,7 @@ def load_corpus(name_or_path_or_url="playhouse"):
         raise FileNotFoundError(f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
                                 f"the path of a text file, or an address that begins with http")
     try:
-        text = Path(path).read_bytes().decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "
                          f"UTF-8 (most editors: Save as, Encoding) and try again") from None

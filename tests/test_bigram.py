@@ -127,3 +127,22 @@ def test_what_an_ngram_pays_for_a_text(n, V):
     paid = NGramModel(torch.tensor(text), n, V).nats(torch.tensor(other)).tolist()
     expected = [-log(witten_bell(text, other[at - n + 1 : at], other[at], n, V)) for at in range(n - 1, 100)]
     assert paid == pytest.approx(expected, rel=1e-9)
+
+
+def test_generate_goes_back_to_training_when_interrupted(monkeypatch):
+    model = BigramLanguageModel(5).train()
+
+    def interrupted(idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "compute_logits", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.generate(torch.zeros(1, 1, dtype=torch.int64), 3)
+    assert model.training
+
+
+@pytest.mark.parametrize("length, n, vocab_size", [(3, 4, 5), (100, 11, 65), (1000, 64, 2)])
+def test_ngrams_that_cannot_be_numbered_are_refused(length, n, vocab_size):
+    with pytest.raises(ValueError, match=f"n is {n}.*at most"):
+        NGramModel(torch.randint(vocab_size, (length,)), n, vocab_size)
+    NGramModel(torch.randint(65, (100,)), 10, 65)

@@ -229,7 +229,7 @@ FAULTS = {
     "module made twice": ("#| default_exp count\n", "#| default_exp playhouse\n", "so does notebooks/source/A_play.py"),
     "exported exercise": ("def double(x):", "#| export\ndef double(x):", "never an exercise"),
     "exercise without a name": (' exercise="double"', "", "has both"),
-    "exercise without an answer": ("        ### BEGIN SOLUTION\n        return 2 * x\n        ### END SOLUTION", "        pass", "hold an answer"),
+    "exercise without an answer": ("        ### BEGIN SOLUTION\n        return 2 * x\n        ### END SOLUTION", "        pass", "hold answers"),
     "answer without an end": ("        ### END SOLUTION\n", "", "never closed"),
     "answer without a beginning": ("        ### BEGIN SOLUTION\n", "", "without its partner"),
     "long exported cell": ("#| export\n", f"#| export\n{LONG}\n", "at most 45 in an exported cell"),

@@ -259,7 +259,7 @@ def test_two_addresses_are_two_texts(book):
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_file_of_ones_own_with_any_line_ends(kind, tmp_path):
     path = tmp_path / "my play.txt"
-    path.write_bytes("one\r\ntwo\rthree\n\r\n\rfür 9 €\n".encode())
+    path.write_bytes("\ufeffone\r\ntwo\rthree\n\r\n\rfür 9 €\n".encode())
     text = "one\ntwo\nthree\n\n\nfür 9 €\n"
     assert load_corpus(kind(path)) == (str(path), text[:21], text[21:], None, ())
 

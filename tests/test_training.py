@@ -345,3 +345,8 @@ def test_a_ladder_without_rungs_says_so(corpus, upto, monkeypatch):
     monkeypatch.setattr(training, "recorded", lambda: {"late": {"GPT": ROW}})
     with pytest.raises(ValueError, match=corpus):
         plot_ladder(corpus, upto)
+
+
+def test_a_rung_that_is_none_is_named():
+    with pytest.raises(ValueError, match="'typo'.*bigram, single head"):
+        plot_ladder(upto="typo")

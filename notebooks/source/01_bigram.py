@@ -419,6 +419,8 @@ print(torch.allclose(row.log().softmax(0), row))
 
 # %%
 #| export
+from math import log2
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -461,11 +463,13 @@ class LanguageModel(nn.Module):
                              f"text, text[None]")
         was_training = self.training
         self.eval()
-        for _ in range(max_new_tokens):
-            logits, _ = self(idx[:, -self.block_size:])
-            probabilities = logits[:, -1].softmax(-1)  # (B, V)
-            idx = torch.cat([idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
-        self.train(was_training)
+        try:
+            for _ in range(max_new_tokens):
+                logits, _ = self(idx[:, -self.block_size:])
+                probabilities = logits[:, -1].softmax(-1)  # (B, V)
+                idx = torch.cat([idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
+        finally:
+            self.train(was_training)
         return idx
 
 # %% [markdown]
@@ -552,6 +556,10 @@ class NGramModel:
     """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991)."""
 
     def __init__(self, ids, n, vocab_size):
+        if len(ids) < n or vocab_size**n > 2**63:
+            most = min(len(ids), int(63 / max(log2(vocab_size), 1)))
+            raise ValueError(f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
+                             f"at most")
         self.n, self.vocab_size = n, vocab_size
         self.groups, self.contexts, self.kinds = [], [], []
         for k in range(1, n + 1):

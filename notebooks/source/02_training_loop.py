@@ -809,6 +809,8 @@ def ladder(corpus="playhouse"):
 
 def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
+    if upto not in RUNGS:
+        raise ValueError(f"no rung is called {upto!r}: there are {', '.join(RUNGS)}")
     shown, rows = RUNGS[:RUNGS.index(upto) + 1], ladder(corpus)
     rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
     if not rows:
