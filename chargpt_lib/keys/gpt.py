@@ -23,7 +23,7 @@ def gpt_parameters(V, T, C, H, N, family):
     last = 0 if tied else C * V + V
     return V * C + T * C + N * (attention + feed_forward + 2 * norm) + norm + last
 
-# %% notebooks/source/06_full_gpt.py #6589a2e0
+# %% notebooks/source/06_full_gpt.py #ce65152f
 def gpt_parameters_cases(draw):
     """Sizes of which no two mistakes make the same difference."""
     cases = []
@@ -36,6 +36,14 @@ def gpt_parameters_cases(draw):
 
 exercise(
     gpt_parameters, stars=2, minutes=10, cases=gpt_parameters_cases,
+    wrong={
+        "one block is counted, not N": lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, 1, family),
+        "the blocks alone are counted: what of the tables, and of what comes after the blocks?":
+            lambda V, T, C, H, N, family: (
+                gpt_parameters(V, T, C, H, N, family) - gpt_parameters(V, T, C, H, 0, family)),
+        "these are the large matrices of the blocks: norms, biases and tables count, too":
+            lambda V, T, C, H, N, family: 12 * N * C * C,
+    },
     signs={
         "the position table is missing": lambda got, want, V, T, C, H, N, family: want - got == T * C,
         "a tied matrix is counted twice: the token table is the last matrix":
@@ -60,8 +68,6 @@ exercise(
         "the heads share the width C: their number does not change the size":
             lambda got, want, V, T, C, H, N, family: got - want in (
                 3 * N * (H - 1) * C * C, 4 * N * (H - 1) * C * C, N * (H - 1) * (3 * C * C + 3 * C)),
-        "one block is counted, not N": lambda got, want, V, T, C, H, N, family: (
-            want - got == (N - 1) * (12 * C * C + {"nanoGPT": 2, "lecture": 10, "GPT-2": 13}[family] * C)),
         "a feed-forward layer has two matrices, C x 4C and 4C x C":
             lambda got, want, V, T, C, H, N, family: 0 <= want - got - 4 * N * C * C <= 5 * N * C,
         "the projection after the heads, C x C, is missing":

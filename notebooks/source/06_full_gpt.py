@@ -229,6 +229,16 @@ def gpt_parameters_cases(draw):
 
 exercise(
     gpt_parameters, stars=2, minutes=10, cases=gpt_parameters_cases,
+    wrong={
+        ### BEGIN SOLUTION
+        "one block is counted, not N": lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, 1, family),
+        "the blocks alone are counted: what of the tables, and of what comes after the blocks?":
+            lambda V, T, C, H, N, family: (
+                gpt_parameters(V, T, C, H, N, family) - gpt_parameters(V, T, C, H, 0, family)),
+        "these are the large matrices of the blocks: norms, biases and tables count, too":
+            lambda V, T, C, H, N, family: 12 * N * C * C,
+        ### END SOLUTION
+    },
     signs={
         "the position table is missing": lambda got, want, V, T, C, H, N, family: want - got == T * C,
         "a tied matrix is counted twice: the token table is the last matrix":
@@ -253,8 +263,6 @@ exercise(
         "the heads share the width C: their number does not change the size":
             lambda got, want, V, T, C, H, N, family: got - want in (
                 3 * N * (H - 1) * C * C, 4 * N * (H - 1) * C * C, N * (H - 1) * (3 * C * C + 3 * C)),
-        "one block is counted, not N": lambda got, want, V, T, C, H, N, family: (
-            want - got == (N - 1) * (12 * C * C + {"nanoGPT": 2, "lecture": 10, "GPT-2": 13}[family] * C)),
         "a feed-forward layer has two matrices, C x 4C and 4C x C":
             lambda got, want, V, T, C, H, N, family: 0 <= want - got - 4 * N * C * C <= 5 * N * C,
         "the projection after the heads, C x C, is missing":

@@ -96,7 +96,7 @@ def no_bias_of_the_projection(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - (0 if family == "nanoGPT" else N * C)
 
 
-@wrong("gpt_parameters")
+@wrong("gpt_parameters", "large matrices")
 def only_matrices_of_blocks(V, T, C, H, N, family):
     return 12 * N * C**2
 
@@ -288,7 +288,8 @@ def searchsorted(table, positions, idx, u):
         window = out[:, max(0, t - size):t]
         logits = (table[window] + positions[:window.shape[1]])[:, -1, :]
         p = torch.exp(logits - logits.logsumexp(-1, keepdim=True))
-        out[:, t] = torch.searchsorted(p.cumsum(-1), u[:, t - T, None].contiguous()).squeeze(1).clamp(max=len(table) - 1)
+        found = torch.searchsorted(p.cumsum(-1), u[:, t - T, None].contiguous())
+        out[:, t] = found.squeeze(1).clamp(max=len(table) - 1)
     return out
 
 
