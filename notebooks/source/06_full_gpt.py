@@ -18,12 +18,23 @@
 #| default_exp gpt
 
 # %%
+#| key
+import math
+
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
+import math
 import re
 from math import log
 
 import matplotlib.pyplot as plt
 import torch
 
+from chargpt_lib.checks import NotAttempted, check, passed, progress
 from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, show, visible
 from chargpt_lib.playhouse import critic
 from chargpt_lib.training import RUNGS, evaluate, ladder, load_or_fit, nats_per_character, plot_ladder
@@ -181,6 +192,89 @@ head = 2 * C + C * V + V  # the last norm, the last matrix and its bias
 by_hand = tables + N * (attention + feed_forward + norms) + head
 print(f"{by_hand:,}")
 
+# %% [markdown]
+# ### Exercise: how large is a GPT?
+# ★★ · 10 minutes · The first number that is told of a model, and one that is often miscounted.
+#
+# The same for all three families. `V`, `T`, `C` and `N` are as above, `H` is the number of heads. `family` is `"lecture"`, `"nanoGPT"` or `"GPT-2"`; what has a bias, and whether the last matrix is tied, stands in the table at the top. The $\beta$ of a norm is a bias, its $\gamma$ is not. A tied matrix counts once, the position table counts.
+#
+# For `V, T, C, H, N = 5, 3, 4, 2, 1` there are 297 parameters in the lecture's GPT, 236 in nanoGPT's and 284 in GPT-2's.
+
+# %% tags=["exercise"] exercise="gpt_parameters"
+def gpt_parameters(V, T, C, H, N, family):
+    """-> int: how many parameters a GPT of this family has, with N blocks of width C."""
+    ### BEGIN SOLUTION
+    bias, qkv_bias, tied = family != "nanoGPT", family == "GPT-2", family != "lecture"
+    attention = 3 * C * C + 3 * C * qkv_bias + C * C + C * bias
+    feed_forward = C * 4 * C + 4 * C * bias + 4 * C * C + C * bias
+    norm = C + C * bias
+    last = 0 if tied else C * V + V
+    return V * C + T * C + N * (attention + feed_forward + 2 * norm) + norm + last
+    ### END SOLUTION
+
+# %%
+check("gpt_parameters", gpt_parameters)
+
+# %%
+#| key
+def gpt_parameters_cases(draw):
+    """Sizes of which no two mistakes make the same difference."""
+    cases = []
+    for family in ("nanoGPT", "GPT-2", "lecture", draw.choice(["nanoGPT", "GPT-2", "lecture"])):
+        V, T = draw.choice([53, 59, 61, 71, 79, 83]), draw.choice([101, 103, 107, 109, 113, 127, 131])
+        H, N = (1, 1) if len(cases) == 3 else (draw.integer(2, 8), draw.integer(3, 12))
+        cases.append([V, T, H * draw.integer(4, 20), H, N, family])
+    return cases
+
+
+exercise(
+    gpt_parameters, stars=2, minutes=10, cases=gpt_parameters_cases,
+    wrong={
+        ### BEGIN SOLUTION
+        "one block is counted, not N": lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, 1, family),
+        "the blocks alone are counted: what of the tables, and of what comes after the blocks?":
+            lambda V, T, C, H, N, family: (
+                gpt_parameters(V, T, C, H, N, family) - gpt_parameters(V, T, C, H, 0, family)),
+        "these are the large matrices of the blocks: norms, biases and tables count, too":
+            lambda V, T, C, H, N, family: 12 * N * C * C,
+        ### END SOLUTION
+    },
+    signs={
+        "the position table is missing": lambda got, want, V, T, C, H, N, family: want - got == T * C,
+        "a tied matrix is counted twice: the token table is the last matrix":
+            lambda got, want, V, T, C, H, N, family: family != "lecture" and got - want in (V * C, V * C + V),
+        "a tied last matrix has no bias":
+            lambda got, want, V, T, C, H, N, family: family != "lecture" and got - want == V,
+        "the lecture's last matrix is not tied: it counts, with its bias":
+            lambda got, want, V, T, C, H, N, family: family == "lecture" and want - got in (V, V * C, V * C + V),
+        "the last norm, after all blocks, is missing":
+            lambda got, want, V, T, C, H, N, family: want - got == C + C * (family != "nanoGPT"),
+        "a block has two norms, not one":
+            lambda got, want, V, T, C, H, N, family: want - got == N * (C + C * (family != "nanoGPT")),
+        "each norm of this family has a beta, too":
+            lambda got, want, V, T, C, H, N, family: want - got == (2 * N + 1) * C,
+        "without biases a norm has only its gamma":
+            lambda got, want, V, T, C, H, N, family: got - want == (2 * N + 1) * C,
+        "nanoGPT has no biases anywhere":
+            lambda got, want, V, T, C, H, N, family: family == "nanoGPT" and got - want in (
+                6 * N * C, 9 * N * C, N * (6 * C + 2 * C) + C, N * (9 * C + 2 * C) + C),
+        "queries, keys and values have biases in GPT-2, and only there":
+            lambda got, want, V, T, C, H, N, family: abs(got - want) == 3 * C * N,
+        "the heads share the width C: their number does not change the size":
+            lambda got, want, V, T, C, H, N, family: got - want in (
+                3 * N * (H - 1) * C * C, 4 * N * (H - 1) * C * C, N * (H - 1) * (3 * C * C + 3 * C)),
+        "a feed-forward layer has two matrices, C x 4C and 4C x C":
+            lambda got, want, V, T, C, H, N, family: 0 <= want - got - 4 * N * C * C <= 5 * N * C,
+        "the projection after the heads, C x C, is missing":
+            lambda got, want, V, T, C, H, N, family: want - got in (N * C * C, N * (C * C + C)),
+        "a bias is missing, or one too many: of the projection C, of the feed-forward layer 4C and C":
+            lambda got, want, V, T, C, H, N, family: abs(got - want) in [k * N * C for k in (1, 4, 5, 6)],
+    },
+)
+
+# %% [markdown]
+# Now build them and count. (`GPTConfig` has the sizes; your function should say the same.)
+
 # %%
 for name, config in {"lecture": GPTConfig.lecture(65), "baby": GPTConfig.baby(65), "cpu": GPTConfig.cpu(65),
                      "oz": GPTConfig.oz(73), "gpt2": GPTConfig.gpt2()}.items():
@@ -327,6 +421,96 @@ print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descendin
 assert (p.sum() - 1).abs() < 1e-4
 
 # %% [markdown]
+# ### Exercise: who wrote the g?
+# ★★★ · 15 minutes · It finds the layers that a prediction comes from (Elhage et al., 2021).
+#
+# The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at sums: all that was written so far. Take them apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
+#
+# Which share of it is due to each $r_l$? Shares have to add up to the logit. The norm of a sum is not the sum of the norms; but look which of its steps are linear, and keep what is not as it is for the whole $x$.
+#
+# With the parts (3, 1) and (0, −4), $\gamma$ = (1, 1) and $w$ = (1, 0): $x$ = (3, −3) has the mean 0 and the standard deviation 3, the logit is 1, and the shares are 1/3 and 2/3.
+
+# %% tags=["exercise"] exercise="logit_contributions"
+def logit_contributions(parts, gamma, w):
+    """parts (L, C), gamma (C,), w (C,) -> (L,): the share of each part in the logit w · LN(parts.sum(0))."""
+    ### BEGIN SOLUTION
+    spread = (parts.sum(0).var(unbiased=False) + 1e-5).sqrt()
+    centred = parts - parts.mean(-1, keepdim=True)
+    return (centred / spread * gamma) @ w
+    ### END SOLUTION
+
+# %%
+check("logit_contributions", logit_contributions)
+
+# %%
+#| key
+def logit_contributions_cases(draw):
+    cases = []
+    for L, C, dtype in ((1, 4, torch.float32), (2, 8, torch.float64), (draw.integer(3, 9), 16, torch.float32),
+                        (draw.integer(3, 9), draw.integer(5, 30), torch.float64)):
+        parts = draw.normal(L, C, dtype=dtype) + draw.normal(L, 1, dtype=dtype) + 1
+        cases.append([parts, draw.uniform(C, dtype=dtype) + 0.5, draw.normal(C, dtype=dtype) + 0.5])
+    return cases
+
+
+### BEGIN SOLUTION
+def logit_contributions_lens(parts, gamma, w):
+    return F.layer_norm(parts, parts.shape[-1:], gamma) @ w
+### END SOLUTION
+
+
+exercise(
+    logit_contributions, stars=3, minutes=15, cases=logit_contributions_cases,
+    wrong={
+        ### BEGIN SOLUTION
+        "each part is normed by itself: they share one divisor, that of the whole x": logit_contributions_lens,
+        "these are the steps of the lens: each sum has another divisor there; keep that of the whole x":
+            lambda parts, gamma, w: logit_contributions_lens(parts.cumsum(0), gamma, w).diff(
+                prepend=parts.new_zeros(1)),
+        "this is the lens, at each sum; a share belongs to one part alone":
+            lambda parts, gamma, w: logit_contributions_lens(parts.cumsum(0), gamma, w),
+        "the means are missing: the norm takes the mean away first":
+            lambda parts, gamma, w: parts / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt() * gamma @ w,
+        "the mean of x is taken from every part: from each only its own":
+            lambda parts, gamma, w: (
+                (parts - parts.sum(0).mean()) / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt() * gamma @ w),
+        "gamma is missing": lambda parts, gamma, w: logit_contributions(parts, torch.ones_like(gamma), w),
+        "no divisor: the norm divides by the standard deviation of x":
+            lambda parts, gamma, w: (parts - parts.mean(-1, keepdim=True)) * gamma @ w,
+        "divided by the variance: take its root": lambda parts, gamma, w: (
+            (parts - parts.mean(-1, keepdim=True)) / (parts.sum(0).var(unbiased=False) + 1e-5) * gamma @ w),
+        "the variance divides by C - 1: the norm's divides by C (unbiased=False)": lambda parts, gamma, w: (
+            (parts - parts.mean(-1, keepdim=True)) / (parts.sum(0).var() + 1e-5).sqrt() * gamma @ w),
+        "it is divided by the spread of all parts' numbers: by that of their sum x": lambda parts, gamma, w: (
+            (parts - parts.mean(-1, keepdim=True)) / (parts.var(unbiased=False) + 1e-5).sqrt() * gamma @ w),
+        "a number for each coordinate: the product with w also sums over C":
+            lambda parts, gamma, w: (
+                (parts - parts.mean(-1, keepdim=True)) / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt() * gamma * w),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# If yours passes, the next cell draws the shares for the `g` of the goose.
+
+# %%
+if passed("logit_contributions"):
+    x, parts = model.embed(idx), {}
+    with torch.no_grad():
+        parts["embedding"] = x[0, -1]
+        for n, block in enumerate(model.blocks):
+            parts[f"attention {n}"] = block.attention(block.norm_1(x))[0, -1]
+            parts[f"feed-forward {n}"] = block(x)[0, -1] - x[0, -1] - parts[f"attention {n}"]
+            x = block(x)
+        w = model.lm_head.weight[tokenizer.stoi["g"]]
+        shares = logit_contributions(torch.stack(list(parts.values())), model.norm.weight, w).cpu()
+    fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+    ax.barh(list(parts), shares, color="#0072B2")
+    ax.set(xlabel="share of the logit", title=f"The logit of g: {shares.sum():.1f}, and who wrote it")
+    ax.invert_yaxis()
+    show(fig, "Bars, one for the embedding and one for each layer, that add up to the logit of the letter g.")
+
+# %% [markdown]
 # ## Every head
 #
 # Where did it look? For each head of each block, the weights of all positions of the scene. (The square root makes small weights visible.)
@@ -439,6 +623,54 @@ assert ladder("shakespeare")["GPT"]["loss"] < ladder("shakespeare")["blocks"]["l
 # %% [markdown]
 # Nobody knows Shakespeare's floor. But you have seen a model of this kind come within a tenth of a nat of a floor that *is* known.
 #
+# ### Exercise: bits per byte
+# ★ · 4 minutes · Nats per character cannot be compared between models that cut texts into other pieces, such as GPT-2's subwords; bits per byte can (Gao et al., 2020).
+#
+# A bit is $\ln 2$ nats. A byte is what UTF-8 writes: one for `o`, two for `é`, more for other scripts. `loss` is the mean over all characters of `text`, in nats. The whole text costs the same, however it is counted: spread it over its bytes.
+#
+# `café` has 4 characters and 5 bytes. At a loss of $\ln 2$ it costs 4 bits, that is 0.8 bits per byte.
+
+# %% tags=["exercise"] exercise="bits_per_byte"
+def bits_per_byte(loss, text):
+    """loss: nats per character of the text, a float -> the same cost in bits per byte of its UTF-8, a float."""
+    ### BEGIN SOLUTION
+    return loss / math.log(2) * len(text) / len(text.encode("utf-8"))
+    ### END SOLUTION
+
+# %%
+check("bits_per_byte", bits_per_byte)
+
+# %%
+#| key
+exercise(
+    bits_per_byte, stars=1, minutes=4,
+    cases=lambda draw: [[draw.number(0.3, 4.5), text] for text in (
+        draw.text(draw.integer(3, 30), "aboe \nßéö") + "é", draw.text(draw.integer(3, 30), "oaé鵞鳥\U0001fabf") + "鵞",
+        "\U0001fabf", draw.text(draw.integer(2, 40)), draw.choice("oag"))],
+    wrong={
+        ### BEGIN SOLUTION
+        "these are nats per byte: divide by ln 2": lambda loss, text: loss * len(text) / len(text.encode()),
+        "these are bits per character: spread them over the bytes": lambda loss, text: loss / math.log(2),
+        "the loss is multiplied by ln 2; a nat is more than a bit: divide":
+            lambda loss, text: loss * math.log(2) * len(text) / len(text.encode()),
+        "bytes over characters is upside down: more bytes make each byte cheaper":
+            lambda loss, text: loss / math.log(2) * len(text.encode()) / len(text),
+        "the loss is divided by the bytes, but not multiplied by the characters: it is a mean, not a sum":
+            lambda loss, text: loss / math.log(2) / len(text.encode()),
+        "these are the bits of the whole text: divide by its bytes":
+            lambda loss, text: loss / math.log(2) * len(text),
+        "it is divided by 8; a byte is a piece of text here, not 8 bits of cost":
+            lambda loss, text: loss / math.log(2) * len(text) / len(text.encode()) / 8,
+        "two bytes are counted for every character: UTF-8 takes one to four": lambda loss, text: loss / math.log(2) / 2,
+        "these are UTF-16's bytes: encode with utf-8":
+            lambda loss, text: loss / math.log(2) * len(text) / len(text.encode("utf-16-le")),
+        "log10 was taken for the natural logarithm":
+            lambda loss, text: loss / math.log10(2) * len(text) / len(text.encode()),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
 # ## Mistakes people make
 #
 # - **Comparing with other block sizes.** A longer window alone lowers the loss. Say which one you used.
@@ -446,6 +678,187 @@ assert ladder("shakespeare")["GPT"]["loss"] < ladder("shakespeare")["blocks"]["l
 # - **Counting tied weights twice**, or leaving out the positions, as some published figures do.
 # - **A learning rate from another model.** 5e-3 is right for a model this small; nanoGPT takes 1e-3 for its 10 million parameters, and 6e-4 for its copy of GPT-2.
 #
+# ## Exercises
+#
+# ### Exercise: the alphabet that stays at a
+# ★★ · 8 minutes · Sampling code is copied from project to project, with its bugs.
+#
+# The function below writes on, as `generate` does. Its model is a bigram table with something added for each place of the window; its `block_size` is `len(positions)`. The dice are given: `u` holds one number from 0 to 1 for each new character. Lay the probabilities end to end on a line from 0 to 1; the character on whose piece `u` falls is taken.
+
+# %%
+def write_on(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        window = idx[:, :len(positions)]
+        logits = table[window] + positions[: window.shape[1]]  # (B, T, V)
+        ends = logits[:, -1].softmax(0).cumsum(-1)  # (B, V): where the piece of each character ends
+        new = (ends[:, :-1] < u[:, n:n + 1]).sum(-1, keepdim=True)  # (B, 1): how many pieces end before u
+        idx = torch.cat([idx, new], dim=1)
+    return idx
+
+next_letter = 20 * torch.eye(26).roll(1, dims=1)  # nearly certain: after a comes b, after b comes c, ...
+written = write_on(next_letter, torch.zeros(4, 26), torch.tensor([[3]]), torch.full((1, 9), 0.5))
+print("".join("abcdefghijklmnopqrstuvwxyz"[i] for i in written[0].tolist()))
+
+# %% [markdown]
+# It should recite `defghijklm`. There are two bugs, and the first hides the second. Mend both.
+
+# %% tags=["exercise"] exercise="sample_continuation"
+def sample_continuation(table, positions, idx, u):
+    """table (V, V), positions (block_size, V), idx (B, T) int64, u (B, n) -> (B, T + n) int64: idx, then n new ids."""
+    ### BEGIN SOLUTION
+    for n in range(u.shape[1]):
+        window = idx[:, -len(positions):]
+        logits = table[window] + positions[: window.shape[1]]
+        ends = logits[:, -1].softmax(-1).cumsum(-1)
+        new = (ends[:, :-1] < u[:, n:n + 1]).sum(-1, keepdim=True)
+        idx = torch.cat([idx, new], dim=1)
+    return idx
+    ### END SOLUTION
+
+# %%
+check("sample_continuation", sample_continuation)
+
+# %%
+#| key
+def sample_continuation_cases(draw):
+    """float64, so that no throw lies within rounding of an edge."""
+    cases = []
+    sizes = (6, 3, 4, 2, 12), (5, 4, 1, 1, 20), (draw.integer(4, 8), 4, 3, 7, 10), (3, 1, 2, 1, 9), (4, 5, 1, 1, 1)
+    for V, block_size, B, T, n in sizes:
+        table, positions = draw.normal(V, V, dtype=torch.float64), draw.normal(block_size, V, dtype=torch.float64)
+        cases.append([1.5 * table, 1.5 * positions, draw.ids(V, B, T), draw.uniform(B, n, dtype=torch.float64)])
+    return cases
+
+
+### BEGIN SOLUTION
+def sample_continuation_as(cut=lambda idx, size: idx[:, -size:], soft=lambda logits: logits[:, -1].softmax(-1),
+                           dice=lambda u, n: u[:, n:n + 1], throw=lambda p, u: (p.cumsum(-1)[:, :-1] < u).sum(-1)):
+    def write(table, positions, idx, u):
+        for n in range(u.shape[1]):
+            window = cut(idx, len(positions))
+            p = soft(table[window] + positions[: window.shape[1]])
+            idx = torch.cat([idx, throw(p, dice(u, n))[:, None]], dim=1)
+        return idx
+    return write
+### END SOLUTION
+
+
+exercise(
+    sample_continuation, stars=2, minutes=8, cases=sample_continuation_cases,
+    wrong={
+        ### BEGIN SOLUTION
+        "the window is cut from the beginning: it no longer sees what it has just written":
+            sample_continuation_as(cut=lambda idx, size: idx[:, :size]),
+        "the softmax runs over the batch: the probabilities of one text's next character sum to 1":
+            sample_continuation_as(soft=lambda logits: logits[:, -1].softmax(0)),
+        "nothing is mended yet: look at the axis of the softmax, and at the end from which the window is cut":
+            sample_continuation_as(cut=lambda idx, size: idx[:, :size], soft=lambda logits: logits[:, -1].softmax(0)),
+        "nothing is cut: a text longer than block_size has no positions":
+            sample_continuation_as(cut=lambda idx, size: idx),
+        "the window is one character too short": sample_continuation_as(
+            cut=lambda idx, size: idx[:, -max(size - 1, 1):]),
+        "the softmax runs over the places of the window: over the alphabet, the last axis":
+            sample_continuation_as(soft=lambda logits: logits.softmax(1)[:, -1]),
+        "no dice: the likeliest character is always taken":
+            sample_continuation_as(throw=lambda p, u: p.argmax(-1)),
+        "the first place is asked, not the last": sample_continuation_as(soft=lambda logits: logits[:, 0].softmax(-1)),
+        "the same throw is used for every character": sample_continuation_as(dice=lambda u, n: u[:, :1]),
+        "one throw, of the first text, is used for the whole batch":
+            sample_continuation_as(dice=lambda u, n: u[:1, n:n + 1]),
+        "u is compared with the probabilities, not with the ends of their pieces":
+            sample_continuation_as(throw=lambda p, u: (p[:, :-1] < u).sum(-1)),
+        "it counts the pieces that end after u: those before it":
+            sample_continuation_as(throw=lambda p, u: (p.cumsum(-1)[:, :-1] > u).sum(-1)),
+        "only the new characters are returned: idx belongs before them": lambda table, positions, idx, u: (
+            sample_continuation_as()(table, positions, idx, u)[:, idx.shape[1]:]),
+        "the text itself is cut, not only the window that the model sees": lambda table, positions, idx, u: (
+            sample_continuation_as()(table, positions, idx, u)[:, -len(positions) - 1:]),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# ### Exercise: one table, two gradients
+# ★★★ · 20 minutes · What a tied table learns from (Press and Wolf, 2017).
+#
+# The smallest tied model: look up the row of the table $E$ for each character, and multiply it by the same table. For $M$ characters $i_1, \dots, i_M$ (`idx`) with targets $y_1, \dots, y_M$, the logit of the character $v$ after character $m$ is $z_{mv} = E_{i_m} \cdot E_v$. The loss is the mean of the $M$ cross-entropies.
+#
+# Work out $\partial L / \partial E$ without autograd. Begin with $\partial L / \partial z_m = (p_m - \mathbf{y}_m) / M$, lesson 02. A logit holds $E$ twice. Differentiate as if there were two tables, one that is looked up and one that multiplies; then add.
+#
+# With $E$ = [[1], [0]], `idx` = [0] and `targets` = [1], the logits are (1, 0), $p - \mathbf{y}$ = (0.731, −0.731), and the gradient is [[1.462], [−0.731]].
+
+# %% tags=["exercise"] exercise="tied_gradient"
+def tied_gradient(E, idx, targets):
+    """E (V, C), idx (M,) int64, targets (M,) int64 -> (V, C): the gradient of the mean loss with respect to E."""
+    ### BEGIN SOLUTION
+    x = E[idx]  # (M, C)
+    error = (x @ E.T).softmax(-1) - F.one_hot(targets, len(E)).to(E.dtype)  # (M, V)
+    as_last_matrix = error.T @ x
+    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)  # an id may occur more than once
+    return (as_last_matrix + as_table) / len(idx)
+    ### END SOLUTION
+
+# %%
+check("tied_gradient", tied_gradient)
+
+# %%
+#| key
+def tied_gradient_cases(draw):
+    """In most of them an id occurs twice."""
+    cases = []
+    for V, C, M, dtype in ((2, 1, 1, torch.float64), (5, 3, 8, torch.float32),
+                           (draw.integer(4, 9), 4, 12, torch.float64),
+                           (draw.integer(10, 20), draw.integer(2, 6), 6, torch.float32)):
+        idx, targets = draw.ids(V, M), draw.ids(V, M)
+        idx[-1] = idx[0]
+        targets[-1] = (targets[0] + 1) % V
+        cases.append([draw.normal(V, C, dtype=dtype), idx, targets])
+    return cases
+
+
+### BEGIN SOLUTION
+def tied_gradient_as(E, idx, targets, last=1.0, table=1.0, axis=-1, right=1.0, rows=None, add=True):
+    x = E[idx]
+    error = (x @ E.T).softmax(axis) - right * F.one_hot(targets, len(E)).to(E.dtype)
+    looked_up = torch.zeros_like(E).index_put_((idx if rows is None else rows,), error @ E, accumulate=add)
+    return (last * error.T @ x + table * looked_up) / len(idx)
+### END SOLUTION
+
+
+exercise(
+    tied_gradient, stars=3, minutes=20, cases=tied_gradient_cases,
+    wrong={
+        ### BEGIN SOLUTION
+        "this is the gradient of the last matrix alone: the table is also looked up":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, table=0.0),
+        "this is the gradient of the looked-up rows alone: the table is also the last matrix":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, last=0.0),
+        "an id that occurs twice in idx keeps only one of its gradients: add them up (`+=` with an index does not)":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, add=False),
+        "this is the gradient of the sum: the loss is the mean over the M characters":
+            lambda E, idx, targets: len(idx) * tied_gradient_as(E, idx, targets),
+        "half of it: the two gradients add up, they are not averaged":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets) / 2,
+        "the sign is turned round: p - y, not y - p": lambda E, idx, targets: -tied_gradient_as(E, idx, targets),
+        "the targets are missing: p - y, not p alone":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, right=0.0),
+        "the looked-up gradient went to the rows of the targets: the rows of idx were looked up":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, rows=targets),
+        "the softmax runs over the characters of the text: over the alphabet, the last axis":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, axis=0),
+        "it is divided by the numbers in the logits, M times V: by M alone":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets) / len(E),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: all of a GPT in a hundred lines, each of which you have seen alone.
