@@ -258,7 +258,7 @@ def flat_weights(q, k, n_head):
 some_q, some_k = torch.randn(2, 200, 32, 64, generator=torch.Generator().manual_seed(1337))
 for n_head in (1, 4, 16):
     largest = flat_weights(some_q, some_k, n_head)[:, :, -1].max(-1).values.mean()
-    print(f"{n_head:2} heads, the largest of 32 weights, on average: {largest:.2f}")
+    print(f"heads: {n_head:2}, the largest of 32 weights, on average: {largest:.2f}")
 
 # %% [markdown]
 # ### Exercise: find the bug
@@ -390,8 +390,8 @@ for memory, lengths in ((16 * 2**20, (256, 257)), (64 * 2**20, (512, 513))):
 #| key
 def longest_text_cases(draw):
     yield [draw.integer(0, 63), 2, 8, 4]
-    for T in (1, draw.integer(20, 60), draw.integer(100, 3000)):  # just fits, and just does not fit any more
-        sizes = [draw.integer(3, 8), draw.choice([12, 16, 20]), draw.choice([1, 2, 8])]
+    for T, size in (1, 1), (draw.integer(20, 60), 2), (draw.integer(100, 3000), 8):  # just fits, or just does not
+        sizes = [draw.integer(3, 8), draw.choice([12, 16, 20]), size]
         yield [math.prod(sizes) * T * T, *sizes]
         yield [math.prod(sizes) * T * T + 1, *sizes]
         yield [math.prod(sizes) * (T + 1) ** 2 - 1, *sizes]
