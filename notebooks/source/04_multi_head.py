@@ -134,7 +134,7 @@ show(fig, "After view and transpose each head holds its own colour. With view al
 # ### Exercise: the way back
 # ★ · 4 minutes · Every attention layer does it once, and the wrong version runs without an error.
 #
-# Each head has done its work, and the numbers lie in a tensor (B, H, T, D): B texts, H heads, T characters, D numbers each. Lay the heads of each character side by side, head 0 first. For one text, two heads, two characters and D = 1:
+# Each head has done its work, and the numbers lie in a tensor (B, H, T, D): B texts, H heads, T characters, D numbers for each. Now back: lay the heads of each character side by side, head 0 first. For one text, two heads, two characters and D = 1:
 #
 # `[[[[1], [2]], [[3], [4]]]]` becomes `[[[1, 3], [2, 4]]]`.
 
@@ -535,7 +535,7 @@ assert shared[others].max() < 0.9
 #
 # $$\operatorname{concat}(\text{head}_1, \dots, \text{head}_H)\, W^O = \sum_h \text{head}_h\, W^O_h .$$
 #
-# Return the terms of that sum, one for each head. `W_o` is (C, C), and used as `nn.Linear` uses its weight: `concat @ W_o.T`. With two heads of size 1 that hold 3 and 5, and `W_o = [[1, 2], [10, 20]]`, head 0 adds `[3, 30]` and head 1 adds `[10, 100]`; the result is `[13, 130]`.
+# $W^O_h$ is what the numbers of head $h$ meet. Return the terms of the sum, one for each head. `W_o` is (C, C), and used as `nn.Linear` uses its weight: the result is `concat @ W_o.T`, so $W^O$ is `W_o.T`. With two heads of size 1 that hold 3 and 5, and `W_o = [[1, 2], [10, 20]]`, head 0 adds `[3, 30]` and head 1 adds `[10, 100]`; the result is `[13, 130]`.
 
 # %% tags=["exercise"] exercise="head_contributions"
 def head_contributions(heads, W_o):

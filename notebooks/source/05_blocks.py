@@ -106,7 +106,7 @@ print("positions that notice:", (difference > 0).nonzero().flatten().tolist())
 # Only position 3. Attention is the only way between positions; feed-forward is where each thinks for itself.
 #
 # ### Exercise: dead units
-# ★ · 5 minutes · A unit that is 0 for every character passes no gradient, so it stays 0 for ever (Lu et al., 2019).
+# ★ · 5 minutes · A unit that is 0 for every character gets no gradient, and may stay 0 for ever (Lu et al., 2019).
 #
 # The numbers between the two matrices are called **units**; here they go through a ReLU. A unit is dead if after the ReLU it is 0 for every character of every text. Measure the share of dead units. With two units, one text and three characters, `[[[-1, 2], [-3, -1], [0, 4]]]`: unit 0 is dead, unit 1 is not; the share is 0.5.
 
