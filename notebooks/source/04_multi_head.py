@@ -153,9 +153,10 @@ check("merge_heads", merge_heads)
 #| key
 exercise(
     merge_heads, stars=1, minutes=4,
-    cases=lambda draw: [[draw.normal(*shape, dtype=draw.choice([torch.float32, torch.float64]))] for shape in (
-        (2, 3, 4, 5), (1, 2, 3, 2), (2, 1, 3, 2), (1, 2, 1, 3),
-        (draw.integer(2, 4), draw.integer(2, 4), draw.integer(2, 6), draw.integer(2, 4)))],
+    cases=lambda draw: [[draw.normal(*shape, dtype=dtype)] for *shape, dtype in (
+        (2, 3, 4, 5, torch.float32), (1, 2, 3, 2, torch.float64), (2, 1, 3, 2, torch.float32),
+        (1, 2, 1, 3, torch.float32),
+        (draw.integer(2, 4), draw.integer(2, 4), draw.integer(2, 6), draw.integer(2, 4), torch.float64))],
     wrong={
         ### BEGIN SOLUTION
         "no axis is exchanged: the numbers stay where they are, and a row holds several characters":
@@ -292,9 +293,9 @@ def multi_head_weights_with(q, k, n_head, divisor=None, dim=-1, swap=True):
 ### END SOLUTION
 
 def multi_head_weights_cases(draw):
-    for B, T, n_head, size in ((1, 4, 2, 5), (2, 3, 4, 3), (1, 5, 1, 3), (2, 1, 3, 2),
-                               (draw.integer(1, 3), draw.integer(3, 6), draw.integer(2, 3), draw.integer(4, 6))):
-        dtype = draw.choice([torch.float32, torch.float64])
+    some = draw.integer(1, 3), draw.integer(3, 6), draw.integer(2, 3), draw.integer(4, 6)
+    for i, (B, T, n_head, size) in enumerate([(1, 4, 2, 5), (2, 3, 4, 3), (1, 5, 1, 3), (2, 1, 3, 2), some]):
+        dtype = (torch.float32, torch.float64)[i % 2]
         yield [draw.normal(B, T, n_head * size, dtype=dtype), draw.normal(B, T, n_head * size, dtype=dtype), n_head]
 
 exercise(
@@ -551,9 +552,9 @@ check("head_contributions", head_contributions)
 # %%
 #| key
 def head_contributions_cases(draw):
-    for B, H, T, D in ((2, 2, 3, 3), (1, 3, 2, 2), (2, 4, 1, 3), (1, 1, 2, 4),
-                       (draw.integer(1, 3), draw.integer(2, 4), draw.integer(2, 5), 5)):
-        dtype = draw.choice([torch.float32, torch.float64])
+    some = draw.integer(1, 3), draw.integer(2, 4), draw.integer(2, 5), 5
+    for i, (B, H, T, D) in enumerate([(2, 2, 3, 3), (1, 3, 2, 2), (2, 4, 1, 3), (1, 1, 2, 4), some]):
+        dtype = (torch.float32, torch.float64)[i % 2]
         yield [draw.normal(B, H, T, D, dtype=dtype), draw.normal(H * D, H * D, dtype=dtype)]
 
 ### BEGIN SOLUTION
@@ -658,9 +659,10 @@ def grouped_query_attention_with(x, W_q, W_k, W_v, W_o, n_head, shared=None, div
 ### END SOLUTION
 
 def grouped_query_attention_cases(draw):
-    for B, T, H, G, D in ((1, 4, 4, 2, 3), (2, 3, 6, 3, 2), (1, 5, 3, 1, 4), (2, 3, 2, 2, 3), (2, 1, 4, 2, 2),
-                          (draw.integer(1, 2), draw.integer(2, 6), 6, 2, draw.integer(2, 3))):
-        dtype, C = draw.choice([torch.float32, torch.float64]), H * D
+    sizes = [(1, 4, 4, 2, 3), (2, 3, 6, 3, 2), (1, 5, 3, 1, 4), (2, 3, 2, 2, 3), (2, 1, 4, 2, 2)]
+    sizes += [(draw.integer(1, 2), draw.integer(2, 6), 6, 2, draw.integer(2, 3))]
+    for i, (B, T, H, G, D) in enumerate(sizes):
+        dtype, C = (torch.float32, torch.float64)[i % 2], H * D
         matrices = [draw.normal(rows, C, dtype=dtype) * C**-0.5 for rows in (C, G * D, G * D, C)]
         yield [2 * draw.normal(B, T, C, dtype=dtype), *matrices, H]
 

@@ -274,6 +274,11 @@ def keeps_those_below_one_minus_p(x, u, p, training):
     return x * (u < 1 - p) / (1 - p) if training else x
 
 
+@wrong("mended_dropout", "float32")
+def mask_of_another_type(x, u, p, training):
+    return (x * (u >= p) / (1 - p)).float() if training else x
+
+
 @wrong("mended_dropout", "is there a `return`?")
 def returns_only_in_training(x, u, p, training):
     if training:

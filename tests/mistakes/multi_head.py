@@ -80,6 +80,15 @@ def forgets_to_return(x):
     x.transpose(1, 2).reshape(B, T, H * D)
 
 
+@wrong("merge_heads", "float32")
+def copied_into_zeros_of_another_type(x):
+    B, H, T, D = x.shape
+    out = torch.zeros(B, T, H * D)
+    for h in range(H):
+        out[:, :, h * D : (h + 1) * D] = x[:, h]
+    return out
+
+
 @wrong("merge_heads")
 def squeezes_a_batch_of_one(x):
     return torch.cat([x[:, h] for h in range(x.shape[1])], dim=-1).squeeze(0)
