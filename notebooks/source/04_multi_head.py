@@ -18,9 +18,19 @@
 #| default_exp multi_head
 
 # %%
+#| key
+import math
+
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
 import matplotlib.pyplot as plt
 import torch
 
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import heatmap, show, visible
 from chargpt_lib.single_head import Head, causal_mask, scaled_dot_product_attention, small_weights
 
@@ -121,6 +131,56 @@ show(fig, "After view and transpose each head holds its own colour. With view al
      "character, half of it the other head's.")
 
 # %% [markdown]
+# ### Exercise: the way back
+# ★ · 4 minutes · Every attention layer does it once, and the wrong version runs without an error.
+#
+# Each head has done its work, and the numbers lie in a tensor (B, H, T, D): B texts, H heads, T characters, D numbers for each. Now back: lay the heads of each character side by side, head 0 first. For one text, two heads, two characters and D = 1:
+#
+# `[[[[1], [2]], [[3], [4]]]]` becomes `[[[1, 3], [2, 4]]]`.
+
+# %% tags=["exercise"] exercise="merge_heads"
+def merge_heads(x):
+    """x (B, H, T, D) -> (B, T, H * D): for each character the numbers of head 0, then those of head 1, ..."""
+    ### BEGIN SOLUTION
+    B, H, T, D = x.shape
+    return x.transpose(1, 2).reshape(B, T, H * D)
+    ### END SOLUTION
+
+# %%
+check("merge_heads", merge_heads)
+
+# %%
+#| key
+exercise(
+    merge_heads, stars=1, minutes=4,
+    cases=lambda draw: [[draw.normal(*shape, dtype=dtype)] for *shape, dtype in (
+        (2, 3, 4, 5, torch.float32), (1, 2, 3, 2, torch.float64), (2, 1, 3, 2, torch.float32),
+        (1, 2, 1, 3, torch.float32),
+        (draw.integer(2, 4), draw.integer(2, 4), draw.integer(2, 6), draw.integer(2, 4), torch.float64))],
+    wrong={
+        ### BEGIN SOLUTION
+        "no axis is exchanged: the numbers stay where they are, and a row holds several characters":
+            lambda x: x.reshape(x.shape[0], x.shape[2], -1),
+        "axes 0 and 1 are exchanged, as above without a batch; here axis 0 is the text":
+            lambda x: x.transpose(0, 1).reshape(x.shape[0], x.shape[2], -1),
+        "T and D are exchanged, as for keys; it is the heads that have to move":
+            lambda x: x.transpose(2, 3).reshape(x.shape[0], x.shape[2], -1),
+        "the heads are shuffled into each other number by number, not laid side by side":
+            lambda x: x.permute(0, 2, 3, 1).reshape(x.shape[0], x.shape[2], -1),
+        "the heads are added up: laid side by side, they are H * D numbers": lambda x: x.sum(1),
+        "the heads are averaged: laid side by side, they are H * D numbers": lambda x: x.mean(1),
+        "the heads stand in their own axis still, (B, T, H, D)": lambda x: x.transpose(1, 2),
+        ### END SOLUTION
+    },
+    signs={
+        "character {1} of text {0} is right up to the order of its numbers: which head comes first?":
+            lambda got, want, x: (got != want).any(-1) & (got.sort(-1).values == want.sort(-1).values).all(-1),
+        "character {1} of text {0} has numbers of other characters":
+            lambda got, want, x: ~(got[..., None] == want[..., None, :]).any(-1).all(-1) & (got != 0).any(-1),
+    },
+)
+
+# %% [markdown]
 # ## The class that we shall use
 #
 # One matrix for all heads, and PyTorch's own `scaled_dot_product_attention`, which never writes the (T, T) weights to memory (Dao et al., 2022). `is_causal=True` is our mask. Dropout is for lesson 05; here it is off.
@@ -185,6 +245,91 @@ gradients = [torch.autograd.grad(way(x).square().sum(), x)[0] for way in ways]
 print([torch.allclose(gradient, gradients[0], atol=1e-5) for gradient in gradients])
 
 # %% [markdown]
+# Now a fourth version, from somebody who did not test it. It splits queries and keys by head and makes the weights. Its shapes are right, its rows sum to 1, nothing looks ahead.
+
+# %%
+def flat_weights(q, k, n_head):
+    """q, k (B, T, C) -> (B, n_head, T, T): the causal weights of each head."""
+    B, T, C = q.shape
+    q, k = (part.view(B, T, n_head, C // n_head).transpose(1, 2) for part in (q, k))
+    scores = q @ k.transpose(-2, -1) / C**0.5
+    seen = torch.ones(T, T, dtype=torch.bool).tril()
+    return scores.masked_fill(~seen, float("-inf")).softmax(-1)
+
+some_q, some_k = torch.randn(2, 200, 32, 64, generator=torch.Generator().manual_seed(1337))
+for n_head in (1, 4, 16):
+    largest = flat_weights(some_q, some_k, n_head)[:, :, -1].max(-1).values.mean()
+    print(f"heads: {n_head:2}, the largest of 32 weights, on average: {largest:.2f}")
+
+# %% [markdown]
+# ### Exercise: find the bug
+# ★ · 5 minutes · Nothing fails. The model trains, a little worse, and nobody knows why.
+#
+# Queries and keys are independent numbers of variance 1. Lesson 03 found that then all head sizes behave alike. In the output above they do not: the more heads, the flatter the weights, and an equal share would be 1/32 = 0.03. Mend it.
+
+# %% tags=["exercise"] exercise="multi_head_weights"
+def multi_head_weights(q, k, n_head):
+    """q, k (B, T, C) -> (B, n_head, T, T): what flat_weights should have returned."""
+    ### BEGIN SOLUTION
+    B, T, C = q.shape
+    q, k = (part.view(B, T, n_head, C // n_head).transpose(1, 2) for part in (q, k))
+    scores = q @ k.transpose(-2, -1) / (C // n_head) ** 0.5
+    seen = torch.ones(T, T, dtype=torch.bool).tril()
+    return scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    ### END SOLUTION
+
+# %%
+check("multi_head_weights", multi_head_weights)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def multi_head_weights_with(q, k, n_head, divisor=None, dim=-1, swap=True):
+    B, T, C = q.shape
+    shape = (B, T, n_head, C // n_head) if swap else (B, n_head, T, C // n_head)
+    q, k = (part.reshape(shape).transpose(1, 2) if swap else part.reshape(shape) for part in (q, k))
+    scores = q @ k.transpose(-2, -1) / ((C // n_head) ** 0.5 if divisor is None else divisor)
+    return scores.masked_fill(~torch.ones(T, T).tril().bool(), float("-inf")).softmax(dim)
+### END SOLUTION
+
+def multi_head_weights_cases(draw):
+    some = draw.integer(1, 3), draw.integer(3, 6), draw.integer(2, 3), draw.integer(4, 6)
+    for i, (B, T, n_head, size) in enumerate([(1, 4, 2, 5), (2, 3, 4, 3), (1, 5, 1, 3), (2, 1, 3, 2), some]):
+        dtype = (torch.float32, torch.float64)[i % 2]
+        yield [draw.normal(B, T, n_head * size, dtype=dtype), draw.normal(B, T, n_head * size, dtype=dtype), n_head]
+
+exercise(
+    multi_head_weights, stars=1, minutes=5, cases=lambda draw: list(multi_head_weights_cases(draw)),
+    wrong={
+        ### BEGIN SOLUTION
+        "it still divides by the root of the width C; how many terms has the dot product in one head?":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, q.shape[-1] ** 0.5),
+        "the scores are not scaled at all: large heads become too sure":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, 1),
+        "the scores are divided by the head size, not by its root":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, q.shape[-1] // n_head),
+        "the scores are divided by the root of the number of heads, not of their size":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, n_head**0.5),
+        "the scores are multiplied by the root of the head size":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, (q.shape[-1] // n_head) ** -0.5),
+        "the scores are divided by the root of T: the length of the text has nothing to do with it":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, q.shape[1] ** 0.5),
+        "the softmax runs over the positions that look, not over those that are seen":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, dim=-2),
+        "cut into heads without an exchange of axes: that part was right":
+            lambda q, k, n_head: multi_head_weights_with(q, k, n_head, swap=False),
+        ### END SOLUTION
+    },
+    signs={
+        "head {1}, row {2} gives weight to position {3}: the mask was right, it lets the future in now":
+            lambda got, want, *args: got.triu(1) > 0,
+        "head {1}, row {2}: the weights do not sum to 1": lambda got, want, *args: (got.sum(-1) - 1).abs() > 1e-3,
+        "the weights are still too flat":
+            lambda got, want, *args: got[:, :, -1].amax(-1).lt(want[:, :, -1].amax(-1)).all(),
+    },
+)
+
+# %% [markdown]
 # ## Which is fastest?
 #
 # **Predict** the order before you run it. Forward and back, 8 texts of 256 characters, 8 heads, the ways in turn so that a busy machine hurts all alike.
@@ -220,6 +365,69 @@ assert times["fused kernel"] < 1.2 * min(times.values())  # the fastest, or as g
 # %% [markdown]
 # Which of the first two wins depends on the machine; with one matrix, all the (T, T) weights of all heads lie in memory at once, and may not fit where memory is fast. The fused kernel never writes them. From here on, `CausalSelfAttention`.
 #
+# ### Exercise: how long may the text be?
+# ★ · 5 minutes · For this reason the first transformers read a few hundred words at a time; the fused kernel was the way out (Dao et al., 2022).
+#
+# One layer makes weights (B, H, T, T), all in memory at once: B texts, H heads, T characters. A number takes `number_bytes` bytes. Those that the mask makes zero are written, too. **Predict** the longest text whose weights still fit into `memory` bytes: with 100 bytes, one text, one head and 4 bytes, it has 5 characters, since 5 · 5 · 4 = 100.
+
+# %% tags=["exercise"] exercise="longest_text"
+def longest_text(memory, batch_size, n_head, number_bytes):
+    """All whole numbers -> int: the largest T whose weights need at most `memory` bytes; 0 if not even T = 1 fits."""
+    ### BEGIN SOLUTION
+    return math.isqrt(memory // (batch_size * n_head * number_bytes))
+    ### END SOLUTION
+
+# %%
+check("longest_text", longest_text)
+
+# %% [markdown]
+# The weights of the measurement above, 8 texts and 8 heads in float32, and one character more; then with four times the memory.
+
+# %%
+for memory, lengths in ((16 * 2**20, (256, 257)), (64 * 2**20, (512, 513))):
+    print(f"{memory // 2**20} MiB:", {n: torch.empty(8, 8, n, n).nbytes <= memory for n in lengths})
+
+# %%
+#| key
+def longest_text_cases(draw):
+    yield [draw.integer(0, 63), 2, 8, 4]
+    for T, size in (1, 1), (draw.integer(20, 60), 2), (draw.integer(100, 3000), 8):  # just fits, or just does not
+        sizes = [draw.integer(3, 8), draw.choice([12, 16, 20]), size]
+        yield [math.prod(sizes) * T * T, *sizes]
+        yield [math.prod(sizes) * T * T + 1, *sizes]
+        yield [math.prod(sizes) * (T + 1) ** 2 - 1, *sizes]
+
+exercise(
+    longest_text, stars=1, minutes=5, cases=lambda draw: list(longest_text_cases(draw)),
+    wrong={
+        ### BEGIN SOLUTION
+        "the memory grows with T times T, not with T": lambda memory, B, H, size: memory // (B * H * size),
+        "the heads are missing: each has weights of its own":
+            lambda memory, B, H, size: math.isqrt(memory // (B * size)),
+        "the texts of the batch are missing: each has weights of its own":
+            lambda memory, B, H, size: math.isqrt(memory // (H * size)),
+        "it counts numbers, not bytes": lambda memory, B, H, size: math.isqrt(memory // (B * H)),
+        "not every number takes 4 bytes: use number_bytes":
+            lambda memory, B, H, size: math.isqrt(memory // (B * H * 4)),
+        "it counts bits: number_bytes are bytes already":
+            lambda memory, B, H, size: math.isqrt(memory // (B * H * size * 8)),
+        "it leaves out what the mask makes zero, but those zeros are written, too":
+            lambda memory, B, H, size: (math.isqrt(8 * (memory // (B * H * size)) + 1) - 1) // 2,
+        "it rounds up: that text does not fit any more":
+            lambda memory, B, H, size: math.ceil(math.sqrt(memory / (B * H * size))),
+        "it rounds to the nearest number: cut off instead, or the text may not fit":
+            lambda memory, B, H, size: round(math.sqrt(memory / (B * H * size))),
+        "at most `memory` bytes: if the weights need just as much, they fit":
+            lambda memory, B, H, size: math.isqrt(max(memory - 1, 0) // (B * H * size)),
+        ### END SOLUTION
+    },
+    signs={
+        "T counts characters: a whole number": lambda got, want, *args: got != int(got),
+        "0 if not even one character fits": lambda got, want, memory, *args: want == 0,
+    },
+)
+
+# %% [markdown]
 # ## A model with four heads
 #
 # As in lesson 03, with the same width of 64 and the same training. Only the attention differs. (The projection makes the model a little larger.)
@@ -321,6 +529,71 @@ assert shared[others].max() < 0.9
 # %% [markdown]
 # Before training, all heads looked alike: at everything, equally. Nobody told them to divide the work. Chance made them a tiny bit different, and training widened the difference, because two heads that see the same are of no more use than one.
 #
+# ### Exercise: what each head adds
+# ★★ · 8 minutes · Before one may ask which head can be spared, one has to tell them apart in the result (Elhage et al., 2021).
+#
+# The projection seems to mix all heads into one. But a matrix product is a sum, and each number of `concat` meets its own part of $W^O$:
+#
+# $$\operatorname{concat}(\text{head}_1, \dots, \text{head}_H)\, W^O = \sum_h \text{head}_h\, W^O_h .$$
+#
+# $W^O_h$ is what the numbers of head $h$ meet. Return the terms of the sum, one for each head. `W_o` is (C, C), and used as `nn.Linear` uses its weight: the result is `concat @ W_o.T`, so $W^O$ is `W_o.T`. With two heads of size 1 that hold 3 and 5, and `W_o = [[1, 2], [10, 20]]`, head 0 adds `[3, 30]` and head 1 adds `[10, 100]`; the result is `[13, 130]`.
+
+# %% tags=["exercise"] exercise="head_contributions"
+def head_contributions(heads, W_o):
+    """heads (B, H, T, D), W_o (C, C) with C = H * D -> (B, H, T, C): their sum over H is the projected result."""
+    ### BEGIN SOLUTION
+    parts = W_o.view(len(W_o), heads.shape[1], -1).permute(1, 2, 0)  # (H, D, C)
+    return heads @ parts
+    ### END SOLUTION
+
+# %%
+check("head_contributions", head_contributions)
+
+# %%
+#| key
+def head_contributions_cases(draw):
+    some = draw.integer(1, 3), draw.integer(2, 4), draw.integer(2, 5), 5
+    for i, (B, H, T, D) in enumerate([(2, 2, 3, 3), (1, 3, 2, 2), (2, 4, 1, 3), (1, 1, 2, 4), some]):
+        dtype = (torch.float32, torch.float64)[i % 2]
+        yield [draw.normal(B, H, T, D, dtype=dtype), draw.normal(H * D, H * D, dtype=dtype)]
+
+### BEGIN SOLUTION
+def head_contributions_side_by_side(heads):
+    return heads.transpose(1, 2).flatten(2)
+
+def head_contributions_apart(heads):
+    return torch.stack([F.pad(heads[:, h], (h * heads.shape[3], (heads.shape[1] - 1 - h) * heads.shape[3]))
+                        for h in range(heads.shape[1])], 1)  # (B, H, T, C), zero but for each one's own numbers
+### END SOLUTION
+
+exercise(
+    head_contributions, stars=2, minutes=8, cases=lambda draw: list(head_contributions_cases(draw)), atol=2e-5,
+    wrong={
+        ### BEGIN SOLUTION
+        "W_o is cut by rows: in `concat @ W_o.T` it is the columns of W_o that meet the numbers of a head":
+            lambda heads, W_o: heads @ W_o.view(heads.shape[1], heads.shape[3], -1),
+        "every H-th column of W_o is taken for a head: a head has D columns next to each other":
+            lambda heads, W_o: heads @ W_o.view(len(W_o), heads.shape[3], -1).permute(2, 1, 0),
+        "the terms are added up already: keep the heads apart, (B, H, T, C)":
+            lambda heads, W_o: head_contributions_side_by_side(heads) @ W_o.T,
+        "all heads get an equal share of the result: work out what each one adds": lambda heads, W_o: (
+            head_contributions_side_by_side(heads) @ W_o.T / heads.shape[1])[:, None].repeat(1, heads.shape[1], 1, 1),
+        "the first D columns of W_o are taken for every head": lambda heads, W_o: heads @ W_o[:, :heads.shape[3]].T,
+        "these are the numbers of the heads before the projection, with zeros around them":
+            lambda heads, W_o: head_contributions_apart(heads),
+        "this is what the result is without each head, not what the head adds": lambda heads, W_o:
+            (head_contributions_side_by_side(heads)[:, None] - head_contributions_apart(heads)) @ W_o.T,
+        "the axes are (B, T, H, C): heads come before characters": lambda heads, W_o:
+            (head_contributions_apart(heads) @ W_o.T).transpose(1, 2),
+        ### END SOLUTION
+    },
+    signs={
+        "the heads of text {0}, character {1} do not add up to `concat @ W_o.T`": lambda got, want, *args:
+            (~torch.isclose(got.sum(1), want.sum(1), 1e-3, 1e-4)).any(-1),
+    },
+)
+
+# %% [markdown]
 # ## Where the nats go now
 
 # %%
@@ -344,6 +617,100 @@ assert row["loss"] < recorded()["shakespeare"]["single head"]["loss"]
 # - **Dividing by the square root of C** instead of C / H.
 # - **`is_causal=True` and a mask.** One of them.
 #
+# ## Exercises
+#
+# ### Exercise: heads that share
+# ★★★ · 20 minutes · A model that writes has to keep all keys and values. Large ones let several heads share them: one set for all (Shazeer, 2019), or one for each group of heads (Ainslie et al., 2023).
+#
+# There are H = `n_head` heads of queries, of size D = C / H, but only G heads of keys and values, of the same size; G divides H. Neighbours share: with 6 heads and G = 2, heads 0, 1 and 2 use keys and values 0; heads 3, 4 and 5 use keys and values 1. G is not given; `W_k` has G · D rows and tells it.
+#
+# Write the whole layer: queries, keys and values, each by head; causal weights; heads side by side; projection. No matrix has a bias, and each is used as in `nn.Linear`, `x @ W.T`. Test it on G = H: there it is `CausalSelfAttention`.
+
+# %% tags=["exercise"] exercise="grouped_query_attention"
+def grouped_query_attention(x, W_q, W_k, W_v, W_o, n_head):
+    """x (B, T, C), W_q, W_o (C, C), W_k, W_v (G * D, C) with D = C / n_head -> (B, T, C)."""
+    ### BEGIN SOLUTION
+    B, T, C = x.shape
+    D = C // n_head
+    q, k, v = ((x @ W.T).view(B, T, -1, D).transpose(1, 2) for W in (W_q, W_k, W_v))
+    k, v = (part.repeat_interleave(n_head // k.shape[1], dim=1) for part in (k, v))  # (B, H, T, D)
+    seen = torch.ones(T, T, dtype=torch.bool).tril()
+    weights = (q @ k.transpose(-2, -1) / D**0.5).masked_fill(~seen, float("-inf")).softmax(-1)
+    return (weights @ v).transpose(1, 2).reshape(B, T, C) @ W_o.T
+    ### END SOLUTION
+
+# %%
+check("grouped_query_attention", grouped_query_attention)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def grouped_query_attention_with(x, W_q, W_k, W_v, W_o, n_head, shared=None, divisor=None, mask=torch.tril, dim=-1,
+                                 cut_in=False, cut_back=False):
+    B, T, C = x.shape
+    D, G = C // n_head, len(W_k) * n_head // C
+    q, k, v = ((x @ W.T).reshape(B, -1, T, D) if cut_in else (x @ W.T).view(B, T, -1, D).transpose(1, 2)
+               for W in (W_q, W_k, W_v))
+    k, v = (part[:, shared(n_head, G) if shared else torch.arange(n_head) // (n_head // G)] for part in (k, v))
+    scores = q @ k.transpose(-2, -1) / (divisor or D**0.5)
+    weights = scores.masked_fill(mask(torch.ones(T, T)) == 0, float("-inf")).softmax(dim)
+    out = weights @ v
+    return (out if cut_back else out.transpose(1, 2)).reshape(B, T, C) @ W_o.T
+### END SOLUTION
+
+def grouped_query_attention_cases(draw):
+    sizes = [(1, 4, 4, 2, 3), (2, 3, 6, 3, 2), (1, 5, 3, 1, 4), (2, 3, 2, 2, 3), (2, 1, 4, 2, 2)]
+    sizes += [(draw.integer(1, 2), draw.integer(2, 6), 6, 2, draw.integer(2, 3))]
+    for i, (B, T, H, G, D) in enumerate(sizes):
+        dtype, C = (torch.float32, torch.float64)[i % 2], H * D
+        matrices = [draw.normal(rows, C, dtype=dtype) * C**-0.5 for rows in (C, G * D, G * D, C)]
+        yield [2 * draw.normal(B, T, C, dtype=dtype), *matrices, H]
+
+exercise(
+    grouped_query_attention, stars=3, minutes=20, cases=lambda draw: list(grouped_query_attention_cases(draw)),
+    wrong={
+        ### BEGIN SOLUTION
+        "head h uses keys and values h % G; neighbours are to share, so that heads 0, 1, ... have the same":
+            lambda *args: grouped_query_attention_with(*args, lambda H, G: torch.arange(H) % G),
+        "all heads use keys and values 0": lambda *args: grouped_query_attention_with(
+            *args, lambda H, G: torch.zeros(H, dtype=torch.long)),
+        "the scores are divided by the root of the width C, not of the head size":
+            lambda x, *args: grouped_query_attention_with(x, *args, divisor=x.shape[-1] ** 0.5),
+        "the scores are not divided by the root of the head size":
+            lambda *args: grouped_query_attention_with(*args, divisor=1),
+        "nothing is masked: each position sees the future":
+            lambda *args: grouped_query_attention_with(*args, mask=torch.ones_like),
+        "the mask is transposed: each position sees itself and the future, and not the past":
+            lambda *args: grouped_query_attention_with(*args, mask=torch.triu),
+        "the softmax runs over the positions that look, not over those that are seen":
+            lambda *args: grouped_query_attention_with(*args, dim=-2),
+        "on the way in, the heads are cut without an exchange of axes":
+            lambda *args: grouped_query_attention_with(*args, cut_in=True),
+        "on the way back, the heads are put together without an exchange of axes":
+            lambda *args: grouped_query_attention_with(*args, cut_back=True),
+        "the projection is missing": lambda x, W_q, W_k, W_v, W_o, n_head:
+            grouped_query_attention_with(x, W_q, W_k, W_v, torch.eye(x.shape[-1], dtype=x.dtype), n_head),
+        "W_o is not transposed: nn.Linear computes `x @ W.T`": lambda x, W_q, W_k, W_v, W_o, n_head:
+            grouped_query_attention_with(x, W_q, W_k, W_v, W_o.T, n_head),
+        "W_q is not transposed: nn.Linear computes `x @ W.T`": lambda x, W_q, W_k, W_v, W_o, n_head:
+            grouped_query_attention_with(x, W_q.T, W_k, W_v, W_o, n_head),
+        ### END SOLUTION
+    },
+    signs={
+        "position 0 is wrong, where there is only itself to look at: are the values and the projection right?":
+            lambda got, want, *args: ~torch.isclose(got[:, 0], want[:, 0], 1e-3, 1e-4),
+        "position 0 is right and position {1} is not: are scores, scale and mask right?":
+            lambda got, want, *args: ~torch.isclose(got, want, 1e-3, 1e-4),
+    },
+)
+
+# %% [markdown]
+# How far did you get?
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `MultiHeadAttention` (to read), `CausalSelfAttention` (to use) and `MultiHeadLanguageModel`, in `chargpt_lib/multi_head.py`.

@@ -17,6 +17,15 @@
 # %%
 #| default_exp blocks
 
+# %%
+#| key
+import math
+
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
 # %% [markdown]
 # ## Think: the feed-forward layer
 #
@@ -32,8 +41,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import heatmap, show, visible
 
+# %%
 z = torch.linspace(-4, 4, 200)
 fig, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
 ax.plot(z, F.relu(z), "--", color="#D55E00", label="ReLU: max(0, z)")
@@ -94,6 +105,68 @@ print("positions that notice:", (difference > 0).nonzero().flatten().tolist())
 # %% [markdown]
 # Only position 3. Attention is the only way between positions; feed-forward is where each thinks for itself.
 #
+# ### Exercise: dead units
+# ★ · 5 minutes · A unit that is 0 for every character gets no gradient, and may stay 0 for ever (Lu et al., 2019).
+#
+# The numbers between the two matrices are called **units**; here they go through a ReLU. A unit is dead if after the ReLU it is 0 for every character of every text. Measure the share of dead units. With two units, one text and three characters, `[[[-1, 2], [-3, -1], [0, 4]]]`: unit 0 is dead, unit 1 is not; the share is 0.5.
+
+# %% tags=["exercise"] exercise="dead_units"
+def dead_units(z):
+    """z (B, T, F), the numbers before the ReLU -> float: the share of the F units that are dead."""
+    ### BEGIN SOLUTION
+    return (z <= 0).all(dim=1).all(dim=0).double().mean().item()
+    ### END SOLUTION
+
+# %%
+check("dead_units", dead_units)
+
+# %%
+#| key
+def dead_units_cases(draw):
+    some = draw.integer(2, 4), draw.integer(2, 5), draw.integer(12, 15), draw.integer(2, 5)
+    for i, (B, T, units, dead) in enumerate([(1, 1, 7, 3), (1, 4, 9, 2), (2, 3, 11, draw.integer(2, 4)), some]):
+        z = draw.normal(B, T, units, dtype=(torch.float32, torch.float64)[i % 2])
+        z[0, 0] = z[0, 0].abs() + 0.1
+        z[..., :dead] = -z[..., :dead].abs() - 0.1
+        z[-1, -1, 0] = 0  # dead all the same
+        if T > 1:
+            z[0, :, dead], z[0, -1, -1] = -1, -1  # one is silent in the first text, one at one character
+        if B > 1:
+            z[-1, :, dead + 1 : dead + 3], z[-1, 0, dead] = -1, 1  # two others in the last text
+        yield [z[..., draw.ids(10**6, units).argsort()]]
+
+exercise(
+    dead_units, stars=1, minutes=5, cases=lambda draw: list(dead_units_cases(draw)),
+    wrong={
+        ### BEGIN SOLUTION
+        "this is the share of zeros; a unit is dead only if it is 0 for all characters":
+            lambda z: (z <= 0).double().mean().item(),
+        "units that are 0 for some character are counted; dead are those that are 0 for all":
+            lambda z: (z <= 0).flatten(0, 1).any(0).double().mean().item(),
+        "this is the share of the characters for which all units are 0":
+            lambda z: (z <= 0).all(-1).double().mean().item(),
+        "this is the number of dead units, not their share":
+            lambda z: (z <= 0).flatten(0, 1).all(0).sum().item(),
+        "this is the share of the units that live": lambda z: (z > 0).flatten(0, 1).any(0).double().mean().item(),
+        "counted text by text: a unit that is 0 in one text may live in another":
+            lambda z: (z <= 0).all(1).double().mean().item(),
+        "counted place by place: a unit that is 0 at one place may live at another":
+            lambda z: (z <= 0).all(0).double().mean().item(),
+        "only the first text is looked at": lambda z: (z[0] <= 0).all(0).double().mean().item(),
+        "a number that is just 0 is 0 after the ReLU, too":
+            lambda z: (z < 0).flatten(0, 1).all(0).double().mean().item(),
+        "z is what comes before the ReLU: most units that it makes 0 are negative there":
+            lambda z: (z == 0).flatten(0, 1).all(0).double().mean().item(),
+        "a unit whose mean is negative may still be positive somewhere":
+            lambda z: (z.mean((0, 1)) <= 0).double().mean().item(),
+        "the number of dead units is divided by something other than the number of units":
+            lambda z: (z <= 0).flatten(0, 1).all(0).sum().item() / z.numel(),
+        ### END SOLUTION
+    },
+    signs={"a share lies between 0 and 1": lambda got, want, z: not 0 <= got <= 1},
+)
+
+# %% [markdown]
 # ## Twelve blocks deep
 #
 # Now stack them: attention, feed-forward, attention, feed-forward, twelve times. To learn, the first layer needs a gradient, and the gradient has to come back through all the others. Each multiplies it by something. **Predict:** if each of the 24 layers makes it a third as large, how much arrives?
@@ -169,6 +242,77 @@ assert max(reach[0.125, "residual, norm, scaled"], 1) < reach[0.125, "residual, 
 # Right, with weights of $0.125 = 1/\sqrt{64}$: residuals alone make the gradient grow by many powers of ten, since what is added grows with what was added before. The norm stops that.
 # Residual, norm and scaling together are level on both sides, whatever the size of the weights.
 #
+# ### Exercise: how wide is the stream?
+# ★ · 5 minutes · This is the whole reason for the third cure.
+#
+# At the start, the numbers of the residual stream have standard deviation `start`. Each of the N blocks adds twice to it, once from its attention and once from its feed-forward layer. Let the numbers added be independent, of mean 0 and standard deviation `added`; if `scaled`, all of them are first multiplied by $1/\sqrt{2N}$. (In a trained model they are not quite independent.)
+#
+# **Predict** the standard deviation after N blocks. With N = 2, `start` 2 and `added` 1.5, unscaled, it is $\sqrt{13} \approx 3.61$.
+
+# %% tags=["exercise"] exercise="stream_deviation"
+def stream_deviation(n_layer, start, added, scaled):
+    """n_layer: N, int; start, added: standard deviations, float; scaled: bool -> float, a standard deviation."""
+    ### BEGIN SOLUTION
+    steps = 2 * n_layer
+    variance = added**2 / steps if scaled else added**2
+    return math.sqrt(start**2 + steps * variance)
+    ### END SOLUTION
+
+# %%
+check("stream_deviation", stream_deviation)
+
+# %% [markdown]
+# The real thing: 12 blocks, 24 additions of deviation 1 to a stream of deviation 1. What does your formula say?
+
+# %%
+generator = torch.Generator().manual_seed(1337)
+for scale in (1, 24**-0.5):
+    stream = torch.randn(20_000, generator=generator)
+    for step in range(24):
+        stream = stream + scale * torch.randn(20_000, generator=generator)
+    print(f"multiplied by {scale:.2f}: standard deviation {stream.std():.1f}")
+
+# %%
+#| key
+### BEGIN SOLUTION
+def stream_deviation_with(n_layer, start, added, scaled, steps=2, shrink=lambda steps: steps**-0.5, power=2):
+    layer = added * (shrink(steps * n_layer) if scaled else 1)
+    return (start**power + steps * n_layer * layer**power) ** (1 / power)
+### END SOLUTION
+
+exercise(
+    stream_deviation, stars=1, minutes=5,
+    cases=lambda draw: [[n, draw.number(0.5, 3), draw.number(1, 3), scaled] for n, scaled in (
+        (1, False), (1, True), (draw.integer(2, 12), False), (draw.integer(3, 9), True), (draw.integer(10, 96), True))],
+    wrong={
+        ### BEGIN SOLUTION
+        "the standard deviations are added; of independent numbers the variances add":
+            lambda *args: stream_deviation_with(*args, power=1),
+        "each block adds twice: that is 2 N times, not N": lambda *args: stream_deviation_with(*args, steps=1),
+        "each block adds twice: that is 2 N times, not N (only the scale has the 2)":
+            lambda *args: stream_deviation_with(*args, steps=1, shrink=lambda n: (2 * n) ** -0.5),
+        "this is the variance: take its root": lambda *args: stream_deviation_with(*args) ** 2,
+        "the standard deviations are not squared": lambda n, start, added, scaled:
+            (start + (added if scaled else 2 * n * added)) ** 0.5,
+        "a factor 1/√(2N) divides the variance by 2N, not by √(2N)":
+            lambda *args: stream_deviation_with(*args, shrink=lambda steps: steps**-0.25),
+        "the factor is 1/√(2N), not 1/(2N)": lambda *args: stream_deviation_with(*args, shrink=lambda steps: 1 / steps),
+        "the factor is 1/√(2N), not 1/√N: each block adds twice":
+            lambda *args: stream_deviation_with(*args, shrink=lambda steps: (steps / 2) ** -0.5),
+        "`scaled` changes nothing here": lambda n, start, added, scaled:
+            stream_deviation_with(n, start, added, False),
+        "it scales where `scaled` is False, and not where it is True": lambda n, start, added, scaled:
+            stream_deviation_with(n, start, added, not scaled),
+        "what was in the stream at the start is missing": lambda n, start, added, scaled:
+            stream_deviation_with(n, 0, added, scaled),
+        "the start is scaled, too; only what is added gets smaller": lambda n, start, added, scaled:
+            stream_deviation_with(n, start * ((2 * n) ** -0.5 if scaled else 1), added, scaled),
+        ### END SOLUTION
+    },
+    signs={"it is smaller than the start; variances only add up": lambda got, want, n, start, *args: got < start},
+)
+
+# %% [markdown]
 # ## Dropout
 #
 # The other trouble of large models is a good memory: they learn the training text by heart. **Dropout** (Srivastava et al., 2014) makes each number zero with probability $p$ while training, so that no one can rely on a single number; the others are divided by $1 - p$, so that the mean stays.
@@ -184,6 +328,85 @@ print("in evaluation:", F.dropout(ones, 0.2, training=False).unique().tolist())
 # %% [markdown]
 # In evaluation it must be off. `model.eval()` does that for layers that look at `self.training`. The fused attention kernel does not look: it takes a number, and it is for us to make it 0 (see `CausalSelfAttention`). Forget it, and every loss you measure is a little too high, and a little different each time. nanoGPT had this bug for a month, until April 2023.
 #
+# Here is dropout by hand. `u` holds a number between 0 and 1 for each number of `x`, all equally likely. Its author tested the training with p = 0.5, and was content.
+
+# %%
+def shaky_dropout(x, u, p, training):
+    """x, u of one shape, 0 <= p < 1 -> x with dropout: number i becomes 0 where u_i < p."""
+    kept = (u >= p).to(x.dtype)
+    if training:
+        kept = kept / p
+    return x * kept
+
+u = torch.rand(10_000, generator=torch.Generator().manual_seed(1337))
+for p in (0.5, 0.2):
+    means = [shaky_dropout(ones, u, p, training).mean() for training in (True, False)]
+    print("p = {}: the mean of 1 becomes {:.1f} in training, {:.1f} in evaluation".format(p, *means))
+
+# %% [markdown]
+# ### Exercise: find the bugs
+# ★ · 5 minutes · There are two, and at p = 0.5 in training neither shows.
+#
+# In training the mean has to stay, whatever p is. In evaluation every number has to. Mend both.
+
+# %% tags=["exercise"] exercise="mended_dropout"
+def mended_dropout(x, u, p, training):
+    """x, u of one shape, 0 <= p < 1, training a bool -> what shaky_dropout should have returned."""
+    ### BEGIN SOLUTION
+    if not training:
+        return x
+    return x * (u >= p) / (1 - p)
+    ### END SOLUTION
+
+# %%
+check("mended_dropout", mended_dropout)
+
+# %%
+#| key
+def mended_dropout_cases(draw):
+    low, high = draw.number(0.1, 0.3), draw.number(0.6, 0.8)
+    for i, (shape, p, training) in enumerate([((7,), 0.0, True), ((4, 5), low, True), ((4, 5), 0.3, False),
+                                              ((1, 1), high, False), ((2, 3, 6), high, True)]):
+        dtype = (torch.float32, torch.float64)[i % 2]
+        u = draw.uniform(*shape, dtype=dtype)
+        u.view(-1)[:1], u.view(-1)[-1:] = 0.05 if p else 0.5, 0.95  # one falls, one stays
+        yield [draw.normal(*shape, dtype=dtype) + 3, u, p, training]
+
+exercise(
+    mended_dropout, stars=1, minutes=5, cases=lambda draw: list(mended_dropout_cases(draw)),
+    wrong={
+        ### BEGIN SOLUTION
+        "both bugs are still there": lambda x, u, p, training: x * (u >= p) * (torch.tensor(1 / p if p else math.inf)
+                                                                              if training else 1),
+        "it still divides by p; what share of the numbers stays?":
+            lambda x, u, p, training: x * (u >= p) * torch.tensor(1 / p if p else math.inf) if training else x,
+        "it still drops numbers in evaluation": lambda x, u, p, training: x * (u >= p) / (1 - p if training else 1),
+        "training makes no difference: numbers fall in evaluation, too":
+            lambda x, u, p, training: x * (u >= p) / (1 - p),
+        "the numbers that stay are not divided: the mean gets smaller":
+            lambda x, u, p, training: x * (u >= p) if training else x,
+        "the numbers that stay are multiplied by 1 - p, not divided":
+            lambda x, u, p, training: x * (u >= p) * (1 - p) if training else x,
+        "in evaluation it multiplies by 1 - p; the division in training has seen to that": lambda x, u, p, training:
+            x * (u >= p) / (1 - p) if training else x * (1 - p),
+        "nothing is divided in training, and evaluation is multiplied by 1 - p: the mean has to stay in both":
+            lambda x, u, p, training: x * (u >= p) if training else x * (1 - p),
+        "in evaluation it divides by 1 - p: there nothing falls, and nothing has to be made up for":
+            lambda x, u, p, training: x * (u >= p) / (1 - p) if training else x / (1 - p),
+        "the wrong ones fall: those with u < p are kept":
+            lambda x, u, p, training: x * (u < p) / (1 - p) if training else x,
+        "training and evaluation are exchanged": lambda x, u, p, training: x if training else x * (u >= p) / (1 - p),
+        ### END SOLUTION
+    },
+    signs={
+        "in evaluation every number has to stay as it is":
+            lambda got, want, x, u, p, training: (got != x) & (not training),
+        "numbers with u < p have to become 0": lambda got, want, x, u, p, training: (got != 0) & (u < p),
+        "numbers with u >= p must not become 0": lambda got, want, x, u, p, training: (got == 0) & (u >= p),
+    },
+)
+
+# %% [markdown]
 # ## The block
 #
 # Norm, attention, add; norm, feed-forward, add.
@@ -359,6 +582,191 @@ assert row["loss"] < recorded()["shakespeare"]["multi-head"]["loss"]
 # - **Dropout left on in evaluation.** Losses look noisy and too high; `model.eval()` and the kernel's own number.
 # - **One block object, repeated**: `[Block()] * 6` is six times the *same* block. Count the parameters.
 #
+# ## Exercises
+#
+# ### Exercise: back through the norm
+# ★★★ · 20 minutes · A layer norm does not hand the gradient on as it came, and every framework has this formula written out by hand.
+#
+# Let $y_i = (x_i - \mu) / r$ with $r = \sqrt{s^2 + \varepsilon}$, over the C numbers of one position ($\gamma = 1$, $\beta = 0$). Some loss $L$ depends on $y$, and $g_i = \partial L / \partial y_i$ is known. Find $\partial L / \partial x_i$ with pencil and paper, then write it down without autograd.
+#
+# An $x_i$ acts in three ways: by itself, through $\mu$ (with $\partial \mu / \partial x_i = 1/C$), and through $s^2$ (with $\partial s^2 / \partial x_i = 2 (x_i - \mu) / C$). To test it: add the same number to all of $x$, and $y$ does not change; so the result has to sum to 0. For C = 2 and $\varepsilon = 0$ it is 0 altogether, because two numbers always become -1 and 1.
+
+# %% tags=["exercise"] exercise="layer_norm_gradient"
+def layer_norm_gradient(x, g, eps):
+    """x, g (B, T, C), eps > 0: what goes in, dL/dy, and the epsilon under the root -> dL/dx (B, T, C)."""
+    ### BEGIN SOLUTION
+    r = (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+    y = (x - x.mean(-1, keepdim=True)) / r
+    return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r
+    ### END SOLUTION
+
+# %%
+check("layer_norm_gradient", layer_norm_gradient)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def layer_norm_gradient_with(x, g, eps, mean=1, spread=1, divide=True, unbiased=False, outside=False, dim=-1, power=1):
+    var = x.var(dim, keepdim=True, unbiased=unbiased)
+    r = var.sqrt() + eps if outside else (var + eps).sqrt()
+    y = (x - x.mean(dim, keepdim=True)) / r
+    sums = (g - mean * g.mean(dim, keepdim=True) - spread * y**power * (g * y).mean(dim, keepdim=True))
+    return sums / r if divide else sums
+### END SOLUTION
+
+def layer_norm_gradient_cases(draw):
+    some = draw.integer(1, 3), draw.integer(2, 5), draw.integer(5, 9)
+    for i, (B, T, C) in enumerate([(1, 1, 5), (2, 3, 4), (1, 2, 8), (2, 2, 1), some]):
+        dtype = (torch.float32, torch.float64)[i % 2]
+        yield [2 * draw.normal(B, T, C, dtype=dtype) + 1, draw.normal(B, T, C, dtype=dtype) + 1, draw.number(0.1, 0.9)]
+
+exercise(
+    layer_norm_gradient, stars=3, minutes=20, cases=lambda draw: list(layer_norm_gradient_cases(draw)), atol=2e-5,
+    wrong={
+        ### BEGIN SOLUTION
+        "μ and s are taken for constants, but they depend on x too":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, mean=0, spread=0),
+        "the way through s² is missing": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, spread=0),
+        "the way through μ is missing": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, mean=0),
+        "in the way through s² the last factor is missing: x_i moves s² by as much as x_i is from μ":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, power=0),
+        "the way through s² counts twice: the derivative of a root is a half over the root":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, spread=2),
+        "the way through s² counts half: s² is a sum of squares, and a square's derivative has a 2":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, spread=0.5),
+        "the way through s² has the wrong sign: a larger s makes y smaller":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, spread=-1),
+        "the ways through μ and s² are sums over C, and the 1/C of both is missing":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, mean=x.shape[-1], spread=x.shape[-1]),
+        "nothing is divided by r": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, divide=False),
+        "the variance is divided by C - 1; a layer norm divides by C":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, unbiased=True),
+        "epsilon stands outside the root": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, outside=True),
+        "epsilon is missing": lambda x, g, eps: layer_norm_gradient_with(x, g, 0),
+        "a constant 1e-5 is used for epsilon": lambda x, g, eps: layer_norm_gradient_with(x, g, 1e-5),
+        "mean and variance are taken over the characters, not over the C numbers of one":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, dim=1),
+        "this is y: the norm itself, not its gradient": lambda x, g, eps: F.layer_norm(x, x.shape[-1:], eps=eps),
+        ### END SOLUTION
+    },
+    signs={
+        "text {0}, character {1}: the result does not sum to 0 over the C numbers":
+            lambda got, want, *args: got.sum(-1).abs() > 1e-3,
+    },
+)
+
+# %% [markdown]
+# ### Exercise: gather and think at once
+# ★★★ · 15 minutes · GPT-J and PaLM do it to save time: the two large products can run together (Wang and Komatsuzaki, 2021; Chowdhery et al., 2022).
+#
+# In a **parallel block** the feed-forward layer does not wait for the attention. Both read the same normed vectors, and both results are added to the stream:
+#
+# $$x \leftarrow x + \operatorname{Attention}(\operatorname{LN}(x)) + \operatorname{FFN}(\operatorname{LN}(x))$$
+#
+# Write it with tensors alone. The attention is causal, with `n_head` heads; the rows of `W_qkv` are those for all queries, then all keys, then all values, as in `CausalSelfAttention`. The feed-forward layer bends with `F.gelu`. Nothing has a bias, the norm has no $\gamma$ and $\beta$ (`F.layer_norm(x, (C,))`), and each matrix is used as in `nn.Linear`, `x @ W.T`. `F.scaled_dot_product_attention` may be used.
+
+# %% tags=["exercise"] exercise="parallel_block"
+def parallel_block(x, W_qkv, W_o, W_1, W_2, n_head):
+    """x (B, T, C), W_qkv (3C, C), W_o (C, C), W_1 (4C, C), W_2 (C, 4C) -> (B, T, C)."""
+    ### BEGIN SOLUTION
+    B, T, C = x.shape
+    y = F.layer_norm(x, (C,))
+    q, k, v = (y @ W_qkv.T).view(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)
+    gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, C)
+    return x + gathered @ W_o.T + F.gelu(y @ W_1.T) @ W_2.T
+    ### END SOLUTION
+
+# %%
+check("parallel_block", parallel_block)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def parallel_block_attention(y, W_qkv, W_o, n_head, causal=True, layout="3hd", scale=None, back=True):
+    B, T, C = y.shape
+    qkv = y @ W_qkv.T
+    if layout == "3hd":
+        q, k, v = qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4)
+    elif layout == "h3d":
+        q, k, v = qkv.view(B, T, n_head, 3, -1).permute(3, 0, 2, 1, 4)
+    else:
+        q, k, v = (part.reshape(B, n_head, T, -1) for part in qkv.chunk(3, -1))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    return (out.transpose(1, 2) if back else out).reshape(B, T, C) @ W_o.T
+
+def parallel_block_norm(x):
+    return F.layer_norm(x, x.shape[-1:])
+
+def parallel_block_with(x, W_qkv, W_o, W_1, W_2, n_head, bend=F.gelu, **how):
+    y = parallel_block_norm(x)
+    return x + parallel_block_attention(y, W_qkv, W_o, n_head, **how) + bend(y @ W_1.T) @ W_2.T
+
+def parallel_block_sequential(x, W_qkv, W_o, W_1, W_2, n_head, norm=parallel_block_norm):
+    x = x + parallel_block_attention(parallel_block_norm(x), W_qkv, W_o, n_head)
+    return x + F.gelu(norm(x) @ W_1.T) @ W_2.T
+### END SOLUTION
+
+def parallel_block_cases(draw):
+    some = draw.integer(1, 2), draw.integer(2, 5), 2, 4
+    for i, (B, T, H, D) in enumerate([(1, 4, 2, 3), (2, 3, 3, 2), (1, 5, 1, 4), (2, 1, 2, 2), some]):
+        dtype, C = (torch.float32, torch.float64)[i % 2], H * D
+        shapes = (3 * C, C), (C, C), (4 * C, C), (C, 4 * C)
+        matrices = [draw.normal(*shape, dtype=dtype) * 1.5 * shape[1] ** -0.5 for shape in shapes]
+        yield [2 * draw.normal(B, T, C, dtype=dtype) + 1, *matrices, H]
+
+exercise(
+    parallel_block, stars=3, minutes=15, cases=lambda draw: list(parallel_block_cases(draw)), atol=5e-5,
+    wrong={
+        ### BEGIN SOLUTION
+        "the feed-forward layer waits for the attention: that is the block of this lesson": parallel_block_sequential,
+        "the feed-forward layer reads what the attention gave, and not LN(x)": lambda x, *args:
+            parallel_block_sequential(x, *args, norm=lambda z: parallel_block_norm(z - x)),
+        "x itself is not added: the residual connection is missing": lambda x, *args: parallel_block_with(x, *args) - x,
+        "x is added twice": lambda x, *args: parallel_block_with(x, *args) + x,
+        "LN(x) is added in the place of x: the stream itself is never normed": lambda x, *args:
+            parallel_block_with(x, *args) - x + parallel_block_norm(x),
+        "nothing is normed": lambda x, W_qkv, W_o, W_1, W_2, n_head:
+            x + parallel_block_attention(x, W_qkv, W_o, n_head) + F.gelu(x @ W_1.T) @ W_2.T,
+        "the feed-forward layer reads x, which is not normed": lambda x, W_qkv, W_o, W_1, W_2, n_head: x
+            + parallel_block_attention(parallel_block_norm(x), W_qkv, W_o, n_head) + F.gelu(x @ W_1.T) @ W_2.T,
+        "the attention reads x, which is not normed": lambda x, W_qkv, W_o, W_1, W_2, n_head: x
+            + parallel_block_attention(x, W_qkv, W_o, n_head) + F.gelu(parallel_block_norm(x) @ W_1.T) @ W_2.T,
+        "the sum is normed at the end: the norm comes before the layers, and only there": lambda x, *args:
+            parallel_block_norm(parallel_block_with(x, *args)),
+        "post-norm: the sum is normed, and not what goes into the layers": lambda x, W_qkv, W_o, W_1, W_2, n_head:
+            parallel_block_norm(x + parallel_block_attention(x, W_qkv, W_o, n_head) + F.gelu(x @ W_1.T) @ W_2.T),
+        "the attention sees the future": lambda *args: parallel_block_with(*args, causal=False),
+        "qkv is cut by head first; its rows are all queries, all keys, all values":
+            lambda *args: parallel_block_with(*args, layout="h3d"),
+        "q, k and v are cut into heads without an exchange of axes":
+            lambda *args: parallel_block_with(*args, layout="view"),
+        "on the way back the heads are put together without an exchange of axes":
+            lambda *args: parallel_block_with(*args, back=False),
+        "W_o is not transposed: nn.Linear computes `x @ W.T`": lambda x, W_qkv, W_o, *args:
+            parallel_block_with(x, W_qkv, W_o.T, *args),
+        "the projection W_o is missing": lambda x, W_qkv, W_o, *args:
+            parallel_block_with(x, W_qkv, torch.eye(len(W_o), dtype=x.dtype), *args),
+        "the scores are divided by the root of C, not of the head size":
+            lambda x, *args: parallel_block_with(x, *args, scale=x.shape[-1] ** -0.5),
+        "it bends with ReLU, not with GELU": lambda *args: parallel_block_with(*args, bend=F.relu),
+        "nothing bends between W_1 and W_2": lambda *args: parallel_block_with(*args, bend=lambda z: z),
+        ### END SOLUTION
+    },
+    signs={
+        "position 0 is wrong, where attention has only itself to look at: are norm, sum and feed-forward right?":
+            lambda got, want, *args: ~torch.isclose(got[:, 0], want[:, 0], 1e-3, 1e-3),
+        "position 0 is right and a later one is not: is the attention right?":
+            lambda got, want, *args: ~torch.isclose(got, want, 1e-3, 1e-3),
+    },
+)
+
+# %% [markdown]
+# How far did you get?
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `FeedForward`, `Block`, `BlockLanguageModel`, `scaled_weights`, in `chargpt_lib/blocks.py`.

@@ -1,0 +1,497 @@
+"""Lesson 04."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from tests.mistakes import right, wrong
+
+# ---------------------------------------------------------------- merge_heads
+
+
+@right("merge_heads")
+def concatenate_heads(x):
+    return torch.cat([x[:, h] for h in range(x.shape[1])], dim=-1)
+
+
+@right("merge_heads")
+def number_by_number(x):
+    B, H, T, D = x.shape
+    out = x.new_empty(B, T, H * D)
+    for h in range(H):
+        for d in range(D):
+            out[:, :, h * D + d] = x[:, h, :, d]
+    return out
+
+
+@wrong("merge_heads", "no axis is exchanged")
+def only_reshape(x):
+    B, H, T, D = x.shape
+    return x.reshape(B, T, H * D)
+
+
+@wrong("merge_heads", "axes 0 and 1 are exchanged")
+def transpose_as_without_a_batch(x):
+    B, H, T, D = x.shape
+    return x.transpose(0, 1).reshape(B, T, H * D)
+
+
+@wrong("merge_heads", "T and D are exchanged")
+def transpose_as_for_keys(x):
+    B, H, T, D = x.shape
+    return x.transpose(-2, -1).reshape(B, T, H * D)
+
+
+@wrong("merge_heads", "shuffled into each other")
+def stack_in_the_last_axis(x):
+    return torch.stack([x[:, h] for h in range(x.shape[1])], dim=-1).flatten(2)
+
+
+@wrong("merge_heads", "added up")
+def sum_of_heads(x):
+    return x.sum(dim=1)
+
+
+@wrong("merge_heads", "averaged")
+def mean_of_heads(x):
+    return x.mean(dim=1)
+
+
+@wrong("merge_heads", "in their own axis still")
+def forgets_to_flatten(x):
+    return x.permute(0, 2, 1, 3)
+
+
+@wrong("merge_heads", "which head comes first")
+def last_head_first(x):
+    return torch.cat([x[:, h] for h in reversed(range(x.shape[1]))], dim=-1)
+
+
+@wrong("merge_heads", "RuntimeError")
+def view_after_transpose(x):
+    B, H, T, D = x.shape
+    return x.transpose(1, 2).view(B, T, H * D)
+
+
+@wrong("merge_heads", "is there a `return`?")
+def forgets_to_return(x):
+    B, H, T, D = x.shape
+    x.transpose(1, 2).reshape(B, T, H * D)
+
+
+@wrong("merge_heads", "float32")
+def copied_into_zeros_of_another_type(x):
+    B, H, T, D = x.shape
+    out = torch.zeros(B, T, H * D)
+    for h in range(H):
+        out[:, :, h * D : (h + 1) * D] = x[:, h]
+    return out
+
+
+@wrong("merge_heads")
+def squeezes_a_batch_of_one(x):
+    return torch.cat([x[:, h] for h in range(x.shape[1])], dim=-1).squeeze(0)
+
+
+# ---------------------------------------------------------------- multi_head_weights
+
+
+@right("multi_head_weights")
+def head_after_head(q, k, n_head):
+    B, T, C = q.shape
+    heads = []
+    for q_h, k_h in zip(q.chunk(n_head, -1), k.chunk(n_head, -1)):
+        scores = torch.einsum("btd,bsd->bts", q_h, k_h) / math.sqrt(q_h.shape[-1])
+        heads.append(torch.softmax(scores + torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1), dim=-1))
+    return torch.stack(heads, dim=1)
+
+
+@right("multi_head_weights")
+def exponentials_by_hand(q, k, n_head):
+    B, T, C = q.shape
+    D = C // n_head
+    q, k = q.view(B, T, n_head, D) * D**-0.25, k.view(B, T, n_head, D) * D**-0.25
+    weights = torch.einsum("bthd,bshd->bhts", q, k).exp().tril()
+    return weights / weights.sum(-1, keepdim=True)
+
+
+@right("multi_head_weights")
+def attention_to_unit_vectors(q, k, n_head):
+    B, T, C = q.shape
+    q, k = (part.view(B, T, n_head, -1).transpose(1, 2) for part in (q, k))
+    units = torch.eye(T, dtype=q.dtype).expand(B, n_head, T, T)
+    return F.scaled_dot_product_attention(q, k, units, is_causal=True)
+
+
+def weights(q, k, n_head, divisor, dim=-1):
+    B, T, C = q.shape
+    q, k = (part.view(B, T, n_head, C // n_head).transpose(1, 2) for part in (q, k))
+    scores = q @ k.transpose(-2, -1) / divisor
+    seen = torch.ones(T, T, dtype=torch.bool).tril()
+    return scores.masked_fill(~seen, float("-inf")).softmax(dim)
+
+
+@wrong("multi_head_weights", "root of the width C")
+def as_it_was(q, k, n_head):
+    return weights(q, k, n_head, q.shape[-1] ** 0.5)
+
+
+@wrong("multi_head_weights", "not scaled at all")
+def no_scale(q, k, n_head):
+    return weights(q, k, n_head, 1)
+
+
+@wrong("multi_head_weights", "by the head size, not by its root")
+def no_root(q, k, n_head):
+    return weights(q, k, n_head, q.shape[-1] // n_head)
+
+
+@wrong("multi_head_weights", "root of the number of heads")
+def root_of_the_number_of_heads(q, k, n_head):
+    return weights(q, k, n_head, n_head**0.5)
+
+
+@wrong("multi_head_weights", "multiplied by the root")
+def times_instead_of_divided(q, k, n_head):
+    return weights(q, k, n_head, (q.shape[-1] // n_head) ** -0.5)
+
+
+@wrong("multi_head_weights", "root of T")
+def root_of_the_last_axis_of_the_scores(q, k, n_head):
+    return weights(q, k, n_head, q.shape[1] ** 0.5)
+
+
+@wrong("multi_head_weights", "over the positions that look")
+def softmax_over_queries(q, k, n_head):
+    return weights(q, k, n_head, (q.shape[-1] // n_head) ** 0.5, dim=-2)
+
+
+@wrong("multi_head_weights", "lets the future in")
+def forgets_the_mask(q, k, n_head):
+    B, T, C = q.shape
+    q, k = (part.view(B, T, n_head, C // n_head).transpose(1, 2) for part in (q, k))
+    return (q @ k.transpose(-2, -1) / (C // n_head) ** 0.5).softmax(-1)
+
+
+@wrong("multi_head_weights", "do not sum to 1")
+def masks_after_the_softmax(q, k, n_head):
+    B, T, C = q.shape
+    q, k = (part.view(B, T, n_head, C // n_head).transpose(1, 2) for part in (q, k))
+    return (q @ k.transpose(-2, -1) / (C // n_head) ** 0.5).softmax(-1).tril()
+
+
+@wrong("multi_head_weights", "without an exchange of axes")
+def view_only(q, k, n_head):
+    B, T, C = q.shape
+    q, k = (part.view(B, n_head, T, C // n_head) for part in (q, k))
+    scores = q @ k.transpose(-2, -1) / (C // n_head) ** 0.5
+    return scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf")).softmax(-1)
+
+
+# ---------------------------------------------------------------- longest_text
+
+
+@right("longest_text")
+def one_more_while_it_fits(memory, batch_size, n_head, number_bytes):
+    T = 0
+    while batch_size * n_head * (T + 1) * (T + 1) * number_bytes <= memory:
+        T += 1
+    return T
+
+
+@right("longest_text")
+def bisection(memory, batch_size, n_head, number_bytes):
+    fits, too_long = 0, memory + 1
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        fits, too_long = (middle, too_long) if (
+            number_bytes * batch_size * n_head * middle**2 <= memory) else (fits, middle)
+    return fits
+
+
+@right("longest_text")
+def root_cut_off(memory, batch_size, n_head, number_bytes):
+    return int((memory / number_bytes / batch_size / n_head + 1e-9) ** 0.5)
+
+
+@wrong("longest_text", "not with T")
+def linear(memory, batch_size, n_head, number_bytes):
+    return memory // (batch_size * n_head * number_bytes)
+
+
+@wrong("longest_text", "heads are missing")
+def forgets_heads(memory, batch_size, n_head, number_bytes):
+    return int(math.sqrt(memory // (batch_size * number_bytes)))
+
+
+@wrong("longest_text", "texts of the batch are missing")
+def forgets_batch(memory, batch_size, n_head, number_bytes):
+    return int(math.sqrt(memory // (n_head * number_bytes)))
+
+
+@wrong("longest_text", "numbers, not bytes")
+def forgets_bytes(memory, batch_size, n_head, number_bytes):
+    return int(math.sqrt(memory // (batch_size * n_head)))
+
+
+@wrong("longest_text", "not every number takes 4 bytes")
+def always_float32(memory, batch_size, n_head, number_bytes):
+    return int(math.sqrt(memory // (4 * batch_size * n_head)))
+
+
+@wrong("longest_text", "bits")
+def counts_bits(memory, batch_size, n_head, number_bytes):
+    return int(math.sqrt(memory // (8 * number_bytes * batch_size * n_head)))
+
+
+@wrong("longest_text", "what the mask makes zero")
+def only_the_triangle(memory, batch_size, n_head, number_bytes):
+    T = 0
+    while batch_size * n_head * number_bytes * (T + 1) * (T + 2) // 2 <= memory:
+        T += 1
+    return T
+
+
+@wrong("longest_text", "rounds up")
+def first_that_is_too_long(memory, batch_size, n_head, number_bytes):
+    T = 0
+    while batch_size * n_head * number_bytes * T * T < memory:
+        T += 1
+    return T
+
+
+@wrong("longest_text", "nearest")
+def rounded(memory, batch_size, n_head, number_bytes):
+    return round((memory / (batch_size * n_head * number_bytes)) ** 0.5)
+
+
+@wrong("longest_text", "just as much")
+def strictly_less(memory, batch_size, n_head, number_bytes):
+    T = 0
+    while batch_size * n_head * number_bytes * (T + 1) ** 2 < memory:
+        T += 1
+    return T
+
+
+@wrong("longest_text", "a whole number")
+def not_cut_off(memory, batch_size, n_head, number_bytes):
+    return (memory / (batch_size * n_head * number_bytes)) ** 0.5
+
+
+@wrong("longest_text", "not even one character")
+def at_least_one(memory, batch_size, n_head, number_bytes):
+    return max(1, math.isqrt(memory // (batch_size * n_head * number_bytes)))
+
+
+# ---------------------------------------------------------------- head_contributions
+
+
+@right("head_contributions")
+def one_head_at_a_time(heads, W_o):
+    D = heads.shape[-1]
+    return torch.stack([heads[:, h] @ W_o[:, h * D : (h + 1) * D].T for h in range(heads.shape[1])], dim=1)
+
+
+@right("head_contributions")
+def others_silenced(heads, W_o):
+    B, H, T, D = heads.shape
+    out = []
+    for h in range(H):
+        alone = torch.zeros_like(heads)
+        alone[:, h] = heads[:, h]
+        out.append(F.linear(alone.transpose(1, 2).reshape(B, T, H * D), W_o))
+    return torch.stack(out, dim=1)
+
+
+@right("head_contributions")
+def einstein(heads, W_o):
+    return torch.einsum("bhtd,chd->bhtc", heads, W_o.unflatten(1, heads.shape[1::2]))
+
+
+@wrong("head_contributions", "cut by rows")
+def rows_of_the_weight(heads, W_o):
+    D = heads.shape[-1]
+    return torch.stack([heads[:, h] @ W_o[h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1)
+
+
+@wrong("head_contributions", "every H-th column")
+def strided_columns(heads, W_o):
+    H = heads.shape[1]
+    return torch.stack([heads[:, h] @ W_o[:, h::H].T for h in range(H)], dim=1)
+
+
+@wrong("head_contributions", "added up already")
+def the_result(heads, W_o):
+    return heads.transpose(1, 2).flatten(2) @ W_o.T
+
+
+@wrong("head_contributions", "equal share")
+def equal_shares(heads, W_o):
+    H = heads.shape[1]
+    return torch.stack([heads.transpose(1, 2).flatten(2) @ W_o.T / H] * H, dim=1)
+
+
+@wrong("head_contributions", "for every head")
+def first_columns_for_all(heads, W_o):
+    return heads @ W_o[:, : heads.shape[-1]].T
+
+
+@wrong("head_contributions", "before the projection")
+def forgets_the_projection(heads, W_o):
+    D = heads.shape[-1]
+    out = torch.zeros(*heads.shape[:3], len(W_o), dtype=heads.dtype)
+    for h in range(heads.shape[1]):
+        out[:, h, :, h * D : (h + 1) * D] = heads[:, h]
+    return out
+
+
+@wrong("head_contributions", "without each head")
+def result_without_the_head(heads, W_o):
+    out = []
+    for h in range(heads.shape[1]):
+        others = heads.clone()
+        others[:, h] = 0
+        out.append(others.transpose(1, 2).flatten(2) @ W_o.T)
+    return torch.stack(out, dim=1)
+
+
+@wrong("head_contributions", "heads come before characters")
+def heads_in_axis_two(heads, W_o):
+    return torch.einsum("bhtd,chd->bthc", heads, W_o.view(len(W_o), heads.shape[1], -1))
+
+
+@wrong("head_contributions", "in place")
+def silences_heads_in_place(heads, W_o):
+    out = []
+    whole = heads.transpose(1, 2).flatten(2) @ W_o.T
+    for h in range(heads.shape[1]):
+        heads[:, h] = 0
+        rest = heads.transpose(1, 2).flatten(2) @ W_o.T
+        out.append(whole - rest)
+        whole = rest
+    return torch.stack(out, dim=1)
+
+
+@wrong("head_contributions", "do not add up")
+def scaled_by_the_head_size(heads, W_o):
+    return one_head_at_a_time(heads, W_o) / heads.shape[-1] ** 0.5
+
+
+# ---------------------------------------------------------------- grouped_query_attention
+
+
+@right("grouped_query_attention")
+def loop_over_heads(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    D = C // n_head
+    share = n_head // (len(W_k) // D)
+    out = []
+    for h in range(n_head):
+        g = h // share
+        q, k, v = x @ W_q[h * D :][:D].T, x @ W_k[g * D :][:D].T, x @ W_v[g * D :][:D].T
+        scores = q @ k.mT / math.sqrt(D) + torch.full((T, T), -torch.inf, dtype=x.dtype).triu(1)
+        out.append(scores.softmax(-1) @ v)
+    return torch.cat(out, dim=-1) @ W_o.T
+
+
+@right("grouped_query_attention")
+def groups_as_an_axis(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    D = C // n_head
+    G = len(W_k) // D
+    q = F.linear(x, W_q).view(B, T, G, n_head // G, D)
+    k, v = F.linear(x, W_k).view(B, T, G, D), F.linear(x, W_v).view(B, T, G, D)
+    weights = torch.einsum("btgnd,bsgd->bgnts", q, k).mul(D**-0.5).exp().tril()
+    weights = weights / weights.sum(-1, keepdim=True)
+    return F.linear(torch.einsum("bgnts,bsgd->btgnd", weights, v).flatten(2), W_o)
+
+
+@right("grouped_query_attention")
+def matrices_repeated(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    D = C // n_head
+    W_k, W_v = (torch.stack([W.view(-1, D, C)] * (C // len(W)), 1).reshape(C, C) for W in (W_k, W_v))
+    q, k, v = (torch.stack((x @ W.T).split(D, -1), 1) for W in (W_q, W_k, W_v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return sum(out[:, h] @ W_o[:, h * D :][:, :D].T for h in range(n_head))
+
+
+def attention(x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part.repeat_interleave(n, 1), **how):
+    B, T, C = x.shape
+    q, k, v = ((x @ W.T).view(B, T, -1, C // n_head).transpose(1, 2) for W in (W_q, W_k, W_v))
+    k, v = (share(part, n_head // part.shape[1]) for part in (k, v))
+    out = F.scaled_dot_product_attention(q, k, v, **{"is_causal": True, **how})
+    return out.transpose(1, 2).reshape(B, T, C) @ W_o.T
+
+
+@wrong("grouped_query_attention", "h % G")
+def repeat_in_turns(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part.repeat(1, n, 1, 1))
+
+
+@wrong("grouped_query_attention", "keys and values 0")
+def one_for_all(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part[:, :1].expand(-1, n_head, -1, -1))
+
+
+@wrong("grouped_query_attention", "root of the width C")
+def scale_of_the_width(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, W_o, n_head, scale=x.shape[-1] ** -0.5)
+
+
+@wrong("grouped_query_attention", "not divided by the root")
+def forgets_the_scale(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, W_o, n_head, scale=1.0)
+
+
+@wrong("grouped_query_attention", "sees the future")
+def forgets_the_mask_in_groups(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, W_o, n_head, is_causal=False)
+
+
+@wrong("grouped_query_attention", "the mask is transposed")
+def hides_the_past(x, W_q, W_k, W_v, W_o, n_head):
+    seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu()
+    return attention(x, W_q, W_k, W_v, W_o, n_head, is_causal=False, attn_mask=seen)
+
+
+@wrong("grouped_query_attention", "way back")
+def view_only_on_the_way_back(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    q, k, v = ((x @ W.T).view(B, T, -1, C // n_head).transpose(1, 2) for W in (W_q, W_k, W_v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    return out.reshape(B, T, C) @ W_o.T
+
+
+@wrong("grouped_query_attention", "way in")
+def view_only_on_the_way_in(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    q, k, v = ((x @ W.T).view(B, -1, T, C // n_head) for W in (W_q, W_k, W_v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    return out.transpose(1, 2).reshape(B, T, C) @ W_o.T
+
+
+@wrong("grouped_query_attention", "projection is missing")
+def forgets_to_project(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, torch.eye(x.shape[-1], dtype=x.dtype), n_head)
+
+
+@wrong("grouped_query_attention", "W_o is not transposed")
+def output_matrix_from_the_wrong_side(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, W_o.T, n_head)
+
+
+@wrong("grouped_query_attention", "W_q is not transposed")
+def query_matrix_from_the_wrong_side(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q.T, W_k, W_v, W_o, n_head)
+
+
+@wrong("grouped_query_attention", "RuntimeError")
+def keys_not_shared(x, W_q, W_k, W_v, W_o, n_head):
+    return attention(x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part)
+
+
+@wrong("grouped_query_attention", "position 0 is wrong")
+def residual_added(x, W_q, W_k, W_v, W_o, n_head):
+    return x + attention(x, W_q, W_k, W_v, W_o, n_head)
