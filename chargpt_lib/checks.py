@@ -5,7 +5,7 @@ __all__ = ['EXERCISES', 'MARKS', 'Draw', 'Exercise', 'exercise', 'Case', 'draw_c
            'known_mistake', 'judge', 'CheckFailed', 'load_keys', 'find', 'exercises_of', 'alone', 'check', 'passed',
            'progress']
 
-# %% notebooks/source/B_checks.py #b70b1ed1
+# %% notebooks/source/B_checks.py #a8029bd2
 import gzip
 import importlib
 import inspect
@@ -16,6 +16,7 @@ import random
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -91,11 +92,11 @@ def exercise(answer, **how):
     """Declares an exercise: in a lesson's key, once for each."""
     EXERCISES[answer.__name__] = Exercise(answer, **how)
 
-# %% notebooks/source/B_checks.py #f5b86c13
+# %% notebooks/source/B_checks.py #0b69dd10
 class Case(NamedTuple):
     args: list
     want: object
-    wrong: dict  # {hint: Outcome}
+    wrong: dict  # {hint: a function that gives the Outcome of this mistake}
 
 
 def draw_cases(exercise, seed):
@@ -103,11 +104,11 @@ def draw_cases(exercise, seed):
     sealed = Path(inspect.getfile(exercise.answer)).with_suffix(".json.gz")
     if sealed.is_file():
         packed = json.loads(gzip.decompress(sealed.read_bytes()))[exercise.name]
-        return [Case(args, want, {hint: Outcome(*outcome) for hint, *outcome in wrong})
+        return [Case(args, want, {hint: partial(Outcome, *outcome) for hint, *outcome in wrong})
                 for args, want, wrong in decode(random.Random(seed).choice(packed))]
     drawn = exercise.cases(Draw(seed))
     return [Case(args, exercise.answer(*copies(args)),
-                 {hint: call(wrong, args) for hint, wrong in exercise.wrong.items()}) for args in drawn]
+                 {hint: partial(call, wrong, args) for hint, wrong in exercise.wrong.items()}) for args in drawn]
 
 # %% notebooks/source/B_checks.py #fc6c8098
 class Verdict(NamedTuple):
@@ -130,11 +131,11 @@ def shown(args, function):
     names = inspect.signature(function).parameters
     return ", ".join(f"{name} = {kind(value)}" for name, value in zip(names, args))
 
-# %% notebooks/source/B_checks.py #92b2b0e9
+# %% notebooks/source/B_checks.py #771933a5
 def known_mistake(exercise, cases, outcomes, differences):
     """The hint for a mistake that the key knows, else None."""
     for hint in cases[0].wrong:
-        if all(same_outcome(outcome, case.wrong[hint], exercise) for case, outcome in zip(cases, outcomes)):
+        if all(same_outcome(outcome, case.wrong[hint](), exercise) for case, outcome in zip(cases, outcomes)):
             return hint.format(*next((difference.place for difference in differences if difference), ()))
     for case, outcome, difference in zip(cases, outcomes, differences):
         for hint, sign in exercise.signs.items() if difference and difference.numbers else ():

@@ -41,7 +41,7 @@ def sealed(exercises):
     packed = {}
     for exercise in exercises:
         checks = [draw_cases(exercise, seed) for seed in range(CHECKS)]
-        packed[exercise.name] = encode([[[case.args, case.want, [[hint, *o] for hint, o in case.wrong.items()]]
+        packed[exercise.name] = encode([[[case.args, case.want, [[hint, *mistake()] for hint, mistake in case.wrong.items()]]
                                          for case in cases] for cases in checks])
     return gzip.compress(json.dumps(packed).encode(), mtime=0)
 

@@ -126,7 +126,7 @@ def test_progress(exercise, capsys):
 
 
 def test_sealed_cases_need_no_answer(tmp_path, exercise, monkeypatch):
-    packed = [[[case.args, case.want, [[hint, *outcome] for hint, outcome in case.wrong.items()]]
+    packed = [[[case.args, case.want, [[hint, *mistake()] for hint, mistake in case.wrong.items()]]
                for case in draw_cases(exercise, seed)] for seed in range(3)]
     (tmp_path / "key.json.gz").write_bytes(gzip.compress(json.dumps({"running_mean": encode(packed)}).encode()))
     monkeypatch.setattr(checks.inspect, "getfile", lambda function: str(tmp_path / "key.py"))

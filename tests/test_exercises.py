@@ -48,3 +48,14 @@ def test_hints_are_short_and_fit_their_places():
     for exercise in EXERCISES.values():
         for hint in (*exercise.wrong, *exercise.signs):
             assert "\n" not in hint and len(hint) <= 140, hint
+
+
+def test_the_teachers_page_lists_them_all():
+    page = (build.HERE.root / "notebooks" / "TEACHING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d\d) \| `(\w+)` \| (★+) \| (\d+) \| .{20,} \|$", page, re.M)
+    wanted = [(CELLS[name][0].name[:2], name, "★" * exercise.stars, str(exercise.minutes)) for name, exercise in
+              ((name, EXERCISES[name]) for name in CELLS)]
+    assert sorted(rows) == sorted(wanted)
+    for lesson in LESSONS:
+        minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson.module)
+        assert re.search(rf"^\| {lesson.name[:2]} [\w ]+ \| \d+ \| {minutes} \|", page, re.M), lesson.name

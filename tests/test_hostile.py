@@ -13,6 +13,7 @@ import pytest
 import build
 from tests.hostile.answers import CHEATS, RIGHT_AFTER_ALL
 from tests.hostile.files import variants
+from tests.mistakes import RIGHT, WRONG, as_cell, single_head  # noqa: F401
 
 ROOT = build.HERE.root
 LESSON, = [lesson for lesson in build.read_lessons(build.HERE) if lesson.module == "single_head"]
@@ -21,14 +22,39 @@ ANSWERS = {cell.metadata["exercise"]: build.answered(cell.source, solved=True)
 LEARNERS = nbformat.read(ROOT / "notebooks" / "03_single_head.ipynb", as_version=4)
 OTHERS = (ROOT / "notebooks" / "solutions" / "04_multi_head.ipynb").read_bytes()
 FILES = variants(json.loads(nbformat.writes(LEARNERS)), ANSWERS, OTHERS)
+WEIGHTS = dict(zip(ANSWERS, (3, 3, 2, 2, 2)))  # the first two are half of all
+
+
+def nth(answers, name, n):
+    """A cell with the n-th of these answers to an exercise."""
+    return as_cell([answer for answer in answers if answer.exercise == name][n])
+
+
+def honest():
+    """Three learners who write differently: {name: (their answers, the score they deserve)}."""
+    half = list(ANSWERS)[:2]
+    for number, answer in enumerate((ANSWERS.get, lambda name: nth(RIGHT, name, 0), lambda name: nth(RIGHT, name, 1))):
+        wrong = {name: nth(WRONG, name, number) for name in ANSWERS}
+        right = {name: answer(name) for name in ANSWERS}
+        yield f"honest{number}", (right, 100)
+        yield f"half{number}", ({name: (right if name in half else wrong)[name] for name in ANSWERS}, 50)
+        yield f"other_half{number}", ({name: (wrong if name in half else right)[name] for name in ANSWERS}, 50)
+        yield f"mistaken{number}", (wrong, 0)
+
+
+HONEST = dict(honest())
 
 
 def few(window_mask):
     """A small notebook: the hostile answer, and one honest one after it."""
     honest = next(name for name in ANSWERS if name != "window_mask")
-    answers = {"window_mask": window_mask, honest: ANSWERS[honest]}
+    return small({"window_mask": window_mask, honest: ANSWERS[honest]}), honest
+
+
+def small(answers):
+    """A notebook that holds only these answers."""
     cells = [nbformat.v4.new_code_cell(text, metadata={"exercise": name}) for name, text in answers.items()]
-    return json.dumps(nbformat.v4.new_notebook(cells=cells)).encode(), honest
+    return json.dumps(nbformat.v4.new_notebook(cells=cells)).encode()
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +69,13 @@ def graded(tmp_path_factory):
         (folder / f"{name}.ipynb").write_bytes(few(text)[0])
     for name, (data, _) in FILES.items():
         (folder / f"{name}.ipynb").write_bytes(data)
+    for name, (answers, _) in HONEST.items():
+        (folder / f"{name}.ipynb").write_bytes(small(answers))
+    (folder / "weights.toml").write_text("\n".join(f"{name} = {weight}" for name, weight in WEIGHTS.items()))
     (folder / "same").mkdir()
     (folder / "same" / "all_right.ipynb").write_bytes(FILES["all_blank"][0])
     command = [sys.executable, "-c", "from chargpt_lib.command_line import main; raise SystemExit(main())", "grade",
-               str(folder), "--out", str(folder / "marks"), "--lesson", "03"]
+               str(folder), "--out", str(folder / "marks"), "--lesson", "03", "--weights", str(folder / "weights.toml")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     records = json.loads((folder / "marks" / "grades.json").read_text(encoding="utf-8"))["submissions"]
     rows = {row["submission"]: row for row in csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8"))}
@@ -73,9 +102,16 @@ def test_what_is_right_after_all_counts(graded, name):
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_as_tools_write_it(graded, name):
     record, share = graded["records"][name], FILES[name][1]
+    share = 0.75 if name == "missing_cell" else share  # the first exercise weighs a quarter
     assert record["score"] == pytest.approx(100 * (share or 0), abs=0.01), record
     if share is None:
         assert record["problems"] and set(record["marks"].values()) == {"○"}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_work_gets_just_what_it_deserves(graded, name):
+    record = graded["records"][name]
+    assert record["score"] == HONEST[name][1] and record["ran"] and "○" not in record["marks"].values(), record
 
 
 def test_nothing_outside_was_touched(graded):
@@ -85,7 +121,7 @@ def test_nothing_outside_was_touched(graded):
 
 
 def test_the_batch_finished_and_says_that_not_all_could_be_run(graded):
-    assert len(graded["rows"]) == len(CHEATS) + len(RIGHT_AFTER_ALL) + len(FILES) + 1
+    assert len(graded["rows"]) == len(CHEATS) + len(RIGHT_AFTER_ALL) + len(FILES) + len(HONEST) + 1
     assert graded["code"] == 1
 
 

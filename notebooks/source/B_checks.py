@@ -57,6 +57,7 @@ import random
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -169,7 +170,7 @@ exercise(
 class Case(NamedTuple):
     args: list
     want: object
-    wrong: dict  # {hint: Outcome}
+    wrong: dict  # {hint: a function that gives the Outcome of this mistake}
 
 
 def draw_cases(exercise, seed):
@@ -177,12 +178,11 @@ def draw_cases(exercise, seed):
     sealed = Path(inspect.getfile(exercise.answer)).with_suffix(".json.gz")
     if sealed.is_file():
         packed = json.loads(gzip.decompress(sealed.read_bytes()))[exercise.name]
-        return [Case(args, want, {hint: Outcome(*outcome) for hint, *outcome in wrong})
+        return [Case(args, want, {hint: partial(Outcome, *outcome) for hint, *outcome in wrong})
                 for args, want, wrong in decode(random.Random(seed).choice(packed))]
     drawn = exercise.cases(Draw(seed))
     return [Case(args, exercise.answer(*copies(args)),
-                 {hint: call(wrong, args) for hint, wrong in exercise.wrong.items()}) for args in drawn]
-
+                 {hint: partial(call, wrong, args) for hint, wrong in exercise.wrong.items()}) for args in drawn]
 
 # %% [markdown]
 # ## The judge
@@ -216,7 +216,7 @@ def shown(args, function):
 def known_mistake(exercise, cases, outcomes, differences):
     """The hint for a mistake that the key knows, else None."""
     for hint in cases[0].wrong:
-        if all(same_outcome(outcome, case.wrong[hint], exercise) for case, outcome in zip(cases, outcomes)):
+        if all(same_outcome(outcome, case.wrong[hint](), exercise) for case, outcome in zip(cases, outcomes)):
             return hint.format(*next((difference.place for difference in differences if difference), ()))
     for case, outcome, difference in zip(cases, outcomes, differences):
         for hint, sign in exercise.signs.items() if difference and difference.numbers else ():

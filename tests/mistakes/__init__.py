@@ -4,6 +4,8 @@ A file for each lesson. `@right("name")`; `@wrong("name", "a piece of the hint")
 rejects the answer but need not know the mistake.
 """
 
+import inspect
+import re
 from typing import Callable, NamedTuple
 
 
@@ -22,3 +24,9 @@ def right(exercise):
 
 def wrong(exercise, hint=None):
     return lambda function: WRONG.append(Answer(exercise, function, hint)) or function
+
+
+def as_cell(answer):
+    """The text that a learner's cell with this answer would have."""
+    source = inspect.getsource(answer.function)
+    return re.sub(r"^def \w+", f"def {answer.exercise}", source[source.index("def "):], count=1)
