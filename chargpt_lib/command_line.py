@@ -13,7 +13,7 @@ from .checks import load_keys
 from .examination import grade
 from .grading import chosen_lesson, find_submissions, grade_batch, likely_lesson
 
-# %% notebooks/source/D_command_line.py #6575ed29
+# %% notebooks/source/D_command_line.py #1712d255
 def read_arguments(arguments):
     parser = argparse.ArgumentParser(prog="chargpt", description="The command of the chargpt course.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -25,9 +25,10 @@ def read_arguments(arguments):
     grading.add_argument("--seed", type=int, help="repeat the grading that had this seed (see grades.json)")
     checking = commands.add_parser("check", help="grade your own notebook")
     checking.add_argument("notebook", type=Path)
+    checking.add_argument("--lesson", help="as for grade")
     return parser.parse_args(arguments)
 
-# %% notebooks/source/D_command_line.py #1390c5d1
+# %% notebooks/source/D_command_line.py #73d845dd
 def grade_command(options):
     """Grades, prints the class at a glance -> the exit code."""
     lesson = chosen_lesson(options.lesson) if options.lesson else None
@@ -36,6 +37,9 @@ def grade_command(options):
         print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
         for problem in record["problems"]:
             print(f"        {problem}")
+    locks = [record["locked"] for record in batch["submissions"].values() if record["locked"]]
+    if open_doors := sorted({what for lock in locks for what, shut in lock.items() if not shut}):
+        print(f"\nnot locked by the system on this machine, only guarded by Python: {', '.join(open_doors)}")
     print(f"\n{options.out / 'grades.csv'}, grades.json, feedback/   (lesson {batch['lesson']}, seed {batch['seed']})")
     return 0 if all(record["ran"] for record in batch["submissions"].values()) else 1
 
@@ -43,7 +47,8 @@ def grade_command(options):
 def check_command(options):
     """Grades one notebook, prints its verdicts -> the exit code."""
     (path,) = find_submissions([options.notebook])
-    record = grade(path, likely_lesson([path]), secrets.randbits(31))
+    lesson = chosen_lesson(options.lesson) if options.lesson else likely_lesson([path])
+    record = grade(path, lesson, secrets.randbits(31))
     for name, mark in record["marks"].items():
         print(f"{mark} {name}" + f": {record['hints'][name]}" * (mark != "✓"))
     for problem in record["problems"]:

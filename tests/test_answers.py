@@ -2,12 +2,13 @@
 
 import json
 import math
+import re
 import time
 
 import pytest
 import torch
 
-from chargpt_lib.answers import NotAttempted, call, decode, define, encode, error_text, first_difference
+from chargpt_lib.answers import NotAttempted, call, decode, define, encode, error_text, first_difference, kind
 
 same = [
     (1.0, 1.0 + 1e-7), (2, 2), (2.0, 2), (torch.tensor(2.0), 2.0), ("goose", "goose"), (None, None), (True, True),
@@ -19,6 +20,8 @@ different = [
     (1.0, 1.1), (2.5, 2), (3, 2), ("2", 2), (True, 1), (1, True), (None, 0), (0, None), (float("nan"), 1.0), (100_001, 100_000),
     ([1, 2], [1, 2, 3]), (2, [2]), ([1, 3], [1, 2]), (torch.ones(2), [1.0, 1.0]), ([1.0, 1.0], torch.ones(2)),
     (torch.ones(2), torch.ones(2, 1)), (torch.ones(2), torch.ones(2).double()), (torch.ones(2).long(), torch.ones(2).bool()),
+    (10**400, 1.0), (10**400, 3), (torch.ones(3), 1.0), (torch.ones(0), 1.0), (torch.ones(2), True), (torch.ones(2), "x"),
+    (-(10**400), float("nan")), (1e400, 5), ([10**400], [1.0]), (torch.tensor([1 + 1j]), 1.0), (torch.tensor(1j), 1.0),
     (torch.tensor([1, 2]), torch.tensor([1, 3])), (torch.tensor([float("nan")]), torch.tensor([0.0])), (object(), 1.0),
 ]
 
@@ -41,6 +44,21 @@ def test_a_difference_names_its_place():
     difference = first_difference(got, want)
     assert difference.place == (1, 2) and difference.numbers and "9" in difference.text and "5" in difference.text
     assert not first_difference(got.double(), want).numbers
+
+
+def test_numbers_that_differ_look_different():
+    for a, b in ((3.37912, 3.37861), (1.0, 1.00002 * 1.0005), (-0.77877, -0.77861)):
+        for got, want in ((a, b), (torch.tensor([a]), torch.tensor([b]))):
+            found = re.search(r"(?:has|returns) (\S+), and (\S+) is right", first_difference(got, want, 1e-7, 1e-7).text)
+            assert found and found[1] != found[2]
+
+
+@pytest.mark.parametrize("value, text", [
+    (torch.tensor([0.12344, 2.0]), "a tensor (2,) of float32 [0.1234, 2]"), (torch.ones(3, 3), "a tensor (3, 3) of float32"),
+    ([1, 2], "a list [1, 2]"), ([0] * 20, "a list of 20"), ([torch.ones(1)], "a list of 1"), (0.3455657787, "0.3456"),
+    ("goose", "the text 'goose'"), ("x" * 100, "a text of 100, '" + "x" * 50 + "'..."), (None, "None"), (True, "True")])
+def test_values_in_words(value, text):
+    assert kind(value) == text
 
 
 def test_equality_of_a_stranger_is_never_asked():
@@ -96,6 +114,7 @@ def test_printing_is_switched_off(capsys):
 
 
 def test_errors_are_one_short_line():
+    error_text(ValueError("\ud800"), "x").encode()
     text = error_text(ValueError("a\nb" * 1000), "x")
     assert "\n" not in text and len(text) < 300
 
@@ -124,6 +143,8 @@ def test_of_other_things_only_the_type_travels():
 @pytest.mark.parametrize("lie", [
     {"tensor": "float32", "shape": [3], "data": "AAAA"}, {"tensor": "save", "shape": [1], "data": ""},
     {"tensor": "float32", "shape": [-1], "data": "AAAAAA=="}, {"tensor": "float32", "shape": [10**12], "data": ""},
+    {"tensor": "quint8", "shape": [1], "data": "AA=="}, {"tensor": "bits8", "shape": [1], "data": "AA=="},
+    {"tensor": "float32", "shape": [1] * 99, "data": "AAAAAA=="}, {"tensor": ["x"], "shape": [1], "data": ""},
     {"tensor": "float32"}, {"tensor": "float32", "shape": "x", "data": ""}, {"x": 1}, {},
     {"tensor": "float32", "shape": [1], "data": "no base64!"}])
 def test_what_nobody_encoded_is_refused(lie):

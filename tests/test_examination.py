@@ -1,5 +1,6 @@
 """Lesson C: from a file to the texts of its answers, and through the trusted notebook to marks."""
 
+import ast
 import json
 
 import nbformat
@@ -43,6 +44,20 @@ def test_a_split_or_repeated_cell(handed_in):
     assert collect(handed_in((BLANK, NAMED)), "single_head").answers["window_mask"] == BLANK
 
 
+def test_an_answer_in_a_new_cell_counts_if_the_own_one_is_blank(handed_in):
+    assert collect(handed_in((BLANK, NAMED), (RIGHT, {})), "single_head").answers["window_mask"] == RIGHT
+    assert collect(handed_in((RIGHT, NAMED), (RIGHT + "# later", {})), "single_head").answers["window_mask"] == RIGHT
+    assert collect(handed_in(("", NAMED)), "single_head").answers["window_mask"] == ""
+
+
+def test_links_and_long_cells_are_refused(handed_in, tmp_path):
+    link = tmp_path / "link.ipynb"
+    link.symlink_to(handed_in((RIGHT, NAMED)))
+    assert "links" in collect(link, "single_head").problems[0]
+    found = collect(handed_in((RIGHT + "#" * 100_000, NAMED)), "single_head")
+    assert not found.answers and any("characters" in problem for problem in found.problems)
+
+
 def test_what_is_missing_is_named(handed_in):
     problems = collect(handed_in((RIGHT, NAMED)), "single_head").problems
     others = [exercise.name for exercise in exercises_of("single_head")[1:] if exercise.name != "window_mask"]
@@ -54,9 +69,19 @@ def test_the_trusted_notebook_runs_no_text_of_the_student(handed_in):
     notebook = trusted_notebook(collect(handed_in((evil, NAMED)), "single_head"), "single_head", 5)
     for cell in notebook.cells:
         if "goose" in cell.source:
-            assert cell.source.startswith("%%answer window_mask\n")
+            assert cell.cell_type == "raw" or len(cell.source.splitlines()) == 1
+            called = cell.cell_type == "raw" or ast.parse(cell.source).body[0].value
+            assert cell.cell_type == "raw" or [ast.literal_eval(argument) for argument in called.args] == ["window_mask", evil]
     nbformat.validate(notebook)
-    assert [output.text for cell in notebook.cells for output in cell.outputs] == ["✓ window_mask\n"]
+    assert [output.text for cell in notebook.cells for output in cell.get("outputs", [])] == ["✓ window_mask\n"]
+
+
+def test_odd_texts_arrive_unchanged(handed_in):
+    for text in ("", "# NBVAL_SKIP\n", ">>> x\n", "\r\f\x0b\u2028", "🦆 'x' \"y\" \\n", "In [1]: x", "%%answer x"):
+        answers = {"window_mask": text}
+        notebook = trusted_notebook(collect(handed_in((RIGHT, NAMED)), "single_head")._replace(answers=answers), "single_head", 5)
+        called = ast.parse(notebook.cells[2].source).body[0].value
+        assert ast.literal_eval(called.args[1]) == text and len(notebook.cells[2].source.splitlines()) == 1
 
 
 def test_marks_and_hints(handed_in):

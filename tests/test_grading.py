@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import nbformat
@@ -10,7 +11,8 @@ import pytest
 from chargpt_lib import grading
 from chargpt_lib.checks import exercises_of
 from chargpt_lib.command_line import main
-from chargpt_lib.grading import chosen_lesson, feedback_page, find_submissions, grade_batch, likely_lesson, load_weights, score
+from chargpt_lib.grading import (chosen_lesson, feedback_page, find_submissions, grade_batch, likely_lesson, load_weights,
+                                 name_of, score)
 
 NAMES = [exercise.name for exercise in exercises_of("single_head")]
 
@@ -34,7 +36,7 @@ def graded(monkeypatch):
         asked.append((path.as_posix(), seed))
         marks = {name: "✓" if i == 0 else "✗" for i, name in enumerate(NAMES)}
         return {"marks": marks, "hints": dict.fromkeys(NAMES, "a <b>hint</b>"), "problems": [], "seconds": 1.0,
-                "answers": {NAMES[0]: "</pre><script>"}, "locked": None, "ran": path.stem != "broken"}
+                "answers": {NAMES[0]: "</pre><script>"}, "locked": {"files": False, "user": True}, "ran": path.stem != "broken"}
 
     monkeypatch.setattr(grading, "grade", grade)
     return asked
@@ -83,17 +85,17 @@ def test_weights(tmp_path):
             load_weights(file, "single_head")
 
 
-def test_the_files_of_a_batch(tmp_path, graded):
+def test_the_files_of_a_batch(tmp_path, graded, capsys):
     for name in ("a/03.ipynb", "b/03.ipynb"):
         notebook(tmp_path / name, *NAMES)
     assert main(["grade", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out"), "--seed", "5"]) == 0
+    assert "not locked by the system on this machine, only guarded by Python: files\n" in capsys.readouterr().out
     table = rows(tmp_path / "out")
     assert [row["submission"] for row in table] == [str(tmp_path / "a/03.ipynb"), str(tmp_path / "b/03.ipynb")]
     assert list(table[0]) == ["submission", "score", *NAMES]
     assert float(table[0]["score"]) == pytest.approx(100 / len(NAMES)) and table[0][NAMES[0]] == "1" and table[0][NAMES[1]] == "0"
     batch = json.loads((tmp_path / "out" / "grades.json").read_text(encoding="utf-8"))
     assert batch["seed"] == 5 and batch["lesson"] == "single_head" and len(batch["submissions"]) == 2
-    assert {seed for _, seed in graded} == {5}
     pages = [tmp_path / "out" / record["feedback"] for record in batch["submissions"].values()]
     assert len(set(pages)) == 2
     for page in pages:
@@ -108,10 +110,11 @@ def test_an_interrupted_batch_goes_on(tmp_path, graded, capsys):
         notebook(folder / f"{name}.ipynb", *NAMES)
     assert main(["grade", str(folder), "--out", str(out)]) == 130 and "goes on" in capsys.readouterr().err
     assert len(rows(out)) == 2
+    seed = json.loads((out / "grades.json").read_text(encoding="utf-8"))["seed"]
     (folder / "interrupt.ipynb").rename(folder / "c.ipynb")
     assert main(["grade", str(folder), "--out", str(out)]) == 0
-    assert [Path(path).stem for path, _ in graded] == ["a", "b", "c", "z"] and len({seed for _, seed in graded}) == 1
-    assert len(rows(out)) == 4
+    assert [Path(path).stem for path, _ in graded] == ["a", "b", "c", "z"]
+    assert len(rows(out)) == 4 and json.loads((out / "grades.json").read_text(encoding="utf-8"))["seed"] == seed
 
 
 def test_only_what_changed_is_graded_again(tmp_path, graded):
@@ -124,10 +127,56 @@ def test_only_what_changed_is_graded_again(tmp_path, graded):
     grade_batch([folder], out)
     assert [Path(path).stem for path, _ in graded][3:] == ["a", "broken"]
     grade_batch([folder], out, seed=2)
-    assert [seed for _, seed in graded][5:] == [2, 2]
+    assert len(graded) == 7
     second.unlink()
     grade_batch([folder], out)
-    assert len(rows(out)) == 1
+    assert len(rows(out)) == 2 and len(graded) == 7  # no record is lost because a file is gone
+
+
+def test_a_folder_of_marks_belongs_to_one_lesson_and_loses_nothing(tmp_path, graded, capsys):
+    first, second = notebook(tmp_path / "a.ipynb", *NAMES), notebook(tmp_path / "b.ipynb", *NAMES)
+    out = tmp_path / "out"
+    assert set(grade_batch([first], out)["submissions"]) == {str(first)}
+    assert set(grade_batch([second], out)["submissions"]) == {str(second)} and len(rows(out)) == 2
+    assert main(["grade", str(first), "--out", str(out), "--lesson", "04"]) == 2
+    assert "single_head" in capsys.readouterr().err and len(rows(out)) == 2
+    (out / "grades.json").write_text('{"lesson": ')
+    assert main(["grade", str(first), "--out", str(out)]) == 2 and "damaged" in capsys.readouterr().err
+    assert len(graded) == 2
+
+
+def test_the_dice_hang_on_seed_and_file(tmp_path, graded):
+    path = notebook(tmp_path / "a.ipynb", *NAMES)
+    for seed in (1, 1, 2):
+        grade_batch([path], tmp_path / f"out{len(graded)}", seed=seed)
+    notebook(path, *NAMES[:3])
+    grade_batch([path], tmp_path / "again", lesson="single_head", seed=1)
+    seeds = [seed for _, seed in graded]
+    assert seeds[0] == seeds[1] and len(set(seeds)) == 3
+
+
+def test_odd_files_stop_nothing(tmp_path, graded):
+    folder = tmp_path / "class"
+    notebook(folder / "good.ipynb", *NAMES)
+    (folder / "folder.ipynb").mkdir()
+    (folder / "link.ipynb").symlink_to(folder / "nowhere.ipynb")
+    os.mkfifo(folder / "pipe.ipynb")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "._good.ipynb").write_text("{}")
+    with open(folder / "huge.ipynb", "wb") as file:
+        file.truncate(2**40)
+    for name in (b"Andr\xe9.ipynb", "\U00020000".encode() * 60 + b".ipynb", b"two\nlines\x1b[31m.ipynb"):
+        with open(os.fsencode(folder) + b"/" + name, "w") as file:
+            file.write((folder / "good.ipynb").read_text())
+    batch = grade_batch([folder], tmp_path / "out", lesson="single_head")
+    names = [row["submission"] for row in rows(tmp_path / "out")]
+    assert len(names) == 8 and all(name.isprintable() for name in names) and any("Andr\\xe9" in name for name in names)
+    assert len({record["feedback"] for record in batch["submissions"].values()}) == 8
+
+
+@pytest.mark.parametrize("name", ["=1+cmd|'x'.ipynb", "+1.ipynb", "-1.ipynb", "@x.ipynb"])
+def test_no_name_is_a_formula(name):
+    assert name_of(Path(name)) == f"./{name}"
 
 
 def test_new_weights_change_scores_without_grading(tmp_path, graded):

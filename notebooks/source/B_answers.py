@@ -37,6 +37,23 @@ import torch
 
 # %%
 #| export
+HUGE = 2**1000  # what is larger has no place among floats
+SHOWN = (torch.float32, torch.float64, torch.int64, torch.bool)
+
+
+def shorter(value):
+    """Numbers with four digits, in lists too."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(shorter, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value) if abs(value) < HUGE else "a huge number"
+
+
+def apart(a, b):
+    """Two numbers with as many digits as it takes to tell them apart."""
+    digits = next((n for n in range(4, 9) if f"{a:.{n}g}" != f"{b:.{n}g}"), 9)
+    return f"{a:.{digits}g}", f"{b:.{digits}g}"
+
+
 class Difference(NamedTuple):
     text: str
     place: tuple = ()  # where in the value
@@ -44,21 +61,27 @@ class Difference(NamedTuple):
 
 
 def kind(value):
-    """What a value is, in words."""
+    """What a value is, in words; a small one is shown whole."""
     if isinstance(value, torch.Tensor):
-        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, (bool, int, float, str)):
-        return f"{'the text ' if isinstance(value, str) else ''}{value!r:.60}"
-    known = {type(None): "None", list: "a list", tuple: "a tuple", dict: "a dictionary"}
-    return known.get(type(value), f"something of the type {type(value).__name__}")
+        numbers = value.tolist() if value.numel() <= 8 and value.dtype in SHOWN else None
+        shown = f" {shorter(numbers)}" if numbers is not None else ""
+        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}{shown}"
+    if isinstance(value, (list, tuple)):
+        name, plain = type(value).__name__, all(type(part) in (bool, int, float, str) for part in value)
+        return f"a {name} {shorter(value)}" if plain and len(value) <= 12 else f"a {name} of {len(value)}"
+    if isinstance(value, (int, float)):
+        return shorter(value)
+    if isinstance(value, str):
+        return f"the text {value!r}" if len(value) <= 60 else f"a text of {len(value)}, {value[:50]!r}..."
+    return "None" if value is None else f"something of the type {type(value).__name__}"
 
-
+# %%
+#| export
 def first_difference(got, want, atol=1e-5, rtol=1e-4):
     """None where two values are the same (numbers up to rounding), else their first Difference."""
     if isinstance(want, (list, tuple)):
         if not isinstance(got, (list, tuple)) or len(got) != len(want):
-            many = f" of {len(got)}" if isinstance(got, (list, tuple)) else ""
-            return Difference(f"it returns {kind(got)}{many}, and {kind(want)} of {len(want)} is wanted")
+            return Difference(f"it returns {kind(got)}, and {kind(want)} is wanted")
         found = [first_difference(*pair, atol, rtol) for pair in zip(got, want)]
         first = next((i for i, difference in enumerate(found) if difference), None)
         return first if first is None else found[first]._replace(text=f"item {first}: {found[first].text}")
@@ -69,14 +92,15 @@ def first_difference(got, want, atol=1e-5, rtol=1e-4):
         if same.all():
             return None
         place = tuple((~same).nonzero()[0].tolist())
-        return Difference(f"at {list(place)} it has {got[place].item():.4g}, and {want[place].item():.4g} is right",
-                          place, numbers=True)
+        has, right = apart(got[place].item(), want[place].item())
+        return Difference(f"at {list(place)} it has {has}, and {right} is right", place, numbers=True)
     got = got.item() if isinstance(got, torch.Tensor) and got.dim() == 0 else got
-    numbers = {type(got), type(want)} <= {int, float}
-    same = got == want and (numbers or type(got) is type(want))
+    numbers = {type(got), type(want)} <= {int, float} and not (isinstance(got, int) and abs(got) > HUGE)
+    same = (numbers or type(got) is type(want)) and got == want
     if numbers and isinstance(want, float):
         same = math.isclose(got, want, rel_tol=rtol, abs_tol=atol) or (got != got and want != want)
-    return None if same else Difference(f"it returns {kind(got)}, and {kind(want)} is right", numbers=numbers)
+    texts = apart(got, want) if numbers else (kind(got), kind(want))
+    return None if same else Difference(f"it returns {texts[0]}, and {texts[1]} is right", numbers=numbers)
 
 # %%
 for got in (torch.tensor([1.0, 2.5]), torch.tensor([[1.0, 2.0]]), [1.0, 2.0], torch.tensor([1.0, 2.0])):
@@ -85,9 +109,9 @@ for got in (torch.tensor([1.0, 2.5]), torch.tensor([[1.0, 2.0]]), [1.0, 2.0], to
 # %% [markdown]
 # ## A call that goes wrong
 #
-# An answer need not return anything. It may raise an error, run for ever, forget its `return`, or change the inputs under our hands. So it is called with care: on copies, with a time limit, and with its printing switched off. What comes of it is an **outcome**.
+# So an answer is called with care: on copies, with a time limit, and with its printing switched off. What comes of it is an **outcome**.
 #
-# The time limit is a timer that does what Ctrl-C does.
+# The time limit is a timer that does what Ctrl-C does. An answer that catches everything, Ctrl-C too, or that sits in one long operation of torch, goes on all the same; in a notebook, restart the kernel. Only the sandbox can stop that.
 
 # %%
 #| export
@@ -117,7 +141,8 @@ def error_text(error, file):
         lines += [trace.tb_lineno] if trace.tb_frame.f_code.co_filename == file else []
         trace = trace.tb_next
     where = f" (line {lines[-1]} of the cell)" if lines else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{where}"
+    text = " ".join(str(error).split())[:200].encode("utf-8", "replace").decode()
+    return f"{type(error).__name__}: {text}{where}"
 
 
 def call(function, args, seconds=5.0, file=None):
@@ -165,6 +190,11 @@ for answer in (endless, in_place, lambda x: x[9]):
 
 # %%
 #| export
+DTYPES = {str(dtype)[6:]: dtype for dtype in (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+    torch.float32, torch.float64, torch.complex64, torch.complex128)}
+
+
 def encode(value):
     """A plain value (numbers, texts, tensors, lists of them) as JSON; anything else only as its type's name."""
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -186,8 +216,8 @@ def decode(value):
         return value
     if set(value) == {"type"}:
         return type(str(value["type"])[:40], (), {})()
-    dtype, shape = getattr(torch, str(value["tensor"]), None), value["shape"]
-    if not isinstance(dtype, torch.dtype) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    dtype, shape = DTYPES[value["tensor"]], value["shape"]
+    if len(shape) > 16 or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError("not a tensor")
     data = bytearray(base64.b64decode(value["data"], validate=True))
     return torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)

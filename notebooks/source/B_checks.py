@@ -163,7 +163,7 @@ exercise(
 )
 
 # %% [markdown]
-# For each case the right answer and the wrong ones are asked too. A case then holds all that is needed to judge: the arguments, what is wanted, and what the known mistakes would give. That is also how exercises travel without their answers: a release of the course holds, in the place of the answers, many drawn cases (**sealed** ones), and a check takes some of them.
+# For each case the right answer is asked too, and, if need be, the wrong ones. A case then holds all that is needed to judge: the arguments, what is wanted, and what the known mistakes give. That is also how exercises travel without their answers: a release of the course (`make release`) holds, in the place of the answers, a dozen sets of cases for each exercise, drawn beforehand (**sealed**), and a check takes one of them.
 
 # %%
 #| export
@@ -363,11 +363,11 @@ progress()
 # %% [markdown]
 # ## Who checks the checks?
 #
-# A check that says ✓ to everything looks fine until the day of the exam. So for every exercise of the course there are at least five wrong answers, as people write them, and two right ones that are written differently from ours (`tests/mistakes/`). Every wrong one has to be rejected, most of them with the hint that names their mistake; every right one has to pass two hundred times in a row.
+# A check that says ✓ to everything looks fine until the day of the exam. So for every exercise of the course there are at least five wrong answers, as people write them, and two right ones that are written differently from ours, in `tests/mistakes/`. There `make test` finds out whether every wrong one is rejected, most of them with the hint that names their mistake, and every right one passes two hundred times in a row.
 #
 # ## What a ✓ proves
 #
-# That your function gave the right values on a handful of inputs that nobody knew before. It does not prove that you wrote it: the key lies on your disk, and you may read it. A notebook with saved ✓ proves nothing at all; [C · Grading](C_grading.ipynb) is for that.
+# That your function gave the right values on a handful of inputs that were drawn when you asked. It does not prove that you wrote it: the key (in a release, the sealed cases) lies on your disk, and you may read it. A notebook with saved ✓ proves nothing to anybody else; [C · Grading](C_grading.ipynb) is for that.
 #
 # ## What you have
 #

@@ -22,6 +22,7 @@
 import ctypes
 import os
 import re
+import struct
 import sys
 import tempfile
 from contextlib import suppress
@@ -34,12 +35,13 @@ from pathlib import Path
 # | what | Linux | macOS |
 # |---|---|---|
 # | files: left are its own folder, Python, and the modules of earlier lessons | Landlock (kernel 5.13 and newer) | the guard |
-# | network | an empty network namespace, or Landlock (6.7) | the guard |
-# | other processes | not seen, not signalled, all ended with their room | the guard |
+# | network, sockets | refused by the kernel (seccomp), in an empty network namespace | the guard |
+# | disk | 16 MB in memory | files of 4 MB |
+# | other processes | not seen, not signalled, none started | the guard |
 # | memory, processor time, size and number of files | limits | limits, but not on memory |
-# | user | an unprivileged one, if the grader is root | the grader's own: do not grade as root |
+# | user | an unprivileged one, if the grader is root | the same |
 #
-# The **guard** is Python's audit hook, below. Somebody who knows Python's insides can get around it. Nobody gets around Landlock or a limit from inside.
+# The **guard** is Python's audit hook, below. Somebody who knows Python's insides can get around it. Around Landlock and limits we know no way from inside.
 # Windows has none of these for a plain program. There the grader refuses to start; inside WSL, Windows' own Linux, it has all of them. (A learner's `check` needs no lock, and runs everywhere.)
 #
 # ## Landlock
@@ -118,41 +120,100 @@ print([path.relative_to(course).as_posix() for path in shown])
 # %% [markdown]
 # ## Root, network, limits
 #
-# Root may do everything, so a grader that runs as root gives that up: it becomes a user whom nobody knows, and keeps only the right to read files (of those that Landlock leaves), since Python itself may lie in root's home. Namespaces give a process an empty network and a list of processes that holds only itself. Limits stop what grows.
+# Root may do everything, so a room of a grader that runs as root gives that up: it becomes a user whom nobody knows. Where Landlock guards the files, it keeps the right to read, since Python itself may lie in root's home. Namespaces give a process an empty network and a list of processes that holds only itself. Limits stop what grows.
 
 # %%
 #| export
 def unshare():
-    """An empty network, and an own list of processes from the next fork on -> were they to be had?"""
+    """An empty network, own mounts and shared memory, and, from the next fork on, an own list of processes.
+
+    Returns whether they were to be had.
+    """
     if not sys.platform.startswith("linux"):
         return False
-    new_user = 0 if os.geteuid() == 0 else 0x10000000
-    return ctypes.CDLL(None).unshare(new_user | 0x40000000 | 0x20000000) == 0
-
-
-def leave_root(uid):
-    """Root becomes a nameless user, who may read what is left -> did it?"""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+    uid, gid, libc = os.geteuid(), os.getegid(), ctypes.CDLL(None)
+    if libc.unshare((0x10000000 if uid else 0) | 0x40000000 | 0x20000000 | 0x08000000 | 0x00020000):
         return False
-    libc = ctypes.CDLL(None)
-    libc.prctl(8, 1, 0, 0, 0)  # keep the capabilities over the change of user
+    if uid:  # in a namespace of its own a user may mount, once it is said who he is
+        for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            Path("/proc/self", file).write_text(text)
+    return libc.mount(None, b"/", None, 0x44000, None) == 0  # what is mounted from now on is seen in here alone
+
+
+def small_disk(folder):
+    """A disk of 16 MB in memory, mounted there; it goes when its last process goes."""
+    ctypes.CDLL(None).mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=16m,nr_inodes=1000")
+
+
+def end_with_parent():
+    """Linux kills this process when its parent ends."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+
+
+def leave_root(uid, reads):
+    """Root becomes a nameless user; where reads is true, one who may read whatever files are left to it."""
+    libc = ctypes.CDLL(None) if reads else None
+    if reads:
+        libc.prctl(8, 1, 0, 0, 0)  # keep the capabilities over the change of user
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
-    header, read = (ctypes.c_uint32 * 2)(0x20080522, 0), 1 << 2
-    return libc.capset(header, (ctypes.c_uint32 * 6)(read, read, 0, 0, 0, 0)) == 0
+    if reads:
+        header, read = (ctypes.c_uint32 * 2)(0x20080522, 0), 1 << 2
+        libc.capset(header, (ctypes.c_uint32 * 6)(read, read, 0, 0, 0, 0))
 
-
+# %%
+#| export
 def limit(memory=2**30, seconds=120, processes=64):
     """Sets limits on memory beyond what is used now, processor time, and the number and size of files."""
     import resource
 
     statm = Path("/proc/self/statm")
     used = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 2**33
-    limits = {"AS": used + memory, "CPU": seconds, "FSIZE": 2**24, "NOFILE": 128, "CORE": 0}
+    limits = {"AS": used + memory, "CPU": seconds, "FSIZE": 2**22, "NOFILE": 128, "CORE": 0}
     for name, value in {**limits, **({"NPROC": processes} if processes else {})}.items():
         with suppress(ValueError, OSError):  # macOS has no limit on memory
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+
+# %% [markdown]
+# ## Calls that nobody needs
+#
+# What is left can still ask the kernel for things: a socket, a new process, memory outside the limits. A filter (seccomp) answers such calls with an error before they begin. It is a little program in the kernel's own language: load the call's number, compare it with each forbidden one, refuse or allow. New threads and new processes come from the same call, `clone`; only threads pass.
+
+# %%
+#| export
+CALLS = {  # name: its number on x86_64 and on aarch64
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "socketpair": (53, 199), "fork": (57, None),
+    "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129), "tkill": (200, 130),
+    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "shmget": (29, 194),
+    "semget": (64, 190), "msgget": (68, 186), "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    "fallocate": (285, 47), "io_uring_setup": (425, 425), "bpf": (321, 280), "userfaultfd": (323, 282),
+    "add_key": (248, 217), "keyctl": (250, 219), "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268),
+    "open_by_handle_at": (304, 265), "pidfd_send_signal": (424, 424), "perf_event_open": (298, 241)}
+
+
+def seccomp():
+    """The kernel refuses these calls from now on -> does it?"""
+    machine = {"x86_64": (0, 0xC000003E, 56), "aarch64": (1, 0xC00000B7, 220)}.get(os.uname().machine)
+    if not machine or not sys.platform.startswith("linux"):
+        return False
+    column, architecture, clone = machine
+    load, equal, at_least, any_of, end = 0x20, 0x15, 0x35, 0x45, 0x06
+    refuse, missing, allow = 0x00050001, 0x00050026, 0x7FFF0000  # EPERM, ENOSYS
+    numbers = [row[column] for row in CALLS.values() if row[column] is not None]
+    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (end, 0, 0, refuse), (load, 0, 0, 0),
+               (at_least, 0, 1, 0x40000000), (end, 0, 0, refuse)]
+    program += [step for number in numbers for step in ((equal, 0, 1, number), (end, 0, 0, refuse))]
+    program += [(equal, 0, 1, 435), (end, 0, 0, missing)]  # clone3: threads then come by clone
+    program += [(equal, 0, 3, clone), (load, 0, 0, 16), (any_of, 1, 0, 0x10000), (end, 0, 0, refuse)]  # a thread?
+    program += [(end, 0, 0, allow)]
+    code = b"".join(struct.pack("HBBI", *step) for step in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    filled = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(buffer)))
+    libc = ctypes.CDLL(None)
+    libc.prctl(38, 1, 0, 0, 0)
+    return libc.prctl(22, 2, filled, 0, 0) == 0
 
 # %% [markdown]
 # ## The guard
@@ -161,8 +222,7 @@ def limit(memory=2**30, seconds=120, processes=64):
 
 # %%
 #| export
-REFUSED = re.compile(r"(subprocess|socket|ctypes|pty|winreg|_winapi|mmap|signal)\.|"
-                     r"os\.(system|exec|posix_spawn|spawn|fork|kill|startfile|putenv)")
+REFUSED = re.compile(r"(subprocess|socket|ctypes|pty|mmap|signal)\.|os\.(system|exec|posix_spawn|spawn|fork|kill)")
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.link", "os.symlink",
            "os.truncate", "os.utime", "os.chflags", "os.setxattr")
 
@@ -170,21 +230,22 @@ CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.cho
 def guard(own, shown):
     """Refuses, from now on, whatever an answer has no business with: PermissionError. own: its folder."""
     own, shown = str(own), tuple(str(path) for path in (*shown, own))
+    match, changes, is_a, all_of = REFUSED.match, CHANGES, isinstance, all
+    realpath, fsdecode = os.path.realpath, os.fsdecode
+    writing, paths_are = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, (str, bytes, os.PathLike)
 
     def inside(path, folders):
-        path = os.path.realpath(os.fsdecode(path))
-        return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
+        path = realpath(fsdecode(path))
+        return [folder for folder in folders if path == folder or path.startswith(folder + "/")] != []
 
-    def hook(event, args):
-        refused = REFUSED.match(event)
-        if event == "open" and not isinstance(args[0], int):
-            writes = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
-            refused = not inside(args[0], (own,) if writes else shown)
+    def hook(event, args):  # its names are its own: an answer may change os and this module
+        refused = match(event)
+        if event == "open" and is_a(args[0], paths_are):
+            refused = not inside(args[0], (own,) if args[2] & writing else shown)
         elif event in ("os.listdir", "os.scandir"):
-            refused = isinstance(args[0], (str, bytes, os.PathLike)) and not inside(args[0], shown)
-        elif event in CHANGES:
-            paths = [path for path in args[:2] if isinstance(path, (str, bytes, os.PathLike))]
-            refused = not all(inside(path, (own,)) for path in paths)
+            refused = is_a(args[0], paths_are) and not inside(args[0], shown)
+        elif event in changes:
+            refused = not all_of([inside(path, (own,)) for path in args[:2] if is_a(path, paths_are)])
         if refused:
             raise PermissionError(f"an answer may not do that ({event})")
 
@@ -197,12 +258,15 @@ def guard(own, shown):
 
 # %%
 #| export
-def lock(number, home, hidden, apart):
-    """Gives up everything that an answer does not need -> {what: was it to be had?}."""
-    own = home / f"room{number}"
+def lock(own, home, hidden, uid, apart=False):
+    """Gives up everything that an answer does not need -> {what: was it to be had?}.
+
+    own: the folder to be made for it; uid: who root becomes; apart: is this process in namespaces of its own?
+    """
     own.mkdir()
-    uid, rights = 61_000 + os.getpid() % 1000 * 4 + number % 4, readable(home, hidden)
-    nobody = os.geteuid() == 0
+    if apart:
+        small_disk(own)
+    rights, nobody = readable(home, hidden), os.geteuid() == 0
     if nobody:
         os.chown(own, uid, uid)
     os.chdir(own)
@@ -210,17 +274,20 @@ def lock(number, home, hidden, apart):
     tempfile.tempdir = str(own)
     limit(processes=64 if nobody or apart else 0)
     kernel = landlock_version()
-    unprivileged = leave_root(uid) if nobody and kernel else False
+    if nobody:
+        leave_root(uid, reads=kernel > 0)
+    end_with_parent()
     if kernel:
         landlock({**rights, own: WRITE})
+    few = seccomp()
     guard(own, [path for path, right in rights.items() if right == READ])
-    return {"files": kernel > 0, "network": apart or kernel >= 4, "processes": apart,
-            "user": unprivileged or not nobody}
+    return {"files": kernel > 0, "network": apart or few, "processes": apart or few,
+            "user": os.geteuid() != 0}
 
 # %% [markdown]
 # ## Try the door
 #
-# A lock cannot be tried on oneself: this notebook would never get out. So it splits off a copy, which locks itself in and tries what an answer might try.
+# A lock cannot be tried on oneself: this notebook would never get out. So we start another Python, which locks itself in and tries what an answer might try. (On macOS it is the guard alone that says no.)
 
 # %%
 TRIAL = """
@@ -228,7 +295,7 @@ import json, os, socket, sys, torch
 from pathlib import Path
 from chargpt_lib.lock import lock
 home, key = Path(sys.argv[1]), Path(sys.argv[2])
-result = lock(0, home, key.parents[1], apart=False)
+result = lock(home / "room", home, key.parents[2], uid=61_000)
 for name, act in {"read a key": key.read_text, "connect": socket.socket, "start a program": lambda: os.system("true"),
                   "write at home": lambda: Path("note.txt").write_text("O damp goose!")}.items():
     try:
@@ -245,7 +312,7 @@ import subprocess
 import chargpt_lib
 
 library = Path(chargpt_lib.__file__).parent
-command = [sys.executable, "-c", TRIAL, tempfile.mkdtemp(), library / "checks.py"]
+command = [sys.executable, "-c", TRIAL, tempfile.mkdtemp(), library / "keys" / "single_head.py"]
 python = subprocess.run(command, cwd=library.parent, capture_output=True, text=True)
 print(python.stdout or python.stderr)
 

@@ -22,17 +22,20 @@
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from chargpt_lib.answers import Outcome, call, decode, define, encode
-from chargpt_lib.lock import library_home, lock, secrets_home, unshare
+from chargpt_lib.lock import end_with_parent, library_home, lock, secrets_home, unshare
 
 # %% [markdown]
 # ## In the room
@@ -63,10 +66,11 @@ def work(reader, writer, promises):
 
 # %%
 #| export
-def serve(home, hidden, fds):
+def serve(home, hidden, fds, uid):
     """The process that the grader starts: loads torch, splits itself into rooms, and waits for them."""
     import torch
 
+    end_with_parent()
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True
     home, hidden, apart = Path(home).resolve(), Path(hidden), unshare()
@@ -74,13 +78,14 @@ def serve(home, hidden, fds):
         os.closerange(3, max(fds) + 1)
         os.wait()
         os._exit(0)
+    end_with_parent()
     for number, fd in enumerate(fds):
         if os.fork() == 0:
             for other in fds[:number] + fds[number + 1:]:
                 os.close(other)
             stream = socket.socket(fileno=fd)
             reader, writer = stream.makefile("r", encoding="utf-8"), stream.makefile("w", encoding="utf-8")
-            work(reader, writer, lock(number, home, hidden, apart))
+            work(reader, writer, lock(home / f"room{number}", home, hidden, uid + number, apart))
             os._exit(0)
     for fd in fds:
         os.close(fd)
@@ -104,7 +109,7 @@ class Room:
     """One answer in its room: room(args) -> Outcome."""
 
     def __init__(self, stream):
-        self.stream, self.reader = stream, stream.makefile("r", encoding="utf-8", errors="replace")
+        self.stream, self.read = stream, b""
 
     def enter(self, name, source, seconds=5.0):
         """Sends the answer in -> {what: could it be locked?}, None where the room does not open."""
@@ -114,12 +119,15 @@ class Room:
 
     def ask(self, message, seconds):
         """One line there, one line back; None where nothing sensible, or nothing in time, comes back."""
-        self.late = False
+        self.late, end, pieces = False, time.monotonic() + seconds, [self.read]
         try:
             self.stream.settimeout(seconds)
             self.stream.sendall((json.dumps(message) + "\n").encode())
-            line = self.reader.readline(LINE)
-            return json.loads(line) if line.endswith("\n") else None
+            while b"\n" not in pieces[-1] and sum(map(len, pieces)) < LINE:
+                self.stream.settimeout(max(end - time.monotonic(), 0.001))
+                pieces.append(self.stream.recv(2**16) or b"\n")  # nothing: the room is closed
+            line, _, self.read = b"".join(pieces).partition(b"\n")
+            return json.loads(line)
         except TimeoutError:
             self.late = True
             self.stream.close()
@@ -132,10 +140,10 @@ class Room:
             return Outcome("late", detail=f"it takes longer than {self.seconds:g} s, and nothing stops it")
         try:
             sort, value, detail = said
-            value, detail = decode(value), " ".join(str(detail).split())[:300]
+            value, detail = decode(value), " ".join(str(detail).split())[:300].encode("utf-8", "replace").decode()
             if sort in ("value", "blank", "error", "late", "changed", "unusable"):
                 return Outcome(sort, value, detail)
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError, MemoryError):
+        except Exception:  # whatever it is that came out, it is no outcome
             pass
         return Outcome("error", "dead", "its process ended, or said too much: exit, too much memory, too much output?")
 
@@ -168,8 +176,10 @@ class Sandbox:
         copy_library(lesson, self.home)
         pairs = [socket.socketpair() for _ in range(rooms)]
         fds, torch_home = [theirs.fileno() for _, theirs in pairs], Path(find_spec("torch").origin).parents[1]
+        uid = 100_000 + 1000 * secrets.randbelow(10**6)  # nobody has it
+        call = f"serve({str(self.home)!r}, {str(secrets_home())!r}, {fds}, {uid})"
         code = (f"import sys; sys.path[:0] = [{str(self.home)!r}, {str(torch_home)!r}]; "
-                f"from chargpt_lib.sandbox import serve; serve({str(self.home)!r}, {str(secrets_home())!r}, {fds})")
+                f"from chargpt_lib.sandbox import serve; {call}")
         environment = {"PATH": os.defpath, "HOME": str(self.home), "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", code], pass_fds=fds, env=environment, cwd=self.home, start_new_session=True,
@@ -186,10 +196,11 @@ class Sandbox:
             room.stream.close()
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
+        with suppress(RecursionError):
+            shutil.rmtree(self.home, ignore_errors=True)
 
 # %% [markdown]
-# Three answers to "double it": an honest one, one that ends its process, and one that looks for the key.
+# Three answers to "double it": an honest one, one that ends its process, and one that reads a key from the disk.
 
 # %%
 import torch
@@ -199,8 +210,8 @@ ANSWERS = """def double(x):
 """, """def double(x):
     import os
     os._exit(0)
-""", """def double(x):
-    from chargpt_lib.keys.single_head import window_mask
+""", f"""def double(x):
+    open({str(library_home() / "keys" / "single_head.py")!r}).read()
     return 2 * x
 """
 
@@ -219,7 +230,7 @@ if outcomes:
     assert [outcome.sort for outcome in outcomes] == ["value", "error", "error"]
 
 # %% [markdown]
-# What the room says is not believed: it is text, decoded into numbers, and then compared by the judge, who sits outside. A room may lie about anything but the answer.
+# What a room says about an answer is not believed: it is text, decoded into plain values, which the judge outside compares with the key. (What it says about its locks is believed, because it says that before the answer is let in.)
 #
 # ## What you have
 #

@@ -21,9 +21,9 @@
 # Nothing. Its outputs are text that anybody can type. Its check cell may have been replaced, its `check` redefined, its torch patched. So of a submission we take only one thing: the text of the exercise cells. Everything else is ours.
 #
 # - The texts go into a **trusted notebook** that holds setup, exercises and check cells, and nothing else.
-# - That notebook is run by `pytest --nbval`, which compares each check cell with the output it must have: a ✓.
-# - In it, an exercise cell is not executed. A cell magic, `%%answer`, carries its text into a locked room.
-# - The judge sends inputs into the room, that nobody could know, and compares what comes out with the key.
+# - In it, no answer is executed. Its text stands in a cell that nobody runs, to be read by people, and once more as a plain Python string, which goes into a locked room.
+# - The judge sends inputs into the room that nobody could know, compares what comes out with the key, and prints the mark.
+# - The notebook is run by `pytest` with `nbval`, which runs notebooks and compares each output with a saved one. Saved is what right answers give, a ✓. So a teacher may open the trusted notebook, read it, and run it herself.
 
 # %%
 #| export
@@ -41,7 +41,7 @@ from xml.etree import ElementTree
 
 import nbformat
 
-from chargpt_lib.checks import EXERCISES, exercises_of, judge
+from chargpt_lib.checks import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.lock import library_home
 from chargpt_lib.sandbox import Sandbox
 
@@ -52,6 +52,9 @@ from chargpt_lib.sandbox import Sandbox
 
 # %%
 #| export
+ANSWER_LENGTH = 100_000
+
+
 class Submission(NamedTuple):
     path: Path
     answers: dict  # {exercise: the text of its cell}
@@ -60,6 +63,8 @@ class Submission(NamedTuple):
 
 def read_code(path):
     """The code cells of any notebook file -> [(names it may be known by, text)]. ValueError where it is none."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("not a file: links and folders are not followed")
     if path.stat().st_size > 2**26:
         raise ValueError(f"the file has {path.stat().st_size >> 20} MB; a notebook of this course has less than 64")
     try:
@@ -69,7 +74,7 @@ def read_code(path):
         found = []
         for cell in cells:
             data, text = cell.get("metadata", {}), cell.get("source", cell.get("input", ""))
-            text = text if isinstance(text, str) else "".join(text)
+            text = text if isinstance(text, str) else "".join(text or [])
             names = [name for name in (data.get("exercise"), cell.get("id"), data.get("id")) if isinstance(name, str)]
             found.append((names, text.encode("utf-8", "replace").decode()))
         return found
@@ -88,13 +93,16 @@ def collect(path, lesson):
     answers, problems = {}, []
     for name in wanted:
         defines = re.compile(rf"^def {name}\b", re.M)
-        named = [text for names, text in cells if name in names] or [text for _, text in cells if defines.search(text)]
-        good = [text for text in named if defines.search(text)]
-        good = [text for text in good if "raise NotAttempted" not in text] or good or named
-        if named:
+        named = [text for names, text in cells if name in names]
+        others = [text for names, text in cells if name not in names and defines.search(text)]
+        tries = [text for text in named + others if defines.search(text) and "raise NotAttempted" not in text]
+        good = [text for text in tries if text in named] or tries or named or others
+        if good and len(good[-1]) > ANSWER_LENGTH:
+            problems.append(f"the cell for {name} has {len(good[-1]):,} characters, of at most {ANSWER_LENGTH:,}")
+        elif good:
             answers[name] = good[-1]
         problems += [f"{len(named)} cells for {name}; one of them was taken"] if len(named) > 1 else []
-        problems += [] if named else [f"no cell for {name}"]
+        problems += [] if good else [f"no cell for {name}"]
     others = {exercise.lesson for names, _ in cells for exercise in map(EXERCISES.get, names) if exercise} - {lesson}
     if others and not answers:
         problems = [f"this is lesson {', '.join(sorted(others))}, not {lesson}"]
@@ -111,8 +119,8 @@ def trusted_notebook(submission, lesson, seed):
     cells = [nbformat.v4.new_code_cell(setup, execution_count=1)]
     for name, text in submission.answers.items():
         said = nbformat.v4.new_output("stream", name="stdout", text=f"✓ {name}\n")
-        cells += [nbformat.v4.new_code_cell(f"%%answer {name}\n{text}", execution_count=1),
-                  nbformat.v4.new_code_cell(f"examination.judge({name!r})", execution_count=1, outputs=[said])]
+        check = f"examination.judge({name!r}, {text!a})"
+        cells += [nbformat.v4.new_raw_cell(text), nbformat.v4.new_code_cell(check, execution_count=1, outputs=[said])]
     cells.append(nbformat.v4.new_code_cell("examination.close()", execution_count=1))
     spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
@@ -123,17 +131,16 @@ class Examination:
 
     def __init__(self, lesson, seed):
         self.names = [exercise.name for exercise in exercises_of(lesson)]
-        self.sandbox, self.seed, self.texts, self.said = Sandbox(lesson, len(self.names)), seed, {}, {}
-        get_ipython().register_magic_function(self.answer, "cell")  # noqa: F821
+        self.sandbox, self.seed, self.said = Sandbox(lesson, len(self.names)), seed, {}
 
-    def answer(self, name, text):
-        self.texts[name.strip()] = text
-
-    def judge(self, name):
-        """Prints the verdict on an answer, and notes it for the grader."""
+    def judge(self, name, text):
+        """Prints the verdict on the text of an answer, and notes it for the grader."""
         room, exercise = self.sandbox.rooms[self.names.index(name)], EXERCISES[name]
-        promises = room.enter(name, self.texts[name], exercise.seconds)
-        verdict = judge(exercise, room, self.seed + self.names.index(name))
+        promises = room.enter(name, text, exercise.seconds)
+        try:
+            verdict = judge(exercise, room, self.seed + self.names.index(name))
+        except Exception as error:
+            verdict = Verdict(name, "✗", f"what it returns makes the judge stumble ({type(error).__name__})")
         self.said[name] = {"mark": verdict.mark, "hint": verdict.hint}
         said = {"verdicts": self.said, "locked": promises}
         Path("verdicts.json").write_text(json.dumps(said), encoding="utf-8")
@@ -145,7 +152,8 @@ class Examination:
 # %%
 example = Submission(Path("03.ipynb"), {"window_mask": "def window_mask(T, w):\n    return None"}, [])
 for cell in trusted_notebook(example, "single_head", seed=1).cells:
-    print(cell.source, "\n--- must print:", cell.outputs[0].text.strip() if cell.outputs else "nothing", "\n")
+    print(f"[{cell.cell_type}] {cell.source}")
+    print("--- must print:", cell.outputs[0].text if cell.get("outputs") else "nothing\n")
 
 # %% [markdown]
 # ## One submission
@@ -154,7 +162,7 @@ for cell in trusted_notebook(example, "single_head", seed=1).cells:
 
 # %%
 #| export
-GRADING_SECONDS = 900
+GRADING_SECONDS = 400  # more than all answers of a lesson together may take
 
 
 def run_trusted(submission, lesson, seed, folder):
@@ -162,10 +170,11 @@ def run_trusted(submission, lesson, seed, folder):
     notebook = trusted_notebook(submission, lesson, seed)
     nbformat.write(notebook, folder / "grading.ipynb")
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=600", "-q",
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120", "-q",
                "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml", "grading.ipynb"]
     paths = os.pathsep.join([str(library_home().parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": paths, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1",
+                   "IPYTHONDIR": str(folder)}  # no history of it is kept
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -181,7 +190,8 @@ def run_trusted(submission, lesson, seed, folder):
         cases = list(ElementTree.parse(folder / "report.xml").iter("testcase"))
     except (OSError, ValueError, ElementTree.ParseError):
         return {}, []
-    passed = [cell for cell, case in zip(notebook.cells, cases) if len(case) == 0]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    passed = [cell for cell, case in zip(code, cases) if len(case) == 0]
     return said, [re.findall(r"'(\w+)'", cell.source)[0] for cell in passed if cell.outputs]
 
 # %%
@@ -205,7 +215,7 @@ def grade(path, lesson, seed):
             "locked": said.get("locked"), "seconds": round(time.perf_counter() - began, 2), "ran": ran}
 
 # %% [markdown]
-# Five files: a right answer; the same with its metadata and id lost; a wrong one; one that puts the ✓ into its outputs; and half a file.
+# Five files: a right answer; the same without the name of its exercise, so that only the function's name is left; a wrong one; one that prints the ✓ itself; and half a file.
 
 # %%
 RIGHT = """def window_mask(T, w):

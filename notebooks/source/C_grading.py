@@ -41,9 +41,9 @@ from chargpt_lib.sandbox import lesson_names
 # %% [markdown]
 # ## A class
 #
-# What belongs to a batch stands in `grades.json`: lesson, seed, weights, and a record for each submission, with the fingerprint of its file. It is written after each submission. So an interrupted batch goes on where it stopped, and a submission that was handed in again is graded again, alone.
+# What belongs to a class stands in `grades.json`: lesson, weights, and a record for each submission, with the seed and the fingerprint of its file. It is written after each submission. So an interrupted batch goes on where it stopped, a submission that was handed in again is graded again, alone, and no record is ever lost because today's command names other files. A folder of marks belongs to one lesson.
 #
-# Two students may both send `03.ipynb`. A submission is therefore called by its path.
+# Two students may both send `03.ipynb`. A submission is therefore called by its path. And the dice of a submission hang on its contents too: whoever hands in a second time meets new inputs, and the hints of the first time are no answers.
 
 # %%
 #| export
@@ -54,10 +54,19 @@ def find_submissions(paths):
         if not path.exists():
             raise FileNotFoundError(f"{path} is not there: give notebooks, or folders of notebooks")
         inside = sorted(path.rglob("*.ipynb")) if path.is_dir() else [path]
-        found += [file for file in inside if ".ipynb_checkpoints" not in file.parts and file not in found]
+        inside = [file for file in inside if not {".ipynb_checkpoints", "__MACOSX"} & set(file.parts)]
+        found += [file for file in inside if not file.name.startswith("._") and file not in found]
     if not found:
         raise FileNotFoundError(f"there is no notebook (.ipynb) in {', '.join(map(str, paths))}")
     return found
+
+# %%
+#| export
+def name_of(path):
+    """The path as a submission is called: on one line, whatever the file's name, and no formula for a spreadsheet."""
+    name = os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    name = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
+    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def likely_lesson(paths):
@@ -131,7 +140,7 @@ def feedback_page(name, record, lesson, weights):
 def write_whole(path, text):
     """Writes a file under another name first, so that there is never half of it."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     os.replace(part, path)
 
 
@@ -141,8 +150,8 @@ def write_results(out, batch, weights):
     (out / "feedback").mkdir(parents=True, exist_ok=True)
     for name, record in sorted(batch["submissions"].items()):
         record["score"] = round(score(record["marks"], weights), 2)
-        readable = re.sub(r"[^\w.-]+", "_", name.removesuffix(".ipynb")).strip("._")[-60:]
-        record["feedback"] = f"feedback/{readable}-{hashlib.sha256(name.encode()).hexdigest()[:6]}.html"
+        readable = re.sub(r"[^\w.-]+", "_", name.removesuffix(".ipynb"), flags=re.ASCII).strip("._")[-60:]
+        record["feedback"] = f"feedback/{readable}-{hashlib.sha256(name.encode()).hexdigest()[:20]}.html"
         page = feedback_page(name, record, batch["lesson"], weights)
         write_whole(out / record["feedback"], page)
         points = {exercise: 1 if mark == "✓" else 0 for exercise, mark in record["marks"].items()}
@@ -157,29 +166,46 @@ def write_results(out, batch, weights):
 
 # %%
 #| export
+def fingerprint(*paths):
+    """sha256 of the contents of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def open_batch(saved, lesson, seed=None):
+    """What an earlier grading saved, or a new batch. ValueError where the folder holds something else."""
+    try:
+        new = {"lesson": lesson, "submissions": {}}
+        batch = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else new
+        seed = batch.get("seed", secrets.randbits(31)) if seed is None else seed
+        if batch["lesson"] == lesson:
+            return {**batch, "seed": seed, "version": fingerprint(*sorted(library_home().rglob("*.py")))}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"{saved} is damaged: move it away, or give another --out") from None
+    raise ValueError(f"{saved.parent} holds the marks of lesson {batch['lesson']}: give another --out for {lesson}")
+
+# %%
+#| export
 def grade_batch(paths, out, lesson=None, weights=None, seed=None):
     """Grades submissions into the folder out -> the batch. What it holds already of these files is not done again."""
     out, files = Path(out), find_submissions(paths)
     load_keys()
     lesson = lesson or likely_lesson(files)
     weights = load_weights(weights, lesson)
+    batch = open_batch(out / "grades.json", lesson, seed)
     out.mkdir(parents=True, exist_ok=True)
-    saved = out / "grades.json"
-    old = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(library_home().rglob("*.py")))).hexdigest()
-    same = old.get("lesson") == lesson and old.get("version") == version and seed in (None, old.get("seed"))
-    batch = {"lesson": lesson, "seed": old["seed"] if same else secrets.randbits(31) if seed is None else seed,
-             "version": version, "submissions": {}}
-    done = old["submissions"] if same else {}
     for path in tqdm(files, unit="submission", file=sys.stdout):
-        name, digest = path.as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
-        record = done.get(name, {})
-        if not record.get("ran") or record["sha256"] != digest:
-            record = {**grade(path, lesson, batch["seed"]), "sha256": digest}
+        name, record = name_of(path), batch["submissions"].get(name_of(path), {})
+        sound = path.is_file() and not path.is_symlink() and path.stat().st_size < 2**26
+        wanted = {"sha256": fingerprint(path) if sound else "", "version": batch["version"], "seed": batch["seed"]}
+        if not record.get("ran") or any(record[key] != value for key, value in wanted.items()):
+            seed = int(hashlib.sha256(f"{batch['seed']} {wanted['sha256']}".encode()).hexdigest()[:8], 16)
+            record = {**grade(path, lesson, seed), **wanted}
         batch["submissions"][name] = record
-        kept = {**{name: record for name, record in done.items() if Path(name) in files}, **batch["submissions"]}
-        write_results(out, {**batch, "submissions": kept}, weights)
-    return batch
+        write_results(out, batch, weights)
+    return {**batch, "submissions": {name: batch["submissions"][name] for name in map(name_of, files)}}
 
 
 def chosen_lesson(name):
@@ -213,22 +239,24 @@ for student, cells in (("first", [cell]), ("second", [])):
 # %% tags=["nbval-ignore-output"]
 rows = []
 if not sys.platform.startswith("win"):
-    batch = grade_batch([folder], folder / "marks", "single_head", seed=1)
+    grade_batch([folder], folder / "marks", "single_head", seed=1)
     rows = list(csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8")))
     for row in rows:
         print(row["submission"][-15:], row["score"], "window_mask:", row["window_mask"])
 
 # %%
-assert [row["window_mask"] for row in rows] in (["1", "0"], [])
+one_of_all = 100 / len(exercises_of("single_head"))
+assert [float(row["score"]) for row in rows] in ([one_of_all, 0], [])
 
 # %% [markdown]
-# The same command again does nothing twice: both files have their records, and their fingerprints have not changed. With the same `--seed`, the inputs are the same too, so that a student who complains can be shown what her answer was asked.
+# The same command again grades only what could not be run before. (A file that cannot be read is tried each time, and the exit code says so.) To repeat a grading with the inputs it had, give its `--seed` and another `--out`.
 #
 # ## What is guaranteed, and what is not
 #
 # - A ✓ means: the text of this cell, alone, gave the right values on inputs that nobody knew. It does not mean that the student wrote it. Talk to your students.
-# - On Linux no answer reads the keys, the seed, another submission or the network, writes outside its own folder, outlives its time, or takes more than a gigabyte more than it found. `grades.json` says for each submission what could be locked on the machine that graded it.
-# - On macOS the guard stops everything that plain Python does; somebody who knows Python's insides could get around it, and memory is not limited.
+# - On Linux with Landlock no answer reads the keys, the seed, another submission or the network, writes outside its own folder, outlives its time, or takes more than a gigabyte more than it found, as far as we and our tests know.
+# - On macOS, and on a Linux without Landlock, the guard stops the usual ways out of Python; somebody who knows Python's insides could get around it. On macOS memory is not limited.
+# - `grades.json` says for each submission what could be locked on the machine that graded it, and the command says so if something could not.
 # - On Windows the grader does not start. In WSL it does.
 #
 # ## What you have

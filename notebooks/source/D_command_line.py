@@ -9,7 +9,7 @@
 # %% [markdown]
 # # D · The command line
 #
-# You will build: the command `chargpt`, so far with two words, `grade` and `check`.
+# You will build: the command `chargpt`, with two words, `grade` and `check`.
 # You need [C · Grading](C_grading.ipynb). The page runs in a few seconds.
 
 # %%
@@ -27,7 +27,7 @@ from chargpt_lib.examination import grade
 from chargpt_lib.grading import chosen_lesson, find_submissions, grade_batch, likely_lesson
 
 # %% [markdown]
-# `chargpt grade` is for teachers, `chargpt check` for a learner who wants to grade herself: the same examination, of one notebook.
+# `chargpt grade` is for teachers. `chargpt check` is for a learner who wants to know what a grader would say to her notebook: the same examination, of one file. (On Windows both need WSL. The function `check` in a notebook needs nothing.)
 #
 # The exit code is for scripts. 0: all went well (for `check`: all right). 1: some submissions could not be graded (for `check`: not all right). 2: what was asked for cannot be done. 130: interrupted.
 
@@ -44,6 +44,7 @@ def read_arguments(arguments):
     grading.add_argument("--seed", type=int, help="repeat the grading that had this seed (see grades.json)")
     checking = commands.add_parser("check", help="grade your own notebook")
     checking.add_argument("notebook", type=Path)
+    checking.add_argument("--lesson", help="as for grade")
     return parser.parse_args(arguments)
 
 # %%
@@ -56,6 +57,9 @@ def grade_command(options):
         print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
         for problem in record["problems"]:
             print(f"        {problem}")
+    locks = [record["locked"] for record in batch["submissions"].values() if record["locked"]]
+    if open_doors := sorted({what for lock in locks for what, shut in lock.items() if not shut}):
+        print(f"\nnot locked by the system on this machine, only guarded by Python: {', '.join(open_doors)}")
     print(f"\n{options.out / 'grades.csv'}, grades.json, feedback/   (lesson {batch['lesson']}, seed {batch['seed']})")
     return 0 if all(record["ran"] for record in batch["submissions"].values()) else 1
 
@@ -63,7 +67,8 @@ def grade_command(options):
 def check_command(options):
     """Grades one notebook, prints its verdicts -> the exit code."""
     (path,) = find_submissions([options.notebook])
-    record = grade(path, likely_lesson([path]), secrets.randbits(31))
+    lesson = chosen_lesson(options.lesson) if options.lesson else likely_lesson([path])
+    record = grade(path, lesson, secrets.randbits(31))
     for name, mark in record["marks"].items():
         print(f"{mark} {name}" + f": {record['hints'][name]}" * (mark != "✓"))
     for problem in record["problems"]:

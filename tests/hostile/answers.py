@@ -110,6 +110,42 @@ return torch.zeros(T, T).bool()
     "says_it_is_right": answer("raise Exception('✓ window_mask')"),
     "html_in_its_error": answer("raise Exception('<script>alert(1)</script>')"),
     "another_magic": "%%answer average_past\n" + SOLUTION,
+    "evades_the_guard_and_forks": """
+import re, sys
+import chargpt_lib.lock
+chargpt_lib.lock.REFUSED = re.compile("(?!)")
+""" + answer("import os\nfor _ in range(60):\n    if os.fork() == 0:\n        while True:\n            pass"),
+    "evades_the_guard_and_reads": """
+import os, re
+import chargpt_lib.lock
+chargpt_lib.lock.REFUSED, chargpt_lib.lock.CHANGES = re.compile("(?!)"), ()
+os.path.realpath = os.fsdecode = lambda path: os.getcwd()
+""" + steals("open('REPOSITORY/chargpt_lib/keys/single_head.py').read()"),
+    "trickles": answer("""
+import os, time
+while True:
+    try:
+        time.sleep(0.3)
+        for fd in range(3, 64):
+            try:
+                os.write(fd, b" ")
+            except OSError:
+                pass
+    except BaseException:
+        pass
+"""),
+    "encodes_what_crashes": """
+import chargpt_lib.sandbox
+chargpt_lib.sandbox.encode = lambda value: {"tensor": "quint8", "shape": [1], "data": "AA=="}
+""" + answer("return 1"),
+    "raises_a_surrogate": answer("raise Exception('\\ud800')"),
+    "returns_a_huge_number": answer("return 10**400"),
+    "returns_many_for_one": answer("return [torch.ones(3), 10**5000, float('nan')]"),
+    "fills_the_disk": answer("import os\nfor i in range(10**6):\n    open(f'x{i}', 'wb').write(bytes(2**20))"),
+    "digs_a_deep_hole": answer("import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"),
+    "hides_memory": answer("import os\nhoard = [os.memfd_create('x') for _ in range(50)]\nfor fd in hoard:\n"
+                           "    os.write(fd, bytes(2**26))"),
+    "connects_to_a_local_socket": answer("import socket\nsocket.socket(socket.AF_UNIX).connect('/tmp/x')\nreturn None"),
     "exits_when_defined": "import sys\nsys.exit(0)\n" + SOLUTION,
     "exits_when_called": answer("import sys\nsys.exit(0)"),
     "exits_hard": answer("import os\nos._exit(0)"),
@@ -158,5 +194,8 @@ for act in (lambda: open("DECOY/note.txt", "w").write("goose"), lambda: os.renam
     "prints_a_lot": SOLUTION + "\nfor _ in range(1000):\n    print('O damp goose!' * 1000)\n",
     "tries_it_out": SOLUTION + "\nprint(window_mask(3, 2))\nshow(window_mask(5, 2))\ncheck('window_mask', window_mask)\n",
     "uses_an_earlier_lesson": "from chargpt_lib.data import CharTokenizer\n" + SOLUTION,
+    "uses_an_optimizer": "torch.optim.AdamW([nn.Parameter(torch.ones(1))]).step()\n" + SOLUTION,
+    "nbval_marker": "# NBVAL_SKIP\n" + SOLUTION + "# NBVAL_IGNORE_OUTPUT\n",
+    "prompts": SOLUTION.replace("\n", "\r\n") + "# In [1]: >>> 🦆\n",
     "writes_in_its_room": "open('scratch.txt', 'w').write('goose')\n" + SOLUTION,
 }

@@ -98,6 +98,21 @@ def variants(learners, answers, others):
             name = cell["metadata"]["exercise"]
             cell["source"] = f"def {name}(*args):\n    raise NotAttempted"
 
+    def empty_cells(notebook):
+        for cell in exercises(notebook):
+            cell["source"] = ""
+
+    def null_sources(notebook):
+        for cell in notebook["cells"]:
+            if "exercise" not in cell["metadata"]:
+                cell["source"] = None
+
+    def answered_below(notebook):
+        for cell in exercises(notebook):
+            text = {**copy.deepcopy(cell), "id": "", "metadata": {}}
+            cell["source"] = f"def {cell['metadata']['exercise']}(*args):\n    raise NotAttempted"
+            notebook["cells"].insert(notebook["cells"].index(cell) + 1, text)
+
     whole = filled()
     return {
         "all_right": (whole, 1), "all_blank": (filled(blank), 0),
@@ -107,6 +122,8 @@ def variants(learners, answers, others):
         "wrong_kernel": (filled(wrong_kernel), 1), "missing_cell": (filled(missing), 1 - 1 / len(answers)),
         "duplicated_cells": (filled(duplicated), 1), "reordered": (filled(reordered), 1),
         "odd_metadata": (filled(odd_metadata), 1), "byte_order_mark": (b"\xef\xbb\xbf" + whole, 1),
+        "empty_cells": (filled(empty_cells), 0), "null_sources": (filled(null_sources), 1),
+        "answered_below": (filled(answered_below), 1),
         "truncated": (whole[: len(whole) // 2], None), "empty": (b"", None), "not_json": (b"O damp goose!", None),
         "not_utf8": (b"\xff\xfe" + whole, None), "a_list": (b"[1, 2, 3]", None), "deep": (b"[" * 100_000, None),
         "cells_are_text": (b'{"cells": ["a", "b"]}', None), "another_lesson": (others, None),
