@@ -106,7 +106,7 @@ def test_prose_is_clean(name):
 # ---------------------------------------------------------------- what is published
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/TEACHING.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     text = path.read_text(encoding="utf-8")

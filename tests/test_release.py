@@ -1,0 +1,88 @@
+"""What a teacher hands out: complete, without answers, and able to check."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import build
+import release
+from chargpt_lib.checks import EXERCISES, load_keys
+from tests.mistakes import as_cell, single_head
+from tests.mistakes import WRONG
+
+load_keys()
+CELLS = {cell.metadata["exercise"]: cell.source for lesson in build.read_lessons(build.HERE)
+         for cell in lesson.cells if "exercise" in cell.metadata}
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """The release, unpacked."""
+    folder = tmp_path_factory.mktemp("release")
+    release.write_release(folder / "course.zip")
+    with zipfile.ZipFile(folder / "course.zip") as archive:
+        archive.extractall(folder)
+    print(f"{(folder / 'course.zip').stat().st_size / 1e6:.1f} MB")
+    return folder / "chargpt-course"
+
+
+def texts(course):
+    for path in course.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            yield path.relative_to(course).as_posix(), (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+
+
+def test_it_holds_what_a_learner_needs_and_nothing_else(course):
+    names = {name for name, _ in texts(course)}
+    assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", "environment.yml"} <= names
+    assert {f"notebooks/{lesson.name}.ipynb" for lesson in build.read_lessons(build.HERE) if lesson.name[0].isdigit()} <= names
+    assert not [name for name in names if re.search(r"source|solution|mistake|hostile|tests|build\.py|C_|D_", name)]
+
+
+def test_no_answer_is_in_it(course):
+    """The whole answer nowhere; no line that only the answer has in any key."""
+    for name, text in texts(course):
+        if name.endswith(".ipynb"):
+            text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+        for exercise, source in CELLS.items():
+            body = "\n".join(re.search(r"### BEGIN SOLUTION\n(.*?)\n    ### END", source, re.S)[1].splitlines())
+            assert body not in text, f"{name} holds the answer to {exercise}"
+    keys = "".join(text for name, text in texts(course) if "/keys/" in name and name.endswith(".py"))
+    assert keys.count("raise NotAttempted") == len(CELLS) and "BEGIN SOLUTION" not in keys
+
+
+def test_its_checks_know_right_from_wrong(course, tmp_path):
+    """In a process that finds only the release: every exercise, blank; one right, one wrong."""
+    wrong = next(answer for answer in WRONG if answer.exercise == "window_mask" and answer.hint == "one position too wide")
+    right = build.answered(CELLS["window_mask"], solved=True)
+    code = f"""
+import sys, torch
+sys.path = [path for path in sys.path if not path.startswith({str(build.HERE.root)!r}) or "site-packages" in path]
+sys.path.insert(0, {str(course)!r})
+import chargpt_lib
+from chargpt_lib.checks import EXERCISES, NotAttempted, check, load_keys, judge
+from chargpt_lib.answers import call
+assert chargpt_lib.__file__.startswith({str(course)!r})
+load_keys()
+for name, exercise in EXERCISES.items():
+    print(judge(exercise, lambda args: call(exercise.answer, args), 3))
+for source in ({right!r}, {as_cell(wrong)!r}):
+    exec(source)
+    check("window_mask", window_mask)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={
+        name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
+    lines = run.stdout.splitlines()
+    assert lines[:-2] == [f"○ {name}: not attempted" for name in EXERCISES], run.stdout + run.stderr
+    assert lines[-2] == "✓ window_mask" and "one position too wide" in lines[-1]
+
+
+def test_it_is_of_a_size_to_send(course):
+    assert (course.parent / "course.zip").stat().st_size < 25e6
