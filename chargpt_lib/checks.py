@@ -131,7 +131,7 @@ def shown(args, function):
     names = inspect.signature(function).parameters
     return ", ".join(f"{name} = {kind(value)}" for name, value in zip(names, args))
 
-# %% notebooks/source/B_checks.py #771933a5
+# %% notebooks/source/B_checks.py #ecdbd1c5
 def known_mistake(exercise, cases, outcomes, differences):
     """The hint for a mistake that the key knows, else None."""
     for hint in cases[0].wrong:
@@ -142,7 +142,9 @@ def known_mistake(exercise, cases, outcomes, differences):
             with suppress(Exception):  # a sign may stumble over a value that nobody foresaw
                 found = sign(outcome.value, case.want, *case.args)
                 if torch.as_tensor(found).any():
-                    return hint.format(*(found.nonzero()[0].tolist() if torch.is_tensor(found) else difference.place))
+                    place = found.nonzero()[0].tolist() if torch.is_tensor(found) else difference.place
+                    plain = all(isinstance(value, (int, float)) for value in case.args)
+                    return f"for {shown(case.args, exercise.answer)}: " * plain + hint.format(*place)
 
 
 def judge(exercise, run, seed):

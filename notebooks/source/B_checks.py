@@ -223,7 +223,9 @@ def known_mistake(exercise, cases, outcomes, differences):
             with suppress(Exception):  # a sign may stumble over a value that nobody foresaw
                 found = sign(outcome.value, case.want, *case.args)
                 if torch.as_tensor(found).any():
-                    return hint.format(*(found.nonzero()[0].tolist() if torch.is_tensor(found) else difference.place))
+                    place = found.nonzero()[0].tolist() if torch.is_tensor(found) else difference.place
+                    plain = all(isinstance(value, (int, float)) for value in case.args)
+                    return f"for {shown(case.args, exercise.answer)}: " * plain + hint.format(*place)
 
 
 def judge(exercise, run, seed):

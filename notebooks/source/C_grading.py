@@ -114,7 +114,7 @@ STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
 body { max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
 section { border-top: 1px solid #8886; padding: .6rem 0 } p { margin: .3rem 0 } .mark { font-weight: bold }
-pre { overflow-x: auto; padding: .6rem; background: #8882 } .minutes { color: #767676; float: right }
+pre { overflow-x: auto; padding: .6rem; background: #8882 } .minutes { opacity: .7; float: right }
 """
 
 
