@@ -204,15 +204,15 @@ except ValueError as error:
 # From a book we keep the last part for this. Playhouse simply writes a second text, from another seed, that is, with other throws of the dice.
 #
 # ### Exercise: the last part of a book
-# ★ · 3 minutes · No result of the course is worth anything without this cut.
+# ★ · 5 minutes · No result of the course is worth anything without this cut.
 #
-# Cut a text in two. The last `percent` per cent of its characters are for validation, all before them for training. Where that is no whole number, the validation text is rounded down: of 37 characters, 10% are 3.7, so 3 are kept for validation and 34 for training. Of a very short text nothing may be left for validation; then the training text is the whole.
+# Cut a text in two. The last `percent` per cent of its characters are for validation, all before them for training. Where that is no whole number, the training text is rounded down, and the validation text gets the rest: of 37 characters, 90% are 33.3, so 33 are for training and 4 are kept for validation. Compute with whole numbers (`//` divides and rounds down): to a computer, `90 * (1 - 30 / 100)` is 62.99999999999999.
 
 # %% tags=["exercise"] exercise="train_val_split"
 def train_val_split(text, percent):
     """A text and a whole number from 1 to 99 -> [training text, validation text]; together they are the text."""
     ### BEGIN SOLUTION
-    cut = len(text) - len(text) * percent // 100
+    cut = len(text) * (100 - percent) // 100
     return [text[:cut], text[cut:]]
     ### END SOLUTION
 
@@ -226,36 +226,62 @@ def train_val_split_case(draw):
     return [draw.text(20 * draw.integer(3, 9) + draw.choice([1, 3, 7, 9, 11, 13, 17, 19])), 5 * draw.integer(1, 6)]
 
 
+### BEGIN SOLUTION
+def train_val_split_at(text, cut):
+    return [text[:cut], text[cut:]]
+### END SOLUTION
+
+
 exercise(
-    train_val_split, stars=1, minutes=3,
-    cases=lambda draw: [[draw.text(37), 10], train_val_split_case(draw), train_val_split_case(draw), [draw.text(5), 10],
-                        [draw.text(100), 10 * draw.integer(1, 9)]],
+    train_val_split, stars=1, minutes=5,
+    cases=lambda draw: [
+        [draw.text(37), 10], train_val_split_case(draw), train_val_split_case(draw), [draw.text(5), 10],
+        [draw.text(10 * draw.integer(2, 9) + 1), 10],
+        [draw.text(draw.integer(1, 3)), draw.integer(70, 99)],
+        *([draw.text(length), percent] for length, percent in (  # fractions of a hundred are not exact in binary
+            draw.choice([(20, 80), (25, 68), (30, 90)]), draw.choice([(25, 28), (50, 14), (75, 56)]),
+            draw.choice([(50, 42), (90, 30), (100, 43), (100, 71)])))],
     wrong={
         ### BEGIN SOLUTION
         "the first part is kept for validation, and the last is wanted":
-            lambda text, percent: [text[len(text) * percent // 100 :], text[: len(text) * percent // 100]],
+            lambda text, percent: train_val_split_at(text, len(text) - len(text) * (100 - percent) // 100)[::-1],
+        "the first part is kept for validation: the last is wanted, and the training text is rounded down":
+            lambda text, percent: train_val_split_at(text, len(text) * percent // 100)[::-1],
         "the order is wrong: first the training text, then the validation text":
-            lambda text, percent: [text[len(text) - len(text) * percent // 100 :],
-                                   text[: len(text) - len(text) * percent // 100]],
-        "the training text is rounded down, so the validation text is one character too long":
-            lambda text, percent: [text[: len(text) * (100 - percent) // 100],
-                                   text[len(text) * (100 - percent) // 100 :]],
-        "rounded to the nearest whole number: the validation text is rounded down":
-            lambda text, percent: [text[: len(text) - round(len(text) * percent / 100)],
-                                   text[len(text) - round(len(text) * percent / 100) :]],
-        "where nothing is left for validation, text[-0:] is the whole text":
+            lambda text, percent: train_val_split_at(text, len(text) * (100 - percent) // 100)[::-1],
+        "the validation text is rounded down, so the training text is rounded up, and it should be the other way":
+            lambda text, percent: train_val_split_at(text, len(text) - len(text) * percent // 100),
+        "the training text is rounded up, not down":
+            lambda text, percent: train_val_split_at(text, math.ceil(len(text) * (1 - percent / 100))),
+        "rounded to the nearest whole number: the training text is rounded down":
+            lambda text, percent: train_val_split_at(text, round(len(text) * (100 - percent) / 100)),
+        "rounded to the nearest whole number: the training text is rounded down, the other gets the rest":
+            lambda text, percent: train_val_split_at(text, len(text) - round(len(text) * percent / 100)),
+        "the validation text is rounded down, and where nothing is left of it, text[-0:] is the whole text":
             lambda text, percent: [text[: -(len(text) * percent // 100)], text[-(len(text) * percent // 100) :]],
         "one character stands in both texts":
-            lambda text, percent: [text[: len(text) - len(text) * percent // 100],
-                                   text[len(text) - len(text) * percent // 100 - 1 :]],
+            lambda text, percent: [text[: len(text) * (100 - percent) // 100],
+                                   text[max(len(text) * (100 - percent) // 100 - 1, 0) :]],
         "one character, at the cut, is in neither text":
-            lambda text, percent: [text[: len(text) - len(text) * percent // 100],
-                                   text[len(text) - len(text) * percent // 100 + 1 :]],
+            lambda text, percent: [text[: len(text) * (100 - percent) // 100],
+                                   text[len(text) * (100 - percent) // 100 + 1 :]],
         "the last character, before the cut, is in neither text":
-            lambda text, percent: [text[: len(text) - len(text) * percent // 100 - 1],
-                                   text[len(text) - len(text) * percent // 100 :]],
+            lambda text, percent: [text[: max(len(text) * (100 - percent) // 100 - 1, 0)],
+                                   text[len(text) * (100 - percent) // 100 :]],
         "the validation text has `percent` characters, not `percent` per cent of them":
             lambda text, percent: [text[:-percent], text[-percent:]],
+        "`percent` per cent are for training there; they are for validation":
+            lambda text, percent: train_val_split_at(text, len(text) * percent // 100),
+        "`percent` is used as a share: 10 per cent are 10 / 100 of the text":
+            lambda text, percent: train_val_split_at(text, int(len(text) * (1 - percent))),
+        "`percent` is used as a share, and for training: 10 per cent are 10 / 100 of the text, for validation":
+            lambda text, percent: train_val_split_at(text, len(text) * percent),
+        "1 - percent / 100 is not exact in a computer: compute with whole numbers, and divide last":
+            lambda text, percent: train_val_split_at(text, int(len(text) * (1 - percent / 100))),
+        "(100 - percent) / 100 is not exact in a computer: multiply first, and divide last":
+            lambda text, percent: train_val_split_at(text, int(len(text) * ((100 - percent) / 100))),
+        "percent / 100 is not exact in a computer: multiply first, and divide last":
+            lambda text, percent: train_val_split_at(text, len(text) - math.ceil(len(text) * (percent / 100))),
         ### END SOLUTION
     },
 )
@@ -405,7 +431,7 @@ print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
 # ### Exercise: find the bug in the windows
 # ★★ · 5 minutes · The longer the window, the better the bug hides: the loss still falls, and nobody notices.
 #
-# What comes after `damp g`? Write the function again, without the bug. $N$ is the length of the text, $B$ the number of windows, $T$ the block size. With the ids `10 11 12 13 14`, the start 1 and $T = 3$, the window is `11 12 13` and its targets are `12 13 14`.
+# What comes after `damp g`? Write the function again, without the bug. $N$ is the length of the text, $B$ the number of windows, $T$ the block size. With the ids `10 11 12 13 14`, the start 1 and $T = 3$, the window is `11 12 13` and its targets are `12 13 14`. (Here `starts` is a row, (B,). If you want to add a row to it and get a table: `starts[:, None]` makes it a column, (B, 1).)
 
 # %% tags=["exercise"] exercise="batch_windows"
 def batch_windows(ids, starts, block_size):
@@ -448,6 +474,14 @@ exercise(
         "x and y have T - 1 columns: a window with its last target is T + 1 ids long":
             lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)][:, :-1],
                                     ids[starts[:, None] + torch.arange(T)][:, 1:]],
+        "starts is a row, (B,), and a row plus a row is no table: starts[:, None] makes it a column":
+            lambda ids, starts, T: [ids[starts + torch.arange(T)], ids[starts + torch.arange(T) + 1]],
+        "starts is a row, (B,), and has to be a column before T + 1 places are added: starts[:, None]":
+            lambda ids, starts, T: [ids[starts + torch.arange(T + 1)][:, :-1],
+                                    ids[starts + torch.arange(T + 1)][:, 1:]],
+        "y has T - 1 columns: a slice ends before its end, so y needs one id more than [start + 1 : start + T]":
+            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)],
+                                    ids[starts[:, None] + torch.arange(1, T)]],
         "x and y are exchanged": lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T) + 1],
                                                          ids[starts[:, None] + torch.arange(T)]],
         ### END SOLUTION
@@ -502,10 +536,10 @@ show(fig, "Two grids of 4 rows and 16 columns of characters, coloured by id. "
 # %% [markdown]
 # ## How good is a guess?
 #
-# A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss** is what it pays on average, in nats per character.
+# A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss** is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
 #
 # ### Exercise: what does knowing next to nothing cost?
-# ★ · 2 minutes · A new model knows nothing. Whoever can say what its first loss must be finds half of all bugs before the training starts.
+# ★ · 2 minutes · A new model knows nothing. Whoever can say what its first loss must be sees before the training starts that something is broken.
 #
 # An alphabet has $V$ symbols. Somebody knows that some of them, `ruled_out` in number, cannot come next, and gives the others equal chances. What does the next character cost, in nats? Write the formula down before you let anything run.
 
@@ -534,27 +568,30 @@ exercise(
             lambda V, ruled_out: V - ruled_out,
         "that is the price of not being ruled out; asked is the price of one symbol among those left":
             lambda V, ruled_out: -math.log((V - ruled_out) / V),
+        "these are bits: nats use the natural logarithm": lambda V, ruled_out: math.log2(V - ruled_out),
+        "that is the logarithm to the base 10: nats use the natural one":
+            lambda V, ruled_out: math.log10(V - ruled_out),
         ### END SOLUTION
     },
     signs={
         "the sign is wrong: a probability is below 1, its logarithm below 0, and a price above":
             lambda got, want, *args: math.isclose(got, -want, rel_tol=1e-4),
-        "these are bits: nats use the natural logarithm":
-            lambda got, want, *args: math.isclose(got * math.log(2), want, rel_tol=1e-4),
-        "that is the logarithm to the base 10: nats use the natural one":
-            lambda got, want, *args: math.isclose(got * math.log(10), want, rel_tol=1e-4),
         "ln V - ln(ruled_out) is the logarithm of a quotient: subtract before the logarithm":
             lambda got, want, V, ruled_out: math.isclose(got, math.log(V / ruled_out), rel_tol=1e-4),
     },
 )
 
 # %% [markdown]
-# And now with the text. Some symbols never come after a `g`. With equal chances for all others, the validation text pays this (try your function on the first two numbers):
+# And now with the text. In the training text some symbols never come after a `g`. With equal chances for all others, the validation text pays this for each character that comes after a `g` (try your function on the first two numbers).
+#
+# `ids[:-1] == g` is True or False for each position; as an index, such a **mask** keeps the places that are True. `~` turns True into False. (A text of your own may have a pair that its training part lacks; then this prints `inf`, and lesson 01 says why.)
 
 # %%
-after_g = val_ids[1:][val_ids[:-1] == tokenizer.stoi["g"]]
-possible = torch.bincount(after_g, minlength=tokenizer.vocab_size) > 0
+g = tokenizer.stoi["g"]
+came = train_ids[1:][train_ids[:-1] == g]  # what came after each g
+possible = torch.bincount(came, minlength=tokenizer.vocab_size) > 0
 chances = possible / possible.sum()
+after_g = val_ids[1:][val_ids[:-1] == g]
 print(tokenizer.vocab_size, "symbols,", (~possible).sum().item(), "ruled out:", end=" ")
 print(f"{-chances[after_g].log().mean():.2f} nats per character")
 
@@ -587,8 +624,9 @@ check("character_entropy", character_entropy)
 exercise(
     character_entropy, stars=2, minutes=6,
     cases=lambda draw: [
-        *([draw.text(draw.integer(20, 90), "aaaaaabbbcd\n é") + "o" * draw.integer(15, 30)] for _ in range(3)),
-        [draw.text(draw.integer(6, 12)) + draw.text(draw.integer(5, 9), "xyzzz")],
+        *([" aA" + draw.text(draw.integer(20, 90), "aaaaaAbbbcd\n é") + "o" * draw.integer(15, 30) + "\n "]
+          for _ in range(3)),
+        ["\n" + draw.text(draw.integer(6, 12)) + draw.text(draw.integer(5, 9), "xyzzz") + "XyY "],
         [draw.text(1)], [draw.text(1) * draw.integer(2, 9)]],
     wrong={
         ### BEGIN SOLUTION
@@ -607,9 +645,17 @@ exercise(
             lambda text: -sum(text.count(c) / len(text) * math.log(text.count(c) / len(text)) for c in text),
         "that is ln of the number of different characters: it would be right if all were equally frequent":
             lambda text: math.log(len(set(text))),
+        "capital letters are made small, and `A` is another character than `a`":
+            lambda text: character_entropy(text.lower()),
+        "spaces and line ends at the ends of the text are cut off; they are characters too":
+            lambda text: character_entropy(text.strip() or " "),
+        "spaces are left out, and they are characters too":
+            lambda text: character_entropy(text.replace(" ", "") or " "),
         ### END SOLUTION
     },
     signs={
+        "it is not a number: 0 · ln 0 is nan, so only characters that occur may give a term":
+            lambda got, want, text: got != got,
         "the sign is wrong: an entropy is never below 0":
             lambda got, want, text: math.isclose(got, -want, rel_tol=1e-3),
         "these are bits: nats use the natural logarithm":
@@ -634,6 +680,8 @@ print(f"knows the whole grammar:  {corpus.val_floor or float('nan'):.2f}")  # na
 
 # %% [markdown]
 # Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**. With the spans it can be split: how much does a model overpay for spelling, how much for names?
+#
+# Four of the kinds need a word. **Cast**: who enters, and with what (`Enter Meg and Anne with a clumsy trumpet.`), thrown anew for each scene. **Addressee**: who is spoken to (`You tiny friar, Anne!`). **Copied name**: somebody or something that the scene has named before, such as whoever speaks next (`Anne:`) or leaves (`Exit Anne`). **Closing**: the end of what was begun, the `'` after a quotation, or the prop in the last line (`eating the trumpet.`).
 
 # %%
 #| export
@@ -667,7 +715,7 @@ if corpus.val_spans:
          "it for spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.")
 
 # %% [markdown]
-# Grey is the floor: nobody can save that. Most of the rest is spelling, and that will go first. The thin stripes at the right end, names and closings, will be the last to go: to save those, one has to remember.
+# Grey is the floor: nobody can save that. Most of the rest is spelling, and that will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will be the last to go: to save those, one has to remember.
 # The next six lessons go down from here like down a ladder: each model is a **rung**, and each lesson ends with this picture.
 #
 # For other texts nobody knows the floor. But their losses have been measured, and come with the course:
@@ -719,13 +767,13 @@ assert pick_device().type in ("cpu", "cuda", "mps")
 #
 # - **An alphabet from the training text only.** The first unknown character in the validation text stops everything. Build it from both.
 # - **Targets off by one.** `y = x` makes a model that copies, with a loss near zero; `y` moved by two makes one that cannot spell. Print one window, as above.
-# - **Random characters as validation.** Neighbours of a training window are nearly the window itself. Keep one whole stretch apart.
+# - **Random characters as validation.** Neighbours of a training window are nearly the window itself. Keep one whole stretch apart, or, as Playhouse does, write a second text.
 # - **`\r\n`.** One symbol more that is always easy to guess: the loss falls, and nothing was learnt.
 #
 # ## Exercises
 #
 # ### Exercise: fewer, longer symbols
-# ★★★ · 20 minutes · The large models do not read characters. They read pieces of words, which are made like this (Sennrich et al., 2016).
+# ★★★ · 25 minutes · The large models do not read characters. They read pieces of words, which are made like this (Sennrich et al., 2016).
 #
 # Begin with ids below `vocab_size`. One **merge** does the following.
 #
@@ -733,7 +781,7 @@ assert pick_device().type in ("cpu", "cuda", "mps")
 # 2. Take the most frequent pair. If several are equally frequent, take the smallest: the one with the smaller first id; if that is the same, the one with the smaller second id.
 # 3. Go through the list from left to right and put a new symbol wherever that pair stands. An id is used up once: of `a a a` only the first two become the new symbol.
 #
-# The first merge makes the id `vocab_size`, the second `vocab_size + 1`, and so on; each counts anew in the list that the one before it left. A pair that occurs once is merged too. A list with no pair stays as it is.
+# The first merge makes the id `vocab_size`, the second `vocab_size + 1`, and so on; each counts anew in the list that the one before it left. A pair that occurs once is merged too. A list of fewer than two ids has no pair: it stays as it is.
 #
 # Two merges, with `vocab_size` 10: from `1 2 1 2 3 1 2` the first makes `10 10 3 10` (the pair `1 2` occurs three times). Now each pair occurs once; the smallest is `3 10`, and the second merge gives `10 10 11`.
 
@@ -759,52 +807,68 @@ check("merge_pairs", merge_pairs)
 # %%
 #| key
 ### BEGIN SOLUTION
-def merge_pairs_variant(ids, vocab_size, merges, choose=min, first=None, step=1, once=False, way=1, leave=False,
-                        needs=1):
+def merge_pairs_variant(ids, V, merges, count=lambda ids: Counter(zip(ids, ids[1:])), most=max, choose=min, first=None,
+                        step=1, once=False, fits=tuple.__eq__, way=1, uses=2, hits=math.inf, last=True, needs=1,
+                        empty=None):
     """The same with one thing changed: a mistake for each."""
-    new = vocab_size if first is None else first(ids, vocab_size)
-    counts = Counter(zip(ids, ids[1:]))
+    new, counts = first(ids, V) if first else V, count(ids)
     for _ in range(merges):
-        counts = counts if once else Counter(zip(ids, ids[1:]))
-        most = max(counts.values(), default=0)
-        if most < needs:
+        counts = counts if once else count(ids)
+        if empty and not counts:
+            raise empty
+        frequent = most(counts.values(), default=0)
+        if frequent < needs:
             break
-        best = choose(pair for pair in counts if counts[pair] == most)
-        counts = Counter({pair: n for pair, n in counts.items() if pair != best})
-        source, wanted, merged = ids[::way], best[::way], []
-        while source:
-            hit = tuple(source[:2]) == wanted
+        best = choose(pair for pair in counts if counts[pair] == frequent)
+        counts = {pair: n for pair, n in counts.items() if pair != best}
+        source, merged, done = ids[::way], [], 0
+        while source and (last or len(source) > 1):
+            hit = done < hits and fits(tuple(source[:2]), best[::way])
             merged.append(new if hit else source[0])
-            source = source[2 if hit and not leave else 1 :]
+            source, done = source[uses if hit else 1 :], done + hit
         ids, new = merged[::way], new + step
     return ids
+
+
+def merge_pairs_apart(ids):
+    """The pairs as str.count counts: of `a a a` only one is `aa`."""
+    return {pair: merge_pairs_variant(ids, -1, 1, count=lambda ids: {pair: 1}).count(-1) for pair in zip(ids, ids[1:])}
 ### END SOLUTION
 
 
 def merge_pairs_ties(draw):
-    """Different ids: all pairs are equally frequent, and the first of them is neither the smallest nor the largest."""
+    """Different ids: all pairs are equally frequent; the first, the smallest, the largest and the one with the smallest
+    second id are four pairs."""
     ids = sorted(draw.random.sample(range(20), 6))
-    return [[ids[place] for place in (3, 5, 1, 4, 0, 2)], draw.integer(30, 40), draw.integer(2, 3)]
+    return [[ids[place] for place in (3, 5, 4, 0, 2, 1)], draw.integer(30, 40), draw.integer(2, 3)]
+
+
+def merge_pairs_run(draw):
+    """Five ids a in a row, which are four pairs, or two that do not overlap; b c three times; and b at the end."""
+    a, b, c, d, e = draw.random.sample(range(20), 5)
+    return [[a] * 5 + [b, c, d, b, c, e, b, c, b], draw.integer(30, 40), 2]
 
 
 exercise(
-    merge_pairs, stars=3, minutes=20,
+    merge_pairs, stars=3, minutes=25,
     cases=lambda draw: [
         [[draw.integer(0, 8)] * 7, 10, 2],
-        merge_pairs_ties(draw),
+        merge_pairs_ties(draw), merge_pairs_run(draw),
         [draw.ids(4, draw.integer(25, 40)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
         [draw.ids(3, draw.integer(15, 25)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
         [[draw.integer(0, 5)], 6, 2], [draw.ids(4, 12).tolist(), 5, 0], [draw.ids(3, 4).tolist(), 7, 6]],
     wrong={
         ### BEGIN SOLUTION
         "the second id of a merged pair is still there: it is used up":
-            lambda *args: merge_pairs_variant(*args, leave=True),
+            lambda *args: merge_pairs_variant(*args, uses=1),
         "the pairs are counted only once: after each merge count anew":
             lambda *args: merge_pairs_variant(*args, once=True),
         "among equally frequent pairs the first in the list is taken, not the smallest":
             lambda *args: merge_pairs_variant(*args, choose=lambda pairs: next(iter(pairs))),
         "among equally frequent pairs the largest is taken, not the smallest":
             lambda *args: merge_pairs_variant(*args, choose=max),
+        "among equally frequent pairs the second id decides; the first id decides, the second only after it":
+            lambda *args: merge_pairs_variant(*args, choose=lambda pairs: min(pairs, key=lambda pair: pair[::-1])),
         "every merge makes the same new id: the second makes vocab_size + 1":
             lambda *args: merge_pairs_variant(*args, step=0),
         "the first new id is vocab_size + 1, and ids below vocab_size are taken: vocab_size is free":
@@ -816,6 +880,24 @@ exercise(
         "one merge is done, whatever `merges` says":
             lambda ids, V, merges: merge_pairs_variant(ids, V, 1),
         "a pair that occurs once is not merged, and should be": lambda *args: merge_pairs_variant(*args, needs=2),
+        "pairs that overlap are not all counted: in `a a a` the pair `aa` occurs twice":
+            lambda *args: merge_pairs_variant(*args, count=merge_pairs_apart),
+        "the list is counted in blocks of two; each id but the last begins a pair":
+            lambda *args: merge_pairs_variant(*args, count=lambda ids: Counter(zip(ids[::2], ids[1::2]))),
+        "the least frequent pair is merged, not the most frequent": lambda *args: merge_pairs_variant(*args, most=min),
+        "the last id of the list is lost when it belongs to no merged pair":
+            lambda *args: merge_pairs_variant(*args, last=False),
+        "a merge puts the new symbol in one place only: it belongs wherever the pair stands":
+            lambda *args: merge_pairs_variant(*args, hits=1),
+        "`a b` and `b a` are taken for the same pair, and they are two":
+            lambda *args: merge_pairs_variant(*args, count=lambda ids: Counter(
+                tuple(sorted(pair)) for pair in zip(ids, ids[1:])), fits=lambda two, best: tuple(sorted(two)) == best),
+        "the last id of the list is half of the pair, and is replaced: nothing follows it, so it stays":
+            lambda *args: merge_pairs_variant(*args, fits=lambda two, best: two == best[: len(two)]),
+        "a list of fewer than two ids has no pair, and the largest or smallest of nothing is a ValueError":
+            lambda *args: merge_pairs_variant(*args, empty=ValueError),
+        "a list of fewer than two ids has no pair, so there is no first one: an IndexError":
+            lambda *args: merge_pairs_variant(*args, empty=IndexError),
         ### END SOLUTION
     },
 )

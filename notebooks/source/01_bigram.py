@@ -52,7 +52,7 @@ for first, second in zip(EXAMPLE, EXAMPLE[1:]):
     print(repr(first + second), end=" ")
 
 # %% [markdown]
-# The whole text has a million pairs. For counting them in one go there is a trick: number the pairs. The pair of ids $(a, b)$ gets the number $aV + b$, and `bincount` counts numbers.
+# The whole text has a million pairs. For counting them in one go there is a trick: number the pairs. The pair of ids $(a, b)$ gets the number $aV + b$, and `bincount` counts how often each number occurs, from 0 on. It stops at the largest that occurs, unless `minlength` says how many counts there must be. `view` then breaks the row of $V^2$ counts into $V$ rows of $V$.
 
 # %%
 def count_pairs(ids, vocab_size):
@@ -112,7 +112,7 @@ exercise(
     count_skip_pairs, stars=1, minutes=4,
     cases=lambda draw: [[draw.ids(V, N), V, gap] for N, V, gap in (
         (draw.integer(40, 90), draw.integer(3, 6), 2), (draw.integer(40, 90), draw.integer(7, 9), draw.integer(3, 5)),
-        (draw.integer(20, 40), 5, 1), (6, 4, 5), (1, 3, 1), (3, 4, draw.integer(4, 7)))],
+        (draw.integer(20, 40), 5, 1), (1, 3, 1), (3, 4, draw.integer(4, 7)))] + [[draw.ids(3, 6), 4, 5]],
     wrong={
         ### BEGIN SOLUTION
         "rows and columns are exchanged: the row is the character that comes first":
@@ -127,6 +127,12 @@ exercise(
             lambda ids, V, gap: count_skip_pairs_of(ids, ids.roll(-gap), V),
         "all distances up to the gap are counted, and only the gap itself is wanted":
             lambda ids, V, gap: sum(count_skip_pairs_of(ids[:-g], ids[g:], V) for g in range(1, gap + 1)),
+        "the last pair is missing: the text of N ids has N - gap pairs":
+            lambda ids, V, gap: count_skip_pairs_of(ids[: -gap - 1], ids[gap:-1], V),
+        "the end of the text is paired with its beginning: ids[t - gap] needs a t of at least gap":
+            lambda ids, V, gap: count_skip_pairs_of(ids[torch.arange(len(ids)) - gap], ids, V),
+        "bincount stops at the largest number that occurs: say `minlength`, so that there are V² counts":
+            lambda ids, V, gap: torch.bincount(ids[:-gap] * V + ids[gap:]).view(V, V),
         "every pair is counted in both directions":
             lambda ids, V, gap: count_skip_pairs_of(ids[gap:], ids[:-gap], V)
             + count_skip_pairs_of(ids[:-gap], ids[gap:], V),
@@ -149,7 +155,7 @@ exercise(
 print(-torch.tensor(0.0).log())
 
 # %% [markdown]
-# Infinitely much. One unseen pair in the validation text, and the average is infinite. So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
+# Infinitely much. One unseen pair in the validation text, and the average is infinite. (That of Playhouse happens to have none; the first line that you type yourself may.) So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
 #
 # Here is a first try, on a small table of three symbols. Each row of the result should sum to 1.
 
@@ -163,9 +169,9 @@ print(buggy_smoothing(small_counts, 0.01).sum(1))
 
 # %% [markdown]
 # ### Exercise: find the bug in the smoothing
-# ★ · 4 minutes · Adding the same amount everywhere is the oldest cure for zeros (Laplace added 1). Dividing by a sum of the wrong shape is PyTorch's quietest mistake.
+# ★★ · 6 minutes · Adding the same amount everywhere is the oldest cure for zeros (Laplace added 1). Dividing by a sum of the wrong shape is PyTorch's quietest mistake.
 #
-# Write the function again, without the bug. (A hint: what is the shape of `counts.sum(1)`, and along which side of the table does PyTorch lay it?) The first row has to become $(0.01, 6.01, 2.01) / 8.03$.
+# Write the function again, without the bug. A hint: `counts.sum(1)` is a row of shape (V,). PyTorch lays a row along the columns of a table, so its number $b$ meets column $b$. `counts.sum(1, keepdim=True)` is a column, (V, 1), and its number $a$ meets row $a$. The first row of the result has to become $(0.01, 6.01, 2.01) / 8.03$.
 
 # %% tags=["exercise"] exercise="additive_smoothing"
 def additive_smoothing(counts, amount):
@@ -181,7 +187,7 @@ check("additive_smoothing", additive_smoothing)
 # %%
 #| key
 exercise(
-    additive_smoothing, stars=1, minutes=4,
+    additive_smoothing, stars=2, minutes=6,
     cases=lambda draw: [[draw.ids(9, V, V) * draw.ids(3, V, V), draw.choice(amounts)] for V, amounts in (
         (draw.integer(3, 5), [0.01, 0.5]), (draw.integer(6, 9), [0.1, 2.0]), (2, [0.3]), (1, [0.01, 1.0]))],
     wrong={
@@ -205,6 +211,13 @@ exercise(
             lambda counts, amount: (counts + amount).softmax(1),
         "1 is added to each count, not `amount`":
             lambda counts, amount: (counts + 1) / (counts + 1).sum(1, keepdim=True),
+        "0.01 is added to each count, not `amount`":
+            lambda counts, amount: (counts + 0.01) / (counts + 0.01).sum(1, keepdim=True),
+        "the amount is added only where the count is 0; it is added to every count":
+            lambda counts, amount: torch.where(counts == 0, amount, counts)
+            / torch.where(counts == 0, amount, counts).sum(1, keepdim=True),
+        "the result is transposed: P(b | a) stands in row a, column b":
+            lambda counts, amount: ((counts + amount) / (counts + amount).sum(1, keepdim=True)).T,
         ### END SOLUTION
     },
     signs={
@@ -235,8 +248,8 @@ ax.bar(range(len(nats)), nats, color="#D55E00")
 pairs = zip(visible(EXAMPLE), visible(EXAMPLE[1:]))
 ax.set_xticks(range(len(nats)), [f"{a}→{b}" for a, b in pairs], family="DejaVu Sans Mono")
 ax.set(ylabel="nats", title=f"What the table pays for {EXAMPLE!r}: {nats.mean():.2f} on average")
-show(fig, "Bars, one for each pair of the line: a capital O before a space is cheap, letters after a space "
-     "and the end of goose are dear.")
+show(fig, "Bars, one for each pair of the line: the space after O is cheapest, the exclamation mark after e is "
+     "dearest, then the a of damp and the g of goose.")
 
 # %% [markdown]
 # ### Exercise: the price of what never came
@@ -264,7 +277,7 @@ exercise(
                         [0, draw.integer(20, 100), draw.number(0.01, 0.5)]],
     wrong={
         ### BEGIN SOLUTION
-        "the row sums to more: not one count got the amount, but all V of them":
+        "below the line the amount is added once; all V counts got it":
             lambda seen, V, amount: math.log((seen + amount) / amount),
         "that is the probability; the price is minus its logarithm":
             lambda seen, V, amount: amount / (seen + amount * V),
@@ -272,10 +285,14 @@ exercise(
         "below the line `amount` is missing: each of the V counts got the amount, not 1":
             lambda seen, V, amount: math.log((seen + V) / amount),
         "that is ln V, as if nothing had been counted": lambda seen, V, amount: math.log(V),
-        "the amount is shared out: it is added to each of the V counts, whole":
+        "the amount is shared out (or seen is multiplied by V): each of the V counts gets it whole, beside seen":
             lambda seen, V, amount: math.log((seen + amount) / (amount / V)),
         "that is the price of the new row's sum; the amount stands above the line, not 1":
             lambda seen, V, amount: math.log(seen + amount * V),
+        "b's own count, a 0, got the amount too: below the line are V amounts, not V - 1":
+            lambda seen, V, amount: math.log((seen + amount * (V - 1)) / amount),
+        "above the line stands b's own count, a 0, and the amount; `seen` counts the others":
+            lambda seen, V, amount: math.log((seen + amount * V) / (seen + amount)),
         ### END SOLUTION
     },
     signs={
@@ -314,10 +331,10 @@ for _ in range(200):
 print(tokenizer.decode(written))
 
 # %% [markdown]
-# Every pair of letters is a pair that occurs. Nothing else is right. It has forgotten what it wrote two letters ago.
+# Every pair of letters here is one that occurs in the text. Nothing else is right. It has forgotten what it wrote two letters ago.
 #
 # ### Exercise: the dice
-# ★★ · 8 minutes · How does one throw a die with 50 unequal sides? With one number between 0 and 1, and a ruler. `multinomial` hides it; every model that writes does it.
+# ★★ · 10 minutes · How does one throw a die with 50 unequal sides? With one number between 0 and 1, and a ruler. `multinomial` hides it; every model that writes does it.
 #
 # Lay the probabilities of the row end to end, in the order of the ids: they fill the ruler from 0 to 1. Id 0 owns the first stretch, id 1 the next, and so on. The number $u$ points at a place on the ruler, and the id that owns the place is thrown. With the row $(0.5, 0, 0.25, 0.25)$, $u = 0.3$ throws id 0, $u = 0.6$ throws id 2, and nothing throws id 1.
 #
@@ -349,23 +366,32 @@ def sample_chain_case(draw, V, T, dtype):
 
 
 ### BEGIN SOLUTION
-def sample_chain_variant(probabilities, start, uniforms, choose=None, again=True):
-    """The same, with another choice from the row, or always from the row of `start`: a mistake for each."""
+def sample_chain_variant(probabilities, start, uniforms, choose=None, again=True, back=1):
+    """The same, with another choice from the row, or from an earlier row: a mistake for each."""
     written = [start]
     for u in uniforms:
-        row = probabilities[written[-1] if again else start]
+        row = probabilities[written[-min(back, len(written))] if again else start]
         written.append(int(choose(row, u) if choose else (row.cumsum(0) < u).sum()))
     return torch.tensor(written[1:])
+
+
+def sample_chain_unbroken(probabilities, start, uniforms):
+    """Writes every id whose stretch ends beyond the number."""
+    written = []
+    for u in uniforms:
+        beyond = (probabilities[start].cumsum(0) > u).nonzero().flatten().tolist()
+        written, start = written + beyond, beyond[-1]
+    return torch.tensor(written)
 ### END SOLUTION
 
 
 exercise(
-    sample_chain, stars=2, minutes=8,
+    sample_chain, stars=2, minutes=10,
     cases=lambda draw: [
         sample_chain_case(draw, draw.integer(5, 8), draw.integer(20, 30), torch.float32),
         sample_chain_case(draw, draw.integer(9, 12), draw.integer(20, 30), torch.float64),
         sample_chain_case(draw, draw.integer(5, 8), draw.integer(20, 30), torch.float32),
-        sample_chain_case(draw, draw.integer(4, 6), 1, torch.float32)],
+        *(sample_chain_case(draw, V, 1, torch.float32) for V in (draw.integer(4, 6), 7, draw.integer(8, 9)))],
     wrong={
         ### BEGIN SOLUTION
         "the most probable id is taken each time: the numbers are not used":
@@ -391,10 +417,27 @@ exercise(
                 p, start, us, lambda row, u: ((row.cumsum(0) < u).sum() - 1).clamp(0)),
         "the first id that is alone more probable than u is taken: add up the probabilities":
             lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row > u).int().argmax()),
+        "one id too high: the stretch after the one that u points at is taken":
+            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row.cumsum(0) < u).sum() + 1),
+        "the probabilities are added up down the columns of the table: add up along a row":
+            lambda p, start, us: sample_chain_variant(p.cumsum(0), start, us, lambda row, u: (row < u).sum()),
+        "the ruler is filled from its end: id 0 owns the first stretch, not the last":
+            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row.cumsum(0) < 1 - u).sum()),
+        "the ruler is laid from the last id to the first; id 0 owns the first stretch":
+            lambda p, start, us: sample_chain_variant(
+                p, start, us, lambda row, u: len(row) - 1 - (row.flip(0).cumsum(0) < u).sum()),
+        "several ids are written for one number: stop at the first stretch that ends beyond u":
+            sample_chain_unbroken,
+        "the row is one throw late: the id after this one is thrown by the row of this one":
+            lambda p, start, us: sample_chain_variant(p, start, us, back=2),
         ### END SOLUTION
     },
     signs={
-        "place {0}: an id is thrown whose probability is 0":
+        "one id too high: at index {0} it takes the stretch after the one that u points at":
+            lambda got, want, p, start, us: len(us) > 1 and (got != want) & torch.isin(
+                got - (p[torch.cat([torch.tensor([start]), got[:-1]])].cumsum(1) < us[:, None]).sum(1),
+                torch.tensor([1, 0, 1 - len(p)])).all(),
+        "the id written at index {0} has the probability 0 there: is it the right row, and the right stretch?":
             lambda got, want, p, start, us: p[torch.cat([torch.tensor([start]), got[:-1]]), got] == 0,
     },
 )
@@ -591,11 +634,12 @@ print(f"the probabilities after 'go' sum to {p.sum():.6f}")
 print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:5].tolist()})
 
 # %% [markdown]
-# Now all of them, from 1 to 6 characters, on the text they were counted on and on the one they have not seen. There are $V^5$, about half a billion, possible contexts of 5 characters, and a million characters to count on. **Predict:** how many of the contexts in the validation text will be new?
+# Now all of them, from 1 to 6 characters, on the text they were counted on (its first hundred thousand characters are enough) and on the one they have not seen. There are $V^5$, about half a billion, possible contexts of 5 characters, and a million characters to count on. **Predict:** how many of the contexts in the validation text will be new?
 
 # %%
 def measure(n, ids):
-    """An n-gram model of these ids -> its loss on them, on the validation text, the share of unseen contexts."""
+    """An n-gram model of these ids -> its losses on the first 100,000 of them and on the validation text, the
+    share of unseen contexts."""
     ngram = NGramModel(ids, n, V)
     unseen = (ngram.contexts[-1][ngram_numbers(val_ids[:-1], n - 1, V)] == 0).double().mean()
     return ngram.nats(ids[:100_000]).mean().item(), ngram.nats(val_ids).mean().item(), unseen.item()
@@ -608,7 +652,7 @@ for n in range(1, 7):
     print(f"n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.2%} of the contexts new")
 
 # %% [markdown]
-# Hardly any: of the half a billion contexts, English and our grammar use few. Each character more helps. So why not go on to $n = 100$? Look at what happens with less text to count on.
+# Hardly any: of the half a billion contexts, our grammar uses few. Each character more helps. So why not go on to $n = 100$? Look at what happens with less text to count on.
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
@@ -696,11 +740,11 @@ if excesses:
 # ## Exercises
 #
 # ### Exercise: in how many places?
-# ★★★ · 20 minutes · In the counting of $n$-grams, this idea won (Kneser and Ney, 1995; Chen and Goodman, 1999).
+# ★★★ · 25 minutes · In the counting of $n$-grams, this idea won (Kneser and Ney, 1995; Chen and Goodman, 1999).
 #
 # In many English texts `Francisco` is a frequent word. But it comes after one word only. So if you have never seen what follows the word before, `Francisco` is a bad guess, frequent or not. What should count for the shorter table is not how often a symbol occurs, but after how many *different* symbols.
 #
-# Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$. Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give what was taken to the shorter table:
+# Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$ (the last id of the text begins no pair). Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give what was taken to the shorter table:
 #
 # $$P(b \mid a) = \frac{\max(n_{ab} - D, 0)}{N_a} + \frac{D \, d_a}{N_a} \cdot \frac{e_b}{E} .$$
 #
@@ -733,10 +777,11 @@ def kneser_ney_case(draw, V, N):
 
 
 ### BEGIN SOLUTION
-def kneser_ney_variant(ids, V, D, shorter=lambda counts, seen: seen.sum(0) / seen.sum(), longer=None, kinds=None):
-    """The same, with another shorter table, another numerator or another number of kinds: a mistake for each."""
+def kneser_ney_variant(ids, V, D, shorter=lambda counts, seen: seen.sum(0) / seen.sum(), longer=None, kinds=None,
+                       total=None):
+    """The same, with another shorter table, numerator, number of kinds or total: a mistake for each."""
     counts = torch.bincount(ids[:-1] * V + ids[1:], minlength=V**2).double().view(V, V)
-    seen, total = (counts > 0).double(), counts.sum(1, keepdim=True)
+    seen, total = (counts > 0).double(), total(counts) if total else counts.sum(1, keepdim=True)
     below = shorter(counts, seen)
     share = D * (kinds(seen) if kinds else seen.sum(1, keepdim=True)) / total
     main = (longer(counts) if longer else (counts - D).clamp_min(0)) / total
@@ -745,7 +790,7 @@ def kneser_ney_variant(ids, V, D, shorter=lambda counts, seen: seen.sum(0) / see
 
 
 exercise(
-    kneser_ney, stars=3, minutes=20,
+    kneser_ney, stars=3, minutes=25,
     cases=lambda draw: [kneser_ney_case(draw, V, N) for V, N in (
         (draw.integer(5, 7), draw.integer(20, 40)), (draw.integer(8, 10), draw.integer(20, 60)))]
     + [[torch.tensor([1, 0]), 3, draw.number(0.2, 0.9)], [torch.tensor([0, 0]), 1, draw.number(0.2, 0.9)]],
@@ -772,21 +817,43 @@ exercise(
             lambda *args: kneser_ney_variant(*args, kinds=lambda seen: 1),
         "d is taken down the columns: it is how many different symbols follow a, in row a":
             lambda *args: kneser_ney_variant(*args, kinds=lambda seen: seen.sum(0)[:, None]),
+        "d_a is how many different symbols follow a, not V": lambda *args: kneser_ney_variant(*args, kinds=len),
+        "D is missing in the second part: what is handed out is D times d_a":
+            lambda ids, V, D: kneser_ney_variant(ids, V, D, kinds=lambda seen: seen.sum(1, keepdim=True) / D),
+        "N_a counts the last id too, and it begins no pair: N_a is the sum of row a":
+            lambda ids, V, D: kneser_ney_variant(
+                ids, V, D, total=lambda counts: torch.bincount(ids, minlength=V)[:, None]),
+        "N_a has the shape (V,), and column b is divided by N_b: a column (V, 1) is needed":
+            lambda *args: kneser_ney_variant(*args, total=lambda counts: counts.sum(1)),
+        "N_a and d_a have the shape (V,), so they meet the columns: columns (V, 1) are needed":
+            lambda *args: kneser_ney_variant(*args, total=lambda counts: counts.sum(1), kinds=lambda seen: seen.sum(1)),
+        "d_a has the shape (V,), so d_b stands in column b: a column (V, 1) is needed":
+            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: seen.sum(1)),
+        "the counts are transposed: the first symbol of a pair is the row":
+            lambda ids, V, D: kneser_ney_variant(ids.flip(0), V, D),
+        "e is divided by how many e are not 0; E is the sum of all e":
+            lambda *args: kneser_ney_variant(*args, lambda counts, seen: seen.sum(0) / (seen.sum(0) > 0).sum()),
+        "each row is only scaled up to 1 again: what was taken goes to the shorter table":
+            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: 0, total=lambda counts:
+                                             (counts - args[2]).clamp_min(0).sum(1, keepdim=True)),
         "rows and columns are exchanged: P(b | a) stands in row a": lambda *args: kneser_ney_variant(*args).T,
         ### END SOLUTION
     },
     signs={
+        "at [{0}, {1}] stands no number, though something follows {0}: is N_a a column, (V, 1)?":
+            lambda got, want, ids, *args: got.isnan() & torch.isin(torch.arange(len(got)), ids[:-1])[:, None],
         "row {0} is not a number: nothing follows this symbol, so only the shorter table speaks":
             lambda got, want, *args: got.isnan().any(1),
         "at [{0}, {1}] stands a negative probability": lambda got, want, *args: got < 0,
         "row {0} is all 0: nothing follows this symbol, so only the shorter table speaks":
             lambda got, want, *args: (got == 0).all(1),
         "row {0} is wrong where nothing follows its symbol: there only the shorter table speaks":
-            lambda got, want, ids, V, D: ~torch.isclose(got, want).all(1)
-            & (torch.bincount(ids[:-1], minlength=V) == 0),
-        "row {0} sums to less than 1: is all that the discount took handed out?":
+            lambda got, want, ids, V, D: (torch.bincount(ids[:-1], minlength=V) == 0) & ~torch.isclose(got, want).all(1)
+            & torch.isclose(got, want)[ids[:-1]].all(),
+        "row {0} sums to less than 1: is all that the discount took handed out, and N_a the sum of row a?":
             lambda got, want, *args: got.sum(1) < 1 - 1e-6,
-        "row {0} sums to more than 1": lambda got, want, *args: got.sum(1) > 1 + 1e-6,
+        "row {0} sums to more than 1: what is handed out must be what the discount took, D from each count not 0":
+            lambda got, want, *args: got.sum(1) > 1 + 1e-6,
     },
 )
 

@@ -101,6 +101,28 @@ def fails_for_short_texts(ids, vocab_size, gap):
     return count(windows[:, 0], windows[:, -1], vocab_size)
 
 
+@wrong("count_skip_pairs", "the last pair is missing")
+def stops_too_early(ids, vocab_size, gap):
+    table = torch.zeros(vocab_size, vocab_size, dtype=torch.int64)
+    for t in range(len(ids) - gap - 1):
+        table[ids[t], ids[t + gap]] += 1
+    return table
+
+
+@wrong("count_skip_pairs", "needs a t of at least gap")
+def begins_too_early(ids, vocab_size, gap):
+    table = torch.zeros(vocab_size, vocab_size, dtype=torch.int64)
+    for t in range(len(ids)):
+        table[ids[t - gap], ids[t]] += 1
+    return table
+
+
+@wrong("count_skip_pairs", "`minlength`")
+def without_minlength(ids, vocab_size, gap):
+    pairs = vocab_size * ids[:-gap] + ids[gap:]
+    return pairs.bincount().reshape(vocab_size, vocab_size)
+
+
 # ---------------------------------------------------------------- additive_smoothing
 
 
@@ -194,6 +216,25 @@ def adds_a_fraction_in_place(counts, amount):
     return counts / counts.sum(1, keepdim=True)
 
 
+@wrong("additive_smoothing", "only where the count is 0")
+def amount_for_zeros_only(counts, amount):
+    p = counts.float()
+    p[counts == 0] = amount
+    return p / p.sum(1, keepdim=True)
+
+
+@wrong("additive_smoothing", "0.01 is added")
+def adds_a_hundredth(counts, amount):
+    p = counts + 0.01
+    return p / p.sum(1, keepdim=True)
+
+
+@wrong("additive_smoothing", "transposed")
+def left_transposed(counts, amount):
+    p = (counts + amount).T
+    return p / p.sum(0)
+
+
 # ---------------------------------------------------------------- unseen_pair_nats
 
 
@@ -215,7 +256,7 @@ def log1p(seen, vocab_size, amount):
     return math.log(vocab_size) + math.log1p(seen / (amount * vocab_size))
 
 
-@wrong("unseen_pair_nats", "all V of them")
+@wrong("unseen_pair_nats", "all V counts got it")
 def one_amount_in_the_row(seen, vocab_size, amount):
     return -math.log(amount / (seen + amount))
 
@@ -273,6 +314,21 @@ def old_sum(seen, vocab_size, amount):
 @wrong("unseen_pair_nats", "the V added amounts belong to it")
 def old_sum_without_care(seen, vocab_size, amount):
     return -math.log(amount / seen)
+
+
+@wrong("unseen_pair_nats", "or seen is multiplied by V")
+def seen_times_v(seen, vocab_size, amount):
+    return -math.log(amount / (seen * vocab_size + amount * vocab_size))
+
+
+@wrong("unseen_pair_nats", "not V - 1")
+def amounts_for_the_others(seen, vocab_size, amount):
+    return -math.log(amount / (seen + (vocab_size - 1) * amount))
+
+
+@wrong("unseen_pair_nats", "above the line stands b's own count")
+def price_of_the_only_successor(seen, vocab_size, amount):
+    return -math.log((seen + amount) / (seen + vocab_size * amount))
 
 
 # ---------------------------------------------------------------- sample_chain
@@ -386,8 +442,8 @@ def no_cumulative_sum(probabilities, start, uniforms):
     return walk(probabilities, start, uniforms, choose)
 
 
-@wrong("sample_chain", "whose probability is 0")
-def rounds_the_most_probable_up(probabilities, start, uniforms):
+@wrong("sample_chain", "one id too high")
+def one_too_high_round_the_end(probabilities, start, uniforms):
     V = len(probabilities)
     return walk(probabilities, start, uniforms, lambda row, u: ((row.cumsum(0) < u).sum() + 1) % V)
 
@@ -406,6 +462,65 @@ def cumsum_in_place(probabilities, start, uniforms):
 @wrong("sample_chain")
 def fails_for_a_single_throw(probabilities, start, uniforms):
     return walk(probabilities, start, uniforms, lambda row, u: (row.cumsum(0) < u).sum()).squeeze()
+
+
+@wrong("sample_chain", "one id too high")
+def one_too_high(probabilities, start, uniforms):
+    return walk(probabilities, start, uniforms, lambda row, u: torch.searchsorted(row.cumsum(0), u) + 1)
+
+
+@wrong("sample_chain", "one id too high")
+def one_too_high_up_to_the_last(probabilities, start, uniforms):
+    last = len(probabilities) - 1
+    return walk(probabilities, start, uniforms, lambda row, u: min(torch.searchsorted(row.cumsum(0), u) + 1, last))
+
+
+@wrong("sample_chain", "down the columns")
+def adds_up_the_columns(probabilities, start, uniforms):
+    return walk(probabilities.cumsum(0), start, uniforms, lambda row, u: (row < u).sum())
+
+
+@wrong("sample_chain", "id 0 owns the first stretch")
+def from_the_end(probabilities, start, uniforms):
+    return walk(probabilities, start, uniforms, lambda row, u: bisect(list(accumulate(row.tolist())), 1 - u))
+
+
+@wrong("sample_chain", "id 0 owns the first stretch")
+def reversed_row(probabilities, start, uniforms):
+    V = len(probabilities)
+    return walk(probabilities, start, uniforms, lambda row, u: V - 1 - bisect(list(accumulate(row.tolist()[::-1])), u))
+
+
+@wrong("sample_chain", "several ids are written for one number")
+def forgets_to_break(probabilities, start, uniforms):
+    written = []
+    for u in uniforms:
+        total = 0
+        for i, p in enumerate(probabilities[start]):
+            total += p
+            if total > u:
+                written.append(i)
+                start = i
+    return torch.tensor(written)
+
+
+@wrong("sample_chain", "one throw late")
+def the_row_before(probabilities, start, uniforms):
+    written, before = [], start
+    for u in uniforms:
+        i = int((probabilities[before].cumsum(0) < u).sum())
+        before = written[-1] if written else start
+        written.append(i)
+    return torch.tensor(written)
+
+
+@wrong("sample_chain", "the right row")
+def the_row_of_the_first_throw(probabilities, start, uniforms):
+    written = []
+    for u in uniforms:
+        row = probabilities[written[0] if written else start]
+        written.append(int((row.cumsum(0) < u).sum()))
+    return torch.tensor(written)
 
 
 # ---------------------------------------------------------------- kneser_ney
@@ -553,3 +668,96 @@ def what_came_before(ids, vocab_size, discount):
 @wrong("kneser_ney", "float32")
 def single_precision(ids, vocab_size, discount):
     return dictionaries(ids, vocab_size, discount).float()
+
+
+@wrong("kneser_ney", "column b is divided by N_b")
+def totals_without_keepdim(ids, vocab_size, discount):
+    counts = count(ids[:-1], ids[1:], vocab_size).double()
+    seen, total = counts > 0, counts.sum(1)
+    e = seen.sum(0) / seen.sum()
+    rows = ((counts - discount).clamp(min=0) + discount * seen.sum(1, keepdim=True) * e) / total
+    return torch.where(total > 0, rows, e)
+
+
+@wrong("kneser_ney", "N_a and d_a have the shape (V,)")
+def nothing_with_keepdim(ids, vocab_size, discount):
+    counts = count(ids[:-1], ids[1:], vocab_size).double()
+    seen, total = counts > 0, counts.sum(1)
+    e = seen.sum(0) / seen.sum()
+    rows = (counts - discount).clamp(min=0) / total + discount * seen.sum(1) / total * e
+    return torch.where(total > 0, rows, e)
+
+
+@wrong("kneser_ney", "d_b stands in column b")
+def kinds_without_keepdim(ids, vocab_size, discount):
+    counts = count(ids[:-1], ids[1:], vocab_size).double()
+    seen, total = counts > 0, counts.sum(1, keepdim=True)
+    e = seen.sum(0) / seen.sum()
+    rows = ((counts - discount).clamp(min=0) + discount * seen.sum(1) * e) / total
+    return torch.where(total > 0, rows, e)
+
+
+@wrong("kneser_ney", "is N_a a column")
+def rows_kept_without_keepdim(ids, vocab_size, discount):
+    counts = count(ids[:-1], ids[1:], vocab_size).double()
+    seen, total = counts > 0, counts.sum(1)
+    e = seen.sum(0).double() / seen.sum()
+    rows = ((counts - discount).clamp(min=0) + discount * seen.sum(1, keepdim=True) * e) / total
+    rows[total == 0] = e
+    return rows
+
+
+@wrong("kneser_ney", "transposed")
+def counts_transposed(ids, vocab_size, discount):
+    counts = count(ids[1:], ids[:-1], vocab_size).double()
+    kinds, total = (counts > 0).double(), counts.sum(1, keepdim=True)
+    e = kinds.sum(0) / kinds.sum()
+    rows = (F.relu(counts - discount) + discount * kinds.sum(1, keepdim=True) * e) / total
+    return torch.where(total > 0, rows, e)
+
+
+@wrong("kneser_ney", "E is the sum of all e")
+def divides_by_the_kinds(ids, vocab_size, discount):
+    kinds = (count(ids[:-1], ids[1:], vocab_size) > 0).sum(0).double()
+    return interpolated(ids, vocab_size, discount, kinds / (kinds > 0).sum())
+
+
+@wrong("kneser_ney", "counts the last id too")
+def the_last_id_counted(ids, vocab_size, discount):
+    counts, total = count(ids[:-1], ids[1:], vocab_size), torch.bincount(ids, minlength=vocab_size)[:, None]
+    seen = (counts > 0).double()
+    e = seen.sum(0) / seen.sum()
+    rows = F.relu(counts - discount) / total + discount * seen.sum(1)[:, None] / total * e
+    return torch.where(total > 0, rows, e)
+
+
+@wrong("kneser_ney", "not V")
+def the_alphabet_for_the_kinds(ids, vocab_size, discount):
+    counts = count(ids[:-1], ids[1:], vocab_size).double()
+    kinds, total = (counts > 0).sum(0), counts.sum(1, keepdim=True)
+    rows = F.relu(counts - discount) / total + discount * vocab_size / total * kinds / kinds.sum()
+    return torch.where(total > 0, rows, kinds / kinds.sum())
+
+
+@wrong("kneser_ney", "D is missing")
+def hands_out_without_the_discount(ids, vocab_size, discount):
+    counts = count(ids[:-1], ids[1:], vocab_size).double()
+    seen, total = (counts > 0).double(), counts.sum(1, keepdim=True)
+    e = seen.sum(0) / seen.sum()
+    rows = F.relu(counts - discount) / total + seen.sum(1, keepdim=True) / total * e
+    return torch.where(total > 0, rows, e)
+
+
+@wrong("kneser_ney", "only scaled up")
+def renormalised(ids, vocab_size, discount):
+    counts = count(ids[:-1], ids[1:], vocab_size).double()
+    kept, before = F.relu(counts - discount), (counts > 0).sum(0)
+    kept[counts.sum(1) == 0] = (before / before.sum()).double()
+    return F.normalize(kept, p=1, dim=1)
+
+
+@wrong("kneser_ney", "there only the shorter table speaks")
+def uniform_where_nothing_follows(ids, vocab_size, discount):
+    table = dictionaries(ids, vocab_size, discount)
+    table[torch.bincount(ids[:-1], minlength=vocab_size) == 0] = 1 / vocab_size
+    return table

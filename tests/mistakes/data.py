@@ -12,7 +12,7 @@ from tests.mistakes import right, wrong
 
 @right("train_val_split")
 def by_lists(text, percent):
-    n = math.floor(len(text) * percent / 100)
+    n = math.ceil(len(text) * percent / 100)
     train, val = list(text), []
     for _ in range(n):
         val.insert(0, train.pop())
@@ -21,32 +21,56 @@ def by_lists(text, percent):
 
 @right("train_val_split")
 def partition_by_position(text, percent):
-    val = [char for i, char in enumerate(text) if 100 * (len(text) - i) <= percent * len(text)]
-    return text[: len(text) - len(val)], "".join(val)
+    train = [char for i, char in enumerate(text, 1) if 100 * i <= (100 - percent) * len(text)]
+    return "".join(train), text[len(train) :]
+
+
+@right("train_val_split")
+def divided_last(text, percent):
+    cut = int(len(text) * (100 - percent) / 100)
+    return [text[:cut], text[cut:]]
 
 
 @wrong("train_val_split", "the first part is kept")
 def first_part(text, percent):
+    n = math.ceil(len(text) * percent / 100)
+    return [text[n:], text[:n]]
+
+
+@wrong("train_val_split", "the first part is kept")
+def first_part_rounded_down(text, percent):
     n = len(text) * percent // 100
     return [text[n:], text[:n]]
 
 
 @wrong("train_val_split", "the order is wrong")
 def exchanged(text, percent):
-    cut = len(text) - len(text) * percent // 100
+    cut = len(text) * (100 - percent) // 100
     return [text[cut:], text[:cut]]
 
 
-@wrong("train_val_split", "training text is rounded down")
-def training_rounded_down(text, percent):
-    cut = int((1 - percent / 100) * len(text) + 1e-9)
+@wrong("train_val_split", "the training text is rounded up")
+def validation_rounded_down(text, percent):
+    cut = len(text) - int(len(text) * percent / 100)
+    return [text[:cut], text[cut:]]
+
+
+@wrong("train_val_split", "the training text is rounded up")
+def ceil_of_a_share(text, percent):
+    cut = math.ceil(len(text) * (1 - percent / 100))
     return [text[:cut], text[cut:]]
 
 
 @wrong("train_val_split", "rounded to the nearest")
 def rounded(text, percent):
-    n = round(percent / 100 * len(text))
+    n = round(percent * len(text) / 100)
     return [text[: len(text) - n], text[len(text) - n :]]
+
+
+@wrong("train_val_split", "rounded to the nearest")
+def training_rounded_to_the_nearest(text, percent):
+    cut = round((100 - percent) * len(text) / 100)
+    return [text[:cut], text[cut:]]
 
 
 @wrong("train_val_split", "text[-0:] is the whole text")
@@ -57,13 +81,13 @@ def negative_slice(text, percent):
 
 @wrong("train_val_split", "stands in both")
 def overlapping(text, percent):
-    cut = len(text) - len(text) * percent // 100
-    return [text[:cut], text[cut - 1 :]]
+    cut = len(text) * (100 - percent) // 100
+    return [text[:cut], text[max(0, cut - 1) :]]
 
 
 @wrong("train_val_split", "is in neither")
 def drops_one(text, percent):
-    cut = len(text) - len(text) * percent // 100
+    cut = len(text) * (100 - percent) // 100
     return [text[:cut], text[cut + 1 :]]
 
 
@@ -72,9 +96,51 @@ def percent_as_a_number(text, percent):
     return [text[:-percent], text[-percent:]]
 
 
+@wrong("train_val_split", "are for training there")
+def percent_for_training(text, percent):
+    cut = int(len(text) * percent / 100)
+    return [text[:cut], text[cut:]]
+
+
+@wrong("train_val_split", "is used as a share")
+def percent_as_a_share(text, percent):
+    cut = int((1 - percent) * len(text))
+    return [text[:cut], text[cut:]]
+
+
+@wrong("train_val_split", "is used as a share")
+def percent_as_a_share_of_the_training(text, percent):
+    cut = int(percent * len(text))
+    return [text[:cut], text[cut:]]
+
+
+@wrong("train_val_split", "1 - percent / 100 is not exact")
+def share_of_one(text, percent):
+    cut = int((1 - percent / 100) * len(text))
+    return [text[:cut], text[cut:]]
+
+
+@wrong("train_val_split", "(100 - percent) / 100 is not exact")
+def share_of_the_training(text, percent):
+    share = (100 - percent) / 100
+    return [text[: int(share * len(text))], text[int(share * len(text)) :]]
+
+
+@wrong("train_val_split", "percent / 100 is not exact")
+def share_of_the_validation(text, percent):
+    n = math.ceil(percent / 100 * len(text))
+    return [text[: len(text) - n], text[len(text) - n :]]
+
+
+@wrong("train_val_split")
+def hundredths(text, percent):
+    cut = int((1 - 0.01 * percent) * len(text))
+    return [text[:cut], text[cut:]]
+
+
 @wrong("train_val_split", "is there a `return`?")
 def split_without_return(text, percent):
-    cut = len(text) - len(text) * percent // 100
+    cut = len(text) * (100 - percent) // 100
     [text[:cut], text[cut:]]
 
 
@@ -237,6 +303,25 @@ def ignores_the_starts(ids, starts, block_size):
     return [ids[:n].view(-1, block_size), ids[1 : n + 1].view(-1, block_size)]
 
 
+@wrong("batch_windows", "starts[:, None] makes it a column")
+def row_plus_row(ids, starts, block_size):
+    positions = starts + torch.arange(block_size)
+    return [ids[positions], ids[positions + 1]]
+
+
+@wrong("batch_windows", "has to be a column")
+def row_plus_longer_row(ids, starts, block_size):
+    windows = ids[starts + torch.arange(block_size + 1)]
+    return [windows[:, :-1], windows[:, 1:]]
+
+
+@wrong("batch_windows", "y has T - 1 columns")
+def target_slice_too_short(ids, starts, block_size):
+    x = torch.stack([ids[s : s + block_size] for s in starts.tolist()])
+    y = torch.stack([ids[s + 1 : s + block_size] for s in starts.tolist()])
+    return [x, y]
+
+
 @wrong("batch_windows")
 def squeezes_a_single_window(ids, starts, block_size):
     windows = ids[starts[:, None] + torch.arange(block_size + 1)].squeeze()
@@ -323,6 +408,42 @@ def divided_by_the_alphabet(text):
     counts = Counter(text)
     shares = [n / len(counts) for n in counts.values()]
     return -sum(share * math.log(share) for share in shares)
+
+
+@wrong("character_entropy", "another character than `a`")
+def small_letters(text):
+    text = text.lower()
+    return -sum(n / len(text) * math.log(n / len(text)) for n in Counter(text).values())
+
+
+@wrong("character_entropy", "another character than `a`")
+def capital_letters(text):
+    text = text.upper()
+    return sum(math.log(len(text) / text.count(char)) for char in text) / len(text)
+
+
+@wrong("character_entropy", "at the ends of the text are cut off")
+def stripped(text):
+    text = text.strip()
+    return -sum(text.count(char) / len(text) * math.log(text.count(char) / len(text)) for char in set(text))
+
+
+@wrong("character_entropy", "spaces are left out")
+def without_spaces(text):
+    text = text.replace(" ", "")
+    return -sum(text.count(char) / len(text) * math.log(text.count(char) / len(text)) for char in set(text))
+
+
+@wrong("character_entropy", "0 · ln 0 is nan")
+def zero_times_minus_infinity(text):
+    q = torch.bincount(torch.tensor([ord(char) for char in text])) / len(text)
+    return -(q * q.log()).sum()
+
+
+@wrong("character_entropy", "0 · ln 0 is nan")
+def zero_times_minus_infinity_as_a_number(text):
+    q = torch.bincount(torch.tensor([ord(char) for char in text]), minlength=256) / len(text)
+    return -(q * q.log()).sum().item()
 
 
 # ---------------------------------------------------------------- merge_pairs
@@ -484,9 +605,117 @@ def deletes_in_place(ids, vocab_size, merges):
     return ids
 
 
-@wrong("merge_pairs", "ValueError")
+@wrong("merge_pairs", "has no pair, and the largest or smallest")
 def fails_without_a_pair(ids, vocab_size, merges):
     for new in range(vocab_size, vocab_size + merges):
         counts = Counter(zip(ids, ids[1:]))
         ids = merge(ids, min(counts, key=lambda pair: (-counts[pair], pair)), new)
     return ids
+
+
+@wrong("merge_pairs", "has no pair, so there is no first one")
+def sorts_no_pairs(ids, vocab_size, merges):
+    for new in range(vocab_size, vocab_size + merges):
+        counts = Counter(zip(ids, ids[1:]))
+        ids = merge(ids, sorted(counts, key=lambda pair: (-counts[pair], pair))[0], new)
+    return ids
+
+
+def with_counts(ids, vocab_size, merges, count, merge=merge, key=lambda counts, pair: (-counts[pair], pair)):
+    for new in range(vocab_size, vocab_size + merges):
+        if len(ids) > 1:
+            counts = count(ids)
+            ids = merge(ids, min(counts, key=lambda pair: key(counts, pair)), new)
+    return ids
+
+
+def neighbours(ids):
+    return Counter(zip(ids, ids[1:]))
+
+
+@wrong("merge_pairs", "overlap")
+def counts_without_overlap(ids, vocab_size, merges):
+    def apart(ids):
+        text, counts = "".join(map(chr, ids)), {}
+        for a, b in zip(text, text[1:]):
+            counts[ord(a), ord(b)] = text.count(a + b)
+        return counts
+
+    return with_counts(ids, vocab_size, merges, apart)
+
+
+@wrong("merge_pairs", "overlap")
+def skips_after_an_equal_pair(ids, vocab_size, merges):
+    def apart(ids):
+        counts, used = Counter(), {}
+        for i, pair in enumerate(zip(ids, ids[1:])):
+            if used.get(pair) != i - 1:
+                counts[pair] += 1
+                used[pair] = i
+        return counts
+
+    return with_counts(ids, vocab_size, merges, apart)
+
+
+@wrong("merge_pairs", "blocks of two")
+def counts_blocks(ids, vocab_size, merges):
+    return with_counts(ids, vocab_size, merges, lambda ids: Counter(zip(ids[::2], ids[1::2])))
+
+
+@wrong("merge_pairs", "least frequent")
+def rarest_first(ids, vocab_size, merges):
+    return with_counts(ids, vocab_size, merges, neighbours, key=lambda counts, pair: (counts[pair], pair))
+
+
+@wrong("merge_pairs", "the second id decides")
+def ties_by_the_second(ids, vocab_size, merges):
+    return with_counts(ids, vocab_size, merges, neighbours, key=lambda counts, pair: (-counts[pair], pair[1], pair[0]))
+
+
+@wrong("merge_pairs", "the last id of the list is lost")
+def drops_the_last(ids, vocab_size, merges):
+    def merge(ids, pair, new):
+        i, out = 0, []
+        while i < len(ids) - 1:
+            hit = (ids[i], ids[i + 1]) == pair
+            out.append(new if hit else ids[i])
+            i += 2 if hit else 1
+        return out
+
+    return with_counts(ids, vocab_size, merges, neighbours, merge)
+
+
+@wrong("merge_pairs", "in one place only")
+def replaces_once(ids, vocab_size, merges):
+    def merge(ids, pair, new):
+        place = next(i for i in range(len(ids)) if tuple(ids[i : i + 2]) == pair)
+        return ids[:place] + [new] + ids[place + 2 :]
+
+    return with_counts(ids, vocab_size, merges, neighbours, merge)
+
+
+@wrong("merge_pairs", "for the same pair")
+def in_either_order(ids, vocab_size, merges):
+    def merge(ids, pair, new):
+        out = []
+        for i in ids:
+            if out and (min(out[-1], i), max(out[-1], i)) == pair:
+                out[-1] = new
+            else:
+                out.append(i)
+        return out
+
+    return with_counts(ids, vocab_size, merges, lambda ids: Counter((min(p), max(p)) for p in zip(ids, ids[1:])), merge)
+
+
+@wrong("merge_pairs", "half of the pair")
+def half_a_pair_at_the_end(ids, vocab_size, merges):
+    def merge(ids, pair, new):
+        i, out = 0, []
+        while i < len(ids):
+            hit = ids[i] == pair[0] and (i == len(ids) - 1 or ids[i + 1] == pair[1])
+            out.append(new if hit else ids[i])
+            i += 2 if hit else 1
+        return out
+
+    return with_counts(ids, vocab_size, merges, neighbours, merge)
