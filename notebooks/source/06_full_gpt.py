@@ -194,7 +194,7 @@ print(f"{by_hand:,}")
 
 # %% [markdown]
 # ### Exercise: how large is a GPT?
-# ★★ · 10 minutes · The first number that is told of a model, and one that is often miscounted.
+# ★★★ · 13 minutes · The first number that is told of a model, and one that is often miscounted.
 #
 # The same for all three families. `V`, `T`, `C` and `N` are as above, `H` is the number of heads. `family` is `"lecture"`, `"nanoGPT"` or `"GPT-2"`; what has a bias, and whether the last matrix is tied, stands in the table at the top. The $\beta$ of a norm is a bias, its $\gamma$ is not. A tied matrix counts once, the position table counts.
 #
@@ -220,7 +220,7 @@ check("gpt_parameters", gpt_parameters)
 def gpt_parameters_cases(draw):
     """Sizes of which no two mistakes make the same difference."""
     cases = []
-    for family in ("nanoGPT", "GPT-2", "lecture", draw.choice(["nanoGPT", "GPT-2", "lecture"])):
+    for family in ("nanoGPT", "lecture", "GPT-2", draw.choice(["nanoGPT", "GPT-2", "lecture"])):
         V, T = draw.choice([53, 59, 61, 71, 79, 83]), draw.choice([101, 103, 107, 109, 113, 127, 131])
         H, N = (1, 1) if len(cases) == 3 else (draw.integer(2, 8), draw.integer(3, 12))
         cases.append([V, T, H * draw.integer(4, 20), H, N, family])
@@ -228,7 +228,7 @@ def gpt_parameters_cases(draw):
 
 
 exercise(
-    gpt_parameters, stars=2, minutes=10, cases=gpt_parameters_cases,
+    gpt_parameters, stars=3, minutes=13, cases=gpt_parameters_cases,
     wrong={
         ### BEGIN SOLUTION
         "one block is counted, not N": lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, 1, family),
@@ -237,6 +237,14 @@ exercise(
                 gpt_parameters(V, T, C, H, N, family) - gpt_parameters(V, T, C, H, 0, family)),
         "these are the large matrices of the blocks: norms, biases and tables count, too":
             lambda V, T, C, H, N, family: 12 * N * C * C,
+        "the family is not looked at: this is always the lecture's count":
+            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, "lecture"),
+        "the family is not looked at: this is always nanoGPT's count":
+            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, "nanoGPT"),
+        "the family is not looked at: this is always GPT-2's count":
+            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, "GPT-2"),
+        "queries, keys and values have biases in GPT-2: three times C in each block":
+            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, family) - 3 * C * N * (family == "GPT-2"),
         ### END SOLUTION
     },
     signs={
@@ -251,15 +259,21 @@ exercise(
             lambda got, want, V, T, C, H, N, family: want - got == C + C * (family != "nanoGPT"),
         "a block has two norms, not one":
             lambda got, want, V, T, C, H, N, family: want - got == N * (C + C * (family != "nanoGPT")),
-        "each norm of this family has a beta, too":
+        "a norm has its gamma in every family":
+            lambda got, want, V, T, C, H, N, family: family == "nanoGPT" and want - got in ((2 * N + 1) * C, 2 * N * C),
+        "each norm of this family has a beta, beside its gamma":
             lambda got, want, V, T, C, H, N, family: want - got == (2 * N + 1) * C,
+        "the norms are missing: each has a gamma and, in this family, a beta":
+            lambda got, want, V, T, C, H, N, family: want - got == 2 * (2 * N + 1) * C,
         "without biases a norm has only its gamma":
             lambda got, want, V, T, C, H, N, family: got - want == (2 * N + 1) * C,
         "nanoGPT has no biases anywhere":
             lambda got, want, V, T, C, H, N, family: family == "nanoGPT" and got - want in (
                 6 * N * C, 9 * N * C, N * (6 * C + 2 * C) + C, N * (9 * C + 2 * C) + C),
         "queries, keys and values have biases in GPT-2, and only there":
-            lambda got, want, V, T, C, H, N, family: abs(got - want) == 3 * C * N,
+            lambda got, want, V, T, C, H, N, family: family != "GPT-2" and got - want == 3 * C * N,
+        "the first feed-forward matrix ends 4C wide, and so its bias has 4C numbers":
+            lambda got, want, V, T, C, H, N, family: family == "lecture" and want - got == 3 * C * N,
         "the heads share the width C: their number does not change the size":
             lambda got, want, V, T, C, H, N, family: got - want in (
                 3 * N * (H - 1) * C * C, 4 * N * (H - 1) * C * C, N * (H - 1) * (3 * C * C + 3 * C)),
@@ -273,7 +287,7 @@ exercise(
 )
 
 # %% [markdown]
-# Now build them and count. (`GPTConfig` has the sizes; your function should say the same.)
+# Now build them and count. (`GPTConfig` has the sizes. Your function should say the same: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
 
 # %%
 for name, config in {"lecture": GPTConfig.lecture(65), "baby": GPTConfig.baby(65), "cpu": GPTConfig.cpu(65),
@@ -286,7 +300,7 @@ assert GPT(GPTConfig.lecture(65)).num_params() == by_hand == 10_788_929
 
 # %%
 shares = {"tables": tables, "attention": N * attention, "feed-forward": N * feed_forward, "norms": N * norms,
-          "last matrix": head}
+          "last norm, matrix": head}
 fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
 ax.bar_label(ax.barh(list(shares), [n / 1e6 for n in shares.values()], color="#0072B2"), fmt=" %.2f")
 ax.set(xlabel="million parameters", title="The lecture GPT: where the parameters are", xlim=(0, 8.5))
@@ -367,7 +381,7 @@ plays = [tokenizer.decode(row.cpu()) for row in model.generate(start, 700, gener
 print(plays[0].strip())
 
 # %% [markdown]
-# The critic of [A · Playhouse](A_playhouse.ipynb) reads all eight.
+# The critic of [A · Playhouse](A_playhouse.ipynb) reads all eight. It looks at two things: whether each word occurs in the corpus, and whether each speaker stands on the cast list of the scene.
 
 # %% tags=["nbval-ignore-output"]
 known = set(re.findall("[A-Za-z]+", corpus.train))
@@ -422,17 +436,17 @@ assert (p.sum() - 1).abs() < 1e-4
 
 # %% [markdown]
 # ### Exercise: who wrote the g?
-# ★★★ · 15 minutes · It finds the layers that a prediction comes from (Elhage et al., 2021).
+# ★★★ · 22 minutes · It finds the layers that a prediction comes from (Elhage et al., 2021).
 #
-# The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at sums: all that was written so far. Take them apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
+# The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at sums: all that was written so far. Take them apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`; attention and feed-forward count separately, so here $L = 9$). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
 #
-# Which share of it is due to each $r_l$? Shares have to add up to the logit. The norm of a sum is not the sum of the norms; but look which of its steps are linear, and keep what is not as it is for the whole $x$.
+# How much of this logit is due to each $r_l$? These shares are logits, too: they add up to the logit, not to 1. The norm of a sum is not the sum of the norms; but look which of its steps are linear, and keep what is not as it is for the whole $x$.
 #
-# With the parts (3, 1) and (0, −4), $\gamma$ = (1, 1) and $w$ = (1, 0): $x$ = (3, −3) has the mean 0 and the standard deviation 3, the logit is 1, and the shares are 1/3 and 2/3.
+# With the parts (3, 1) and (0, −4), $\gamma$ = (1, 1) and $w$ = (3, 0): $x$ = (3, −3) has the mean 0 and the standard deviation 3, the logit is 3, and the shares are 1 and 2.
 
 # %% tags=["exercise"] exercise="logit_contributions"
 def logit_contributions(parts, gamma, w):
-    """parts (L, C), gamma (C,), w (C,) -> (L,): the share of each part in the logit w · LN(parts.sum(0))."""
+    """parts (L, C), gamma (C,), w (C,) -> (L,), in the dtype of parts: each part's share in w · LN(parts.sum(0))."""
     ### BEGIN SOLUTION
     spread = (parts.sum(0).var(unbiased=False) + 1e-5).sqrt()
     centred = parts - parts.mean(-1, keepdim=True)
@@ -445,22 +459,43 @@ check("logit_contributions", logit_contributions)
 # %%
 #| key
 def logit_contributions_cases(draw):
+    """Before the last one the numbers are small: there epsilon counts."""
     cases = []
-    for L, C, dtype in ((1, 4, torch.float32), (2, 8, torch.float64), (draw.integer(3, 9), 16, torch.float32),
-                        (draw.integer(3, 9), draw.integer(5, 30), torch.float64)):
+    for L, C, dtype, scale in ((1, 4, torch.float64, 1), (2, 8, torch.float32, 1),
+                               (draw.integer(3, 9), 16, torch.float32, 1), (4, 8, torch.float64, 0.01),
+                               (draw.integer(3, 9), draw.integer(5, 30), torch.float64, 1)):
         parts = draw.normal(L, C, dtype=dtype) + draw.normal(L, 1, dtype=dtype) + 1
-        cases.append([parts, draw.uniform(C, dtype=dtype) + 0.5, draw.normal(C, dtype=dtype) + 0.5])
+        cases.append([scale * parts, draw.uniform(C, dtype=dtype) + 0.5, draw.normal(C, dtype=dtype) + 0.5])
     return cases
 
 
 ### BEGIN SOLUTION
 def logit_contributions_lens(parts, gamma, w):
     return F.layer_norm(parts, parts.shape[-1:], gamma) @ w
+
+
+def logit_contributions_as(centre=lambda parts: parts.mean(-1, keepdim=True),
+                           spread=lambda x: (x.var(unbiased=False) + 1e-5).sqrt()):
+    return lambda parts, gamma, w: (parts - centre(parts)) / spread(parts.sum(0)) * gamma @ w
+
+
+def logit_contributions_rescaled(shares):
+    def rescale(parts, gamma, w):
+        rows = shares(parts, gamma, w)
+        return rows * logit_contributions_lens(parts.sum(0), gamma, w) / rows.sum()
+    return rescale
+
+
+def logit_contributions_gradient(parts, gamma, w):
+    x, v = parts.sum(0), gamma * w
+    spread = (x.var(unbiased=False) + 1e-5).sqrt()
+    normed = (x - x.mean()) / spread
+    return parts @ (v - v.mean() - normed * (v * normed).mean()) / spread
 ### END SOLUTION
 
 
 exercise(
-    logit_contributions, stars=3, minutes=15, cases=logit_contributions_cases,
+    logit_contributions, stars=3, minutes=22, cases=logit_contributions_cases,
     wrong={
         ### BEGIN SOLUTION
         "each part is normed by itself: they share one divisor, that of the whole x": logit_contributions_lens,
@@ -469,18 +504,35 @@ exercise(
                 prepend=parts.new_zeros(1)),
         "this is the lens, at each sum; a share belongs to one part alone":
             lambda parts, gamma, w: logit_contributions_lens(parts.cumsum(0), gamma, w),
-        "the means are missing: the norm takes the mean away first":
-            lambda parts, gamma, w: parts / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt() * gamma @ w,
-        "the mean of x is taken from every part: from each only its own":
+        "this is what the logit loses without the part: the divisor changes, too; keep that of the whole x":
             lambda parts, gamma, w: (
-                (parts - parts.sum(0).mean()) / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt() * gamma @ w),
+                logit_contributions_lens(parts.sum(0), gamma, w)
+                - logit_contributions_lens(parts.sum(0) - parts, gamma, w)),
+        "this is the gradient times each part: the norm's divisor is not differentiated, it is kept as a number":
+            logit_contributions_gradient,
+        "the shares are stretched until their sum is right: centre each part and divide, then it is so by itself":
+            logit_contributions_rescaled(lambda parts, gamma, w: parts @ w),
+        "w · gamma · r is stretched until the sum is right: centre each part and divide, then it is so by itself":
+            logit_contributions_rescaled(lambda parts, gamma, w: parts @ (gamma * w)),
+        "each part normed by itself, then stretched: centre each, and divide all by one number":
+            logit_contributions_rescaled(logit_contributions_lens),
+        "the means are missing: the norm takes the mean away first": logit_contributions_as(centre=lambda parts: 0),
+        "the mean of x is taken from every part: from each only its own":
+            logit_contributions_as(centre=lambda parts: parts.sum(0).mean()),
+        "the mean of x is split evenly: each part has a mean of its own":
+            logit_contributions_as(centre=lambda parts: parts.sum(0).mean() / len(parts)),
         "gamma is missing": lambda parts, gamma, w: logit_contributions(parts, torch.ones_like(gamma), w),
-        "no divisor: the norm divides by the standard deviation of x":
-            lambda parts, gamma, w: (parts - parts.mean(-1, keepdim=True)) * gamma @ w,
-        "divided by the variance: take its root": lambda parts, gamma, w: (
-            (parts - parts.mean(-1, keepdim=True)) / (parts.sum(0).var(unbiased=False) + 1e-5) * gamma @ w),
-        "the variance divides by C - 1: the norm's divides by C (unbiased=False)": lambda parts, gamma, w: (
-            (parts - parts.mean(-1, keepdim=True)) / (parts.sum(0).var() + 1e-5).sqrt() * gamma @ w),
+        "no divisor: the norm divides by the standard deviation of x": logit_contributions_as(spread=lambda x: 1),
+        "divided by the variance: take its root":
+            logit_contributions_as(spread=lambda x: x.var(unbiased=False) + 1e-5),
+        "the variance divides by C - 1: the norm's divides by C (unbiased=False)":
+            logit_contributions_as(spread=lambda x: (x.var() + 1e-5).sqrt()),
+        "epsilon is missing: where x is small it counts":
+            logit_contributions_as(spread=lambda x: x.std(unbiased=False)),
+        "epsilon stands outside the root: it is added to the variance":
+            logit_contributions_as(spread=lambda x: x.std(unbiased=False) + 1e-5),
+        "epsilon is missing, and the variance divides by C - 1: the norm's divides by C (unbiased=False)":
+            logit_contributions_as(spread=lambda x: x.std()),
         "it is divided by the spread of all parts' numbers: by that of their sum x": lambda parts, gamma, w: (
             (parts - parts.mean(-1, keepdim=True)) / (parts.var(unbiased=False) + 1e-5).sqrt() * gamma @ w),
         "a number for each coordinate: the product with w also sums over C":
@@ -488,32 +540,40 @@ exercise(
                 (parts - parts.mean(-1, keepdim=True)) / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt() * gamma * w),
         ### END SOLUTION
     },
+    signs={
+        "these are fractions: they must add up to the logit, not to 1":
+            lambda got, want, parts, gamma, w: abs(got.sum() - 1) < 1e-4 < abs(want.sum() - 1),
+        "they add up to the logit, but are dealt out wrongly: which steps of the norm work on each part alone?":
+            lambda got, want, parts, gamma, w: abs(got.sum() - want.sum()) < 1e-4 * (1 + abs(want.sum())),
+    },
 )
 
 # %% [markdown]
-# If yours passes, the next cell draws the shares for the `g` of the goose.
+# If yours passes, the next cell draws the shares for the `g` of the goose. A logit alone says little, because softmax sees only differences (lesson 02). So it takes $w_g$ minus the mean of all rows of the last matrix: by how much is the `g` above the mean logit, and through whom?
 
 # %%
 if passed("logit_contributions"):
-    x, parts = model.embed(idx), {}
+    x = model.embed(idx)
     with torch.no_grad():
-        parts["embedding"] = x[0, -1]
+        parts = {"embedding": x[0, -1]}
         for n, block in enumerate(model.blocks):
             parts[f"attention {n}"] = block.attention(block.norm_1(x))[0, -1]
             parts[f"feed-forward {n}"] = block(x)[0, -1] - x[0, -1] - parts[f"attention {n}"]
             x = block(x)
-        w = model.lm_head.weight[tokenizer.stoi["g"]]
+        w = model.lm_head.weight[tokenizer.stoi["g"]] - model.lm_head.weight.mean(0)
         shares = logit_contributions(torch.stack(list(parts.values())), model.norm.weight, w).cpu()
     fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
     ax.barh(list(parts), shares, color="#0072B2")
-    ax.set(xlabel="share of the logit", title=f"The logit of g: {shares.sum():.1f}, and who wrote it")
+    ax.set(xlabel="share", title=f"g: {shares.sum():.1f} above the mean, most by {list(parts)[shares.argmax()]}")
     ax.invert_yaxis()
-    show(fig, "Bars, one for the embedding and one for each layer, that add up to the logit of the letter g.")
+    show(fig, "Bars, one for the embedding and one for each layer: how far each lifts the g above the mean logit.")
 
 # %% [markdown]
+# So who wrote the `g`? Whoever has the longest bar; bars to the left spoke against it. But to write is not to know. A feed-forward layer sees one position, and the goose stands seventy characters back: whatever it writes of it, a head must have fetched before, in the same block or an earlier one.
+#
 # ## Every head
 #
-# Where did it look? For each head of each block, the weights of all positions of the scene. (The square root makes small weights visible.)
+# Where did they look? For each head of each block, the weights of all positions of the scene. (The square root makes small weights visible.)
 
 # %%
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
@@ -551,7 +611,7 @@ for w in weights:
     assert torch.allclose(w.sum(-1), torch.ones(w.shape[:2]), atol=1e-4) and w.triu(1).max() == 0
 
 # %% [markdown]
-# Near the diagonal a head looks at its neighbourhood. Short vertical stripes are places at which many positions look one after the other. Bright points far from the diagonal are the interesting ones: something was looked up. When the last letter is due, which head looks at the prop in the first line? For each head, how much of the last position's weight lies on the word that it has to copy (and the space before it):
+# Near the diagonal a head looks at its neighbourhood. A short vertical stripe, where there is one, is a place at which many positions look one after the other. Bright points far from the diagonal are the interesting ones: something was looked up. When the `g` is due, which head looks at the prop in the first line? For each head, how much of the last position's weight lies on the word that it has to copy? The space before the word counts, too: a head that copies may stand there, because the character after it is the `g`.
 
 # %%
 start = SCENE.find("goose") if "goose" in SCENE else 0
@@ -566,7 +626,7 @@ show(fig, "A table of blocks and heads with the weight that each puts on the pro
 # %% [markdown]
 # ## How far back it sees
 #
-# The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that costs. With windows that overlap by half, each character has at least 96 characters of past.
+# The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that costs. With windows that overlap by half, each character but the first 96 of the text has at least 96 characters of past.
 
 # %%
 val_ids = tokenizer.encode(corpus.val)
@@ -608,6 +668,24 @@ print("each rung lies below the one before:", rungs == sorted(rungs, reverse=Tru
 assert rungs == sorted(rungs, reverse=True) or corpus.name != "playhouse"
 
 # %% [markdown]
+# Which stripes shrank most? From the blocks to the full GPT, in nats per character:
+
+# %% tags=["nbval-ignore-output"]
+before, after = (ladder(corpus.name)[rung]["excess"] for rung in ("blocks", "GPT"))
+for kind in after:
+    print(f"{kind:12} {before[kind]:.3f} -> {after[kind]:.3f}, {after[kind] / before[kind]:.0%} of it is left")
+
+# %%
+if corpus.name == "playhouse":
+    most = max(after, key=lambda kind: before[kind] - after[kind])
+    copied = sum(after[kind] for kind in ("copied name", "closing"))
+    gone = copied < 0.75 * sum(before[kind] for kind in ("copied name", "closing"))
+    print(f"shrank most: {most}; a quarter and more of the copying is gone: {gone}")
+    assert most == "spelling" and gone
+
+# %% [markdown]
+# In nats it is the spelling: it was the tallest stripe, and could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw. This model sees 192.
+#
 # Spelling, grammar and most of the copying were learnt, by the five lines of lesson 02. A good part of what remains is the start of the windows, where there is nothing to go by: compare the two losses in the title above.
 #
 # On Shakespeare (recorded):
@@ -621,7 +699,7 @@ print("\n" + ladder("shakespeare")["GPT"]["sample"][:400])
 assert ladder("shakespeare")["GPT"]["loss"] < ladder("shakespeare")["blocks"]["loss"]
 
 # %% [markdown]
-# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within a tenth of a nat of a floor that *is* known.
+# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within 0.15 nats of a floor that *is* known.
 #
 # ### Exercise: bits per byte
 # ★ · 4 minutes · Nats per character cannot be compared between models that cut texts into other pieces, such as GPT-2's subwords; bits per byte can (Gao et al., 2020).
@@ -664,6 +742,10 @@ exercise(
         "two bytes are counted for every character: UTF-8 takes one to four": lambda loss, text: loss / math.log(2) / 2,
         "these are UTF-16's bytes: encode with utf-8":
             lambda loss, text: loss / math.log(2) * len(text) / len(text.encode("utf-16-le")),
+        "the logarithm of the loss is taken; a nat is a fixed number of bits: divide by ln 2":
+            lambda loss, text: math.log2(loss) * len(text) / len(text.encode()),
+        "the logarithm of the loss is taken; divide by ln 2, then spread it over the bytes":
+            lambda loss, text: math.log2(loss),
         "log10 was taken for the natural logarithm":
             lambda loss, text: loss / math.log10(2) * len(text) / len(text.encode()),
         ### END SOLUTION
@@ -674,8 +756,8 @@ exercise(
 # ## Mistakes people make
 #
 # - **Comparing with other block sizes.** A longer window alone lowers the loss. Say which one you used.
-# - **Sampling in training mode.** With dropout on, the model stammers. `generate` switches to evaluation, and back.
-# - **Counting tied weights twice**, or leaving out the positions, as some published figures do.
+# - **Sampling in training mode.** With dropout on, each character is guessed with a random part of the model missing. `generate` switches to evaluation, and back.
+# - **Counting tied weights twice**, or leaving out the positions.
 # - **A learning rate from another model.** 5e-3 is right for a model this small; nanoGPT takes 1e-3 for its 10 million parameters, and 6e-4 for its copy of GPT-2.
 #
 # ## Exercises
@@ -700,7 +782,7 @@ written = write_on(next_letter, torch.zeros(4, 26), torch.tensor([[3]]), torch.f
 print("".join("abcdefghijklmnopqrstuvwxyz"[i] for i in written[0].tolist()))
 
 # %% [markdown]
-# It should recite `defghijklm`. There are two bugs, and the first hides the second. Mend both.
+# It should recite `defghijklm`. There are two bugs, and one of them hides the other: whoever has mended only the one that hides reads `defghhhhhh`. Mend both.
 
 # %% tags=["exercise"] exercise="sample_continuation"
 def sample_continuation(table, positions, idx, u):
@@ -727,16 +809,19 @@ def sample_continuation_cases(draw):
     for V, block_size, B, T, n in sizes:
         table, positions = draw.normal(V, V, dtype=torch.float64), draw.normal(block_size, V, dtype=torch.float64)
         cases.append([1.5 * table, 1.5 * positions, draw.ids(V, B, T), draw.uniform(B, n, dtype=torch.float64)])
-    return cases
+    table, positions = draw.uniform(8, 8, dtype=torch.float64), draw.uniform(4, 8, dtype=torch.float64)
+    idx, u = draw.ids(8, 1, 2), draw.uniform(1, 10, dtype=torch.float64)
+    return [*cases, [table, positions, idx.repeat(6, 1), u.repeat(6, 1)]]  # the same text and dice, six times
 
 
 ### BEGIN SOLUTION
 def sample_continuation_as(cut=lambda idx, size: idx[:, -size:], soft=lambda logits: logits[:, -1].softmax(-1),
-                           dice=lambda u, n: u[:, n:n + 1], throw=lambda p, u: (p.cumsum(-1)[:, :-1] < u).sum(-1)):
+                           dice=lambda u, n: u[:, n:n + 1], throw=lambda p, u: (p.cumsum(-1)[:, :-1] < u).sum(-1),
+                           places=lambda positions, t: positions[:t]):
     def write(table, positions, idx, u):
         for n in range(u.shape[1]):
             window = cut(idx, len(positions))
-            p = soft(table[window] + positions[: window.shape[1]])
+            p = soft(table[window] + places(positions, window.shape[1]))
             idx = torch.cat([idx, throw(p, dice(u, n))[:, None]], dim=1)
         return idx
     return write
@@ -753,8 +838,12 @@ exercise(
             sample_continuation_as(soft=lambda logits: logits[:, -1].softmax(0)),
         "nothing is mended yet: look at the axis of the softmax, and at the end from which the window is cut":
             sample_continuation_as(cut=lambda idx, size: idx[:, :size], soft=lambda logits: logits[:, -1].softmax(0)),
-        "nothing is cut: a text longer than block_size has no positions":
+        "the window is longer than `positions`: a long text has to be cut to its last block_size characters":
             sample_continuation_as(cut=lambda idx, size: idx),
+        "only the last character is looked at: the window still matters, because of the positions":
+            sample_continuation_as(cut=lambda idx, size: idx[:, -1:]),
+        "the positions are counted from the end: the window's first character has the first position":
+            sample_continuation_as(places=lambda positions, t: positions[-t:]),
         "the window is one character too short": sample_continuation_as(
             cut=lambda idx, size: idx[:, -max(size - 1, 1):]),
         "the softmax runs over the places of the window: over the alphabet, the last axis":
@@ -775,6 +864,11 @@ exercise(
             sample_continuation_as()(table, positions, idx, u)[:, -len(positions) - 1:]),
         ### END SOLUTION
     },
+    signs={
+        "the dice are given: two texts with the same u are written on alike; do not draw numbers of your own":
+            lambda got, want, table, positions, idx, u: (
+                bool((idx == idx[0]).all() and (u == u[0]).all()) and (got != got[0]).any().item()),
+    },
 )
 
 # %% [markdown]
@@ -783,13 +877,13 @@ exercise(
 #
 # The smallest tied model: look up the row of the table $E$ for each character, and multiply it by the same table. For $M$ characters $i_1, \dots, i_M$ (`idx`) with targets $y_1, \dots, y_M$, the logit of the character $v$ after character $m$ is $z_{mv} = E_{i_m} \cdot E_v$. The loss is the mean of the $M$ cross-entropies.
 #
-# Work out $\partial L / \partial E$ without autograd. Begin with $\partial L / \partial z_m = (p_m - \mathbf{y}_m) / M$, lesson 02. A logit holds $E$ twice. Differentiate as if there were two tables, one that is looked up and one that multiplies; then add.
+# Work out $\partial L / \partial E$ by hand. (`check` takes autograd's gradient, too: use it to see whether yours is right.) Begin with $\partial L / \partial z_m = (p_m - \mathbf{y}_m) / M$, lesson 02. A logit holds $E$ twice. Differentiate as if there were two tables, one that is looked up and one that multiplies; then add.
 #
 # With $E$ = [[1], [0]], `idx` = [0] and `targets` = [1], the logits are (1, 0), $p - \mathbf{y}$ = (0.731, −0.731), and the gradient is [[1.462], [−0.731]].
 
 # %% tags=["exercise"] exercise="tied_gradient"
 def tied_gradient(E, idx, targets):
-    """E (V, C), idx (M,) int64, targets (M,) int64 -> (V, C): the gradient of the mean loss with respect to E."""
+    """E (V, C), idx (M,) int64, targets (M,) int64 -> (V, C), in E's dtype: the gradient of the mean loss."""
     ### BEGIN SOLUTION
     x = E[idx]  # (M, C)
     error = (x @ E.T).softmax(-1) - F.one_hot(targets, len(E)).to(E.dtype)  # (M, V)
@@ -833,6 +927,10 @@ exercise(
             lambda E, idx, targets: tied_gradient_as(E, idx, targets, table=0.0),
         "this is the gradient of the looked-up rows alone: the table is also the last matrix":
             lambda E, idx, targets: tied_gradient_as(E, idx, targets, last=0.0),
+        "this is the last matrix's gradient, twice: the rows that are looked up have another one":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, last=2.0, table=0.0),
+        "this is the looked-up rows' gradient, twice: the last matrix has another one":
+            lambda E, idx, targets: tied_gradient_as(E, idx, targets, last=0.0, table=2.0),
         "an id that occurs twice in idx keeps only one of its gradients: add them up (`+=` with an index does not)":
             lambda E, idx, targets: tied_gradient_as(E, idx, targets, add=False),
         "this is the gradient of the sum: the loss is the mean over the M characters":
@@ -862,3 +960,5 @@ progress()
 # ## What you have
 #
 # `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: all of a GPT in a hundred lines, each of which you have seen alone.
+#
+# Next: a text of yours. Put its path behind `CORPUS = ` in lessons 01 to 06, run them again, and see where this ladder ends. Then change one thing, write down what you expect, and measure. (For a class, `notebooks/TEACHING.md` in the repository makes a project of it.)

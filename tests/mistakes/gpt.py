@@ -7,19 +7,27 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.blocks import Block
 from tests.mistakes import right, wrong
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters())
 
 
 @right("gpt_parameters")
 def builds_it(V, T, C, H, N, family):
-    habits = {"nanoGPT": {}, "GPT-2": dict(bias=True, qkv_bias=True), "lecture": dict(bias=True, tied=False)}[family]
+    """All blocks are alike, so one of them is built; the model around it would take ten times as long."""
+    bias = family != "nanoGPT"
     with torch.device("meta"):
-        return GPT(GPTConfig(V, block_size=T, n_layer=N, n_head=H, n_embd=C, **habits)).num_params()
+        block = Block(C, H, bias=bias, qkv_bias=family == "GPT-2")
+        others = [nn.Embedding(V, C), nn.Embedding(T, C), nn.LayerNorm(C, bias=bias)]
+        others += [nn.Linear(C, V)] if family == "lecture" else []
+    return N * size(block) + sum(size(part) for part in others)
 
 
 @right("gpt_parameters")
-def shapes(V, T, C, H, N, family):
+def by_shapes(V, T, C, H, N, family):
     block = [(C,), (C,), (3 * C, C), (C, C), (4 * C, C), (C, 4 * C)]
     norm = [(C,)]
     if family != "nanoGPT":
@@ -66,7 +74,7 @@ def one_norm_in_a_block(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - N * (C if family == "nanoGPT" else 2 * C)
 
 
-@wrong("gpt_parameters", "only there")
+@wrong("gpt_parameters", "have biases in GPT-2")
 def qkv_bias_nowhere(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - (3 * N * C if family == "GPT-2" else 0)
 
@@ -94,6 +102,59 @@ def one_block(V, T, C, H, N, family):
 @wrong("gpt_parameters", "a bias is missing")
 def no_bias_of_the_projection(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - (0 if family == "nanoGPT" else N * C)
+
+
+def parameters(V, T, C, H, N, family, gammas=True, betas=True, ff_bias=True, qkv=lambda family: family == "GPT-2"):
+    """Counted part by part, so that a part can be left out."""
+    bias = family != "nanoGPT"
+    norm = C * gammas + C * (bias and betas)
+    block = 12 * C * C + 2 * norm + 3 * C * qkv(family) + bias * (C + (4 * C if ff_bias else C) + C)
+    return V * C + T * C + N * block + norm + (C * V + V if family == "lecture" else 0)
+
+
+@wrong("gpt_parameters", "gamma in every family")
+def norms_are_biases(V, T, C, H, N, family):
+    return parameters(V, T, C, H, N, family, gammas=family != "nanoGPT")
+
+
+@wrong("gpt_parameters", "gamma in every family")
+def no_norms(V, T, C, H, N, family):
+    return parameters(V, T, C, H, N, family, gammas=False, betas=False)
+
+
+@wrong("gpt_parameters", "gamma in every family")
+def no_gamma_anywhere(V, T, C, H, N, family):
+    return parameters(V, T, C, H, N, family, gammas=False)
+
+
+@wrong("gpt_parameters", "has a beta")
+def no_beta_anywhere(V, T, C, H, N, family):
+    return parameters(V, T, C, H, N, family, betas=False)
+
+
+@wrong("gpt_parameters", "4C wide")
+def narrow_bias_in_the_feed_forward_layer(V, T, C, H, N, family):
+    return parameters(V, T, C, H, N, family, ff_bias=False)
+
+
+@wrong("gpt_parameters", "only there")
+def qkv_bias_in_the_lecture_too(V, T, C, H, N, family):
+    return parameters(V, T, C, H, N, family, qkv=lambda family: family != "nanoGPT")
+
+
+@wrong("gpt_parameters", "always the lecture's")
+def always_the_lecture(V, T, C, H, N, family):
+    return by_shapes(V, T, C, H, N, "lecture")
+
+
+@wrong("gpt_parameters", "always nanoGPT's")
+def always_nanogpt(V, T, C, H, N, family):
+    return by_shapes(V, T, C, H, N, "nanoGPT")
+
+
+@wrong("gpt_parameters", "always GPT-2's")
+def always_gpt2(V, T, C, H, N, family):
+    return by_shapes(V, T, C, H, N, "GPT-2")
 
 
 @wrong("gpt_parameters", "large matrices")
@@ -200,11 +261,106 @@ def for_each_coordinate(parts, gamma, w):
     return (parts - parts.mean(-1, keepdim=True)) * gamma * w / (x.var(unbiased=False) + 1e-5).sqrt()
 
 
+@wrong("logit_contributions", "fractions")
+def fractions(parts, gamma, w):
+    shares = without_each_part(parts, gamma, w)
+    return shares / shares.sum()
+
+
+@wrong("logit_contributions", "fractions")
+def fractions_of_the_magnitudes(parts, gamma, w):
+    return without_each_part(parts, gamma, w).abs().softmax(0)
+
+
+@wrong("logit_contributions", "split evenly")
+def mean_of_the_sum_split_evenly(parts, gamma, w):
+    x = parts.sum(0)
+    spread = torch.sqrt(x.var(unbiased=False) + 1e-5)
+    return torch.stack([((part - x.mean() / len(parts)) / spread * gamma) @ w for part in parts])
+
+
+@wrong("logit_contributions", "loses without the part")
+def leave_one_out(parts, gamma, w):
+    x = parts.sum(0)
+    whole = F.layer_norm(x, x.shape, gamma) @ w
+    return torch.stack([whole - F.layer_norm(x - part, x.shape, gamma) @ w for part in parts])
+
+
+@wrong("logit_contributions", "gradient times each part")
+def gradient_times_part(parts, gamma, w):
+    x = parts.sum(0).requires_grad_()
+    (F.layer_norm(x, x.shape, gamma) @ w).backward()
+    return parts @ x.grad
+
+
+@wrong("logit_contributions", "stretched until their sum is right")
+def products_rescaled(parts, gamma, w):
+    x, products = parts.sum(0), parts @ w
+    return products / products.sum() * (F.layer_norm(x, x.shape, gamma) @ w)
+
+
+@wrong("logit_contributions", "stretched until the sum is right")
+def products_with_gamma_rescaled(parts, gamma, w):
+    x, products = parts.sum(0), (parts * gamma) @ w
+    return products * (F.layer_norm(x, x.shape, gamma) @ w) / products.sum()
+
+
+@wrong("logit_contributions", "then stretched")
+def normed_parts_rescaled(parts, gamma, w):
+    x, logits = parts.sum(0), F.layer_norm(parts, gamma.shape, gamma) @ w
+    return logits * ((F.layer_norm(x, x.shape, gamma) @ w) / logits.sum())
+
+
+@wrong("logit_contributions", "dealt out wrongly")
+def the_same_for_each(parts, gamma, w):
+    x = parts.sum(0)
+    return (F.layer_norm(x, x.shape, gamma) @ w / len(parts)).repeat(len(parts))
+
+
+@wrong("logit_contributions", "epsilon is missing: ")
+def no_epsilon(parts, gamma, w):
+    return (parts - parts.mean(-1, keepdim=True)) / parts.sum(0).std(correction=0) @ (gamma * w)
+
+
+@wrong("logit_contributions", "outside the root")
+def epsilon_outside(parts, gamma, w):
+    x = parts.sum(0)
+    return (parts - parts.mean(-1, keepdim=True)) / (x.var(correction=0).sqrt() + 1e-5) @ (gamma * w)
+
+
+@wrong("logit_contributions", "divides by C - 1")
+def std_as_it_comes(parts, gamma, w):
+    return (parts - parts.mean(-1, keepdim=True)) / parts.sum(0).std() @ (gamma * w)
+
+
+@wrong("logit_contributions", "float32")
+def fills_a_float32_tensor(parts, gamma, w):
+    shares = torch.zeros(len(parts))
+    for i, share in enumerate(without_each_part(parts, gamma, w)):
+        shares[i] = share
+    return shares
+
+
+@wrong("logit_contributions", "float32")
+def from_a_list_of_numbers(parts, gamma, w):
+    return torch.tensor([share.item() for share in without_each_part(parts, gamma, w)])
+
+
 @wrong("logit_contributions")
 def one_part_gets_nothing(parts, gamma, w):
     before = F.layer_norm(parts[:-1].sum(0), gamma.shape, gamma) @ w
     after = F.layer_norm(parts.sum(0), gamma.shape, gamma) @ w
     return torch.cat([parts.new_zeros(len(parts) - 1), (after - before)[None]])
+
+
+@right("logit_contributions")
+def fills_a_tensor_of_their_dtype(parts, gamma, w):
+    x = parts.sum(0)
+    shares = torch.zeros(len(parts), dtype=parts.dtype)
+    for i, part in enumerate(parts):
+        for c in range(len(x)):
+            shares[i] += gamma[c] * w[c] * (part[c] - part.mean()) / (((x - x.mean()) ** 2).mean() + 1e-5).sqrt()
+    return shares
 
 
 @right("bits_per_byte")
@@ -256,6 +412,16 @@ def all_of_the_bits(loss, text):
 @wrong("bits_per_byte", "UTF-16")
 def utf_16(loss, text):
     return loss / math.log(2) * len(text) / len(text.encode("utf-16-le"))
+
+
+@wrong("bits_per_byte", "logarithm of the loss")
+def logarithm_of_the_loss(loss, text):
+    return math.log2(loss) * len(text) / len(text.encode())
+
+
+@wrong("bits_per_byte", "logarithm of the loss")
+def logarithm_of_the_loss_alone(loss, text):
+    return math.log2(loss)
 
 
 @wrong("bits_per_byte", "is there a `return`?")
@@ -323,7 +489,34 @@ def first_place(table, positions, idx, u):
     return write(table, positions, idx, u, at=0)
 
 
-@wrong("sample_continuation", "nothing is cut")
+@wrong("sample_continuation", "longer than `positions`")
+def window_one_too_long(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        window = idx[:, -len(positions) - 1:]
+        logits = table[window] + positions[: window.shape[1]]
+        ends = logits[:, -1].softmax(-1).cumsum(-1)
+        idx = torch.cat([idx, (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)], dim=1)
+    return idx
+
+
+@wrong("sample_continuation", "because of the positions")
+def only_the_last_character(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        ends = (table[idx[:, -1:]] + positions[:1])[:, -1].softmax(-1).cumsum(-1)
+        idx = torch.cat([idx, (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)], dim=1)
+    return idx
+
+
+@wrong("sample_continuation", "counted from the end")
+def positions_from_the_end(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        window = idx[:, -len(positions):]
+        ends = (table[window] + positions[-window.shape[1]:])[:, -1].softmax(-1).cumsum(-1)
+        idx = torch.cat([idx, (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)], dim=1)
+    return idx
+
+
+@wrong("sample_continuation", "longer than `positions`")
 def window_removed(table, positions, idx, u):
     for n in range(u.shape[1]):
         logits = table[idx] + positions[: idx.shape[1]]
@@ -390,7 +583,7 @@ def squeezes_the_batch_away(table, positions, idx, u):
     return idx
 
 
-@wrong("sample_continuation")
+@wrong("sample_continuation", "the dice are given")
 def dice_of_its_own(table, positions, idx, u):
     for _ in range(u.shape[1]):
         window = idx[:, -len(positions) :]
@@ -443,6 +636,30 @@ def error_of(E, idx, targets):
     p = (E[idx] @ E.T).softmax(-1)
     p[torch.arange(len(idx)), targets] -= 1
     return p / len(idx)
+
+
+@wrong("tied_gradient", "last matrix's gradient, twice")
+def stands_there_twice(E, idx, targets):
+    return 2 * error_of(E, idx, targets).T @ E[idx]
+
+
+@wrong("tied_gradient", "looked-up rows' gradient, twice")
+def looked_up_twice(E, idx, targets):
+    return 2 * lookup(E, idx, targets)
+
+
+@wrong("tied_gradient", "float32")
+def fills_a_float32_table(E, idx, targets):
+    error, gradient = error_of(E, idx, targets), torch.zeros(E.shape)
+    for m, i in enumerate(idx.tolist()):
+        gradient[i] += error[m] @ E
+    return gradient + (error.T @ E[idx]).float()
+
+
+@wrong("tied_gradient", "RuntimeError")
+def adds_float64_to_float32(E, idx, targets):
+    error = error_of(E, idx, targets)
+    return torch.zeros(E.shape).index_add_(0, idx, error @ E) + error.T @ E[idx]
 
 
 @wrong("tied_gradient", "keeps only one of its gradients")
