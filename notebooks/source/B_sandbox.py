@@ -53,7 +53,8 @@ def work(reader, writer, promises):
 
     say(promises)
     request = json.loads(reader.readline())
-    answer = call(lambda: define(request["source"], request["name"]), [], request["seconds"], file="the cell")
+    patience = 3 * request["seconds"]  # a cell may import something large
+    answer = call(lambda: define(request["source"], request["name"]), [], patience, file="the cell")
     failed = Outcome("unusable", detail=f"run alone, its cell fails: {answer.detail}")
     for line in reader:
         outcome = failed
@@ -113,7 +114,7 @@ class Room:
 
     def enter(self, name, source, seconds=5.0):
         """Sends the answer in -> {what: could it be locked?}, None where the room does not open."""
-        self.seconds = seconds
+        self.seconds, self.patience = seconds, 3 * seconds
         self.promises = self.ask({"name": name, "source": source, "seconds": seconds}, seconds + 30)
         return self.promises
 
@@ -135,7 +136,7 @@ class Room:
             pass
 
     def __call__(self, args):
-        said = self.ask(encode(args), self.seconds + 3)
+        said, self.patience = self.ask(encode(args), self.patience + self.seconds + 3), 0
         if self.late:
             return Outcome("late", detail=f"it takes longer than {self.seconds:g} s, and nothing stops it")
         try:
