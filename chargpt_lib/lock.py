@@ -73,7 +73,7 @@ def readable(home, hidden):
     shown = {path: READ for root in roots for path in around(root, hidden)}
     return {**dict.fromkeys(roots, LIST), **shown, home: READ, Path("/dev/urandom"): READ, Path(os.devnull): WRITE}
 
-# %% notebooks/source/B_lock.py #10b8b30d
+# %% notebooks/source/B_lock.py #4ad9773a
 def unshare():
     """An empty network, own mounts and shared memory, and, from the next fork on, an own list of processes.
 
@@ -84,10 +84,12 @@ def unshare():
     uid, gid, libc = os.geteuid(), os.getegid(), ctypes.CDLL(None)
     if libc.unshare((0x10000000 if uid else 0) | 0x40000000 | 0x20000000 | 0x08000000 | 0x00020000):
         return False
-    if uid:  # in a namespace of its own a user may mount, once it is said who he is
+    with suppress(OSError):  # in a namespace of its own a user may mount, once it is said who that is
         for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            Path("/proc/self", file).write_text(text)
-    return libc.mount(None, b"/", None, 0x44000, None) == 0  # what is mounted from now on is seen in here alone
+            if uid:
+                Path("/proc/self", file).write_text(text)
+    libc.mount(None, b"/", None, 0x44000, None)  # what is mounted from now on is seen in here alone
+    return True
 
 
 def small_disk(folder):

@@ -22,7 +22,7 @@ from pathlib import Path
 from .answers import Outcome, call, decode, define, encode
 from .lock import end_with_parent, library_home, lock, secrets_home, unshare
 
-# %% notebooks/source/B_sandbox.py #4b835bab
+# %% notebooks/source/B_sandbox.py #32b94f17
 def work(reader, writer, promises):
     """Serves one answer: says what is locked, takes the answer's text, then one call a line."""
 
@@ -32,7 +32,8 @@ def work(reader, writer, promises):
 
     say(promises)
     request = json.loads(reader.readline())
-    answer = call(lambda: define(request["source"], request["name"]), [], request["seconds"], file="the cell")
+    patience = 3 * request["seconds"]  # a cell may import something large
+    answer = call(lambda: define(request["source"], request["name"]), [], patience, file="the cell")
     failed = Outcome("unusable", detail=f"run alone, its cell fails: {answer.detail}")
     for line in reader:
         outcome = failed
@@ -73,7 +74,7 @@ def serve(home, hidden, fds, uid):
         except ChildProcessError:
             os._exit(0)
 
-# %% notebooks/source/B_sandbox.py #f64e76ff
+# %% notebooks/source/B_sandbox.py #05599597
 LINE = 2**25  # no answer needs more than 32 MB to say what it has to say
 
 
@@ -85,7 +86,7 @@ class Room:
 
     def enter(self, name, source, seconds=5.0):
         """Sends the answer in -> {what: could it be locked?}, None where the room does not open."""
-        self.seconds = seconds
+        self.seconds, self.patience = seconds, 3 * seconds
         self.promises = self.ask({"name": name, "source": source, "seconds": seconds}, seconds + 30)
         return self.promises
 
@@ -107,7 +108,7 @@ class Room:
             pass
 
     def __call__(self, args):
-        said = self.ask(encode(args), self.seconds + 3)
+        said, self.patience = self.ask(encode(args), self.patience + self.seconds + 3), 0
         if self.late:
             return Outcome("late", detail=f"it takes longer than {self.seconds:g} s, and nothing stops it")
         try:

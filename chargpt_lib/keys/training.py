@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['sharpened_probabilities', 'loss_of_any', 'loss_of_any_right', 'loss_of_any_case', 'loss_of_any_far',
-           'smoothed_gradient', 'smoothed_gradient_case', 'smoothed_gradient_by', 'descend_on_table',
-           'descend_on_table_case', 'descend_on_table_with', 'adamw_steps', 'adamw_steps_case', 'adamw_steps_with']
+           'loss_of_any_tops', 'loss_of_any_lacks', 'smoothed_gradient', 'smoothed_gradient_case',
+           'smoothed_gradient_by', 'descend_on_table', 'descend_on_table_case', 'descend_on_table_with',
+           'descend_on_table_rows', 'adamw_steps', 'adamw_steps_case', 'adamw_steps_with']
 
 # %% notebooks/source/02_training_loop.py #b24fc2bd
 import math
@@ -18,9 +19,9 @@ def sharpened_probabilities(p, a):
     """p (..., V), the last axis sums to 1, and a > 0 -> (..., V): the probabilities for logits a times as large."""
     return (a * p.log()).softmax(-1)
 
-# %% notebooks/source/02_training_loop.py #12b8fb76
+# %% notebooks/source/02_training_loop.py #b014fed8
 exercise(
-    sharpened_probabilities, stars=1, minutes=4,
+    sharpened_probabilities, stars=1, minutes=5,
     cases=lambda draw: [
         [torch.tensor([1.0]), 2.0],
         [draw.normal(draw.integer(3, 7)).softmax(-1), draw.number(1.5, 3)],
@@ -32,12 +33,18 @@ exercise(
         "probabilities were taken for logits: softmax of a p. Which logits give p?": lambda p, a: (a * p).softmax(-1),
         "the powers of p do not sum to 1 yet": lambda p, a: p**a,
         "1 / a in the place of a: it flattens where it should sharpen": lambda p, a: (p.log() / a).softmax(-1),
-        "p comes out as it went in: a has to multiply the logits, not the probabilities": lambda p, a: p * 1.0,
+        "p comes out as it went in: adding to all logits, or scaling all p, changes nothing. a multiplies the logits":
+            lambda p, a: p * 1.0,
+        "ln(p / (1 - p)) is the logit of one against the rest, where V = 2; for any V, ln p will do":
+            lambda p, a: (a * (p / (1 - p)).log()).softmax(-1),
+        "each logit is multiplied by its own p: a ln p is enough": lambda p, a: (a * p.log() * p).softmax(-1),
         "the softmax runs over the first axis; each row of the last one has to sum to 1":
             lambda p, a: (a * p.log()).softmax(0),
         "these are the new logits: they are no probabilities yet": lambda p, a: a * p.log(),
     },
     signs={
+        "nan, for a p of 0 or 1: a p of 0 has the logit -∞, and keeps the probability 0":
+            lambda got, want, p, a: bool(got.isnan().any()),
         "they do not sum to 1": lambda got, want, p, a: not torch.allclose(got.sum(-1), want.sum(-1), atol=1e-3),
     },
 )
@@ -47,7 +54,7 @@ def loss_of_any(z, right):
     """z (N, V) logits, right (N, V) bool, in each row at least one True -> (N,): what each row pays, in nats."""
     return z.logsumexp(-1) - z.masked_fill(~right, float("-inf")).logsumexp(-1)
 
-# %% notebooks/source/02_training_loop.py #ab93a820
+# %% notebooks/source/02_training_loop.py #a834ea74
 def loss_of_any_right(draw, N, V):
     """Two or more of V in each row, and not all."""
     order = draw.uniform(N, V).argsort(-1)
@@ -64,8 +71,18 @@ def loss_of_any_far(draw, N, V=5):
     return [draw.normal(N, V, dtype=torch.float64) + torch.where(right, -draw.number(1200, 2000), 0.0), right]
 
 
+def loss_of_any_tops(z, right):
+    """The largest logit of all, and of the right ones, in each row."""
+    return z.amax(-1), torch.where(right, z, -math.inf).amax(-1)
+
+
+def loss_of_any_lacks(got, want, added, taken):
+    """Is it wrong by just these numbers? (Of one row alone that may be chance.)"""
+    return len(got) > 1 and torch.allclose(got, want - added + taken, atol=2e-3)
+
+
 exercise(
-    loss_of_any, stars=2, minutes=9, atol=2e-3,
+    loss_of_any, stars=3, minutes=15, atol=2e-3,
     cases=lambda draw: [
         loss_of_any_case(draw, 1), loss_of_any_case(draw, draw.integer(2, 5), 2.0, dtype=torch.float64),
         loss_of_any_case(draw, 3, offset=1000.0), loss_of_any_far(draw, draw.integer(2, 5)),
@@ -84,18 +101,32 @@ exercise(
             lambda z, right: (z.logsumexp(-1) - z.masked_fill(~right, -math.inf).logsumexp(-1)).mean(),
         "the softmax runs over the rows (axis 0); a row's probabilities sum to 1 over the characters":
             lambda z, right: -z.log_softmax(0).masked_fill(~right, -math.inf).logsumexp(-1),
+        "wrong characters were given the logit 0, and e^0 = 1 still counts; e^-∞ does not":
+            lambda z, right: z.logsumexp(-1) - (z * right).logsumexp(-1),
+        "the right logits themselves are summed; sum their exponentials, then take the logarithm":
+            lambda z, right: z.logsumexp(-1) - (z * right).sum(-1),
     },
     signs={
+        "row {0} is nan: a wrong character's exponential is infinite, and ∞ · 0 is nan. Leave it out before exp":
+            lambda got, want, z, right: got.isnan() & (z.amax(-1) < 500),
         "row {0} is nan: the exponentials overflow. Only differences of logits count: subtract the largest":
             lambda got, want, z, right: got.isnan(),
-        "row {0} pays infinitely: its probability became 0 before the logarithm. Stay with the logits":
+        "row {0} pays infinitely: the right e^z became 0 before the logarithm. Take the largest right logit out":
             lambda got, want, z, right: got.isinf(),
+        "row {0} pays too little: a floor under the probability (clamp, + 1e-9) hides how small it was":
+            lambda got, want, z, right: (want > 1000) & (got > 5) & (got < 120),
         "the sign is wrong: a loss is never negative":
             lambda got, want, z, right: torch.allclose(-got, want, atol=1e-3),
         "it is in bits, and nats are wanted: the natural logarithm":
             lambda got, want, z, right: torch.allclose(got * math.log(2), want, atol=1e-3),
         "the logarithm to base 10 was taken, and nats are wanted":
             lambda got, want, z, right: torch.allclose(got * math.log(10), want, atol=1e-3),
+        "the two largest logits were taken out, and are not put back after the logarithms":
+            lambda got, want, z, right: loss_of_any_lacks(got, want, *loss_of_any_tops(z, right)),
+        "the largest of all logits was taken out, and is not put back after the logarithm":
+            lambda got, want, z, right: loss_of_any_lacks(got, want, loss_of_any_tops(z, right)[0], 0.0),
+        "the largest of the right logits was taken out, and is not put back after the logarithm":
+            lambda got, want, z, right: loss_of_any_lacks(got, want, 0.0, loss_of_any_tops(z, right)[1]),
     },
 )
 
@@ -105,7 +136,7 @@ def smoothed_gradient(z, y, epsilon):
     t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
     return (z.softmax(-1) - t) / y.numel()
 
-# %% notebooks/source/02_training_loop.py #fd2c991e
+# %% notebooks/source/02_training_loop.py #0975f09e
 def smoothed_gradient_case(draw, B, T, dtype=torch.float32):
     V = draw.integer(3, 7)
     return [2 * draw.normal(B, T, V, dtype=dtype), draw.ids(V, B, T), draw.number(0.1, 0.5)]
@@ -117,7 +148,7 @@ def smoothed_gradient_by(z, y, p=None, t=None, e=0.0):
 
 
 exercise(
-    smoothed_gradient, stars=2, minutes=8, atol=1e-6,
+    smoothed_gradient, stars=2, minutes=10, atol=1e-6,
     cases=lambda draw: [
         smoothed_gradient_case(draw, 1, 1), smoothed_gradient_case(draw, 1, draw.integer(2, 5)),
         smoothed_gradient_case(draw, 2, 3), smoothed_gradient_case(draw, 4, 2, torch.float64),
@@ -138,6 +169,15 @@ exercise(
             lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) + e / z.shape[-1]),
         "ε itself goes to every character; it is shared among them, ε / V":
             lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e) + e),
+        "t sums to less than 1: the right character has 1 - ε, and gets its ε / V on top":
+            lambda z, y, e: smoothed_gradient_by(
+                z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e - e / z.shape[-1]) + e / z.shape[-1]),
+        "(1 - ε)(p - y) is the first part only; the ε / V of every character adds ε (p - 1 / V)":
+            lambda z, y, e: smoothed_gradient_by(z, y) * (1 - e),
+        "every character's ε / V is missing from t":
+            lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e)),
+        "each term of the sum was differentiated by its own logit only; each logit moves all p": lambda z, y, e: (
+            ((1 - e) * F.one_hot(y, z.shape[-1]) + e / z.shape[-1]) * (z.softmax(-1) - 1) / y.numel()),
         "the softmax runs over the positions; it belongs on the last axis, over the characters":
             lambda z, y, e: smoothed_gradient_by(z, y, z.softmax(1), e=e),
         "p is missing: the logits themselves were taken": lambda z, y, e: smoothed_gradient_by(z, y, z, e=e),
@@ -162,23 +202,32 @@ def descend_on_table(table, x, y, steps, lr):
             table -= lr * table.grad
     return table.detach()
 
-# %% notebooks/source/02_training_loop.py #10ea6202
+# %% notebooks/source/02_training_loop.py #9c77a8d4
 def descend_on_table_case(draw, V, N, steps, dtype=torch.float32):
     return [draw.normal(V, V, dtype=dtype), draw.ids(V, N), draw.ids(V, N), steps, draw.number(0.5, 2)]
 
 
-def descend_on_table_with(table, x, y, steps, lr, softmax=1, keep=False, stale=False):
+def descend_on_table_with(table, x, y, steps, lr, softmax=1, keep=False, stale=False, own=False):
     start, total = table.clone(), 0.0
     for _ in range(steps):
         leaf = (start if stale else table).clone().requires_grad_()
         F.cross_entropy(leaf[x].softmax(-1) if softmax == 2 else leaf[x], y).backward()
         total = leaf.grad + (total if keep else 0.0)
+        if own:
+            total = total * len(x) / x.bincount(minlength=len(table)).clamp_min(1)[:, None]
         table = table - lr * total
     return table
 
 
+def descend_on_table_rows(table, x, y, steps, lr):
+    for _ in range(steps):
+        rows = (table[x].softmax(-1) - F.one_hot(y, len(table))) / len(x)
+        table = table.index_put((x,), table[x] - lr * rows)
+    return table
+
+
 exercise(
-    descend_on_table, stars=2, minutes=8,
+    descend_on_table, stars=2, minutes=10,
     cases=lambda draw: [
         descend_on_table_case(draw, 3, 1, 3), descend_on_table_case(draw, 4, 6, 1),
         descend_on_table_case(draw, 4, 6, 0),
@@ -198,6 +247,13 @@ exercise(
         "it takes one step too many": lambda *args: descend_on_table_with(*args[:3], args[3] + 1, args[4]),
         "it takes one step, whatever `steps` says":
             lambda *args: descend_on_table_with(*args[:3], min(args[3], 1), args[4]),
+        "it takes one step too few": lambda *args: descend_on_table_with(*args[:3], args[3] - 1, args[4]),
+        "these are the probabilities; the table of logits is wanted":
+            lambda *args: descend_on_table_with(*args).softmax(-1),
+        "`table[x] -= ...` moves a row once, however often x repeats it; its steps have to add up":
+            descend_on_table_rows,
+        "each row's mean is taken over its own pairs; the loss is the mean over all N":
+            lambda *args: descend_on_table_with(*args, own=True),
         "the table comes back as it went in": lambda *args: args[0].clone(),
         "x and y are exchanged: the row of x predicts y":
             lambda table, x, y, steps, lr: descend_on_table_with(table, y, x, steps, lr),
@@ -215,7 +271,7 @@ def adamw_steps(w, gradients, rates, beta1, beta2, eps, decay):
         w = w - rate * (m_hat / (v_hat.sqrt() + eps) + decay * w)
     return w
 
-# %% notebooks/source/02_training_loop.py #2fbed979
+# %% notebooks/source/02_training_loop.py #18bc1995
 def adamw_steps_case(draw, n, C, dtype=torch.float32):
     rates = [draw.number(0.1, 0.5) for _ in range(n)]
     return [1 + draw.uniform(C, dtype=dtype), draw.normal(n, C, dtype=dtype) + 0.5, rates, draw.number(0.6, 0.8),
@@ -228,18 +284,22 @@ def adamw_steps_with(mistake):
         if mistake == "betas":
             beta1, beta2 = beta2, beta1
         for i, (g, rate) in enumerate(zip(gradients, rates)):
-            t = {"zero": i, "late": i + 2, "first": 1}.get(mistake, i + 1)
+            t = {"zero": i, "late": i + 2, "first": 1, "all": len(rates)}.get(mistake, i + 1)
             rate = rates[0] if mistake == "rate" else rate
             g = g + decay * w if mistake == "l2" else g
-            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * (g if mistake == "square" else g * g)
+            square = {"square": g, "norm": g @ g}.get(mistake, g * g)
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * square
             if mistake == "forgets":
                 m, v = (1 - beta1) * g, (1 - beta2) * g * g
             m_hat = m if mistake == "uncorrected" else m / (1 - beta1**t)
             v_hat = v if mistake in ("uncorrected", "v") else v / (1 - beta2**t)
+            if mistake == "power":
+                m_hat, v_hat = m / beta1**t, v / beta2**t
             root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps,
                     "early": v_hat.sqrt() + eps / (1 - beta2 ** (i + 1)) ** 0.5}.get(mistake, v_hat.sqrt() + eps)
             step = rate * m_hat / root
-            pull = {"l2": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
+            step = step + rate * decay * w / root if mistake == "inner" else step
+            pull = {"l2": 0.0, "inner": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
             w = (w - step) * (1 - pull) if after else w + step - pull * w if mistake == "up" else w - step - pull * w
             if mistake == "compound":
                 m, v = m_hat, v_hat
@@ -248,7 +308,7 @@ def adamw_steps_with(mistake):
 
 
 exercise(
-    adamw_steps, stars=3, minutes=15,
+    adamw_steps, stars=3, minutes=18,
     cases=lambda draw: [
         adamw_steps_case(draw, 1, 1), adamw_steps_case(draw, 2, draw.integer(2, 5)),
         adamw_steps_case(draw, draw.integer(3, 6), 4, torch.float64), adamw_steps_case(draw, draw.integer(3, 6), 3),
@@ -258,6 +318,10 @@ exercise(
         "the bias correction counts from 0; the first step is t = 1": adamw_steps_with("zero"),
         "the bias correction is one step ahead: at the first step t is 1": adamw_steps_with("late"),
         "the bias correction stays that of the first step; by now t steps have passed": adamw_steps_with("first"),
+        "the bias correction divides by β^t; if all gradients were 1, m would be 1 - β^t": adamw_steps_with("power"),
+        "the bias correction takes the number of all steps; t is how many have passed": adamw_steps_with("all"),
+        "λ w is divided by the root of v too; it stands outside the fraction": adamw_steps_with("inner"),
+        "v takes up the squared length of g; it takes the square of each number": adamw_steps_with("norm"),
         "the bias correction is written back into m and v: keep m and m̂ apart": adamw_steps_with("compound"),
         "only m is corrected; v starts from 0 too": adamw_steps_with("v"),
         "ε stands inside the root; it is added to the root": adamw_steps_with("inside"),

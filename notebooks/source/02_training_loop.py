@@ -56,9 +56,9 @@ print(F.softmax(z + 5, dim=0))
 # Nothing: $e^{z+5} = e^5 e^z$, and $e^5$ cancels. Only differences of logits count. (PyTorch uses that: it subtracts the largest logit first, so that no exponential overflows.)
 #
 # ### Exercise: sharper, or flatter
-# ★ · 4 minutes · Whoever lets a model write has this screw to turn: $1/a$ is called the temperature.
+# ★ · 5 minutes · Whoever lets a model write has this screw to turn: $1/a$ is called the temperature.
 #
-# A model gave the probabilities $p$, and its logits are lost. Predict the probabilities that it would have given, had each logit been $a$ times as large. Any logits that give $p$ will do for finding out. For $p = (0.8, 0.2)$ and $a = 2$ you should get about $(0.94, 0.06)$.
+# A model gave the probabilities $p$, and its logits are lost. Predict the probabilities that it would have given, had each logit been $a$ times as large. Any logits that give $p$ will do for finding out. For $p = (0.8, 0.2)$ and $a = 2$ you should get about $(0.94, 0.06)$. (A shape like `(..., V)` means: before the last axis, of length V, may stand any number of others, or none.)
 
 # %% tags=["exercise"] exercise="sharpened_probabilities"
 def sharpened_probabilities(p, a):
@@ -73,7 +73,7 @@ check("sharpened_probabilities", sharpened_probabilities)
 # %%
 #| key
 exercise(
-    sharpened_probabilities, stars=1, minutes=4,
+    sharpened_probabilities, stars=1, minutes=5,
     cases=lambda draw: [
         [torch.tensor([1.0]), 2.0],
         [draw.normal(draw.integer(3, 7)).softmax(-1), draw.number(1.5, 3)],
@@ -86,13 +86,19 @@ exercise(
         "probabilities were taken for logits: softmax of a p. Which logits give p?": lambda p, a: (a * p).softmax(-1),
         "the powers of p do not sum to 1 yet": lambda p, a: p**a,
         "1 / a in the place of a: it flattens where it should sharpen": lambda p, a: (p.log() / a).softmax(-1),
-        "p comes out as it went in: a has to multiply the logits, not the probabilities": lambda p, a: p * 1.0,
+        "p comes out as it went in: adding to all logits, or scaling all p, changes nothing. a multiplies the logits":
+            lambda p, a: p * 1.0,
+        "ln(p / (1 - p)) is the logit of one against the rest, where V = 2; for any V, ln p will do":
+            lambda p, a: (a * (p / (1 - p)).log()).softmax(-1),
+        "each logit is multiplied by its own p: a ln p is enough": lambda p, a: (a * p.log() * p).softmax(-1),
         "the softmax runs over the first axis; each row of the last one has to sum to 1":
             lambda p, a: (a * p.log()).softmax(0),
         "these are the new logits: they are no probabilities yet": lambda p, a: a * p.log(),
         ### END SOLUTION
     },
     signs={
+        "nan, for a p of 0 or 1: a p of 0 has the logit -∞, and keeps the probability 0":
+            lambda got, want, p, a: bool(got.isnan().any()),
         "they do not sum to 1": lambda got, want, p, a: not torch.allclose(got.sum(-1), want.sum(-1), atol=1e-3),
     },
 )
@@ -114,18 +120,18 @@ print(F.softmax(2 * z, dim=0))  # twice the logits
 y = 1
 by_definition = -p[y].log()
 by_logits = -z[y] + z.exp().sum().log()
-by_pytorch = F.cross_entropy(z[None], torch.tensor([y]))
+by_pytorch = F.cross_entropy(z[None], torch.tensor([y]))  # it wants a batch: z[None] is z as the only row of one
 print(f"{by_definition:.4f} {by_logits:.4f} {by_pytorch:.4f}")
 
 # %% [markdown]
 # ### Exercise: any of these would do
-# ★★ · 9 minutes · Questions with several right answers are trained with this loss (Clark and Gardner, 2018), and a 0 in a logarithm has ended many a night's training.
+# ★★★ · 15 minutes · Questions with several right answers are trained with this loss (Clark and Gardner, 2018), and a 0 in a logarithm has ended many a night's training.
 #
 # After `O damp goose` a `!` would be right, and a `.` too. So let the model pay for what it gave to all the right ones together. With $R$ the set of right characters,
 #
 # $$L = -\ln \sum_{c \in R} p_c .$$
 #
-# Logits may be 1000 or more, and $e^{1000}$ is too large for a float; a probability of $e^{-1000}$ is too small for one, and becomes 0. The loss is an ordinary number all the same: start from the logits, as in the second form above, and write it so that it comes out. For the logits $(0, 0, 0, 1000)$ and $R = \{0, 1\}$ it is $1000 - \ln 2 \approx 999.31$.
+# Logits may be 1000 or more, and $e^{1000}$ is too large for a float; a probability of $e^{-1000}$ is too small for one, and becomes 0. The loss is an ordinary number all the same. Start from the logits: write it as a difference of two logarithms of sums, as in the second form above. Each of the two sums needs its own largest logit taken out of it. And a wrong character has to stay out of the second sum altogether; as a logit of $-\infty$ it would, for $e^{-\infty} = 0$. (`z.masked_fill(m, number)` is `z` with the number where `m` is True, and `~m` is the opposite of `m`.) For the logits $(0, 0, 0, 1000)$ and $R = \{0, 1\}$ it is $1000 - \ln 2 \approx 999.31$.
 
 # %% tags=["exercise"] exercise="loss_of_any"
 def loss_of_any(z, right):
@@ -155,8 +161,18 @@ def loss_of_any_far(draw, N, V=5):
     return [draw.normal(N, V, dtype=torch.float64) + torch.where(right, -draw.number(1200, 2000), 0.0), right]
 
 
+def loss_of_any_tops(z, right):
+    """The largest logit of all, and of the right ones, in each row."""
+    return z.amax(-1), torch.where(right, z, -math.inf).amax(-1)
+
+
+def loss_of_any_lacks(got, want, added, taken):
+    """Is it wrong by just these numbers? (Of one row alone that may be chance.)"""
+    return len(got) > 1 and torch.allclose(got, want - added + taken, atol=2e-3)
+
+
 exercise(
-    loss_of_any, stars=2, minutes=9, atol=2e-3,
+    loss_of_any, stars=3, minutes=15, atol=2e-3,
     cases=lambda draw: [
         loss_of_any_case(draw, 1), loss_of_any_case(draw, draw.integer(2, 5), 2.0, dtype=torch.float64),
         loss_of_any_case(draw, 3, offset=1000.0), loss_of_any_far(draw, draw.integer(2, 5)),
@@ -176,19 +192,33 @@ exercise(
             lambda z, right: (z.logsumexp(-1) - z.masked_fill(~right, -math.inf).logsumexp(-1)).mean(),
         "the softmax runs over the rows (axis 0); a row's probabilities sum to 1 over the characters":
             lambda z, right: -z.log_softmax(0).masked_fill(~right, -math.inf).logsumexp(-1),
+        "wrong characters were given the logit 0, and e^0 = 1 still counts; e^-∞ does not":
+            lambda z, right: z.logsumexp(-1) - (z * right).logsumexp(-1),
+        "the right logits themselves are summed; sum their exponentials, then take the logarithm":
+            lambda z, right: z.logsumexp(-1) - (z * right).sum(-1),
         ### END SOLUTION
     },
     signs={
+        "row {0} is nan: a wrong character's exponential is infinite, and ∞ · 0 is nan. Leave it out before exp":
+            lambda got, want, z, right: got.isnan() & (z.amax(-1) < 500),
         "row {0} is nan: the exponentials overflow. Only differences of logits count: subtract the largest":
             lambda got, want, z, right: got.isnan(),
-        "row {0} pays infinitely: its probability became 0 before the logarithm. Stay with the logits":
+        "row {0} pays infinitely: the right e^z became 0 before the logarithm. Take the largest right logit out":
             lambda got, want, z, right: got.isinf(),
+        "row {0} pays too little: a floor under the probability (clamp, + 1e-9) hides how small it was":
+            lambda got, want, z, right: (want > 1000) & (got > 5) & (got < 120),
         "the sign is wrong: a loss is never negative":
             lambda got, want, z, right: torch.allclose(-got, want, atol=1e-3),
         "it is in bits, and nats are wanted: the natural logarithm":
             lambda got, want, z, right: torch.allclose(got * math.log(2), want, atol=1e-3),
         "the logarithm to base 10 was taken, and nats are wanted":
             lambda got, want, z, right: torch.allclose(got * math.log(10), want, atol=1e-3),
+        "the two largest logits were taken out, and are not put back after the logarithms":
+            lambda got, want, z, right: loss_of_any_lacks(got, want, *loss_of_any_tops(z, right)),
+        "the largest of all logits was taken out, and is not put back after the logarithm":
+            lambda got, want, z, right: loss_of_any_lacks(got, want, loss_of_any_tops(z, right)[0], 0.0),
+        "the largest of the right logits was taken out, and is not put back after the logarithm":
+            lambda got, want, z, right: loss_of_any_lacks(got, want, 0.0, loss_of_any_tops(z, right)[1]),
     },
 )
 
@@ -239,7 +269,7 @@ show(fig, "Three bar charts: what was believed, positive everywhere; what came, 
 # Descent goes *against* the gradient. The logit of the character that came goes up, in proportion to $1 - p_y$, what was missing to certainty. The others go down, each by as much as it was believed. Where the model was right and sure, nothing moves.
 #
 # ### Exercise: never quite sure
-# ★★ · 8 minutes · The first Transformer was trained so, with $\varepsilon = 0.1$ (Szegedy et al., 2016; Vaswani et al., 2017).
+# ★★ · 10 minutes · The first Transformer was trained so, with $\varepsilon = 0.1$ (Szegedy et al., 2016; Vaswani et al., 2017).
 #
 # $p_y$ never gets to 1, so the right logit is pushed up for ever. **Label smoothing** asks for less: instead of $\mathbf{y}$ it wants $\mathbf{t} = (1 - \varepsilon)\,\mathbf{y} + \varepsilon / V$, with a small part for every character, the right one included. For $V = 4$, $\varepsilon = 0.2$ and $y = 1$ that is $(0.05, 0.85, 0.05, 0.05)$.
 #
@@ -271,7 +301,7 @@ def smoothed_gradient_by(z, y, p=None, t=None, e=0.0):
 
 
 exercise(
-    smoothed_gradient, stars=2, minutes=8, atol=1e-6,
+    smoothed_gradient, stars=2, minutes=10, atol=1e-6,
     cases=lambda draw: [
         smoothed_gradient_case(draw, 1, 1), smoothed_gradient_case(draw, 1, draw.integer(2, 5)),
         smoothed_gradient_case(draw, 2, 3), smoothed_gradient_case(draw, 4, 2, torch.float64),
@@ -293,6 +323,15 @@ exercise(
             lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) + e / z.shape[-1]),
         "ε itself goes to every character; it is shared among them, ε / V":
             lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e) + e),
+        "t sums to less than 1: the right character has 1 - ε, and gets its ε / V on top":
+            lambda z, y, e: smoothed_gradient_by(
+                z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e - e / z.shape[-1]) + e / z.shape[-1]),
+        "(1 - ε)(p - y) is the first part only; the ε / V of every character adds ε (p - 1 / V)":
+            lambda z, y, e: smoothed_gradient_by(z, y) * (1 - e),
+        "every character's ε / V is missing from t":
+            lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e)),
+        "each term of the sum was differentiated by its own logit only; each logit moves all p": lambda z, y, e: (
+            ((1 - e) * F.one_hot(y, z.shape[-1]) + e / z.shape[-1]) * (z.softmax(-1) - 1) / y.numel()),
         "the softmax runs over the positions; it belongs on the last axis, over the characters":
             lambda z, y, e: smoothed_gradient_by(z, y, z.softmax(1), e=e),
         "p is missing: the logits themselves were taken": lambda z, y, e: smoothed_gradient_by(z, y, z, e=e),
@@ -344,7 +383,7 @@ show(fig, "Four lines that start from 0.25 and approach 0.5, 0.3, 0.2 and 0; the
 #
 # ## The loop
 #
-# The same with the whole table, and with a batch of random pairs at each step instead of the whole text. Five lines are the heart of all training, from here to the largest models:
+# The same with the whole table, and with a batch of random pairs at each step instead of the whole text. Five lines are the heart of all training, from here to the largest models. (The learning rate is 10 now: of the pairs of a batch each row of the table sees only a few, so its part in the gradient of their mean is small.)
 
 # %%
 from chargpt_lib.bigram import BigramLanguageModel
@@ -363,7 +402,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
 for step in range(101):
     x, y = get_batch(train_ids, block_size=1, batch_size=4096)  # 1. some pairs
     logits, loss = model(x, y)                                  # 2. what does the model pay?
-    optimizer.zero_grad()                                       # 3. forget the last gradient
+    optimizer.zero_grad()                                       # 3. forget the last gradient: backward adds to it
     loss.backward()                                             # 4. which way is up?
     optimizer.step()                                            # 5. a step down
     if step % 25 == 0:
@@ -371,9 +410,9 @@ for step in range(101):
 
 # %% [markdown]
 # ### Exercise: find two bugs
-# ★★ · 8 minutes · Code that does not learn seldom raises an error. It draws a curve that looks almost right.
+# ★★ · 10 minutes · Code that does not learn seldom raises an error. It draws a curve that looks almost right.
 #
-# The function below walks down on plain tensors, without an `nn.Module` and without an optimizer. Its game is the one from above: five times `a`, three times `b`, twice `c`. It should find the shares 0.5, 0.3, 0.2 and 0.
+# The function below walks down on plain tensors, without an `nn.Module` and without an optimizer. Its game is the one from above: five times `a`, three times `b`, twice `c`. It should find the shares 0.5, 0.3, 0.2 and 0. (`torch.no_grad()` keeps autograd from remembering the step itself. A plain tensor has no `zero_grad`: its `t.grad` is `None` before the first `backward()`, and `t.grad = None` forgets it.)
 
 # %%
 def descend_with_bugs(table, x, y, steps, lr):
@@ -420,19 +459,28 @@ def descend_on_table_case(draw, V, N, steps, dtype=torch.float32):
 
 
 ### BEGIN SOLUTION
-def descend_on_table_with(table, x, y, steps, lr, softmax=1, keep=False, stale=False):
+def descend_on_table_with(table, x, y, steps, lr, softmax=1, keep=False, stale=False, own=False):
     start, total = table.clone(), 0.0
     for _ in range(steps):
         leaf = (start if stale else table).clone().requires_grad_()
         F.cross_entropy(leaf[x].softmax(-1) if softmax == 2 else leaf[x], y).backward()
         total = leaf.grad + (total if keep else 0.0)
+        if own:
+            total = total * len(x) / x.bincount(minlength=len(table)).clamp_min(1)[:, None]
         table = table - lr * total
+    return table
+
+
+def descend_on_table_rows(table, x, y, steps, lr):
+    for _ in range(steps):
+        rows = (table[x].softmax(-1) - F.one_hot(y, len(table))) / len(x)
+        table = table.index_put((x,), table[x] - lr * rows)
     return table
 ### END SOLUTION
 
 
 exercise(
-    descend_on_table, stars=2, minutes=8,
+    descend_on_table, stars=2, minutes=10,
     cases=lambda draw: [
         descend_on_table_case(draw, 3, 1, 3), descend_on_table_case(draw, 4, 6, 1),
         descend_on_table_case(draw, 4, 6, 0),
@@ -453,6 +501,13 @@ exercise(
         "it takes one step too many": lambda *args: descend_on_table_with(*args[:3], args[3] + 1, args[4]),
         "it takes one step, whatever `steps` says":
             lambda *args: descend_on_table_with(*args[:3], min(args[3], 1), args[4]),
+        "it takes one step too few": lambda *args: descend_on_table_with(*args[:3], args[3] - 1, args[4]),
+        "these are the probabilities; the table of logits is wanted":
+            lambda *args: descend_on_table_with(*args).softmax(-1),
+        "`table[x] -= ...` moves a row once, however often x repeats it; its steps have to add up":
+            descend_on_table_rows,
+        "each row's mean is taken over its own pairs; the loss is the mean over all N":
+            lambda *args: descend_on_table_with(*args, own=True),
         "the table comes back as it went in": lambda *args: args[0].clone(),
         "x and y are exchanged: the row of x predicts y":
             lambda table, x, y, steps, lr: descend_on_table_with(table, y, x, steps, lr),
@@ -830,7 +885,7 @@ show(plot_ladder(corpus.name, upto="bigram"), "One stacked bar: the bigram model
      "half a nat for everything else.")
 
 # %% [markdown]
-# Two of the rungs to come will not reach the 6-gram table of lesson 01, with its tens of thousands of counts. They have a hundred times fewer numbers, and they are on the way to something.
+# Two of the rungs to come will not reach the 6-gram table of lesson 01, with its tens of thousands of counts. They have fewer numbers than that table, and they are on the way to something.
 #
 # The same ladder on Shakespeare, as it was measured when the course was made:
 
@@ -857,7 +912,7 @@ assert list(ladder("shakespeare")) == list(RUNGS)
 # ## Exercises
 #
 # ### Exercise: AdamW, step by step
-# ★★★ · 15 minutes · It trains nearly every model that you will read about (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
+# ★★★ · 18 minutes · It trains nearly every model that you will read about (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
 #
 # Step $t = 1, 2, \dots$ has a gradient $g$ and a learning rate $\eta_t$ of its own. Two running means, which start from 0, take up the gradient and its square, number by number:
 #
@@ -900,18 +955,22 @@ def adamw_steps_with(mistake):
         if mistake == "betas":
             beta1, beta2 = beta2, beta1
         for i, (g, rate) in enumerate(zip(gradients, rates)):
-            t = {"zero": i, "late": i + 2, "first": 1}.get(mistake, i + 1)
+            t = {"zero": i, "late": i + 2, "first": 1, "all": len(rates)}.get(mistake, i + 1)
             rate = rates[0] if mistake == "rate" else rate
             g = g + decay * w if mistake == "l2" else g
-            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * (g if mistake == "square" else g * g)
+            square = {"square": g, "norm": g @ g}.get(mistake, g * g)
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * square
             if mistake == "forgets":
                 m, v = (1 - beta1) * g, (1 - beta2) * g * g
             m_hat = m if mistake == "uncorrected" else m / (1 - beta1**t)
             v_hat = v if mistake in ("uncorrected", "v") else v / (1 - beta2**t)
+            if mistake == "power":
+                m_hat, v_hat = m / beta1**t, v / beta2**t
             root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps,
                     "early": v_hat.sqrt() + eps / (1 - beta2 ** (i + 1)) ** 0.5}.get(mistake, v_hat.sqrt() + eps)
             step = rate * m_hat / root
-            pull = {"l2": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
+            step = step + rate * decay * w / root if mistake == "inner" else step
+            pull = {"l2": 0.0, "inner": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
             w = (w - step) * (1 - pull) if after else w + step - pull * w if mistake == "up" else w - step - pull * w
             if mistake == "compound":
                 m, v = m_hat, v_hat
@@ -921,7 +980,7 @@ def adamw_steps_with(mistake):
 
 
 exercise(
-    adamw_steps, stars=3, minutes=15,
+    adamw_steps, stars=3, minutes=18,
     cases=lambda draw: [
         adamw_steps_case(draw, 1, 1), adamw_steps_case(draw, 2, draw.integer(2, 5)),
         adamw_steps_case(draw, draw.integer(3, 6), 4, torch.float64), adamw_steps_case(draw, draw.integer(3, 6), 3),
@@ -932,6 +991,10 @@ exercise(
         "the bias correction counts from 0; the first step is t = 1": adamw_steps_with("zero"),
         "the bias correction is one step ahead: at the first step t is 1": adamw_steps_with("late"),
         "the bias correction stays that of the first step; by now t steps have passed": adamw_steps_with("first"),
+        "the bias correction divides by β^t; if all gradients were 1, m would be 1 - β^t": adamw_steps_with("power"),
+        "the bias correction takes the number of all steps; t is how many have passed": adamw_steps_with("all"),
+        "λ w is divided by the root of v too; it stands outside the fraction": adamw_steps_with("inner"),
+        "v takes up the squared length of g; it takes the square of each number": adamw_steps_with("norm"),
         "the bias correction is written back into m and v: keep m and m̂ apart": adamw_steps_with("compound"),
         "only m is corrected; v starts from 0 too": adamw_steps_with("v"),
         "ε stands inside the root; it is added to the root": adamw_steps_with("inside"),

@@ -57,9 +57,41 @@ def transposed(T, w):
     return ((s <= t) & (s > t - w)).T
 
 
-@wrong("window_mask")
+@wrong("window_mask", "is there a `return`?")
 def forgets_to_return(T, w):
     torch.ones(T, T).tril().triu(1 - w).bool()
+
+
+@wrong("window_mask", "too narrow")
+def one_too_narrow(T, w):
+    return torch.ones(T, T, dtype=torch.bool).tril().triu(2 - w)
+
+
+@wrong("window_mask", "`triu` counts diagonals upwards")
+def triu_the_wrong_way(T, w):
+    return torch.ones(T, T, dtype=torch.bool).tril().triu(w)
+
+
+@wrong("window_mask", "the same last w columns; each")
+def last_columns_of_the_past(T, w):
+    mask = torch.ones(T, T, dtype=torch.bool).tril()
+    mask[:, :T - w] = False
+    return mask
+
+
+@wrong("window_mask", "the future among them")
+def last_columns(T, w):
+    mask = torch.zeros(T, T, dtype=torch.bool)
+    mask[:, -w:] = True
+    return mask
+
+
+@wrong("window_mask", "negative start of a slice")
+def negative_start(T, w):
+    mask = torch.zeros(T, T, dtype=torch.bool)
+    for i in range(T):
+        mask[i, i - w + 1:i + 1] = True
+    return mask
 
 
 @right("score_gradient")
@@ -86,13 +118,13 @@ def sum_over_pairs(s, g, d):
     return result
 
 
-@wrong("score_gradient", "one more factor leads to s")
+@wrong("score_gradient", "one more factor leads to r")
 def forgets_the_inner_root(s, g, d):
     p = (s / d**0.5).softmax(-1)
     return p * (g - (p * g).sum(-1, keepdim=True))
 
 
-@wrong("score_gradient", "√d is missing")
+@wrong("score_gradient", "√d is missing, inside and outside")
 def no_root_at_all(s, g, d):
     p = s.softmax(-1)
     return p * (g - (p * g).sum(-1, keepdim=True))
@@ -150,6 +182,43 @@ def forgets_keepdim(s, g, d):
     return p * (g - (p * g).sum(-1)) / d**0.5
 
 
+@wrong("score_gradient", "√d is missing inside:")
+def root_outside_only(s, g, d):
+    p = s.softmax(-1)
+    return p * (g - (p * g).sum(-1, keepdim=True)) / d**0.5
+
+
+@wrong("score_gradient", "same for all i")
+def its_own_weight_in_the_sum(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    return p * (g - p * g.sum(-1, keepdim=True)) / d**0.5
+
+
+@wrong("score_gradient", "own part, i = j, is missing")
+def others_only(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    jacobian = p.unsqueeze(-1) * p.unsqueeze(-2) * (1 - torch.eye(s.shape[-1], dtype=s.dtype))
+    return -(g.unsqueeze(-1) * jacobian).sum(-2) / d**0.5
+
+
+@wrong("score_gradient", "and not p_j (1 - p_j)")
+def delta_or_product(s, g, d):
+    p = (s / d**0.5).softmax(-1)
+    jacobian = torch.where(torch.eye(s.shape[-1]).bool(), p.unsqueeze(-1), -p.unsqueeze(-1) * p.unsqueeze(-2))
+    return (g.unsqueeze(-1) * jacobian).sum(-2) / d**0.5
+
+
+@wrong("score_gradient", "rule for cross-entropy")
+def believed_minus_given(s, g, d):
+    return (s / d**0.5).softmax(-1) - g
+
+
+@wrong("score_gradient", "TypeError")
+def root_of_a_number(s, g, d):
+    p = (s / torch.sqrt(d)).softmax(-1)
+    return p * (g - (p * g).sum(-1, keepdim=True)) / torch.sqrt(d)
+
+
 @right("left_padded_weights")
 def query_by_query(scores, starts):
     weights = torch.zeros_like(scores)
@@ -183,7 +252,7 @@ def as_it_was(scores, starts):
     return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
 
 
-@wrong("left_padded_weights", "looks into the future")
+@wrong("left_padded_weights", "is a filler's: it has to be 0")
 def large_negative_number(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
@@ -253,6 +322,59 @@ def no_return(scores, starts):
     scores.masked_fill(~may_look, float("-inf")).softmax(-1).nan_to_num(0.0)
 
 
+@right("left_padded_weights")
+def adds_minus_infinity(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    hidden = torch.zeros_like(scores).masked_fill(~may_look, float("-inf"))
+    return (scores + hidden).softmax(-1).nan_to_num(0.0)  # right, though its gradient is nan
+
+
+@wrong("left_padded_weights", "too large for a float")
+def exponentials_as_they_are(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    e = scores.exp() * may_look
+    return e / (e.sum(-1, keepdim=True) + 1e-9)
+
+
+@wrong("left_padded_weights", "largest score of each row")
+def one_largest_for_both_texts(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    e = (scores - scores.max()).exp() * may_look
+    return e / (e.sum(-1, keepdim=True) + 1e-9)
+
+
+@wrong("left_padded_weights", "largest score of each row")
+def one_largest_and_nan_to_num(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    e = (scores - scores.max()).exp() * may_look
+    return (e / e.sum(-1, keepdim=True)).nan_to_num(0.0)
+
+
+@wrong("left_padded_weights", "below the number that hides the others")
+def minus_twenty(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill(~may_look, -20.0).softmax(-1) * may_look
+
+
+@wrong("left_padded_weights", "below the number that hides the others")
+def minus_a_hundred(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill(~may_look, -100.0).softmax(-1) * may_look
+
+
+@wrong("left_padded_weights", "is a filler's: it has to be 0")
+def nan_becomes_an_equal_share(scores, starts):
+    t = torch.arange(scores.shape[-1])
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
+    return scores.masked_fill(~may_look, float("-inf")).softmax(-1).nan_to_num(1 / len(t))
+
+
 @right("characters_looked_at")
 def powers(weights):
     return (1 / weights**weights).prod(-1)  # 0 to the power of 0 is 1
@@ -318,6 +440,16 @@ def mean_of_all_rows(weights):
 @wrong("characters_looked_at", "mean over the places")
 def mean_of_the_terms(weights):
     return torch.special.entr(weights).mean(-1).exp()
+
+
+@wrong("characters_looked_at", "over axis 1")
+def axis_one(weights):
+    return (-(weights * weights.clamp_min(1e-30).log()).sum(1)).exp()
+
+
+@wrong("characters_looked_at", "any weight at all")
+def counts_as_float32(weights):
+    return (weights > 0).sum(-1).float()
 
 
 @right("merged_attention")
@@ -419,3 +551,37 @@ def only_the_result(outs, logs):
 @wrong("merged_attention", "and a tensor (1, ")
 def squeezes_a_single_query(outs, logs):
     return [(logs.softmax(0)[..., None] * outs).sum(0).squeeze(0), logs.logsumexp(0).squeeze(0)]  # fails at T = 1
+
+
+@wrong("merged_attention", "for all queries")
+def one_largest_for_all(outs, logs):
+    e = (logs - logs.max()).exp()
+    return [(e[..., None] * outs).sum(0) / e.sum(0)[:, None], logs.max() + e.sum(0).log()]
+
+
+@wrong("merged_attention", "for all queries")
+def one_largest_for_the_logarithm(outs, logs):
+    return [(logs.softmax(0)[..., None] * outs).sum(0), logs.max() + (logs - logs.max()).exp().sum(0).log()]
+
+
+@wrong("merged_attention", "for all queries")
+def one_largest_for_all_and_no_nan(outs, logs):
+    e = (logs - logs.max()).exp()
+    return [((e[..., None] * outs).sum(0) / e.sum(0)[:, None]).nan_to_num(0.0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "counts as if its ℓ were 0")
+def empty_pieces_weigh_one(outs, logs):
+    return [(logs.nan_to_num(neginf=0.0).softmax(0)[..., None] * outs).sum(0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "counts as if its ℓ were 0")
+def empty_pieces_weigh_one_in_both(outs, logs):
+    logs = logs.nan_to_num(neginf=0.0)
+    return [(logs.softmax(0)[..., None] * outs).sum(0), logs.logsumexp(0)]
+
+
+@wrong("merged_attention", "is not added after the logarithm")
+def largest_not_put_back(outs, logs):
+    e = (logs - logs.amax(0)).exp()
+    return [(e[..., None] * outs).sum(0) / e.sum(0)[:, None], e.sum(0).log()]

@@ -47,7 +47,7 @@ def multiplies_and_divides(p, a):
     return a * p / (a * p).sum(-1, keepdim=True)
 
 
-@wrong("sharpened_probabilities", "as it went in")
+@wrong("sharpened_probabilities", "adding to all logits")
 def adds_to_the_logits(p, a):
     return F.softmax(p.log() + a, dim=-1)
 
@@ -76,6 +76,22 @@ def powers_in_place(p, a):
 @wrong("sharpened_probabilities", "is there a `return`?")
 def no_return(p, a):
     F.softmax(a * p.log(), dim=-1)
+
+
+@wrong("sharpened_probabilities", "one against the rest")
+def log_odds(p, a):
+    return (a * (p / (1 - p)).log()).softmax(-1)
+
+
+@wrong("sharpened_probabilities", "multiplied by its own p")
+def terms_of_the_entropy(p, a):
+    return (a * p.log() * p).softmax(-1)
+
+
+@wrong("sharpened_probabilities", "nan, for a p of 0 or 1")
+def relative_to_the_unlikeliest(p, a):
+    z = p.log() - p.log().min(-1, keepdim=True).values
+    return (a * z).softmax(-1)
 
 
 @right("loss_of_any")
@@ -118,7 +134,7 @@ def logarithm_after_softmax(z, right):
     return -(z.softmax(-1) * right).sum(-1).log()
 
 
-@wrong("loss_of_any", "pays infinitely")
+@wrong("loss_of_any", "Take the largest right logit out")
 def largest_of_all_taken_out_of_both(z, right):
     e = (z - z.max(-1, keepdim=True).values).exp()
     return e.sum(-1).log() - (e * right).sum(-1).log()
@@ -170,6 +186,51 @@ def masks_in_place(z, right):
     total = z.logsumexp(-1)
     z[~right] = -math.inf
     return total - z.logsumexp(-1)
+
+
+@wrong("loss_of_any", "∞ · 0 is nan")
+def leaves_wrong_ones_out_after_exp(z, right):
+    best = z.masked_fill(~right, -math.inf).amax(-1, keepdim=True)
+    return z.logsumexp(-1) - best[:, 0] - ((z - best).exp() * right).sum(-1).log()
+
+
+@wrong("loss_of_any", "e^0 = 1 still counts")
+def wrong_logits_become_zero(z, right):
+    return z.logsumexp(-1) - (z * right).logsumexp(-1)
+
+
+@wrong("loss_of_any", "right logits themselves are summed")
+def sums_the_right_logits(z, right):
+    return z.logsumexp(-1) - (z * right).sum(-1)
+
+
+@wrong("loss_of_any", "a floor under the probability")
+def clamps_the_probability(z, right):
+    return -(z.softmax(-1) * right).sum(-1).clamp_min(1e-9).log()
+
+
+@wrong("loss_of_any", "a floor under the probability")
+def adds_a_small_number(z, right):
+    return -((z.softmax(-1) * right).sum(-1) + 1e-30).log()
+
+
+@wrong("loss_of_any", "two largest logits were taken out")
+def puts_no_maximum_back(z, right):
+    good = z.masked_fill(~right, -math.inf)
+    total = (z - z.amax(-1, keepdim=True)).exp().sum(-1).log()
+    return total - (good - good.amax(-1, keepdim=True)).exp().sum(-1).log()
+
+
+@wrong("loss_of_any", "largest of all logits was taken out")
+def puts_the_second_maximum_back_only(z, right):
+    total = (z - z.amax(-1, keepdim=True)).exp().sum(-1).log()
+    return total - z.masked_fill(~right, -math.inf).logsumexp(-1)
+
+
+@wrong("loss_of_any", "largest of the right logits was taken out")
+def puts_the_first_maximum_back_only(z, right):
+    good = z.masked_fill(~right, -math.inf)
+    return z.logsumexp(-1) - (good - good.amax(-1, keepdim=True)).exp().sum(-1).log()
 
 
 @right("smoothed_gradient")
@@ -255,6 +316,28 @@ def squeezes_the_batch_away(z, y, epsilon):
     z, y = z.squeeze(0), y.squeeze(0)  # fails at B = 1
     t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
     return (z.softmax(-1) - t) / y.numel()
+
+
+@wrong("smoothed_gradient", "sums to less than 1")
+def right_one_excluded(z, y, epsilon):
+    t = torch.full_like(z, epsilon / z.shape[-1]).scatter(-1, y[..., None], 1 - epsilon)
+    return (z.softmax(-1) - t) / y.numel()
+
+
+@wrong("smoothed_gradient", "the first part only")
+def first_gradient_scaled(z, y, epsilon):
+    return (1 - epsilon) * (z.softmax(-1) - F.one_hot(y, z.shape[-1])) / y.numel()
+
+
+@wrong("smoothed_gradient", "missing from t")
+def small_parts_forgotten(z, y, epsilon):
+    return (z.softmax(-1) - (1 - epsilon) * F.one_hot(y, z.shape[-1])) / y.numel()
+
+
+@wrong("smoothed_gradient", "its own logit only")
+def each_term_by_its_own_logit(z, y, epsilon):
+    t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
+    return t * (z.softmax(-1) - 1) / y.numel()
 
 
 @right("descend_on_table")
@@ -376,7 +459,7 @@ def works_on_the_input(table, x, y, steps, lr):
     return table
 
 
-@wrong("descend_on_table")
+@wrong("descend_on_table", "over its own pairs")
 def mean_of_each_row(table, x, y, steps, lr):
     counts = torch.zeros_like(table).index_put((x, y), torch.ones(len(x), dtype=table.dtype), accumulate=True)
     seen = counts.sum(1, keepdim=True)
@@ -393,6 +476,56 @@ def returns_nothing(table, x, y, steps, lr):
         F.cross_entropy(table[x], y).backward()
         with torch.no_grad():
             table -= lr * table.grad
+
+
+@wrong("descend_on_table", "probabilities; the table of logits")
+def returns_probabilities(table, x, y, steps, lr):
+    table = table.clone().requires_grad_()
+    for _ in range(steps):
+        table.grad = None
+        F.cross_entropy(table[x], y).backward()
+        with torch.no_grad():
+            table -= lr * table.grad
+    return table.detach().softmax(-1)
+
+
+@wrong("descend_on_table", "one step too few")
+def starts_counting_at_1(table, x, y, steps, lr):
+    for _ in range(1, steps):
+        leaf = table.clone().requires_grad_()
+        F.cross_entropy(leaf[x], y).backward()
+        table = table - lr * leaf.grad
+    return table
+
+
+@wrong("descend_on_table", "moves a row once")
+def repeated_rows_overwrite(table, x, y, steps, lr):
+    table = table.clone()
+    for _ in range(steps):
+        table[x] -= lr * (table[x].softmax(-1) - F.one_hot(y, len(table))) / len(x)
+    return table
+
+
+@wrong("descend_on_table", "AttributeError")
+def zero_grad_of_a_tensor(table, x, y, steps, lr):
+    table = table.clone().requires_grad_()
+    for _ in range(steps):
+        table.zero_grad()
+        F.cross_entropy(table[x], y).backward()
+        with torch.no_grad():
+            table -= lr * table.grad
+    return table.detach()
+
+
+@wrong("descend_on_table", "'NoneType'")
+def zeroes_a_gradient_that_is_not_there(table, x, y, steps, lr):
+    table = table.clone().requires_grad_()
+    for _ in range(steps):
+        table.grad.zero_()
+        F.cross_entropy(table[x], y).backward()
+        with torch.no_grad():
+            table -= lr * table.grad
+    return table.detach()
 
 
 @right("adamw_steps")
@@ -529,4 +662,40 @@ def epsilon_before_the_correction(w, gradients, rates, beta1, beta2, eps, decay)
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
         m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
         w = w - rate * (math.sqrt(1 - beta2**t) / (1 - beta1**t) * m / (v.sqrt() + eps) + decay * w)
+    return w
+
+
+@wrong("adamw_steps", "divides by β^t")
+def divides_by_the_power(w, gradients, rates, beta1, beta2, eps, decay):
+    m, v = 0, 0
+    for t, (g, rate) in enumerate(zip(gradients, rates), 1):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        w = w - rate * (m / beta1**t / ((v / beta2**t).sqrt() + eps) + decay * w)
+    return w
+
+
+@wrong("adamw_steps", "number of all steps")
+def corrects_for_all_steps(w, gradients, rates, beta1, beta2, eps, decay):
+    m, v, n = 0, 0, len(gradients)
+    for g, rate in zip(gradients, rates):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        w = w - rate * (m / (1 - beta1**n) / ((v / (1 - beta2**n)).sqrt() + eps) + decay * w)
+    return w
+
+
+@wrong("adamw_steps", "divided by the root of v too")
+def decay_in_the_fraction(w, gradients, rates, beta1, beta2, eps, decay):
+    m, v = 0, 0
+    for t, (g, rate) in enumerate(zip(gradients, rates), 1):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        w = w - rate * (m / (1 - beta1**t) + decay * w) / ((v / (1 - beta2**t)).sqrt() + eps)
+    return w
+
+
+@wrong("adamw_steps", "squared length of g")
+def squared_length(w, gradients, rates, beta1, beta2, eps, decay):
+    m, v = 0, 0
+    for t, (g, rate) in enumerate(zip(gradients, rates), 1):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g.norm() ** 2
+        w = w - rate * (m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps) + decay * w)
     return w
