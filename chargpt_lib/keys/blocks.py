@@ -2,9 +2,10 @@
 
 # %% auto #0
 __all__ = ['dead_units', 'dead_units_cases', 'stream_deviation', 'stream_deviation_with', 'mended_dropout',
-           'mended_dropout_cases', 'layer_norm_gradient', 'layer_norm_gradient_with', 'layer_norm_gradient_cases',
-           'parallel_block', 'parallel_block_attention', 'parallel_block_norm', 'parallel_block_with',
-           'parallel_block_sequential', 'parallel_block_cases']
+           'mended_dropout_cases', 'layer_norm_gradient', 'layer_norm_gradient_with', 'layer_norm_gradient_apart',
+           'layer_norm_gradient_own', 'layer_norm_gradient_cases', 'parallel_block', 'parallel_block_attention',
+           'parallel_block_norm', 'parallel_block_without_x', 'parallel_block_with', 'parallel_block_sequential',
+           'parallel_block_cases']
 
 # %% notebooks/source/05_blocks.py #b24fc2bd
 import math
@@ -16,10 +17,10 @@ from ..checks import NotAttempted, exercise
 
 # %% notebooks/source/05_blocks.py #dead_units
 def dead_units(z):
-    """z (B, T, F), the numbers before the ReLU -> float: the share of the F units that are dead."""
+    """z (B, T, U), the numbers before the ReLU -> float: the share of the U units that are dead."""
     return (z <= 0).all(dim=1).all(dim=0).double().mean().item()
 
-# %% notebooks/source/05_blocks.py #9be067f9
+# %% notebooks/source/05_blocks.py #0c5eafa3
 def dead_units_cases(draw):
     some = draw.integer(2, 4), draw.integer(2, 5), draw.integer(12, 15), draw.integer(2, 5)
     for i, (B, T, units, dead) in enumerate([(1, 1, 7, 3), (1, 4, 9, 2), (2, 3, 11, draw.integer(2, 4)), some]):
@@ -32,6 +33,9 @@ def dead_units_cases(draw):
         if B > 1:
             z[-1, :, dead + 1 : dead + 3], z[-1, 0, dead] = -1, 1  # two others in the last text
         yield [z[..., draw.ids(10**6, units).argsort()]]
+    z = draw.normal(2, 3, draw.integer(5, 7)).abs() + 0.1
+    z[1], z[0, 2], z[..., 0] = -z[1], -z[0, 2], -z[..., 0].abs()  # a text is silent, and a character of the other one
+    yield [z]
 
 exercise(
     dead_units, stars=1, minutes=5, cases=lambda draw: list(dead_units_cases(draw)),
@@ -42,6 +46,8 @@ exercise(
             lambda z: (z <= 0).flatten(0, 1).any(0).double().mean().item(),
         "this is the share of the characters for which all units are 0":
             lambda z: (z <= 0).all(-1).double().mean().item(),
+        "this is the share of the texts in which all is 0: after the first `all`, axis 1 is the units":
+            lambda z: (z <= 0).all(1).all(1).double().mean().item(),
         "this is the number of dead units, not their share":
             lambda z: (z <= 0).flatten(0, 1).all(0).sum().item(),
         "this is the share of the units that live": lambda z: (z > 0).flatten(0, 1).any(0).double().mean().item(),
@@ -69,7 +75,7 @@ def stream_deviation(n_layer, start, added, scaled):
     variance = added**2 / steps if scaled else added**2
     return math.sqrt(start**2 + steps * variance)
 
-# %% notebooks/source/05_blocks.py #ef6cb673
+# %% notebooks/source/05_blocks.py #76b5b9c2
 def stream_deviation_with(n_layer, start, added, scaled, steps=2, shrink=lambda steps: steps**-0.5, power=2):
     layer = added * (shrink(steps * n_layer) if scaled else 1)
     return (start**power + steps * n_layer * layer**power) ** (1 / power)
@@ -82,8 +88,16 @@ exercise(
         "the standard deviations are added; of independent numbers the variances add":
             lambda *args: stream_deviation_with(*args, power=1),
         "each block adds twice: that is 2 N times, not N": lambda *args: stream_deviation_with(*args, steps=1),
-        "each block adds twice: that is 2 N times, not N (only the scale has the 2)":
+        "the scale is that for 2N additions, but only N are added up: each block adds twice":
             lambda *args: stream_deviation_with(*args, steps=1, shrink=lambda n: (2 * n) ** -0.5),
+        "each block adds two independent numbers: their variance is 2 added², not (2 added)²":
+            lambda n, start, added, scaled: stream_deviation_with(n, start, 2**0.5 * added, scaled),
+        "all 2N numbers are added before they are squared: that is right if they are all the same, not independent":
+            lambda n, start, added, scaled: stream_deviation_with(n, start, (2 * n) ** 0.5 * added, scaled),
+        "the start is not squared: a variance is the square of a deviation":
+            lambda n, start, added, scaled: stream_deviation_with(n, start**0.5, added, scaled),
+        "the start stands outside the root: its variance is one of those that add up":
+            lambda n, start, added, scaled: start + stream_deviation_with(n, 0, added, scaled),
         "this is the variance: take its root": lambda *args: stream_deviation_with(*args) ** 2,
         "the standard deviations are not squared": lambda n, start, added, scaled:
             (start + (added if scaled else 2 * n * added)) ** 0.5,
@@ -111,10 +125,10 @@ def mended_dropout(x, u, p, training):
         return x
     return x * (u >= p) / (1 - p)
 
-# %% notebooks/source/05_blocks.py #67989377
+# %% notebooks/source/05_blocks.py #04e9a5e6
 def mended_dropout_cases(draw):
-    low, high = draw.number(0.1, 0.3), draw.number(0.6, 0.8)
-    for i, (shape, p, training) in enumerate([((7,), 0.0, True), ((4, 5), low, True), ((4, 5), 0.3, False),
+    low, high = draw.number(0.15, 0.3), draw.number(0.6, 0.8)
+    for i, (shape, p, training) in enumerate([((7,), 0.0, True), ((8, 5), low, True), ((4, 5), 0.3, False),
                                               ((1, 1), high, False), ((2, 3, 6), high, True)]):
         dtype = (torch.float32, torch.float64)[i % 2]
         u = draw.uniform(*shape, dtype=dtype)
@@ -122,7 +136,7 @@ def mended_dropout_cases(draw):
         yield [draw.normal(*shape, dtype=dtype) + 3, u, p, training]
 
 exercise(
-    mended_dropout, stars=1, minutes=5, cases=lambda draw: list(mended_dropout_cases(draw)),
+    mended_dropout, stars=1, minutes=3, cases=lambda draw: list(mended_dropout_cases(draw)),
     wrong={
         "both bugs are still there": lambda x, u, p, training: x * (u >= p) * (torch.tensor(1 / p if p else math.inf)
                                                                               if training else 1),
@@ -141,6 +155,8 @@ exercise(
             lambda x, u, p, training: x * (u >= p) if training else x * (1 - p),
         "in evaluation it divides by 1 - p: there nothing falls, and nothing has to be made up for":
             lambda x, u, p, training: x * (u >= p) / (1 - p) if training else x / (1 - p),
+        "it divides by the share that happened to stay; the mean has to stay on average: what share is expected?":
+            lambda x, u, p, training: x * (u >= p) / (u >= p).to(x.dtype).mean() if training else x,
         "the wrong ones fall: those with u < p are kept":
             lambda x, u, p, training: x * (u < p) / (1 - p) if training else x,
         "training and evaluation are exchanged": lambda x, u, p, training: x if training else x * (u >= p) / (1 - p),
@@ -148,6 +164,9 @@ exercise(
     signs={
         "in evaluation every number has to stay as it is":
             lambda got, want, x, u, p, training: (got != x) & (not training),
+        "which numbers fall is for u to say: F.dropout and torch.rand throw dice of their own":
+            lambda got, want, x, u, p, training: training and
+            (got == 0).flatten()[u.flatten().argsort()].int().diff().count_nonzero() > 1,
         "numbers with u < p have to become 0": lambda got, want, x, u, p, training: (got != 0) & (u < p),
         "numbers with u >= p must not become 0": lambda got, want, x, u, p, training: (got == 0) & (u >= p),
     },
@@ -160,13 +179,23 @@ def layer_norm_gradient(x, g, eps):
     y = (x - x.mean(-1, keepdim=True)) / r
     return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r
 
-# %% notebooks/source/05_blocks.py #adfc22de
+# %% notebooks/source/05_blocks.py #9afb56d2
 def layer_norm_gradient_with(x, g, eps, mean=1, spread=1, divide=True, unbiased=False, outside=False, dim=-1, power=1):
     var = x.var(dim, keepdim=True, unbiased=unbiased)
     r = var.sqrt() + eps if outside else (var + eps).sqrt()
     y = (x - x.mean(dim, keepdim=True)) / r
     sums = (g - mean * g.mean(dim, keepdim=True) - spread * y**power * (g * y).mean(dim, keepdim=True))
     return sums / r if divide else sums
+
+def layer_norm_gradient_apart(x, g, eps, power, spread=1):  # with power = -3 it is right
+    d = x - x.mean(-1, keepdim=True)
+    r = (d.square().mean(-1, keepdim=True) + eps).sqrt()
+    return (g - g.mean(-1, keepdim=True)) / r - spread * d * (g * d).mean(-1, keepdim=True) * r**power
+
+def layer_norm_gradient_own(x, g, eps):
+    d = x - x.mean(-1, keepdim=True)
+    r = (d.square().mean(-1, keepdim=True) + eps).sqrt()
+    return g * (1 - (1 + (d / r) ** 2) / x.shape[-1]) / r
 
 def layer_norm_gradient_cases(draw):
     some = draw.integer(1, 3), draw.integer(2, 5), draw.integer(5, 9)
@@ -175,11 +204,14 @@ def layer_norm_gradient_cases(draw):
         yield [2 * draw.normal(B, T, C, dtype=dtype) + 1, draw.normal(B, T, C, dtype=dtype) + 1, draw.number(0.1, 0.9)]
 
 exercise(
-    layer_norm_gradient, stars=3, minutes=20, cases=lambda draw: list(layer_norm_gradient_cases(draw)), atol=2e-5,
+    layer_norm_gradient, stars=3, minutes=30, cases=lambda draw: list(layer_norm_gradient_cases(draw)), atol=2e-5,
     wrong={
         "μ and s are taken for constants, but they depend on x too":
             lambda x, g, eps: layer_norm_gradient_with(x, g, eps, mean=0, spread=0),
-        "the way through s² is missing": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, spread=0),
+        "only what x_i does to its own y_i is there; through μ and s² it moves all y_j: a sum over j is missing":
+            lambda x, g, eps: layer_norm_gradient_own(x, g, eps),
+        "the way through s² is missing, or 0: the mean of y alone is 0; take that of g·y":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, spread=0),
         "the way through μ is missing": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, mean=0),
         "in the way through s² the last factor is missing: x_i moves s² by as much as x_i is from μ":
             lambda x, g, eps: layer_norm_gradient_with(x, g, eps, power=0),
@@ -191,10 +223,26 @@ exercise(
             lambda x, g, eps: layer_norm_gradient_with(x, g, eps, spread=-1),
         "the ways through μ and s² are sums over C, and the 1/C of both is missing":
             lambda x, g, eps: layer_norm_gradient_with(x, g, eps, mean=x.shape[-1], spread=x.shape[-1]),
+        "the way through s² has x - μ where y should stand: one r is missing":
+            lambda x, g, eps: layer_norm_gradient_apart(x, g, eps, -2),
+        "the way through s² has x - μ twice where y should stand: two r are missing":
+            lambda x, g, eps: layer_norm_gradient_apart(x, g, eps, -1),
+        "in the way through s² the derivative of 1/r is missing: it is that of s², times -1/(2 r³)":
+            lambda x, g, eps: layer_norm_gradient_apart(x, g, eps, 0, -2),
+        "in the way through s² stands the derivative of r; that of 1/r has another sign, and r² below":
+            lambda x, g, eps: layer_norm_gradient_apart(x, g, eps, -1, -1),
+        "it is divided by r twice: in the first two ways y_i moves by 1/r, no more":
+            lambda x, g, eps: layer_norm_gradient_with(x, g, eps, divide=False) / (
+                x.var(-1, keepdim=True, unbiased=False) + eps),
+        "y is divided by s: it is (x - μ) / r, with epsilon under the root": lambda x, g, eps:
+            layer_norm_gradient_apart(x, g, eps, -1, 1 / x.var(-1, keepdim=True, unbiased=False)),
         "nothing is divided by r": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, divide=False),
         "the variance is divided by C - 1; a layer norm divides by C":
             lambda x, g, eps: layer_norm_gradient_with(x, g, eps, unbiased=True),
         "epsilon stands outside the root": lambda x, g, eps: layer_norm_gradient_with(x, g, eps, outside=True),
+        "epsilon stands outside the root; it belongs to the variance, before the root is taken": lambda x, g, eps:
+            torch.autograd.functional.vjp(lambda x: (x - x.mean(-1, keepdim=True)) / (
+                x.var(-1, keepdim=True, unbiased=False).sqrt() + eps), x, g)[1],
         "epsilon is missing": lambda x, g, eps: layer_norm_gradient_with(x, g, 0),
         "a constant 1e-5 is used for epsilon": lambda x, g, eps: layer_norm_gradient_with(x, g, 1e-5),
         "mean and variance are taken over the characters, not over the C numbers of one":
@@ -216,7 +264,7 @@ def parallel_block(x, W_qkv, W_o, W_1, W_2, n_head):
     gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, C)
     return x + gathered @ W_o.T + F.gelu(y @ W_1.T) @ W_2.T
 
-# %% notebooks/source/05_blocks.py #31779f08
+# %% notebooks/source/05_blocks.py #007651e4
 def parallel_block_attention(y, W_qkv, W_o, n_head, causal=True, layout="3hd", scale=None, back=True):
     B, T, C = y.shape
     qkv = y @ W_qkv.T
@@ -224,6 +272,8 @@ def parallel_block_attention(y, W_qkv, W_o, n_head, causal=True, layout="3hd", s
         q, k, v = qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4)
     elif layout == "h3d":
         q, k, v = qkv.view(B, T, n_head, 3, -1).permute(3, 0, 2, 1, 4)
+    elif layout == "kqv":
+        k, q, v = qkv.view(B, T, 3, n_head, -1).permute(2, 0, 3, 1, 4)
     else:
         q, k, v = (part.reshape(B, n_head, T, -1) for part in qkv.chunk(3, -1))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
@@ -232,9 +282,11 @@ def parallel_block_attention(y, W_qkv, W_o, n_head, causal=True, layout="3hd", s
 def parallel_block_norm(x):
     return F.layer_norm(x, x.shape[-1:])
 
-def parallel_block_with(x, W_qkv, W_o, W_1, W_2, n_head, bend=F.gelu, **how):
-    y = parallel_block_norm(x)
-    return x + parallel_block_attention(y, W_qkv, W_o, n_head, **how) + bend(y @ W_1.T) @ W_2.T
+def parallel_block_without_x(y, W_qkv, W_o, W_1, W_2, n_head, bend=F.gelu, **how):
+    return parallel_block_attention(y, W_qkv, W_o, n_head, **how) + bend(y @ W_1.T) @ W_2.T
+
+def parallel_block_with(x, *args, **how):
+    return x + parallel_block_without_x(parallel_block_norm(x), *args, **how)
 
 def parallel_block_sequential(x, W_qkv, W_o, W_1, W_2, n_head, norm=parallel_block_norm):
     x = x + parallel_block_attention(parallel_block_norm(x), W_qkv, W_o, n_head)
@@ -268,6 +320,13 @@ exercise(
             parallel_block_norm(parallel_block_with(x, *args)),
         "post-norm: the sum is normed, and not what goes into the layers": lambda x, W_qkv, W_o, W_1, W_2, n_head:
             parallel_block_norm(x + parallel_block_attention(x, W_qkv, W_o, n_head) + F.gelu(x @ W_1.T) @ W_2.T),
+        "the norm divides by the variance over C - 1; a layer norm divides it by C": lambda x, *args: x
+            + parallel_block_without_x((x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-5).sqrt(), *args),
+        "queries and keys are exchanged": lambda *args: parallel_block_with(*args, layout="kqv"),
+        "the attention is missing": lambda x, W_qkv, W_o, W_1, W_2, n_head:
+            x + F.gelu(parallel_block_norm(x) @ W_1.T) @ W_2.T,
+        "the feed-forward layer is missing": lambda x, W_qkv, W_o, W_1, W_2, n_head:
+            x + parallel_block_attention(parallel_block_norm(x), W_qkv, W_o, n_head),
         "the attention sees the future": lambda *args: parallel_block_with(*args, causal=False),
         "qkv is cut by head first; its rows are all queries, all keys, all values":
             lambda *args: parallel_block_with(*args, layout="h3d"),
@@ -282,10 +341,12 @@ exercise(
         "the scores are divided by the root of C, not of the head size":
             lambda x, *args: parallel_block_with(x, *args, scale=x.shape[-1] ** -0.5),
         "it bends with ReLU, not with GELU": lambda *args: parallel_block_with(*args, bend=F.relu),
+        "it bends with GPT-2's approximation, gelu_tanh; here the exact F.gelu is wanted": lambda *args:
+            parallel_block_with(*args, bend=lambda z: F.gelu(z, approximate="tanh")),
         "nothing bends between W_1 and W_2": lambda *args: parallel_block_with(*args, bend=lambda z: z),
     },
     signs={
-        "position 0 is wrong, where attention has only itself to look at: are norm, sum and feed-forward right?":
+        "position 0 is wrong, where attention hands on its own value: norm, values, projection, feed-forward, sum?":
             lambda got, want, *args: ~torch.isclose(got[:, 0], want[:, 0], 1e-3, 1e-3),
         "position 0 is right and a later one is not: is the attention right?":
             lambda got, want, *args: ~torch.isclose(got, want, 1e-3, 1e-3),

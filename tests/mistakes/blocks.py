@@ -91,6 +91,16 @@ def relu_in_place(z):
     return (F.relu_(z).sum(dim=(0, 1)) == 0).float().mean().item()
 
 
+@wrong("dead_units", "share of the texts")
+def axis_of_the_units_after_that_of_the_characters(z):
+    return (z <= 0).all(dim=1).all(dim=1).float().mean().item()
+
+
+@wrong("dead_units", "share of the texts")
+def silent_texts(z):
+    return sum(F.relu(text).sum().item() == 0 for text in z) / len(z)
+
+
 # ---------------------------------------------------------------- stream_deviation
 
 
@@ -127,7 +137,7 @@ def once_for_each_block(n_layer, start, added, scaled):
     return math.sqrt(start**2 + n_layer * added**2)
 
 
-@wrong("stream_deviation", "only the scale has the 2")
+@wrong("stream_deviation", "only N are added up")
 def once_for_each_block_but_scaled_for_two(n_layer, start, added, scaled):
     added = added / math.sqrt(2 * n_layer) if scaled else added
     return math.sqrt(start**2 + n_layer * added**2)
@@ -183,6 +193,30 @@ def measured_on_dice(n_layer, start, added, scaled):
     ends = [start * dice.gauss(0, 1) + sum(scale * added * dice.gauss(0, 1) for _ in range(2 * n_layer))
             for _ in range(50)]
     return math.sqrt(sum(end**2 for end in ends) / 50)
+
+
+@wrong("stream_deviation", "not (2 added)²")
+def both_of_a_block_in_one(n_layer, start, added, scaled):
+    variance = start**2
+    for block in range(n_layer):
+        variance += (2 * added / (math.sqrt(2 * n_layer) if scaled else 1)) ** 2
+    return math.sqrt(variance)
+
+
+@wrong("stream_deviation", "before they are squared")
+def squares_the_sum(n_layer, start, added, scaled):
+    total = 2 * n_layer * added / (math.sqrt(2 * n_layer) if scaled else 1)
+    return math.sqrt(start**2 + total**2)
+
+
+@wrong("stream_deviation", "start is not squared")
+def start_as_a_variance(n_layer, start, added, scaled):
+    return math.sqrt(start + added**2 * (1 if scaled else 2 * n_layer))
+
+
+@wrong("stream_deviation", "outside the root")
+def start_beside_the_root(n_layer, start, added, scaled):
+    return start + (added if scaled else math.sqrt(2 * n_layer) * added)
 
 
 # ---------------------------------------------------------------- mended_dropout
@@ -283,6 +317,22 @@ def mask_of_another_type(x, u, p, training):
 def returns_only_in_training(x, u, p, training):
     if training:
         return x * (u >= p) / (1 - p)
+
+
+@wrong("mended_dropout", "dice of their own")
+def the_one_of_torch(x, u, p, training):
+    return F.dropout(x, p, training)
+
+
+@wrong("mended_dropout", "dice of their own")
+def draws_again(x, u, p, training):
+    return x * (torch.rand_like(x) >= p) / (1 - p) if training else x
+
+
+@wrong("mended_dropout", "happened to stay")
+def divides_by_the_observed_share(x, u, p, training):
+    kept = (u >= p).to(x.dtype)
+    return x * kept / kept.mean() if training else x
 
 
 # ---------------------------------------------------------------- layer_norm_gradient
@@ -425,6 +475,77 @@ def wrong_axis_of_the_norm(x, g, eps):
 @wrong("layer_norm_gradient", "is there a `return`?")
 def forgets_to_return(x, g, eps):
     gradient(x, g, eps)
+
+
+def parts(x, eps):
+    d = x - x.mean(-1, keepdim=True)
+    variance = d.square().mean(-1, keepdim=True)
+    return d, variance.sqrt(), (variance + eps).sqrt()
+
+
+@wrong("layer_norm_gradient", "a sum over j is missing")
+def only_the_own_y(x, g, eps):
+    C, (d, s, r) = x.shape[-1], parts(x, eps)
+    return g * (1 / r - 1 / (C * r) - d**2 / (C * r**3))
+
+
+@wrong("layer_norm_gradient", "the mean of y alone is 0")
+def mean_of_y_alone(x, g, eps):
+    d, s, r = parts(x, eps)
+    y = d / r
+    return (g - g.mean(-1, keepdim=True) - (y * g) * y.mean(-1, keepdim=True)) / r
+
+
+@wrong("layer_norm_gradient", "one r is missing")
+def deviation_for_y(x, g, eps):
+    d, s, r = parts(x, eps)
+    return (g - g.mean(-1, keepdim=True) - d / r * (g * d).mean(-1, keepdim=True)) / r
+
+
+@wrong("layer_norm_gradient", "two r are missing")
+def deviation_for_y_twice(x, g, eps):
+    d, s, r = parts(x, eps)
+    return (g - g.mean(-1, keepdim=True) - d * (g * d).mean(-1, keepdim=True)) / r
+
+
+@wrong("layer_norm_gradient", "derivative of 1/r is missing")
+def stops_at_the_variance(x, g, eps):
+    C, (d, s, r) = x.shape[-1], parts(x, eps)
+    through_s2 = (g * d).sum(-1, keepdim=True) * 2 * d / C
+    return g / r - (g / r).sum(-1, keepdim=True) / C + through_s2
+
+
+@wrong("layer_norm_gradient", "the derivative of r")
+def derivative_of_r_for_that_of_its_inverse(x, g, eps):
+    C, (d, s, r) = x.shape[-1], parts(x, eps)
+    return (g - g.mean(-1, keepdim=True)) / r + (g * d).sum(-1, keepdim=True) * d / (C * r)
+
+
+@wrong("layer_norm_gradient", "divided by r twice")
+def divides_by_the_variance(x, g, eps):
+    d, s, r = parts(x, eps)
+    y = d / r
+    return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r**2
+
+
+@wrong("layer_norm_gradient", "y is divided by s")
+def y_without_epsilon(x, g, eps):
+    d, s, r = parts(x, eps)
+    y = d / s
+    return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r
+
+
+@wrong("layer_norm_gradient", "epsilon stands outside the root")
+def epsilon_outside_derived_rightly(x, g, eps):
+    d, s, r = parts(x, eps)
+    r = s + eps
+    return (g - g.mean(-1, keepdim=True) - d * (g * d).mean(-1, keepdim=True) / (s * r)) / r
+
+
+@wrong("layer_norm_gradient", "does not sum to 0")
+def weighted_by_the_gradient_once_more(x, g, eps):
+    d, s, r = parts(x, eps)
+    return g * gradient(x, g, eps)
 
 
 # ---------------------------------------------------------------- parallel_block
@@ -581,3 +702,38 @@ def matrices_from_the_left_as_they_are(x, W_qkv, W_o, W_1, W_2, n_head):
 def loses_a_text_of_one_character(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
     return (x + attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2)).squeeze(1)
+
+
+@wrong("parallel_block", "gelu_tanh")
+def gelu_as_gpt_2_computed_it(x, W_qkv, W_o, W_1, W_2, n_head):
+    y = norm(x)
+    return x + attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2, lambda z: F.gelu(z, approximate="tanh"))
+
+
+@wrong("parallel_block", "over C - 1")
+def norm_by_hand_as_var_comes(x, W_qkv, W_o, W_1, W_2, n_head):
+    y = (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True) + 1e-5)
+    return x + attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2)
+
+
+@wrong("parallel_block", "queries and keys are exchanged")
+def keys_before_queries(x, W_qkv, W_o, W_1, W_2, n_head):
+    W_k, W_q, W_v = W_qkv.chunk(3)
+    y = norm(x)
+    return x + attend(y, torch.cat([W_q, W_k, W_v]), W_o, n_head) + think(y, W_1, W_2)
+
+
+@wrong("parallel_block", "the attention is missing")
+def forgets_to_gather(x, W_qkv, W_o, W_1, W_2, n_head):
+    return x + think(norm(x), W_1, W_2)
+
+
+@wrong("parallel_block", "the feed-forward layer is missing")
+def forgets_to_think(x, W_qkv, W_o, W_1, W_2, n_head):
+    return x + attend(norm(x), W_qkv, W_o, n_head)
+
+
+@wrong("parallel_block", "hands on its own value")
+def gathers_twice(x, W_qkv, W_o, W_1, W_2, n_head):
+    y = norm(x)
+    return x + 2 * attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2)

@@ -189,6 +189,16 @@ def view_only(q, k, n_head):
     return scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf")).softmax(-1)
 
 
+@wrong("multi_head_weights", "here only C stands under it")
+def root_of_the_width_divided_by_the_heads(q, k, n_head):
+    return weights(q, k, n_head, q.shape[-1] ** 0.5 / n_head)
+
+
+@wrong("multi_head_weights", "here only n_head stands under it")
+def width_divided_by_the_root_of_the_heads(q, k, n_head):
+    return weights(q, k, n_head, q.shape[-1] / n_head**0.5)
+
+
 # ---------------------------------------------------------------- longest_text
 
 
@@ -284,6 +294,34 @@ def at_least_one(memory, batch_size, n_head, number_bytes):
     return max(1, math.isqrt(memory // (batch_size * n_head * number_bytes)))
 
 
+@wrong("longest_text", "one too large everywhere")
+def first_that_does_not_fit(memory, batch_size, n_head, number_bytes):
+    t = 0
+    while batch_size * n_head * t**2 * number_bytes <= memory:
+        t += 1
+    return t
+
+
+@wrong("longest_text", "whole quotient")
+def root_of_the_memory_alone(memory, batch_size, n_head, number_bytes):
+    return int(math.sqrt(memory) / (batch_size * n_head * number_bytes))
+
+
+@wrong("longest_text", "float32")
+def root_of_a_tensor(memory, batch_size, n_head, number_bytes):
+    return int(torch.tensor(memory / (batch_size * n_head * number_bytes)).sqrt())
+
+
+@wrong("longest_text", "float32")
+def root_of_a_tensor_of_the_whole_quotient(memory, batch_size, n_head, number_bytes):
+    return int(torch.tensor(memory // (batch_size * n_head * number_bytes)).sqrt().floor().item())
+
+
+@wrong("longest_text", "float32")
+def root_of_a_tensor_of_the_memory(memory, batch_size, n_head, number_bytes):
+    return int(torch.sqrt(torch.tensor(float(memory)) / (batch_size * n_head * number_bytes)))
+
+
 # ---------------------------------------------------------------- head_contributions
 
 
@@ -376,6 +414,35 @@ def silences_heads_in_place(heads, W_o):
 @wrong("head_contributions", "do not add up")
 def scaled_by_the_head_size(heads, W_o):
     return one_head_at_a_time(heads, W_o) / heads.shape[-1] ** 0.5
+
+
+@wrong("head_contributions", "first transpose, then take")
+def rows_of_the_weight_transposed(heads, W_o):
+    D = heads.shape[-1]
+    return torch.stack([heads[:, h] @ W_o[h * D : (h + 1) * D].T for h in range(heads.shape[1])], dim=1)
+
+
+@wrong("head_contributions", "first transpose, then take")
+def columns_of_the_transposed_weight(heads, W_o):
+    D = heads.shape[-1]
+    return torch.stack([heads[:, h] @ W_o.T[:, h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1)
+
+
+@wrong("head_contributions", "(C, D) still")
+def columns_not_transposed(heads, W_o):
+    D = heads.shape[-1]
+    return torch.stack([heads[:, h] @ W_o[:, h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1)
+
+
+@wrong("head_contributions", "RuntimeError: view size is not compatible")
+def view_after_transpose_for_each_head(heads, W_o):
+    B, H, T, D = heads.shape
+    out = []
+    for h in range(H):
+        alone = torch.zeros_like(heads)
+        alone[:, h] = heads[:, h]
+        out.append(alone.transpose(1, 2).view(B, T, H * D) @ W_o.T)
+    return torch.stack(out, dim=1)
 
 
 # ---------------------------------------------------------------- grouped_query_attention
@@ -495,3 +562,65 @@ def keys_not_shared(x, W_q, W_k, W_v, W_o, n_head):
 @wrong("grouped_query_attention", "position 0 is wrong")
 def residual_added(x, W_q, W_k, W_v, W_o, n_head):
     return x + attention(x, W_q, W_k, W_v, W_o, n_head)
+
+
+def each_head_with_its_own(x, W_q, W_k, W_v, W_o, n_head, group):
+    D, out = x.shape[-1] // n_head, []
+    for h in range(n_head):
+        g = group(h)
+        q, k, v = x @ W_q[h * D : (h + 1) * D].T, x @ W_k[g * D : (g + 1) * D].T, x @ W_v[g * D : (g + 1) * D].T
+        out.append(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    return torch.cat(out, dim=-1) @ W_o.T
+
+
+@right("grouped_query_attention")
+def each_head_with_that_of_its_group(x, W_q, W_k, W_v, W_o, n_head):
+    return each_head_with_its_own(x, W_q, W_k, W_v, W_o, n_head, lambda h: h * len(W_k) // len(W_q))
+
+
+@wrong("grouped_query_attention", "not G")
+def h_divided_by_the_groups(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    D = C // n_head
+    q, k, v = ((x @ W.T).view(B, T, -1, D).transpose(1, 2) for W in (W_q, W_k, W_v))
+    G, out = k.shape[1], []
+    for h in range(n_head):
+        out.append(F.scaled_dot_product_attention(q[:, h], k[:, h // G], v[:, h // G], is_causal=True))
+    return torch.cat(out, dim=-1) @ W_o.T
+
+
+@wrong("grouped_query_attention", "not G")
+def h_divided_by_the_groups_in_slices(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    D = C // n_head
+    G, out = len(W_k) // D, []
+    for h in range(n_head):
+        rows = slice(h // G * D, (h // G + 1) * D)
+        q, k, v = x @ W_q[h * D : (h + 1) * D].T, x @ W_k[rows].T, x @ W_v[rows].T
+        scores = (q @ k.mT / D**0.5).masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
+        out.append(scores.softmax(-1) @ v)
+    return torch.cat(out, dim=-1) @ W_o.T
+
+
+@wrong("grouped_query_attention", "repeated G times")
+def repeated_g_times(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    q, k, v = ((x @ W.T).view(B, T, -1, C // n_head).transpose(1, 2) for W in (W_q, W_k, W_v))
+    k, v = (part.repeat_interleave(part.shape[1], dim=1) for part in (k, v))
+    scores = (q @ k.mT / (C // n_head) ** 0.5).masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
+    return (scores.softmax(-1) @ v).transpose(1, 2).reshape(B, T, C) @ W_o.T
+
+
+@wrong("grouped_query_attention", "single rows")
+def matrices_repeated_row_by_row(x, W_q, W_k, W_v, W_o, n_head):
+    W_k, W_v = (W.repeat_interleave(len(W_q) // len(W), dim=0) for W in (W_k, W_v))
+    return attention(x, W_q, W_k, W_v, W_o, n_head)
+
+
+@wrong("grouped_query_attention", "keys and values are cut")
+def view_only_of_keys_and_values(x, W_q, W_k, W_v, W_o, n_head):
+    B, T, C = x.shape
+    q = (x @ W_q.T).view(B, T, n_head, C // n_head).transpose(1, 2)
+    k, v = ((x @ W.T).view(B, -1, T, C // n_head) for W in (W_k, W_v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    return out.transpose(1, 2).reshape(B, T, C) @ W_o.T
