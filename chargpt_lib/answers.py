@@ -99,7 +99,7 @@ def copies(values):
     return [value.clone() if isinstance(value, torch.Tensor) else copies(value) if isinstance(value, list) else value
             for value in values]
 
-# %% notebooks/source/B_answers.py #3bc3723d
+# %% notebooks/source/B_answers.py #42e30093
 def error_text(error, file):
     """The error in one line, with the line of the answer's cell where it arose."""
     lines, trace = [], error.__traceback__
@@ -124,7 +124,7 @@ def call(function, args, seconds=5.0, file=None):
             finally:
                 timer.cancel()
     except NotAttempted:
-        return Outcome("blank")
+        return Outcome("blank", detail="not attempted")
     except KeyboardInterrupt:
         if not late.is_set():
             raise

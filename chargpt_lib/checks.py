@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['EXERCISES', 'MARKS', 'Draw', 'Exercise', 'exercise', 'Case', 'draw_cases', 'Verdict', 'same_outcome', 'shown',
-           'known_mistake', 'judge', 'CheckFailed', 'load_keys', 'find', 'exercises_of', 'alone', 'check', 'passed',
-           'progress']
+           'known_mistake', 'judge', 'CheckFailed', 'load_keys', 'find', 'exercises_of', 'alone', 'unfit', 'check',
+           'passed', 'progress']
 
 # %% notebooks/source/B_checks.py #a8029bd2
 import gzip
@@ -56,14 +56,14 @@ class Draw:
         """From 0 to 1."""
         return torch.rand(shape, generator=self.generator, dtype=dtype)
 
-# %% notebooks/source/B_checks.py #9babb3c0
+# %% notebooks/source/B_checks.py #0e240fa0
 @dataclass
 class Exercise:
     """How answers to an exercise are judged.
 
-    answer: the right one, whose name is the exercise's; cases(draw) -> a list of argument lists.
-    wrong: {hint: a function that makes this mistake}; signs: {hint: function (got, want, *args) -> bool, or a tensor
-    of bools}. In a hint, {0}, {1} ... are the indices of the first place that shows it.
+    answer: the right one, whose name is the exercise's; cases(draw) -> a list of argument lists; wrong: {hint: a
+    function that makes this mistake}; signs: {hint: function (got, want, *args) -> bool, or a tensor of bools}, where
+    {0}, {1} ... in the hint are the indices of the first place that shows it.
     """
 
     answer: Callable
@@ -92,7 +92,7 @@ def exercise(answer, **how):
     """Declares an exercise: in a lesson's key, once for each."""
     EXERCISES[answer.__name__] = Exercise(answer, **how)
 
-# %% notebooks/source/B_checks.py #0b69dd10
+# %% notebooks/source/B_checks.py #bfd9077c
 class Case(NamedTuple):
     args: list
     want: object
@@ -106,9 +106,9 @@ def draw_cases(exercise, seed):
         packed = json.loads(gzip.decompress(sealed.read_bytes()))[exercise.name]
         return [Case(args, want, {hint: partial(Outcome, *outcome) for hint, *outcome in wrong})
                 for args, want, wrong in decode(random.Random(seed).choice(packed))]
-    drawn = exercise.cases(Draw(seed))
     return [Case(args, exercise.answer(*copies(args)),
-                 {hint: partial(call, wrong, args) for hint, wrong in exercise.wrong.items()}) for args in drawn]
+                 {hint: partial(call, wrong, args) for hint, wrong in exercise.wrong.items()})
+            for args in exercise.cases(Draw(seed))]
 
 # %% notebooks/source/B_checks.py #fc6c8098
 class Verdict(NamedTuple):
@@ -131,7 +131,7 @@ def shown(args, function):
     names = inspect.signature(function).parameters
     return ", ".join(f"{name} = {kind(value)}" for name, value in zip(names, args))
 
-# %% notebooks/source/B_checks.py #ecdbd1c5
+# %% notebooks/source/B_checks.py #507db57d
 def known_mistake(exercise, cases, outcomes, differences):
     """The hint for a mistake that the key knows, else None."""
     for hint in cases[0].wrong:
@@ -154,10 +154,8 @@ def judge(exercise, run, seed):
         outcomes.append(run(case.args))
         if outcomes[-1].sort in ("blank", "late", "unusable"):
             break
-    if outcomes[-1].sort == "blank":
-        return Verdict(exercise.name, "○", "not attempted")
-    if outcomes[-1].sort == "unusable":
-        return Verdict(exercise.name, "✗", outcomes[-1].detail)
+    if outcomes[-1].sort in ("blank", "unusable"):
+        return Verdict(exercise.name, "○" if outcomes[-1].sort == "blank" else "✗", outcomes[-1].detail)
     differences = [first_difference(outcome.value, case.want, exercise.atol, exercise.rtol)
                    for case, outcome in zip(cases, outcomes)]
     bad = [i for i, outcome in enumerate(outcomes) if outcome.sort != "value" or differences[i]]
@@ -166,12 +164,11 @@ def judge(exercise, run, seed):
     hint = known_mistake(exercise, cases, outcomes, differences) if len(outcomes) == len(cases) else None
     if not hint:
         args, outcome, difference = cases[bad[0]].args, outcomes[bad[0]], differences[bad[0]]
-        what = outcome.detail or difference.text
-        what = "it returns nothing: is there a `return`?" if outcome == Outcome("value") else what
-        hint = f"for {shown(args, exercise.answer)}: {what}"
+        nothing = "it returns nothing: is there a `return`?" if outcome.value is None else ""
+        hint = f"for {shown(args, exercise.answer)}: {outcome.detail or nothing or difference.text}"
     return Verdict(exercise.name, "✗", hint)
 
-# %% notebooks/source/B_checks.py #b8fd5c4e
+# %% notebooks/source/B_checks.py #6b58d2e2
 MARKS = {}  # {exercise: the mark of its last check}
 
 
@@ -190,8 +187,7 @@ def load_keys():
 
 def find(name):
     """The exercise of this name. KeyError where no lesson has it."""
-    if name not in EXERCISES:
-        load_keys()
+    load_keys()
     if name not in EXERCISES:
         raise KeyError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
@@ -210,22 +206,28 @@ def alone(answer):
         return answer
     return define("".join(lines), answer.__name__, file)
 
-# %% notebooks/source/B_checks.py #b7b761ca
+# %% notebooks/source/B_checks.py #7259ae71
+def unfit(answer, name, parameters):
+    """What is wrong with an answer that cannot even be called, else None."""
+    if not inspect.isfunction(answer):
+        return f"{kind(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
+    if (answer.__module__ or "").startswith("chargpt_lib."):
+        return "that is a function of the library: write your own"
+    try:
+        inspect.signature(answer).bind(*parameters)
+    except TypeError:
+        return f"it takes {list(inspect.signature(answer).parameters)}, and must take {parameters}"
+
+
 def check(name, answer):
     """Checks an answer on inputs drawn now, and prints a line: ✓, ✗ with a hint, or ○ where nothing was attempted."""
-    wanted, problem = find(name), None
-    parameters = list(inspect.signature(wanted.answer).parameters)
-    if not inspect.isfunction(answer):
-        problem = f"{kind(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
-    elif (answer.__module__ or "").startswith("chargpt_lib."):
-        problem = "that is a function of the library: write your own"
-    elif len(inspect.signature(answer).parameters) != len(parameters):
-        problem = f"it takes {list(inspect.signature(answer).parameters)}, and must take {parameters}"
-    else:
+    wanted, parameters = find(name), list(inspect.signature(find(name).answer).parameters)
+    problem = unfit(answer, name, parameters)
+    if not problem:
         outcome = call(lambda: alone(answer), [], wanted.seconds, file=answer.__code__.co_filename)
         problem = outcome.detail and f"run alone, its cell fails: {outcome.detail}"
-    verdict = Verdict(name, "✗", problem) if problem else judge(
-        wanted, lambda args: call(outcome.value, args, wanted.seconds), secrets.randbits(32))
+    run = lambda args: call(outcome.value, args, wanted.seconds)
+    verdict = Verdict(name, "✗", problem) if problem else judge(wanted, run, secrets.randbits(32))
     MARKS.pop(name, None)  # the last one checked stands last
     MARKS[name] = verdict.mark
     print(verdict)
@@ -244,6 +246,5 @@ def progress():
     for row in rows:
         print(f"{MARKS.get(row.name, '○')}  {row.name:<24} {'★' * row.stars:<4} {row.minutes:>3} min")
     done = [row for row in rows if passed(row.name)]
-    bar = "█" * round(20 * len(done) / max(len(rows), 1))
-    print(f"{bar:░<20} {len(done)} of {len(rows)}, {sum(row.minutes for row in done)} of "
-          f"{sum(row.minutes for row in rows)} minutes")
+    minutes = f"{sum(row.minutes for row in done)} of {sum(row.minutes for row in rows)} minutes"
+    print(f"{'█' * round(20 * len(done) / max(len(rows), 1)):░<20} {len(done)} of {len(rows)}, {minutes}")

@@ -13,7 +13,7 @@ from .checks import load_keys
 from .examination import grade
 from .grading import chosen_lesson, find_submissions, grade_batch, likely_lesson
 
-# %% notebooks/source/D_command_line.py #1712d255
+# %% notebooks/source/D_command_line.py #c9451dba
 def read_arguments(arguments):
     parser = argparse.ArgumentParser(prog="chargpt", description="The command of the chargpt course.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -23,16 +23,17 @@ def read_arguments(arguments):
     grading.add_argument("--lesson", help="03, single_head or 03_single_head; without, what most of the notebooks are")
     grading.add_argument("--weights", type=Path, help="a TOML file with lines like `window_mask = 2`")
     grading.add_argument("--seed", type=int, help="repeat the grading that had this seed (see grades.json)")
+    grading.add_argument("--jobs", type=int, help="so many at a time; without, one for each core, at most 8")
     checking = commands.add_parser("check", help="grade your own notebook")
     checking.add_argument("notebook", type=Path)
     checking.add_argument("--lesson", help="as for grade")
     return parser.parse_args(arguments)
 
-# %% notebooks/source/D_command_line.py #73d845dd
+# %% notebooks/source/D_command_line.py #f298791c
 def grade_command(options):
     """Grades, prints the class at a glance -> the exit code."""
     lesson = chosen_lesson(options.lesson) if options.lesson else None
-    batch = grade_batch(options.submissions, options.out, lesson, options.weights, options.seed)
+    batch = grade_batch(options.submissions, options.out, lesson, options.weights, options.seed, options.jobs)
     for name, record in batch["submissions"].items():
         print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
         for problem in record["problems"]:

@@ -59,3 +59,11 @@ def test_the_teachers_page_lists_them_all():
     for lesson in LESSONS:
         minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson.module)
         assert re.search(rf"^\| {lesson.name[:2]} [\w ]+ \| \d+ \| {minutes} \|", page, re.M), lesson.name
+
+
+def test_only_signs_name_places():
+    for exercise in EXERCISES.values():
+        for hint in exercise.wrong:
+            assert hint == hint.format(), (exercise.name, hint)
+        for hint in exercise.signs:
+            hint.format(*range(9))

@@ -39,6 +39,7 @@ def graded(monkeypatch):
                 "answers": {NAMES[0]: "</pre><script>"}, "locked": {"files": False, "user": True}, "ran": path.stem != "broken"}
 
     monkeypatch.setattr(grading, "grade", grade)
+    monkeypatch.setattr(grading, "JOBS", 1)
     return asked
 
 
@@ -113,7 +114,8 @@ def test_an_interrupted_batch_goes_on(tmp_path, graded, capsys):
     seed = json.loads((out / "grades.json").read_text(encoding="utf-8"))["seed"]
     (folder / "interrupt.ipynb").rename(folder / "c.ipynb")
     assert main(["grade", str(folder), "--out", str(out)]) == 0
-    assert [Path(path).stem for path, _ in graded] == ["a", "b", "c", "z"]
+    stems = [Path(path).stem for path, _ in graded]
+    assert stems.count("a") == stems.count("b") == stems.count("c") == 1 and "z" in stems
     assert len(rows(out)) == 4 and json.loads((out / "grades.json").read_text(encoding="utf-8"))["seed"] == seed
 
 

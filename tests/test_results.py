@@ -37,6 +37,14 @@ def test_the_promised_times_and_plays():
     assert PLAYHOUSE["critic"]["words"] >= 0.97 and PLAYHOUSE["critic"]["speakers"] >= 0.75
 
 
+def test_grading_is_quick_enough():
+    grading = json.loads((RESULTS.parent / "grading.json").read_text(encoding="utf-8"))
+    assert grading["submissions"] >= 60 and grading["minutes"] <= 15
+    assert all(grading["seconds"][kind]["median"] <= 8 for kind in ("right", "two mistakes", "blank"))
+    said = f"sixty notebooks in {grading['minutes']:.0f} minutes"
+    assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), f"the README should say: {said}"
+
+
 def test_the_cpu_preset_on_shakespeare():
     assert SHAKESPEARE["cpu preset"]["loss"] <= 1.70 and SHAKESPEARE["cpu preset"]["seconds"] <= 200
     assert SHAKESPEARE["cpu preset"]["parameters"] == 804_096

@@ -158,7 +158,7 @@ def call(function, args, seconds=5.0, file=None):
             finally:
                 timer.cancel()
     except NotAttempted:
-        return Outcome("blank")
+        return Outcome("blank", detail="not attempted")
     except KeyboardInterrupt:
         if not late.is_set():
             raise

@@ -29,6 +29,7 @@ import re
 import secrets
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
@@ -188,23 +189,36 @@ def open_batch(saved, lesson, seed=None):
 
 # %%
 #| export
-def grade_batch(paths, out, lesson=None, weights=None, seed=None):
-    """Grades submissions into the folder out -> the batch. What it holds already of these files is not done again."""
+JOBS = min(os.cpu_count() or 1, 8)
+
+
+def renewed(path, batch):
+    """The record of a submission: the one that the batch holds, if nothing has changed since, or a new one."""
+    record = batch["submissions"].get(name_of(path), {})
+    sound = path.is_file() and not path.is_symlink() and path.stat().st_size < 2**26
+    now = {"sha256": fingerprint(path) if sound else "", "version": batch["version"], "seed": batch["seed"]}
+    if record.get("ran") and all(record[key] == value for key, value in now.items()):
+        return record
+    seed = int(hashlib.sha256(f"{now['seed']} {now['sha256']}".encode()).hexdigest()[:8], 16)
+    return {**grade(path, batch["lesson"], seed), **now}
+
+
+def grade_batch(paths, out, lesson=None, weights=None, seed=None, jobs=None):
+    """Grades submissions into the folder out, `jobs` at a time -> the batch, with the records of these files."""
     out, files = Path(out), find_submissions(paths)
     load_keys()
     lesson = lesson or likely_lesson(files)
     weights = load_weights(weights, lesson)
     batch = open_batch(out / "grades.json", lesson, seed)
     out.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(files, unit="submission", file=sys.stdout):
-        name, record = name_of(path), batch["submissions"].get(name_of(path), {})
-        sound = path.is_file() and not path.is_symlink() and path.stat().st_size < 2**26
-        wanted = {"sha256": fingerprint(path) if sound else "", "version": batch["version"], "seed": batch["seed"]}
-        if not record.get("ran") or any(record[key] != value for key, value in wanted.items()):
-            seed = int(hashlib.sha256(f"{batch['seed']} {wanted['sha256']}".encode()).hexdigest()[:8], 16)
-            record = {**grade(path, lesson, seed), **wanted}
-        batch["submissions"][name] = record
-        write_results(out, batch, weights)
+    with ThreadPoolExecutor(jobs or JOBS) as pool:
+        records = [pool.submit(renewed, path, batch) for path in files]
+        try:
+            for path, record in zip(files, tqdm(records, unit="submission", file=sys.stdout)):
+                batch["submissions"][name_of(path)] = record.result()
+                write_results(out, batch, weights)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return {**batch, "submissions": {name: batch["submissions"][name] for name in map(name_of, files)}}
 
 

@@ -42,6 +42,7 @@ def read_arguments(arguments):
     grading.add_argument("--lesson", help="03, single_head or 03_single_head; without, what most of the notebooks are")
     grading.add_argument("--weights", type=Path, help="a TOML file with lines like `window_mask = 2`")
     grading.add_argument("--seed", type=int, help="repeat the grading that had this seed (see grades.json)")
+    grading.add_argument("--jobs", type=int, help="so many at a time; without, one for each core, at most 8")
     checking = commands.add_parser("check", help="grade your own notebook")
     checking.add_argument("notebook", type=Path)
     checking.add_argument("--lesson", help="as for grade")
@@ -52,7 +53,7 @@ def read_arguments(arguments):
 def grade_command(options):
     """Grades, prints the class at a glance -> the exit code."""
     lesson = chosen_lesson(options.lesson) if options.lesson else None
-    batch = grade_batch(options.submissions, options.out, lesson, options.weights, options.seed)
+    batch = grade_batch(options.submissions, options.out, lesson, options.weights, options.seed, options.jobs)
     for name, record in batch["submissions"].items():
         print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
         for problem in record["problems"]:
