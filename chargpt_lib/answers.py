@@ -2,13 +2,14 @@
 
 # %% auto #0
 __all__ = ['HUGE', 'SHOWN', 'DTYPES', 'shorter', 'apart', 'Difference', 'kind', 'first_difference', 'NotAttempted', 'Outcome',
-           'copies', 'error_text', 'call', 'encode', 'decode', 'define']
+           'copies', 'error_text', 'Silence', 'call', 'encode', 'decode', 'define']
 
-# %% notebooks/source/B_answers.py #5b1ab7a8
+# %% notebooks/source/B_answers.py #5263708e
 import base64
 import inspect
 import io
 import math
+import signal
 import threading
 from _thread import interrupt_main
 from contextlib import redirect_stderr, redirect_stdout
@@ -99,7 +100,7 @@ def copies(values):
     return [value.clone() if isinstance(value, torch.Tensor) else copies(value) if isinstance(value, list) else value
             for value in values]
 
-# %% notebooks/source/B_answers.py #42e30093
+# %% notebooks/source/B_answers.py #abd70350
 def error_text(error, file):
     """The error in one line, with the line of the answer's cell where it arose."""
     lines, trace = [], error.__traceback__
@@ -110,19 +111,28 @@ def error_text(error, file):
     text = " ".join(str(error).split())[:200].encode("utf-8", "replace").decode()
     return f"{type(error).__name__}: {text}{where}"
 
+# %% notebooks/source/B_answers.py #490851d5
+class Silence(io.TextIOBase):
+    """Where the printing of answers goes."""
+
+    def write(self, text):
+        return len(text)
+
 
 def call(function, args, seconds=5.0, file=None):
     """Calls an answer with copies of its arguments -> Outcome. file: the cell's, where it is not the function's."""
     inputs, late = copies(args), threading.Event()
     timer = threading.Timer(seconds, lambda: (late.set(), interrupt_main()))
     timer.daemon = True
+    on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with redirect_stdout(Silence()), redirect_stderr(Silence()):
             timer.start()
             try:
                 value = function(*inputs)
             finally:
                 timer.cancel()
+                timer.join()  # an interrupt that is on its way arrives here
     except NotAttempted:
         return Outcome("blank", detail="not attempted")
     except KeyboardInterrupt:
@@ -132,6 +142,8 @@ def call(function, args, seconds=5.0, file=None):
     except BaseException as error:
         text = error_text(error, file or function.__code__.co_filename)
         return Outcome("error", type(error).__name__, f"it raises {text}")
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt or signal.SIG_DFL)
     for name, before, after in zip(inspect.signature(function).parameters, args, inputs):
         if first_difference(after, before):
             return Outcome("changed", value, f"it changes its input {name} in place: work on a copy")

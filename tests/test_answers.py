@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import signal
 import time
 
 import pytest
@@ -90,6 +91,28 @@ def test_blank_exits_and_endless_loops():
     assert call(lambda: (yield), []).sort == "value"
     began = time.perf_counter()
     assert call(endless, [], seconds=0.2).sort == "late" and time.perf_counter() - began < 2
+
+
+def test_an_endless_loop_ends_in_the_background_too():
+    """A shell starts background processes with SIGINT ignored; afterwards it is as it was."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        source = "def f():\n    while True:\n        pass"
+        assert call(define(source, "f"), [], seconds=0.2).sort == "late"
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_printing_takes_no_memory():
+    def floods():
+        for _ in range(300):
+            print("x" * 10_000_000)
+
+    resource = pytest.importorskip("resource")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert call(floods, []).sort == "value"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most < 500_000
 
 
 def test_the_users_own_ctrl_c_goes_through():

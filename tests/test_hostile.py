@@ -76,13 +76,15 @@ def graded(tmp_path_factory):
     (folder / "same" / "all_right.ipynb").write_bytes(FILES["all_blank"][0])
     command = [sys.executable, "-c", "from chargpt_lib.command_line import main; raise SystemExit(main())", "grade",
                str(folder), "--out", str(folder / "marks"), "--lesson", "03", "--weights", str(folder / "weights.toml")]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    (rooms := tmp_path_factory.mktemp("rooms")).chmod(0o711)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(rooms)}
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     records = json.loads((folder / "marks" / "grades.json").read_text(encoding="utf-8"))["submissions"]
     rows = {row["submission"]: row for row in csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8"))}
     print(run.stdout[-3000:], run.stderr[-3000:])
     return {"records": {name.removeprefix(f"{folder}/").removesuffix(".ipynb"): record for name, record in records.items()},
             "rows": {name.removeprefix(f"{folder}/").removesuffix(".ipynb"): row for name, row in rows.items()},
-            "folder": folder, "decoy": decoy, "code": run.returncode}
+            "folder": folder, "decoy": decoy, "rooms": rooms, "code": run.returncode}
 
 
 @pytest.mark.parametrize("name", CHEATS)
@@ -139,4 +141,4 @@ def test_feedback_is_harmless(graded):
 
 def test_no_answer_outlives_the_batch(graded):
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert "chargpt_lib.sandbox import serve" not in running
+    assert str(graded["rooms"]) not in running and not list(graded["rooms"].iterdir())

@@ -23,6 +23,7 @@ import base64
 import inspect
 import io
 import math
+import signal
 import threading
 from _thread import interrupt_main
 from contextlib import redirect_stderr, redirect_stdout
@@ -144,19 +145,29 @@ def error_text(error, file):
     text = " ".join(str(error).split())[:200].encode("utf-8", "replace").decode()
     return f"{type(error).__name__}: {text}{where}"
 
+# %%
+#| export
+class Silence(io.TextIOBase):
+    """Where the printing of answers goes."""
+
+    def write(self, text):
+        return len(text)
+
 
 def call(function, args, seconds=5.0, file=None):
     """Calls an answer with copies of its arguments -> Outcome. file: the cell's, where it is not the function's."""
     inputs, late = copies(args), threading.Event()
     timer = threading.Timer(seconds, lambda: (late.set(), interrupt_main()))
     timer.daemon = True
+    on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with redirect_stdout(Silence()), redirect_stderr(Silence()):
             timer.start()
             try:
                 value = function(*inputs)
             finally:
                 timer.cancel()
+                timer.join()  # an interrupt that is on its way arrives here
     except NotAttempted:
         return Outcome("blank", detail="not attempted")
     except KeyboardInterrupt:
@@ -166,6 +177,8 @@ def call(function, args, seconds=5.0, file=None):
     except BaseException as error:
         text = error_text(error, file or function.__code__.co_filename)
         return Outcome("error", type(error).__name__, f"it raises {text}")
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt or signal.SIG_DFL)
     for name, before, after in zip(inspect.signature(function).parameters, args, inputs):
         if first_difference(after, before):
             return Outcome("changed", value, f"it changes its input {name} in place: work on a copy")
