@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-# %% notebooks/source/B_answers.py #56ae0926
+# %% notebooks/source/B_answers.py #d9cbd2ab
 HUGE = 2**1000  # what is larger has no place among floats
 SHOWN = (torch.float32, torch.float64, torch.int64, torch.bool)
 
@@ -26,7 +26,9 @@ def shorter(value):
     """Numbers with four digits, in lists too."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(shorter, value))}]"
-    return f"{value:.4g}" if isinstance(value, float) else repr(value) if abs(value) < HUGE else "a huge number"
+    if isinstance(value, int) and abs(value) >= HUGE:
+        return "a huge number"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
 def apart(a, b):

@@ -19,17 +19,18 @@ START = """# chargpt, as your teacher hands it out
 Seven notebooks that build a GPT, character by character, and the library they grow into.
 You need Python 3.11, 3.12 or 3.13. In this folder:
 
-    python -m venv .venv
+    python3 -m venv .venv
     .venv/bin/python -m pip install -c constraints.txt -e ".[lab]"
     .venv/bin/python -m jupyterlab --notebook-dir=notebooks
 
-(On Windows `.venv\\Scripts\\python` in the place of `.venv/bin/python`.) Begin with `00_data.ipynb`.
+(On Windows `py -m venv .venv`, and `.venv\\Scripts\\python` in the place of `.venv/bin/python`.) Begin with `00_data.ipynb`.
 
 Exercises say ✓, ✗ with a hint, or ○. To grade a whole notebook, as your teacher will:
 
     .venv/bin/chargpt check notebooks/03_single_head.ipynb
 
-(Linux and macOS; on Windows inside WSL.) What you hand in is the notebook. Only the exercise cells count, each by itself.
+(Linux and macOS; on Windows inside WSL.) What you hand in is the notebook. Only the exercise cells count, each by itself: what an answer needs, imports and
+helpers too, must stand in its own cell.
 """
 
 
@@ -56,7 +57,7 @@ def contents(house=HERE):
                  "data/results/ladder.json", f"{LIBRARY}/__init__.py"):
         files[name] = (house.root / name).read_bytes()
     for lesson in lessons:
-        if not lesson.name.startswith(("C", "D")):  # how grading works is for teachers
+        if lesson.name[0].isdigit() or lesson.name.startswith("A"):  # how checks and grading work is for teachers
             files[f"notebooks/{lesson.name}.ipynb"] = (house.root / "notebooks" / f"{lesson.name}.ipynb").read_bytes()
         if exercises := exercises_of(lesson.module):
             files[f"{LIBRARY}/keys/{lesson.module}.json.gz"] = sealed(exercises)

@@ -57,6 +57,7 @@ def test_numbers_that_differ_look_different():
 @pytest.mark.parametrize("value, text", [
     (torch.tensor([0.12344, 2.0]), "a tensor (2,) of float32 [0.1234, 2]"), (torch.ones(3, 3), "a tensor (3, 3) of float32"),
     ([1, 2], "a list [1, 2]"), ([0] * 20, "a list of 20"), ([torch.ones(1)], "a list of 1"), (0.3455657787, "0.3456"),
+    (["a", "b"], "a list ['a', 'b']"), (("x" * 99, None), "a tuple of 2"), ([10**400], "a list [a huge number]"),
     ("goose", "the text 'goose'"), ("x" * 100, "a text of 100, '" + "x" * 50 + "'..."), (None, "None"), (True, "True")])
 def test_values_in_words(value, text):
     assert kind(value) == text

@@ -46,7 +46,9 @@ def shorter(value):
     """Numbers with four digits, in lists too."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(shorter, value))}]"
-    return f"{value:.4g}" if isinstance(value, float) else repr(value) if abs(value) < HUGE else "a huge number"
+    if isinstance(value, int) and abs(value) >= HUGE:
+        return "a huge number"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
 
 
 def apart(a, b):

@@ -235,4 +235,4 @@ if outcomes:
 #
 # ## What you have
 #
-# `Sandbox`, in `chargpt_lib/sandbox.py`. Next: [C · Grading](C_grading.ipynb).
+# `Sandbox`, in `chargpt_lib/sandbox.py`. Next: [C · Examination](C_examination.ipynb).

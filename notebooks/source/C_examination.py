@@ -35,6 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -43,7 +44,7 @@ import nbformat
 
 from chargpt_lib.checks import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.lock import library_home
-from chargpt_lib.sandbox import Sandbox
+from chargpt_lib.sandbox import Sandbox, lesson_names
 
 # %% [markdown]
 # ## From a file to the texts
@@ -105,7 +106,8 @@ def collect(path, lesson):
         problems += [] if good else [f"no cell for {name}"]
     others = {exercise.lesson for names, _ in cells for exercise in map(EXERCISES.get, names) if exercise} - {lesson}
     if others and not answers:
-        problems = [f"this is lesson {', '.join(sorted(others))}, not {lesson}"]
+        those = ", ".join(sorted(lesson_names().get(other, other) for other in others))
+        problems = [f"this is lesson {those}, not {lesson_names().get(lesson, lesson)}"]
     return Submission(path, answers, problems)
 
 # %% [markdown]
@@ -163,6 +165,13 @@ for cell in trusted_notebook(example, "single_head", seed=1).cells:
 # %%
 #| export
 GRADING_SECONDS = 400  # more than all answers of a lesson together may take
+RUNNING = set()  # the processes of run_trusted, for whoever has to stop them
+
+
+def stop(process):
+    """Ends a run of the trusted notebook, with all that belongs to it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def run_trusted(submission, lesson, seed, folder):
@@ -177,13 +186,15 @@ def run_trusted(submission, lesson, seed, folder):
                    "IPYTHONDIR": str(folder)}  # no history of it is kept
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        RUNNING.add(process)
         try:
             process.wait(GRADING_SECONDS)
         except subprocess.TimeoutExpired:
             return {}, []
         finally:
+            RUNNING.discard(process)
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
+                stop(process)
                 process.wait()
     try:
         said = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))

@@ -29,13 +29,13 @@ import re
 import secrets
 import sys
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tqdm import tqdm
 
 from chargpt_lib.checks import EXERCISES, exercises_of, load_keys
-from chargpt_lib.examination import grade, read_code
+from chargpt_lib.examination import RUNNING, grade, read_code, stop
 from chargpt_lib.lock import library_home
 from chargpt_lib.sandbox import lesson_names
 
@@ -71,24 +71,29 @@ def name_of(path):
 
 
 def likely_lesson(paths):
-    """The lesson that most of the submissions belong to. ValueError where none holds an exercise."""
-    votes = []
+    """The lesson that most of the notebooks belong to. ValueError where none holds an exercise."""
+    votes, problem = [], f"{paths[0]} holds no exercise of this course"
     for path in paths:
         try:
             names = {name for names, _ in read_code(path) for name in names if name in EXERCISES}
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            problem = f"{path}: {error}"
             continue
         lessons = [EXERCISES[name].lesson for name in names]
         votes += [max(lessons, key=lessons.count)] if lessons else []
     if not votes:
-        raise ValueError("no submission holds an exercise of this course: say which lesson, as in --lesson 03")
+        raise ValueError(f"no notebook tells which lesson this is ({problem}): say it, as in --lesson 03")
     return max(votes, key=votes.count)
 
 
 def load_weights(path, lesson):
     """{exercise: weight} from a TOML file with lines like `window_mask = 2`; 1 for those that it leaves out."""
     weights = {exercise.name: 1 for exercise in exercises_of(lesson)}
-    given = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    try:
+        given = tomllib.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError) as error:
+        example = f"{next(iter(weights))} = 2"
+        raise ValueError(f"--weights {path} cannot be read: {error}. A line of it is `{example}`") from None
     for name, weight in given.items():
         if name not in weights:
             raise ValueError(f"{path}: lesson {lesson} has no exercise {name!r}; it has {', '.join(weights)}")
@@ -119,6 +124,11 @@ pre { overflow-x: auto; padding: .6rem; background: #8882 } .minutes { opacity: 
 """
 
 
+def short(name):
+    """The last two parts of a path: enough for a student to know her file."""
+    return "/".join(name.split("/")[-2:])
+
+
 def feedback_page(name, record, lesson, weights):
     """The page for one student, as HTML."""
     parts = []
@@ -133,8 +143,10 @@ def feedback_page(name, record, lesson, weights):
                      f'<span class="mark">{mark} {exercise.name}</span>: {word}, {points}{said}{taken}</section>')
     problems = "".join(f"<p>Note: {html.escape(problem)}.</p>" for problem in record["problems"])
     title = f"{lesson_names()[lesson]}: {score(record['marks'], weights):.0f}%"
+    if not record["answers"]:
+        title, parts = f"{lesson_names()[lesson]}: could not be graded", ["<p>Please send the notebook again.</p>"]
     return (f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-            f"<h1>{title}</h1><p>{html.escape(name)}</p>{problems}{''.join(parts)}</html>\n")
+            f"<h1>{title}</h1><p>{html.escape(short(name))}</p>{problems}{''.join(parts)}</html>\n")
 
 # %%
 #| export
@@ -151,7 +163,7 @@ def write_results(out, batch, weights):
     (out / "feedback").mkdir(parents=True, exist_ok=True)
     for name, record in sorted(batch["submissions"].items()):
         record["score"] = round(score(record["marks"], weights), 2)
-        readable = re.sub(r"[^\w.-]+", "_", name.removesuffix(".ipynb"), flags=re.ASCII).strip("._")[-60:]
+        readable = re.sub(r"[^\w.-]+", "_", short(name).removesuffix(".ipynb"), flags=re.ASCII).strip("._")[-60:]
         record["feedback"] = f"feedback/{readable}-{hashlib.sha256(name.encode()).hexdigest()[:20]}.html"
         page = feedback_page(name, record, batch["lesson"], weights)
         write_whole(out / record["feedback"], page)
@@ -175,17 +187,28 @@ def fingerprint(*paths):
     return digest.hexdigest()
 
 
-def open_batch(saved, lesson, seed=None):
-    """What an earlier grading saved, or a new batch. ValueError where the folder holds something else."""
+def open_batch(out, lesson, seed=None):
+    """What an earlier grading saved, or a new batch. ValueError where the folder is of no use for this grading."""
+    saved, called = out / "grades.json", lesson_names().get(lesson, lesson)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be a folder for the marks: {error.strerror}") from None
+    if seed is not None and seed < 0:
+        raise ValueError(f"--seed is {seed}: it is a whole number from 0 on")
     try:
         new = {"lesson": lesson, "submissions": {}}
         batch = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else new
-        seed = batch.get("seed", secrets.randbits(31)) if seed is None else seed
-        if batch["lesson"] == lesson:
-            return {**batch, "seed": seed, "version": fingerprint(*sorted(library_home().rglob("*.py")))}
+        its = batch.get("seed", secrets.randbits(31) if seed is None else seed)
+        version, other = fingerprint(*sorted(library_home().rglob("*.py"))), lesson_names().get(batch["lesson"])
+        batch["submissions"].items()
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{saved} is damaged: move it away, or give another --out") from None
-    raise ValueError(f"{saved.parent} holds the marks of lesson {batch['lesson']}: give another --out for {lesson}")
+    if batch["lesson"] != lesson:
+        raise ValueError(f"{out} holds the marks of lesson {other}: give another --out for {called}")
+    if seed not in (None, its):
+        raise ValueError(f"{out} was graded with the seed {its}: give another --out for the seed {seed}")
+    return {**batch, "seed": its, "version": version}
 
 # %%
 #| export
@@ -200,26 +223,36 @@ def renewed(path, batch):
     if record.get("ran") and all(record[key] == value for key, value in now.items()):
         return record
     seed = int(hashlib.sha256(f"{now['seed']} {now['sha256']}".encode()).hexdigest()[:8], 16)
-    return {**grade(path, batch["lesson"], seed), **now}
+    return {**grade(path, batch["lesson"], seed), **now, "path": name_of(path.absolute())}
 
-
+# %%
+#| export
 def grade_batch(paths, out, lesson=None, weights=None, seed=None, jobs=None):
     """Grades submissions into the folder out, `jobs` at a time -> the batch, with the records of these files."""
     out, files = Path(out), find_submissions(paths)
     load_keys()
     lesson = lesson or likely_lesson(files)
-    weights = load_weights(weights, lesson)
-    batch = open_batch(out / "grades.json", lesson, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(jobs or JOBS) as pool:
-        records = [pool.submit(renewed, path, batch) for path in files]
+    batch = open_batch(out, lesson, seed)
+    weights = load_weights(weights, lesson) if weights else {**load_weights(None, lesson), **batch.get("weights", {})}
+    known = {record.get("path"): name for name, record in batch["submissions"].items()}
+    for path in files:  # the same file, called otherwise today
+        if (old := known.get(name_of(path.absolute()))) and old != name_of(path):
+            batch["submissions"][name_of(path)] = batch["submissions"].pop(old)
+    write_results(out, batch, weights)
+    with ThreadPoolExecutor(JOBS if jobs is None else jobs) as pool:
+        records = {pool.submit(renewed, path, batch): path for path in files}
         try:
-            for path, record in zip(files, tqdm(records, unit="submission", file=sys.stdout)):
-                batch["submissions"][name_of(path)] = record.result()
+            for record in tqdm(as_completed(records), total=len(files), unit="submission", file=sys.stdout):
+                batch["submissions"][name_of(records[record])] = record.result()
                 write_results(out, batch, weights)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return {**batch, "submissions": {name: batch["submissions"][name] for name in map(name_of, files)}}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                stop(process)
+            raise
+    names = list(map(name_of, files))
+    return {**batch, "submissions": {name: batch["submissions"][name] for name in names},
+            "older": len(batch["submissions"]) - len(names)}
 
 
 def chosen_lesson(name):
@@ -227,9 +260,10 @@ def chosen_lesson(name):
     load_keys()
     for module in {exercise.lesson for exercise in EXERCISES.values()}:
         long = lesson_names().get(module, module)
-        if name in (module, long, long.split("_")[0]):
+        if name in (module, long, long[:2], long[:2].lstrip("0") or "0"):
             return module
-    raise ValueError(f"no lesson with exercises is called {name!r}")
+    known = sorted(lesson_names()[module] for module in {exercise.lesson for exercise in EXERCISES.values()})
+    raise ValueError(f"no lesson with exercises is called {name!r}; there are {', '.join(known)}")
 
 # %% [markdown]
 # ## Sunday
@@ -263,7 +297,7 @@ one_of_all = 100 / len(exercises_of("single_head"))
 assert [float(row["score"]) for row in rows] in ([one_of_all, 0], [])
 
 # %% [markdown]
-# The same command again grades only what could not be run before. (A file that cannot be read is tried each time, and the exit code says so.) To repeat a grading with the inputs it had, give its `--seed` and another `--out`.
+# The same command again grades only what is new, was handed in again, or could not be run before. (A file that cannot be graded is tried each time, and the exit code says so, until somebody moves it away.) To repeat a grading with the inputs it had, give its `--seed` and another `--out`.
 #
 # ## What is guaranteed, and what is not
 #

@@ -25,6 +25,7 @@ from pathlib import Path
 from chargpt_lib.checks import load_keys
 from chargpt_lib.examination import grade
 from chargpt_lib.grading import chosen_lesson, find_submissions, grade_batch, likely_lesson
+from chargpt_lib.sandbox import lesson_names
 
 # %% [markdown]
 # `chargpt grade` is for teachers. `chargpt check` is for a learner who wants to know what a grader would say to her notebook: the same examination, of one file. (On Windows both need WSL. The function `check` in a notebook needs nothing.)
@@ -53,21 +54,29 @@ def read_arguments(arguments):
 def grade_command(options):
     """Grades, prints the class at a glance -> the exit code."""
     lesson = chosen_lesson(options.lesson) if options.lesson else None
+    if options.jobs is not None and options.jobs < 1:
+        raise ValueError(f"--jobs is {options.jobs}: it is a whole number from 1 on")
     batch = grade_batch(options.submissions, options.out, lesson, options.weights, options.seed, options.jobs)
     for name, record in batch["submissions"].items():
         print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
         for problem in record["problems"]:
             print(f"        {problem}")
+    if batch["older"]:
+        print(f"\n{options.out} keeps {batch['older']} older record(s) besides; a table without them needs a new --out")
     locks = [record["locked"] for record in batch["submissions"].values() if record["locked"]]
     if open_doors := sorted({what for lock in locks for what, shut in lock.items() if not shut}):
         print(f"\nnot locked by the system on this machine, only guarded by Python: {', '.join(open_doors)}")
-    print(f"\n{options.out / 'grades.csv'}, grades.json, feedback/   (lesson {batch['lesson']}, seed {batch['seed']})")
+    called = f"lesson {lesson_names()[batch['lesson']]}, seed {batch['seed']}"
+    print(f"\n{options.out / 'grades.csv'}, grades.json, feedback/   ({called})")
     return 0 if all(record["ran"] for record in batch["submissions"].values()) else 1
 
-
+# %%
+#| export
 def check_command(options):
     """Grades one notebook, prints its verdicts -> the exit code."""
-    (path,) = find_submissions([options.notebook])
+    path, *others = find_submissions([options.notebook])
+    if others:
+        raise ValueError(f"check takes one notebook, and {options.notebook} holds {1 + len(others)}")
     lesson = chosen_lesson(options.lesson) if options.lesson else likely_lesson([path])
     record = grade(path, lesson, secrets.randbits(31))
     for name, mark in record["marks"].items():
