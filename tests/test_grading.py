@@ -3,6 +3,10 @@
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -128,11 +132,12 @@ def test_only_what_changed_is_graded_again(tmp_path, graded):
     notebook(first, *NAMES[:2])
     grade_batch([folder], out)
     assert [Path(path).stem for path, _ in graded][3:] == ["a", "broken"]
-    grade_batch([folder], out, seed=2)
-    assert len(graded) == 7
+    for seed, message in ((2, "seed 1"), (-1, "from 0 on")):
+        with pytest.raises(ValueError, match=message):
+            grade_batch([folder], out, seed=seed)
     second.unlink()
     grade_batch([folder], out)
-    assert len(rows(out)) == 2 and len(graded) == 7  # no record is lost because a file is gone
+    assert len(rows(out)) == 2 and len(graded) == 5  # no record is lost because a file is gone
 
 
 def test_a_folder_of_marks_belongs_to_one_lesson_and_loses_nothing(tmp_path, graded, capsys):
@@ -186,17 +191,55 @@ def test_new_weights_change_scores_without_grading(tmp_path, graded):
     grade_batch([path], tmp_path / "out")
     weights.write_text(f"{NAMES[0]} = {len(NAMES) - 1}")
     grade_batch([path], tmp_path / "out", weights=weights)
+    grade_batch([path], tmp_path / "out")  # the folder remembers them
     assert len(graded) == 1 and float(rows(tmp_path / "out")[0]["score"]) == 50
+
+
+def test_one_file_under_two_names_is_one_submission(tmp_path, graded, monkeypatch):
+    path = notebook(tmp_path / "class" / "a.ipynb", *NAMES)
+    grade_batch([path], tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    grade_batch(["class"], tmp_path / "out")
+    assert [row["submission"] for row in rows(tmp_path / "out")] == ["class/a.ipynb"] and len(graded) == 1
+
+
+def test_an_interrupt_stops_what_runs(tmp_path, monkeypatch):
+    """The real thing: two endless submissions, stopped within seconds, the seed kept."""
+    for name in "ab":
+        cells = [nbformat.v4.new_code_cell("def window_mask(T, w):\n    while True:\n        pass", metadata={"exercise": "window_mask"})]
+        (tmp_path / "class").mkdir(exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "class" / f"{name}.ipynb")
+    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+               "from chargpt_lib.command_line import main; raise SystemExit(main())", "grade", str(tmp_path / "class"),
+               "--out", str(tmp_path / "out"), "--lesson", "3"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(grading.__file__).parents[1])},
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    began = time.perf_counter()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and time.perf_counter() - began < 10, said
+    assert "seed" in json.loads((tmp_path / "out" / "grades.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["3", "03", "single_head", "03_single_head"])
+def test_a_lesson_has_many_names(name):
+    assert chosen_lesson(name) == "single_head"
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["grade", "nowhere", "--out", "out"], "is not there"), (["check", "nowhere.ipynb"], "is not there"),
     (["grade", "{path}", "--out", "{out}", "--lesson", "99"], "no lesson"),
     (["grade", "{path}", "--out", "{out}", "--weights", "nowhere.toml"], "nowhere.toml"),
-    (["grade", "{path}", "--out", "{path}"], "")])
+    (["grade", "{path}", "--out", "{path}"], "--out"), (["grade", "{path}", "--out", "{out}", "--jobs", "0"], "--jobs"),
+    (["grade", "{path}", "--out", "{out}", "--weights", "{path}"], "--weights"), (["check", "{folder}"], "holds 2"),
+    (["grade", "{broken}", "--out", "{out}"], "damaged"), (["check", "{broken}"], "damaged")])
 def test_what_cannot_be_done_is_told_before_any_grading(tmp_path, graded, capsys, arguments, message):
     path = notebook(tmp_path / "a.ipynb", *NAMES)
-    arguments = [argument.format(path=path, out=tmp_path / "out") for argument in arguments]
+    notebook(tmp_path / "folder" / "a.ipynb"), notebook(tmp_path / "folder" / "b.ipynb")
+    (tmp_path / "broken.ipynb").write_text('{"cells": [')
+    places = {"path": path, "out": tmp_path / "out", "folder": tmp_path / "folder", "broken": tmp_path / "broken.ipynb"}
+    arguments = [argument.format(**places) for argument in arguments]
     assert main(arguments) == 2 and message in capsys.readouterr().err and not graded
 
 

@@ -46,6 +46,14 @@ def test_it_holds_what_a_learner_needs_and_nothing_else(course):
     assert not [name for name in names if re.search(r"source|solution|mistake|hostile|tests|build\.py|C_|D_", name)]
 
 
+def test_its_links_lead_somewhere(course):
+    for path in (course / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        for link in re.findall(r"\]\(([^):#]+)\)", text):
+            assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
 def test_no_answer_is_in_it(course):
     """The whole answer nowhere; no line that only the answer has in any key."""
     for name, text in texts(course):
