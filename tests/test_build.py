@@ -427,7 +427,7 @@ def test_setup_finds_the_library_from_both_folders(built):
 
 def test_setup_says_what_to_do_elsewhere(tmp_path):
     run = run_setup(tmp_path)
-    assert run.returncode and "run `README.md`" in run.stderr.strip().splitlines()[-1]
+    assert run.returncode and "as README.md says" in run.stderr.strip().splitlines()[-1]
 
 
 def test_the_table_of_the_ladder_is_aligned():
