@@ -78,7 +78,8 @@ class Lesson:
 
     @property
     def module(self):
-        return next(directive(cell)[1] for cell in self.cells if directive(cell)[0] == "default_exp")
+        """The name of its module; None for a page that makes none."""
+        return next((directive(cell)[1] for cell in self.cells if directive(cell)[0] == "default_exp"), None)
 
     @property
     def floor(self):
@@ -161,10 +162,10 @@ def place(lesson, cell):
 
 
 def lesson_faults(lesson):
-    if not re.match(r"(\d\d|[A-Z])_[a-z]\w*$", lesson.name):
+    if not re.match(r"((\d\d|[A-Z])_[a-z]\w*|start_here)$", lesson.name):
         yield f"{lesson.source}: call it NN_name.py, or A_name.py for an appendix"
     homes = lesson.exported("default_exp")
-    if len(homes) != 1:
+    if len(homes) > 1 or not homes and lesson.exported() + lesson.exported("key"):
         yield f"{lesson.source}: has {len(homes)} `#| default_exp NAME` cells; exactly one names its module"
     title = next((cell for cell in lesson.cells if cell not in homes), None)
     if not title or title.cell_type != "markdown" or not title.source.startswith("# "):
@@ -229,7 +230,7 @@ def order_faults(lessons):
     """A module is made once, and imports only modules of earlier lessons; keys also their own lesson's."""
     home = {}
     for lesson in lessons:
-        if lesson.module in home:
+        if lesson.module and lesson.module in home:
             yield f"{lesson.source}: makes the module `{lesson.module}`, and so does {home[lesson.module].source}"
         home.setdefault(lesson.module, lesson)
     for lesson in lessons:
@@ -256,7 +257,7 @@ def export_modules(lessons, solved=True):
     """What the library must hold: {"bigram.py": its text, "keys/bigram.py": ...}; unsolved, keys without answers."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / LIBRARY
-        for lesson in lessons:
+        for lesson in filter(lambda lesson: lesson.module, lessons):
             nbdev_export(lesson, lesson.cells, library)
             keys = [nbformat.v4.new_code_cell(f"#| default_exp keys.{lesson.module}")]
             keys += [nbformat.v4.new_code_cell(key_source(cell, solved), id=cell.id) for cell in lesson.cells
@@ -326,7 +327,10 @@ def digest(house, lesson, lessons, modules):
         ahead = imports(*(cell for name in ahead for cell in home[name].exported()))
     texts = [lesson.text, *(modules.get(f"{name}.py", "") for name in sorted(reached))]
     texts += [modules.get(f"keys/{lesson.module}.py", "")]
-    texts += [path.read_text(encoding="utf-8") for path in (house.source / "_setup.py", house.root / "constraints.txt")]
+    files = [house.source / "_setup.py", house.root / "constraints.txt"]
+    if any("live_page" in text for text in texts):
+        files += sorted((house.library / "assets").glob("*.*"))
+    texts += [path.read_text(encoding="utf-8") for path in files]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 

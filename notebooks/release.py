@@ -16,14 +16,14 @@ from build import HERE, LIBRARY, BuildError, check, export_modules, read_lessons
 CHECKS = 12  # so many sets of cases are sealed for each exercise; a check takes one of them
 START = """# chargpt, as your teacher hands it out
 
-Seven notebooks that build a GPT, character by character, and the library they grow into.
+Notebooks that build a GPT, character by character, and the library they grow into.
 You need Python 3.11, 3.12 or 3.13. In this folder:
 
     python3 -m venv .venv
     .venv/bin/python -m pip install -c constraints.txt -e ".[lab]"
     .venv/bin/python -m jupyterlab --notebook-dir=notebooks
 
-(On Windows `py -m venv .venv`, and `.venv\\Scripts\\python` in the place of `.venv/bin/python`.) Begin with `00_data.ipynb`.
+(On Windows `py -m venv .venv`, and `.venv\\Scripts\\python` in the place of `.venv/bin/python`.) Begin with `start_here.ipynb`, or at the beginning, `00_data.ipynb`.
 
 Exercises say ✓, ✗ with a hint, or ○. To grade a whole notebook, as your teacher will:
 
@@ -57,10 +57,12 @@ def contents(house=HERE):
                  "data/results/ladder.json", f"{LIBRARY}/__init__.py"):
         files[name] = (house.root / name).read_bytes()
     for lesson in lessons:
-        if lesson.name[0].isdigit() or lesson.name.startswith("A"):  # how checks and grading work is for teachers
+        if lesson.name[0].isdigit() or lesson.name[0] in "As":  # not how checks and grading work: that is for teachers
             files[f"notebooks/{lesson.name}.ipynb"] = (house.root / "notebooks" / f"{lesson.name}.ipynb").read_bytes()
         if exercises := exercises_of(lesson.module):
             files[f"{LIBRARY}/keys/{lesson.module}.json.gz"] = sealed(exercises)
+    for path in (house.library / "assets").glob("*.*"):
+        files[house.name(path)] = path.read_bytes()
     for name, text in export_modules(lessons, solved=False).items():
         files[f"{LIBRARY}/{name}"] = text.encode()
     return files

@@ -1,4 +1,4 @@
-"""Measures the ladder: runs lessons 00 to 06 with an empty cache, on Playhouse and on Tiny Shakespeare.
+"""Measures the ladder: runs all lessons with an empty cache, on Playhouse and on Tiny Shakespeare.
 
     python -m tests.benchmarks.ladder [CORPUS...]    about ten minutes on two cores; writes data/results/ladder.json
                                                  and ladder.png, and prints the tables of README.md
@@ -44,7 +44,7 @@ def lessons(corpus, cache):
     """Every lesson with this corpus and a cache of its own: seconds for each, and until its first picture."""
     seconds = {}
     for lesson in read_lessons(HERE):
-        if not lesson.name[0].isdigit():
+        if not lesson.name[0].isdigit() and lesson.name != "start_here":
             continue
         notebook = make_notebook(HERE, lesson, solved=True, digest="")
         for cell in notebook.cells:
@@ -80,16 +80,21 @@ def cpu_preset(corpus):
 
 def readme_tables(results):
     """The README's two tables: what each lesson builds and its minutes, and the ladder."""
-    built = {"00_data": "alphabet, tokenizer, batches; what a loss is, and the floor",
+    built = {"start_here": "nothing yet: a minute of training, a play, a look inside, the ladder",
+             "00_data": "alphabet, tokenizer, batches; what a loss is, and the floor",
              "01_bigram": "a table of pairs that writes; longer tables, until counting dies",
              "02_training_loop": "softmax, cross-entropy and its gradient by hand; the loop that trains everything",
              "03_single_head": "one head of attention: why the square root, and proof that it cannot see the future",
              "04_multi_head": "many heads: a loop, one matrix, a fused kernel, the same numbers",
              "05_blocks": "residuals, norms, feed-forward layers, dropout, and what happens without each",
-             "06_full_gpt": "the full GPT: trained, sampled, and looked into, head by head"}
+             "06_full_gpt": "the full GPT: trained, sampled, and looked into, head by head",
+             "07_attention_maps": "a recorder and pictures of attention; what each head does, proved by switching it off"}
     seconds = results["playhouse"]["lessons"]
-    lines = [f"| [{name}](notebooks/{name}.ipynb) | {what} | {seconds[name]['all'] / 60:.1f} |" for name, what in built.items()]
+    minutes = {name: f"{row['all'] / 60:.1f}" for name, row in seconds.items()}
+    lines = [f"| [{name}](notebooks/{name}.ipynb) | {what} | {minutes.get(name, 'not measured yet')} |"
+             for name, what in built.items()]
     lines.append("| [A_playhouse](notebooks/A_playhouse.ipynb) | the grammar that writes the plays, and knows their entropy | 0.1 |")
+    lines.append("| [A_pages](notebooks/A_pages.ipynb) | how a living picture travels in one piece of HTML | 0.1 |")
     rungs = ["| rung | Playhouse | above the floor | seconds of training | Tiny Shakespeare |", "|---|---|---|---|---|"]
     for rung in RUNGS:
         row, book = results["playhouse"][rung], results["shakespeare"][rung]

@@ -1,0 +1,223 @@
+function attend(data) {
+  const hosts = [...document.querySelectorAll(".chargpt-attention")];
+  const host = hosts.find((one) => one.dataset.key === data.key && !one.shadowRoot);
+  if (!host || !host.attachShadow) return;
+
+  const range = (n) => [...Array(n).keys()];
+  const chars = Array.from(data.text); // code points, as Python counts them
+  const T = chars.length, L = data.layers.length, H = data.heads.length;
+  const rows = L > 1 ? L + 1 : 1, columns = H > 1 ? H + 1 : 1; // the last ones are the means
+  const state = { position: T - 1, choice: 0, cell: null }; // choice = row * columns + column
+
+  // ---- the weights
+
+  const tints = []; // of a weight's character: the square root of the weight
+  Array.from(data.levels, (char, k) => (tints[char.charCodeAt(0)] = k / (data.levels.length - 1)));
+
+  // how much a head, or the mean of several, looks from position t at 0, 1, ... t
+  function look(choice, t) {
+    const row = Math.floor(choice / columns), column = choice % columns;
+    const layers = row < L ? [row] : range(L), heads = column < H ? [column] : range(H);
+    const maps = layers.flatMap((layer) => heads.map((head) => layer * H + head));
+    const sums = new Float64Array(t + 1);
+    for (const map of maps) {
+      const start = (map * T * (T + 1)) / 2 + (t * (t + 1)) / 2;
+      for (let s = 0; s <= t; s++) sums[s] += tints[data.weights.charCodeAt(start + s)] ** 2;
+    }
+    return sums.map((sum) => sum / maps.length);
+  }
+
+  function strongest(weights, count) {
+    const order = range(weights.length).sort((a, b) => weights[b] - weights[a] || b - a);
+    return order.slice(0, count).filter((s, i) => i === 0 || weights[s] > 0);
+  }
+
+  // ---- words
+
+  const WORDS = { " ": "␣ space", "\n": "⏎ line end", "\t": "⇥ tab" };
+
+  function glyph(t) {
+    const char = chars[t];
+    if (WORDS[char]) return WORDS[char][0];
+    if (/\p{M}/u.test(char)) return "◌" + char; // else it would sit on the character before it
+    if (!/[\p{C}\p{Z}]/u.test(char)) return char;
+    return "U+" + char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+  }
+
+  const quote = (t) => WORDS[chars[t]] ?? `“${glyph(t)}”`;
+
+  function percent(weight) {
+    const whole = Math.round(100 * weight);
+    return whole === 0 && weight > 0 ? "under 1 %" : whole + " %";
+  }
+
+  function nameOf(choice) {
+    const layer = data.layers[Math.floor(choice / columns)], head = data.heads[choice % columns];
+    if (layer === undefined && head === undefined) return "mean of all heads";
+    if (layer === undefined) return `head ${head}, mean of layers`;
+    return `layer ${layer}, ${head === undefined ? "mean of heads" : "head " + head}`;
+  }
+
+  function sentence(weights) {
+    const t = state.position, s = state.cell, y = lines.findIndex((line) => line.includes(t));
+    const who = `${nameOf(state.choice)}: ${quote(t)} (line ${y + 1}, column ${t - lines[y][0] + 1}, position ${t})`;
+    if (s > t) return `${who} cannot look at position ${s}, which comes later.`;
+    const seen = s === null ? strongest(weights, 3) : [s];
+    return `${who} looks ${seen.map((s) => `${percent(weights[s])} at ${quote(s)} (position ${s})`).join(", ")}.`;
+  }
+
+  // ---- what is on the page; the text goes in as text, never as HTML
+
+  function make(tag, attributes, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+
+  const lines = [[]]; // the positions of each line
+  chars.forEach((char, t) => {
+    lines.at(-1).push(t);
+    if (char === "\n" && t < T - 1) lines.push([]);
+  });
+  const letters = chars.map((char, t) => make("span", {
+    role: "gridcell", id: "t" + t, class: glyph(t) === char ? "" : "faint",
+    "aria-label": WORDS[char]?.slice(2) ?? glyph(t),
+  }, glyph(t)));
+  const breakable = (t) => (/\s/.test(chars[t]) ? [letters[t], make("wbr", {})] : [letters[t]]);
+  const text = make("div", { class: "text", role: "grid", tabindex: 0, "aria-label": "text: arrow keys move" },
+    ...lines.map((line) => make("div", { role: "row" }, ...line.flatMap(breakable))));
+
+  const choices = range(rows).map((row) => range(columns).map((column) => row * columns + column));
+  const buttons = range(rows * columns).map((choice) => make("td", { role: "gridcell", id: "h" + choice }));
+  const title = (scope, word) => make("th", { scope }, word ?? "mean");
+  const heads = make("table", { class: "heads", role: "grid", tabindex: 0, "aria-label": "heads: arrow keys choose" },
+    make("caption", {}, "What each head looks at most"),
+    make("tr", {}, title("col", "layer ↓ head →"), ...range(columns).map((x) => title("col", data.heads[x]))),
+    ...choices.map((row, y) => make("tr", {}, title("row", data.layers[y]), ...row.map((choice) => buttons[choice]))));
+
+  const canvas = make("canvas", { role: "img", width: T, height: T });
+  canvas.style.width = T * Math.max(2, Math.min(24, Math.round(384 / T))) + "px"; // whole pixels for each cell
+  const marker = make("div", { class: "marker" });
+  const matrix = make("div", { class: "matrix" }, make("div", {}, "looks at →"),
+    make("div", {}, "position →"), make("div", { class: "frame" }, canvas, marker)); // the style turns "position →"
+
+  const ticks = [0, 1, 10, 50, 100].map((weight) => make("span", {}, weight ? weight + " %" : "0"));
+  [0, 1, 10, 50, 100].forEach((weight, i) => (ticks[i].style.left = 10 * Math.sqrt(weight) + "%"));
+  const legend = make("div", { class: "legend" }, "weight (the tint is its square root)",
+    make("div", { class: "bar" }), make("div", { class: "ticks" }, ...ticks));
+
+  const readout = make("p", { class: "readout", "aria-live": "polite" });
+  const hint = make("p", { class: "hint" },
+    "Point at a character or the picture; choose a head. With the keyboard: Tab, then arrows. Positions count from 0.");
+  const list = make("table", { class: "list" });
+  const details = make("details", {}, make("summary", {}, "as a table"), list);
+
+  // ---- drawing
+
+  // one colour of middling lightness, never at full strength: black text and white text can both be read on it
+  const alpha = (weight) => 0.8 * Math.sqrt(weight);
+  function tint(element, weight = 0) {
+    element.style.backgroundColor = `rgb(0 122 192 / ${alpha(weight).toFixed(3)})`;
+  }
+
+  function drawMatrix() {
+    const image = new ImageData(T, T);
+    const paint = (t) => (weight, s) => image.data.set([0, 122, 192, Math.round(255 * alpha(weight))], 4 * (t * T + s));
+    for (const t of range(T)) look(state.choice, t).forEach(paint(t));
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  function drawButton(button, choice) {
+    const weights = look(choice, state.position), [s] = strongest(weights, 1), back = state.position - s;
+    const where = back ? `${back} character${back > 1 ? "s" : ""} back` : "itself";
+    button.textContent = glyph(s);
+    button.title = `${nameOf(choice)}: looks ${percent(weights[s])} at ${quote(s)}, ${where}`;
+    button.ariaLabel = button.title;
+    button.ariaSelected = choice === state.choice;
+    tint(button, weights[s]);
+  }
+
+  function drawList(weights) {
+    const line = (s) => make("tr", {}, title("row", s), make("td", {}, quote(s)), make("td", {}, percent(weights[s])));
+    const caption = `${nameOf(state.choice)}: where ${quote(state.position)} at position ${state.position} looks`;
+    list.replaceChildren(make("caption", {}, caption),
+      make("tr", {}, ...["position", "character", "weight"].map((word) => title("col", word))),
+      ...strongest(weights, 20).map(line));
+  }
+
+  function draw() {
+    const weights = look(state.choice, state.position);
+    letters.forEach((letter, s) => {
+      tint(letter, weights[s]);
+      letter.ariaSelected = s === state.position;
+      letter.classList.toggle("aim", s === state.cell);
+    });
+    buttons.forEach(drawButton);
+    text.setAttribute("aria-activedescendant", "t" + state.position);
+    heads.setAttribute("aria-activedescendant", "h" + state.choice);
+    marker.style.top = (100 * state.position) / T + "%";
+    marker.style.height = 100 / T + "%";
+    canvas.ariaLabel = `${nameOf(state.choice)}: ${T} × ${T} weights; row ${state.position} is selected`;
+    readout.textContent = sentence(weights);
+    if (details.open) drawList(weights);
+  }
+
+  function set(change) {
+    const old = { ...state };
+    Object.assign(state, { cell: null }, change);
+    if (state.choice !== old.choice) drawMatrix();
+    if (Object.keys(state).some((name) => state[name] !== old[name])) draw();
+  }
+
+  // ---- mouse and keys
+
+  // where a key leads, in rows that hold 0, 1, 2 ... in order
+  function goal(grid, from, event) {
+    const y = grid.findIndex((row) => row.includes(from)), last = grid.at(-1).at(-1);
+    const across = (row) => (row ? row[Math.min(from - grid[y][0], row.length - 1)] : from);
+    if (event.altKey || event.metaKey || event.shiftKey) return undefined;
+    if (event.ctrlKey) return { Home: 0, End: last }[event.key];
+    return {
+      ArrowLeft: Math.max(0, from - 1), ArrowRight: Math.min(last, from + 1),
+      ArrowUp: across(grid[y - 1]), ArrowDown: across(grid[y + 1]),
+      Home: grid[y][0], End: grid[y].at(-1), Enter: from, " ": from,
+    }[event.key];
+  }
+
+  function listen(part, elements, grid, name, hover) {
+    const point = (event) => elements.includes(event.target) && set({ [name]: elements.indexOf(event.target) });
+    part.addEventListener(hover, point);
+    part.addEventListener("click", point);
+    part.addEventListener("click", () => part.focus({ preventScroll: true }));
+    part.addEventListener("keydown", (event) => {
+      const next = goal(grid, state[name], event);
+      if (next === undefined) return;
+      event.preventDefault(); // else the page scrolls,
+      event.stopPropagation(); // and a notebook goes to another cell
+      set({ [name]: next });
+      elements[next].scrollIntoView({ block: "nearest" });
+    });
+  }
+
+  function pointInMatrix(event) {
+    const box = canvas.getBoundingClientRect();
+    const cell = (part) => Math.max(0, Math.min(T - 1, Math.floor(part * T)));
+    set({ position: cell((event.clientY - box.top) / box.height), cell: cell((event.clientX - box.left) / box.width) });
+  }
+
+  listen(text, letters, lines, "position", "pointerover");
+  listen(heads, buttons, choices, "choice", "click");
+  for (const name of ["pointermove", "pointerdown"]) canvas.addEventListener(name, pointInMatrix);
+  canvas.addEventListener("pointerleave", () => set({}));
+  details.addEventListener("toggle", draw);
+
+  // only now is the static picture replaced: whatever fails above leaves it standing
+  drawMatrix();
+  draw();
+  host.dataset.alive = "";
+  host.attachShadow({ mode: "open" }).append(make("style", {}, data.style),
+    make("div", { class: "viewer", role: "group", "aria-label": "attention viewer" },
+      make("div", { class: "left" }, heads, text, readout),
+      make("div", { class: "right" }, matrix, legend), hint, details));
+}

@@ -1,0 +1,1398 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Attention maps: what each head looks at
+#
+# You will build: a recorder that gets the attention weights out of any model, pictures of them (one you can move through), and a switch that turns single heads off.
+# You need lesson 06. On two CPU cores the page takes a little over a minute, and two and a half more the first time, to train. (On a graphics card: not measured yet.)
+#
+# The model writes `Meg:` at the beginning of a line, and Meg is on the cast list. Where did it get her from? At the end of this page you can point to the heads that fetched her, switch them off, and watch strangers walk on stage.
+
+# %%
+#| default_exp attention_maps
+
+# %%
+#| key
+import math
+
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, check, progress
+from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, show, visible
+from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
+from chargpt_lib.playhouse import critic
+from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
+from chargpt_lib.training import load_or_fit
+
+# %%
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus, device = load_corpus(CORPUS), pick_device()
+
+# %% [markdown]
+# The model of lesson 06, trained somewhat longer: heads part their work between them late. And this time we want to know how they came to it. A *hook* is a function that a module calls before its own work. This one keeps a copy of the model before some of the steps; we come back to them at the end of the page.
+
+# %%
+from itertools import count
+
+from safetensors.torch import load_model, save_model
+
+from chargpt_lib.data import cache_dir
+from chargpt_lib.training import fingerprint
+
+WHEN = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)
+
+def photograph(module, inputs):
+    if module.training and (step := next(steps)) in WHEN:
+        album.mkdir(exist_ok=True)
+        save_model(module, str(album / f"{step}.safetensors"))
+
+# %% tags=["nbval-ignore-output"]
+tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+torch.manual_seed(1337)
+model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
+settings = {"steps": 3600, "batch_size": 6, "lr": 5e-3}
+album, steps = cache_dir() / f"album-{fingerprint(model, corpus, settings)}", count()
+hook = model.register_forward_pre_hook(photograph)
+result = load_or_fit("heads", model, corpus, **settings)
+hook.remove()
+print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training")
+
+# %%
+assert result["loss"] < 2.5 and not model.training
+SCENE = ("A barn. Enter Meg and Hal with a damp goose.\nHal: The owl sings.\nMeg: Who hid the owl, Hal?\n"
+         "Hal: Not I, Meg.\nExit Hal, licking the goose.\n\n")
+SCENE = SCENE if corpus.name == "playhouse" else corpus.val[: len(SCENE)]
+print(SCENE)
+
+# %% [markdown]
+# ## A kernel that keeps its weights to itself
+#
+# The fused kernel of lesson 04 takes $Q$, $K$, $V$ and gives $A V$, where $A$ holds the weights, $A = \operatorname{softmax}(Q K^\top / \sqrt d)$ with the mask. $A$ itself is never handed out; that is why it is fast.
+#
+# **Predict:** which $V$ would you give it, so that what comes back *is* $A$?
+
+# %%
+torch.manual_seed(1337)
+q, k = torch.randn(2, 1, 5, 4)  # 5 positions, a head of size 4
+A = F.scaled_dot_product_attention(q, k, torch.eye(5)[None], is_causal=True)  # V = I, so A V = A
+by_hand = scaled_dot_product_attention(q, k, q, causal_mask(5))[1]  # lesson 03
+print("the same as by hand:", torch.allclose(A, by_hand, atol=1e-6))
+print("rows sum to 1:", torch.allclose(A.sum(-1), torch.ones(1, 5)))
+
+# %% [markdown]
+# The identity matrix: row $s$ of $I$ says "I am position $s$ and nothing else", and the average of these rows says who was averaged.
+#
+# ## Listening in
+#
+# But how do we get at $q$ and $k$, which live for a moment deep inside of a model? In lesson 06 a function took the blocks apart, and knew all the names in them. It is blind for a model whose parts have other names. PyTorch offers an ear: while a `TorchFunctionMode` is on, every call of a torch function passes through it. Here it only counts.
+
+# %%
+from collections import Counter
+
+from torch.overrides import TorchFunctionMode
+
+class Ear(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        heard[func.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+heard, idx = Counter(), tokenizer.encode(SCENE).to(device)[None]
+with torch.no_grad(), Ear():
+    model(idx)
+print({name: heard[name] for name in ("linear", "scaled_dot_product_attention", "layer_norm", "softmax")})
+
+# %% [markdown]
+# Four blocks, four calls of the kernel. No matter what the classes are called, attention has to go through that function, or through a softmax whose results are square: as many positions looked at as positions that look. So these are the two calls to wait for.
+#
+# One thing a call does not say: which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But the loop over heads of lesson 04 makes a call for each head. What do heads of one layer have in common? They read the same `x`. Hooks, functions that a module calls before and after its own work, tell us what each part is given.
+
+# %%
+#| export
+import base64
+import re
+from contextlib import contextmanager
+from html import escape
+from io import BytesIO
+
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.colors import PowerNorm
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from chargpt_lib.data import heatmap, visible
+from chargpt_lib.pages import LEVELS, live_page, weights_as_text
+
+FUSED, SOFTMAX = F.scaled_dot_product_attention, (torch.softmax, torch.Tensor.softmax, F.softmax)
+
+# %%
+#| export
+class Attentions(TorchFunctionMode):
+    """Meets every attention of a model: a call of the fused kernel, or a softmax with square results.
+
+    For each of these calls it asks see(layer, heads, out, weights) for what to put in its place. weights(some): the
+    weights of some of the call's heads, (B, H, T, T). At the end of a pass, done(the number of heads of each layer).
+    """
+
+    def __init__(self, model, see, done):
+        super().__init__()
+        self.model, self.see, self.done, self.reading = model, see, done, []
+
+    def __enter__(self):
+        parts = [part for part in self.model.modules() if part is self.model or list(part.children())]
+        self.hooks = [part.register_forward_pre_hook(self.begin) for part in parts]
+        self.hooks += [part.register_forward_hook(self.end, always_call=True) for part in parts]
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        for hook in self.hooks:
+            hook.remove()
+        return super().__exit__(*error)
+
+    def begin(self, part, inputs):
+        if part is self.model:
+            self.reading, self.counts, self.source = [], [], None
+        self.reading.append(inputs[0] if inputs else part)  # what each running part was given, the innermost last
+
+    def end(self, part, inputs, out):
+        self.reading.pop()
+        if part is self.model and out is not None:
+            self.done(self.counts)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        square = func in SOFTMAX and out.dim() > 2 and out.shape[-1] == out.shape[-2]
+        if not self.reading or not (square or func is FUSED):
+            return out
+        source = self.reading[-1] if out.dim() == 3 else None
+        if source is None or source is not self.source:  # single heads that read the same tensor are one layer
+            self.counts.append(0)
+        first, self.source = self.counts[-1], source
+        self.counts[-1] += out.shape[1] if source is None else 1
+        heads = range(first, self.counts[-1])
+        return self.see(len(self.counts) - 1, heads, out, lambda some: weights_of(some, func, out, args, kwargs or {}))
+
+# %% [markdown]
+# The weights of such a call: where it was a softmax, its result; where it was the kernel, the same call with $V = I$. Only the heads that were asked for, so that a look at one head costs the memory of one head.
+
+# %%
+#| export
+def weights_of(some, func, out, args, kwargs):
+    """The weights in a call of the kernel or of softmax that gave out, of some of its heads: (B, len(some), T, T)."""
+    take = (lambda x: x[:, some]) if out.dim() == 4 else (lambda x: x[:, None].clone())
+    if func is not FUSED:
+        return take(out).detach()
+    call = {**dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)), **kwargs}
+    q, k = take(call["query"]), take(call["key"])
+    identity = torch.eye(k.shape[-2], dtype=k.dtype, device=k.device).expand(*k.shape[:-1], -1)
+    with torch.no_grad():
+        return func(**{**call, "query": q, "key": k, "value": identity, "dropout_p": 0.0})  # A I = A
+
+
+def check_heads(counts, heads):
+    """IndexError where a model has no such (layer, head). counts: the number of heads of each layer."""
+    for layer, head in heads:
+        if layer not in range(len(counts)):
+            raise IndexError(f"there is no layer {layer}: this model has the layers 0 to {len(counts) - 1}")
+        if head not in range(counts[layer]):
+            raise IndexError(f"layer {layer} has no head {head}: it has the heads 0 to {counts[layer] - 1}")
+
+# %% [markdown]
+# The recorder keeps what passes, and hands each result on as it came.
+
+# %%
+#| export
+class Maps:
+    """The weights that `record_attention` saw: a list of (B, H, T, T), and which layers and heads they are of."""
+
+    weights, layers, heads, complete = [], [], [], False
+
+    def of(self, text):
+        """(L, H, T, T), on the CPU. ValueError where these are not the maps of this one text."""
+        if not self.weights:
+            raise ValueError("nothing was recorded: run the model inside `with record_attention(model) as maps:`")
+        B, _, T, columns = self.weights[0].shape
+        if B != 1:
+            raise ValueError(f"these are the maps of {B} texts: run the model on one of them, idx[:1]")
+        if not T == columns == len(text):
+            raise ValueError(f"the text has {len(text)} characters, and the maps have {T} rows and {columns} columns: "
+                             f"give the text that the model has read")
+        return torch.cat(self.weights).float().cpu()
+
+# %%
+#| export
+@contextmanager
+def record_attention(model, layers=None, heads=None):
+    """with record_attention(model) as maps: model(idx) -> maps.weights, a list of (B, H, T, T), of the last pass.
+
+    layers, heads: the numbers of those to keep; all without. The model and its results stay as they are. ValueError
+    where a model shows no attention, IndexError where it has no such layer or head.
+    """
+    maps, parts = Maps(), {}
+
+    def see(layer, numbers, out, weights):
+        if layer == numbers[0] == 0:
+            parts.clear()
+        some = [i for i, head in enumerate(numbers) if heads is None or head in heads]
+        if some and (layers is None or layer in layers):
+            parts.setdefault(layer, []).append(weights(some))
+        return out
+
+    def done(counts):
+        if not counts:
+            raise ValueError(f"{type(model).__name__} shows no attention: it calls neither "
+                             f"F.scaled_dot_product_attention nor a softmax over (B, T, T) or (B, H, T, T) scores")
+        check_heads(counts, [(layer, head) for layer in layers or range(len(counts)) for head in heads or [0]])
+        maps.weights, maps.layers = [torch.cat(part, 1) for part in parts.values()], list(parts)
+        maps.heads = list(range(counts[0])) if heads is None else sorted(heads)
+        maps.complete = layers is None and heads is None
+        parts.clear()
+
+    with Attentions(model, see, done):
+        yield maps
+
+# %% [markdown]
+# On our scene: every head of every layer, on real text. Are the rows averages, is the future dark, and does the model say the same as before?
+
+# %%
+with torch.no_grad(), record_attention(model) as maps:
+    recorded_logits, _ = model(idx)
+for weights in maps.weights:
+    sums = weights.sum(-1)
+    print(tuple(weights.shape), "rows sum to 1:", torch.allclose(sums, torch.ones_like(sums), atol=1e-5),
+          " largest weight on the future:", weights.triu(1).max().item())
+with torch.no_grad():
+    print("the same logits:", torch.allclose(recorded_logits, model(idx)[0], atol=1e-5))
+
+# %% [markdown]
+# And a model that this course has never seen, with names of its own: two heads by hand, one after the other.
+
+# %%
+class Peek(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = nn.Linear(8, 8)
+
+    def forward(self, x):
+        scores = (self.ask(x) @ x.mT).masked_fill(~causal_mask(x.shape[1]), float("-inf"))
+        return nn.Softmax(dim=-1)(scores) @ x
+
+strange = nn.Sequential(Peek(), nn.ReLU(), Peek())
+with record_attention(strange) as few:
+    strange(torch.randn(3, 5, 8))
+print([tuple(weights.shape) for weights in few.weights])
+print("hooks left behind:", sum(len(part._forward_hooks) for part in strange.modules()))
+
+# %% [markdown]
+# Two layers of one head. Try it on a bigram model, which has no attention, and it says so.
+#
+# ## One map
+#
+# Rows are the positions that look, columns those looked at. Most weights are small, so the colours follow the square root of the weight: the scale beside the map says which colour is which weight. With up to 80 characters each has its place on both axes, the space as `␣` and the end of a line as `⏎`; in a longer text the lines' first words are marked.
+
+# %%
+#| export
+def draw_weights(ax, weights, text, labels=True):
+    """Draws (T, T) weights into matplotlib axes, with the characters of the text on both -> the image."""
+    image, long = heatmap(ax, weights), len(text) > 80
+    image.set_norm(PowerNorm(0.5, vmin=0, vmax=1))
+    places = [t for t in range(len(text)) if labels and (not long or t == 0 or text[t - 1] == "\n" != text[t])]
+    names = [re.match(r"[^\s:]{0,8}", text[t:])[0] if long else visible(text[t])[0] for t in places]
+    font = {"fontfamily": "DejaVu Sans Mono", "fontsize": 8 if long else min(9, 430 / len(text))}
+    ax.set_xticks(places, names, rotation=90 if long else 0, **font)
+    ax.set_yticks(places, names, **font)
+    return image
+
+
+def scale(fig, image, axes):
+    """The colours of weights, stated beside the axes."""
+    fig.colorbar(image, ax=axes, label="attention weight", ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format="{x:g}")
+
+# %%
+#| export
+def plot_attention(maps, text, layer=0, head=0):
+    """The map of one head, with the characters on both axes -> matplotlib figure. IndexError for one not recorded."""
+    weights = maps.of(text)
+    if layer not in maps.layers or head not in maps.heads:
+        raise IndexError(f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were")
+    side = min(max(0.125 * len(text) + 1, 3.2), 9)
+    fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
+    image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
+    ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
+    scale(fig, image, ax)
+    return fig
+
+
+def plot_heads(maps, text):
+    """The maps of all recorded heads, a row for each layer -> matplotlib figure."""
+    weights = maps.of(text)
+    rows, columns = weights.shape[:2]
+    size = 1.45 * columns + 1.5, 1.45 * rows + 0.6
+    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for layer, line in enumerate(axes):
+        for head, ax in enumerate(line):
+            image = draw_weights(ax, weights[layer, head], text, labels=False)
+            ax.set(title=f"head {maps.heads[head]}" * (layer == 0), ylabel=f"layer {maps.layers[layer]}" * (head == 0))
+    scale(fig, image, axes)
+    return fig
+
+# %% [markdown]
+# Here is the last layer's first head, on the first 64 characters. Find the row of the `⏎` after `goose.`: the first line has ended, and somebody from the cast list has to speak. Where does it look?
+
+# %%
+#| export
+def look(model, tokenizer, text, **chosen):
+    """Lets the model read a text -> Maps. chosen: layers and heads, as for `record_attention`."""
+    if not 0 < len(text) <= model.block_size:
+        raise ValueError(f"the text has {len(text)} characters; this model reads from 1 to {model.block_size} at once")
+    idx, was_training = tokenizer.encode(text)[None].to(next(model.parameters()).device), model.training
+    model.eval()
+    try:
+        with torch.no_grad(), record_attention(model, **chosen) as maps:
+            model(idx)
+    finally:
+        model.train(was_training)
+    return maps
+
+# %%
+start = SCENE[:64]
+show(plot_attention(look(model, tokenizer, start), start, layer=3, head=0),
+     "A triangular map with a character at each row and column: a few bright points far from the diagonal.")
+
+# %% [markdown]
+# ## All heads
+#
+# **Predict:** in which layer are the maps brightest near the diagonal, in the first or in the last?
+
+# %%
+show(plot_heads(maps, SCENE), "A wall of triangular maps, four layers of six heads: the first layer is spread over the "
+     "neighbourhood, in later ones single points and stripes far from the diagonal stand out.")
+
+# %% [markdown]
+# ## Move through it
+#
+# A wall is for seeing that heads differ. For seeing what one of them does, a map you can move through is better. The page below is one piece of HTML with its script inside; it asks nothing of the network, so it also works offline, in a saved notebook, and sent by mail. Where scripts are cut out, as on GitHub, the wall remains.
+#
+# How a page carries its numbers and its script, [A · Pages](A_pages.ipynb) shows. Here we fill it: the weights, and for where scripts are cut out the wall and a table with each head's strongest look back.
+
+# %%
+#| export
+def still_picture(maps, text):
+    """The wall of maps as an image, and each head's strongest look back as a table -> HTML."""
+    picture, fig, rows = BytesIO(), plot_heads(maps, text), []
+    fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
+    plt.close(fig)
+    for layer, heads in zip(maps.layers, maps.of(text).tril(-1)):
+        for head, weights in zip(maps.heads, heads):
+            t, s = divmod(weights.argmax().item(), len(text))
+            looks, at = [escape(char) for char in visible(text[t] + text[s])], f"{weights[t, s]:.0%}"
+            rows.append(f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}")
+    return (f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
+            f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
+            f"<details><summary>The strongest look back of each head</summary>\n<table><thead><tr><th>layer<th>head"
+            f"<th>character<th>looks at<th>weight<tbody>{''.join(rows)}</table></details>")
+
+
+def attention_html(maps, text):
+    """The maps as a page to move through -> Page. ValueError for a model that looks at the future."""
+    weights = maps.of(text)
+    if weights.triu(1).any():
+        raise ValueError("some head looks at the future, and the page shows only the past: draw it with plot_attention")
+    data = {"text": text, "layers": maps.layers, "heads": maps.heads, "levels": LEVELS}
+    return live_page("attention", {**data, "weights": weights_as_text(weights)}, still_picture(maps, text))
+
+
+def attend(model, tokenizer, text, path):
+    """Writes the page of a text's attention maps to a file."""
+    attention_html(look(model, tokenizer, text), text).save(path)
+
+# %% tags=["nbval-ignore-output"]
+attention_html(maps, SCENE)
+
+# %%
+import re
+
+page = attention_html(maps, SCENE).html
+print("asks for something outside of itself:", bool(re.search(r"(src|href)=.?(https?:|//)|@import|fetch\(", page)))
+assert len(page) < 500_000
+
+# %% [markdown]
+# Move over a character, or click one and use the arrow keys. Each button is a head and says what that head looks at most; the last row and column are means. `attention_html(maps, SCENE).save("attention.html")` writes a page to send to somebody.
+#
+# Three things to look for. Choose the `H` of the second-last line and go through the heads of layer 3: who looks at a name? Choose the space after `licking the`: who looks at the goose? And is there a head for which it makes no difference where you are?
+#
+
+# %% [markdown]
+# ## What does a head look for?
+#
+# Looking at one scene invites stories. So we count. For each position $t$ we write down where a head might want to look, and see how much of the weight of row $t$ lies there, on average over all $t$ for which there is such a place:
+#
+# - the **previous** character
+# - the **word's start** and the **line's start**
+# - the **same** character, where it last occurred
+# - **after the same**: what followed it there. A head that looks there can say "it went on like this last time". These are called *induction heads* (Olsson et al., 2022)
+# - the **speaker**: the name before the colon of this line
+# - the **cast list** of the scene
+
+# %%
+def places(text, t):
+    """{what a head may be looking for from position t: the positions where it is}, none where it is not there."""
+    line, same = text.rfind("\n", 0, t) + 1, text.rfind(text[t], 0, t)
+    words = [match.start() for match in re.finditer(r"\w+", text[: t + 1])]
+    speaker = re.match(r"\w+(?=:)", text[line:t])
+    cast = [match.span(1) for match in re.finditer("Enter (.*) with ", text[: t + 1])]
+    return {"previous": range(max(t - 1, 0), t), "word's start": words[-1:], "line's start": [line],
+            "same": [same] if same >= 0 else [], "after the same": [same + 1] if 0 <= same < t - 1 else [],
+            "speaker": range(line, line + speaker.end()) if speaker else [],
+            "cast list": range(*cast[-1]) if cast else []}
+
+# %%
+t = SCENE.index("owl, Hal")
+for name, positions in places(SCENE, t).items():
+    print(f"{name:15}", [SCENE[s] for s in positions])
+
+# %% [markdown]
+# For the `o` of the second `owl`: it stands after a space and begins its word, Meg is speaking, and the last `o` was the one of `Who`, after which came a space.
+
+# %% [markdown]
+# ### Exercise: induction with a longer memory
+# ★★ · 8 minutes · Induction (Olsson et al., 2022) by one character finds mostly chance; the more has to be the same, the better the guess.
+#
+# A head that does induction looks for the last earlier place where the text was as it is now, and at what came next there. In `goose goo` the last `o` stands at position 8; the `o` before it stands at 7, and what came next is 8 itself. That says little. Now compare the last `n` characters, not one. With `n` = 2, position 8 ends `oo`. The last earlier `oo` ends at position 2, so the target is 3: the `s`.
+#
+# Find the target of each position $t$: take the $n$ characters that end at $t$; find the largest $j < t$ at which the same $n$ characters end; the target is $j + 1$. The two may overlap, and the target may be $t$ itself. Where there is no such $j$, or fewer than $n$ characters so far, it is −1.
+#
+# For `goose goo`: with `n` = 1 the targets are −1 −1 2 −1 −1 −1 1 3 8, with `n` = 2 they are −1 −1 −1 −1 −1 −1 −1 2 3.
+
+# %% tags=["exercise"] exercise="induction_targets"
+def induction_targets(ids, n):
+    """ids (T,) int64, n >= 1 -> (T,) int64: for each position the target of induction by n characters, or -1."""
+    ### BEGIN SOLUTION
+    targets = torch.full_like(ids, -1)
+    for t in range(n, len(ids)):
+        for j in range(n - 1, t):
+            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+                targets[t] = j + 1
+    return targets
+    ### END SOLUTION
+
+# %%
+check("induction_targets", induction_targets)
+
+# %%
+#| key
+def induction_targets_cases(draw):
+    letter = draw.integer(0, 50)
+    return [
+        [draw.ids(3, draw.integer(16, 24)), 1], [draw.ids(2, draw.integer(18, 26)), 2],
+        [draw.ids(2, draw.integer(20, 28)), 3], [draw.ids(30, 1), 1], [draw.ids(2, 3), draw.integer(4, 6)],
+        [torch.full((draw.integer(6, 9),), letter), 2],
+        [torch.cat([draw.ids(60, 5), draw.ids(2, 4)]).repeat(2), draw.integer(3, 4)],
+    ]
+
+
+### BEGIN SOLUTION
+def induction_targets_as(ids, n, same=torch.equal, first=0, last=0, shift=1, none=-1, pick=max):
+    """first, last: how much later the search begins and ends."""
+    targets = []
+    for t in range(len(ids)):
+        found = [j for j in range(n - 1 + first, t + last)
+                 if t >= n - 1 and same(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1])]
+        targets.append(pick(found) + shift if found else none)
+    return torch.tensor(targets)
+
+
+def induction_targets_whole(ids, n):
+    """As if empty windows at the beginning were equal."""
+    windows = [ids[max(t - n + 1, 0):t + 1].tolist() for t in range(len(ids))]
+    return torch.tensor([max((j + 1 for j in range(t) if windows[j] == windows[t]), default=-1)
+                         for t in range(len(ids))])
+### END SOLUTION
+
+
+exercise(
+    induction_targets, stars=2, minutes=8, cases=induction_targets_cases,
+    wrong={
+        ### BEGIN SOLUTION
+        "that is the earlier place itself, j; induction looks at what came next there, j + 1":
+            lambda ids, n: induction_targets_as(ids, n, shift=0),
+        "it is the first earlier place; the last one before t is wanted":
+            lambda ids, n: induction_targets_as(ids, n, pick=min),
+        "every position finds itself: j has to be earlier than t": lambda ids, n: induction_targets_as(ids, n, last=1),
+        "the target may be t itself: j = t - 1 is an earlier place, too":
+            lambda ids, n: induction_targets_as(ids, n, last=-1),
+        "the two may overlap: only places at least n before t were searched":
+            lambda ids, n: induction_targets_as(ids, n, last=1 - n),
+        "a position without a target has -1, not 0": lambda ids, n: induction_targets_as(ids, n, none=0),
+        "a position without a target has -1, not t": lambda ids, n: torch.where(
+            induction_targets(ids, n) < 0, torch.arange(len(ids)), induction_targets(ids, n)),
+        "one character is compared; n of them have to be the same": lambda ids, n: induction_targets_as(ids, 1),
+        "n + 1 characters are compared; the one at t is the last of the n":
+            lambda ids, n: induction_targets_as(ids, n + 1),
+        "that is where the earlier n characters begin; the target comes after their end":
+            lambda ids, n: induction_targets_as(ids, n, shift=1 - n),
+        "that is the second of the earlier n characters; the target comes after the last of them":
+            lambda ids, n: induction_targets_as(ids, n, shift=2 - n),
+        "the place at the very beginning of the text, j = n - 1, is not searched":
+            lambda ids, n: induction_targets_as(ids, n, first=1),
+        "how far back the target is, t - (j + 1); wanted is the position j + 1": lambda ids, n: torch.where(
+            induction_targets(ids, n) < 0, -1, torch.arange(len(ids)) - induction_targets(ids, n)),
+        "that is the character at the target, ids[j + 1]; wanted is its position": lambda ids, n: torch.where(
+            induction_targets(ids, n) < 0, -1, ids[induction_targets(ids, n)]),
+        "the same characters in another order are not the same text": lambda ids, n: induction_targets_as(
+            ids, n, same=lambda a, b: torch.equal(a.sort().values, b.sort().values)),
+        "the first n - 1 positions have fewer than n characters so far, and yet find a target":
+            induction_targets_whole,
+        ### END SOLUTION
+    },
+    signs={
+        "position {0} has fewer than n characters so far: -1 (a negative start of a slice counts from the end)":
+            lambda got, want, ids, n: (got >= 0) & (torch.arange(len(ids)) < n - 1),
+        "position {0} looks at a later one: the earlier place has to end before it":
+            lambda got, want, ids, n: got > torch.arange(len(ids)),
+        "position {0} has -1, but its n characters came before":
+            lambda got, want, ids, n: (got == -1) & (want >= 0),
+        "position {0} has a target, but its n characters never came before":
+            lambda got, want, ids, n: (got >= 0) & (want == -1),
+    },
+)
+
+# %% [markdown]
+# The measure of all things is a head that cannot choose and looks at everything alike (lesson 03's average). Below, each number is divided by what that head would have: 1 is chance.
+
+# %% [markdown]
+# ### Exercise: what chance gives
+# ★ · 4 minutes · A share of 0.1 may be nothing or much; one has to know what a head gets that does not care.
+#
+# A head that has learned nothing gives the same weight to every position that it may see. **Predict** its share for the position `back` characters before: `back` = 1 is the previous character, `back` = 0 the position itself. As above, a share is the mean over the positions that have such a target. With T = 3 and `back` = 1, position 0 has none, position 1 gives it 1/2, and position 2 gives it 1/3. The share is 5/12 = 0.417.
+
+# %% tags=["exercise"] exercise="chance_share"
+def chance_share(T, back):
+    """T positions, 0 <= back < T, whole numbers -> float: mean weight of an indifferent head, `back` before."""
+    ### BEGIN SOLUTION
+    shares = [1 / (t + 1) for t in range(back, T)]
+    return sum(shares) / len(shares)
+    ### END SOLUTION
+
+# %%
+check("chance_share", chance_share)
+
+# %% [markdown]
+# What does your formula say for T = 64, with `back` = 1 and with `back` = 10? Here is a head with queries and keys as small as those of an untrained model.
+
+# %%
+q, k, v = 0.02 * torch.randn(3, 64, 16, generator=torch.Generator().manual_seed(1337))
+untrained = scaled_dot_product_attention(q, k, v, causal_mask(64))[1]  # (T, T)
+for back in (1, 10):
+    print(f"{back:2} before: {untrained.diagonal(-back).mean():.3f}")  # row t, column t - back
+
+# %% [markdown]
+# Whoever gives six hundredths to the previous character has found nothing. And ten before gets less, because the early positions, which have few places to choose from, do not take part.
+
+# %%
+#| key
+exercise(
+    chance_share, stars=1, minutes=4,
+    cases=lambda draw: [[1, 0], [draw.integer(2, 9), 1], [draw.integer(5, 90), 0],
+                        *([T, draw.integer(2, T - 2)] for T in (draw.integer(8, 20), draw.integer(21, 200))),
+                        *([T, T - 1] for T in (draw.integer(3, 40),))],
+    wrong={
+        ### BEGIN SOLUTION
+        "every position is given T places; position t sees only t + 1": lambda T, back: 1 / T,
+        "position t sees t + 1 places, itself among them, not t":
+            lambda T, back: sum(1 / t for t in range(back, T)) / (T - back),
+        "position t sees t + 1 places, itself among them, not t; position 0 was left out":
+            lambda T, back: sum(1 / t for t in range(max(back, 1), T)) / max(T - max(back, 1), 1),
+        "the first positions have no such target: they count neither as 0 nor in the divisor":
+            lambda T, back: sum(1 / (t + 1) for t in range(back, T)) / T,
+        "the first positions have no such target; their weights 1/(t + 1) are in the mean":
+            lambda T, back: sum(1 / (t + 1) for t in range(T)) / T,
+        "the first positions have no such target; their weights 1/(t + 1) are in the sum":
+            lambda T, back: sum(1 / (t + 1) for t in range(T)) / (T - back),
+        "it is a sum: a share is the mean over the positions":
+            lambda T, back: sum(1 / (t + 1) for t in range(back, T)),
+        "that is 1 over the mean number of places; wanted is the mean of 1 over it":
+            lambda T, back: 2 / (back + 1 + T),
+        "that is the weight on all of the last `back` characters; the target is one of them":
+            lambda T, back: sum(back / (t + 1) for t in range(back, T)) / (T - back),
+        "the first position with a target, t = `back`, is left out":
+            lambda T, back: sum(1 / (t + 1) for t in range(back + 1, T)) / (T - back - 1),
+        "the first position with a target, t = `back`, is left out of the sum":
+            lambda T, back: sum(1 / (t + 1) for t in range(back + 1, T)) / (T - back),
+        "the last position, t = T - 1, is left out":
+            lambda T, back: sum(1 / (t + 1) for t in range(back, T - 1)) / (T - 1 - back),
+        "the last position, t = T - 1, is left out of the sum":
+            lambda T, back: sum(1 / (t + 1) for t in range(back, T - 1)) / (T - back),
+        "`//` leaves whole numbers, and 1 // 2 is 0: divide with `/`":
+            lambda T, back: sum(1 // (t + 1) for t in range(back, T)) / (T - back),
+        "an integral stands for the sum: ln is near, but not the same":
+            lambda T, back: math.log((T + 1) / (back + 1)) / (T - back),
+        ### END SOLUTION
+    },
+)
+
+# %%
+def profile(weights, text):
+    """What heads look for: weights (..., T, T) -> {place: mean share of the weight that lies there, (...)}."""
+    found, t = [places(text, t) for t in range(len(text))], torch.arange(len(text))
+    shares = {}
+    for name in found[0]:
+        there = torch.tensor([[s in row[name] for s in range(len(text))] for row in found])  # (T, T)
+        shares[name] = (weights * there).sum(-1)[..., there.any(-1)].mean(-1)
+    shares["entropy"] = torch.special.entr(weights).sum(-1).mean(-1)  # -p ln p, summed over a row, in nats
+    shares["distance"] = (weights * (t[:, None] - t)).sum(-1).mean(-1)  # in characters
+    return shares
+
+# %% tags=["nbval-ignore-output"]
+import sys
+
+from tqdm import tqdm
+
+scenes = [scene + "\n\n" for scene in corpus.val.split("\n\n") if 60 < len(scene) < 190][:30]
+even = causal_mask(192).float() / torch.arange(1, 193)[:, None]  # the average of the past
+profiles, chances = [], []
+for scene in tqdm(scenes, unit="scene", mininterval=0.5, file=sys.stdout):
+    T = len(scene)
+    profiles.append(profile(look(model, tokenizer, scene).of(scene), scene))
+    chances.append(profile(even[:T, :T], scene))
+
+# %%
+def mean(rows, name):
+    return torch.stack([row[name] for row in rows]).nanmean(0)
+
+shares = {name: mean(profiles, name) for name in profiles[0]}  # {place: (layers, heads)}
+chance = {name: mean(chances, name) for name in profiles[0]}  # {place: a number}
+names = ("previous", "word's start", "line's start", "same", "after the same", "speaker", "cast list")
+lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1).flatten(0, 1)  # (heads, places)
+heads = [(layer, head) for layer in maps.layers for head in maps.heads]
+
+# %% tags=["nbval-ignore-output"]
+for name, column in zip(names, lift.T):
+    best = column.nan_to_num().argmax().item()
+    print(f"{name:15} {column[best]:5.1f} times chance: layer {heads[best][0]}, head {heads[best][1]}")
+for name in ("entropy", "distance"):
+    print(f"{name:15} {shares[name].min():5.1f} to {shares[name].max():.1f}, by chance {chance[name]:.1f}")
+
+# %%
+far = shares["distance"].mean(1)  # (layers,)
+print("all heads are more choosy than chance:", bool((shares["entropy"] < chance["entropy"]).all()))
+print("some head looks at the previous character 3 times more than by chance:", bool(lift[:, 0].max() > 3))
+assert (shares["entropy"] < chance["entropy"]).all() and lift[:, 0].max() > 3
+
+# %% [markdown]
+# ### Exercise: by place, or by text?
+# ★★ · 7 minutes · Maps are often averaged over many texts; what one then sees may be true of none of them.
+#
+# A mean of maps that is blurred can come about in two ways. Either the head spreads its weight in every text, or in each text it stares at one place, each time at another. Tell them apart. Of one head you have the weights on $N$ texts; position $t$ has $N$ rows. With $H$ for the entropy in nats,
+#
+# $$J_t = H(\text{the mean of the } N \text{ rows}) - \text{the mean of the } N \text{ entropies} .$$
+#
+# $J_t$ is 0 where the rows are the same in all texts: such a head goes by place. The more the place hangs on what is written there, the larger it is. The rows (1, 0) and (0, 1) give $\ln 2 - 0 = 0.693$; twice (0.5, 0.5) gives $\ln 2 - \ln 2 = 0$, though the mean is the same. A weight of 0 adds nothing to an entropy (lesson 03).
+
+# %% tags=["exercise"] exercise="text_dependence"
+def text_dependence(weights):
+    """weights (N, T, T) of one head, N texts, rows sum to 1 -> (T,), in its dtype: J of each position, in nats."""
+    ### BEGIN SOLUTION
+    entropy = lambda rows: torch.special.entr(rows).sum(-1)
+    return entropy(weights.mean(0)) - entropy(weights).mean(0)
+    ### END SOLUTION
+
+# %%
+check("text_dependence", text_dependence)
+
+# %%
+#| key
+def text_dependence_case(draw, N, T, sharpness=2.0, dtype=torch.float32):
+    scores = sharpness * draw.normal(N, T, T, dtype=dtype)
+    return [scores.masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf).softmax(-1)]
+
+
+def text_dependence_sharp(draw, N, T):
+    """All weight on one place."""
+    places = torch.stack([draw.ids(t + 1, N) for t in range(T)], 1)
+    return [F.one_hot(places, T).double()]
+
+
+### BEGIN SOLUTION
+def text_dependence_entropy(rows, dim=-1):
+    return torch.special.entr(rows).sum(dim)
+
+
+def text_dependence_parts(weights):
+    return text_dependence_entropy(weights.mean(0)), text_dependence_entropy(weights)
+### END SOLUTION
+
+
+exercise(
+    text_dependence, stars=2, minutes=7, atol=1e-4,
+    cases=lambda draw: [
+        text_dependence_case(draw, draw.integer(3, 5), draw.integer(3, 6)),
+        text_dependence_case(draw, 1, draw.integer(2, 5), dtype=torch.float64),
+        text_dependence_case(draw, 3, 1), text_dependence_sharp(draw, 4, draw.integer(4, 6)),
+        text_dependence_case(draw, 2, draw.integer(3, 6), 0.5, torch.float64),
+        text_dependence_case(draw, 4, 4, 3.0),
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "that is the entropy of the mean alone: it is also large for a head that spreads in every text":
+            lambda weights: text_dependence_parts(weights)[0],
+        "that is the mean of the entropies alone: it says how far the head spreads within a text":
+            lambda weights: text_dependence_parts(weights)[1].mean(0),
+        "the sign is reversed: the entropy of the mean is the larger of the two":
+            lambda weights: -text_dependence(weights),
+        "the entropies are added up over the texts: their mean is wanted":
+            lambda weights: text_dependence_parts(weights)[0] - text_dependence_parts(weights)[1].sum(0),
+        "the rows are added up over the texts: the entropy of their mean is wanted": lambda weights: (
+            text_dependence_entropy(weights.sum(0)) - text_dependence_parts(weights)[1].mean(0)),
+        "these are bits: take the natural logarithm": lambda weights: text_dependence(weights) / math.log(2),
+        "these are places, e^H: the entropies themselves are wanted, in nats": lambda weights: (
+            text_dependence_parts(weights)[0].exp() - text_dependence_parts(weights)[1].exp().mean(0)),
+        "e is raised to J: J itself is wanted, in nats": lambda weights: text_dependence(weights).exp(),
+        "the entropies are those of the columns; a position's weights stand in a row": lambda weights: (
+            text_dependence_entropy(weights.mean(0), -2) - text_dependence_entropy(weights, -2).mean(0)),
+        "the texts' differences are not yet averaged: there is one J for each position": lambda weights: (
+            text_dependence_parts(weights)[0] - text_dependence_parts(weights)[1]),
+        "the entropies are averaged over the positions too; each position has a J of its own": lambda weights: (
+            text_dependence_parts(weights)[0] - text_dependence_parts(weights)[1].mean()),
+        "J is averaged over the positions; each has one of its own": lambda weights: text_dependence(weights).mean(),
+        "an entropy is the sum over the places, not their mean": lambda weights: (
+            text_dependence(weights) / weights.shape[-1]),
+        "the weights are averaged over the positions, and not over the texts": lambda weights: (
+            text_dependence_entropy(weights.mean(1)) - text_dependence_parts(weights)[1].mean(1)),
+        "both entropies are of the mean: first each row's entropy, then their mean": lambda weights: (
+            torch.zeros_like(weights[0, 0])),
+        ### END SOLUTION
+    },
+    signs={
+        "position {0} is nan: 0 · ln 0. A weight of 0 has to add 0": lambda got, want, weights: got.isnan(),
+    },
+)
+
+# %% [markdown]
+# ## Off
+#
+# A weight says where a head looks. It does not say that it matters: what is handed over may be ignored. So silence the head, and see what the model can no longer do. Its result is replaced by zeros before the heads are mixed; everything else goes on.
+
+# %%
+#| export
+@contextmanager
+def switch_off(model, heads):
+    """Silences heads, a list of (layer, head), inside the block: zero stands in the place of what they hand over."""
+
+    def see(layer, numbers, out, weights):
+        off = torch.tensor([(layer, head) in heads for head in numbers], device=out.device)
+        return out.masked_fill(off[:, None, None], 0)
+
+    with Attentions(model, see, lambda counts: check_heads(counts, heads)):
+        yield
+
+
+# %%
+from chargpt_lib.playhouse import excess_by_kind
+from chargpt_lib.training import nats_per_character
+
+def excess_without(off):
+    """{kind: nats above the floor, for each character of the text} with some heads off; {"all": loss} without spans."""
+    with switch_off(model, off):
+        nats = nats_per_character(model, ids, stride=96).double().tolist()  # each with 96 characters of past or more
+    return excess_by_kind([None, *nats], spans) if spans else {"all": sum(nats) / len(nats)}
+
+# %% [markdown]
+# One head after the other, on 20,000 characters of validation text. Lesson 00's kinds of text say *what* got worse. (Nearly half a minute.)
+
+# %% tags=["nbval-ignore-output"]
+ids = tokenizer.encode(corpus.val[:20_000])
+spans = [span for span in corpus.val_spans if span.end <= len(ids)]
+whole = excess_without([])
+damage = []  # a row for each head
+for head in tqdm(heads, unit="head", file=sys.stdout):
+    without = excess_without([head])
+    damage.append([without[kind] - whole[kind] for kind in whole])
+damage = torch.tensor(damage)  # (heads, kinds), nats per character
+
+# %%
+def table(ax, values, rows, vmax):
+    heatmap(ax, values, rows, vmax=vmax, cells=[[f"{x:.1f}" for x in row] for row in values])
+
+kinds = list(whole)
+order = damage.sum(1).argsort(descending=True).tolist()
+fig, axes = plt.subplots(1, 2, figsize=(10, 6.6), layout="constrained", sharey=True)
+rows = [f"layer {layer}, head {head}" for layer, head in (heads[i] for i in order)]
+table(axes[0], lift[order], rows, vmax=8)
+table(axes[1], 1000 * damage[order], rows, vmax=20)
+titles = "looks at, as a multiple of chance", "off: thousandths of a nat lost"
+for ax, columns, title in zip(axes, (names, kinds), titles):
+    ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=9)
+    ax.set_title(title, fontsize=10)
+show(fig, "Two tables side by side, a row for each head, those that are missed most on top: where each looks, and what "
+     "gets worse without it.")
+
+# %% tags=["nbval-ignore-output"]
+print(f"{'thousandths of a nat lost':27}" + "".join(f"{kind:>13}" for kind in kinds))
+for i in order[:3] + order[-3:]:
+    print(f"{'without layer {}, head {}'.format(*heads[i]):27}" + "".join(f"{1000 * x:13.1f}" for x in damage[i]))
+
+# %%
+first = damage.view(len(maps.layers), -1, len(kinds))[0, :, 0].sum() / damage[:, 0].sum()
+print(f"the first layer's heads cost most of the {kinds[0]}:", bool(first > 0.3))
+assert damage.sum(1).max() > 0.01 and len(damage) == 24
+
+# %% [markdown]
+# The first layer reads: without one of its heads, the letters of the words themselves go wrong. Some heads further up can be missed without anybody noticing. And a few are missed in one column only.
+#
+# ## The heads that fetch a name
+#
+# A line has ended. Who speaks next? Unless somebody has been asked by name, anybody on the cast list. So at the end of a line a head that fetches names has to look at the cast list. How much of the weight of those positions lies there? On the left where they look, on the right how much the copied names suffer when the head is off.
+
+# %%
+def on_cast(weights, scene):
+    """(..., T, T) -> (...): of the weights at the ends of the scene's lines, the share on the cast list's names."""
+    found = re.search("Enter (.*) with ", scene)
+    ends = [match.start() for match in re.finditer(r"\n(?=\w+:)", scene)]
+    if not found or not ends:
+        return weights.mean((-2, -1))  # another corpus
+    return weights[..., ends, found.start(1):found.end(1)].sum(-1).mean(-1)
+
+copied = "copied name" if spans else "all"
+lost = damage[:, kinds.index(copied)].view(4, 6)
+fetched = torch.stack([on_cast(look(model, tokenizer, scene).of(scene), scene) for scene in scenes]).mean(0)
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(10, 2.9), layout="constrained")
+for ax, values, title, digits in ((axes[0], fetched, "weight on the cast list, at the ends of lines", 2),
+                                  (axes[1], 1000 * lost, "off: thousandths of a nat lost on copied names", 1)):
+    image = heatmap(ax, values, vmax=values.max(), cells=[[f"{x:.{digits}f}" for x in row] for row in values])
+    ax.set(xlabel="head", ylabel="layer", yticks=range(4))
+    ax.set_title(title, fontsize=10)
+    fig.colorbar(image, ax=ax)
+show(fig, "Two tables of layers and heads: those of the last layer that look at the cast list are the ones whose loss "
+     "hurts the copied names.")
+
+# %%
+together = torch.corrcoef(torch.stack([fetched[-1], lost[-1]]))[0, 1]
+print("in the last layer, who looks there is missed there:", bool(together > 0.5))
+assert together > 0.5 or corpus.name != "playhouse"
+
+# %% [markdown]
+# Now the proof. Take the two heads that the names miss most and the spelling least, and switch both off.
+
+# %% tags=["nbval-ignore-output"]
+choosy = (lost - 5 * damage[:, 0].view(4, 6)).flatten()  # much lost on names, little on spelling
+fetchers = [heads[i] for i in choosy.topk(2).indices.tolist()]
+without = excess_without(fetchers)
+print("off:", " and ".join(f"layer {layer}, head {head}" for layer, head in fetchers))
+for kind in kinds:
+    print(f"{kind:12} {1000 * whole[kind]:6.1f} -> {1000 * without[kind]:6.1f} thousandths of a nat")
+
+# %%
+times, change = without[copied] / whole[copied], {kind: without[kind] - whole[kind] for kind in kinds}
+if corpus.name == "playhouse":
+    print("copied names cost more than three times as much:", times > 3)
+    print("spelling pays less than a fifth of what the names pay:", change["spelling"] < 0.2 * change["copied name"])
+    assert times > 3 and change["spelling"] < 0.2 * change["copied name"]
+
+# %% [markdown]
+# On stage, with the same dice, first with all heads, then without these two:
+
+# %% tags=["nbval-ignore-output"]
+known, speakers = set(re.findall("[A-Za-z]+", corpus.train)), []
+curtain = torch.full((16, 1), tokenizer.encode("\n").item(), device=device)
+for off in ([], fetchers):
+    with switch_off(model, off):
+        ids_written = model.generate(curtain, 240, torch.Generator(device).manual_seed(1337))
+    written = [tokenizer.decode(row.cpu()) for row in ids_written]
+    verdicts = [critic(play, known) for play in written]
+    speakers.append(sum(verdict["speakers"] for verdict in verdicts) / len(verdicts))
+    right_words = sum(verdict["words"] for verdict in verdicts) / len(verdicts)
+    print(f"off: {off}   speakers on the cast list: {speakers[-1]:.0%}   words that are words: {right_words:.0%}")
+print(written[0].strip())
+
+# %%
+if corpus.name == "playhouse":
+    print("fewer speakers are on the cast list without them:", speakers[1] < speakers[0] - 0.1)
+    assert speakers[1] < speakers[0] - 0.1
+
+# %% [markdown]
+# The words are words, the lines are lines, and strangers speak. That is what these heads are for.
+#
+# (Other heads can fetch names, too; the layer shares the work out. Switch off more of them and more is lost, but then other things suffer as well.)
+
+# %% [markdown]
+# ### Exercise: off, but how?
+# ★★ · 8 minutes · A zero may be far from all that the later layers have ever been given; then one measures their surprise, not the head's work (Wang et al., 2022).
+#
+# A head that always hands over nearly the same vector tells nothing, and yet the loss rises when it is set to zero: the later layers are used to that vector. A kinder way is to put the head's mean in its place: one vector of D numbers, the mean over all texts and positions, the same for every place. What it had to say about *this* place is gone; what it always says stays.
+#
+# `heads` holds the results of the heads, before the projection. Replace those of head $h$ by their mean, and return what the layer then gives: heads side by side, then the projection with its bias. `W_o` and `bias` are stored as in `nn.Linear`.
+#
+# With one text, two positions, one head with the results (1, 0) and (3, 0), `W_o = [[1, 0], [0, 1]]` and the bias (0, 5), the layer gives (2, 5) at both.
+
+# %% tags=["exercise"] exercise="mean_ablation"
+def mean_ablation(heads, W_o, bias, h):
+    """heads (B, H, T, D), W_o (C, C), bias (C,), C = H * D, h from 0 to H - 1 -> (B, T, C)."""
+    ### BEGIN SOLUTION
+    heads = heads.clone()
+    heads[:, h] = heads[:, h].mean((0, 1))  # (D,)
+    return F.linear(heads.transpose(1, 2).flatten(2), W_o, bias)
+    ### END SOLUTION
+
+# %%
+check("mean_ablation", mean_ablation)
+
+# %%
+#| key
+def mean_ablation_cases(draw):
+    """The numbers are not centred: head h has a mean worth having."""
+    some = draw.integer(2, 3), draw.integer(2, 4), draw.integer(2, 5), draw.integer(2, 4)
+    sizes = [(2, 3, 4, 2), (1, 2, 3, 3), (3, 4, 1, 2), (1, 2, 1, 3), (2, 1, 3, 4), some]
+    for i, (B, H, T, D) in enumerate(sizes):
+        dtype = (torch.float32, torch.float64)[i % 2]
+        heads = draw.normal(B, H, T, D, dtype=dtype) + 1 + draw.normal(H, 1, D, dtype=dtype)
+        yield [heads, draw.normal(H * D, H * D, dtype=dtype), 1 + draw.uniform(H * D, dtype=dtype),
+               draw.integer(0, H - 1)]
+
+
+### BEGIN SOLUTION
+def mean_ablation_projected(heads, W_o, bias):
+    return F.linear(heads.transpose(1, 2).flatten(2), W_o, bias)
+
+
+def mean_ablation_instead(heads, h, instead):
+    heads = heads.clone()
+    heads[:, h] = instead
+    return heads
+
+
+def mean_ablation_by(instead):
+    """instead(heads, h): what is put in the place of head h."""
+    return lambda heads, W_o, bias, h: mean_ablation_projected(
+        mean_ablation_instead(heads, h, instead(heads, h)), W_o, bias)
+
+
+def mean_ablation_right(heads, h):
+    return mean_ablation_instead(heads, h, heads[:, h].mean((0, 1)))
+### END SOLUTION
+
+
+exercise(
+    mean_ablation, stars=2, minutes=8, cases=lambda draw: list(mean_ablation_cases(draw)), atol=5e-5,
+    wrong={
+        ### BEGIN SOLUTION
+        "zeros stand in the head's place; its mean was wanted": mean_ablation_by(lambda heads, h: 0.0),
+        "the mean runs over the texts only: each position has one of its own":
+            mean_ablation_by(lambda heads, h: heads[:, h].mean(0)),
+        "the mean runs over the positions only: each text has one of its own":
+            mean_ablation_by(lambda heads, h: heads[:, h].mean(1, keepdim=True)),
+        "the mean is a single number: each of the D numbers has a mean of its own":
+            mean_ablation_by(lambda heads, h: heads[:, h].mean()),
+        "each place has the mean of its own D numbers: take it over texts and positions":
+            mean_ablation_by(lambda heads, h: heads[:, h].mean(-1, keepdim=True)),
+        "the mean of all heads stands there; that of head h was wanted":
+            mean_ablation_by(lambda heads, h: heads.mean((0, 1, 2))),
+        "the mean over the heads stands there; that of head h, over texts and positions, was wanted":
+            mean_ablation_by(lambda heads, h: heads.mean(1)),
+        "all heads are replaced by their means: only head h":
+            lambda heads, W_o, bias, h: mean_ablation_projected(
+                heads.mean((0, 2), keepdim=True).expand_as(heads), W_o, bias),
+        "the other heads are replaced, and head h stays; it is the other way round":
+            lambda heads, W_o, bias, h: mean_ablation_projected(mean_ablation_instead(
+                heads.mean((0, 2), keepdim=True).expand_as(heads), h, heads[:, h]), W_o, bias),
+        "another head is replaced: they are counted from 0":
+            lambda heads, W_o, bias, h: mean_ablation(heads, W_o, bias, h - 1),
+        "the mean is subtracted from the head; it should stand in the head's place":
+            mean_ablation_by(lambda heads, h: heads[:, h] - heads[:, h].mean((0, 1))),
+        "the mean is added to the head; it should stand in the head's place":
+            mean_ablation_by(lambda heads, h: heads[:, h] + heads[:, h].mean((0, 1))),
+        "nothing is replaced: this is the layer's plain result":
+            lambda heads, W_o, bias, h: mean_ablation_projected(heads, W_o, bias),
+        "the bias is missing": lambda heads, W_o, bias, h: mean_ablation(heads, W_o, 0 * bias, h),
+        "the bias is in it twice": lambda heads, W_o, bias, h: mean_ablation(heads, W_o, 2 * bias, h),
+        "W_o is not transposed: `nn.Linear` multiplies by W_o.T":
+            lambda heads, W_o, bias, h: mean_ablation(heads, W_o.T, bias, h),
+        "W_o is not transposed, and zeros stand in the head's place":
+            lambda heads, W_o, bias, h: mean_ablation_projected(
+                mean_ablation_instead(heads, h, 0.0), W_o.T, bias),
+        "the axes of heads and positions are not exchanged before they are joined (lesson 04)":
+            lambda heads, W_o, bias, h: F.linear(
+                mean_ablation_right(heads, h).reshape(len(heads), heads.shape[2], -1), W_o, bias),
+        "the heads lie number by number among each other: side by side, head 0 first (lesson 04)":
+            lambda heads, W_o, bias, h: F.linear(
+                mean_ablation_right(heads, h).permute(0, 2, 3, 1).flatten(2), W_o, bias),
+        "that is only what head h adds: the other heads write, too": lambda heads, W_o, bias, h: (
+            mean_ablation_projected(mean_ablation_instead(0 * heads, h, heads[:, h].mean((0, 1))), W_o, bias)),
+        "the median stands in the head's place; its mean was wanted":
+            mean_ablation_by(lambda heads, h: heads[:, h].flatten(0, 1).median(0).values),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# ## Through all layers
+#
+# A head in layer 3 looks at a position. But the vector there is no longer that character alone: three layers have written into it. Abnar and Zuidema (2020) multiply the layers together. In each layer a position keeps half of itself (the residual) and takes half from where its heads look on average, $\tilde A_l = \frac12 I + \frac12 \bar A_l$; through all layers it is
+#
+# $$\tilde A_L \cdots \tilde A_2 \, \tilde A_1 .$$
+#
+# The last layer stands on the left: first the last layer looks, then what it has found is traced back further down. Rows still sum to 1.
+
+# %%
+#| export
+def attention_rollout(maps):
+    """How much of each position may have come from each, through all layers: (B, T, T). Abnar and Zuidema, 2020."""
+    if not maps.complete:
+        raise ValueError("a rollout needs every layer and head: record without `layers=` and `heads=`")
+    rollout = identity = torch.eye(maps.weights[0].shape[-1], device=maps.weights[0].device)
+    for weights in maps.weights:
+        rollout = (identity + weights.mean(1)) / 2 @ rollout
+    return rollout
+
+# %%
+rollout = attention_rollout(maps)[0].cpu()
+fig, axes = plt.subplots(1, 2, figsize=(10.5, 5), layout="constrained", sharey=True)
+for ax, weights, title in ((axes[0], maps.of(SCENE)[-1].mean(0), "the last layer, mean of its heads"),
+                           (axes[1], rollout, "rollout through all layers")):
+    image = draw_weights(ax, weights, SCENE)
+    ax.set_title(title, fontsize=10)
+scale(fig, image, axes)
+show(fig, "Left the last layer's mean map, right the rollout: smoother, with more on the diagonal and on the first "
+     "characters of lines.")
+
+# %%
+print("rows sum to 1:", torch.allclose(rollout.sum(-1), torch.ones(len(SCENE)), atol=1e-4))
+print("weight on the future:", rollout.triu(1).max().item())
+
+# %% [markdown]
+# A rollout says what *can* have arrived. Whether it did, and what was made of it, no map says: what is handed over and the feed-forward layers are left out. For that there is the switch.
+
+# %% [markdown]
+# ## Attention rollout (section 5)
+#
+# The rollout of the last position alone is cheaper than that of all: a row of numbers goes down through the layers, and no two matrices are ever multiplied. And the half of Abnar and Zuidema is a guess. One can measure what part of its vector a position keeps in a layer (Kobayashi et al., 2021), a number for each layer: `keep`. It takes the place of the 0.5 before $I$, and `1 - keep` that of the 0.5 before $A$. Here is a version from the net.
+
+# %%
+def rollout_of_last(weights, keeps):
+    """weights (L, T, T), heads averaged, lowest layer first, keeps (L,) -> (T,): where the last vector is from."""
+    share = torch.zeros_like(weights[0, -1])
+    share[-1] = 1
+    for A, keep in zip(weights, keeps):
+        share = share @ ((1 - keep) * A)
+    return share / share.sum()
+
+two_layers = torch.eye(4).repeat(2, 1, 1)  # positions that look at themselves, but for two:
+two_layers[0, 2] = torch.tensor([1.0, 0, 0, 0])  # in the lower layer 2 looks at 0,
+two_layers[1, 3] = torch.tensor([0, 0, 1.0, 0])  # in the upper one 3 looks at 2
+print(rollout_of_last(two_layers, torch.tensor([0.5, 0.5])).tolist())
+
+# %% [markdown]
+# ### Exercise: a rollout that lost two things
+# ★★ · 8 minutes · A rollout is a picture, and nobody sees in a picture that it is wrong.
+#
+# Follow it by hand. What stood at 0 is brought to 2, and then to 3. Position 3 keeps half of its own vector twice over. But the function says that it all comes from position 2: nothing from 0, nothing from itself. There are two bugs. Whoever mends only one gets `[1, 0, 0, 0]` or `[0, 0, 0.5, 0.5]`, both of which look sensible, because the last line stretches anything to the sum 1. Mend both; without the last line the shares then sum to 1 by themselves.
+
+# %% tags=["exercise"] exercise="mended_rollout"
+def mended_rollout(weights, keeps):
+    """weights (L, T, T), rows sum to 1, keeps (L,) from 0 to 1 -> (T,): what rollout_of_last should return."""
+    ### BEGIN SOLUTION
+    share = torch.zeros_like(weights[0, -1])
+    share[-1] = 1
+    for A, keep in zip(weights.flip(0), keeps.flip(0)):  # from the highest layer down
+        share = keep * share + (1 - keep) * share @ A
+    return share
+    ### END SOLUTION
+
+# %%
+check("mended_rollout", mended_rollout)
+
+# %%
+#| key
+def mended_rollout_case(draw, L, T, dtype=torch.float32):
+    scores = 1.5 * draw.normal(L, T, T, dtype=dtype)
+    weights = scores.masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf).softmax(-1)
+    return [weights, 0.1 + 0.8 * draw.uniform(L, dtype=dtype)]
+
+
+def mended_rollout_extremes(draw):
+    """The first layer keeps all, the last one nothing."""
+    weights, keeps = mended_rollout_case(draw, 3, 4)
+    return [weights, keeps * torch.tensor([0, 1, 0]) + torch.tensor([1, 0, 0])]
+
+
+### BEGIN SOLUTION
+def mended_rollout_as(weights, keeps, mix=lambda A, keep: keep * torch.eye(len(A), dtype=A.dtype) + (1 - keep) * A,
+                      down=True, keeps_down=None, norm=False, start=-1, step=lambda share, A: share @ A):
+    share = torch.zeros_like(weights[0, -1])
+    share[start] = 1
+    for A, keep in zip(weights.flip(0) if down else weights,
+                       keeps.flip(0) if (down if keeps_down is None else keeps_down) else keeps):
+        share = step(share, mix(A, keep))
+    return share / share.sum() if norm else share
+
+
+def mended_rollout_eye(A):
+    return torch.eye(len(A), dtype=A.dtype)
+
+
+def mended_rollout_kept_out(A, keep):
+    return (1 - keep) * A
+### END SOLUTION
+
+
+exercise(
+    mended_rollout, stars=2, minutes=8,
+    cases=lambda draw: [
+        mended_rollout_case(draw, 2, draw.integer(3, 6)), mended_rollout_case(draw, draw.integer(1, 3), 1),
+        mended_rollout_case(draw, 1, draw.integer(2, 5), torch.float64), mended_rollout_extremes(draw),
+        mended_rollout_case(draw, draw.integer(3, 5), draw.integer(4, 7), torch.float64),
+    ],
+    wrong={
+        ### BEGIN SOLUTION
+        "the order is still wrong: the last layer mixes what the one below has already mixed, so it comes first here":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, down=False),
+        "the order is right now, but what a position keeps of its own vector is still missing":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out, norm=True),
+        "what a position keeps of its own vector is missing, and the sums are below 1":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out),
+        "nothing is mended yet: what does a position keep, and which layer is the last?":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out, down=False, norm=True),
+        "only the last line is gone: what does a position keep, and which layer is the last?":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out, down=False),
+        "keep and 1 - keep are exchanged": lambda weights, keeps: mended_rollout_as(weights, 1 - keeps),
+        "keep and 1 - keep are exchanged, and the layers still run upwards":
+            lambda weights, keeps: mended_rollout_as(weights, 1 - keeps, down=False),
+        "the layers are turned round, but not their keeps: each layer has its own":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, keeps_down=False),
+        "the keeps are turned round, but not the layers":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, down=False, keeps_down=True),
+        "half and half: each layer has a keep of its own":
+            lambda weights, keeps: mended_rollout(weights, torch.full_like(keeps, 0.5)),
+        "the weights are taken whole, not times 1 - keep, and all is stretched afterwards": lambda weights, keeps: (
+            mended_rollout_as(weights, keeps, lambda A, keep: keep * mended_rollout_eye(A) + A, norm=True)),
+        "the weights are taken whole: they count 1 - keep":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, lambda A, keep: keep * mended_rollout_eye(A) + A),
+        "the own vector is added whole: it counts `keep`": lambda weights, keeps: (
+            mended_rollout_as(weights, keeps, lambda A, keep: mended_rollout_eye(A) + (1 - keep) * A)),
+        "the own vector is added whole, and all is stretched afterwards: it counts `keep`": lambda weights, keeps: (
+            mended_rollout_as(weights, keeps, lambda A, keep: mended_rollout_eye(A) + (1 - keep) * A, norm=True)),
+        "`keep` is added to every weight, not to the diagonal alone": lambda weights, keeps: (
+            mended_rollout_as(weights, keeps, lambda A, keep: keep + (1 - keep) * A)),
+        "`keep` is added to every weight, not to the diagonal alone; the sum 1 hides it": lambda weights, keeps: (
+            mended_rollout_as(weights, keeps, lambda A, keep: keep + (1 - keep) * A, norm=True)),
+        "it reads a column, what others take from a position; a row says what it takes": lambda weights, keeps: (
+            mended_rollout_as(weights, keeps, step=lambda share, A: A @ share)),
+        "it follows the first position; the last was wanted":
+            lambda weights, keeps: mended_rollout_as(weights, keeps, start=0),
+        "that is only the last layer: those below have mixed before it":
+            lambda weights, keeps: mended_rollout(weights[-1:], keeps[-1:]),
+        "that is only the lowest layer: those above mix what it has mixed":
+            lambda weights, keeps: mended_rollout(weights[:1], keeps[:1]),
+        "that is the mean of the layers: each mixes what the one below has mixed": lambda weights, keeps: torch.stack(
+            [mended_rollout(A[None], keep[None]) for A, keep in zip(weights, keeps)]).mean(0),
+        "that is the rollout of every position: wanted is the row of the last":
+            lambda weights, keeps: torch.stack([mended_rollout_as(weights, keeps, start=t)
+                                                for t in range(weights.shape[-1])]),
+        ### END SOLUTION
+    },
+    signs={
+        "number {0} is nan: where a layer keeps everything, keep = 1, nothing is left to stretch to 1":
+            lambda got, want, weights, keeps: got.isnan(),
+        "the shares do not sum to 1: what is kept and what is taken have to sum to 1 in each layer":
+            lambda got, want, weights, keeps: abs(got.sum() - 1) > 1e-3,
+    },
+)
+
+# %% [markdown]
+# ## How it came about
+#
+# No head is born with a purpose. Here are the copies from the training, the last one being the finished model. How much of the weight at the ends of lines lay on the cast list, before step 0, 100, 200 ...?
+
+# %%
+photos = {}
+young = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
+for step in WHEN:
+    load_model(young, album / f"{step}.safetensors")
+    photos[step] = [look(young, tokenizer, play).of(play) for play in scenes[:8]]
+photos[settings["steps"]] = [look(model, tokenizer, play).of(play) for play in scenes[:8]]
+growth = torch.stack([torch.stack([on_cast(weights, play) for weights, play in zip(photo, scenes)]).mean(0)
+                      for photo in photos.values()])  # (snapshots, layers, heads)
+layer, head = fetchers[0]
+
+# %%
+fig, axes = plt.subplots(2, 5, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
+for ax, step in zip(axes.flat, (*list(photos)[:6], 800, 1000, 2000, settings["steps"])):
+    image = draw_weights(ax, photos[step][0][layer, head], scenes[0], labels=False)
+    ax.set_title(f"step {step}", fontsize=9)
+scale(fig, image, axes)
+fig.suptitle(f"layer {layer}, head {head}, while the model trains", fontsize=10)
+show(fig, "Ten maps of one head from the first step on: even at first, then blurred, then single bright points on the "
+     "cast list.")
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
+for row in growth.flatten(1).T:
+    ax.plot(list(photos), row, color="#BBBBBB", linewidth=0.8)
+ax.plot(list(photos), growth[:, layer, head], "o-", color="#0072B2", label=f"layer {layer}, head {head}")
+ax.set(xlabel="step", ylabel="weight", ylim=0, title="Weight on the cast list, from the ends of lines: every head")
+ax.legend(frameon=False)
+show(fig, "All heads begin at chance. After a few hundred steps some rise steeply, most stay where they are.")
+
+# %%
+risen = growth[-1, layer, head] / growth[0, layer, head]
+print("it looks at the cast list at least 1.5 times as much as at birth:", bool(risen > 1.5))
+assert risen > 1.5 or corpus.name != "playhouse"
+
+# %% [markdown]
+# At first every head looks at everything alike. Then they part. Nobody told the one with the blue line to look at the cast list; to look there made the next character cheaper.
+#
+# ## Mistakes people make
+#
+# - **Taking a weight for an effect.** The picture shows where a head looks. What it hands over may be nothing. Switch it off and measure.
+# - **Comparing maps with different scales.** A map whose colours end at its own largest weight always looks sharp. Here all end at 1.
+# - **Averaging before looking.** The mean over heads is a grey fog, made of six sharp pictures.
+# - **Taking a position for its character.** From layer 1 on, position 20 holds what earlier layers fetched to it.
+# - **One scene.** Every head tells a story on one text. Count over many, and compare with chance.
+#
+# ## Exercises
+
+# %% [markdown]
+# ### Exercise: what a head writes
+# ★★★ · 15 minutes · Where a head looks is one half of it; the other half is what it does with what it sees (Elhage et al., 2021, call it the OV circuit).
+#
+# A head at position $t$ looks at positions $s$ with the weights $\alpha_{ts}$. What stands there is $x_s$; its value is $v_s = W_V x_s$, and the head writes $W_O \sum_s \alpha_{ts} v_s$. All is linear once the weights are fixed. So one may ask for each character alone: if the head gives it the whole weight 1, by how much does it change each logit?
+#
+# Take for $x_s$ the character's row of the table $E$ and nothing else (no position, no norm), and let the last matrix $W_U$ read what the head has written: the logits are $W_U$ times the vector. Return two things.
+#
+# `table` (V, V): row $c$, column $u$ is the change of the logit of $u$ where the head looks at $c$.
+#
+# `margin` (V,): for each $c$, the change of $c$'s own logit minus the largest change of any *other* logit. Where it is positive, a look at $c$ says `c`: the head copies.
+#
+# `W_v` (D, C) and `W_u` (V, C) are stored as in `nn.Linear`; so is `W_o` (C, D), the columns of the projection that meet this head's D numbers (lesson 04). With V = 3, C = 2, D = 1, `E = W_u = [[1, 0], [0, 1], [1, 1]]`, `W_v = [[2, 1]]` and `W_o = [[1], [-1]]`: the values are 2, 1 and 3, the head writes (2, −2), (1, −1) and (3, −3), `table` is `[[2, -2, 0], [1, -1, 0], [3, -3, 0]]`, and `margin` is `[2, -2, -3]`. This head copies character 0, and says 0 whatever it sees.
+
+# %% tags=["exercise"] exercise="ov_circuit"
+def ov_circuit(E, W_v, W_o, W_u):
+    """E, W_u (V, C), W_v (D, C), W_o (C, D), V >= 2 -> [table (V, V), margin (V,)], in the dtype of E."""
+    ### BEGIN SOLUTION
+    table = E @ W_v.T @ W_o.T @ W_u.T
+    itself = torch.eye(len(E), dtype=torch.bool)
+    best_other = table.masked_fill(itself, float("-inf")).amax(-1)
+    return [table, table.diagonal() - best_other]
+    ### END SOLUTION
+
+# %%
+check("ov_circuit", ov_circuit)
+
+# %% [markdown]
+# The table holds V · V numbers, but all of them went through the D numbers of the value: D is the most kinds of things that a head can say. Whether it *does* copy in the text is another question; it also has to look at the right place. `margin` says what it would write if it did.
+
+# %%
+#| key
+def ov_circuit_cases(draw):
+    """In the second all matrices are square; at the end, a head that copies, and one that lowers all logits."""
+    size = draw.integer(2, 4)
+    some = draw.integer(6, 10), draw.integer(4, 6), draw.integer(2, 3)
+    for V, C, D, dtype in ((5, 4, 2, torch.float64), (4, 4, 4, torch.float32), (2, 3, 1, torch.float64),
+                           (size + 3, size, size, torch.float64), (*some, torch.float32), (4, 3, 2, torch.float64)):
+        E, W_v, W_o, W_u = (0.7 * draw.normal(*shape, dtype=dtype) for shape in ((V, C), (D, C), (C, D), (V, C)))
+        yield [E, W_v, W_o, W_u]
+    yield [W_u, W_v, W_v.T.contiguous(), W_u]
+    yield [E.abs(), W_v.abs(), W_o.abs(), -W_u.abs()]
+
+
+### BEGIN SOLUTION
+def ov_circuit_best(table, of=lambda table: table, dim=-1):
+    return of(table).masked_fill(torch.eye(len(table)).bool(), -math.inf).amax(dim)
+
+
+def ov_circuit_with(margin=None, table=None):
+    """margin(table), table(table): what stands in the place of the right ones."""
+    def answer(E, W_v, W_o, W_u):
+        right, own = ov_circuit(E, W_v, W_o, W_u)
+        shown = table(right) if table else right
+        return [shown, margin(shown) if margin else own]
+    return answer
+
+
+def ov_circuit_of(table):
+    return [table, table.diagonal() - ov_circuit_best(table)]
+### END SOLUTION
+
+
+exercise(
+    ov_circuit, stars=3, minutes=15, cases=lambda draw: list(ov_circuit_cases(draw)), atol=1e-4,
+    wrong={
+        ### BEGIN SOLUTION
+        "rows and columns of `table` are exchanged: row c is the character that is looked at":
+            lambda *args: [ov_circuit(*args)[0].T, ov_circuit(*args)[1]],
+        "rows and columns of `table` are exchanged, and the margins are taken from that":
+            lambda *args: ov_circuit_of(ov_circuit(*args)[0].T),
+        "the table of the characters is used as the last matrix, too; here W_u is another one":
+            lambda E, W_v, W_o, W_u: ov_circuit(E, W_v, W_o, E),
+        "the last matrix is looked up, too; the characters come from E":
+            lambda E, W_v, W_o, W_u: ov_circuit(W_u, W_v, W_o, W_u),
+        "E and W_u are exchanged: E is looked up, W_u reads":
+            lambda E, W_v, W_o, W_u: ov_circuit(W_u, W_v, W_o, E),
+        "W_v and W_o are left out: that is the way past the head":
+            lambda E, W_v, W_o, W_u: ov_circuit_of(E @ W_u.T),
+        "the character's own vector is in it: the residual goes past the head, the head writes only its part":
+            lambda E, W_v, W_o, W_u: ov_circuit_of(E @ W_u.T + ov_circuit(E, W_v, W_o, W_u)[0]),
+        "it is divided by the root of the head size: that belongs to the scores, and they are not in it":
+            lambda E, W_v, W_o, W_u: ov_circuit_of(ov_circuit(E, W_v, W_o, W_u)[0] / len(W_v)**0.5),
+        "probabilities stand in `table`: changes of logits are wanted": ov_circuit_with(
+            lambda p: p.diagonal() - ov_circuit_best(p), lambda table: table.softmax(-1)),
+        "probabilities stand in `table`: changes of logits are wanted (the margins are right)":
+            ov_circuit_with(table=lambda table: table.softmax(-1)),
+        "the mean of each row is subtracted from `table`: its margins stay, but the changes themselves are wanted":
+            ov_circuit_with(table=lambda table: table - table.mean(-1, keepdim=True)),
+        "`table` is right; the largest other change is sought in c's column: in c's row":
+            ov_circuit_with(lambda table: table.diagonal() - ov_circuit_best(table, dim=0)),
+        "`table` is right; the margin is taken from the largest absolute value: from the largest change":
+            ov_circuit_with(lambda table: table.diagonal() - ov_circuit_best(table, torch.abs)),
+        "`table` is right; the sign of the margin is reversed: own minus best other":
+            ov_circuit_with(lambda table: ov_circuit_best(table) - table.diagonal()),
+        "`table` is right; the own change alone says little: another logit may be raised more":
+            ov_circuit_with(lambda table: table.diagonal()),
+        "`table` is right; c itself is among those that it is compared with: the best *other* is wanted":
+            ov_circuit_with(lambda table: table.diagonal() - table.amax(-1)),
+        "`table` is right; the margin is taken from the mean of the row; c has to beat the best other":
+            ov_circuit_with(lambda table: table.diagonal() - table.mean(-1)),
+        "`table` is right; the margin is taken from the mean of the others; c has to beat the best of them":
+            ov_circuit_with(lambda table: table.diagonal() - (table.sum(-1) - table.diagonal()) / (len(table) - 1)),
+        "`table` is right; c counts as 0 among the others, and 0 is more than a negative change":
+            ov_circuit_with(lambda table: table.diagonal() - table.clone().fill_diagonal_(0).amax(-1)),
+        "the two are exchanged: first `table`, then `margin`": lambda *args: ov_circuit(*args)[::-1],
+        "`table` is right; the margin is wanted as a number for each c, not as True or False":
+            ov_circuit_with(lambda table: table.diagonal() > ov_circuit_best(table)),
+        ### END SOLUTION
+    },
+    signs={
+        "`table` itself lost its diagonal, at c = {0}: hide it in a copy":
+            lambda got, want, *args: got[0].diagonal().isinf() | (got[0].diagonal() == 0),
+    },
+)
+
+# %% [markdown]
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
+# ## What you have
+#
+# `record_attention`, `plot_attention`, `plot_heads`, `attention_html`, `switch_off` and `attention_rollout`, in `chargpt_lib/attention_maps.py`. They work for every model of this course, and for yours.
+#
+# Next: a text of yours behind `CORPUS = `, and the question which of its habits has a head of its own.

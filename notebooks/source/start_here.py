@@ -1,0 +1,123 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Start here: the first five minutes
+#
+# You will see: a GPT that learns to write plays, what it writes, where it looks, and how far it is from perfect.
+# You need nothing but this page. On two CPU cores it takes about a minute and a half. (On a graphics card: not measured yet.)
+#
+# Run the cells from top to bottom, each with Shift and Enter. Nothing is explained here; everything is explained from [lesson 00](00_data.ipynb) on, down to the last line of code.
+
+# %% [markdown]
+# ## A text
+#
+# A model learns from a text. This one has been written by a small grammar with dice, so it is nonsense, but strict nonsense: in each scene only those speak who have entered.
+
+# %%
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus, device = load_corpus(CORPUS), pick_device()
+tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+print(f"{len(corpus.train):,} characters to learn from, {tokenizer.vocab_size} different ones\n")
+print(corpus.train[:300])
+
+# %% [markdown]
+# ## A minute of training
+#
+# The model reads pieces of the text and guesses, at each character, which one comes next. After each guess half a million numbers are moved a little, so that the guess would have been better. The *loss* says how surprised it was: 4 at first, when all characters seem alike. **Predict:** after a minute, is it nearer to 2 or to 0.5?
+
+# %% tags=["nbval-ignore-output"]
+import torch
+
+from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
+from chargpt_lib.training import load_or_fit
+
+torch.manual_seed(1337)
+model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
+result = load_or_fit("first minute", model, corpus, steps=1400, batch_size=6, lr=5e-3)
+print(f"loss {result['loss']:.2f} on text it has never seen, after {result['seconds']:.0f} s of training")
+
+# %%
+print("nearer to 0.5 than to 2:", result["loss"] < 1.25)
+assert result["loss"] < 1.25 or corpus.name != "playhouse"
+
+# %% [markdown]
+# Where has the loss come from? The line is the floor: what the dice themselves make unpredictable. Nobody can do better on unseen text.
+
+# %%
+import matplotlib.pyplot as plt
+
+from chargpt_lib.data import show
+
+losses = torch.tensor(result["losses"]).unfold(0, 20, 5).mean(1)
+fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
+ax.plot(range(10, 10 + 5 * len(losses), 5), losses, color="#0072B2", label="mean of 20 batches")
+if corpus.val_floor:
+    ax.axhline(corpus.val_floor, color="#009E73", linestyle="--", label="the floor")
+ax.set(xlabel="step", ylabel="loss", ylim=0, title="A minute of training")
+ax.legend(frameon=False)
+show(fig, "The loss falls steeply from 4, then more and more slowly, and comes close to the floor.")
+
+# %% [markdown]
+# ## A play
+#
+# Give it the end of a line, and let it go on: one character after the other, each drawn by dice that fall as the model believes.
+
+# %% tags=["nbval-ignore-output"]
+start = tokenizer.encode("\n")[None].to(device)
+play = tokenizer.decode(model.generate(start, 300, torch.Generator(device).manual_seed(1337))[0].cpu())
+print(play.strip())
+
+# %%
+assert len(play) == 301
+
+# %% [markdown]
+# ## Where it looks
+#
+# To know who speaks next, one has to remember who is on stage. The model has 24 *heads*; each looks back at the text in its own way. Choose a head with the buttons, move over the characters, and see what it looks at. Try the end of the line before `Hal:`, in layer 3.
+
+# %% tags=["nbval-ignore-output"]
+from chargpt_lib.attention_maps import attention_html, look
+
+scene = "A barn. Enter Meg and Hal with a damp goose.\nMeg: Who hid the owl, Hal?\nHal: Not I, Meg.\nExit "
+attention_html(look(model, tokenizer, scene), scene)
+
+# %% [markdown]
+# (Only the picture, and nothing that answers? Then the page is shown where scripts are cut out. Run the cell.)
+
+# %%
+weights = look(model, tokenizer, scene).of(scene)
+print("layers, heads, characters, characters:", tuple(weights.shape))
+assert torch.allclose(weights.sum(-1), torch.ones(4, 6, len(scene)), atol=1e-4)
+
+# %% [markdown]
+# ## The ladder
+#
+# This model did not fall from the sky. The course builds it rung by rung, and each rung removes a part of the loss that you can name. From a table of letter pairs down to the full GPT:
+
+# %%
+from chargpt_lib.training import plot_ladder
+
+show(plot_ladder("playhouse"), "Stacked bars: the losses of five models, from a table of letter pairs to the full GPT, "
+     "each lower than the one before, the last one close to the floor.")
+
+# %% [markdown]
+# ## Climb
+#
+# | lesson | what you build |
+# |---|---|
+# | [00](00_data.ipynb) | an alphabet, a tokenizer, batches |
+# | [01](01_bigram.ipynb) | a table of letter pairs that writes |
+# | [02](02_training_loop.ipynb) | the loop that trains everything |
+# | [03](03_single_head.ipynb), [04](04_multi_head.ipynb) | one head of attention, then many |
+# | [05](05_blocks.ipynb), [06](06_full_gpt.ipynb) | blocks, then the full GPT |
+# | [07](07_attention_maps.ipynb) | what each head does, and proof |
+#
+# You need some Python, and an evening for each.
