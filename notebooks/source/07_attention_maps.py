@@ -680,6 +680,7 @@ chance = {name: mean(chances, name) for name in profiles[0]}  # {place: a number
 names = ("previous", "word's start", "line's start", "same", "after the same", "speaker", "cast list")
 lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1).flatten(0, 1)  # (heads, places)
 heads = [(layer, head) for layer in maps.layers for head in maps.heads]
+assert (shares["previous"] <= 1).all() and 0 < chance["previous"] < 0.5
 
 # %% tags=["nbval-ignore-output"]
 for name, column in zip(names, lift.T):
