@@ -826,12 +826,22 @@ for head in tqdm(heads, unit="head", file=sys.stdout):
     damage.append([without[kind] - whole[kind] for kind in whole])
 damage = torch.tensor(damage)  # (heads, kinds), nats per character
 
+# %% tags=["nbval-ignore-output"]
+kinds = list(whole)
+order = damage.sum(1).argsort(descending=True).tolist()
+print(f"{'thousandths of a nat lost':27}" + "".join(f"{kind:>13}" for kind in kinds))
+for i in order[:3] + order[-3:]:
+    print(f"{'without layer {}, head {}'.format(*heads[i]):27}" + "".join(f"{1000 * x:13.1f}" for x in damage[i]))
+
+# %%
+first = damage.view(len(maps.layers), -1, len(kinds))[0, :, 0].sum() / damage[:, 0].sum()
+print(f"the first layer's heads cost more than a quarter of the {kinds[0]}:", bool(first > 0.25))
+assert damage.sum(1).max() > 0.01 and len(damage) == 24
+
 # %%
 def table(ax, values, rows, vmax):
     heatmap(ax, values, rows, vmax=vmax, cells=[[f"{x:.1f}" for x in row] for row in values])
 
-kinds = list(whole)
-order = damage.sum(1).argsort(descending=True).tolist()
 fig, axes = plt.subplots(1, 2, figsize=(10, 6.6), layout="constrained", sharey=True)
 rows = [f"layer {layer}, head {head}" for layer, head in (heads[i] for i in order)]
 table(axes[0], lift[order], rows, vmax=8)
@@ -842,16 +852,6 @@ for ax, columns, title in zip(axes, (names, kinds), titles):
     ax.set_title(title, fontsize=10)
 show(fig, "Two tables side by side, a row for each head, those that are missed most on top: where each looks, and what "
      "gets worse without it.")
-
-# %% tags=["nbval-ignore-output"]
-print(f"{'thousandths of a nat lost':27}" + "".join(f"{kind:>13}" for kind in kinds))
-for i in order[:3] + order[-3:]:
-    print(f"{'without layer {}, head {}'.format(*heads[i]):27}" + "".join(f"{1000 * x:13.1f}" for x in damage[i]))
-
-# %%
-first = damage.view(len(maps.layers), -1, len(kinds))[0, :, 0].sum() / damage[:, 0].sum()
-print(f"the first layer's heads cost most of the {kinds[0]}:", bool(first > 0.3))
-assert damage.sum(1).max() > 0.01 and len(damage) == 24
 
 # %% [markdown]
 # The first layer reads: without one of its heads, the letters of the words themselves go wrong. Some heads further up can be missed without anybody noticing. And a few are missed in one column only.
