@@ -145,6 +145,39 @@ def test_classes_of_a_notebook_with_names_of_their_own():
     assert seen[0].shape == (2, 6, 6) and torch.allclose(seen[0], seen[1], atol=1e-6)
 
 
+class Kernel(nn.Module):
+    """The fused kernel as a model, with whatever else it is given."""
+
+    def forward(self, q, k, v, *more, **named):
+        return F.scaled_dot_product_attention(q, k, v, *more, **named)
+
+
+T, CAUSAL = 7, torch.ones(7, 7).tril().bool()
+RANDOM = torch.rand(2, 3, T, T, generator=torch.Generator().manual_seed(0)).round().bool() | torch.eye(T).bool()
+
+
+@pytest.mark.parametrize("more, named", [
+    ((), {}), ((None, 0.0, True), {}), ((), {"is_causal": True, "scale": 0.9}), ((CAUSAL,), {}),
+    ((), {"attn_mask": RANDOM}), ((RANDOM[:, :1],), {}), ((), {"attn_mask": torch.randn(2, 3, T, T)}),
+    ((torch.randn(T, T),), {"scale": 2.0})])
+@pytest.mark.parametrize("single", [False, True])
+def test_the_kernel_s_own_weights(more, named, single):
+    """Where V is the identity, A V is A: the kernel itself says what its weights are, whatever mask it has."""
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 2, 3, T, 4)
+    if single:  # one head as (B, T, D), and its part of the mask
+        q, k = q[:, 0], k[:, 0]
+        part = lambda x: x[:, 0] if isinstance(x, torch.Tensor) and x.dim() == 4 else x
+        more, named = [part(x) for x in more], {name: part(x) for name, x in named.items()}
+    model, eye = Kernel(), torch.eye(T).expand(*q.shape[:-1], T)
+    wanted = model(q, k, eye, *more, **named)
+    for heads in (None, [0], [0] if single else [2, 1]):
+        with record_attention(model, heads=heads) as maps:
+            model(q, k, q, *more, **named)
+        reference = wanted[:, None] if single else wanted[:, sorted(heads or [0, 1, 2])]
+        assert torch.allclose(maps.weights[0], reference, atol=1e-6)
+
+
 def hooks(model):
     kinds = "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called", "_backward_hooks"
     return sum(len(getattr(part, kind)) for part in model.modules() for kind in kinds)
@@ -246,8 +279,8 @@ def test_memory_while_recording_is_that_of_the_heads_asked_for():
 
 
 @pytest.mark.parametrize("chosen, message", [
-    ({"layers": [3]}, "there is no layer 3: this model has the layers 0 to 2"),
-    ({"heads": [4]}, "layer 0 has no head 4: it has the heads 0 to 3"),
+    ({"layers": [3]}, "there is no layer 3, head 0: the 3 layers have [4, 4, 4] heads"),
+    ({"heads": [4]}, "there is no layer 0, head 4: the 3 layers have [4, 4, 4] heads"),
     ({"layers": [-1]}, "there is no layer -1")])
 def test_a_layer_or_head_that_is_not_there(chosen, message):
     with pytest.raises(IndexError, match=re.escape(message)):
@@ -255,6 +288,12 @@ def test_a_layer_or_head_that_is_not_there(chosen, message):
     off = [(chosen.get("layers", [0])[0], chosen.get("heads", [0])[0])]
     with pytest.raises(IndexError, match=re.escape(message)), switch_off(model := gpt(), off):
         model(TOKENIZER.encode(TEXT)[None])
+
+
+@pytest.mark.parametrize("chosen", [{"layers": 0}, {"heads": 3}])
+def test_a_number_in_the_place_of_a_list(chosen):
+    with pytest.raises(TypeError, match=re.escape("lists of numbers: heads=[3], not heads=3")):
+        recorded(gpt(), **chosen)
 
 
 def test_a_model_without_attention():
@@ -270,11 +309,11 @@ def test_maps_that_are_not_of_this_text():
         with record_attention(model) as maps:
             pass
         plot_heads(maps, TEXT)
-    with pytest.raises(ValueError, match="the text has 63 characters, and the maps have 64 rows"):
+    with pytest.raises(ValueError, match="the maps are of 1 texts, 64 x 64; this is one text of 63 characters"):
         plot_attention(recorded(model), TEXT[1:])
     with record_attention(model) as maps:
         model(idx.repeat(2, 1))
-    with pytest.raises(ValueError, match="maps of 2 texts"):
+    with pytest.raises(ValueError, match="maps are of 2 texts"):
         attention_html(maps, TEXT)
     with pytest.raises(IndexError, match="layer 1, head 0 was not recorded"):
         plot_attention(recorded(model, layers=[0]), TEXT, layer=1)
