@@ -198,7 +198,7 @@ def look(model, tokenizer, text, **chosen):
         model.train(was_training)
     return maps
 
-# %% notebooks/source/07_attention_maps.py #23d918e8
+# %% notebooks/source/07_attention_maps.py #dfca8f3d
 def still_picture(maps, text):
     """The wall of maps as an image, and each head's strongest look back as a table -> HTML."""
     picture, fig, rows = BytesIO(), plot_heads(maps, text), []
@@ -219,7 +219,7 @@ def attention_html(maps, text):
     """The maps as a page to move through -> Page. ValueError for a model that looks at the future."""
     weights = maps.of(text)
     if weights.triu(1).any():
-        raise ValueError("some head looks at the future, and the page shows only the past: draw it with plot_attention")
+        raise ValueError("weights on the future, or nan: the page shows only the past; draw them with plot_attention")
     data = {"text": text, "layers": maps.layers, "heads": maps.heads, "levels": LEVELS}
     return live_page("attention", {**data, "weights": weights_as_text(weights)}, still_picture(maps, text))
 

@@ -18,7 +18,7 @@ from .playhouse import KINDS, write
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # a widget that no saved page could show
 
-# %% notebooks/source/00_data.py #e80778f4
+# %% notebooks/source/00_data.py #56bd14f4
 def show(fig, alt):
     """Displays a matplotlib figure; alt says in words what it shows."""
     from IPython.core.pylabtools import print_figure
@@ -37,7 +37,7 @@ def visible(text):
 
 def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
     """Draws a matrix in colours -> the image, for a colorbar. rows, columns: labels; cells: a text for each field."""
-    values = torch.as_tensor(values).detach().cpu()
+    values = torch.as_tensor(values).detach().cpu().numpy()
     image = ax.imshow(values, cmap="cividis", vmin=vmin, vmax=vmax, aspect="auto")
     font = {"family": "DejaVu Sans Mono", "fontsize": 9}
     if rows:

@@ -122,8 +122,9 @@ function attend(data) {
   }
 
   function drawMatrix() {
-    const image = new ImageData(T, T);
-    const paint = (t) => (weight, s) => image.data.set([0, 122, 192, Math.round(255 * alpha(weight))], 4 * (t * T + s));
+    const image = new ImageData(T, T), page = getComputedStyle(host).color.match(/[\d.]+/g); // the page's text colour
+    const ink = [0, 122, 192].map((part, i) => 0.65 * part + 0.35 * page[i]); // no text on it: farther from the ground
+    const paint = (t) => (weight, s) => image.data.set([...ink, 255 * alpha(weight)], 4 * (t * T + s));
     for (const t of range(T)) look(state.choice, t).forEach(paint(t));
     canvas.getContext("2d").putImageData(image, 0, 0);
   }

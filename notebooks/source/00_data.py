@@ -93,7 +93,7 @@ def visible(text):
 
 def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
     """Draws a matrix in colours -> the image, for a colorbar. rows, columns: labels; cells: a text for each field."""
-    values = torch.as_tensor(values).detach().cpu()
+    values = torch.as_tensor(values).detach().cpu().numpy()
     image = ax.imshow(values, cmap="cividis", vmin=vmin, vmax=vmax, aspect="auto")
     font = {"family": "DejaVu Sans Mono", "fontsize": 9}
     if rows:

@@ -413,7 +413,7 @@ def attention_html(maps, text):
     """The maps as a page to move through -> Page. ValueError for a model that looks at the future."""
     weights = maps.of(text)
     if weights.triu(1).any():
-        raise ValueError("some head looks at the future, and the page shows only the past: draw it with plot_attention")
+        raise ValueError("weights on the future, or nan: the page shows only the past; draw them with plot_attention")
     data = {"text": text, "layers": maps.layers, "heads": maps.heads, "levels": LEVELS}
     return live_page("attention", {**data, "weights": weights_as_text(weights)}, still_picture(maps, text))
 
