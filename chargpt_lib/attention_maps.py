@@ -23,7 +23,7 @@ from .single_head import causal_mask
 
 FUSED, SOFTMAX = F.scaled_dot_product_attention, (torch.softmax, torch.Tensor.softmax, F.softmax)
 
-# %% notebooks/source/07_attention_maps.py #d5ee0023
+# %% notebooks/source/07_attention_maps.py #177326f7
 class Attentions(TorchFunctionMode):
     """Meets every attention of a model: a call of the fused kernel, or a softmax with square results.
 
@@ -64,12 +64,11 @@ class Attentions(TorchFunctionMode):
         source = self.reading[-1] if out.dim() == 3 else None
         if source is None or source is not self.source:  # single heads that read the same tensor are one layer
             self.counts.append(0)
-        first, self.source = self.counts[-1], source
-        self.counts[-1] += out.shape[1] if source is None else 1
-        heads = range(first, self.counts[-1])
+        heads = range(self.counts[-1], self.counts[-1] + (out.shape[1] if source is None else 1))
+        self.counts[-1], self.source = heads.stop, source
         return self.see(len(self.counts) - 1, heads, out, lambda some: weights_of(some, func, out, args, kwargs or {}))
 
-# %% notebooks/source/07_attention_maps.py #5923965f
+# %% notebooks/source/07_attention_maps.py #10dd590a
 @torch.no_grad()
 def weights_of(some, func, out, args, kwargs):
     """The weights in a call of the kernel or of softmax that gave out, of some of its heads: (B, len(some), T, T)."""
@@ -92,7 +91,7 @@ def check_heads(counts, heads):
         if layer not in range(len(counts)) or head not in range(counts[layer]):
             raise IndexError(f"there is no layer {layer}, head {head}: the {len(counts)} layers have {counts} heads")
 
-# %% notebooks/source/07_attention_maps.py #52bee3d3
+
 class Maps:
     """The weights that `record_attention` saw: a list of (B, H, T, T), and which layers and heads they are of."""
 
@@ -107,7 +106,7 @@ class Maps:
             raise ValueError(f"the maps are of {B} texts, {T} x {columns}; this is one text of {len(text)} characters")
         return torch.cat(self.weights).float().cpu()
 
-# %% notebooks/source/07_attention_maps.py #37a5499a
+# %% notebooks/source/07_attention_maps.py #870cebbf
 @contextmanager
 def record_attention(model, layers=None, heads=None):
     """with record_attention(model) as maps: model(idx) -> maps.weights, a list of (B, H, T, T), of the last pass.
@@ -115,8 +114,8 @@ def record_attention(model, layers=None, heads=None):
     layers, heads: the numbers of those to keep; all without. The model and its results stay as they are. ValueError
     where a model shows no attention, IndexError where it has no such layer or head.
     """
-    if isinstance(layers, int) or isinstance(heads, int):
-        raise TypeError("layers and heads are lists of numbers: heads=[3], not heads=3")
+    if any(x is not None and not (isinstance(x, (list, tuple, range)) and len(x)) for x in (layers, heads)):
+        raise TypeError(f"layers={layers!r}, heads={heads!r}: give lists of numbers, as in heads=[3], or none at all")
     maps, parts = Maps(), {}
 
     def see(layer, numbers, out, weights):
@@ -129,13 +128,12 @@ def record_attention(model, layers=None, heads=None):
 
     def done(counts):
         if not counts:
-            raise ValueError(f"{type(model).__name__} shows no attention: it calls neither "
-                             f"F.scaled_dot_product_attention nor a softmax over (B, T, T) or (B, H, T, T) scores")
+            raise ValueError(f"{type(model).__name__} shows no attention: no call of F.scaled_dot_product_attention, "
+                             f"no square softmax (calls inside nn.MultiheadAttention cannot be heard)")
         check_heads(counts, [(layer, head) for layer in layers or range(len(counts)) for head in heads or [0]])
         maps.weights = [part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts.values()]
-        maps.layers, maps.heads = list(parts), list(range(counts[0])) if heads is None else sorted(heads)
+        maps.layers, maps.heads = list(parts), list(range(counts[0])) if heads is None else sorted(set(heads))
         maps.complete = layers is None and heads is None
-        parts.clear()
 
     with Attentions(model, see, done):
         yield maps
@@ -157,7 +155,7 @@ def scale(fig, image, axes):
     """The colours of weights, stated beside the axes."""
     fig.colorbar(image, ax=axes, label="attention weight", ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format="{x:g}")
 
-# %% notebooks/source/07_attention_maps.py #dce13411
+# %% notebooks/source/07_attention_maps.py #210829d1
 def plot_attention(maps, text, layer=0, head=0):
     """The map of one head, with the characters on both axes -> matplotlib figure. IndexError for one not recorded."""
     weights = maps.of(text)
@@ -174,9 +172,8 @@ def plot_attention(maps, text, layer=0, head=0):
 def plot_heads(maps, text):
     """The maps of all recorded heads, a row for each layer -> matplotlib figure."""
     weights = maps.of(text)
-    rows, columns = weights.shape[:2]
-    size = 1.45 * columns + 1.5, 1.45 * rows + 0.6
-    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(*weights.shape[:2], squeeze=False, layout="constrained",
+                             figsize=(1.45 * weights.shape[1] + 1.5, 1.45 * len(weights) + 0.6))
     for layer, line in enumerate(axes):
         for head, ax in enumerate(line):
             image = draw_weights(ax, weights[layer, head], text, labels=False)
@@ -198,16 +195,16 @@ def look(model, tokenizer, text, **chosen):
         model.train(was_training)
     return maps
 
-# %% notebooks/source/07_attention_maps.py #dfca8f3d
+# %% notebooks/source/07_attention_maps.py #0df2ebd3
 def still_picture(maps, text):
     """The wall of maps as an image, and each head's strongest look back as a table -> HTML."""
     picture, fig, rows = BytesIO(), plot_heads(maps, text), []
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
-    for layer, heads in zip(maps.layers, maps.of(text).tril(-1)):
+    for layer, heads in zip(maps.layers, maps.of(text).tril(-1) * torch.arange(1, len(text) + 1)[:, None]):
         for head, weights in zip(maps.heads, heads):
             t, s = divmod(weights.argmax().item(), len(text))
-            looks, at = [escape(char) for char in visible(text[t] + text[s])], f"{weights[t, s]:.0%}"
+            looks, at = [escape(char) for char in visible(text[t] + text[s])], f"{weights[t, s] / (t + 1):.0%}"
             rows.append(f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}")
     return (f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
             f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
@@ -228,10 +225,13 @@ def attend(model, tokenizer, text, path):
     """Writes the page of a text's attention maps to a file."""
     attention_html(look(model, tokenizer, text), text).save(path)
 
-# %% notebooks/source/07_attention_maps.py #b2e3a25d
+# %% notebooks/source/07_attention_maps.py #f6dab401
 @contextmanager
 def switch_off(model, heads):
     """Silences heads, a list of (layer, head), inside the block: zero stands in the place of what they hand over."""
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
+        raise TypeError(f"heads is {heads!r}; it has to be a list of (layer, head), [(3, 0)]")
+    heads = [tuple(pair) for pair in heads]
 
     def see(layer, numbers, out, weights):
         return out.masked_fill(torch.tensor([[[(layer, head) in heads]] for head in numbers], device=out.device), 0)

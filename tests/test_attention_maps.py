@@ -290,10 +290,38 @@ def test_a_layer_or_head_that_is_not_there(chosen, message):
         model(TOKENIZER.encode(TEXT)[None])
 
 
-@pytest.mark.parametrize("chosen", [{"layers": 0}, {"heads": 3}])
-def test_a_number_in_the_place_of_a_list(chosen):
-    with pytest.raises(TypeError, match=re.escape("lists of numbers: heads=[3], not heads=3")):
+@pytest.mark.parametrize("chosen", [{"layers": 0}, {"heads": 3}, {"heads": []}, {"layers": (i for i in [1])}])
+def test_what_is_not_a_list_of_numbers(chosen):
+    (name, value), = chosen.items()
+    with pytest.raises(TypeError, match=re.escape(f"{name}={value!r}") + ".*give lists of numbers, as in heads=\\[3\\]"):
         recorded(gpt(), **chosen)
+
+
+def test_a_head_asked_for_twice_is_there_once():
+    maps = recorded(gpt(), heads=[3, 1, 3])
+    assert maps.heads == [1, 3] and maps.weights[0].shape[1] == 2
+
+
+@pytest.mark.parametrize("heads", [(1, 0), [1, 0], [(1, 0, 2)], "ab"])
+def test_heads_to_switch_off_are_pairs(heads):
+    with pytest.raises(TypeError, match=re.escape("it has to be a list of (layer, head), [(3, 0)]")), switch_off(gpt(), heads):
+        pass
+
+
+def test_a_pair_may_be_a_list():
+    model, idx = gpt(), TOKENIZER.encode(TEXT)[None]
+    logits = []
+    for off in ([(1, 0)], [[1, 0]], []):
+        with torch.no_grad(), switch_off(model, off):
+            logits.append(model(idx)[0])
+    assert torch.equal(logits[0], logits[1]) and not torch.equal(logits[0], logits[2])
+
+
+def test_attention_inside_one_call_is_not_heard_and_that_is_said():
+    part = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(1, 5, 8)
+    with pytest.raises(ValueError, match="inside nn.MultiheadAttention cannot be heard"), record_attention(part):
+        part(x, x, x)
 
 
 def test_a_model_without_attention():

@@ -105,10 +105,10 @@ def chance_share(T, back):
     shares = [1 / (t + 1) for t in range(back, T)]
     return sum(shares) / len(shares)
 
-# %% notebooks/source/07_attention_maps.py #9bbfabd2
+# %% notebooks/source/07_attention_maps.py #02080e8b
 exercise(
     chance_share, stars=1, minutes=4,
-    cases=lambda draw: [[1, 0], [draw.integer(2, 9), 1], [draw.integer(5, 90), 0],
+    cases=lambda draw: [[draw.integer(3, 9), 1], [1, 0], [draw.integer(5, 90), 0],
                         *([T, draw.integer(2, T - 2)] for T in (draw.integer(8, 20), draw.integer(21, 200))),
                         *([T, T - 1] for T in (draw.integer(3, 40),))],
     wrong={
@@ -129,6 +129,8 @@ exercise(
             lambda T, back: 2 / (back + 1 + T),
         "that is the weight on all of the last `back` characters; the target is one of them":
             lambda T, back: sum(back / (t + 1) for t in range(back, T)) / (T - back),
+        "that is the weight at the first position with a target; the later ones see more places, and weigh less":
+            lambda T, back: 1 / (back + 1),
         "the first position with a target, t = `back`, is left out":
             lambda T, back: sum(1 / (t + 1) for t in range(back + 1, T)) / (T - back - 1),
         "the first position with a target, t = `back`, is left out of the sum":
@@ -411,7 +413,7 @@ def ov_circuit(E, W_v, W_o, W_u):
     best_other = table.masked_fill(itself, float("-inf")).amax(-1)
     return [table, table.diagonal() - best_other]
 
-# %% notebooks/source/07_attention_maps.py #c37e714c
+# %% notebooks/source/07_attention_maps.py #548bf094
 def ov_circuit_cases(draw):
     """In the second all matrices are square; at the end, a head that copies, and one that lowers all logits."""
     size = draw.integer(2, 4)
@@ -470,6 +472,8 @@ exercise(
             ov_circuit_with(lambda table: table.diagonal() - ov_circuit_best(table, dim=0)),
         "`table` is right; the margin is taken from the largest absolute value: from the largest change":
             ov_circuit_with(lambda table: table.diagonal() - ov_circuit_best(table, torch.abs)),
+        "`table` is right; the margin is the largest change minus the second, whosever they are; c's own comes first":
+            ov_circuit_with(lambda table: table.topk(2).values @ torch.tensor([1.0, -1.0], dtype=table.dtype)),
         "`table` is right; the sign of the margin is reversed: own minus best other":
             ov_circuit_with(lambda table: ov_circuit_best(table) - table.diagonal()),
         "`table` is right; the own change alone says little: another logit may be raised more":

@@ -20,7 +20,7 @@
 # %% [markdown]
 # ## One character for each weight
 #
-# Six layers of six heads on 128 characters: how many weights is that? Only the past counts, so row $t$ has $t + 1$ of them.
+# How many weights are there to carry? Take six layers of six heads on 128 characters, somewhat more than our model has. Only the past counts, so row $t$ has $t + 1$ of them.
 
 # %%
 import torch
@@ -55,6 +55,23 @@ A = torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.7, 0.0], [0.01, 0.0, 0.99]])
 text = weights_as_text(A)
 back = [(LEVELS.index(char) / (len(LEVELS) - 1)) ** 2 for char in text]
 print(text, [round(weight, 2) for weight in back])
+
+# %% [markdown]
+# What that does near 0, against ninety even steps:
+
+# %%
+import matplotlib.pyplot as plt
+
+from chargpt_lib.data import show
+
+w = torch.linspace(0, 0.05, 1001)
+fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
+ax.plot(w, (w * 89).round() / 89, color="#D55E00", linestyle="--", label="even steps")
+ax.plot(w, ((w.sqrt() * 89).round() / 89) ** 2, color="#0072B2", label="even steps of the root")
+ax.set(xlabel="weight", ylabel="weight that arrives", title="Ninety steps, near 0")
+ax.legend(frameon=False)
+show(fig, "Two staircases: with even steps, all below half a percent arrives as 0; with steps of the root, "
+     "the stairs near 0 are tiny.")
 
 # %% [markdown]
 # How far off can it be? Half a step of the root, which is most for large weights:

@@ -17,7 +17,7 @@
 # %% [markdown]
 # ## A text
 #
-# A model learns from a text. This one has been written by a small grammar with dice, so it is nonsense, but strict nonsense: in each scene only those speak who have entered.
+# A model learns from a text. This one has been written by a small grammar with dice, so it is nonsense, but strict nonsense: in each scene only those speak who have entered, and whoever is asked by name answers.
 
 # %%
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
@@ -31,7 +31,7 @@ print(corpus.train[:300])
 # %% [markdown]
 # ## A minute of training
 #
-# The model reads pieces of the text and guesses, at each character, which one comes next. After each guess half a million numbers are moved a little, so that the guess would have been better. The *loss* says how surprised it was: 4 at first, when all characters seem alike. **Predict:** after a minute, is it nearer to 2 or to 0.5?
+# The model reads pieces of the text and guesses, at each character, which one comes next. After each guess half a million numbers are adjusted a little, so that the guess would have been better. The *loss* says how surprised it was (its unit is called the nat): 4 at first, when all characters seem alike. **Predict:** after a minute, is it nearer to 2 or to 0.5?
 
 # %% tags=["nbval-ignore-output"]
 import torch
@@ -68,7 +68,7 @@ show(fig, "The loss falls steeply from 4, then more and more slowly, and comes c
 # %% [markdown]
 # ## A play
 #
-# Give it the end of a line, and let it go on: one character after the other, each drawn by dice that fall as the model believes.
+# Give it the end of a line, and let it go on: one character after the other, each drawn with the model's probabilities. After one minute it does not know all the rules yet. **Look for** a word that is none, or somebody who speaks without having entered.
 
 # %% tags=["nbval-ignore-output"]
 start = tokenizer.encode("\n")[None].to(device)
@@ -81,12 +81,12 @@ assert len(play) == 301
 # %% [markdown]
 # ## Where it looks
 #
-# To know who speaks next, one has to remember who is on stage. The model has 24 *heads*; each looks back at the text in its own way. Choose a head with the buttons, move over the characters, and see what it looks at. Try the end of the line before `Hal:`, in layer 3.
+# The first line of a scene has ended. Whoever speaks now must be one of those who have just entered. The model has 24 *heads*, six in each of four layers; each looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Some of those in layer 3 look at the first letters of `Meg` and `Hal`. Click one, and then move over the text: where does it look from other characters?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.attention_maps import attention_html, look
 
-scene = "A barn. Enter Meg and Hal with a damp goose.\nMeg: Who hid the owl, Hal?\nHal: Not I, Meg.\nExit "
+scene = "A barn. Enter Meg and Hal with a damp goose.\n"
 attention_html(look(model, tokenizer, scene), scene)
 
 # %% [markdown]
@@ -94,13 +94,14 @@ attention_html(look(model, tokenizer, scene), scene)
 
 # %%
 weights = look(model, tokenizer, scene).of(scene)
-print("layers, heads, characters, characters:", tuple(weights.shape))
+print("layers, heads, characters that look, characters looked at:", tuple(weights.shape))
+print("what each gives to all is 1:", torch.allclose(weights.sum(-1), torch.tensor(1.0), atol=1e-4))
 assert torch.allclose(weights.sum(-1), torch.ones(4, 6, len(scene)), atol=1e-4)
 
 # %% [markdown]
 # ## The ladder
 #
-# This model did not fall from the sky. The course builds it rung by rung, and each rung removes a part of the loss that you can name. From a table of letter pairs down to the full GPT:
+# Such a model did not fall from the sky. The course builds it rung by rung, and each rung removes a part of the loss that you can name: spelling, grammar, then the names. From a table of letter pairs down to the full GPT, which is trained a little longer than the one above:
 
 # %%
 from chargpt_lib.training import plot_ladder
