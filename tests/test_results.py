@@ -50,3 +50,22 @@ def test_grading_is_quick_enough():
 def test_the_cpu_preset_on_shakespeare():
     assert SHAKESPEARE["cpu preset"]["loss"] <= 1.70 and SHAKESPEARE["cpu preset"]["seconds"] <= 200
     assert SHAKESPEARE["cpu preset"]["parameters"] == 804_096
+
+
+def test_attention_is_recorded_and_shown_quickly():
+    attention = json.loads((RESULTS.parent / "attention.json").read_text(encoding="utf-8"))
+    assert all(row["ratio, every head"]["median"] <= 2.5 for row in attention["cost at T = 256"].values())
+    page = attention["page"]
+    assert page["bytes"] <= 400_000 and page["first paint, ms"]["median"] < 1000 and page["hover, ms"]["median"] < 50
+
+
+def test_heads_that_copy_names_were_proved_by_switching_them_off():
+    """Some heads off: copied names three times as dear, or 30 points fewer speakers; spelling loses a tenth of that."""
+    attention = json.loads((RESULTS.parent / "attention.json").read_text(encoding="utf-8"))
+    whole, *rows = attention["copying"]["copying heads off"]
+    best = min(rows, key=lambda row: row["spelling's growth to that of copied names"])
+    growth = {kind: best["excess"][kind] - whole["excess"][kind] for kind in ("copied name", "spelling")}
+    assert best["excess"]["copied name"] >= 3 * whole["excess"]["copied name"]
+    assert growth["spelling"] <= 0.1 * growth["copied name"]
+    coming = [row["copied name"] for row in attention["copying"]["how copying comes"].values()]
+    assert coming[-1] < coming[0] / 3 and attention["copying"]["training"]["seconds"] < 300

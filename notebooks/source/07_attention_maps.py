@@ -10,7 +10,7 @@
 # # 07 · Attention maps: what each head looks at
 #
 # You will build: a recorder that gets the attention weights out of any model, pictures of them (one you can move through), and a switch that turns single heads off.
-# You need lesson 06. On two CPU cores the page takes about a minute and a half, and nearly three more the first time, to train. (On a graphics card: not measured yet.)
+# You need lesson 06. On two CPU cores the page takes about a minute and a half, and about three more the first time, to train. (On a graphics card: not measured yet.)
 #
 # The model writes `Meg:` at the beginning of a line, and Meg is on the cast list. Where did it get her from? At the end of this page you can point to the heads that fetched her, switch them off, and watch strangers begin to speak.
 
@@ -412,7 +412,7 @@ for head, row in enumerate(first_maps.of(start)[3, :, t]):
     print(f"layer 3, head {head}: {row[s]:4.0%} on the {start[s]!r} in {start[max(s - 4, 0):s + 5]!r}")
 
 # %% [markdown]
-# On the first letters of names, mostly: that is what has to be written next. One head may well look at the verb or at the dot; not every head works at every position.
+# Mostly at the names, or right beside them: one of the two has to be written next. Not every head works at every position.
 
 # %% [markdown]
 # ## All heads
@@ -994,6 +994,7 @@ if corpus.name == "playhouse":
 
 # %% tags=["nbval-ignore-output"]
 strange = [play for play in (stages[1] if stages else []) if set(speakers(play)) - {"Meg", "Hal"}]
+strange.sort(key=lambda play: speakers(play)[0] in ("Meg", "Hal"))  # first those that a stranger begins
 for line in (strange or [SCENE])[0].splitlines():
     print("   " if set(speakers(line)) <= {"Meg", "Hal"} else "→  ", line)
 

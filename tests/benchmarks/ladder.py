@@ -1,7 +1,7 @@
 """Measures the ladder: runs all lessons with an empty cache, on Playhouse and on Tiny Shakespeare.
 
-    python -m tests.benchmarks.ladder [CORPUS...]    about ten minutes on two cores; writes data/results/ladder.json
-                                                 and ladder.png, and prints the tables of README.md
+    python -m tests.benchmarks.ladder [CORPUS...] [LESSON...]    about twenty minutes on two cores; writes
+                 data/results/ladder.json and ladder.png, and prints the tables of README.md; with lessons, only their times
 
 Nothing is configured here: the models and their training are those of the lessons, with their line `CORPUS = ...` changed.
 """
@@ -40,12 +40,13 @@ def run(notebook, label):
     return time.perf_counter() - start
 
 
-def lessons(corpus, cache):
-    """Every lesson with this corpus and a cache of its own: seconds for each, and until its first picture."""
+LESSONS = [lesson for lesson in read_lessons(HERE) if lesson.name[0].isdigit() or lesson.name == "start_here"]
+
+
+def run_lessons(corpus, cache, chosen):
+    """Lessons with this corpus and a cache of its own: seconds for each, and until its first picture."""
     seconds = {}
-    for lesson in read_lessons(HERE):
-        if not lesson.name[0].isdigit() and lesson.name != "start_here":
-            continue
+    for lesson in chosen:
         notebook = make_notebook(HERE, lesson, solved=True, digest="")
         for cell in notebook.cells:
             cell.source = cell.source.replace('CORPUS = "playhouse"', f'CORPUS = "{corpus}"')
@@ -105,14 +106,20 @@ def readme_tables(results):
 
 def main():
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in sys.argv[1:] or ("playhouse", "shakespeare"):
+    chosen = [lesson for lesson in LESSONS if lesson.name in sys.argv[1:]]
+    corpora = [name for name in sys.argv[1:] if name not in [lesson.name for lesson in chosen]]
+    for name in corpora or ("playhouse", "shakespeare"):
         corpus = load_corpus(name)
         with tempfile.TemporaryDirectory() as folder:
             os.environ["CHARGPT_CACHE"] = folder
-            seconds = lessons(name, Path(folder))
+            seconds = run_lessons(name, Path(folder), chosen or LESSONS)
+            del os.environ["CHARGPT_CACHE"]
+            if chosen:
+                results[name]["lessons"].update(seconds)
+                write_json(RESULTS, results)
+                continue
             own = json.loads((Path(folder) / "ladder.json").read_text())[name]
             kept = json.loads((Path(folder) / "kept.json").read_text())
-        del os.environ["CHARGPT_CACHE"]
         results[name] = {**tables(corpus), **own, "lessons": seconds, **kept}
         if name == "shakespeare":
             results[name]["cpu preset"] = cpu_preset(corpus)
