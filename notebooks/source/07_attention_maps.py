@@ -445,7 +445,7 @@ def still_picture(maps, text):
             rows.append(f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}")
     return (f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
             f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
-            f"<details><summary>The strongest look back of each head</summary>\n<table><thead><tr><th>layer<th>head"
+            f"<details><summary>Each head's look back, against chance</summary>\n<table><thead><tr><th>layer<th>head"
             f"<th>character<th>looks at<th>weight<tbody>{''.join(rows)}</table></details>")
 
 

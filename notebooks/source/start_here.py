@@ -120,5 +120,6 @@ show(plot_ladder("playhouse"), "Stacked bars: the losses of five models, from a 
 # | [03](03_single_head.ipynb), [04](04_multi_head.ipynb) | one head of attention, then many |
 # | [05](05_blocks.ipynb), [06](06_full_gpt.ipynb) | blocks, then the full GPT |
 # | [07](07_attention_maps.ipynb) | what each head does, and proof |
+# | [08](08_sampling.ipynb) | every way to draw the next character, and fast |
 #
 # You need some Python, and an evening for each.

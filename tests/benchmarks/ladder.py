@@ -89,7 +89,8 @@ def readme_tables(results):
              "04_multi_head": "many heads: a loop, one matrix, a fused kernel, the same numbers",
              "05_blocks": "residuals, norms, feed-forward layers, dropout, and what happens without each",
              "06_full_gpt": "the full GPT: trained, sampled, and looked into, head by head",
-             "07_attention_maps": "a recorder and pictures of attention; what each head does, proved by switching it off"}
+             "07_attention_maps": "a recorder and pictures of attention; what each head does, proved by switching it off",
+             "08_sampling": "every way to draw the next character; a cache that makes it fast and changes nothing"}
     seconds = results["playhouse"]["lessons"]
     minutes = {name: f"{row['all'] / 60:.1f}" for name, row in seconds.items()}
     lines = [f"| [{name}](notebooks/{name}.ipynb) | {what} | {minutes.get(name, 'not measured yet')} |"
