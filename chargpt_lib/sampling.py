@@ -4,9 +4,8 @@
 __all__ = ['roll', 'distribution', 'penalize', 'Cache', 'read_on', 'Reader', 'characters', 'encode_prompt', 'check_knobs',
            'check_prompt', 'spell', 'until_interrupted', 'generate']
 
-# %% notebooks/source/08_sampling.py #3cb938da
+# %% notebooks/source/08_sampling.py #50bd871f
 import unicodedata
-from contextlib import suppress
 from itertools import chain
 from math import ceil, inf
 from numbers import Integral, Real
@@ -24,7 +23,7 @@ def roll(probabilities, dice):
     last = (probabilities > 0).cumsum(-1).argmax(-1)  # the last one that is possible
     return torch.minimum((heights <= dice[:, None] * heights[:, -1:]).sum(-1), last)
 
-# %% notebooks/source/08_sampling.py #69bcd701
+# %% notebooks/source/08_sampling.py #ebd130b8
 def distribution(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """logits (B, V) -> the probabilities (B, V) to draw from, after temperature, top_k, top_p and min_p, in this order.
 
@@ -40,8 +39,8 @@ def distribution(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     p = logits.softmax(-1)
     if top_p is not None:
         ordered, ids = p.sort(dim=-1, descending=True, stable=True)
-        enough = ordered.cumsum(-1) - ordered >= top_p + (top_p == 1)  # those before it hold the share already
-        p = p.masked_fill(enough.gather(-1, ids.argsort(-1)), 0)
+        before = ordered.cumsum(-1) - ordered  # what those ahead of it hold
+        p = p.masked_fill((before >= top_p).gather(-1, ids.argsort(-1)) & (top_p < 1), 0)
     if min_p is not None:
         p = p.masked_fill(p < min_p * p.amax(-1, keepdim=True), 0)
     return p / p.sum(-1, keepdim=True)
@@ -51,7 +50,7 @@ def penalize(logits, seen, penalty):
     """Makes what was seen rarer, logits (B, V), seen (B, V) bool: positive logits divided, negative ones multiplied."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
-# %% notebooks/source/08_sampling.py #099e3d57
+# %% notebooks/source/08_sampling.py #4d9a1a33
 class Cache:
     """Keys and values of what a model has read, (2, B, H, block_size, head_size) a block; pads (B,): empty places."""
 
@@ -77,16 +76,16 @@ def read_on(model, idx, cache):
     x = model.token_embedding(idx) + model.position_embedding(rows)  # (B, T, C)
     for block, (keys, values) in zip(model.blocks, cache.kept):
         qkv = block.attention.qkv(block.norm_1(x)).view(B, T, 3, block.attention.n_head, -1)
-        q, keys[:, :, old:new], values[:, :, old:new] = (part.transpose(1, 2) for part in qkv.unbind(2))
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
+        keys[:, :, old:new], values[:, :, old:new] = k, v
         out = F.scaled_dot_product_attention(q, keys[:, :, :new], values[:, :, :new], mask, 0.0, mask is None and T > 1)
         x = x + block.attention.proj(out.transpose(1, 2).flatten(2))
         x = x + block.feed_forward(block.norm_2(x))
     return model.lm_head(model.norm(x))
 
-# %% notebooks/source/08_sampling.py #5c6f0d6c
+# %% notebooks/source/08_sampling.py #4084454b
 class Reader:
     """Reads rows of text that grow; beyond the block the window drops `slide` characters at a time."""
-
     trusted = WeakKeyDictionary()  # {model: whether `read_on` computes what it computes}
 
     def __init__(self, model, slide=1, cached=True):
@@ -150,7 +149,7 @@ def characters(model, rows, steps, seed, slide, cached, repetition_penalty, knob
     finally:
         model.train(was_training)
 
-# %% notebooks/source/08_sampling.py #e3df91f0
+# %% notebooks/source/08_sampling.py #f51999cd
 def encode_prompt(tokenizer, text):
     """text -> ids (T,); an empty one counts as the end of a line. ValueError for what is not in the alphabet."""
     if not text and "\n" not in tokenizer.stoi:
@@ -161,19 +160,19 @@ def encode_prompt(tokenizer, text):
             plain = unicodedata.normalize("NFKD", char)[0]
             guesses = (lookalikes.get(char, plain), plain.swapcase(), " " if char.isspace() else plain)
             known = next((guess for guess in guesses if guess in tokenizer.stoi), None)
-            raise ValueError(f"{char!r}, character {at} of {text!r}, is not in the alphabet {tokenizer.alphabet!r}"
+            raise ValueError(f"{char!r}, character {at} of {text[:60]!r}, is not in the alphabet {tokenizer.alphabet!r}"
                              + (f"; did you mean {known!r}?" if known else ": leave it out"))
     return tokenizer.encode(text)
 
-# %% notebooks/source/08_sampling.py #f1d2829f
+# %% notebooks/source/08_sampling.py #99c608fa
 def check_knobs(model, **knobs):
     """ValueError for a setting by which nothing can be drawn."""
     rules = {"max_new_tokens": (Integral, lambda x: x >= 0, "a whole number from 0"),
-             "temperature": (Real, lambda x: 0 <= x < inf, "0, for the likeliest, or more"),
+             "temperature": (Real, lambda x: 0 <= x < inf, "0, for the likeliest, or more, and finite"),
              "top_k": (Integral, lambda x: x >= 1, "a whole number from 1, or None"),
              "top_p": (Real, lambda x: 0 < x <= 1, "above 0 and at most 1, or None"),
              "min_p": (Real, lambda x: 0 <= x <= 1, "from 0 to 1, or None"),
-             "repetition_penalty": (Real, lambda x: 0 < x < inf, "above 0 (repetitions get rarer from 1 on), or None"),
+             "repetition_penalty": (Real, lambda x: 0 < x < inf, "above 0 (above 1 makes repetitions rarer), or None"),
              "slide": (Integral, lambda x: 1 <= x <= model.block_size, f"from 1 to the block_size, {model.block_size}"),
              "seed": (Integral, lambda x: True, "a whole number, or None")}
     for name, value in knobs.items():
@@ -188,8 +187,7 @@ def check_prompt(model, prompt, tokenizer, stop, stream):
         if stop or prompt.dim() != 2 or not prompt.numel() or prompt.dtype != torch.int64:
             raise ValueError(f"a prompt of ids has to be int64, (B, T) and not empty, without stop strings; this is "
                              f"{prompt.dtype}, {tuple(prompt.shape)}, with stop={stop}")
-        model.check(prompt.reshape(-1, 1))
-        return [prompt]
+        return model.check(prompt.reshape(-1, 1)) or [prompt]
     texts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"the prompt is {prompt!r}; give a text, a list of texts, or ids (B, T)")
@@ -203,7 +201,7 @@ def check_prompt(model, prompt, tokenizer, stop, stream):
         encode_prompt(tokenizer, end)
     return list(texts)
 
-# %% notebooks/source/08_sampling.py #5b5a6819
+# %% notebooks/source/08_sampling.py #1f8378d2
 def spell(columns, alphabet, stop):
     """Yields for each row its next character, and "" after it has ended with one of the stop strings."""
     written = None
@@ -219,8 +217,10 @@ def spell(columns, alphabet, stop):
 def until_interrupted(pieces):
     """All pieces, or those that came before Ctrl-C."""
     got = []
-    with suppress(KeyboardInterrupt):
+    try:
         got.extend(pieces)
+    except KeyboardInterrupt:
+        print("interrupted: this is what was written so far")
     return got
 
 # %% notebooks/source/08_sampling.py #a5175b54
