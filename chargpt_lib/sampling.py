@@ -223,14 +223,14 @@ def until_interrupted(pieces):
         print("interrupted: this is what was written so far")
     return got
 
-# %% notebooks/source/08_sampling.py #a5175b54
+# %% notebooks/source/08_sampling.py #caf96721
 def generate(model, prompt, max_new_tokens, temperature=1.0, top_k=None, top_p=None, min_p=None,
              repetition_penalty=None, stop=None, seed=None, stream=False, tokenizer=None, slide=1, cached=True):
     """Goes on writing -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
 
     temperature, top_k, top_p, min_p: see `distribution`; repetition_penalty: `penalize`. stop: one or more texts that
     end a row. seed: row i throws dice of its own, seed + i. stream: an iterator over the prompt and each new piece.
-    tokenizer: the model's, for text; an empty prompt is the end of a line. slide: see `Reader`. Ctrl-C ends it.
+    tokenizer: the model's, for text; an empty prompt is a line end. slide: see `Reader`. Ctrl-C returns it so far.
     """
     check_knobs(model, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                 repetition_penalty=repetition_penalty, slide=slide, seed=seed)
