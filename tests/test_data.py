@@ -41,7 +41,15 @@ def test_nothing_is_encoded_as_nothing():
 def test_an_unknown_character_is_named_with_its_place_and_the_alphabet():
     with pytest.raises(ValueError) as error:
         CharTokenizer.from_text("cab").encode("abcab?c?d")
-    assert all(said in str(error.value) for said in ("'?'", "position 5", "3 symbols", "'abc'"))
+    assert all(said in str(error.value) for said in ("'?'", "position 5", "3 symbols", "'abc'", "leave it out"))
+
+
+@pytest.mark.parametrize("char, meant", [
+    ("’", "'"), ("“", '"'), ("—", "-"), ("…", "."), ("é", "e"), ("Ü", "U"), ("ﬁ", "f"), ("\t", " "), ("\u00a0", " "),
+    ("\r", " "), ("z", "Z"), ("É", "e")])
+def test_what_could_be_meant_by_an_unknown_character(char, meant):
+    with pytest.raises(ValueError, match=f"did you mean {meant!r}"):
+        CharTokenizer(" '\"-.efUZ").encode(f"e{char}")
 
 
 @pytest.mark.parametrize("ids, bad", [([3], 3), ([0, -1], -1), (torch.tensor([2, 99, 3]), 99)])

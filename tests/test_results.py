@@ -69,3 +69,15 @@ def test_heads_that_copy_names_were_proved_by_switching_them_off():
     assert growth["spelling"] <= 0.1 * growth["copied name"]
     coming = [row["copied name"] for row in attention["copying"]["how copying comes"].values()]
     assert coming[-1] < coming[0] / 3 and attention["copying"]["training"]["seconds"] < 300
+
+
+def test_writing_is_as_fast_as_the_processor_fetches():
+    """The bars of the recorded run; the times beside each other are of one run."""
+    sampling = json.loads((RESULTS.parent / "sampling.json").read_text(encoding="utf-8"))
+    ours, int8 = sampling["ratio, ours to"], sampling["ratio, ours in int8 to"]
+    assert ours["plain"]["median"] >= 6.5 and ours["transformers"]["median"] >= 1.5
+    assert ours["bare products"]["median"] >= 0.7 and int8["plain"]["median"] >= 10
+    assert sampling["ratio to ours, one text in fp32"]["ours, batch of 32"]["median"] >= 5
+    assert sampling["ms, first 50 steps and last 50"]["ours"]["last to first"]["median"] <= 1.3
+    losses = sampling["exact validation loss"]
+    assert losses["fp32"] < 2 and abs(losses["int8 - fp32"]) <= 0.005

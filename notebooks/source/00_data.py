@@ -45,6 +45,7 @@ print(script.text[:420])
 #| export
 import json
 import os
+import unicodedata
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,7 +140,17 @@ print("".join(alphabet[i] for i in ids))
 #
 # PyTorch keeps numbers in **tensors**: tables of one type of number and any shape. A list of N ids is a tensor of shape (N,), of type int64, whole numbers.
 #
-# What if a character is not in the alphabet? `stoi["é"]` would answer `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the finished tokenizer looks first.
+# What if a character is not in the alphabet? `stoi["é"]` would answer `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the finished tokenizer looks first. Most such characters were put there by a word processor, which likes curly quotes and long dashes; then there is one in the alphabet that looks alike.
+
+# %%
+#| export
+LOOKALIKES = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
+
+
+def lookalike(char, alphabet):
+    """What could be meant by a character that is not in the alphabet, None if nothing in it looks alike."""
+    plain = " " if char.isspace() else LOOKALIKES.get(char, unicodedata.normalize("NFKD", char)[0])
+    return next((guess for guess in (plain, plain.swapcase()) if guess in alphabet), None)
 
 # %%
 #| export
@@ -167,9 +178,10 @@ class CharTokenizer:
             return torch.tensor([self.stoi[char] for char in text], dtype=torch.int64)
         except KeyError as missing:
             char = missing.args[0]
-            raise ValueError(
-                f"character {char!r} at position {text.index(char)} is not in the alphabet of {self.vocab_size} "
-                f"symbols, {self.alphabet!r}: leave it out, or build the tokenizer from a text that has it") from None
+            known = lookalike(char, self.stoi)
+            way_out = f"did you mean {known!r}?" if known else "leave it out, or take a tokenizer of a text that has it"
+            raise ValueError(f"character {char!r} at position {text.index(char)} is not in the alphabet of "
+                             f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}") from None
 
     def decode(self, ids):
         """ids, a tensor (T,) or a list of integers -> text. ValueError for an id that no character has."""
