@@ -16,7 +16,8 @@ from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.multi_head import MultiHeadLanguageModel
 from chargpt_lib.playhouse import write
-from chargpt_lib.sampling import Cache, Reader, distribution, generate, in_int8, penalize, product, read_on, roll
+from chargpt_lib.sampling import (
+    Cache, Reader, deal_out, distribution, generate, in_int8, penalize, product, read_on, roll)
 from chargpt_lib.single_head import SingleHeadLanguageModel
 
 TEXT = write(min_chars=200).text[:120]
@@ -680,14 +681,35 @@ def test_many_texts_make_no_stream():
 
 
 @pytest.mark.parametrize("rows", [(1,), (1, 1), (2, 3), (32,), (33,), (4, 40)])
-@pytest.mark.parametrize("N, bias", [(1, True), (3, False), (8, True), (12, False), (65, True), (96, False)])
-def test_the_shares_of_a_matrix_make_the_whole_product(rows, N, bias):
-    layer, x = torch.nn.Linear(20, N, bias=bias), torch.randn(*rows, 20)
+@pytest.mark.parametrize("K, N, bias", [(1, 3, True), (3, 1, False), (8, 65, True), (6, 8, False), (20, 12, True)])
+def test_the_shares_of_a_matrix_make_the_whole_product(rows, K, N, bias):
+    layer, x = torch.nn.Linear(K, N, bias=bias), torch.randn(*rows, K)
     expected = x.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
     with torch.no_grad():
-        out = product(layer, x)
-        assert out.shape == (*rows, N) and torch.allclose(out.double(), expected, atol=1e-5)
-        assert product(layer.double(), x.double()).sub(expected).abs().max() < 1e-12, "other numbers as they are"
+        for shares in (deal_out(layer), {}):
+            out = product(layer, x, shares)
+            assert out.shape == (*rows, N) and torch.allclose(out.double(), expected, atol=1e-5)
+
+
+def test_few_rows_go_by_the_shares_and_many_by_the_layer():
+    layer, x = torch.nn.Linear(8, 3), torch.randn(33, 8)
+    shares = {layer: torch.zeros_like(deal_out(layer)[layer])}
+    with torch.no_grad():
+        assert torch.equal(product(layer, x[:32], shares), layer.bias.expand(32, 3))
+        assert torch.equal(product(layer, x, shares), layer(x))
+
+
+def test_only_plain_matrices_of_the_cpu_are_dealt_out():
+    class Other(torch.nn.Linear):
+        def forward(self, x):
+            return -super().forward(x)
+
+    plain, heard, wide = torch.nn.Linear(8, 2), torch.nn.Linear(8, 2), torch.nn.Linear(8, 2).double()
+    handle = heard.register_forward_hook(lambda layer, inputs, out: 2 * out)
+    model = torch.nn.Sequential(plain, heard, Other(2, 3), wide, torch.nn.Linear(2, 2, device="meta"))
+    assert list(deal_out(model)) == [plain]
+    handle.remove()
+    assert list(deal_out(model)) == [plain, heard]
 
 
 def test_int8_rounds_each_row_of_a_matrix_by_its_own_scale():

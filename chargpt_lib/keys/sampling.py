@@ -73,7 +73,7 @@ exercise(
 
 # %% notebooks/source/08_sampling.py #typical_probabilities
 def typical_probabilities(p, share):
-    """p (V,) sums to 1, 0 < share < 1 -> (V,), in the dtype of p: what is kept, stretched to the sum 1; else 0.
+    """p (V,) sums to 1, 0 < share < 1 -> (V,), in the dtype of p: what is kept, divided by its sum; else 0.
 
     No sum of probabilities from the beginning is exactly `share`.
     """
