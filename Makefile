@@ -16,9 +16,10 @@ install: $(VENV)/.lab  ## make .venv with all that a learner needs
 course: $(VENV)/.lab  ## run lessons 00 to 06, then show the ladder of losses, a play, the pictures
 	$(RUN) notebooks/course.py
 
-test: $(VENV)/.dev  ## unit tests, the house's rules, and every notebook's saved outputs against a fresh run
-	$(RUN) -m pytest
+# the notebooks first: a lesson that runs again in JupyterLab then finds its model trained
+test: $(VENV)/.dev  ## every notebook's saved outputs against a fresh run, unit tests, the house's rules
 	$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 --color=no notebooks/*.ipynb notebooks/solutions/*.ipynb
+	$(RUN) -m pytest
 
 lab: $(VENV)/.lab  ## open the lessons in JupyterLab
 	$(RUN) -m jupyterlab --notebook-dir=notebooks
