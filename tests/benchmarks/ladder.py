@@ -90,7 +90,10 @@ def readme_tables(results):
              "05_blocks": "residuals, norms, feed-forward layers, dropout, and what happens without each",
              "06_full_gpt": "the full GPT: trained, sampled, and looked into, head by head",
              "07_attention_maps": "a recorder and pictures of attention; what each head does, proved by switching it off",
-             "08_sampling": "every way to draw the next character; a cache that makes it fast and changes nothing"}
+             "08_sampling": "every way to draw the next character; a cache that makes it fast and changes nothing",
+             "09_checkpoints": "checkpoints that survive a pulled plug, and a resumed run that is the same to the last bit",
+             "10_recipe": "what a training in earnest consists of, each part with and without",
+             "10_training_in_earnest": "the trainer, and a clinic for losses that look wrong"}
     seconds = results["playhouse"]["lessons"]
     minutes = {name: f"{row['all'] / 60:.1f}" for name, row in seconds.items()}
     lines = [f"| [{name}](notebooks/{name}.ipynb) | {what} | {minutes.get(name, 'not measured yet')} |"

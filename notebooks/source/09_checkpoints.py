@@ -1,0 +1,1079 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09 · Checkpoints: as if nothing had happened
+#
+# You will build: `save_checkpoint` and `load_checkpoint`, which let a killed run go on to the same last bit; and `save_model` and `load_model`, for a model that only has to write.
+# You need lesson 06. On two CPU cores the page takes about half a minute. It needs no graphics card, and uses none: only on the CPU can "the same" be shown to the last bit.
+#
+# Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to remember, so that nobody can tell afterwards?
+
+# %%
+#| default_exp checkpoints
+
+# %%
+#| key
+import json
+import math
+
+import torch
+from safetensors.torch import save
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
+import copy
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+from safetensors.torch import save_file
+
+from chargpt_lib.checks import NotAttempted, check, progress
+from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.training import pace
+
+# %%
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus = load_corpus(CORPUS)
+
+# %% [markdown]
+# ## A run, and its end
+#
+# A small GPT with dropout, eighty steps of AdamW with a schedule. The loop is as short as a loop can be; lesson 10 builds the real one.
+
+# %%
+tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+ids = tokenizer.encode(corpus.train[:200_000])
+STEPS, KILLED, LR = 80, 40, 5e-3
+config = GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4, n_embd=64, dropout=0.1)
+
+
+def start():
+    """What a program makes when it starts: model, optimizer, and dice for the batches."""
+    torch.manual_seed(1337)
+    model = GPT(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99))
+    return model, optimizer, torch.Generator().manual_seed(1337)
+
+# %%
+def train(model, optimizer, generator, first, last):
+    """Steps first to last - 1 -> their losses."""
+    losses = []
+    model.train()
+    for step in range(first, last):
+        optimizer.param_groups[0]["lr"] = LR * pace(step, STEPS)
+        x, y = get_batch(ids, model.block_size, 16, generator)
+        optimizer.zero_grad()
+        _, loss = model(x, y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+# %% [markdown]
+# First without an accident. Then once more, to see whether the computer repeats itself at all.
+
+# %%
+run = start()
+whole = train(*run, 0, STEPS)
+again = train(*start(), 0, STEPS)
+print(f"{STEPS} losses, the same to the last bit in a second run:", whole == again)
+assert whole == again and whole[-1] < whole[0] - 0.5
+
+# %% [markdown]
+# It does: the same program, the same seeds, the same numbers. Now the accident. A third run dies after step 39. Shortly before, it has noted down its weights, the optimizer's state, and how the dice lie. (Where it notes them we shall see.)
+
+# %%
+model, optimizer, generator = start()
+before = train(model, optimizer, generator, 0, KILLED)
+kept = copy.deepcopy({"weights": model.state_dict(), "optimizer": optimizer.state_dict()})
+kept["dice"] = [torch.get_rng_state(), generator.get_state()]
+print("for each parameter AdamW keeps:", ", ".join(kept["optimizer"]["state"][0]))
+
+# %% [markdown]
+# AdamW remembers how many steps it has made, a running mean of each gradient (`exp_avg`), and one of its square (`exp_avg_sq`): the two *moments*. The weights do not show them.
+#
+# ## With the weights alone
+#
+# The program starts anew, puts the weights back, and goes on at step 40, with the schedule where it was. **Predict:** is the loss at step 40 the old one? And at step 41?
+
+# %%
+model, optimizer, generator = start()
+model.load_state_dict(kept["weights"])
+weights_alone = train(model, optimizer, generator, KILLED, STEPS)
+jump = weights_alone[1] - whole[KILLED + 1]
+print("step 40 is no worse than before by 0.3:", weights_alone[0] < whole[KILLED] + 0.3)
+print("step 41 is worse by 0.3 at least:      ", jump > 0.3)
+assert jump > 0.3 or corpus.name != "playhouse"
+
+# %% [markdown]
+# The weights are the old ones, so step 40 begins well. Then AdamW takes its step: the mean gradient divided by the root of the mean square. With one gradient seen, that is $g / \sqrt{g^2} = \pm 1$. Every parameter moves by the whole learning rate, however little its gradient says. It is like a walker who wakes up without memory, and runs. How do the parameters move in step 40, with the moments and without?
+
+# %%
+def moves(moments):
+    """How far each parameter moves in step 40, in learning rates: (P,)."""
+    model, optimizer, generator = start()
+    model.load_state_dict(kept["weights"])
+    if moments:
+        optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))
+    train(model, optimizer, generator, KILLED, KILLED + 1)
+    pairs = zip(model.state_dict().values(), kept["weights"].values())
+    return torch.cat([(new - old).abs().flatten() for new, old in pairs]) / optimizer.param_groups[0]["lr"]
+
+without, with_them = ((moves(moments) > 0.9).float().mean() for moments in (False, True))
+print("without moments, 95% and more move by 0.9 learning rates at least:", bool(without > 0.95))
+print("with them, fewer than 10% do:                                     ", bool(with_them < 0.1))
+assert without > 0.95 and with_them < 0.1
+
+# %% [markdown]
+# How high the bump gets is a matter of luck: where in its valley the run was, and how steep the walls are there. That everything jumps at once is not.
+#
+# And something else went wrong, in silence:
+
+# %%
+def batches_from(generator, n):
+    return torch.stack([get_batch(ids, 64, 16, generator)[0] for _ in range(n)])
+
+first = batches_from(torch.Generator().manual_seed(1337), STEPS)  # what the run without an accident reads
+resumed = batches_from(start()[2], STEPS - KILLED)  # what the restarted one reads
+print("at step 40 it reads the batch of step 40:", torch.equal(resumed[0], first[KILLED]))
+print("its 40 batches are those of steps 0 to 39:", torch.equal(resumed, first[:KILLED]))
+
+# %% [markdown]
+# The dice begin with the same seed, so it reads everything a second time, and never what would have come.
+#
+# ## With the optimizer
+
+# %%
+model, optimizer, generator = start()
+model.load_state_dict(kept["weights"])
+optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))  # a copy: the optimizer writes into what it is given
+with_optimizer = train(model, optimizer, generator, KILLED, STEPS)
+print("no jump:", with_optimizer[1] < whole[KILLED + 1] + 0.3, "  the same run:", with_optimizer == whole[KILLED:])
+assert with_optimizer[1] < whole[KILLED + 1] + 0.3 and with_optimizer != whole[KILLED:]
+
+# %% [markdown]
+# No jump, and still another run: other batches, other dropout. Often that is good enough. It is not good enough for finding out why step 61,000 went wrong: that step would never come again.
+#
+# ## With the dice
+#
+# There are more dice in a program than one thinks. Torch has some on each device (dropout throws those), Python has its own, numpy too, and there is the generator that we made for the batches.
+
+# %%
+#| export
+import json
+import os
+import random
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_model as write_weights
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from chargpt_lib.data import CharTokenizer
+from chargpt_lib.gpt import GPT, GPTConfig
+
+# %%
+#| export
+def random_states(*generators):
+    """How the dice lie: torch's on each device, Python's, numpy's, and those of these generators -> dict."""
+    name, numbers, *rest = numpy.random.get_state()
+    states = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": [name, numbers.tolist(), *rest],
+              "generators": [generator.get_state() for generator in generators]}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states, *generators):
+    """Lays the dice as they lay; generators: all that `random_states` was given. Dice of absent devices stay out."""
+    if len(generators) != len(states["generators"]):
+        raise ValueError(f"{len(states['generators'])} generators were saved, and {len(generators)} are given: give "
+                         f"all that random_states was given, in the same order")
+    for generator, state in zip(generators, states["generators"]):
+        generator.set_state(state)
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    numpy.random.set_state(states["numpy"])
+    for device, state in enumerate(states.get("cuda", [])[:torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])
+
+# %%
+dice = torch.Generator().manual_seed(1)
+states = random_states(dice)
+throws = [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()]
+restore_random_states(states, dice)
+print("thrown again:", throws == [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()])
+print(sorted(set(states) - {"cuda", "mps"}))
+
+# %% [markdown]
+# **Predict:** with weights, optimizer and dice, how close will the two runs be?
+
+# %%
+model, optimizer, generator = start()
+model.load_state_dict(kept["weights"])
+optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))
+torch.set_rng_state(kept["dice"][0])
+generator.set_state(kept["dice"][1])
+with_dice = train(model, optimizer, generator, KILLED, STEPS)
+print("the same losses, to the last bit:", with_dice == whole[KILLED:])
+print("the same weights:", all(map(torch.equal, model.state_dict().values(), run[0].state_dict().values())))
+assert with_dice == whole[KILLED:]
+
+# %%
+runs = {"weights alone": weights_alone, "with the optimizer": with_optimizer, "with the dice": with_dice}
+fig, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+axes[0].plot(whole, color="#BBBBBB", linewidth=5, label="no accident")
+for (name, losses), colour, line in zip(runs.items(), ("#D55E00", "#E69F00", "#0072B2"), ("-", "-", "--")):
+    axes[0].plot(range(KILLED, STEPS), losses, line, color=colour, label=name)
+    apart = [abs(a - b) for a, b in zip(losses, whole[KILLED:])]
+    axes[1].plot(range(KILLED, STEPS), apart, line, color=colour, label=name)
+axes[0].set(xlabel="step", ylabel="loss, nats per character", title="A restart at step 40", xlim=(20, STEPS))
+axes[1].set(xlabel="step", ylabel="nats per character", title="How far from the run without an accident")
+axes[0].legend(frameon=False, fontsize=8)
+show(fig, "Left: losses of four runs from step 20 on; the one restarted from the weights alone jumps up after step 40, "
+     "the dashed one with the dice lies on that without an accident. Right: its distance from it is zero everywhere.")
+
+# %% [markdown]
+# Zero. Not small: zero. (On a graphics card some sums are added in an order that changes from time to time, so two runs differ in the last bits, accident or not.)
+#
+# Batches that are drawn at random, as here, need only the generator. Data that is read in order needs its place, too, and there is a classic way to get that wrong.
+#
+# ### Exercise: some twice, some never
+# ★★ · 8 minutes · Whoever resumes in the middle of an epoch reads on at the wrong place, sees no error, and has a model that knows some texts better than it should.
+#
+# An *epoch* reads every one of n windows once, in an order of its own: row `e` of `orders` for epoch `e`. It takes `batch_size` windows at a time; the last batch of an epoch is smaller if they do not come out even, and no batch reaches into the next epoch. After `step` batches the run died. Here is what it reads when it is resumed:
+
+# %%
+def resumed(orders, batch_size, step):
+    epochs, n = orders.shape
+    epoch, place = step * batch_size // n, step * batch_size % n
+    return orders.flatten()[epoch * n + place:]
+
+orders = torch.stack([torch.randperm(10, generator=torch.Generator().manual_seed(e)) for e in range(2)])
+read = torch.cat([orders[0], resumed(orders, batch_size=4, step=3)])  # steps 0 to 2 are the first epoch
+print("how often each window was read:", torch.bincount(read).tolist())
+
+# %% [markdown]
+# Three batches, of 4, 4 and 2 windows, are one epoch of 10. Then it died, and another epoch should have followed, in which each window is read once more. Mend it. Whatever is left of the epoch, and all epochs after it, are returned in one piece; after the last batch of the last epoch nothing is left.
+
+# %% tags=["exercise"] exercise="resumed_windows"
+def resumed_windows(orders, batch_size, step):
+    """orders (E, n) int64, step: batches that have been read -> (M,) int64: all that is still to be read, in order."""
+    ### BEGIN SOLUTION
+    n = orders.shape[1]
+    epoch, batch = divmod(step, -(-n // batch_size))
+    return orders.flatten()[epoch * n + batch * batch_size:]
+    ### END SOLUTION
+
+# %%
+check("resumed_windows", resumed_windows)
+
+# %%
+#| key
+def resumed_windows_case(draw, E, n, batch_size, step):
+    return [torch.stack([torch.randperm(n, generator=draw.generator) for _ in range(E)]), batch_size, step]
+
+
+### BEGIN SOLUTION
+def resumed_windows_as(orders, batch_size, step, count=lambda n, size: -(-n // size), more=0, own=True, rest=True):
+    E, n = orders.shape
+    epoch, batch = divmod(step + more, count(n, batch_size))
+    rows = [orders[e] if own else orders[0] for e in range(epoch, E if rest else min(epoch + 1, E))]
+    return torch.cat([*rows, orders[0, :0]])[batch * batch_size:]
+### END SOLUTION
+
+
+exercise(
+    resumed_windows, stars=2, minutes=8,
+    cases=lambda draw: [
+        resumed_windows_case(draw, 3, 11, 4, draw.integer(4, 5)),  # in the second of three epochs of 4, 4 and 3
+        resumed_windows_case(draw, 4, 5 * (size := draw.integer(3, 5)) + draw.integer(1, size - 1), size, 13),
+        resumed_windows_case(draw, 3, 12, 4, draw.integer(4, 5)),
+        resumed_windows_case(draw, 2, draw.integer(7, 9), 5, 2), resumed_windows_case(draw, 2, 7, 3, 6),
+        resumed_windows_case(draw, 1, 1, 1, 0), resumed_windows_case(draw, 2, draw.integer(5, 8), 10, 1),
+        resumed_windows_case(draw, 2, 9, 4, 0)],
+    wrong={
+        ### BEGIN SOLUTION
+        "nothing is mended yet: the last batch of an epoch may be smaller, and each step is counted as a full one":
+            lambda orders, size, step: orders.flatten()[step * size:],
+        "the incomplete batch at the end of an epoch is not counted: n // batch_size is rounded down":
+            lambda orders, size, step: resumed_windows_as(orders, size, step, lambda n, size: max(n // size, 1)),
+        "where the windows come out even there is no extra batch: n // batch_size + 1 is one too many":
+            lambda orders, size, step: resumed_windows_as(orders, size, step, lambda n, size: n // size + 1),
+        "the epoch is read again from its start: some windows come twice":
+            lambda orders, size, step: orders[step // -(-orders.shape[1] // size):].flatten(),
+        "one batch is left out: `step` batches have been read, and batch number `step` has not":
+            lambda orders, size, step: resumed_windows_as(orders, size, step, more=1),
+        "the last batch that was read is read again": lambda orders, size, step: resumed_windows_as(
+            orders, size, max(step - 1, 0)),
+        "only the rest of this epoch is returned: the epochs after it are still to be read, too":
+            lambda orders, size, step: resumed_windows_as(orders, size, step, rest=False),
+        "all epochs are read in the order of the first: each has its own row":
+            lambda orders, size, step: resumed_windows_as(orders, size, step, own=False),
+        "that is what has been read; what is still to come is asked for": lambda orders, size, step: (
+            orders.flatten()[:orders.numel() - len(resumed_windows(orders, size, step))]),
+        "it skips `batch` windows, not `batch` batches": lambda orders, size, step: orders.flatten()[
+            step // -(-orders.shape[1] // size) * orders.shape[1] + step % -(-orders.shape[1] // size):],
+        "only the next batch is returned: all that is still to come":
+            lambda orders, size, step: resumed_windows_as(orders, size, step, rest=False)[:size],
+        "these are the numbers of the places; the windows that stand there are asked for": lambda orders, size, step: (
+            torch.arange(orders.numel() - len(resumed_windows(orders, size, step)), orders.numel())),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# ## A file that does as it pleases
+#
+# So far everything was kept in memory. Now it has to go to a disk, and come back. Python's own way is `pickle`. A pickle is a little program: it says which functions to call, with what, to build the thing again. Any functions.
+
+# %%
+class Weights:
+    def __reduce__(self):  # how pickle is told to rebuild me
+        return print, ("I am in. I could have deleted your files.",)
+
+gift = pickle.dumps(Weights())
+pickle.loads(gift)
+
+# %% [markdown]
+# Nobody called `print`. Loading did. For many years models were handed around like this, and `torch.load` called whatever the file asked for. With `weights_only=True` it knows a short list of harmless things (tensors, numbers, texts, lists, dicts) and refuses the rest:
+
+# %%
+folder = Path(tempfile.mkdtemp())
+torch.save({"weights": Weights()}, folder / "gift.pt")
+try:
+    torch.load(folder / "gift.pt", weights_only=True)
+except pickle.UnpicklingError as error:
+    print("refused:", "GLOBAL print" in str(error))
+torch.save({"moments": torch.ones(2), "step": 40}, folder / "state.pt")
+print(torch.load(folder / "state.pt", weights_only=True))
+
+# %% [markdown]
+# For weights that others will load there is something with no program in it at all: **safetensors**. Eight bytes say how long the header is (a whole number, the smallest byte first). The header is JSON. The rest is numbers.
+
+# %%
+save_file({"table": torch.arange(6.0).view(2, 3), "ids": torch.tensor([7, 8])}, folder / "toy.safetensors")
+data = (folder / "toy.safetensors").read_bytes()
+length = int.from_bytes(data[:8], "little")
+print(list(data[:8]), "->", length)
+for name, entry in json.loads(data[8:8 + length]).items():
+    print(f"{name:6}", entry)
+print("after the header:", len(data) - 8 - length, "bytes")
+
+# %% [markdown]
+# `data_offsets` say from where to where, in bytes, counted from the end of the header: two ids of eight bytes each, then six numbers of four. That is the whole format. It can be read in any language, in an evening, or by you:
+#
+# ### Exercise: by hand
+# ★★ · 9 minutes · A reader of ten lines has no room for a trap. (Safetensors' own reader is longer, because it also refuses headers that lie.)
+#
+# Return one tensor of a safetensors file. The dtypes that occur are `F32`, `F64` and `I64`: `torch.float32`, `torch.float64`, `torch.int64`. Only the tensor with this name is wanted, in its shape. The header may hold an entry `__metadata__`, which is no tensor.
+#
+# `bytes(data.tolist())` makes Python's bytes of a tensor of bytes, and `torch.frombuffer(bytearray(some_bytes), dtype=torch.float32)` makes numbers of bytes. (It wants at least one byte; every tensor here has some.)
+
+# %% tags=["exercise"] exercise="safetensors_tensor"
+import json
+
+def safetensors_tensor(data, name):
+    """data (n,) uint8: the bytes of a safetensors file -> the tensor of this name, in its shape and dtype."""
+    ### BEGIN SOLUTION
+    file = bytes(data.tolist())
+    start = 8 + int.from_bytes(file[:8], "little")
+    entry = json.loads(file[8:start])[name]
+    dtype = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}[entry["dtype"]]
+    a, b = entry["data_offsets"]
+    return torch.frombuffer(bytearray(file[start + a:start + b]), dtype=dtype).view(entry["shape"])
+    ### END SOLUTION
+
+# %%
+check("safetensors_tensor", safetensors_tensor)
+
+# %%
+#| key
+def safetensors_tensor_case(draw, pick, notes=False):
+    """Six tensors, of which several have the same size; float64 and int64 come first in the file."""
+    tensors = {
+        "a.weight": draw.normal(3, 4), "b.weight": draw.normal(4, 3), "c.bias": draw.normal(4),
+        "d.table": draw.normal(2, 3, dtype=torch.float64), "e.ids": draw.ids(90, 5) + 5,
+        "f.scale": draw.normal(1, 1, 2), "g.step": draw.normal(1)[0]}
+    file = save(tensors, {"made by": draw.text(draw.integer(3, 40), "abc")} if notes else None)
+    return [torch.tensor(list(file), dtype=torch.uint8), pick]
+
+
+### BEGIN SOLUTION
+def safetensors_tensor_as(data, name, order="little", skip=8, base=None, dtype=None, entry=None, shape=lambda s: s):
+    file = bytes(data.tolist())
+    start = skip + int.from_bytes(file[:8], order)
+    header = json.loads(file[8:8 + int.from_bytes(file[:8], "little")])
+    wanted = header[name if entry is None else entry(header)]
+    kind = dtype or {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}[wanted["dtype"]]
+    a, b = (place + (start if base is None else base) for place in wanted["data_offsets"])
+    return torch.frombuffer(bytearray(file[a:b]), dtype=kind).view(shape(wanted["shape"]))
+### END SOLUTION
+
+
+exercise(
+    safetensors_tensor, stars=2, minutes=9,
+    cases=lambda draw: [
+        safetensors_tensor_case(draw, draw.choice(["a.weight", "b.weight"])),
+        safetensors_tensor_case(draw, "d.table", True), safetensors_tensor_case(draw, "e.ids"),
+        safetensors_tensor_case(draw, draw.choice(["c.bias", "f.scale"]), True),
+        safetensors_tensor_case(draw, "g.step")],
+    wrong={
+        ### BEGIN SOLUTION
+        "the offsets are counted from the end of the header, not from the start of the file":
+            lambda data, name: safetensors_tensor_as(data, name, base=0),
+        "the eight bytes before the header are forgotten: the numbers begin at 8 + its length":
+            lambda data, name: safetensors_tensor_as(data, name, skip=0),
+        "the offsets are counted from the end of the header, not from its start at byte 8":
+            lambda data, name: safetensors_tensor_as(data, name, base=8),
+        "the shape is missing: the numbers lie in one row, and `shape` says how to fold them":
+            lambda data, name: safetensors_tensor_as(data, name, shape=lambda s: [-1]),
+        "the shape is turned round": lambda data, name: safetensors_tensor_as(data, name, shape=lambda s: s[::-1]),
+        "the numbers are folded right and then turned over: rows first, as they lie": lambda data, name: (
+            safetensors_tensor_as(data, name).mT if safetensors_tensor_as(data, name).dim() > 1
+            else safetensors_tensor_as(data, name)),
+        "the file's first tensor is returned, whatever `name` says": lambda data, name: safetensors_tensor_as(
+            data, name, entry=lambda header: next(key for key in header if key != "__metadata__")),
+        "all numbers are returned as float32: the header says which dtype they have":
+            lambda data, name: safetensors_tensor_as(data, name).float(),
+        "the bytes themselves are returned; each number is made of several":
+            lambda data, name: safetensors_tensor_as(data, name).flatten().view(torch.uint8),
+        "the entry of the header is found; the numbers it points to are asked for": lambda data, name: json.loads(
+            bytes(data.tolist())[8:8 + int.from_bytes(bytes(data[:8].tolist()), "little")])[name]["data_offsets"],
+        ### END SOLUTION
+    },
+    signs={
+        "the smallest byte stands first, here and in the length": lambda got, want, data, name: (
+            torch.equal(want.flatten().view(torch.uint8).view(-1, want.element_size()).flip(1).flatten(),
+                        got.flatten().view(torch.uint8))),
+    },
+)
+
+# %% [markdown]
+# A model has one trap of its own: a tied table is one matrix with two names.
+
+# %%
+try:
+    save_file(model.state_dict(), folder / "model.safetensors")
+except RuntimeError as error:
+    print(str(error).strip().split(",")[0])
+
+# %% [markdown]
+# `safetensors.torch.save_model` writes such a matrix once, and notes the other name in the header. We shall use that.
+#
+# ## Half a file
+#
+# Writing takes time, and in this time the plug may be pulled. Suppose the run saves over its last file, and dies two thirds of the way:
+
+# %%
+path = folder / "last.json"
+path.write_text(json.dumps({"step": 30, "loss": 2.81}))
+new = json.dumps({"step": 40, "loss": 2.66})
+path.write_text(new[:2 * len(new) // 3])  # here the power went off
+print("on the disk:", path.read_text())
+try:
+    print(json.loads(path.read_text()))
+except ValueError as error:
+    print("step 40 is not there:", type(error).__name__)
+
+# %% [markdown]
+# Step 40 was not written, and step 30 is gone as well. Never write over the only good one. Write next to it under another name. When all is there, give it the name, and the old one goes in the same moment: renaming is *atomic*. Whoever looks sees the old file or the new one, never half of one.
+#
+# One thing more. What a program writes lies in the system's memory for a while before it gets to the disk. A killed program does not mind, since the system goes on; a power cut does. The new name might reach the disk before the bytes do, and name an empty file. So, before renaming, `fsync`: wait until the bytes are really there.
+
+# %%
+#| export
+def flush(folder):
+    """Waits until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def put(path, write):
+    """Calls write(a temporary path), waits for the disk, gives the file its name: never half a file. OSError."""
+    temporary = Path(f"{path}.part")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        flush(temporary.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise OSError(f"{path} could not be written ({error}): is the disk full? What was saved before is still there")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def put_json(path, value):
+    put(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1), encoding="utf-8"))
+
+# %%
+put_json(path, {"step": 30, "loss": 2.81})
+
+def dies_on_the_way(temporary):
+    temporary.write_text(new[:2 * len(new) // 3])
+    raise OSError("no space left on device")
+
+try:
+    put(path, dies_on_the_way)
+except OSError as error:
+    print(str(error).replace(str(folder), "run"))
+print(json.loads(path.read_text()), "  left over:", len(list(folder.glob("*.part"))))
+
+# %% [markdown]
+# ## A model to take away
+#
+# To sample, one needs the weights, what kind of model they belong to, and what its ids mean. Three files: `config.json`, `alphabet.json`, `model.safetensors`.
+
+# %%
+#| export
+def described(model, tokenizer):
+    """What must be known to build them again -> the settings of the model's GPTConfig, and the alphabet."""
+    if not isinstance(getattr(model, "config", None), GPTConfig):
+        raise ValueError(f"a {type(model).__name__} has no GPTConfig to build it from again: give a GPT")
+    if model.config.vocab_size != tokenizer.vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} symbols, not {model.vocab_size}: give its own")
+    return asdict(model.config), tokenizer.alphabet
+
+
+def save_model(folder, model, tokenizer):
+    """Writes what is needed to sample: config.json, alphabet.json, model.safetensors. OSError where it cannot."""
+    folder, model = Path(folder), getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    settings, alphabet = described(model, tokenizer)
+    folder.mkdir(parents=True, exist_ok=True)
+    put_json(folder / "config.json", settings)
+    put_json(folder / "alphabet.json", alphabet)
+    put(folder / "model.safetensors", lambda path: write_weights(model, str(path)))
+
+# %%
+save_model(folder / "mine", model, tokenizer)
+print((folder / "mine" / "config.json").read_text())
+print(*sorted(path.name for path in (folder / "mine").iterdir()))
+
+# %% [markdown]
+# Reading is the longer half. A file may come from a stranger, or from a download that broke off, or be the wrong one. Whatever is wrong should be said with the file's name, before anything is built or overwritten.
+
+# %%
+#| export
+def damaged(path, why):
+    return ValueError(f"{path}: {why}. Copy the file again from where it came from, or take another checkpoint")
+
+
+def load_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from None
+
+
+def read_description(folder):
+    """The GPTConfig in config.json, and the text in alphabet.json. ValueError for anything else."""
+    path, settings = folder / "config.json", load_json(folder / "config.json")
+    kinds = {field.name: (float, int) if field.type is float else (field.type,) for field in fields(GPTConfig)}
+    for name, value in settings.items() if isinstance(settings, dict) else [("it", settings)]:
+        if type(value) not in kinds.get(name, ()):
+            raise damaged(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
+    try:
+        config = GPTConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise damaged(path, error) from None
+    path, alphabet = folder / "alphabet.json", load_json(folder / "alphabet.json")
+    if not isinstance(alphabet, str) or list(alphabet) != sorted(set(alphabet)) or len(alphabet) != config.vocab_size:
+        raise damaged(path, f"this is no text of {config.vocab_size} different characters in their order")
+    return config, alphabet
+
+# %%
+#| export
+def fill(model, path):
+    """Puts the weights in a safetensors file into the model. ValueError where they do not fit; then none changes."""
+    try:
+        weights = load_file(path)
+    except Exception as error:  # a hostile header has many ways to fail
+        raise damaged(path, error) from None
+    own = model.state_dict()
+    filled = {own[name].data_ptr() for name in weights if name in own}  # a tied matrix has two names, and one is saved
+    for name in sorted({*own, *weights}):
+        if name not in own or name not in weights and own[name].data_ptr() not in filled:
+            raise damaged(path, f"{name} is {'missing' if name in own else 'no weight of this model'}")
+        here, there = own[name], weights.get(name, own[name])
+        if there.shape != here.shape or torch.promote_types(there.dtype, here.dtype) != here.dtype:
+            raise damaged(path, f"{name} is {[*there.shape]} of {there.dtype}, not {[*here.shape]} of {here.dtype}")
+    model.load_state_dict(weights, strict=False)
+
+# %% [markdown]
+# `fill` looks at every name, shape and dtype before it moves a number. A config may lie, too: `"n_layer": 1000000000` would build blocks until the memory is full. So a config that promises more parameters than the file has bytes is refused.
+#
+# A folder may be a saved model, or a checkpoint, which holds the same three files, or a run with several checkpoints. In a run, `checkpoints.json` says which is the last and which is the best.
+
+# %%
+#| export
+POINTER, NAME = "checkpoints.json", r"step-\d{8,}(-again)*"
+
+
+def pointers(out):
+    """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved. ValueError."""
+    path = out / POINTER
+    names = load_json(path) if path.exists() else {}
+    if not isinstance(names, dict) or not set(names) <= {"last", "best"} or not all(
+            re.fullmatch(NAME, str(name)) for name in names.values()):
+        raise ValueError(f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}')
+    return names
+
+
+def find(out, which=None):
+    """The folder of a run's "last" or "best" checkpoint; which=None: the best if there is one. FileNotFoundError."""
+    if (out / "state.pt").is_file():
+        return out  # a checkpoint itself
+    names = pointers(out)
+    which = which or ("best" if "best" in names else "last")
+    if which not in names or not (out / names[which]).is_dir():
+        inside = ", ".join(sorted(path.name for path in out.glob("*"))[:9]) or "nothing: is it the right folder?"
+        raise FileNotFoundError(f"there is no {which!r} checkpoint in {out}, which holds {inside}")
+    return out / names[which]
+
+
+def load_model(folder, device="cpu"):
+    """A GPT ready to sample, and its tokenizer, from a saved model, a checkpoint, or a run (its best, else its last).
+
+    ValueError for files that do not fit; FileNotFoundError where nothing is found. No dice are thrown.
+    """
+    folder = Path(folder) if Path(folder, "config.json").is_file() else find(Path(folder))
+    (config, alphabet), path = read_description(folder), folder / "model.safetensors"
+    least = 12 * config.n_layer * config.n_embd**2 + (config.vocab_size + config.block_size) * config.n_embd
+    if path.is_file() and path.stat().st_size < least:
+        raise damaged(path, f"it is too short for the {least:,} parameters that config.json asks for")
+    with torch.random.fork_rng(devices=[]):  # first weights are thrown, and nobody shall notice
+        model = GPT(config)
+    fill(model, path)
+    return model.to(device).eval(), CharTokenizer(alphabet)
+
+# %%
+copied, alphabet = load_model(folder / "mine")
+text = tokenizer.encode(corpus.val[:60])[None]
+print("the same logits:", torch.equal(copied(text)[0], model.eval()(text)[0]), "  the same alphabet:",
+      alphabet.alphabet == tokenizer.alphabet)
+config_file, good = folder / "mine" / "config.json", (folder / "mine" / "config.json").read_text()
+for bad in ('"n_layer": 3', '"n_layer": 1000000000', '"n_layer": "two"'):
+    config_file.write_text(good.replace('"n_layer": 2', bad))
+    try:
+        load_model(folder / "mine")
+    except ValueError as error:
+        print("-", str(error).replace(str(folder), "run").split(". Copy")[0])
+put_json(config_file, json.loads(good))
+
+# %% [markdown]
+# ## The checkpoint
+#
+# A checkpoint is these three files and `state.pt`: whatever the run wants to find again, in plain values and tensors. The order in which things happen is the whole art:
+#
+# 1. Write all four files into a folder with a temporary name, `step-00000040.part`.
+# 2. Rename the folder.
+# 3. Let `checkpoints.json` point to it, atomically.
+# 4. Only now delete what nothing points to.
+#
+# Whenever the plug is pulled, the pointer names a folder that is whole: until 3 the old one, from then on the new one. What was left half-done is called `.part`, and the next save removes it. (A symbolic link would make a shorter pointer; Windows and many network disks have none.)
+
+# %%
+#| export
+def save_checkpoint(out, model, tokenizer, state, step, best=False):
+    """Saves a run after `step` steps as its last checkpoint, and its best one if so -> its folder.
+
+    out: the run's own folder; every checkpoint in it but the last and the best is deleted. state: a dict of plain
+    values, tensors and state_dicts. OSError where it cannot be written; the checkpoints before it are then untouched.
+    """
+    out, name = Path(out), f"step-{step:08d}"
+    if step < 0:
+        raise ValueError(f"step is {step}; it counts the steps done, from 0")
+    out.mkdir(parents=True, exist_ok=True)
+    names = pointers(out)
+    for left in out.glob("step-*.part"):  # of a run that was killed while saving
+        shutil.rmtree(left, ignore_errors=True)
+    while (out / name).exists():
+        name += "-again"
+    temporary = out / f"{name}.part"
+    try:
+        save_model(temporary, model, tokenizer)
+        put(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
+        if unsafe := get_unsafe_globals_in_checkpoint(temporary / "state.pt"):
+            raise ValueError(f"the state holds {', '.join(unsafe)}, and loading that would mean running what a file "
+                             f"says: give numbers, texts, tensors, lists and dicts (float(x) for numpy's numbers)")
+        os.rename(temporary, out / name)
+        flush(out)
+        names = {**names, "last": name, **({"best": name} if best else {})}
+        put_json(out / POINTER, names)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if name not in pointers(out).values():
+            shutil.rmtree(out / name, ignore_errors=True)
+    for old in out.glob("step-*"):
+        if re.fullmatch(NAME, old.name) and old.name not in names.values():
+            shutil.rmtree(old, ignore_errors=True)
+    return out / name
+
+# %%
+#| export
+def load_checkpoint(out, model, tokenizer, which="last"):
+    """Fills the model from a run's last or best checkpoint (or out, if it is one) -> the saved state, with "step".
+
+    ValueError where model, alphabet or files do not fit, with the model unchanged; FileNotFoundError where none is.
+    """
+    folder, model = find(Path(out), which), getattr(model, "_orig_mod", model)
+    (saved, there), (settings, alphabet) = read_description(folder), described(model, tokenizer)
+    other = [f"{name} is {value} there, {settings[name]} here" for name, value in asdict(saved).items()
+             if value != settings[name]]
+    if there != alphabet:
+        only, new = (sorted(set(a) - set(b)) for a, b in ((there, alphabet), (alphabet, there)))
+        other.append(f"the alphabet has {only} only there, {new} only here")
+    if other:
+        raise ValueError(f"{folder} is of another model: {', '.join(other)}. Build the model with its settings and its "
+                         f"alphabet, or begin a new run in another folder")
+    path = folder / "state.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile or broken file has many ways to fail
+        why = re.split(r"\. |\n", str(error).split("WeightsUnpickler error: ")[-1])[0]  # without its advice to unpickle
+        raise damaged(path, f"{type(error).__name__}, {why[:200]}") from None
+    if not isinstance(state, dict) or "step" not in state:
+        raise damaged(path, "this is no state of a run")
+    fill(model, folder / "model.safetensors")
+    return state
+
+# %% [markdown]
+# The whole story again, through the disk. A run saves at step 40, is killed, and another program, with other seeds, takes over.
+
+# %%
+out = folder / "run"
+model, optimizer, generator = start()
+losses = train(model, optimizer, generator, 0, KILLED)
+state = {"optimizer": optimizer.state_dict(), "random": random_states(generator), "losses": losses}
+save_checkpoint(out, model, tokenizer, state, step=KILLED)
+del model, optimizer, generator, losses, state
+
+# %%
+torch.manual_seed(99)
+model, generator = GPT(config), torch.Generator()
+optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99))
+state = load_checkpoint(out, model, tokenizer)
+optimizer.load_state_dict(state["optimizer"])
+restore_random_states(state["random"], generator)
+losses = state["losses"] + train(model, optimizer, generator, state["step"], STEPS)
+print(f"{STEPS} losses, the same to the last bit:", losses == whole)
+print("the same weights:", all(map(torch.equal, model.state_dict().values(), run[0].state_dict().values())))
+assert losses == whole
+
+# %% [markdown]
+# Another model is refused, with the reason:
+
+# %%
+wide = GPT(GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=64, dropout=0.1))
+other = CharTokenizer(tokenizer.alphabet[:-1] + "鵞")
+for fault in (lambda: load_checkpoint(out, wide, tokenizer), lambda: load_checkpoint(out, model, other),
+              lambda: load_checkpoint(out, model, tokenizer, "best")):
+    try:
+        fault()
+    except (ValueError, FileNotFoundError) as error:
+        print("-", str(error).replace(str(out), "run").split(". ")[0])
+
+# %% [markdown]
+# ## Pull the plug
+#
+# A promise about accidents is worth something when there have been accidents. Three programs that do nothing but save, each killed at a moment that nobody chose. (The tests of this course kill twenty.)
+
+# %%
+SAVES = """
+import itertools, sys, torch
+from chargpt_lib.checkpoints import save_checkpoint
+from chargpt_lib.data import CharTokenizer
+from chargpt_lib.gpt import GPT, GPTConfig
+model = GPT(GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32))
+for step in itertools.count():
+    save_checkpoint(sys.argv[1], model, CharTokenizer("abc"), {"moments": torch.full((9999,), step)}, step)
+    print(step, flush=True)
+"""
+
+def victim(number):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", SAVES, str(folder / f"victim {number}")], env=environment,
+                            stdout=subprocess.PIPE, text=True)
+
+# %%
+small = GPT(GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32))
+processes = [victim(number) for number in range(3)]
+for number, process in enumerate(processes):
+    saved = [int(process.stdout.readline()) for _ in range(5)]
+    time.sleep(random.random() / 20)
+    process.kill()  # SIGKILL: no last word
+    process.wait()
+    state = load_checkpoint(folder / f"victim {number}", small, CharTokenizer("abc"))
+    whole_one = (state["moments"] == state["step"]).all().item()
+    print("readable, whole, and nothing lost that was reported:", whole_one and state["step"] >= saved[-1])
+    assert whole_one and state["step"] >= saved[-1]
+
+# %% [markdown]
+# ## The last, the best, and what they weigh
+#
+# The last checkpoint is for going on. The best, where the validation loss was lowest, is for using: when a run learns its text by heart, the two part. Both are kept, and nothing else.
+
+# %%
+for step, validation in ((50, 2.6), (60, 2.4), (70, 2.5), (80, 2.7)):
+    save_checkpoint(out, model, tokenizer, {"validation": validation}, step, best=validation == 2.4)
+    print(step, sorted(path.name for path in out.iterdir()))
+print("load_model takes the best:", load_checkpoint(out, model, tokenizer, "best")["validation"])
+
+# %% [markdown]
+# How large is a checkpoint? **Predict:** how many times the weights? Work it out first, for a general case:
+#
+# ### Exercise: the weight of the past
+# ★ · 5 minutes · Checkpoints fill disks. Which of these bytes are needed decides what may be thrown away when a run is over.
+#
+# A model has `parameters` parameters, of which `frozen` are never trained. Each is kept in `weight_bytes` bytes. AdamW keeps two moments, in `moment_bytes` bytes each, for every parameter that it trains. If `master` is True, the weights have too few digits to add a small step to (2 bytes, say), and so for every trained parameter a second copy of the weight is kept in 4 bytes. Gradients are used up when a step is done. How many bytes are there in a checkpoint? (Leave out what is small: configs, dice, step counts.)
+#
+# For 10 parameters, 4 of them frozen, 2 bytes a weight, moments of 4 bytes and a master copy: 20 + 48 + 24 = 92.
+
+# %% tags=["exercise"] exercise="checkpoint_bytes"
+def checkpoint_bytes(parameters, frozen, weight_bytes, moment_bytes, master):
+    """Whole numbers, and master: bool -> int: the bytes of weights, moments and master copies together."""
+    ### BEGIN SOLUTION
+    trained = parameters - frozen
+    return parameters * weight_bytes + trained * (2 * moment_bytes + 4 * master)
+    ### END SOLUTION
+
+# %%
+check("checkpoint_bytes", checkpoint_bytes)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def checkpoint_bytes_as(moments=2, gradients=0, master=4, all_move=False, all_copied=False, weights=1, instead=False):
+    def answer(parameters, frozen, weight_bytes, moment_bytes, copies):
+        trained = parameters - frozen
+        size = weights * (parameters - trained * (instead and copies)) * weight_bytes
+        size += gradients * trained * weight_bytes + (parameters if all_move else trained) * moments * moment_bytes
+        return size + (parameters if all_copied else trained) * copies * (weight_bytes if master is None else master)
+    return answer
+### END SOLUTION
+
+
+exercise(
+    checkpoint_bytes, stars=1, minutes=5,
+    cases=lambda draw: [
+        [draw.integer(500, 900), draw.integer(100, 400), 2, 4, True], [draw.integer(10**6, 10**8), 0, 4, 4, False],
+        [draw.integer(500, 900), draw.integer(100, 400), draw.choice([1, 3]), 3, True],
+        [(n := draw.integer(5, 90)), n, 2, 4, True], [draw.integer(600, 900), draw.integer(100, 400), 4, 1, False]],
+    wrong={
+        ### BEGIN SOLUTION
+        "AdamW keeps two moments for each parameter that it trains, not one": checkpoint_bytes_as(moments=1),
+        "gradients are used up when a step is done: nobody needs them afterwards": checkpoint_bytes_as(gradients=1),
+        "frozen parameters have no moments: AdamW never moves them": checkpoint_bytes_as(all_move=True),
+        "frozen parameters have no master copy": checkpoint_bytes_as(all_copied=True),
+        "frozen parameters have neither moments nor a master copy": checkpoint_bytes_as(all_move=True, all_copied=True),
+        "the master copy has 4 bytes, whatever the weights have": checkpoint_bytes_as(master=None),
+        "the master copies are missing": checkpoint_bytes_as(master=0),
+        "the weights themselves are missing": checkpoint_bytes_as(weights=0),
+        "the weights are kept beside their master copies: both are there": checkpoint_bytes_as(instead=True),
+        "frozen parameters are not trained, but the model needs them: their weights count": lambda n, frozen, *more: (
+            checkpoint_bytes(n - frozen, 0, *more)),
+        "frozen ones are kept, the trained ones move: `frozen` and the others are exchanged": lambda n, frozen, *more: (
+            checkpoint_bytes(n, n - frozen, *more)),
+        "these are bits: a byte is wanted": lambda *args: 8 * checkpoint_bytes(*args),
+        "these are numbers, not bytes": lambda n, frozen, weight_bytes, moment_bytes, master: (
+            n + (n - frozen) * (2 + master)),
+        "three times the weights: so it is only where nothing is frozen and all numbers have the same size":
+            lambda n, frozen, weight_bytes, moment_bytes, master: 3 * n * weight_bytes,
+        "a master copy is kept only if `master` is True":
+            lambda n, frozen, weight_bytes, moment_bytes, master: (
+                checkpoint_bytes(n, frozen, weight_bytes, moment_bytes, 1)),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# Ours trains everything, in numbers of four bytes.
+
+# %%
+saved = save_checkpoint(out, model, tokenizer, {"optimizer": optimizer.state_dict(), "random": random_states()}, 90)
+sizes = {path.name: path.stat().st_size for path in saved.iterdir()}
+print(f"weights: {sizes['model.safetensors'] / model.num_params():.1f} bytes per parameter")
+print(f"all of it, compared with the weights: {sum(sizes.values()) / sizes['model.safetensors']:.0f} times")
+
+# %% [markdown]
+# Three times: one for the weights, two for the moments. When the run is over, `save_model` keeps a third.
+#
+# ## Mistakes people make
+#
+# - **Saving the weights alone**, and wondering about the bump in the curve at every restart.
+# - **A `state_dict` kept in memory without a copy.** It holds the tensors themselves, and training goes on writing into them.
+# - **Throwing the run's dice between a save and the next step**, for a sample, say. The run that lives throws them, the resumed one does not. Give samples a generator of their own.
+# - **One file, written over and over.** It works until the night when it is half written.
+# - **The best one only.** Then a resumed run goes back to where it was best, and does the rest again.
+# - **`torch.load` with `weights_only=False` on a stranger's file**, because an error message suggested it.
+# - **Schedules that count from the restart.** The learning rate belongs to the step, and the step to the checkpoint.
+#
+# ## Exercises
+#
+# ### Exercise: what is left after a power cut
+# ★★★ · 15 minutes · The order of write, flush and rename looks like superstition until one has played the disk.
+#
+# You play a disk, and its system's memory. Each file has its content twice: as programs see it (in memory), and as it is on the disk. Events come in order:
+#
+# - `["write", name, text]`: the file of this name, new or not, has this text in memory. On the disk it is empty, `""`: the old content is gone, and the new one not yet there.
+# - `["flush", name]`: its content in memory is now on the disk, too.
+# - `["rename", a, b]`: file `a` is now called `b`. If there was a `b`, it is gone. That happens at once, in memory and on the disk, and does not touch the contents.
+# - `["kill"]`: the program dies, and is started again. The system goes on.
+# - `["power"]`: the power fails and comes back. All that was in memory is lost; each file has the content that it had on the disk.
+#
+# What do programs see at the end? This is the careful way, and what is left without its flush:
+#
+# `write a.part new · flush a.part · rename a.part a · power` → `[["a", "new"]]`, and without the flush `[["a", ""]]`.
+#
+# The `name` of a `flush`, and the `a` of a `rename`, always exists, and `a` is not `b`.
+
+# %% tags=["exercise"] exercise="surviving_files"
+def surviving_files(events):
+    """events: a list of lists of texts, as above -> [[name, content as programs see it], ...], sorted by name."""
+    ### BEGIN SOLUTION
+    files = {}  # name: [in memory, on the disk]
+    for what, *names in events:
+        if what == "write":
+            files[names[0]] = [names[1], ""]
+        elif what == "flush":
+            files[names[0]][1] = files[names[0]][0]
+        elif what == "rename":
+            files[names[1]] = files.pop(names[0])
+        elif what == "power":
+            files = {name: [disk, disk] for name, (_, disk) in files.items()}
+    return [[name, memory] for name, (memory, _) in sorted(files.items())]
+    ### END SOLUTION
+
+# %%
+check("surviving_files", surviving_files)
+
+# %% [markdown]
+# Saving over the only file, `write a new · flush a`, has a moment between its two events in which neither the old content nor the new would survive. The careful way has no such moment, at any place in the list: go through it with your finger.
+
+# %%
+#| key
+def surviving_files_cases(draw):
+    """Written with care, and not; killed and without power; a power cut in the middle; nothing at all; anything."""
+    a, b, c, d = draw.random.sample(["last", "best", "log", "weights", "config", "x.part", "notes", "a", "z"], 4)
+    texts = draw.random.sample(range(10, 99), 9)
+    v, w, x, y = (f"text {number}" for number in texts[:4])
+    yield [["write", a, v], ["flush", a], ["write", b, w], ["flush", b], ["rename", b, a], ["power"]]
+    yield [["write", a, v], ["flush", a], ["write", b, w], ["rename", b, a], ["power"]]
+    yield [["write", a, v], ["flush", a], ["write", a, w], ["power"]]
+    yield [["write", a, v], ["kill"], ["write", b, w], ["flush", b], ["kill"], ["rename", a, c]]
+    low, mid, high = sorted([b, c, d])
+    yield [["write", a, v], ["flush", a], ["write", mid, w], ["power"], ["write", high, x], ["rename", a, low]]
+    yield [["write", a, v], ["write", b, w], ["flush", a], ["power"]]
+    yield [["write", a, v], ["flush", a], ["write", a, w], ["write", c, y], ["rename", a, b], ["kill"]]
+    yield [["write", a, v], ["rename", a, b], ["write", c, x], ["flush", c], ["write", a, y], ["flush", b], ["power"]]
+    yield []
+    events, there = [["write", a, v]], {a}
+    for number in texts[4:] + texts[:4]:
+        name, other = draw.choice(sorted(there)), draw.choice([a, b, c, d])
+        what = draw.choice(["write", "write", "flush", "rename", "power", "kill"])
+        if what == "rename" and other != name:
+            there = there - {name} | {other}
+            events.append([what, name, other])
+        elif what in ("write", "flush"):
+            events.append([what, other, f"text {number}"] if what == "write" else [what, name])
+            there |= {other} if what == "write" else set()
+        elif what != "rename":
+            events.append([what])
+    yield events
+
+
+### BEGIN SOLUTION
+def surviving_files_as(write=lambda old, text: [text, ""], moved=lambda file: file, stays=False, all_flushed=False,
+                       kill=False, power=lambda file: [file[1]] * 2, left=bool, yields=False, seen=0, order=sorted):
+    def answer(events):
+        files = {}
+        for what, *names in events:
+            if what == "write":
+                files[names[0]] = write(files.get(names[0], ["", ""]), names[1])
+            elif what == "flush":
+                files.update({name: [files[name][0]] * 2 for name in (list(files) if all_flushed else names)})
+            elif what == "rename":
+                file = files[names[0]] if stays else files.pop(names[0])
+                files[names[1]] = files.get(names[1], moved(list(file))) if yields else moved(list(file))
+            elif what == "power" or kill:
+                files = {name: power(file) for name, file in files.items() if left(file)}
+        return [[name, file[seen]] for name, file in order(files.items())]
+    return answer
+### END SOLUTION
+
+
+exercise(
+    surviving_files, stars=3, minutes=15, cases=lambda draw: [[events] for events in surviving_files_cases(draw)],
+    wrong={
+        ### BEGIN SOLUTION
+        "a killed program loses nothing that the system already has: only a power cut empties the memory":
+            surviving_files_as(kill=True),
+        "nothing is ever lost here: a write reaches the disk only with a flush, and a power cut empties the memory":
+            surviving_files_as(power=lambda file: file),
+        "the old content is still there after a write without a flush; a write empties the file on the disk":
+            surviving_files_as(write=lambda old, text: [text, old[1]]),
+        "a flush flushes every file: it is meant for the one it names": surviving_files_as(all_flushed=True),
+        "a rename leaves the file under its old name as well: it moves, it does not copy":
+            surviving_files_as(stays=True),
+        "a rename flushes, too: it touches the name alone": surviving_files_as(moved=lambda file: [file[0], file[0]]),
+        "after a rename the flushed content is forgotten: what is on the disk goes along":
+            surviving_files_as(moved=lambda file: [file[0], ""]),
+        "after a rename the content in memory is forgotten: it goes along, too":
+            surviving_files_as(moved=lambda file: [file[1], file[1]]),
+        "a file that was never flushed is gone after a power cut: its name is there, and it is empty":
+            surviving_files_as(left=lambda file: file[1]),
+        "that is what is on the disk; programs see what is in memory": surviving_files_as(seen=1),
+        "a rename does not replace a file that has the new name already: that one is gone":
+            surviving_files_as(yields=True),
+        "the files stand in the order in which they came: sort them by name": surviving_files_as(order=list),
+        "after the power cut all files are empty: what was flushed comes back":
+            surviving_files_as(power=lambda file: ["", file[1]]),
+        "after a power cut there are no files: what was flushed comes back, what was not is empty":
+            surviving_files_as(left=lambda file: False),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
+# ## What you have
+#
+# `save_checkpoint`, `load_checkpoint`, `random_states` and `restore_random_states`, `save_model` and `load_model`, in `chargpt_lib/checkpoints.py`. Lesson 10's trainer stands on them.

@@ -1,0 +1,680 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 10 · Training in earnest: the loop, and the clinic
+#
+# You will build: `train`, the loop for real runs. It watches itself, keeps its best weights, stops cleanly and goes on to the last bit. Then a clinic: is my loss normal? And if not, what is broken?
+# You need lesson 09 and [the first page](10_recipe.ipynb). On two CPU cores the page takes about a minute. (On a graphics card: not measured yet.)
+
+# %%
+#| default_exp trainer
+
+# %%
+import math
+import signal
+import tempfile
+from itertools import count
+from pathlib import Path
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.training import evaluate
+
+# %% [markdown]
+# The corpus is lesson 00's, but for short runs a short validation text will do. And a small GPT, the same at each call.
+
+# %%
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus = load_corpus(CORPUS)
+tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+corpus = corpus._replace(val=corpus.val[:8000], val_spans=())
+train_ids, val_ids, V = tokenizer.encode(corpus.train), tokenizer.encode(corpus.val), tokenizer.vocab_size
+
+
+def new_model(kind=GPT, **changes):
+    torch.manual_seed(1337)
+    return kind(GPTConfig(V, **{"block_size": 32, "n_layer": 2, "n_head": 4, "n_embd": 64, **changes}))
+
+# %% [markdown]
+# ## One step
+#
+# Still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of the first page: the rate of this step, several batches for one step, 16 bits with their scale, the clipped gradient.
+#
+# One thing is new, and one cannot see it. A graphics card works through a list of orders; Python writes orders, and runs ahead. `loss.item()` would make Python wait until the card has computed the loss, and the card would then wait for Python's next order, at every step. So the loss and the gradient's length stay where they are, as tensors, and are fetched ten steps at a time. On a CPU nobody runs ahead, so there they are fetched at each step.
+
+# %%
+#| export
+import json
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from math import ceil, inf, isfinite, nan
+from pathlib import Path
+from statistics import fmean, median
+
+import torch
+from tqdm import tqdm
+
+from chargpt_lib.checkpoints import load_checkpoint, random_states, restore_random_states, save_checkpoint
+from chargpt_lib.data import CharTokenizer, Corpus
+from chargpt_lib.recipe import (TrainConfig, Windows, checkpointed, compiled, interruptible, learning_rate,
+                                make_optimizer, pick_precision)
+from chargpt_lib.training import estimate_loss, evaluate
+
+# %%
+#| export
+class Run:
+    """A training on its way."""
+    kept = "step", "seen", "seconds", "best", "best_step", "waited", "pending"
+
+    def __init__(self, model, ids, val_ids, tokenizer, config):
+        self.model, self.val_ids, self.tokenizer, self.compute = model, val_ids, tokenizer, model
+        device = next(model.parameters()).device
+        self.windows = Windows(ids.to(device), model.block_size, config.seed)
+        passes = config.epochs and ceil(config.epochs * self.windows.count / config.batch_size / config.grad_accum)
+        self.config = replace(config, steps=min(filter(None, (config.steps, passes)), default=None))
+        self.precision = pick_precision(device) if config.precision == "auto" else config.precision
+        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
+        self.autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.optimizer = make_optimizer(model, config)
+        self.every = 1 if device.type == "cpu" else 10  # steps; a graphics card must not wait for Python each time
+        self.step, self.seen, self.seconds, self.waited, self.pending, self.fresh = 0, 0, 0.0, 0, [], []
+        self.best = self.best_step = self.saved = self.board = None
+
+    def advance(self):
+        """One step of the optimizer. Nothing is fetched from the device."""
+        config, loss = self.config, 0.0
+        self.rate = learning_rate(self.step, config, self.seconds / (config.time_budget or inf))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        for _ in range(config.grad_accum):
+            x, y = self.windows.batch(self.seen, config.batch_size)
+            with self.autocast:
+                part = self.compute(x, y)[1] / config.grad_accum
+            self.scaler.scale(part).backward()
+            loss, self.seen = loss + part.detach(), self.seen + config.batch_size
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip or inf)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.fresh.append(torch.stack([loss.float(), norm.float()]))
+        self.step += 1
+
+# %% [markdown]
+# ## What is looked at
+#
+# `collect` fetches the numbers, and is the place where a `nan` is noticed. It names the step, and it comes before anything is saved, so that no checkpoint ever holds broken weights. (With float16 an infinite gradient is no accident: the scaler has left that step out.)
+
+# %%
+#| export
+def collect(run):
+    """Fetches the losses and gradients of the last steps; FloatingPointError for the first that is no number."""
+    pairs = torch.stack(run.fresh).tolist() if run.fresh else []
+    for step, pair in enumerate(pairs, run.step - len(pairs) + 1):
+        if not all(map(isfinite, pair[:1] if run.scaler.is_enabled() else pair)):  # the scaler skips such gradients
+            kept = f"checkpoints in {run.config.out} are from before" if run.config.out else "no out, so no checkpoint"
+            raise FloatingPointError(f"step {step}: the loss is {pair[0]}, the gradient's length {pair[1]}; {kept}. "
+                                     f"The rate is {run.rate:.2g}: try a third of it, or a longer warmup")
+    run.pending, run.fresh = run.pending + pairs, []
+
+
+def save(run, best=False):
+    """A checkpoint from which the run can go on as if nothing had happened; one a step is enough."""
+    if run.step == run.saved:
+        return
+    state = {"optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(), "random": random_states(),
+             "config": asdict(run.config), **{name: getattr(run, name) for name in run.kept}}
+    save_checkpoint(run.config.out, run.model, run.tokenizer, state, run.step, best)
+    run.saved = run.step
+
+# %% [markdown]
+# Every `eval_interval` steps one row: the mean of the losses since the last row, the validation loss, the rate, the length of the gradient (the median: one strange batch shall not hide the others), the pace. It goes into `out/log.jsonl`, one line of JSON each, so that a crash costs at most one line, and any program can read it. The best weights so far are kept.
+
+# %%
+#| export
+def add_row(run):
+    """Measures, keeps the best weights, and writes a row of the log: into run.rows, log.jsonl and TensorBoard."""
+    config, (losses, norms), val_loss = run.config, zip(*run.pending), None
+    pace, run.pending = (run.seen - run.mark[0]) / max(run.seconds - run.mark[1], 1e-9), []
+    if run.val_ids is not None:
+        with run.autocast:
+            val_loss = evaluate(run.model, run.val_ids) if not config.eval_batches else estimate_loss(run.model,
+                run.val_ids, config.eval_batches, config.batch_size, torch.Generator().manual_seed(config.seed))
+        run.model.train()
+    row = {"step": run.step, "train_loss": fmean(losses), "val_loss": val_loss, "lr": run.rate,
+           "grad_norm": median(norms), "chars_per_second": pace * run.model.block_size, "seconds": run.seconds}
+    run.rows.append(row)
+    if config.out:
+        with Path(config.out, "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    for name in [name for name in row if run.board and row[name] is not None]:
+        run.board.add_scalar(name, row[name], run.step)
+    if val_loss is not None and (run.best is None or val_loss < run.best):
+        run.best, run.best_step, run.waited = val_loss, run.step, 0
+        if config.out:
+            save(run, best=True)
+        else:
+            run.best_weights = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    else:
+        run.waited += 1
+
+# %% [markdown]
+# ## Before the first step
+#
+# Everything that can be known to go wrong is looked at first: the text and the model, the folder, the checkpoint. A folder that is not empty is not touched. An empty checkpoint is saved at once: if that fails, it should fail now, and not after the night.
+
+# %%
+#| export
+def read_data(model, corpus_or_ids, config, tokenizer):
+    """-> training ids, validation ids or None, tokenizer or None. ValueError where model and text do not match."""
+    ids, val_ids = corpus_or_ids, None
+    if isinstance(corpus_or_ids, Corpus):
+        tokenizer = tokenizer or CharTokenizer.from_text(corpus_or_ids.train + corpus_or_ids.val)
+        ids, val_ids = tokenizer.encode(corpus_or_ids.train), tokenizer.encode(corpus_or_ids.val)
+    if ids.dim() != 1 or ids.dtype != torch.int64:
+        raise ValueError(f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)")
+    model.check(ids[:, None])
+    if config.patience and val_ids is None:
+        raise ValueError(f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None")
+    if config.out and tokenizer is None:
+        raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
+    return ids, val_ids, tokenizer
+
+# %%
+#| export
+def read_log(path):
+    """The rows of a log.jsonl, or of the one in a folder; a last line that a crash cut short is left out."""
+    path = Path(path, "log.jsonl") if Path(path).is_dir() else Path(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def begin(run, resume):
+    """Opens the folder of a new run, or goes back to the last checkpoint of an old one."""
+    out, run.rows = run.config.out and Path(run.config.out), []
+    if resume and not out:
+        raise ValueError("resume=True goes on from a folder: give its name, out")
+    if run.config.tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ImportError("tensorboard=True needs TensorBoard: pip install tensorboard") from None
+    if resume:
+        state = load_checkpoint(out, run.model, run.tokenizer)
+        groups = run.optimizer.state_dict()["param_groups"]  # as the config has it now
+        run.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        if state["scaler"]:
+            run.scaler.load_state_dict(state["scaler"])
+        restore_random_states(state["random"])
+        for name in run.kept:
+            setattr(run, name, state[name])
+        run.saved, run.rows = run.step, [row for row in read_log(out) if row["step"] <= run.step]
+    elif out and out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty: go on with the run in it by resume=True, or give a new folder")
+    else:
+        torch.manual_seed(run.config.seed)  # for dropout
+    if out:
+        save(run)  # also to find out, before time is spent, whether that works
+        Path(out, "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in run.rows), encoding="utf-8")
+    if run.config.tensorboard:
+        run.board = SummaryWriter(out, purge_step=run.step + 1)
+
+# %% [markdown]
+# ## The loop
+
+# %%
+#| export
+def ended(run, pressed):
+    """Why the run is over, or None."""
+    most = {name: getattr(run.config, name) or inf for name in ("steps", "time_budget", "patience")}
+    reasons = {"interrupted": pressed, "steps": run.step >= most["steps"],
+               "time_budget": run.seconds >= most["time_budget"], "patience": run.waited >= most["patience"]}
+    return next((reason for reason, true in reasons.items() if true), None)
+
+
+def tell(run):
+    """What the bar says beside the time that is left."""
+    pace = (run.seen - run.mark[0]) * run.model.block_size / max(run.seconds - run.mark[1], 1e-9)
+    told = {"loss": f"{run.pending[-1][0]:.3f}", "rate": f"{run.rate:.1e}", "characters/s": f"{pace:,.0f}"}
+    return told | ({"left": f"{run.config.time_budget - run.seconds:.0f} s"} if run.config.time_budget else {})
+
+
+def finish(run, stopped):
+    """The last checkpoint; then the model gets its best weights -> what `train` returns, but for the floor."""
+    if out := run.config.out:
+        save(run)
+    if stopped == "interrupted":
+        way = f"saved in {out}; the same with resume=True goes on" if out else "not saved, for there is no out"
+        print(f"interrupted after step {run.step}: {way}")
+    if out and run.best_step not in (None, run.step):
+        load_checkpoint(out, run.model, run.tokenizer, "best")
+    elif run.best_step not in (None, run.step):
+        run.model.load_state_dict(run.best_weights)
+    run.model.eval()
+    return {"loss": run.best, "step": run.best_step, "steps": run.step, "stopped": stopped, "seconds": run.seconds,
+            "precision": run.precision, "compiled": run.compute is not run.model, "log": run.rows}
+
+# %% [markdown]
+# Now that all parts have names, the loop itself is short.
+
+# %%
+#| export
+def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
+    """Trains the model on a Corpus, or on ids (N,) without a validation; it ends up with its best evaluation's weights.
+
+    -> {"loss": the least validation loss, "step": where it was, "steps": made, "stopped": by what, "seconds", "floor",
+    "precision", "compiled", "log": rows}. resume: goes on from out's last checkpoint. Ctrl-C saves, and returns.
+    FloatingPointError where a loss or gradient is no number.
+    """
+    ids, val_ids, tokenizer = read_data(model, corpus_or_ids, config, tokenizer)
+    run = Run(model, ids, val_ids, tokenizer, config)
+    begin(run, resume)
+    config, held = run.config, checkpointed(model) if config.gradient_checkpointing else nullcontext()
+    with held, interruptible() as pressed, tqdm(total=config.steps, initial=run.step, unit="step", mininterval=0.5,
+                                                file=sys.stdout) as bar:
+        model.train()
+        if config.compile:
+            with run.autocast:
+                run.compute = compiled(model, run.windows.batch(0, config.batch_size)[0])
+        began, run.mark = time.perf_counter() - run.seconds, (run.seen, run.seconds)
+        while not (stopped := ended(run, pressed)):
+            run.advance()
+            run.seconds = time.perf_counter() - began
+            due = run.step % config.eval_interval == 0 or ended(run, ())
+            saving = config.out and run.step % config.checkpoint_interval == 0
+            if due or saving or run.step % run.every == 0:
+                collect(run)
+                bar.update(run.step - bar.n)
+                bar.set_postfix(tell(run), refresh=False)
+            if due:
+                add_row(run)
+                run.mark = run.seen, time.perf_counter() - began
+            if saving:
+                save(run)
+        collect(run)
+    return finish(run, stopped) | {"floor": getattr(corpus_or_ids, "val_floor", None)}
+
+# %%
+#| export
+def plot_run(log, floor=None):
+    """Losses, rate and gradients of a run, from its rows or its folder -> matplotlib figure. floor: of the corpus."""
+    from matplotlib.pyplot import subplots
+
+    rows = log if isinstance(log, list) else read_log(log)
+    fig, axes = subplots(1, 3, figsize=(10, 2.8), layout="constrained", width_ratios=(2, 1, 1))
+    for ax, title, names in zip(axes, ("loss", "learning rate", "length of the gradient"),
+                                (("train_loss", "val_loss"), ("lr",), ("grad_norm",))):
+        for name, colour in zip(names, ("#56B4E9", "#0072B2")):
+            values = [nan if row[name] is None else row[name] for row in rows]
+            ax.plot([row["step"] for row in rows], values, "o-", markersize=3, color=colour, label=name)
+        ax.set(xlabel="step", title=title, ylim=(0, None))
+    if floor is not None:
+        axes[0].axhline(floor, color="#D55E00", linestyle="--", label="the floor")
+    axes[0].set_ylabel("nats per character")
+    axes[0].legend(frameon=False)
+    return fig
+
+# %% [markdown]
+# ## A run
+
+# %% tags=["nbval-ignore-output"]
+folder = Path(tempfile.mkdtemp())
+config = TrainConfig(steps=300, learning_rate=5e-3, schedule="wsd", eval_interval=25, out=str(folder / "first"))
+model = new_model()
+first = train(model, corpus, config)
+print(f"best loss {first['loss']:.3f} at step {first['step']}, ended by {first['stopped']}")
+
+# %%
+print("the model has the weights of its best evaluation:", abs(evaluate(model, val_ids) - first["loss"]) < 1e-6)
+assert first["loss"] < 2.0 and first["stopped"] == "steps"
+
+# %%
+show(plot_run(folder / "first", corpus.val_floor), "Three charts: training and validation loss fall together towards "
+     "the floor and are still far from it; the rate rises, stays, and falls at the end; the gradient's length.")
+
+# %% tags=["nbval-ignore-output"]
+print(*sorted(path.name for path in (folder / "first").iterdir()), sep="\n")
+print((folder / "first" / "log.jsonl").read_text().splitlines()[-1])
+
+# %%
+assert [row["step"] for row in read_log(folder / "first")] == list(range(25, 301, 25))
+
+# %% [markdown]
+# While it runs, the bar shows the loss of the last step, the rate, the pace and the time that is left. The training loss of a row is the mean over the last 25 steps, so while the loss falls it lags a little behind the validation loss. That the validation loss is the lower one is no mistake here.
+#
+# (`tensorboard=True` writes the same rows for [TensorBoard](https://www.tensorflow.org/tensorboard), if that is installed: `tensorboard --logdir` with the folder that holds your runs.)
+#
+# ## By the clock
+#
+# The machine is yours for three seconds. How many steps that makes, nobody knows; the schedule comes to its end all the same.
+
+# %% tags=["nbval-ignore-output"]
+hurried = train(new_model(), train_ids, TrainConfig(time_budget=3, learning_rate=5e-3, eval_interval=10))
+print(f"{hurried['steps']} steps in {hurried['seconds']:.2f} s")
+
+# %%
+rates = [row["lr"] for row in hurried["log"]]
+print("ended by:", hurried["stopped"], "   the last rate is below a tenth of the peak:", rates[-1] < 5e-4)
+assert hurried["stopped"] == "time_budget" and rates[-1] < max(rates)
+
+# %% [markdown]
+# ## Ctrl-C, and on
+#
+# Two runs of 60 steps. The second is interrupted in the middle of step 25 (a hook presses Ctrl-C for us), and goes on with a new model, as after a restart of the computer. There is dropout, so the dice matter too. **Predict:** will the last losses differ? From which digit on?
+
+# %%
+def settings(name):
+    return TrainConfig(steps=60, batch_size=8, eval_interval=10, eval_batches=5, out=str(folder / name))
+
+
+def press_at(model, step):
+    """Presses Ctrl-C in that step's forward pass, counted from 1."""
+    steps = count(1)
+
+    def hook(module, inputs):
+        if module.training and next(steps) == step:
+            signal.raise_signal(signal.SIGINT)
+
+    model.register_forward_pre_hook(hook)
+
+# %% tags=["nbval-ignore-output"]
+whole = new_model(dropout=0.1)
+uninterrupted = train(whole, corpus, settings("whole"))
+stopped = new_model(dropout=0.1)
+press_at(stopped, 25)
+part = train(stopped, corpus, settings("parts"))
+again = new_model(dropout=0.1)
+rest = train(again, corpus, settings("parts"), resume=True)
+
+# %%
+print("stopped by:", part["stopped"], "after step", part["steps"])
+same = all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
+losses = [[row["val_loss"] for row in run["log"]] for run in (uninterrupted, rest)]
+print("the same weights, to the last bit:", same, "   the same losses:", losses[0] == losses[1])
+assert same and losses[0] == losses[1]
+
+# %% [markdown]
+# From no digit on. (On the CPU. On a graphics card some sums are computed in the order in which they happen to be ready.)
+#
+# ## `nan`
+#
+# Let us break a weight in step 12, and see what is left.
+
+# %% tags=["nbval-ignore-output"]
+broken, steps = new_model(), count(1)
+
+def spoil(module, inputs):
+    if module.training and next(steps) == 12:
+        module.norm.weight.data.fill_(float("nan"))
+
+broken.register_forward_pre_hook(spoil)
+config = TrainConfig(steps=60, batch_size=8, checkpoint_interval=5, eval_interval=50, out=str(folder / "broken"))
+try:
+    train(broken, corpus, config)
+except FloatingPointError as error:
+    said = str(error)
+
+# %%
+print(said.split(";")[0])
+print("there is a checkpoint:", *sorted(path.name for path in (folder / "broken").glob("step-*")))
+assert said.startswith("step 12: the loss is nan")
+
+# %% [markdown]
+# Ten good steps are kept, and `resume=True` with a smaller rate goes on from there. After a `nan` of its own, look at the log first: mostly the gradient had been growing for a while.
+#
+# ## With and without
+#
+# What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one number. For clipping there has to be something to clip: at step 60, once, a batch has a thousand times its loss.
+
+# %%
+def startled():
+    model, steps = new_model(), count(1)
+
+    def hook(module, inputs, out):
+        return (out[0], 1000 * out[1]) if module.training and next(steps) == 60 else out
+
+    model.register_forward_hook(hook)
+    return model
+
+pairs = {
+    "warmup": {"with": {"learning_rate": 1e-2, "warmup": 0.1}, "without": {"learning_rate": 1e-2, "warmup": 0.0}},
+    "clipping": {"with": {}, "without": {"grad_clip": 0.0}},
+    "schedule": {"cosine": {"steps": 300}, "wsd": {"steps": 300, "schedule": "wsd"},
+                 "constant": {"steps": 300, "schedule": "wsd", "decay": 0.0}}}
+
+# %% tags=["nbval-ignore-output"]
+curves, ends = {}, {}
+usual = {"steps": 150, "batch_size": 16, "learning_rate": 5e-3, "eval_interval": 10}
+for pair, variants in pairs.items():
+    for name, changes in variants.items():
+        trial = startled() if pair == "clipping" else new_model()
+        curves[pair, name] = train(trial, train_ids, TrainConfig(**{**usual, **changes}))["log"]
+        ends[pair, name] = evaluate(trial, val_ids)
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(10, 2.8), layout="constrained", sharey=True)
+for ax, (pair, variants) in zip(axes, pairs.items()):
+    for name, colour, style in zip(variants, ("#0072B2", "#D55E00", "#009E73"), ("-", "--", ":")):
+        rows = curves[pair, name]
+        label = f"{name}: {ends[pair, name]:.2f}"
+        ax.plot([row["step"] for row in rows], [row["train_loss"] for row in rows], style, color=colour, label=label)
+    ax.set(xlabel="step", title=pair, ylim=(1, 4))
+    ax.legend(frameon=False, fontsize=8, title="exact validation loss at the end")
+axes[0].set_ylabel("training loss, nats per character")
+show(fig, "Three charts. Without warmup the loss stays far higher. Without clipping it leaps at step 60 and hardly "
+     "falls again; with it, nothing is left of the leap. The schedules are together until wsd comes down.")
+
+# %%
+print("warmup helps:", ends["warmup", "with"] < ends["warmup", "without"] - 0.2)
+print("clipping helps:", ends["clipping", "with"] < ends["clipping", "without"] - 0.2)
+print("coming down at the end helps:", ends["schedule", "wsd"] < ends["schedule", "constant"])
+assert ends["warmup", "with"] < ends["warmup", "without"] and ends["clipping", "with"] < ends["clipping", "without"]
+
+# %% [markdown]
+# **Warmup.** A rate that is fine later is too high for a model that knows nothing, and what it breaks in the first steps it mends slowly.
+#
+# **Clipping.** The strange step itself would not be so bad: AdamW divides by the root of $v$, and $v$ has just seen how long the gradient is. But $v$ remembers. It took up 0.01 times a million times the usual square, so its root is a hundred times what it should be, and all later steps are a hundred times too small. The root forgets a two-hundredth part at each step. $\ln 100 / 0.005$: for about 900 steps the model stands still.
+#
+# **The decay.** While the rate is high, the noise of the batches keeps the loss up; let the rate go down, and the loss drops at once. (The cosine begins to come down early. In a run as short as this, that costs more than it brings. Do not conclude anything for longer ones: run them.)
+#
+# None of these is a law. At a third of the rate the first pair looks alike. Try it: `pairs` is yours.
+#
+# ## The clinic
+#
+# A training that is broken does not stop. It prints losses that go down, and writes a worse play than it could. So how do you know? Two tests belong at the beginning of every new model.
+#
+# **The loss at birth.** A model that knows nothing should give each of the $V$ characters about $1/V$, and pay $\ln V$.
+
+# %%
+x, y = get_batch(train_ids, 32, 64, torch.Generator().manual_seed(1337))
+with torch.no_grad():
+    birth = new_model()(x, y)[1].item()
+print(f"ln V is {math.log(V):.2f}; at birth within 0.1 of it:", abs(birth - math.log(V)) < 0.1)
+assert abs(birth - math.log(V)) < 0.1
+
+# %% [markdown]
+# **Learn one batch by heart.** Four windows, again and again. Any model with more parameters than these have characters must get close to 0. If it does not, do not look at the rate or the size; something is miswired.
+
+# %%
+student, losses = new_model(), []
+optimizer = make_optimizer(student, TrainConfig(learning_rate=3e-3))
+for step in range(200):
+    _, loss = student(x[:4], y[:4])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+print("by heart:", losses[-1] < 0.1)
+assert losses[-1] < 0.1
+
+# %% [markdown]
+# (Not quite 0: where two of the windows have the same beginning and go on differently, nobody can know.)
+#
+# Now six patients. Each has one fault. First the ways to break a GPT: its targets, its mask, its first weights, its evaluation.
+
+# %%
+class Echo(GPT):
+    def forward(self, idx, targets=None):
+        return super().forward(idx, targets if targets is None else idx)
+
+
+class TooFar(GPT):
+    def forward(self, idx, targets=None):
+        return super().forward(idx) if targets is None else super().forward(idx[:, :-1], targets[:, 1:])
+
+
+attention = F.scaled_dot_product_attention
+
+def all_seeing(q, k, v, is_causal, dropout_p):
+    return attention(q, k, v, is_causal=False, dropout_p=dropout_p)
+
+# %%
+def large(model):
+    with torch.no_grad():
+        model.token_embedding.weight.mul_(50)  # the spread is then 1, what nn.Embedding gives if nobody asks
+    return model
+
+def never_evaluating(model):
+    model.eval = lambda: model  # somebody has forgotten model.eval()
+    return model
+
+patients = {"A": (new_model(Echo, block_size=16), {}), "B": (new_model(block_size=16), {"learning_rate": 0.3}),
+            "C": (never_evaluating(new_model(block_size=16, dropout=0.4)), {}), "D": (new_model(block_size=16), {}),
+            "E": (large(new_model(block_size=16)), {}), "F": (new_model(TooFar, block_size=16), {}),
+            "healthy": (new_model(block_size=16), {})}
+
+# %% tags=["nbval-ignore-output"]
+charts = {}
+for name, (patient, changes) in patients.items():
+    config = TrainConfig(steps=300, batch_size=16, eval_interval=10, **{"learning_rate": 5e-3, **changes})
+    with mock.patch.object(F, "scaled_dot_product_attention", all_seeing if name == "D" else attention):
+        charts[name] = train(patient, corpus, config)["log"]
+
+# %%
+fig, axes = plt.subplots(2, 3, figsize=(10, 5), layout="constrained", sharex=True, sharey=True)
+for ax, name in zip(axes.flat, "ABCDEF"):
+    steps = [row["step"] for row in charts[name]]
+    ax.plot(steps, [row["val_loss"] for row in charts["healthy"]], color="#999999", linewidth=3, label="healthy")
+    ax.plot(steps, [row["train_loss"] for row in charts[name]], color="#56B4E9", label="training")
+    ax.plot(steps, [row["val_loss"] for row in charts[name]], "--", color="#0072B2", label="validation")
+    ax.axhline(corpus.val_floor or 0, color="#D55E00", linestyle=":", label="the floor")
+    ax.set(title=name, ylim=(0, 7))
+axes[0, 0].legend(frameon=False, fontsize=8)
+fig.supxlabel("step")
+fig.supylabel("nats per character")
+show(fig, "Six charts with the healthy curve in grey. A: training falls to 0, validation rises out of sight. B: flat. "
+     "C: training and validation together, above the healthy curve. D: both fall below the floor. E: begins out "
+     "of sight and falls slowly. F: training above the healthy curve, validation rises.")
+assert charts["A"][-1]["train_loss"] < 0.1 and charts["healthy"][-1]["val_loss"] < 2.5
+
+# %% [markdown]
+# The grey line is a healthy model. For each patient, write down what you see, what you suspect, and how you would prove it. Then go on.
+#
+# | | symptom | cause | the test that proves it |
+# |---|---|---|---|
+# | A | training at 0 within a hundred steps; the true loss terrible | the targets are the input: it learns to repeat | print `x[0]` and `y[0]` as text, one above the other: `y` must be one ahead |
+# | B | flat, at the height of single letters | the rate is too high | a tenth of it, from a new model |
+# | C | validation no better than training, above a healthy one, and another number at each measurement | dropout is on in evaluation | measure twice: the two must be equal |
+# | D | below the floor; too good to be true | it sees the future: the mask is missing | change the last character: the logits before it must not move |
+# | E | far above $\ln V$ at birth, then years to come down | first weights too large | the loss at birth |
+# | F | learns, slowly, and writes nonsense; the true loss rises | the targets are two ahead | as A |
+#
+# If the mistake in the targets is made where batches are made, the validation batches have it, too: then A and F look wonderful, or merely slow, on *both* curves. Only the eye helps, or the text that the model writes.
+#
+# The tests, one after the other. **A and F:** three lines that everybody should run once for every new source of data.
+
+# %%
+window_x, window_y = Windows(train_ids, 24, seed=1337).batch(0, 1)
+print("x", repr(tokenizer.decode(window_x[0])))
+print("y", repr(tokenizer.decode(window_y[0])))
+print("one ahead:", torch.equal(window_x[0, 1:], window_y[0, :-1]))
+
+# %%
+shares = torch.bincount(train_ids).double() / len(train_ids)  # how often each character occurs
+letters = -(shares * shares.log()).sum().item()
+true_loss = {name: evaluate(patients[name][0], val_ids) for name in ("A", "F", "healthy")}
+print("A and F pay more than if they knew only how frequent each letter is:",
+      min(true_loss["A"], true_loss["F"]) > letters > true_loss["healthy"])
+assert min(true_loss["A"], true_loss["F"]) > letters
+
+# %% [markdown]
+# **B:** how high is "the height of single letters"? It is the entropy of how often each occurs (lesson 00). A model that is stuck there has learned the frequencies and nothing else. Many things can keep it there: a rate too high, a dead layer, an input that does not arrive.
+
+# %%
+stuck = charts["B"][-1]["train_loss"]
+print(f"entropy of single letters: {letters:.2f}; B ends within 0.3 of it:", abs(stuck - letters) < 0.3)
+
+# %% [markdown]
+# **C:** measure twice.
+
+# %%
+twice = [evaluate(patients["C"][0], val_ids) for _ in range(2)]
+del patients["C"][0].eval  # the real one is back
+mended = [evaluate(patients["C"][0], val_ids) for _ in range(2)]
+print("two measurements differ:", twice[0] != twice[1], "   mended, they agree:", mended[0] == mended[1])
+print("and the model was better than it looked:", mended[0] < min(twice) - 0.05)
+assert mended[0] < min(twice)
+
+# %% [markdown]
+# **D:** lesson 03's proof, in three lines. A character changes; who notices?
+
+# %%
+def who_notices(model):
+    changed = x[:1, :16].clone()
+    changed[0, 10] = (changed[0, 10] + 1) % V
+    with torch.no_grad():
+        difference = (model(changed)[0] - model(x[:1, :16])[0]).abs().amax(-1)[0]
+    return (difference > 1e-6).nonzero().flatten().tolist()
+
+print("healthy:", who_notices(patients["healthy"][0]))
+with mock.patch.object(F, "scaled_dot_product_attention", all_seeing):
+    print("D      :", who_notices(patients["D"][0]))
+
+# %% [markdown]
+# All of them, those before it too. On Playhouse there is a second proof, without looking inside: nobody can be below the floor on unseen text. And a third, which works everywhere: let it write. There is no future to look at then.
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(1337)
+with mock.patch.object(F, "scaled_dot_product_attention", all_seeing):
+    print("D:", repr(tokenizer.decode(patients["D"][0].generate(val_ids[:16][None], 60)[0])))
+print("healthy:", repr(tokenizer.decode(patients["healthy"][0].generate(val_ids[:16][None], 60)[0])))
+
+# %%
+D_end, floor = charts["D"][-1]["val_loss"], corpus.val_floor
+print("D is below the floor:", floor is None or D_end < floor)
+assert D_end < charts["healthy"][-1]["val_loss"] - 0.5
+
+# %% [markdown]
+# **E:** the loss at birth.
+
+# %%
+with torch.no_grad():
+    births = {name: large(new_model())(x, y)[1].item() if name == "E" else birth for name in ("E", "healthy")}
+print(f"ln V is {math.log(V):.2f}; E begins above ten times that:", births["E"] > 10 * math.log(V))
+assert births["E"] > 10 * math.log(V)
+
+# %% [markdown]
+# ## Mistakes people make
+#
+# - **Watching the training loss only.** A and D had the best of all.
+# - **Changing five things at once.** One number, one run, one line in your notes. The log keeps the rest.
+# - **Comparing runs of different length by their middle.** With a schedule that comes down at the end, only ends can be compared.
+# - **No look at the text.** Print a batch before the first step and a sample after the last.
+# - **Starting the long run first.** Loss at birth, one batch by heart, a hundred steps; then the night.
+#
+# ## What you have
+#
+# `train` and `plot_run`, in `chargpt_lib/trainer.py`; with lesson 09's checkpoints and `sampling.generate` you can train, stop, go on, and write.

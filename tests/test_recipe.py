@@ -1,0 +1,308 @@
+"""Lesson 10, the parts: a rate as published, windows that come once, less memory for the same gradient, a stop that waits."""
+
+import inspect
+import math
+import re
+import signal
+import threading
+from dataclasses import fields
+
+import pytest
+import torch
+
+from chargpt_lib import recipe, trainer
+from chargpt_lib.bigram import BigramLanguageModel
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.recipe import (TrainConfig, Windows, checkpointed, compiled, interruptible, learning_rate, make_optimizer,
+                                pick_precision)
+
+
+def tiny_gpt(**changes):
+    torch.manual_seed(0)
+    return GPT(GPTConfig(**{"vocab_size": 7, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 8} | changes))
+
+
+# ---------------------------------------------------------------- the config
+
+BAD = [("steps", 0), ("steps", 2.5), ("steps", True), ("steps", "9"), ("epochs", 0), ("epochs", -1.0), ("epochs", math.inf),
+       ("time_budget", 0), ("time_budget", math.nan), ("batch_size", 0), ("batch_size", None), ("grad_accum", 0),
+       ("grad_accum", 1.0), ("learning_rate", 0), ("learning_rate", -1e-3), ("learning_rate", math.nan),
+       ("learning_rate", math.inf), ("learning_rate", "1e-3"), ("min_lr", -1), ("min_lr", 2e-3), ("warmup", -0.1),
+       ("warmup", 1.0), ("warmup", 100), ("schedule", "linear"), ("schedule", None), ("decay", -0.1), ("decay", 1.1),
+       ("weight_decay", -0.1), ("betas", (0.9, 1.0)), ("betas", 0.9), ("betas", (0.9,)), ("betas", ("a", "b")),
+       ("grad_clip", -1), ("grad_clip", None), ("seed", -1), ("seed", 2**32), ("seed", 1.5), ("precision", "fp8"),
+       ("precision", torch.float16), ("compile", 1), ("gradient_checkpointing", "yes"), ("eval_interval", 0),
+       ("eval_batches", -1), ("patience", 0), ("out", 7), ("checkpoint_interval", 0), ("tensorboard", True),
+       ("tensorboard", "yes"), ("schedule", ["wsd"]), ("warmup", "a"), ("learning_rate", None)]
+
+
+@pytest.mark.parametrize("name, value", BAD)
+def test_what_no_training_can_use_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {re.escape(repr(value))}; it has to be ."):
+        TrainConfig(**{name: value})
+
+
+def test_every_field_is_among_the_bad_ones():
+    assert {name for name, _ in BAD} == {field.name for field in fields(TrainConfig)}
+
+
+@pytest.mark.parametrize("values", [
+    {"steps": 1}, {"epochs": 0.5, "steps": 3}, {"time_budget": 1}, {"learning_rate": 1, "min_lr": 1}, {"warmup": 0},
+    {"grad_clip": 0, "weight_decay": 0}, {"schedule": "wsd", "warmup": 0.25, "decay": 0.75}, {"betas": [0, 0.5]},
+    {"seed": 0}, {"out": "folder", "tensorboard": True}, {"patience": 1, "eval_batches": 1}])
+def test_the_edges_are_allowed(values):
+    config = TrainConfig(**values)
+    assert all(getattr(config, name) == value for name, value in values.items())
+
+
+def test_warmup_and_decay_do_not_overlap():
+    with pytest.raises(ValueError, match="^decay is 0.96; .* warmup, 0.05, leaves"):
+        TrainConfig(schedule="wsd", decay=0.96)
+    assert TrainConfig(schedule="cosine", decay=0.96) and TrainConfig(schedule="wsd", decay=0.95)
+
+
+def test_without_an_end_there_are_2000_steps():
+    assert TrainConfig().steps == 2000
+    assert TrainConfig(epochs=1).steps is None and TrainConfig(time_budget=1).steps is None
+
+
+def test_every_field_is_plain_explained_and_used():
+    source = inspect.getsource(TrainConfig)
+    code = inspect.getsource(recipe.learning_rate) + inspect.getsource(recipe.make_optimizer) + inspect.getsource(trainer)
+    for field in fields(TrainConfig):
+        assert re.search(rf"^    {field.name}: .+ = .+  # .+", source, re.M), f"{field.name} has no line that explains it"
+        assert f"config.{field.name}" in code, f"nobody uses {field.name}"
+
+
+# ---------------------------------------------------------------- the rate
+
+
+def torchs(schedulers, milestones, steps, peak):
+    """The rates that torch's own schedulers give, one after the other."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    chain = torch.optim.lr_scheduler.SequentialLR(optimizer, [make(optimizer) for make in schedulers], milestones)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        chain.step()
+    return rates
+
+
+@pytest.mark.parametrize("steps, rising, lowest", [(100, 10, 0.0), (200, 50, 1e-4), (40, 2, 1e-3)])
+@pytest.mark.filterwarnings("ignore")  # torch's own schedulers warn of their own chaining
+def test_cosine_is_torchs(steps, rising, lowest):
+    schedule = torch.optim.lr_scheduler
+    expected = torchs([lambda o: schedule.LinearLR(o, 1 / rising, 1, rising - 1),
+                       lambda o: schedule.CosineAnnealingLR(o, steps - rising, lowest)], [rising], steps, 3e-3)
+    config = TrainConfig(steps=steps, warmup=rising / steps, learning_rate=3e-3, min_lr=lowest)
+    assert [learning_rate(step, config) for step in range(steps)] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps, rising, falling", [(100, 10, 20), (80, 4, 40)])
+@pytest.mark.filterwarnings("ignore")
+def test_wsd_is_torchs(steps, rising, falling):
+    schedule = torch.optim.lr_scheduler
+    expected = torchs([lambda o: schedule.LinearLR(o, 1 / rising, 1, rising - 1), lambda o: schedule.ConstantLR(o, 1),
+                       lambda o: schedule.LinearLR(o, 1, 0, falling)], [rising, steps - falling], steps, 0.1)
+    config = TrainConfig(steps=steps, warmup=rising / steps, learning_rate=0.1, schedule="wsd", decay=falling / steps)
+    assert [learning_rate(step, config) for step in range(steps)] == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_decay_the_rate_stays():
+    config = TrainConfig(steps=50, warmup=0.0, schedule="wsd", decay=0.0, learning_rate=0.1)
+    assert [learning_rate(step, config) for step in range(60)] == [0.1] * 60
+
+
+def test_the_least_rate_is_where_it_ends():
+    for schedule in ("cosine", "wsd"):
+        config = TrainConfig(steps=50, schedule=schedule, min_lr=2e-4)
+        assert learning_rate(50, config) == learning_rate(70, config) == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+def test_time_drives_the_schedule_as_steps_do(schedule):
+    by_time = TrainConfig(time_budget=60, schedule=schedule, warmup=0.1)
+    by_steps = TrainConfig(steps=1000, schedule=schedule, warmup=0.1)
+    for share in (0.101, 0.3, 0.5, 0.85, 0.95, 1.0):
+        assert learning_rate(7, by_time, share) == pytest.approx(learning_rate(round(1000 * share), by_steps), rel=1e-6)
+    assert learning_rate(0, by_time, 0.05) == pytest.approx(0.5e-3) and learning_rate(9, by_time, 2.0) == pytest.approx(0)
+    both = TrainConfig(steps=1000, time_budget=60, schedule=schedule, warmup=0.1)
+    assert learning_rate(900, both, 0.2) == learning_rate(900, by_steps)  # whichever is further
+    assert learning_rate(200, both, 0.9) == pytest.approx(learning_rate(900, by_steps))
+
+
+# ---------------------------------------------------------------- the windows
+
+
+@pytest.mark.parametrize("length, T", [(9, 8), (16, 8), (17, 8), (100, 8), (103, 7), (50, 1)])
+def test_an_epoch_has_each_window_once(length, T):
+    windows = Windows(torch.arange(length), T, seed=3)
+    firsts = []
+    for epoch in range(4):
+        x, y = windows.batch(epoch * windows.count, windows.count)
+        assert x.shape == y.shape == (windows.count, T) and torch.equal(y, x + 1)
+        assert torch.equal(x, x[:, :1] + torch.arange(T)) and len(x.unique()) == x.numel()
+        assert windows.count * T > length - 2 * T - 1 and y.max() < length
+        firsts.append(x[:, 0].tolist())
+    assert length < 3 * T or (T == 1 or len({min(starts) for starts in firsts}) > 1) and firsts[0] != sorted(firsts[0])
+
+
+def test_every_character_is_seen_in_the_end():
+    windows = Windows(torch.arange(45), 8, seed=0)
+    x, y = windows.batch(0, 40 * windows.count)
+    assert set(x.flatten().tolist()) == set(range(44)) and set(y.flatten().tolist()) == set(range(1, 45))
+
+
+def test_batches_go_on_over_the_ends_of_epochs():
+    windows = Windows(torch.arange(60), 8, seed=1)
+    whole, _ = windows.batch(0, 31)
+    for sizes in ([31], [1] * 31, [4, 20, 7]):
+        parts, seen = [], 0
+        for size in sizes:
+            parts.append(windows.batch(seen, size)[0])
+            seen += size
+        assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(Windows(torch.arange(60), 8, seed=1).batch(17, 9)[0], whole[17:26])  # needs no memory of the way
+    assert not torch.equal(Windows(torch.arange(60), 8, seed=2).batch(0, 31)[0], whole)
+
+
+def test_the_dice_of_others_are_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    Windows(torch.arange(60), 8, seed=1).batch(0, 20)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("length", [0, 1, 8])
+def test_a_text_without_a_window(length):
+    with pytest.raises(ValueError, match=f"text of {length} ids .* block_size 8 .* at most {max(length - 1, 0)}"):
+        Windows(torch.arange(length), 8, 0)
+
+
+# ---------------------------------------------------------------- optimizer and precision
+
+
+def test_decay_is_for_matrices():
+    model = tiny_gpt(bias=True)
+    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.3, betas=(0.8, 0.95), learning_rate=0.01))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        factor = 1 - 0.01 * 0.3 if parameter.dim() > 1 else 1
+        assert torch.allclose(parameter, factor * before[name]), name
+    assert {(group["betas"], group["fused"]) for group in optimizer.param_groups} == {((0.8, 0.95), True)}
+
+
+@pytest.mark.parametrize("bf16, capability, expected", [
+    (True, (9, 0), "bf16"), (True, (8, 0), "bf16"), (False, (7, 5), "fp16"), (False, (7, 0), "fp32"), (False, (6, 1), "fp32")])
+def test_precision_by_card(bf16, capability, expected, monkeypatch):
+    def supported(including_emulation=True):
+        return bf16 or including_emulation and capability >= (7, 5)  # as torch answers for a T4
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    assert pick_precision(torch.device("cuda")) == pick_precision("cuda") == expected
+    assert pick_precision("cpu") == pick_precision(torch.device("mps")) == "fp32"
+
+
+# ---------------------------------------------------------------- memory and speed
+
+
+def gradient_and_bytes(model, x, y):
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    model.zero_grad()
+    torch.manual_seed(3)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(x, y)[1]
+    loss.backward()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    return [p.grad.clone() for p in model.parameters()], sum(size for at, size in kept.items() if at not in weights)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointing_keeps_less_and_changes_nothing(dropout):
+    model, ids = tiny_gpt(n_layer=4, dropout=dropout).train(), torch.randint(7, (4, 9))
+    plain, many = gradient_and_bytes(model, ids[:, :-1], ids[:, 1:])
+    with checkpointed(model):
+        sparing, few = gradient_and_bytes(model, ids[:, :-1], ids[:, 1:])
+    again, as_before = gradient_and_bytes(model, ids[:, :-1], ids[:, 1:])
+    assert all(map(torch.equal, plain, sparing)) and all(map(torch.equal, plain, again))
+    assert few < many / 2 and as_before == many
+
+
+def test_checkpointing_ends_with_its_block_and_needs_blocks():
+    model = tiny_gpt()
+    with pytest.raises(RuntimeError, match="in the middle"), checkpointed(model):
+        assert all("forward" in vars(block) for block in model.blocks)
+        raise RuntimeError("in the middle")
+    assert not any("forward" in vars(block) for block in model.blocks)
+    with pytest.raises(ValueError, match="gradient_checkpointing is True.*BigramLanguageModel has no blocks"):
+        with checkpointed(BigramLanguageModel(3)):
+            pass
+
+
+def test_a_compiled_model_says_the_same(monkeypatch):
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="eager"))
+    model, ids = tiny_gpt(dropout=0.2), torch.randint(7, (2, 8))
+    before = torch.get_rng_state()
+    fast = compiled(model, ids)
+    assert fast is not model and torch.equal(torch.get_rng_state(), before)
+    assert all(p.grad is None for p in model.parameters())
+    model.eval()
+    assert torch.allclose(fast(ids)[0], model(ids)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("when", ["at once", "at the first call"])
+def test_where_compile_fails_the_model_stays(when, monkeypatch):
+    def broken(model):
+        def call(*args):
+            model.token_embedding.weight.grad = torch.ones_like(model.token_embedding.weight)  # a half-done trial
+            raise RuntimeError("no C++ compiler\nand a long trace")
+        return call() if when == "at once" else call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    model = tiny_gpt()
+    with pytest.warns(UserWarning, match="goes on without it: RuntimeError: no C\\+\\+ compiler$"):
+        assert compiled(model, torch.zeros(1, 8, dtype=torch.int64)) is model
+    assert all(p.grad is None for p in model.parameters())
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+def test_the_first_interrupt_waits_and_the_second_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with interruptible() as pressed:
+            assert not pressed
+            signal.raise_signal(signal.SIGINT)
+            assert pressed
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it should not have come here")
+    assert signal.getsignal(signal.SIGINT) is before
+    with interruptible() as pressed:
+        signal.raise_signal(signal.SIGINT)
+    assert pressed and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_thread_can_train_too():
+    found = []
+
+    def work():
+        with interruptible() as pressed:
+            found.append(pressed)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [[]]
