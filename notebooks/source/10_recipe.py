@@ -18,16 +18,28 @@
 #| default_exp recipe
 
 # %%
+#| key
+import math
+
+import torch
+import torch.nn.functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
 import signal
 import warnings
 from unittest import mock
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
 from chargpt_lib.gpt import GPT, GPTConfig
 
+# %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -195,6 +207,85 @@ print(x[:, 0].tolist(), "and the targets are one further:", torch.equal(y, x + 1
 # %% [markdown]
 # `batch` needs to know only how many windows were seen before. Seed and epoch settle the rest. So a checkpoint needs one number to find the place again, and a run that goes on after an accident sees each window once, too.
 #
+# ### Exercise: some twice
+# ★★ · 7 minutes · What is never read is the smaller half of the waste; the other half is read again and again.
+#
+# A text has n windows. Each of `steps` steps draws `batch_size` of them by dice: all windows of one batch are different, but the next step draws from all n again. So a given window is in a given batch with probability $p$ = batch_size / n, whatever the other batches hold.
+#
+# Which share of the windows do you expect to be read at least twice? With 4 windows, batches of 2 and 2 steps it is ¼: a window has to be in both.
+
+# %% tags=["exercise"] exercise="share_read_twice"
+def share_read_twice(n, batch_size, steps):
+    """Whole numbers from 1 on, batch_size <= n -> float: the expected share, 0 to 1, of windows read twice or more."""
+    ### BEGIN SOLUTION
+    p = batch_size / n
+    return 1 - (1 - p)**steps - steps * p * (1 - p)**(steps - 1)
+    ### END SOLUTION
+
+# %%
+check("share_read_twice", share_read_twice)
+
+# %%
+#| key
+def share_read_twice_case(draw, n):
+    batch_size = draw.integer(n // 5, n // 3)
+    return [n, batch_size, draw.integer(4, 9)]
+
+
+exercise(
+    share_read_twice, stars=2, minutes=7,
+    cases=lambda draw: [
+        share_read_twice_case(draw, draw.integer(20, 40)), share_read_twice_case(draw, draw.integer(200, 400)),
+        [n := draw.integer(3000, 5000), draw.integer(20, 40), n // 32], [draw.integer(5, 50), draw.integer(1, 5), 1],
+        [n := draw.integer(5, 50), n, draw.integer(2, 5)], [draw.integer(6, 60), 1, 2], [1, 1, 1]],
+    wrong={
+        ### BEGIN SOLUTION
+        "that is the share read at least once: those read exactly once are still among them":
+            lambda n, size, steps: 1 - (1 - size / n)**steps,
+        "that is the share read exactly once": lambda n, size, steps: (
+            steps * size / n * (1 - size / n)**(steps - 1)),
+        "that is the share read exactly twice: three times and more is wanted, too": lambda n, size, steps: (
+            math.comb(steps, 2) * (size / n)**2 * (1 - size / n)**max(steps - 2, 0)),
+        "that is the share never read": lambda n, size, steps: (1 - size / n)**steps,
+        "those read once or never are the rest: take them from 1": lambda n, size, steps: (
+            (1 - size / n)**steps + steps * size / n * (1 - size / n)**(steps - 1)),
+        "that would be single draws: the windows of one batch are all different, so p is batch_size / n":
+            lambda n, size, steps: 1 - (1 - 1 / n)**(steps * size) - steps * size / n * (1 - 1 / n)**(steps * size - 1),
+        "each window has p = 1 / n here: a batch takes batch_size of them": lambda n, size, steps: (
+            1 - (1 - 1 / n)**steps - steps / n * (1 - 1 / n)**(steps - 1)),
+        "that is the limit for many windows and small batches, with its powers of e: the exact share is wanted":
+            lambda n, size, steps: 1 - math.exp(-steps * size / n) * (1 + steps * size / n),
+        "the one step in which a window is read may be any of them: that makes `steps` ways": lambda n, size, steps: (
+            1 - (1 - size / n)**steps - size / n * (1 - size / n)**(steps - 1)),
+        "read once means: read in one step, and missed in the steps - 1 others": lambda n, size, steps: (
+            1 - (1 - size / n)**steps - steps * size / n * (1 - size / n)**steps),
+        "a window read once was missed in all other steps: that factor is lacking":
+            lambda n, size, steps: 1 - (1 - size / n)**steps - steps * size / n,
+        "p squared holds for two steps alone: there are more": lambda n, size, steps: (size / n)**2,
+        "the square of \"at least once\" is no \"at least twice\": both would be the same step":
+            lambda n, size, steps: (1 - (1 - size / n)**steps)**2,
+        "so it would be with a shuffled pile, in which no window comes twice before all have come once: here are dice":
+            lambda n, size, steps: min(max(steps * size / n - 1, 0.0), 1.0),
+        ### END SOLUTION
+    },
+    signs={
+        "that is a number of windows; a share is asked for": lambda got, want, n, *_: n > 1 and (
+            math.isclose(got, n * want, rel_tol=1e-4) and want > 0),
+        "that is in percent; a share lies from 0 to 1": lambda got, want, *_: (
+            math.isclose(got, 100 * want, rel_tol=1e-4) and want > 0),
+    },
+)
+
+# %% [markdown]
+# Now with dice: 10,000 windows and 312 batches of 32, which is one epoch's worth. **Predict** the number with your formula first.
+
+# %%
+counts = torch.zeros(n)
+for step in range(n // 32):
+    counts[torch.randperm(n, generator=torch.Generator().manual_seed(step))[:32]] += 1
+print(f"read twice or more: {(counts >= 2).float().mean():.0%}")
+
+# %% [markdown]
 # ## The rate is a curve
 #
 # Lesson 02's pace was a share of the peak: up, along, down. Two shapes are common today. With the warmup $w$ and the end $T$, both in steps, the peak $\eta_{\max}$ and the end $\eta_{\min}$, a **cosine** (Loshchilov and Hutter, 2017) goes
@@ -249,6 +340,63 @@ by_time = TrainConfig(time_budget=60)  # seconds; nobody knows how many steps
 print("half the time, half the curve:", abs(learning_rate(7, by_time, 0.525) - 0.5e-3) < 1e-9)
 
 # %% [markdown]
+# ### Exercise: a curve without an end
+# ★ · 5 minutes · The first transformer was trained with this shape (Vaswani et al., 2017). It has to know no last step.
+#
+# The steps are numbered from 0, so `step` is the step number $k$ = step + 1 of the run. In the first `warmup` steps the rate rises in a line: the first has peak / warmup, the last of them the peak. From there it falls as one over the root of $k$, with no jump: after four times as many steps it is half as high. With peak 1 and warmup 100, the rate is 0.01 at step 0, 1 at step 99, ½ at step 399.
+
+# %% tags=["exercise"] exercise="inverse_root_rate"
+def inverse_root_rate(step, peak, warmup):
+    """step from 0 on, peak a float, warmup a number of steps from 1 on -> float: the learning rate of this step."""
+    ### BEGIN SOLUTION
+    k = step + 1
+    return peak * min(k / warmup, (warmup / k)**0.5)
+    ### END SOLUTION
+
+# %%
+check("inverse_root_rate", inverse_root_rate)
+
+# %%
+#| key
+exercise(
+    inverse_root_rate, stars=1, minutes=5, atol=1e-9,
+    cases=lambda draw: [
+        [0, draw.number(1e-3, 1e-2), draw.integer(10, 50)], [draw.integer(4, 7), draw.number(1e-3, 1e-2), 12],
+        [(w := draw.integer(10, 50)) - 1, draw.number(1e-3, 1e-2), w], [w, draw.number(1e-3, 1e-2), w],
+        [draw.integer(3, 9) * w + 2, draw.number(1e-3, 1e-2), w], [0, draw.number(1e-3, 1e-2), 1],
+        [draw.integer(5, 900), draw.number(1e-3, 1e-2), 1]],
+    wrong={
+        ### BEGIN SOLUTION
+        "everything comes one step late: `step` counts from 0, so the first step is number 1": lambda step, peak, w: (
+            peak * min(step / w, (w / max(step, 1))**0.5)),
+        "step 0 divides by zero: `step` counts from 0, so the first step is number 1": lambda step, peak, w: (
+            peak * min(step / w, (w / step)**0.5)),
+        "there is a jump after the warmup: the root of k alone is not 1 there": lambda step, peak, w: (
+            peak * (step + 1) / w if step < w else peak / (step + 1)**0.5),
+        "it falls as 1 / k; the root is missing": lambda step, peak, w: peak * min((step + 1) / w, w / (step + 1)),
+        "the root counts from the end of the warmup: k counts from the start of the run": lambda step, peak, w: (
+            peak * (step + 1) / w if step < w else peak / (step + 2 - w)**0.5),
+        "k counts the steps of the whole run, not those since the warmup": lambda step, peak, w: (
+            peak * (step + 1) / w if step < w else peak * min((w / max(step + 1 - w, 1))**0.5, 1.0)),
+        "the larger one of rise and fall is taken; the smaller is right": lambda step, peak, w: (
+            peak * max((step + 1) / w, (w / (step + 1))**0.5)),
+        "the rise is missing: it falls from the first step on": lambda step, peak, w: peak * (w / (step + 1))**0.5,
+        "the fall is missing: after the warmup the rate stays": lambda step, peak, w: peak * min((step + 1) / w, 1.0),
+        "the rise is one step too long: the last step of the warmup has the peak": lambda step, peak, w: (
+            peak * min((step + 1) / (w + 1), (w / (step + 1))**0.5)),
+        "that is the share of the peak: the peak is not multiplied in": lambda step, peak, w: (
+            min((step + 1) / w, (w / (step + 1))**0.5)),
+        "the paper's formula as it stands has its own peak, 1 / sqrt(warmup): here it is `peak`":
+            lambda step, peak, w: peak * min((step + 1)**-0.5, (step + 1) * w**-1.5),
+        "in the warmup it rises as a root: a line is wanted": lambda step, peak, w: (
+            peak * min(((step + 1) / w)**0.5, (w / (step + 1))**0.5)),
+        "after the warmup it goes on rising: the fraction under the root is upside down": lambda step, peak, w: (
+            peak * (step + 1) / w if step < w else peak * ((step + 1) / w)**0.5),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
 # ## A batch that does not fit
 #
 # A large batch makes a quieter gradient, and may not fit into memory. But `backward` *adds* to the gradients (lesson 02 calls it a mistake to forget). So four small batches, one after the other, and then one step. **Predict:** what has to be done to the four losses?
@@ -273,6 +421,114 @@ print(f"without the division: {forgotten.norm() / whole.norm():.1f} times as lon
 # %% [markdown]
 # Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So: divide by their number. (AdamW hardly notices the forgotten division, for it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations are in memory at a time.
 #
+# ### Exercise: lines of unequal length
+# ★★ · 8 minutes · Hugging Face's trainer had this bug for years (the repairs began in October 2024). Nothing crashes; some texts just count more than others.
+#
+# Our windows are equally long. Lines of a play are not. Let row b of `x` and `y`, both (B, T), be a line and its targets; where a line is over, `y` holds −100, and `F.cross_entropy` leaves those places out of its mean. The model is lesson 01's, a table (V, V) with a row of logits for each character. It gets the lines in pieces, `size` at a time; the last piece is smaller if they do not come out even:
+
+# %%
+def accumulated(table, x, y, size):
+    table = table.clone().requires_grad_()
+    pieces = list(zip(x.split(size), y.split(size)))
+    for a, b in pieces:
+        loss = F.cross_entropy(table[a].flatten(0, 1), b.flatten())
+        (loss / len(pieces)).backward()
+    return table.grad
+
+table = torch.zeros(3, 3, dtype=torch.float64)
+lines = torch.tensor([[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 0, 0]])
+targets = torch.tensor([[1, 2, 0, 1], [2, 0, 1, 2], [1, -100, -100, -100]])
+at_once = accumulated(table, lines, targets, size=3)
+in_pieces = accumulated(table, lines, targets, size=2)
+print(f"derivative by the logit of 0 after 2: {at_once[2, 0]:.2f} at once, {in_pieces[2, 0]:.2f} two lines at a time")
+
+# %% [markdown]
+# Not even the sign is the same. The third line, with one target, is a piece of its own, and gets half the say. Mend it: the sum of all pieces has to be the gradient of the mean loss over *all* targets of the batch, whatever `size` is. Still run the model on at most `size` lines at a time. Each line has at least one target.
+
+# %% tags=["exercise"] exercise="accumulated_gradient"
+def accumulated_gradient(table, x, y, size):
+    """table (V, V) floats, x and y (B, T) int64, -100 in y: no target -> (V, V): the gradient of the mean loss."""
+    ### BEGIN SOLUTION
+    table = table.clone().requires_grad_()
+    for a, b in zip(x.split(size), y.split(size)):
+        loss = F.cross_entropy(table[a].flatten(0, 1), b.flatten())
+        (loss * (b != -100).sum() / (y != -100).sum()).backward()
+    return table.grad
+    ### END SOLUTION
+
+# %%
+check("accumulated_gradient", accumulated_gradient)
+
+# %%
+#| key
+def accumulated_gradient_case(draw, lengths, size, V=5, dtype=torch.float32):
+    x, y = draw.ids(V, len(lengths), max(lengths)), draw.ids(V, len(lengths), max(lengths))
+    y[torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]] = -100
+    return [draw.normal(V, V, dtype=dtype), x, y, size]
+
+
+### BEGIN SOLUTION
+def accumulated_gradient_as(weight, last=False, whole=False, pads=False):
+    """weight(lines, targets, lines of all, targets of all, T, size): what the mean loss of a piece is multiplied by."""
+    def accumulate(table, x, y, size):
+        table, (B, T), targets = table.clone().requires_grad_(), y.shape, (y != -100).sum().item()
+        y = y.clamp(min=0) if pads else y
+        for i in range(0, B - size + 1 if whole and B >= size else B, size):
+            a, b = x[i:i + size], y[i:i + size]
+            if last:
+                table.grad = None
+            loss = F.cross_entropy(table[a].flatten(0, 1), b.flatten())
+            (loss * weight(len(b), (b != -100).sum().item(), B, targets, T, size)).backward()
+        return table.grad
+    return accumulate
+### END SOLUTION
+
+
+exercise(
+    accumulated_gradient, stars=2, minutes=8, atol=1e-6,
+    cases=lambda draw: [
+        accumulated_gradient_case(draw, [8, draw.integer(6, 7), draw.integer(4, 5), 2, 1], 2),
+        accumulated_gradient_case(draw, [5, draw.integer(3, 4), draw.integer(1, 2), 1], 2, 6, torch.float64),
+        accumulated_gradient_case(draw, [6] * 7, draw.choice([2, 3]), 4, torch.float64),
+        accumulated_gradient_case(draw, [draw.integer(1, 6)], 1), accumulated_gradient_case(draw, [4, 2, 3], 5),
+        accumulated_gradient_case(draw, [1] * 3, 2)],
+    wrong={
+        ### BEGIN SOLUTION
+        "nothing is mended yet: each piece counts the same, however many targets it has": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: 1 / -(-B // size)),
+        "the pieces are weighted by their lines (or places): the lines have different numbers of targets":
+            accumulated_gradient_as(lambda lines, n, B, N, T, size: lines / B),
+        "`size` / B is no weight for a piece: lines have different numbers of targets, and the last piece is smaller":
+            accumulated_gradient_as(lambda lines, n, B, N, T, size: min(size / B, 1)),
+        "the means of the pieces are added up as they are": accumulated_gradient_as(lambda *_: 1),
+        "the sum of all losses is not divided by the number of targets": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: n),
+        "it divides by all places, B·T: those with -100 are no targets": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: n / (B * T)),
+        "the number of pieces is rounded down": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: 1 / max(B // size, 1)),
+        "the sum of the losses is divided by the lines: the mean goes over the targets": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: n / B),
+        "divided by the targets and by the pieces: one of the two is too much": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: n / N / -(-B // size)),
+        "a mean is divided by the number of all targets: only a mean times its own targets is a sum":
+            accumulated_gradient_as(lambda lines, n, B, N, T, size: 1 / N),
+        "that is the last piece's gradient alone: between pieces nothing is set to zero": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: n / N, last=True),
+        "the last, smaller piece is left out": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: n / N, whole=True),
+        "each line counts the same: a line with more targets has more to say": lambda table, x, y, size: (
+            accumulated_gradient_as(lambda lines, n, B, N, T, size: 1 / B)(table, x, y, 1)),
+        "the places with -100 are counted as targets (as the character 0)": accumulated_gradient_as(
+            lambda lines, n, B, N, T, size: lines / B, pads=True),
+        ### END SOLUTION
+    },
+    signs={
+        "the sign is turned: that way the loss would rise": lambda got, want, *_: torch.allclose(got, -want, atol=1e-6),
+    },
+)
+
+# %% [markdown]
 # ## Not too far at once
 #
 # One strange batch can have a gradient a hundred times as long as the others. **Clipping** (Pascanu et al., 2013) cuts it to a greatest length $c$ and leaves its direction: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$, with the length over *all* parameters together.
@@ -363,6 +619,107 @@ show(fig, "Two histograms of the same shape. The gradients reach into the grey z
 # %%
 gradient_in_16_bits = (torch.tensor(1e-8) * 65536).half()
 print(f"without: {torch.tensor(1e-8).half().item():.1e}, with: {gradient_in_16_bits.float().item() / 65536:.1e}")
+
+# %% [markdown]
+# ### Exercise: between backward and step
+# ★★ · 8 minutes · Four lines that everybody writes once, in an order that matters (Micikevicius et al., 2018).
+#
+# `gradients` holds the gradients of all parameters as `backward` left them, in float16, of a loss that was multiplied by `scale`. Make ready what the optimizer gets:
+#
+# 1. If a single number anywhere is infinite or nan, there is no step: return the empty list.
+# 2. Undo the scaling, in float32.
+# 3. Clip: if the length over all tensors together is above `most`, shorten them all by one factor, so that it is `most`. A shorter gradient stays as it is, one of nothing but zeros too.
+#
+# Two gradients, [3·1024] and [4·1024], with scale 1024 and most 1: they were [3] and [4], together of length 5, and become [0.6] and [0.8].
+
+# %% tags=["exercise"] exercise="unscale_and_clip"
+def unscale_and_clip(gradients, scale, most):
+    """gradients: a list of float16 tensors of any shapes; scale, most: floats above 0 -> list of float32 tensors."""
+    ### BEGIN SOLUTION
+    if not all(g.isfinite().all() for g in gradients):
+        return []
+    gradients = [g.float() / scale for g in gradients]
+    length = sum(g.square().sum() for g in gradients).sqrt()
+    return [g * (most / length).clamp(max=1) for g in gradients]
+    ### END SOLUTION
+
+# %%
+check("unscale_and_clip", unscale_and_clip)
+
+# %%
+#| key
+def unscale_and_clip_case(draw, size, scale, most, bad=()):
+    """Gradients of about this size, scaled; bad: what one number each of the first tensors is replaced by."""
+    shapes = [(draw.integer(2, 4), 3), (draw.integer(2, 5),), (2, draw.integer(2, 3))]
+    gradients = [((0.5 + draw.uniform(*shape)) * draw.normal(*shape).sign() * size * scale).half() for shape in shapes]
+    for gradient, number in zip(gradients, bad):
+        gradient.view(-1)[draw.integer(0, gradient.numel() - 1)] = number
+    return [gradients, scale, most]
+
+
+### BEGIN SOLUTION
+def unscale_and_clip_as(bad=lambda g: not g.isfinite().all(), drop=False, to=lambda g, scale: g.float() / scale,
+                        length=lambda gs: sum(g.square().sum() for g in gs).sqrt(), factor=None, each=False,
+                        before=lambda g, scale: g, after=lambda g, scale: g):
+    def clip(gradients, scale, most):
+        if any(bad(g) for g in gradients) and not drop:
+            return []
+        gradients = [to(g, scale) for g in gradients if not (drop and bad(g))]
+        of = [length([before(g, scale)]) for g in gradients] if each else [
+            length([before(g, scale) for g in gradients])] * len(gradients)
+        cut = factor or (lambda most, length: (most / length).clamp(max=1))
+        return [after(g * cut(most, l), scale) for g, l in zip(gradients, of)]
+    return clip
+### END SOLUTION
+
+
+exercise(
+    unscale_and_clip, stars=2, minutes=8, atol=1e-12,
+    cases=lambda draw: [
+        unscale_and_clip_case(draw, draw.number(1, 2), 1024.0, draw.number(0.5, 1)),
+        unscale_and_clip_case(draw, draw.number(0.08, 0.12), 4096.0, draw.number(1.5, 2)),
+        unscale_and_clip_case(draw, draw.number(1e-8, 2e-8), 65536.0, 1.0),
+        unscale_and_clip_case(draw, 1.0, 512.0, 1.0, [draw.choice([math.inf, -math.inf])]),
+        unscale_and_clip_case(draw, 0.01, 512.0, 1.0, [0.0, math.nan]),
+        [[torch.zeros(2, 2).half(), torch.zeros(3).half()], 128.0, 1.0],
+        [[(1 + draw.uniform(1)).mul(2048).half()], 1024.0, draw.number(0.5, 0.9)]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the scaled gradients are clipped: their length is `scale` times the true one; undo the scaling first":
+            unscale_and_clip_as(before=lambda g, scale: g * scale),
+        "each tensor is clipped by its own length: the direction changes; the length goes over all together":
+            unscale_and_clip_as(each=True),
+        "each number is cut off at `most`: that is clipping by value, and changes the direction": (
+            lambda gradients, scale, most: [g.clamp(-most, most) for g in unscale_and_clip_as(
+                factor=lambda most, length: 1.0)(gradients, scale, most)]),
+        "the division is done in float16, where small gradients become 0 again": unscale_and_clip_as(
+            to=lambda g, scale: (g / scale).float()),
+        "the scaling is not undone": unscale_and_clip_as(to=lambda g, scale: g.float()),
+        "it multiplies by the scale once more": unscale_and_clip_as(to=lambda g, scale: g.float() * scale),
+        "nothing is clipped": unscale_and_clip_as(factor=lambda most, length: 1.0),
+        "a short gradient is made longer: the factor is at most 1": unscale_and_clip_as(
+            factor=lambda most, length: most / length),
+        "a short gradient is made longer (and zeros are spared): the factor is at most 1": unscale_and_clip_as(
+            factor=lambda most, length: most / (length + 1e-6)),
+        "infinite numbers and nan are not looked for: no step can be made with them": unscale_and_clip_as(
+            bad=lambda g: False),
+        "infinite numbers are found, and nan is not": unscale_and_clip_as(bad=lambda g: g.isinf().any()),
+        "nan is found, and infinite numbers are not": unscale_and_clip_as(bad=lambda g: g.isnan().any()),
+        "only the tensor with the bad number is left out: the whole step is, so return []":
+            unscale_and_clip_as(drop=True),
+        "the lengths of the tensors are added up: add the squares, then take the root": unscale_and_clip_as(
+            length=lambda gs: sum(g.norm() for g in gs)),
+        "the longest tensor sets the factor: the length goes over all of them together": unscale_and_clip_as(
+            length=lambda gs: max(g.norm() for g in gs)),
+        "the root is missing: that is the square of the length": unscale_and_clip_as(
+            length=lambda gs: sum(g.square().sum() for g in gs)),
+        "the largest number is taken for the length": unscale_and_clip_as(
+            length=lambda gs: max(g.abs().max() for g in gs)),
+        "what is returned is float16 again: the optimizer works in float32": unscale_and_clip_as(
+            after=lambda g, scale: g.half()),
+        ### END SOLUTION
+    },
+)
 
 # %% [markdown]
 # bfloat16 needs none of this. Cards have it from the generation of the A100 on; the T4 of the free notebooks has only float16 (PyTorch can imitate bfloat16 there, slowly, and says that it is "supported"; so ask without imitations). A CPU is mostly no faster with either.
@@ -517,6 +874,12 @@ print("ended after step", end_of_step)
 # - **A cosine that is cut off.** Stopped at half its way it never came down; its loss is no measure of what the run could do.
 # - **"bf16 is supported".** On a T4 it is an imitation. Ask `is_bf16_supported(including_emulation=False)`.
 #
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `TrainConfig`, `learning_rate`, `Windows`, `make_optimizer`, `pick_precision`, `checkpointed`, `compiled` and `interruptible`, in `chargpt_lib/recipe.py`.
