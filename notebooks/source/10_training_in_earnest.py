@@ -16,6 +16,15 @@
 #| default_exp trainer
 
 # %%
+#| key
+import math
+
+import torch
+from torch.nn import functional as F
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
 import math
 import signal
 import tempfile
@@ -27,6 +36,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
 
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.training import evaluate
@@ -115,6 +125,109 @@ class Run:
         self.step += 1
 
 # %% [markdown]
+# `advance` divides the loss of each part by the number of parts. Is that right? Here it is: all windows have the same number of characters. Elsewhere they do not.
+#
+# ### Exercise: a mean of means
+# ★★ · 7 minutes · The library `transformers` did this until October 2024. Losses fell all the same; it showed only when runs with and without parts were compared ([*Fixing Gradient Accumulation*](https://huggingface.co/blog/gradient_accumulation)).
+#
+# Texts of different lengths make one batch if the short ones are filled up. Where there is nothing to predict, the target is −100, and `F.cross_entropy` leaves that position out of its mean. Now take one text of four characters, whole, and then in two parts of three and one:
+
+# %%
+def loss_in_parts(logits, targets):
+    loss = 0.0
+    for part, wanted in zip(logits, targets):
+        loss = loss + F.cross_entropy(part.flatten(0, 1), wanted.flatten()) / len(targets)
+    return loss
+
+logits = torch.tensor([[[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 0.0]]])
+filled = torch.tensor([[0, -100, -100]])  # one character, and two places of nothing
+parts = loss_in_parts([logits[:, :3], logits[:, [3, 3, 3]]], [torch.zeros(1, 3, dtype=torch.int64), filled])
+print(f"whole: {loss_in_parts([logits], [torch.zeros(1, 4, dtype=torch.int64)]):.2f}   in parts: {parts:.2f}")
+
+# %% [markdown]
+# The same four predictions, and another loss: the character that is alone in its part weighs as much as three. Mend it, so that the loss is the mean over all characters of all parts. A part may have no character at all; at least one part has some.
+
+# %% tags=["exercise"] exercise="accumulated_loss"
+def accumulated_loss(logits, targets):
+    """logits: a list of floats (B, T, V), targets: a list of int64 (B, T) -> (), in the dtype of the logits."""
+    ### BEGIN SOLUTION
+    total = sum(F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
+                for part, wanted in zip(logits, targets))
+    return total / sum((wanted != -100).sum() for wanted in targets)
+    ### END SOLUTION
+
+# %%
+check("accumulated_loss", accumulated_loss)
+
+# %%
+#| key
+def accumulated_loss_case(draw, V, *shapes, dtype=torch.float32):
+    """shapes: (B, T, characters) of each part."""
+    logits, targets = [], []
+    for B, T, characters in shapes:
+        wanted = draw.ids(V, B * T)
+        wanted[torch.randperm(B * T, generator=draw.generator)[characters:]] = -100
+        logits.append(2 * draw.normal(B, T, V, dtype=dtype))
+        targets.append(wanted.view(B, T))
+    return [logits, targets]
+
+
+### BEGIN SOLUTION
+def accumulated_loss_each(logits, targets, reduction="mean"):
+    return torch.stack([F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction=reduction)
+                        for part, wanted in zip(logits, targets)])
+
+
+def accumulated_loss_counts(logits, targets):
+    return torch.stack([(wanted != -100).sum() for wanted in targets]).to(logits[0].dtype)
+
+
+def accumulated_loss_rows(part, wanted):
+    """The mean of each text, 0 where it has no character."""
+    nats = F.cross_entropy(part.transpose(1, 2), wanted, reduction="none")
+    return nats.sum(1) / (wanted != -100).sum(1).clamp(min=1)
+### END SOLUTION
+
+
+exercise(
+    accumulated_loss, stars=2, minutes=7,
+    cases=lambda draw: [
+        accumulated_loss_case(draw, 5, (2, 4, 7), (1, 3, 1)),
+        accumulated_loss_case(draw, 7, (1, 6, 5), (2, 5, draw.integer(2, 3)), (3, 2, 1), dtype=torch.float64),
+        accumulated_loss_case(draw, draw.integer(3, 9), (2, 4, 8), (2, 4, 2)),
+        accumulated_loss_case(draw, 6, (1, 3, 2), (2, 2, 0), (3, 3, 7)),
+        accumulated_loss_case(draw, 4, (1, 1, 1)), accumulated_loss_case(draw, 5, (1, 4, 2), (1, 4, 2))],
+    wrong={
+        ### BEGIN SOLUTION
+        "nothing is mended yet: each part still weighs the same, however few characters it has":
+            lambda logits, targets: accumulated_loss_each(logits, targets).mean(),
+        "empty parts are left out, but each of the others still weighs the same, however few characters it has":
+            lambda logits, targets: accumulated_loss_each(logits, targets).nanmean(),
+        "it divides by all positions: where the target is -100, there is no character to count":
+            lambda logits, targets: accumulated_loss_each(logits, targets, "sum").sum() / sum(
+                wanted.numel() for wanted in targets),
+        "a part weighs as much as it has positions: those with the target -100 do not count":
+            lambda logits, targets: sum(loss * wanted.numel() for loss, wanted in zip(
+                accumulated_loss_each(logits, targets), targets)) / sum(wanted.numel() for wanted in targets),
+        "the weights are right, but the mean over no characters is nan, and 0 times nan is nan":
+            lambda logits, targets: (accumulated_loss_each(logits, targets) * accumulated_loss_counts(
+                logits, targets)).sum() / accumulated_loss_counts(logits, targets).sum(),
+        "this is a sum over the characters: the mean is asked for":
+            lambda logits, targets: accumulated_loss_each(logits, targets, "sum").sum(),
+        "the sum of all characters is divided by the number of parts, not of characters":
+            lambda logits, targets: accumulated_loss_each(logits, targets, "sum").mean(),
+        "where the target is -100 there is nothing to predict, and 0 was taken for the target there":
+            lambda logits, targets: accumulated_loss(logits, [wanted.clamp(min=0) for wanted in targets]),
+        "a part weighs as much as it has texts; what counts is its characters": lambda logits, targets: sum(
+            loss * len(wanted) for loss, wanted in zip(accumulated_loss_each(logits, targets).nan_to_num(), targets)
+            ) / sum(map(len, targets)),
+        "each text weighs the same here; a mean over characters gives a long one more weight":
+            lambda logits, targets: torch.cat([accumulated_loss_rows(*pair) for pair in zip(logits, targets)]).mean(),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
 # ## What is looked at
 #
 # `collect` fetches the numbers, and is the place where a `nan` is noticed. It names the step, and it comes before anything is saved, so that no checkpoint ever holds broken weights. (With float16 an infinite gradient is no accident: the scaler has left that step out.)
@@ -140,6 +253,92 @@ def save(run, best=False):
              "config": asdict(run.config), **{name: getattr(run, name) for name in run.kept}}
     save_checkpoint(run.config.out, run.model, run.tokenizer, state, run.step, best)
     run.saved = run.step
+
+# %% [markdown]
+# What is measured decides, too: which weights are the best, and whether the run is worth going on with.
+#
+# ### Exercise: patience
+# ★ · 5 minutes · A validation loss trembles on its way down. Whoever stops at its first rise stops too early ([Prechelt 1998](https://doi.org/10.1007/3-540-49430-8_3), *Early Stopping – But When?*), and the weights of the last step are not the best ones.
+#
+# `losses[i]` is the validation loss that evaluation number i + 1 finds, if the run gets that far. The run ends after the evaluation that is the `patience`-th in a row without a new least loss; an equal one is not new. If that never happens, it ends with the list. How many evaluations are made, and at which of them were the weights that one keeps? Both count from 1.
+#
+# With `patience` 2, `[3.0, 2.6, 2.7, 2.5, 2.5, 2.6, 2.1]` gives `[6, 4]`: the third brings nothing new, the fourth does, the fifth and the sixth do not. Nobody ever sees the 2.1.
+
+# %% tags=["exercise"] exercise="early_stopping"
+def early_stopping(losses, patience):
+    """losses: at least one float, patience: int from 1 on -> [evaluations made, number of the best of them]: ints."""
+    ### BEGIN SOLUTION
+    best = 0
+    for i, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = i
+        elif i - best >= patience:
+            break
+    return [i + 1, best + 1]
+    ### END SOLUTION
+
+# %%
+check("early_stopping", early_stopping)
+
+# %%
+#| key
+def early_stopping_case(draw, patience, *tenths):
+    start = draw.integer(30, 50)
+    return [[(start + loss) / 10 for loss in tenths], patience]
+
+
+### BEGIN SOLUTION
+def early_stopping_as(losses, patience, equal=False, before=False, in_all=False, more=0):
+    best, waited = 0, 0
+    for i, loss in enumerate(losses):
+        new = i == 0 or loss < losses[i - 1 if before else best] or equal and loss == losses[best]
+        waited = 0 if new and not in_all else waited + (not new)
+        best = i if loss < losses[best] or equal and loss == losses[best] else best
+        if not new and waited >= patience + more:
+            break
+    return [i + 1, best + 1]
+### END SOLUTION
+
+
+exercise(
+    early_stopping, stars=1, minutes=5,
+    cases=lambda draw: [
+        early_stopping_case(draw, 2, 0, -4, -3, -5, -4, -3, draw.integer(-9, -6)),
+        early_stopping_case(draw, 3, 0, -6, -2, -3, -5, -4, -1, -8),  # falls again, but not below its best
+        early_stopping_case(draw, 2, 0, 2, -3, -1, -4, 1, -5, *(-draw.integer(6, 9) for _ in range(3))),
+        early_stopping_case(draw, 2, 0, -5, -5, -5, -9), early_stopping_case(draw, 1, 0, draw.integer(1, 4), -7),
+        early_stopping_case(draw, 5, 0, -2, draw.integer(-1, 3)), early_stopping_case(draw, 1, 0),
+        early_stopping_case(draw, draw.integer(2, 4), *(-draw.integer(0, 9) for _ in range(12)))],
+    wrong={
+        ### BEGIN SOLUTION
+        "a loss is compared with the one before it, not with the least so far":
+            lambda losses, patience: early_stopping_as(losses, patience, before=True),
+        "an equal loss is taken for a new least one": lambda losses, patience: early_stopping_as(
+            losses, patience, equal=True),
+        "it waits for one evaluation too many: the run ends after the `patience`-th without a new least loss":
+            lambda losses, patience: early_stopping_as(losses, patience, more=1),
+        "it stops at the first loss that is not a new least one, whatever `patience` says":
+            lambda losses, patience: early_stopping_as(losses, 1),
+        "evaluations without a new least loss are counted in all: each new least one sets the count back to 0":
+            lambda losses, patience: early_stopping_as(losses, patience, in_all=True),
+        "the run never ends before its list: `patience` is not used":
+            lambda losses, patience: early_stopping_as(losses, len(losses)),
+        "the best is looked for in the whole list: what comes after the end of the run is never measured":
+            lambda losses, patience: [early_stopping(losses, patience)[0], losses.index(min(losses)) + 1],
+        "these are the weights that the run ended with: those of its least loss are kept":
+            lambda losses, patience: [early_stopping(losses, patience)[0]] * 2,
+        "evaluations count from 1, these from 0":
+            lambda losses, patience: [number - 1 for number in early_stopping(losses, patience)],
+        "the number of the best counts from 1, too":
+            lambda losses, patience: [early_stopping(losses, patience)[0], early_stopping(losses, patience)[1] - 1],
+        "the two numbers are exchanged": lambda losses, patience: early_stopping(losses, patience)[::-1],
+        "the second is the loss of the best evaluation; its number is wanted":
+            lambda losses, patience: [(ended := early_stopping(losses, patience))[0], losses[ended[1] - 1]],
+        "the run cannot make more evaluations than its list has: it may end before its patience does":
+            lambda losses, patience: [(best := early_stopping(losses, patience)[1]) + patience, best],
+        ### END SOLUTION
+    },
+)
 
 # %% [markdown]
 # Every `eval_interval` steps one row: the mean of the losses since the last row, the validation loss, the rate, the length of the gradient (the median: one strange batch shall not hide the others), the pace. It goes into `out/log.jsonl`, one line of JSON each, so that a crash costs at most one line, and any program can read it. The best weights so far are kept.
@@ -506,6 +705,76 @@ print(f"ln V is {math.log(V):.2f}; at birth within 0.1 of it:", abs(birth - math
 assert abs(birth - math.log(V)) < 0.1
 
 # %% [markdown]
+# Why within 0.1, and not exactly?
+#
+# ### Exercise: born too sure
+# ★★ · 8 minutes · A number in the first weights decides whether a model begins by knowing nothing, or by believing nonsense. Its price can be computed before anything runs.
+#
+# At birth logits are noise. Take a vector $h$ of C numbers whose squares have the mean 1 (the last norm sees to that), and a last table of V rows, whose numbers are all drawn independently: normal, with mean 0 and standard deviation `std`. Logit $z_v$ is the dot product of $h$ with row $v$. It is normal, too; with which standard deviation $s$?
+#
+# The loss is $\ln \sum_v e^{z_v} - z_y$, where $y$ is the right character. On average $z_y$ is 0. For the sum take its expected value, V times that of one $e^z$, which is $e^{s^2/2}$ for a normal $z$ with mean 0. (With many characters, and $s$ no larger than about 1, that is very nearly right.) What is the loss?
+
+# %% tags=["exercise"] exercise="birth_loss"
+def birth_loss(V, C, std):
+    """V, C: ints, std: float, of the table's numbers -> float: the loss at birth, in nats per character."""
+    ### BEGIN SOLUTION
+    return math.log(V) + C * std**2 / 2
+    ### END SOLUTION
+
+# %%
+check("birth_loss", birth_loss)
+
+# %%
+#| key
+exercise(
+    birth_loss, stars=2, minutes=8,
+    cases=lambda draw: [
+        [draw.integer(30, 90), C := draw.choice([16, 48, 64]), draw.number(0.7, 1.0) / math.sqrt(C)],
+        [draw.integer(100, 300), C := draw.integer(100, 500), draw.number(0.7, 1.0) / math.sqrt(C)],
+        [draw.integer(1000, 9000), 4, draw.number(0.3, 0.5)], [draw.integer(50, 90), 1, draw.number(0.5, 1.0)],
+        [draw.integer(30, 90), draw.integer(16, 64), 0.0], [draw.integer(20, 90), 9, 0.2 + draw.number(0, 0.1)]],
+    wrong={
+        ### BEGIN SOLUTION
+        "that is the loss where all logits are 0: here they differ, and that costs":
+            lambda V, C, std: math.log(V),
+        "the exponent is half the square of s: the half is missing": lambda V, C, std: math.log(V) + C * std**2,
+        "variances add up, not deviations: s is not C times std": lambda V, C, std: math.log(V) + (C * std)**2 / 2,
+        "a logit is a sum of C products: its deviation is larger than std": lambda V, C, std: math.log(V) + std**2 / 2,
+        "noise makes the loss larger, not smaller": lambda V, C, std: math.log(V) - C * std**2 / 2,
+        "this adds s / 2: the square is missing": lambda V, C, std: math.log(V) + math.sqrt(C) * std / 2,
+        "this adds s itself: what is added is half its square": lambda V, C, std: math.log(V) + math.sqrt(C) * std,
+        "h is not shorter with more numbers: a sum of C products is larger than one, not smaller":
+            lambda V, C, std: math.log(V) + std**2 / C / 2,
+        "the variance of a sum is C times that of one product, not the root of C times":
+            lambda V, C, std: math.log(V) + math.sqrt(C) * std**2 / 2,
+        "the logarithm of a product is a sum: ln V is not multiplied": lambda V, C, std: (
+            math.log(V) * math.exp(C * std**2 / 2)),
+        "this is the sum itself: its logarithm is missing": lambda V, C, std: V * math.exp(C * std**2 / 2),
+        "this is what the noise adds; the loss without it is missing": lambda V, C, std: C * std**2 / 2,
+        "exp(s² / 2) is the factor: its logarithm is what is added to ln V":
+            lambda V, C, std: math.log(V) + math.exp(C * std**2 / 2),
+        "a factor inside of the logarithm: V is multiplied, and nothing is added to it":
+            lambda V, C, std: math.log(V + C * std**2 / 2),
+        "these are bits: nats are asked for": lambda V, C, std: (math.log(V) + C * std**2 / 2) / math.log(2),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# And drawn, with C = 64 and `std` 0.125:
+
+# %%
+generator = torch.Generator().manual_seed(1337)
+h = F.layer_norm(torch.randn(5000, 64, generator=generator), (64,))
+z = h @ (0.125 * torch.randn(1000, 64, generator=generator)).T
+drawn = F.cross_entropy(z, torch.randint(1000, (5000,), generator=generator)).item()
+print("s is 1 within 0.05:", abs(z.std().item() - 1) < 0.05)
+print("the loss is above ln V by 0.5, within 0.1:", abs(drawn - math.log(1000) - 0.5) < 0.1)
+
+# %% [markdown]
+# Ours begins with a `std` of 0.02, and 64 numbers: 0.013 too much. (Its table is also its first one, so that the vectors and the rows are not quite independent.) A table as `nn.Embedding` makes it has a `std` of 1.
+
+# %% [markdown]
 # **Learn one batch by heart.** Four windows, again and again. Any model with more parameters than these have characters must get close to 0. If it does not, do not look at the rate or the size; something is miswired.
 
 # %%
@@ -594,6 +863,85 @@ assert charts["A"][-1]["train_loss"] < 0.1 and charts["healthy"][-1]["val_loss"]
 #
 # If the mistake in the targets is made where batches are made, the validation batches have it, too: then A and F look wonderful, or merely slow, on *both* curves. Only the eye helps, or the text that the model writes.
 #
+# Or a function that looks at all windows, each time, and does not get tired.
+#
+# ### Exercise: how far ahead?
+# ★ · 5 minutes · Targets that are off by one make a loss that looks wonderful, or merely slow. Two tensors of numbers tell in no time.
+#
+# `x` and `y` are a batch: B windows of T characters, and their targets. In each window, $y_i$ should be the character that stands $k$ places after $x_i$, with $k = 1$. Find out which $k$ it is: the least one from 0 to T − 1 for which $y_i = x_{i+k}$ holds in all windows and for all $i$ where both of them exist. If it is none, return −1.
+#
+# `x = [[5, 2, 7, 4]]` and `y = [[7, 4, 3, 3]]` give 2: the 7 and the 4 of `y` stand two places further on in `x`, and for its last two numbers `x` has ended.
+
+# %% tags=["exercise"] exercise="targets_ahead"
+def targets_ahead(x, y):
+    """x, y (B, T) int64 -> int: 1 where all is well, 0 where y is x, 2 ..., -1 where nothing fits."""
+    ### BEGIN SOLUTION
+    T = x.shape[1]
+    for k in range(T):
+        if torch.equal(y[:, :T - k], x[:, k:]):
+            return k
+    return -1
+    ### END SOLUTION
+
+# %%
+check("targets_ahead", targets_ahead)
+
+# %%
+#| key
+def targets_ahead_case(draw, V, B, T, *ks):
+    """Windows of their own, whose targets are ahead by the first k; those of the last window by the last k."""
+    windows = draw.ids(V, B, T + max(ks))
+    windows[:, 0], windows[:, 1] = V, V + 1  # no window repeats itself from its beginning on
+    targets = [row[(ks[-1] if b == B - 1 else ks[0]):][:T] for b, row in enumerate(windows)]
+    return [windows[:, :T].clone(), torch.stack(targets)]
+
+
+### BEGIN SOLUTION
+def targets_ahead_by(fits):
+    return lambda x, y: next((k for k in range(x.shape[1]) if fits(x, y, k, x.shape[1] - k)), -1)
+### END SOLUTION
+
+
+exercise(
+    targets_ahead, stars=1, minutes=5,
+    cases=lambda draw: [
+        targets_ahead_case(draw, 3, 4, draw.integer(8, 12), 1),
+        targets_ahead_case(draw, 9, 1, 6, draw.integer(3, 5)),
+        targets_ahead_case(draw, 9, draw.integer(3, 5), 8, 1, 2), targets_ahead_case(draw, 9, 2, 7, 2, 1),
+        targets_ahead_case(draw, 9, 2, 6, 1)[::-1],
+        [x := torch.cat([torch.arange(9, 12)[:, None], draw.ids(9, 3, 5)], 1), x.roll(-1, 1)],
+        [x := draw.ids(9, 2, 6), torch.cat([x[:, 1:4], 20 + draw.ids(9, 2, 3)], 1)],
+        [x := draw.ids(9, 3, 1), x.clone()], [x := draw.ids(9, 2, 1).expand(2, 6).clone(), x.clone()]],
+    wrong={
+        ### BEGIN SOLUTION
+        "only the first window is looked at": lambda x, y: targets_ahead(x[:1], y[:1]),
+        "one pair that agrees is not enough: all of them must": targets_ahead_by(
+            lambda x, y, k, n: (y[:, :n] == x[:, k:]).any()),
+        "one window that agrees is not enough: all of them must": targets_ahead_by(
+            lambda x, y, k, n: (y[:, :n] == x[:, k:]).all(1).any()),
+        "only the first character of each window is compared": targets_ahead_by(
+            lambda x, y, k, n: torch.equal(y[:, 0], x[:, k])),
+        "it finds how far x is ahead of y; the question is how far y is ahead of x":
+            lambda x, y: targets_ahead(y, x),
+        "rolled round, the first characters come after the last ones, and are compared, too": targets_ahead_by(
+            lambda x, y, k, n: torch.equal(y, x.roll(-k, 1))),
+        "the windows are strung together: the end of one meets the beginning of the next": targets_ahead_by(
+            lambda x, y, k, n: torch.equal(y.flatten()[:y.numel() - k], x.flatten()[k:])),
+        "k = 0 never fits, so nobody notices a y that is x (and `y[:, :-k]` is empty for k = 0)": lambda x, y: next(
+            (k for k in range(1, x.shape[1]) if torch.equal(y[:, :-k], x[:, k:])), -1),
+        "it ends too early: T - 1 is a k, too": lambda x, y: next(
+            (k for k in range(x.shape[1] - 1) if torch.equal(y[:, :x.shape[1] - k], x[:, k:])), -1),
+        "it tries 0, 1 and 2 only": lambda x, y: next(
+            (k for k in range(min(3, x.shape[1])) if torch.equal(y[:, :x.shape[1] - k], x[:, k:])), -1),
+        "where several fit, the least one is asked for": lambda x, y: next(
+            (k for k in range(x.shape[1] - 1, -1, -1) if torch.equal(y[:, :x.shape[1] - k], x[:, k:])), -1),
+        "this is the k that agrees best; where it does not agree everywhere, -1 is asked for": lambda x, y: max(
+            range(x.shape[1]), key=lambda k: (y[:, :x.shape[1] - k] == x[:, k:]).double().mean().item()),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
 # The tests, one after the other. **A and F:** three lines that everybody should run once for every new source of data.
 
 # %%
@@ -675,6 +1023,12 @@ assert births["E"] > 10 * math.log(V)
 # - **No look at the text.** Print a batch before the first step and a sample after the last.
 # - **Starting the long run first.** Loss at birth, one batch by heart, a hundred steps; then the night.
 #
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
 # ## What you have
 #
 # `train` and `plot_run`, in `chargpt_lib/trainer.py`; with lesson 09's checkpoints and `sampling.generate` you can train, stop, go on, and write.
