@@ -1,6 +1,7 @@
-"""For every test: one thread, the same dice, no windows, a cache of its own. And a web site to download from."""
+"""For every test: one thread, the same dice, no windows, a cache of its own, Ctrl-C. And a web site to download from."""
 
 import os
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -18,6 +19,9 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.setenv("CHARGPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CHARGPT_DEVICE", raising=False)
     torch.manual_seed(1337)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

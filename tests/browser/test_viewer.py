@@ -404,8 +404,13 @@ def test_with_forced_colours_the_tints_stay(visit, html):
 def test_everything_has_a_role_and_a_name(visit, html):
     page = visit(html(random_maps(2, 3, 40), PLAY[:40]))
     page.locator("summary").last.click()
-    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]]
+    session, found = page.context.new_cdp_session(page), []
+    for _ in range(50):  # the browser makes the tree in its own time
+        tree = session.send("Accessibility.getFullAXTree")["nodes"]
+        found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]]
+        if any(role == "table" for role, _ in found):
+            break
+        page.wait_for_timeout(100)
     named = {"grid", "gridcell", "group", "image", "img", "table", "rowheader", "columnheader", "caption"}
     unnamed = [role for role, name in found if role in named - {"caption"} and not name]
     assert len(unnamed) <= 1, unnamed  # <details> is a group of its own, named by its summary inside
