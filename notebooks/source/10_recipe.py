@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 10 · The recipe: what goes into a step
 #
-# You will build: every part of a serious training step, each alone, each with and without. The order of the windows, the rate as a curve, batches larger than the memory, half the bits, half the memory, and a stop that waits for the end of a step.
-# You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [The second page](10_training_in_earnest.ipynb) puts the parts together, and opens a clinic.
+# You will build: every part of a serious training step, each alone. The order of the windows, the rate as a curve, batches larger than the memory, half the bits, half the memory, and a stop that waits for the end of a step.
+# You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [The second page](10_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
 #
 # Lesson 02's `fit` trained all our models in one function. It has served well, for minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
 
@@ -98,7 +98,7 @@ def check_train_config(config):
                 raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
 
 # %% [markdown]
-# Then the knobs. Most names are nanoGPT's. The rest of the page explains them one after the other.
+# Then the knobs; many have nanoGPT's names. The two pages explain them one after the other. (`betas` are AdamW's two memories: of the mean gradient it keeps 0.9 at each step, of the mean square 0.99.)
 
 # %%
 #| export
@@ -155,7 +155,7 @@ drawn = torch.randint(n, (n,), generator=torch.Generator().manual_seed(1337))
 print(f"never drawn: {1 - len(drawn.unique()) / n:.0%}")
 
 # %% [markdown]
-# A window is missed by one draw with probability $1 - 1/n$, by all with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle them, and go through the pile: an **epoch** is once through the text. If it were always cut at the same places, the character before a cut would never be seen by the one after it. So every epoch begins at another place.
+# A window is missed by one draw with probability $1 - 1/n$, by all with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle them, and go through the pile: an **epoch** is once through the text. If it were always cut at the same places, the character before a cut would never be seen by the one after it. So every epoch begins at another place; one window is left out, to give the beginning room to move. In a long text that is nothing.
 
 # %%
 #| export
@@ -208,7 +208,7 @@ print(x[:, 0].tolist(), "and the targets are one further:", torch.equal(y, x + 1
 # `batch` needs to know only how many windows were seen before. Seed and epoch settle the rest. So a checkpoint needs one number to find the place again, and a run that goes on after an accident sees each window once, too.
 #
 # ### Exercise: some twice
-# ★★ · 7 minutes · What is never read is the smaller half of the waste; the other half is read again and again.
+# ★★ · 7 minutes · What is never read is one half of the waste; the other half is read again and again.
 #
 # A text has n windows. Each of `steps` steps draws `batch_size` of them by dice: all windows of one batch are different, but the next step draws from all n again. So a given window is in a given batch with probability $p$ = batch_size / n, whatever the other batches hold.
 #
@@ -292,7 +292,7 @@ print(f"read twice or more: {(counts >= 2).float().mean():.0%}")
 #
 # $$\eta_t = \eta_{\min} + \tfrac{1}{2} (\eta_{\max} - \eta_{\min}) \left( 1 + \cos \pi \frac{t - w}{T - w} \right) \qquad t \ge w .$$
 #
-# **WSD**, warmup, stable, decay (Hu et al., 2024), stays at the peak and comes down at the end. A cosine has to know $T$ from the beginning. WSD has to know it only when the decay begins; until then a run can be made longer. Before $w$ both rise in a line.
+# **WSD**, warmup, stable, decay (Hu et al., 2024), stays at the peak and comes down at the end. (In the code $w$ and the decay are shares of $T$.) A cosine has to know $T$ from the beginning. WSD has to know it only when the decay begins; until then a run can be made longer. Before $w$ both rise in a line.
 
 # %%
 #| export
@@ -336,8 +336,8 @@ for step in range(100):
     optimizer.step()
     schedule.step()
 print("as in PyTorch:", all(abs(learning_rate(step, config) - rate) < 1e-9 for step, rate in enumerate(theirs)))
-by_time = TrainConfig(time_budget=60)  # seconds; nobody knows how many steps
-print("half the time, half the curve:", abs(learning_rate(7, by_time, 0.525) - 0.5e-3) < 1e-9)
+by_time = TrainConfig(time_budget=60, warmup=0.0)  # seconds; nobody knows how many steps
+print("half the time, half the curve:", abs(learning_rate(7, by_time, 0.5) - 0.5e-3) < 1e-9)
 
 # %% [markdown]
 # ### Exercise: a curve without an end
@@ -593,7 +593,7 @@ for dtype in (torch.float16, torch.bfloat16):
 # %% [markdown]
 # Three troubles. The first: a product can be too large for float16. The second: a small gradient becomes 0 in float16. The third holds for both: a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large products are computed in 16 bits; `torch.autocast` knows which.
 #
-# For the second trouble, how small *are* gradients? Here are those of our small GPT, which float16 would make 0.
+# For the second trouble, how small *are* gradients? Here are those of our small GPT. float16 makes 0 of what is below half its smallest number; and between that and the smallest normal one digits are missing, more and more of them.
 
 # %%
 gradients = whole[whole != 0].float()
@@ -768,7 +768,7 @@ print(f"weights: {weights / 1e6:.1f} MB; kept for the way back, with 16 windows 
 assert plain > 5 * weights
 
 # %% [markdown]
-# **Checkpointing** (Chen et al., 2016; no relation of lesson 09's): let a block keep only what goes into it. When the way back arrives there, the block computes forward once more, keeps everything, and forgets it again. So there is never more than one block's worth. It costs one more way forward: by count about a third more work.
+# **Checkpointing** (Chen et al., 2016; no relation of lesson 09's): let a block keep only what goes into it. When the way back arrives there, the block computes forward once more, keeps everything, and forgets it again. So kept is what goes into each block, and on the way back one block's worth besides. It costs one more way forward: by count about a third more work.
 #
 # Our blocks know nothing of that, and need not. For the time of a `with`, each block's `forward` is hidden behind one that does it.
 
@@ -793,14 +793,14 @@ deep.zero_grad()
 with checkpointed(deep):
     sparing = bytes_kept(deep, x, y)
 after = torch.cat([p.grad.flatten() for p in deep.parameters()])
-print("less than a third is kept:", sparing < plain / 3)
+print("less than a third is kept on the way forward:", sparing < plain / 3)
 print("the same gradient, to the last bit:", torch.equal(before, after))
 assert sparing < plain / 3
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 1.6), layout="constrained")
 ax.barh(["checkpointed", "as usual"], [sparing / 1e6, plain / 1e6], color=["#0072B2", "#D55E00"])
-ax.set(xlabel="megabytes kept for the way back, 8 blocks")
+ax.set(xlabel="megabytes kept on the way forward, 8 blocks")
 show(fig, "Two bars: with checkpointing a small part of what is kept otherwise.")
 
 # %% [markdown]

@@ -10,7 +10,7 @@
 # # 10 · Training in earnest: the loop, and the clinic
 #
 # You will build: `train`, the loop for real runs. It watches itself, keeps its best weights, stops cleanly and goes on to the last bit. Then a clinic: is my loss normal? And if not, what is broken?
-# You need lesson 09 and [the first page](10_recipe.ipynb). On two CPU cores the page takes about a minute. (On a graphics card: not measured yet.)
+# You need lesson 09 and [the first page](10_recipe.ipynb). On two CPU cores the page takes about a minute. (Times on a graphics card: not measured yet.)
 
 # %%
 #| default_exp trainer
@@ -230,7 +230,7 @@ exercise(
 # %% [markdown]
 # ## What is looked at
 #
-# `collect` fetches the numbers, and is the place where a `nan` is noticed. It names the step, and it comes before anything is saved, so that no checkpoint ever holds broken weights. (With float16 an infinite gradient is no accident: the scaler has left that step out.)
+# `collect` fetches the numbers, and is the place where a `nan` is noticed. It names the step, and it comes before anything is saved, so a run that has gone wrong does not save itself over a good one. (With float16 an infinite gradient is no accident: the scaler has left that step out.)
 
 # %%
 #| export
@@ -374,7 +374,7 @@ def add_row(run):
 # %% [markdown]
 # ## Before the first step
 #
-# Everything that can be known to go wrong is looked at first: the text and the model, the folder, the checkpoint. A folder that is not empty is not touched. An empty checkpoint is saved at once: if that fails, it should fail now, and not after the night.
+# Everything that can be known to go wrong is looked at first: the text and the model, the folder, the checkpoint. A folder that is not empty is not touched. The untrained model is saved at once: if that fails, it should fail now, and not after the night.
 
 # %%
 #| export
@@ -542,7 +542,11 @@ assert first["loss"] < 2.0 and first["stopped"] == "steps"
 
 # %%
 show(plot_run(folder / "first", corpus.val_floor), "Three charts: training and validation loss fall together towards "
-     "the floor and are still far from it; the rate rises, stays, and falls at the end; the gradient's length.")
+     "the floor and are still far from it; the rate stays, and falls at the end; the gradient's length, before it is "
+     "cut.")
+
+# %% [markdown]
+# (The gradient's length is that before the cut. Where it is above `grad_clip`, most steps were shortened.)
 
 # %% tags=["nbval-ignore-output"]
 print(*sorted(path.name for path in (folder / "first").iterdir()), sep="\n")
@@ -636,7 +640,7 @@ assert said.startswith("step 12: the loss is nan")
 #
 # ## With and without
 #
-# What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one number. For clipping there has to be something to clip: at step 60, once, a batch has a thousand times its loss.
+# What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one number. For clipping there has to be something to clip: at step 60, once, a batch has a thousand times its loss. (The two runs part earlier, because the first gradients are long as well. Look at what the leap adds.)
 
 # %%
 def startled():
@@ -679,15 +683,15 @@ show(fig, "Three charts. Without warmup the loss stays far higher. Without clipp
 # %%
 print("warmup helps:", ends["warmup", "with"] < ends["warmup", "without"] - 0.2)
 print("clipping helps:", ends["clipping", "with"] < ends["clipping", "without"] - 0.2)
-print("coming down at the end helps:", ends["schedule", "wsd"] < ends["schedule", "constant"])
+print("wsd, coming down at the end, beats a constant rate:", ends["schedule", "wsd"] < ends["schedule", "constant"])
 assert ends["warmup", "with"] < ends["warmup", "without"] and ends["clipping", "with"] < ends["clipping", "without"]
 
 # %% [markdown]
 # **Warmup.** A rate that is fine later is too high for a model that knows nothing, and what it breaks in the first steps it mends slowly.
 #
-# **Clipping.** The strange step itself would not be so bad: AdamW divides by the root of $v$, and $v$ has just seen how long the gradient is. But $v$ remembers. It took up 0.01 times a million times the usual square, so its root is a hundred times what it should be, and all later steps are a hundred times too small. The root forgets a two-hundredth part at each step. $\ln 100 / 0.005$: for about 900 steps the model stands still.
+# **Clipping.** AdamW divides by the root of $v$, and $v$ has seen how long the strange gradient is; so that step is no longer than others. But both memories keep it. $m$ took up 0.1 times a thousand times the usual gradient, and fades by 0.9 a step: for some forty steps the model walks on in the strange direction. $v$ took up 0.01 times a million times the usual square; its root is a hundred times what it should be, and forgets a two-hundredth part a step. So after the walk all steps are far too small, for about $\ln 100 / 0.005 = 900$ steps, if the run were that long.
 #
-# **The decay.** While the rate is high, the noise of the batches keeps the loss up; let the rate go down, and the loss drops at once. (The cosine begins to come down early. In a run as short as this, that costs more than it brings. Do not conclude anything for longer ones: run them.)
+# **The decay.** While the rate is high, the noise of the batches keeps the loss up; where wsd lets the rate go down, the loss drops at once. The cosine, which comes down all the time, does not win here. Do not conclude anything for longer runs: run them.
 #
 # None of these is a law. At a third of the rate the first pair looks alike. Try it: `pairs` is yours.
 #
@@ -792,7 +796,7 @@ assert losses[-1] < 0.1
 # %% [markdown]
 # (Not quite 0: where two of the windows have the same beginning and go on differently, nobody can know.)
 #
-# Now six patients. Each has one fault. First the ways to break a GPT: its targets, its mask, its first weights, its evaluation.
+# Now six patients. Each has one fault. The next two cells break them, in their targets, their mask, their first weights, their evaluation: run them, and if you like riddles, do not read them. (`evaluate` gives the model no targets; it compares the logits with the true text itself. So the validation losses are honest, unless the model cheats.)
 
 # %%
 class Echo(GPT):
@@ -850,7 +854,10 @@ show(fig, "Six charts with the healthy curve in grey. A: training falls to 0, va
 assert charts["A"][-1]["train_loss"] < 0.1 and charts["healthy"][-1]["val_loss"] < 2.5
 
 # %% [markdown]
-# The grey line is a healthy model. For each patient, write down what you see, what you suspect, and how you would prove it. Then go on.
+# The grey line is a healthy model. For each patient, write down what you see, what you suspect, and how you would prove it. The answers are in the next cell.
+
+# %% [markdown]
+# The diagnoses:
 #
 # | | symptom | cause | the test that proves it |
 # |---|---|---|---|
@@ -858,7 +865,7 @@ assert charts["A"][-1]["train_loss"] < 0.1 and charts["healthy"][-1]["val_loss"]
 # | B | flat, at the height of single letters | the rate is too high | a tenth of it, from a new model |
 # | C | validation no better than training, above a healthy one, and another number at each measurement | dropout is on in evaluation | measure twice: the two must be equal |
 # | D | below the floor; too good to be true | it sees the future: the mask is missing | change the last character: the logits before it must not move |
-# | E | far above $\ln V$ at birth, then years to come down | first weights too large | the loss at birth |
+# | E | far above $\ln V$ at birth, and slow to come down | first weights too large | the loss at birth |
 # | F | learns, slowly, and writes nonsense; the true loss rises | the targets are two ahead | as A |
 #
 # If the mistake in the targets is made where batches are made, the validation batches have it, too: then A and F look wonderful, or merely slow, on *both* curves. Only the eye helps, or the text that the model writes.
@@ -977,6 +984,8 @@ print("and the model was better than it looked:", mended[0] < min(twice) - 0.05)
 assert mended[0] < min(twice)
 
 # %% [markdown]
+# (C has dropout 0.4 and the grey line none: that is the rest of the distance between them.)
+#
 # **D:** lesson 03's proof, in three lines. A character changes; who notices?
 
 # %%
@@ -1015,9 +1024,12 @@ print(f"ln V is {math.log(V):.2f}; E begins above ten times that:", births["E"] 
 assert births["E"] > 10 * math.log(V)
 
 # %% [markdown]
+# That is more than the formula of *Born too sure* gives: at $s = 8$ it is no longer nearly right, and the tied table believes above all in the character that it has just read.
+#
 # ## Mistakes people make
 #
-# - **Watching the training loss only.** A and D had the best of all.
+# - **Watching the training loss only.** A had the best of all.
+# - **Believing a loss because it is good.** D was the best on both.
 # - **Changing five things at once.** One number, one run, one line in your notes. The log keeps the rest.
 # - **Comparing runs of different length by their middle.** With a schedule that comes down at the end, only ends can be compared.
 # - **No look at the text.** Print a batch before the first step and a sample after the last.
