@@ -208,64 +208,50 @@ def never_stops(losses, patience):
     return [len(losses), losses.index(min(losses)) + 1]
 
 
-@wrong("early_stopping", "never measured")
-def looks_ahead(losses, patience):
+def evaluations(losses, patience):
+    """How many are made."""
     least, waited = math.inf, 0
     for n, loss in enumerate(losses, 1):
         waited = 0 if loss < least else waited + 1
         least = min(least, loss)
         if waited == patience:
             break
-    return [n, losses.index(min(losses)) + 1]
+    return n
+
+
+@wrong("early_stopping", "never measured")
+def looks_ahead(losses, patience):
+    return [evaluations(losses, patience), losses.index(min(losses)) + 1]
 
 
 @wrong("early_stopping", "that the run ended with")
 def last_weights(losses, patience):
-    least, waited = math.inf, 0
-    for n, loss in enumerate(losses, 1):
-        waited = 0 if loss < least else waited + 1
-        least = min(least, loss)
-        if waited == patience:
-            break
+    n = evaluations(losses, patience)
     return [n, n]
 
 
 @wrong("early_stopping", "these from 0")
 def counts_from_0(losses, patience):
-    best = 0
-    for i, loss in enumerate(losses):
-        if loss < losses[best]:
-            best = i
-        elif i - best >= patience:
-            break
-    return [i, best]
+    n = evaluations(losses, patience)
+    return [n - 1, losses.index(min(losses[:n]))]
 
 
 @wrong("early_stopping", "from 1, too")
 def best_from_0(losses, patience):
-    best = 0
-    for i, loss in enumerate(losses):
-        if loss < losses[best]:
-            best = i
-        elif i - best >= patience:
-            break
-    return [i + 1, best]
+    n = evaluations(losses, patience)
+    return [n, losses.index(min(losses[:n]))]
 
 
 @wrong("early_stopping", "exchanged")
 def best_first(losses, patience):
-    for n in range(1, len(losses) + 1):
-        best = 1 + losses[:n].index(min(losses[:n]))
-        if n - best == patience or n == len(losses):
-            return [best, n]
+    n = evaluations(losses, patience)
+    return [losses.index(min(losses[:n])) + 1, n]
 
 
 @wrong("early_stopping", "its number is wanted")
 def the_loss_itself(losses, patience):
-    for n in range(1, len(losses) + 1):
-        best = 1 + losses[:n].index(min(losses[:n]))
-        if n - best == patience or n == len(losses):
-            return [n, min(losses[:n])]
+    n = evaluations(losses, patience)
+    return [n, min(losses[:n])]
 
 
 @wrong("early_stopping", "more evaluations than its list has")
