@@ -5,6 +5,8 @@ import json
 from build import HERE
 from chargpt_lib.playhouse import KINDS
 from chargpt_lib.training import RUNGS
+from chargpt_lib.recipe import TrainConfig
+from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 
 RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -81,3 +83,35 @@ def test_writing_is_as_fast_as_the_processor_fetches():
     assert sampling["ms, first 50 steps and last 50"]["ours"]["last to first"]["median"] <= 1.3
     losses = sampling["exact validation loss"]
     assert losses["fp32"] < 2 and abs(losses["int8 - fp32"]) <= 0.005
+
+
+def headline(name):
+    return json.loads((RESULTS.parent / "headline" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_readme_quotes_the_recorded_headlines():
+    assert table() in (HERE.root / "README.md").read_text(encoding="utf-8"), f"put this into README.md:\n{table()}"
+
+
+def test_the_published_numbers_are_reached():
+    """The bars of the rows that two cores can run; each loss is that of the whole text."""
+    exact = {name: headline(name)["loss"]["exact"] for name in ("oz", "bigram", "cpu")}
+    assert exact["oz"]["training"] <= 2.175 and exact["oz"]["validation"] <= 2.191
+    assert abs(exact["bigram"]["validation"] - headline("bigram")["the counted optimum"]) <= 0.02
+    assert exact["cpu"]["validation"] <= 1.63 and headline("cpu")["seconds"]["wall clock"] <= 200
+    assert headline("oz")["parameters"] == 620_873 and headline("local-cpu")["steps"] == 2000
+
+
+def test_a_headline_says_all_that_a_repetition_needs():
+    for path in (RESULTS.parent / "headline").glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert TrainConfig(**record["settings"]).seed == record["settings"]["seed"]
+        assert record["settings"]["steps"] in (None, record["steps"]) and len(record["sample"]) == 600
+        assert abs(record["loss"]["exact"]["validation"] - record["loss"]["200 random batches"]["validation"]) < 0.05
+        assert {"python", "torch"} <= record["versions"].keys() and record["device"] and record["log"]
+
+
+def test_training_is_as_fast_as_a_plain_loop():
+    throughput = json.loads((RESULTS.parent / "throughput.json").read_text(encoding="utf-8"))
+    for case in throughput["cases"].values():
+        assert case["ratio"]["plain"]["median"] >= 1.0 and case["ratio"]["transformers"]["median"] >= 1.15

@@ -167,6 +167,7 @@ class Windows:
             raise ValueError(f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
                              f"take a longer text, or a model with a block_size of at most {max(len(ids) - 1, 0)}")
         self.ids, self.block_size, self.seed, self.starts = ids, block_size, seed, {}
+        self.all = ids.unfold(0, block_size + 1, 1)  # a view: nothing is copied
         self.count = max(len(ids) // block_size - 1, 1)  # windows in an epoch
 
     def order(self, epoch):
@@ -179,11 +180,12 @@ class Windows:
 
     def batch(self, seen, size):
         """The windows that follow the first `seen` ones -> x, y, both (size, T), where the ids are."""
-        at = torch.arange(seen, seen + size)
-        epochs = range(seen // self.count, (seen + size - 1) // self.count + 1)
-        starts = torch.cat([self.order(epoch)[at[at // self.count == epoch] % self.count] for epoch in epochs])
-        places = starts[:, None] + torch.arange(self.block_size + 1)
-        windows = self.ids[places.to(self.ids.device, non_blocking=True)]  # (size, T + 1)
+        epoch, at = divmod(seen, self.count)
+        starts = self.order(epoch)[at:at + size]
+        while len(starts) < size:
+            epoch += 1
+            starts = torch.cat([starts, self.order(epoch)[:size - len(starts)]])
+        windows = self.all[starts.to(self.ids.device, non_blocking=True)]  # (size, T + 1)
         return windows[:, :-1], windows[:, 1:]
 
 # %%

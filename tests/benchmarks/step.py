@@ -49,7 +49,7 @@ class PlainBlock(nn.Module):
         self.out = nn.Linear(C, C, bias=config.bias)
         self.ln2 = nn.LayerNorm(C, bias=config.bias)
         self.up = nn.Linear(C, 4 * C, bias=config.bias)
-        self.gelu = nn.GELU()
+        self.gelu = nn.GELU("tanh" if config.activation == "gelu_tanh" else "none")
         self.down = nn.Linear(4 * C, C, bias=config.bias)
 
     def forward(self, x):
@@ -88,7 +88,8 @@ class HuggingFaceGPT2(nn.Module):
         super().__init__()
         self.gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(
             vocab_size=config.vocab_size, n_positions=config.block_size, n_embd=config.n_embd, n_layer=config.n_layer,
-            n_head=config.n_head, activation_function=config.activation, resid_pdrop=0.0, embd_pdrop=0.0,
+            n_head=config.n_head, activation_function={"gelu_tanh": "gelu_new"}.get(
+                config.activation, config.activation), resid_pdrop=0.0, embd_pdrop=0.0,
             attn_pdrop=0.0, use_cache=False, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None))
 
     def forward(self, x, y):

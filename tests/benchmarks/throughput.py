@@ -1,0 +1,166 @@
+"""How many characters a second does a whole training read? Our trainer, a plain loop, transformers' Trainer.
+
+    python -m tests.benchmarks.throughput        some minutes; writes data/results/throughput.json
+
+Ours is `chargpt_lib.trainer.train` as anybody calls it, with its bar, its log and its checks. The plain loop is what
+nanoGPT does, and nothing besides. transformers' is GPT2LMHeadModel under `Trainer`, with what it brings by default but
+for what would be unfair to it: no dropout, no checkpoints, no evaluation, no report to anybody. Ours with torch.compile
+stands beside them; how long the compiling takes is recorded apart. Everybody starts from the same weights (checked: the
+same loss), with AdamW in one kernel, clipping and batches of the same size. They alternate step by step, so what slows
+the computer slows them all: each trains in a greenlet of its own, and whoever begins a step lets the others go first.
+What is timed is everything from the beginning of a step to that of the next. Ratios are within a round.
+"""
+
+import logging
+import os
+import platform
+import tempfile
+import time
+from contextlib import redirect_stdout
+from dataclasses import asdict, replace
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # the models are made here, not fetched
+
+import torch
+import transformers
+from greenlet import getcurrent, greenlet
+from torch.nn import functional as F
+
+from chargpt_lib import trainer
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.recipe import TrainConfig
+from chargpt_lib.training import write_json
+from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, draw, spread, take_steps
+
+OUT = Path(__file__).parents[2] / "data" / "results" / "throughput.json"
+WARMUP = 8  # steps that are not counted
+CASES = {  # name: (config, batch size, steps counted); GPT-2 has biases, and its own formula for the gelu
+    "cpu, as GPT-2": (replace(GPTConfig.cpu(65), bias=True, qkv_bias=True, activation="gelu_tanh"), 12, 200),
+    "cpu": (GPTConfig.cpu(65), 12, 200),
+    "local, 3.2M, as GPT-2": (GPTConfig(65, block_size=128, n_layer=4, n_head=4, n_embd=256, bias=True, qkv_bias=True,
+                                        activation="gelu_tanh"), 8, 60),
+}
+
+
+def pause():
+    """Lets the others go first."""
+    getcurrent().parent.switch()
+
+
+class Windows(torch.utils.data.Dataset):
+    """Every window of a text, as transformers wants them: its model moves the labels by itself."""
+
+    def __init__(self, ids, block_size):
+        self.windows = ids.unfold(0, block_size, 1)
+
+    def __len__(self):
+        return len(self.windows)
+
+    def __getitem__(self, i):
+        return {"input_ids": self.windows[i], "labels": self.windows[i]}
+
+
+class Pause(transformers.TrainerCallback):
+    def on_step_begin(self, args, state, control, **rest):
+        pause()
+
+
+def ours(weights, ids, config, batch_size, steps, compile=False):
+    model = GPT(config)
+    model.load_state_dict(weights)
+    settings = TrainConfig(steps=steps, batch_size=batch_size, schedule="wsd", decay=0.6, compile=compile)
+    assert trainer.train(model, ids, settings)["compiled"] == compile, "torch.compile failed"
+
+
+def plain(weights, ids, config, batch_size, steps):
+    model, ours = PlainGPT(config), GPT(config)
+    ours.load_state_dict(weights)
+    copy_weights(ours, model)
+    for _ in take_steps(model, ids, config.block_size, batch_size, steps):
+        pause()
+
+
+def hugging_face(weights, ids, config, batch_size, steps):
+    model, ours = HuggingFaceGPT2(config), GPT(config)
+    ours.load_state_dict(weights)
+    copy_weights(ours, model)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = transformers.TrainingArguments(
+            folder, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=1e-3, weight_decay=0.1,
+            adam_beta2=0.99, warmup_steps=steps // 20, optim="adamw_torch_fused", save_strategy="no", report_to="none",
+            use_cpu=True)
+        transformers.Trainer(model.gpt2, settings, train_dataset=Windows(ids, config.block_size),
+                             callbacks=[Pause()]).train()
+
+
+CONTENDERS = {"ours": ours, "plain": plain, "transformers": hugging_face, "ours, compiled": partial(ours, compile=True)}
+
+
+@torch.no_grad()
+def same_model(weights, ids, config):
+    """The three give the same loss for the same text."""
+    model = GPT(config)
+    model.load_state_dict(weights)
+    x, y = draw(ids, config.block_size, 4, torch.Generator().manual_seed(0), "cpu")
+    for Rival in (PlainGPT, HuggingFaceGPT2):
+        rival = Rival(config)
+        copy_weights(model, rival)
+        assert torch.allclose(model(x, y)[1], rival(x, y), rtol=0, atol=1e-5), f"{Rival.__name__} is another model"
+    logits = rival.gpt2(input_ids=x, labels=x)
+    assert torch.allclose(logits.loss, F.cross_entropy(logits.logits[:, :-1].flatten(0, 1), x[:, 1:].flatten()))
+
+
+def seconds_per_step(config, batch_size, steps, ids):
+    """-> {name: seconds of each step, as (steps,)}, and {name: seconds before the first one}."""
+    torch.manual_seed(1337)
+    weights = GPT(config).state_dict()
+    same_model(weights, ids, config)
+    turns = {name: greenlet(partial(begin, weights, ids, config, batch_size, steps + WARMUP + 2))
+             for name, begin in CONTENDERS.items()}
+    seconds, advance = {name: [] for name in turns}, trainer.Run.advance
+    with mock.patch.object(trainer.Run, "advance", lambda run: (pause(), advance(run))), redirect_stdout(StringIO()):
+        for turn in range(steps + WARMUP + 1):
+            names = list(turns)
+            for name in names[turn % 4:] + names[:turn % 4]:  # each comes first in its turn
+                start = time.perf_counter()
+                turns[name].switch()
+                seconds[name].append(time.perf_counter() - start)
+    before = {name: round(passed[0], 1) for name, passed in seconds.items()}
+    return {name: torch.tensor(passed[WARMUP + 1:], dtype=torch.float64) for name, passed in seconds.items()}, before
+
+
+def main():
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    corpus = load_corpus("playhouse")
+    ids = CharTokenizer.from_text(corpus.train + corpus.val).encode(corpus.train)
+    inductor = tempfile.TemporaryDirectory()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = inductor.name  # an empty one
+    report = {
+        "device": "cpu", "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     "transformers": transformers.__version__},
+        "what": "characters a second of a whole training; ratio: the other's seconds for a step to ours in the same round; above 1, ours is faster",
+        "cases": {}}
+    for case, (config, batch_size, steps) in CASES.items():
+        print(f"{case}: {steps} rounds")
+        seconds, before = seconds_per_step(config, batch_size, steps, ids)
+        characters = batch_size * config.block_size
+        report["cases"][case] = {
+            "config": asdict(config), "batch_size": batch_size, "steps": steps,
+            "characters a second": {name: spread(characters / values, 0) for name, values in seconds.items()},
+            "seconds before the first step": before,
+            "ratio": {name: spread(seconds[name] / seconds["ours"], 3) for name in CONTENDERS if name != "ours"}}
+        print(report["cases"][case]["ratio"], before)
+    write_json(OUT, report)
+    print(f"\n{report['what']}\nwritten to {OUT.relative_to(OUT.parents[2])}")
+
+
+if __name__ == "__main__":
+    main()

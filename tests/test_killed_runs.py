@@ -1,0 +1,87 @@
+"""Twenty trainings killed with SIGKILL at moments of the dice, each resumed: all end where nobody was killed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from build import HERE
+
+# One process imports PyTorch and never computes; each training is a copy of it.
+TWENTY = """
+import contextlib, json, os, random, signal, sys, time
+from pathlib import Path
+import torch
+import torch._dynamo  # which every optimizer wants at its first step: seconds in which there would be nothing to kill
+from chargpt_lib.checkpoints import load_checkpoint
+from chargpt_lib.data import CharTokenizer, Corpus
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.playhouse import write
+from chargpt_lib.recipe import TrainConfig
+from chargpt_lib.trainer import read_log, train
+
+torch.set_num_threads(1)
+text = write(min_chars=4000).text
+corpus = Corpus("toy", text[:3000], text[3000:3700])
+tokenizer = CharTokenizer.from_text(text[:3700])
+
+def new_model():
+    torch.manual_seed(0)
+    return GPT(GPTConfig(tokenizer.vocab_size, block_size=16, n_layer=2, n_head=2, n_embd=16, dropout=0.2))
+
+def begin(out, resume):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        config = TrainConfig(steps=60, batch_size=4, grad_accum=2, learning_rate=1e-2, eval_interval=7,
+                             checkpoint_interval=3, out=out)
+        with contextlib.redirect_stdout(open(os.devnull, "w")):
+            train(new_model(), corpus, config, resume=resume)
+        os._exit(0)
+    except BaseException as error:
+        print(type(error).__name__, error, file=sys.stderr)
+        os._exit(1)
+
+def end(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def outcome(out):
+    model = new_model()
+    state = load_checkpoint(out, model, tokenizer)
+    log = [(row["step"], row["train_loss"], row["val_loss"]) for row in read_log(out)]
+    return list(model.state_dict().values()), state["step"], state["best"], state["random"]["torch"], log
+
+def same(a, b):
+    return all(map(torch.equal, a[0], b[0])) and a[1:3] == b[1:3] and torch.equal(a[3], b[3]) and a[4] == b[4]
+
+home = Path(sys.argv[1])
+began = time.perf_counter()
+assert end(begin(home / "whole", False)) == 0
+seconds = time.perf_counter() - began
+whole, dice, verdicts = outcome(home / "whole"), random.Random(1), []
+for number in range(20):
+    out = home / f"run{number}"
+    pid = begin(out, False)
+    time.sleep(dice.random() * seconds)
+    os.kill(pid, signal.SIGKILL)
+    killed = end(pid)
+    at = load_checkpoint(out, new_model(), tokenizer)["step"] if (out / "checkpoints.json").exists() else None
+    half = any(path.name.endswith(".part") for path in out.rglob("*"))
+    resumed = end(begin(out, at is not None))
+    verdicts.append({"killed": killed, "step": at, "half a save": half, "resumed": resumed,
+                     "same": resumed == 0 and same(outcome(out), whole)})
+print(json.dumps(verdicts))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has neither fork nor SIGKILL")
+def test_twenty_killed_trainings(tmp_path):
+    ran = subprocess.run([sys.executable, "-c", TWENTY, tmp_path], cwd=HERE.root, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    verdicts = json.loads(ran.stdout); print([(v["step"], v["half a save"]) for v in verdicts])
+    assert [verdict["same"] for verdict in verdicts] == [True] * 20, (verdicts, ran.stderr)
+    assert sum(verdict["killed"] == -9 for verdict in verdicts) >= 15, "hardly anything was killed"
+    assert len({verdict["step"] for verdict in verdicts}) >= 5, "all were killed at the same place"
