@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -22,8 +23,8 @@ CORPUS = Corpus("toy", TEXT[:3000], TEXT[3000:3700], 0.3)
 TOKENIZER = CharTokenizer.from_text(CORPUS.train + CORPUS.val)
 IDS, VAL = TOKENIZER.encode(CORPUS.train), TOKENIZER.encode(CORPUS.val)
 RANK = int(os.environ.get("RANK", 0))
-CASES = {  # what both the one process and the two are told
-    "plain": {}, "accumulated": {"grad_accum": 3}, "clipped": {"grad_clip": 0.1}, "estimated": {"eval_batches": 3},
+CASES = {  # what both the one process and the two are told; all but the first compute in float64
+    "plain": {}, "exact": {}, "accumulated": {"grad_accum": 3}, "clipped": {"grad_clip": 0.1}, "estimated": {"eval_batches": 3},
     "epochs": {"steps": None, "epochs": 1.5}, "checkpointed": {"gradient_checkpointing": True}, "short": {}}
 
 
@@ -36,6 +37,10 @@ def tiny_gpt(seed=0, **changes):
 def settings(batch_size=4, **changes):
     usual = {"steps": 12, "learning_rate": 1e-2, "warmup": 0.2, "eval_interval": 5}
     return TrainConfig(batch_size=batch_size, **usual | changes)
+
+
+def case(name, seed=0):
+    return tiny_gpt(seed).to(torch.float32 if name == "plain" else torch.float64)
 
 
 def corpus(name):
@@ -84,7 +89,7 @@ def said(name, do):
 def everything(folder):
     seen = {}
     for name, changes in CASES.items():
-        model = tiny_gpt(seed=RANK)  # the first one's weights count
+        model = case(name, seed=RANK)  # the first one's weights count
         result = train_distributed(model, corpus(name), settings(**changes))
         seen[name] = result, weights(model)
     seen["cut"] = train_distributed(tiny_gpt(), Cut(), settings())
@@ -152,10 +157,21 @@ def broken(folder):
 
 
 def short(folder):
-    model = tiny_gpt(seed=RANK)
+    rank = int(os.environ["RANK"])
+    model = tiny_gpt(seed=rank)
     result = train_distributed(model, CORPUS, settings())
-    rank = os.environ.get("RANK", "0")
     torch.save((result, weights(model)), folder / f"short {rank}.pt")
+
+
+def from_a_notebook(folder):
+    """As in a notebook in which torch has worked already."""
+    from accelerate import notebook_launcher
+
+    (torch.randn(200, 200) @ torch.randn(200, 200)).sum().item()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    notebook_launcher(short, (folder,), num_processes=2, use_port=port)
 
 
 if __name__ == "__main__":
