@@ -410,7 +410,7 @@ def begin(run, resume):
     if resume:
         state = team.load(run)
         if len(dice := [state["random"], *state["others"]]) != team.size:
-            raise ValueError(f"processes: {len(dice)} saved the run in {out}, {team.size} are here now. Each has dice "
+            raise ValueError(f"{out} was saved by {len(dice)} process(es), and {team.size} would go on. Each has dice "
                              f"of its own: start {len(dice)}, or begin a new run in another folder")
         groups = run.optimizer.state_dict()["param_groups"]  # as the config has it now
         run.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
