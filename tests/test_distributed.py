@@ -1,5 +1,6 @@
 """Lesson 11: two processes are one with twice the batch, stop and go on as one, and none is left waiting for the other."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,8 @@ from two_processes import CASES, CORPUS, IDS, TOKENIZER, VAL, case, corpus, sett
 from chargpt_lib import distributed
 from chargpt_lib.checkpoints import load_checkpoint, load_model
 from chargpt_lib.distributed import train_distributed
-from chargpt_lib.trainer import read_log, train
+from chargpt_lib.recipe import Alone
+from chargpt_lib.trainer import Run, follow, read_log, train
 from chargpt_lib.training import evaluate
 
 CLOCK = {"seconds", "chars_per_second"}
@@ -125,8 +127,26 @@ def test_half_precision_patience_and_the_clock_are_agreed_upon(seen):
     assert seen[0]["patience"]["stopped"] == "patience" and seen[0]["budget"]["stopped"] == "time_budget"
 
 
+def test_shards_in_half_precision_too(seen):
+    assert column(seen[0]["fsdp", "fp16"], "train_loss") == pytest.approx(column(seen[0]["fp16"], "train_loss"), abs=1e-2)
+
+
 def test_data_may_cut_its_own_windows(seen):
     assert timeless(seen[0]["cut"]["log"]) == timeless(seen[0]["plain"][0]["log"])
+
+
+def test_gradients_are_exchanged_once_a_step():
+    class Watched(Alone):
+        entered = 0
+
+        @contextlib.contextmanager
+        def apart(self, model):
+            self.entered += 1
+            yield
+
+    team = Watched()
+    assert follow(Run(tiny_gpt(), CORPUS, settings(grad_accum=3), None, team))["steps"] == 12
+    assert team.entered == 12 * 2  # all but the last of three
 
 
 # ---------------------------------------------------------------- stopping and going on

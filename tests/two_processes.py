@@ -112,6 +112,8 @@ def everything(folder):
                 torch.manual_seed(99)
             seen[kind, name] = train_distributed(model, CORPUS, config, resume=name == "parts", fsdp=fsdp)
             seen[kind, name, "weights"] = {} if fsdp else weights(model)
+    seen["fsdp", "fp16"] = train_distributed(
+        tiny_gpt(), CORPUS, settings(precision="fp16", out=str(folder / "fsdp fp16")), fsdp=True)
     seen["errors"] = errors(folder)
     torch.save(seen, folder / f"seen {RANK}.pt")
 

@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 from unittest import mock
 
 # %%
@@ -378,11 +377,12 @@ for stage, (name, colour, style) in enumerate((
     ax.plot(range(1, 9), most, style, color=colour, label=name)
 for name, parameters in (("GPT-2, 124 million", 0.124), ("GPT-2 XL, 1.56 billion", 1.558)):
     ax.axhline(parameters, color="#999999", linewidth=1)
-    ax.text(8, parameters + 0.08, name, ha="right", fontsize=8)
-ax.set(xlabel="devices", ylabel="billions of parameters")
-ax.legend(frameon=False, fontsize=8, title="16 gigabytes each, activations not counted")
+    ax.text(0.8, parameters + 0.08, name, fontsize=8)
+ax.set(xlabel="devices", ylabel="billions of parameters", title="16 gigabytes each, activations not counted")
+ax.legend(frameon=False, fontsize=8, loc="upper center")
 show(fig, "Four lines from one device, all at one billion, to eight: DDP stays, stage 1 reaches 1.8, stage 2 2.9, and "
-     "stage 3 rises in a line to 8. GPT-2 XL needs two devices with stage 3, three or more with the others, not DDP.")
+     "stage 3 rises in a line to 8. GPT-2 XL fits on two devices with stage 2 or 3, on four with stage 1, never with "
+     "DDP.")
 
 # %% [markdown]
 # Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, its parts are gathered from everybody; after it, what is not one's own is thrown away. The same on the way back. Then the gradients: everybody has them whole, for its own windows; added up and cut, each keeps the part it cares for. An all-gather is half an all-reduce, and so is this reduce-scatter (the two halves of the ring, above). So three halves are sent instead of two: half as much again as with DDP, against an $n$-th of the memory.
@@ -554,7 +554,7 @@ show(fig, "Left: three loss curves that lie on each other. Right: the distances,
      "everywhere.")
 
 # %% [markdown]
-# The same, but for rounding: 16 + 16 numbers are added in another order than 32. Rounding differences grow as the run goes on, because AdamW divides small numbers by small numbers; after thousands of steps the two runs are as different as two runs with different seeds, and as good.
+# The same, but for rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. In longer runs, and at higher rates, it grows, because AdamW divides small numbers by small ones; so do not ask for these digits after a thousand steps.
 #
 # So `batch_size` is what one process reads. Two processes with 16 are one with 32: the steps become fewer for the same epochs, and the best learning rate is that of the larger batch.
 
@@ -565,23 +565,51 @@ print("what is saved can be loaded by one process, and the weights are the same 
 assert far < 1e-4
 
 # %% [markdown]
-# What does it cost? On a computer with two cores, two processes have two cores, and one process could have had both, too. So look only at what is sent. Each step of this model sends, from each process:
+# ## What the words cost
+#
+# What is sent depends on the parameters only. What is computed depends on parameters times characters. So take a model and ever larger batches, and measure `backward` with the exchange and without it (that is what `apart` is for).
 
 # %%
-P = GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64)).num_params()
-half = (2 - 1) / 2 * 4 * P / 1e6  # of an all-reduce between two
-print(f"{P:,} parameters; megabytes: {2 * half:.2f} by DDP, {3 * half:.2f} by FSDP")
+(folder / "cost.py").write_text("""
+import time, torch
+from contextlib import nullcontext
+from statistics import median
+from accelerate import Accelerator
+from chargpt_lib.distributed import Together
+from chargpt_lib.gpt import GPT, GPTConfig
+
+team = Together(Accelerator(cpu=True))
+model = team.share(GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128)))
+""".lstrip(), encoding="utf-8")
+
+# %%
+with (folder / "cost.py").open("a", encoding="utf-8") as file:
+    file.write("""
+def seconds(size, context):
+    began, x = time.perf_counter(), torch.zeros(size, 64, dtype=torch.int64)
+    with context(model):
+        model(x, x)[1].backward()
+    return team.most(time.perf_counter() - began)[0]  # the slower one's
+
+for size in (1, 4, 16, 64):
+    pairs = [(seconds(size, team.apart), seconds(size, lambda model: nullcontext())) for _ in range(8)]
+    if team.rank == 0:
+        print(size, *map(median, zip(*pairs)))
+""")
 
 # %% tags=["nbval-ignore-output"]
-for name in ("one", "copies", "parts"):
-    speed = median(row["chars_per_second"] for row in read_log(folder / name))
-    print(f"{name:7} {speed:10,.0f} characters a second, with one thread for each process")
+cost = sorted([float(number) for number in line.split()] for line in launch("cost.py"))
+for size, without, with_it in cost:
+    print(f"{size:3.0f} windows each: {1000 * without:5.0f} ms without, {1000 * with_it:5.0f} ms with the exchange")
 
 # %%
-assert all(len(read_log(folder / name)) == 60 for name in ("one", "copies", "parts"))
+assert [row[0] for row in cost] == [1, 4, 16, 64]
+P = GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128)).num_params()
+half = (2 - 1) / 2 * 4 * P / 1e6  # megabytes of half an all-reduce between two
+print(f"{P:,} parameters; sent by each, in megabytes: {2 * half:.1f} by DDP, {3 * half:.1f} by FSDP")
 
 # %% [markdown]
-# In so small a model, talking takes longer than computing, and FSDP talks once for each block. The larger the batch of each process, the less it matters: what is sent depends on the parameters only, what is computed on parameters times characters.
+# Here words go through the computer's memory, and computing is slow; with graphics cards both are other numbers (not measured yet). The rule stays: whoever waits for words should compute more between them, with a larger batch or with more parts of one.
 #
 # ## One exchange a step
 #
