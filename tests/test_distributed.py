@@ -127,12 +127,18 @@ def test_half_precision_patience_and_the_clock_are_agreed_upon(seen):
     assert seen[0]["patience"]["stopped"] == "patience" and seen[0]["budget"]["stopped"] == "time_budget"
 
 
+def test_the_alphabet_is_odd():
+    assert TOKENIZER.vocab_size % 2 == 1
+
+
 def test_shards_in_half_precision_too(seen):
     assert column(seen[0]["fsdp", "fp16"], "train_loss") == pytest.approx(column(seen[0]["fp16"], "train_loss"), abs=1e-2)
 
 
 def test_data_may_cut_its_own_windows(seen):
     assert timeless(seen[0]["cut"]["log"]) == timeless(seen[0]["plain"][0]["log"])
+    with pytest.raises(ValueError, match="the data has 53 symbols, and the model knows 60"):
+        train(tiny_gpt(vocab_size=60), two_processes.Cut(), settings())
 
 
 def test_gradients_are_exchanged_once_a_step():

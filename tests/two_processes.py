@@ -19,7 +19,7 @@ from chargpt_lib.playhouse import write
 from chargpt_lib.recipe import TrainConfig, Windows
 
 TEXT = write(min_chars=4000).text
-CORPUS = Corpus("toy", TEXT[:3000], TEXT[3000:3700], 0.3)
+CORPUS = Corpus("toy", TEXT[:3000], TEXT[3000:3700] + "€", 0.3)  # an odd alphabet: shards of different size
 TOKENIZER = CharTokenizer.from_text(CORPUS.train + CORPUS.val)
 IDS, VAL = TOKENIZER.encode(CORPUS.train), TOKENIZER.encode(CORPUS.val)
 RANK = int(os.environ.get("RANK", 0))
@@ -95,7 +95,7 @@ def everything(folder):
     seen["cut"] = train_distributed(tiny_gpt(), Cut(), settings())
     seen["fp16"] = train_distributed(tiny_gpt(), CORPUS, settings(precision="fp16"))
     few = CORPUS._replace(train=TEXT[:120])
-    wide = CharTokenizer.from_text(TEXT)
+    wide = CharTokenizer.from_text(TEXT + "€")
     seen["patience"] = train_distributed(tiny_gpt(vocab_size=wide.vocab_size, n_embd=32), few, settings(
         steps=600, eval_interval=10, patience=3, out=str(folder / "patience")), wide)
     seen["budget"] = train_distributed(tiny_gpt(), CORPUS, settings(steps=None, time_budget=0.5))

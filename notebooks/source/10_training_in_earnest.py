@@ -59,7 +59,7 @@ def new_model(kind=GPT, **changes):
 # %% [markdown]
 # ## One step
 #
-# Still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of the first page: the rate of this step, several batches for one step, 16 bits with their scale, the clipped gradient.
+# Still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of the first page: the rate of this step, several batches for one step, 16 bits with their scale, the clipped gradient. (`team` is the first page's `Alone`: wherever it is asked, read over it for now.)
 #
 # One thing is new, and one cannot see it. A graphics card works through a list of orders; Python writes orders, and runs ahead. `loss.item()` would make Python wait until the card has computed the loss, and the card would then wait for Python's next order, at every step. So the loss and the gradient's length stay where they are, as tensors, and are fetched ten steps at a time. On a CPU nobody runs ahead, so there they are fetched at each step.
 
@@ -467,7 +467,7 @@ def finish(run, stopped):
     return run.team.once(lambda: told)
 
 # %% [markdown]
-# Now that all parts have names, the loop itself is short.
+# Now that all parts have names, the loop itself is short. `follow` is the loop, `train` begins it, with one process.
 
 # %%
 #| export

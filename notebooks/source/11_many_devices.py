@@ -252,7 +252,7 @@ print(*launch("hello.py"), sep="\n")
 #
 # ## The loop, in several processes
 #
-# Lesson 10's loop asks an `Alone` for all that several processes do otherwise. So only that has to be written again, with a helper that is called like `Alone` and talks to the others. Which part of the batch is whose, the loop knows itself: of `batch_size` × `size` windows, process `rank` takes the `rank`-th `batch_size`.
+# Lesson 10's loop asks an `Alone` for all that several processes do otherwise. So only that has to be written again: the same names, and behind them the others are asked. Which part of the batch is whose, the loop knows itself: of `batch_size` × `size` windows, process `rank` takes the `rank`-th `batch_size`.
 
 # %%
 #| export
@@ -717,7 +717,7 @@ assert losses[0] == losses[1]
 #     from job import job                          # or a function in the notebook, that makes model and corpus inside
 #     notebook_launcher(job, ("run",), num_processes=2)
 #
-# What must not have happened before in that notebook: anything on the card (`.to("cuda")`, even `torch.cuda.get_device_name()`), any `backward`, on the CPU too (where there is a card, it starts threads that a copy does not have), any `Accelerator()`. If one of these did, restart the kernel. Nothing comes back but what is written: so give `out`, and load the model from there. The T4's 16 bits are float16, which `precision="auto"` finds out. (All that about the T4s follows from the documentation and the source; not measured yet.)
+# What must not have happened before in that notebook: anything on the card (`.to("cuda")`, and our `pick_device()`, too), any `backward`, on the CPU too (where there is a card, it starts threads that a copy does not have), any `Accelerator()`. If one of these did, restart the kernel. Nothing comes back but what is written: so give `out`, and load the model from there. The T4's 16 bits are float16, which `precision="auto"` finds out. (All that about the T4s follows from the documentation and the source; not measured yet.)
 #
 # Without a card it is less strict:
 
