@@ -68,7 +68,8 @@ def test_without_an_end_there_are_2000_steps():
 
 def test_every_field_is_plain_explained_and_used():
     source = inspect.getsource(TrainConfig)
-    code = inspect.getsource(recipe.learning_rate) + inspect.getsource(recipe.make_optimizer) + inspect.getsource(trainer)
+    parts = recipe.learning_rate, recipe.make_optimizer, recipe.read_data, trainer
+    code = "".join(map(inspect.getsource, parts))
     for field in fields(TrainConfig):
         assert re.search(rf"^    {field.name}: .+ = .+  # .+", source, re.M), f"{field.name} has no line that explains it"
         assert f"config.{field.name}" in code, f"nobody uses {field.name}"

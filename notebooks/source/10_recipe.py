@@ -54,7 +54,7 @@ ids, V = tokenizer.encode(corpus.train), tokenizer.vocab_size
 #| export
 import signal
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import cos, inf, pi
@@ -65,6 +65,10 @@ from typing import Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint
+
+from chargpt_lib.checkpoints import load_checkpoint
+from chargpt_lib.data import CharTokenizer, Corpus
+from chargpt_lib.training import evaluate
 
 # %%
 #| export
@@ -286,6 +290,36 @@ counts = torch.zeros(n)
 for step in range(n // 32):
     counts[torch.randperm(n, generator=torch.Generator().manual_seed(step))[:32]] += 1
 print(f"read twice or more: {(counts >= 2).float().mean():.0%}")
+
+# %% [markdown]
+# Who trains gives a corpus, or ids alone. Or anything that cuts its own windows: the next lesson has data that is larger than the memory. What does not fit is refused here.
+
+# %%
+#| export
+def read_data(model, corpus_or_ids, config, tokenizer):
+    """-> windows, validation ids or None, tokenizer or None. ValueError where model and text do not match.
+
+    corpus_or_ids: a Corpus, ids (N,), or what has windows(block_size, seed), val_ids and tokenizer.
+    """
+    data = ids = corpus_or_ids
+    val_ids, tokenizer = getattr(data, "val_ids", None), tokenizer or getattr(data, "tokenizer", None)
+    if isinstance(data, Corpus):
+        tokenizer = tokenizer or CharTokenizer.from_text(data.train + data.val)
+        ids, val_ids = tokenizer.encode(data.train), tokenizer.encode(data.val)
+    if hasattr(data, "windows"):
+        windows = data.windows(model.block_size, config.seed)
+        if tokenizer.vocab_size != model.vocab_size:
+            raise ValueError(f"the data has {tokenizer.vocab_size} symbols, and the model knows {model.vocab_size}")
+    elif ids.dim() != 1 or ids.dtype != torch.int64:
+        raise ValueError(f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)")
+    else:
+        model.check(ids[:, None])
+        windows = Windows(ids.to(next(model.parameters()).device), model.block_size, config.seed)
+    if config.patience and val_ids is None:
+        raise ValueError(f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None")
+    if config.out and tokenizer is None:
+        raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
+    return windows, val_ids, tokenizer
 
 # %% [markdown]
 # ## The rate is a curve
@@ -868,6 +902,45 @@ with interruptible() as pressed:
 print("ended after step", end_of_step)
 
 # %% [markdown]
+# ## Alone
+#
+# In lesson 11 several processes share one run, each with a device of its own. Nobody should have to write the loop a second time for them. So what is done otherwise there stands in one place, and the loop asks it. For one process these are trifles:
+
+# %%
+#| export
+class Alone:
+    """What a run asks of the processes that share it. Here there is one; lesson 11 has several."""
+
+    rank, size = 0, 1  # which process this is, of how many
+    apart = nullcontext  # in this context gradients stay as they are; outside they become means over the processes
+    clip, evaluate = staticmethod(torch.nn.utils.clip_grad_norm_), staticmethod(evaluate)
+
+    def most(self, *numbers):  # of each one, the largest that any process has
+        return numbers
+
+    def mean(self, numbers):  # of a tensor, over the processes
+        return numbers
+
+    def gather(self, value):  # everybody's, in the order of the ranks
+        return [value]
+
+    def once(self, do):  # one process calls it; all have what it returns, or raises
+        return do()
+
+    def share(self, model):  # what computes the loss
+        return model
+
+    def gathered(self, run):  # what is saved
+        return run.model, run.optimizer.state_dict()
+
+    def load(self, run, which="last"):
+        return load_checkpoint(run.config.out, run.model, run.tokenizer, which)
+
+# %%
+team = Alone()
+print(f"process {team.rank} of {team.size}:", team.most(0.3, True), team.gather("my dice"), team.once(lambda: "done"))
+
+# %% [markdown]
 # ## Mistakes people make
 #
 # - **Sums for means.** Four batches without the division by four have a gradient four times as long, and everything is clipped.
@@ -884,6 +957,6 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `TrainConfig`, `learning_rate`, `Windows`, `make_optimizer`, `pick_precision`, `checkpointed`, `compiled` and `interruptible`, in `chargpt_lib/recipe.py`.
+# `TrainConfig`, `learning_rate`, `Windows`, `make_optimizer`, `pick_precision`, `checkpointed`, `compiled`, `interruptible`, `read_data` and `Alone`, in `chargpt_lib/recipe.py`.
 #
 # Next: [10 · Training in earnest](10_training_in_earnest.ipynb), which puts them into one loop.

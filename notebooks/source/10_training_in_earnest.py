@@ -59,7 +59,7 @@ def new_model(kind=GPT, **changes):
 # %% [markdown]
 # ## One step
 #
-# Still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of the first page: the rate of this step, several batches for one step, 16 bits with their scale, the clipped gradient.
+# Still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of the first page: the rate of this step, several batches for one step, 16 bits with their scale, the clipped gradient. (`team` is the first page's `Alone`: wherever it is asked, read over it for now.)
 #
 # One thing is new, and one cannot see it. A graphics card works through a list of orders; Python writes orders, and runs ahead. `loss.item()` would make Python wait until the card has computed the loss, and the card would then wait for Python's next order, at every step. So the loss and the gradient's length stay where they are, as tensors, and are fetched ten steps at a time. On a CPU nobody runs ahead, so there they are fetched at each step.
 
@@ -68,7 +68,7 @@ def new_model(kind=GPT, **changes):
 import json
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from math import ceil, inf, isfinite, nan
 from pathlib import Path
@@ -77,11 +77,10 @@ from statistics import fmean, median
 import torch
 from tqdm import tqdm
 
-from chargpt_lib.checkpoints import load_checkpoint, random_states, restore_random_states, save_checkpoint
-from chargpt_lib.data import CharTokenizer, Corpus
-from chargpt_lib.recipe import (TrainConfig, Windows, checkpointed, compiled, interruptible, learning_rate,
-                                make_optimizer, pick_precision)
-from chargpt_lib.training import estimate_loss, evaluate
+from chargpt_lib.checkpoints import random_states, restore_random_states, save_checkpoint
+from chargpt_lib.recipe import (Alone, TrainConfig, checkpointed, compiled, interruptible, learning_rate,
+                                make_optimizer, pick_precision, read_data)
+from chargpt_lib.training import estimate_loss
 
 # %%
 #| export
@@ -89,11 +88,11 @@ class Run:
     """A training on its way."""
     kept = "step", "seen", "seconds", "best", "best_step", "waited", "pending"
 
-    def __init__(self, model, ids, val_ids, tokenizer, config):
-        self.model, self.val_ids, self.tokenizer, self.compute = model, val_ids, tokenizer, model
-        device = next(model.parameters()).device
-        self.windows = Windows(ids.to(device), model.block_size, config.seed)
-        passes = config.epochs and ceil(config.epochs * self.windows.count / config.batch_size / config.grad_accum)
+    def __init__(self, model, corpus_or_ids, config, tokenizer, team):
+        self.windows, self.val_ids, self.tokenizer = read_data(model, corpus_or_ids, config, tokenizer)
+        self.model, self.compute, self.team, self.batch = model, model, team, config.batch_size * team.size
+        self.device = device = next(model.parameters()).device
+        passes = config.epochs and ceil(config.epochs * self.windows.count / self.batch / config.grad_accum)
         self.config = replace(config, steps=min(filter(None, (config.steps, passes)), default=None))
         self.precision = pick_precision(device) if config.precision == "auto" else config.precision
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
@@ -110,14 +109,16 @@ class Run:
         self.rate = learning_rate(self.step, config, self.seconds / (config.time_budget or inf))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        for _ in range(config.grad_accum):
-            x, y = self.windows.batch(self.seen, config.batch_size)
-            with self.autocast:
-                part = self.compute(x, y)[1] / config.grad_accum
-            self.scaler.scale(part).backward()
-            loss, self.seen = loss + part.detach(), self.seen + config.batch_size
+        for left in reversed(range(config.grad_accum)):
+            own = self.windows.batch(self.seen + self.team.rank * config.batch_size, config.batch_size)
+            x, y = (ids.to(self.device, non_blocking=True) for ids in own)
+            with self.team.apart(self.compute) if left else nullcontext():
+                with self.autocast:
+                    part = self.compute(x, y)[1] / config.grad_accum
+                self.scaler.scale(part).backward()
+            loss, self.seen = loss + part.detach(), self.seen + self.batch
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip or inf)
+        norm = self.team.clip(self.model.parameters(), config.grad_clip or inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -236,7 +237,7 @@ exercise(
 #| export
 def collect(run):
     """Fetches the losses and gradients of the last steps; FloatingPointError for the first that is no number."""
-    pairs = torch.stack(run.fresh).tolist() if run.fresh else []
+    pairs = run.team.mean(torch.stack(run.fresh)).tolist() if run.fresh else []
     for step, pair in enumerate(pairs, run.step - len(pairs) + 1):
         if not all(map(isfinite, pair[:1] if run.scaler.is_enabled() else pair)):  # the scaler skips such gradients
             kept = f"checkpoints in {run.config.out} are from before" if run.config.out else "no out, so no checkpoint"
@@ -249,9 +250,10 @@ def save(run, best=False):
     """A checkpoint from which the run can go on as if nothing had happened; one a step is enough."""
     if run.step == run.saved:
         return
-    state = {"optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(), "random": random_states(),
+    (model, optimizer), (dice, *others) = run.team.gathered(run), run.team.gather(random_states())
+    state = {"optimizer": optimizer, "scaler": run.scaler.state_dict(), "random": dice, "others": others,
              "config": asdict(run.config), **{name: getattr(run, name) for name in run.kept}}
-    save_checkpoint(run.config.out, run.model, run.tokenizer, state, run.step, best)
+    run.team.once(lambda: save_checkpoint(run.config.out, model, run.tokenizer, state, run.step, best))
     run.saved = run.step
 
 # %% [markdown]
@@ -350,16 +352,16 @@ def add_row(run):
     config, (losses, norms), val_loss = run.config, zip(*run.pending), None
     pace, run.pending = (run.seen - run.mark[0]) / max(run.seconds - run.mark[1], 1e-9), []
     if run.val_ids is not None:
+        dice = torch.Generator().manual_seed(config.seed)
         with run.autocast:
-            val_loss = evaluate(run.model, run.val_ids) if not config.eval_batches else estimate_loss(run.model,
-                run.val_ids, config.eval_batches, config.batch_size, torch.Generator().manual_seed(config.seed))
+            val_loss = run.team.evaluate(run.model, run.val_ids) if not config.eval_batches else estimate_loss(
+                run.model, run.val_ids, config.eval_batches, run.batch, dice)
         run.model.train()
     row = {"step": run.step, "train_loss": fmean(losses), "val_loss": val_loss, "lr": run.rate,
            "grad_norm": median(norms), "chars_per_second": pace * run.model.block_size, "seconds": run.seconds}
     run.rows.append(row)
     if config.out:
-        with Path(config.out, "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        run.team.once(lambda: write_log(config.out, [row], "a"))
     for name in [name for name in row if run.board and row[name] is not None]:
         run.board.add_scalar(name, row[name], run.step)
     if val_loss is not None and (run.best is None or val_loss < run.best):
@@ -378,32 +380,26 @@ def add_row(run):
 
 # %%
 #| export
-def read_data(model, corpus_or_ids, config, tokenizer):
-    """-> training ids, validation ids or None, tokenizer or None. ValueError where model and text do not match."""
-    ids, val_ids = corpus_or_ids, None
-    if isinstance(corpus_or_ids, Corpus):
-        tokenizer = tokenizer or CharTokenizer.from_text(corpus_or_ids.train + corpus_or_ids.val)
-        ids, val_ids = tokenizer.encode(corpus_or_ids.train), tokenizer.encode(corpus_or_ids.val)
-    if ids.dim() != 1 or ids.dtype != torch.int64:
-        raise ValueError(f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)")
-    model.check(ids[:, None])
-    if config.patience and val_ids is None:
-        raise ValueError(f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None")
-    if config.out and tokenizer is None:
-        raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
-    return ids, val_ids, tokenizer
-
-# %%
-#| export
 def read_log(path):
     """The rows of a log.jsonl, or of the one in a folder; a last line that a crash cut short is left out."""
     path = Path(path, "log.jsonl") if Path(path).is_dir() else Path(path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
 
+def write_log(out, rows, mode="w"):
+    with Path(out, "log.jsonl").open(mode, encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def refuse(out):
+    if out and out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty: go on with the run in it by resume=True, or give a new folder")
+
+# %%
+#| export
 def begin(run, resume):
     """Opens the folder of a new run, or goes back to the last checkpoint of an old one."""
-    out, run.rows = run.config.out and Path(run.config.out), []
+    out, team, run.rows = run.config.out and Path(run.config.out), run.team, []
     if resume and not out:
         raise ValueError("resume=True goes on from a folder: give its name, out")
     if run.config.tensorboard:
@@ -412,23 +408,26 @@ def begin(run, resume):
         except ImportError:
             raise ImportError("tensorboard=True needs TensorBoard: pip install tensorboard") from None
     if resume:
-        state = load_checkpoint(out, run.model, run.tokenizer)
+        state = team.load(run)
+        if len(dice := [state["random"], *state["others"]]) != team.size:
+            raise ValueError(f"{out} was saved by {len(dice)} process(es), and {team.size} would go on. Each has dice "
+                             f"of its own: start {len(dice)}, or begin a new run in another folder")
         groups = run.optimizer.state_dict()["param_groups"]  # as the config has it now
         run.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if state["scaler"]:
             run.scaler.load_state_dict(state["scaler"])
-        restore_random_states(state["random"])
+        restore_random_states(dice[team.rank])
         for name in run.kept:
             setattr(run, name, state[name])
-        run.saved, run.rows = run.step, [row for row in read_log(out) if row["step"] <= run.step]
-    elif out and out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty: go on with the run in it by resume=True, or give a new folder")
+        run.saved, rows = run.step, team.once(lambda: read_log(out))
+        run.rows = [row for row in rows if row["step"] <= run.step]
     else:
-        torch.manual_seed(run.config.seed)  # for dropout
+        team.once(lambda: refuse(out))
+        torch.manual_seed(run.config.seed + team.rank)  # for dropout
     if out:
         save(run)  # also to find out, before time is spent, whether that works
-        Path(out, "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in run.rows), encoding="utf-8")
-    if run.config.tensorboard:
+        team.once(lambda: write_log(out, run.rows))
+    if run.config.tensorboard and team.rank == 0:
         run.board = SummaryWriter(out, purge_step=run.step + 1)
 
 # %% [markdown]
@@ -455,44 +454,40 @@ def finish(run, stopped):
     """The last checkpoint; then the model gets its best weights -> what `train` returns, but for the floor."""
     if out := run.config.out:
         save(run)
-    if stopped == "interrupted":
+    if stopped == "interrupted" and run.team.rank == 0:
         way = f"saved in {out}; the same with resume=True goes on" if out else "not saved, for there is no out"
         print(f"interrupted after step {run.step}: {way}")
     if out and run.best_step not in (None, run.step):
-        load_checkpoint(out, run.model, run.tokenizer, "best")
+        run.team.load(run, "best")
     elif run.best_step not in (None, run.step):
         run.model.load_state_dict(run.best_weights)
     run.model.eval()
-    return {"loss": run.best, "step": run.best_step, "steps": run.step, "stopped": stopped, "seconds": run.seconds,
-            "precision": run.precision, "compiled": run.compute is not run.model, "log": run.rows}
+    told = {"loss": run.best, "step": run.best_step, "steps": run.step, "stopped": stopped, "seconds": run.seconds,
+            "precision": run.precision, "compiled": run.compiled, "log": run.rows}
+    return run.team.once(lambda: told)
 
 # %% [markdown]
-# Now that all parts have names, the loop itself is short.
+# Now that all parts have names, the loop itself is short. `follow` is the loop, `train` begins it, with one process.
 
 # %%
 #| export
-def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
-    """Trains the model on a Corpus, or on ids (N,) without a validation; it ends up with its best evaluation's weights.
-
-    -> {"loss": the least validation loss, "step": where it was, "steps": made, "stopped": by what, "seconds", "floor",
-    "precision", "compiled", "log": rows}. resume: goes on from out's last checkpoint. Ctrl-C saves, and returns.
-    FloatingPointError where a loss or gradient is no number.
-    """
-    ids, val_ids, tokenizer = read_data(model, corpus_or_ids, config, tokenizer)
-    run = Run(model, ids, val_ids, tokenizer, config)
+def follow(run, resume=False):
+    """The run, from its first step to its end -> what `train` returns, but for the floor."""
     begin(run, resume)
-    config, held = run.config, checkpointed(model) if config.gradient_checkpointing else nullcontext()
+    config, model, team = run.config, run.model, run.team
+    held = checkpointed(model) if config.gradient_checkpointing else nullcontext()
     with held, interruptible() as pressed, tqdm(total=config.steps, initial=run.step, unit="step", mininterval=0.5,
-                                                file=sys.stdout) as bar:
+                                                file=sys.stdout, disable=team.rank > 0) as bar:
         model.train()
         if config.compile:
             with run.autocast:
-                run.compute = compiled(model, run.windows.batch(0, config.batch_size)[0])
+                run.compute = compiled(model, run.windows.batch(0, config.batch_size)[0].to(run.device))
+        run.compiled, run.compute, stop = run.compute is not model, team.share(run.compute), False
         began, run.mark = time.perf_counter() - run.seconds, (run.seen, run.seconds)
-        while not (stopped := ended(run, pressed)):
+        while not (stopped := ended(run, stop)):
             run.advance()
-            run.seconds = time.perf_counter() - began
-            due = run.step % config.eval_interval == 0 or ended(run, ())
+            run.seconds, stop = team.most(time.perf_counter() - began, bool(pressed))
+            due = run.step % config.eval_interval == 0 or ended(run, False)
             saving = config.out and run.step % config.checkpoint_interval == 0
             if due or saving or run.step % run.every == 0:
                 collect(run)
@@ -504,7 +499,18 @@ def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
             if saving:
                 save(run)
         collect(run)
-    return finish(run, stopped) | {"floor": getattr(corpus_or_ids, "val_floor", None)}
+    return finish(run, stopped)
+
+
+def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
+    """Trains the model on a Corpus, or on ids (N,) without a validation; it ends up with its best evaluation's weights.
+
+    -> {"loss": the least validation loss, "step": where it was, "steps": made, "stopped": by what, "seconds", "floor",
+    "precision", "compiled", "log": rows}. resume: goes on from out's last checkpoint. Ctrl-C saves, and returns.
+    FloatingPointError where a loss or gradient is no number.
+    """
+    run = Run(model, corpus_or_ids, config, tokenizer, Alone())
+    return follow(run, resume) | {"floor": getattr(corpus_or_ids, "val_floor", None)}
 
 # %%
 #| export

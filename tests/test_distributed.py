@@ -1,0 +1,274 @@
+"""Lesson 11: two processes are one with twice the batch, stop and go on as one, and none is left waiting for the other."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import two_processes
+from two_processes import CASES, CORPUS, IDS, TOKENIZER, VAL, case, corpus, settings, tiny_gpt
+
+from chargpt_lib import distributed
+from chargpt_lib.checkpoints import load_checkpoint, load_model
+from chargpt_lib.distributed import train_distributed
+from chargpt_lib.recipe import Alone
+from chargpt_lib.trainer import Run, follow, read_log, train
+from chargpt_lib.training import evaluate
+
+CLOCK = {"seconds", "chars_per_second"}
+BY_TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+               "--rdzv-endpoint", "127.0.0.1:0"]
+BY_ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+                 "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+def start(what, folder, launcher=BY_TORCHRUN):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CHARGPT_DEVICE": "cpu", "GLOO_SOCKET_IFNAME": "lo",
+                   "PYTHONPATH": os.pathsep.join(sys.path)}
+    folder.mkdir(exist_ok=True)
+    with (folder / "printed").open("w") as file:
+        return subprocess.Popen([*launcher, two_processes.__file__, what, str(folder)], stdout=file,
+                                stderr=subprocess.STDOUT, env=environment)
+
+
+def printed(folder):
+    return (folder / "printed").read_text()
+
+
+def end(process, folder, seconds=60):
+    try:
+        return process.wait(seconds)
+    finally:
+        process.kill()
+        print(printed(folder)[-4000:])
+
+
+def wait_for(*paths, seconds=60):
+    until = time.monotonic() + seconds
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < until, f"{paths} never came"
+        time.sleep(0.02)
+
+
+def timeless(rows):
+    return [{name: value for name, value in row.items() if name not in CLOCK} for row in rows]
+
+
+def column(result, name):
+    return [row[name] for row in result["log"]]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def far(a, b):
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture(scope="module")
+def seen(folder):
+    """What each of two processes saw, in one launch."""
+    train(tiny_gpt(), CORPUS, settings(out=str(folder / "alone")))
+    assert end(start("everything", folder), folder, 120) == 0, printed(folder)[-4000:]
+    return [torch.load(folder / f"seen {rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+# ---------------------------------------------------------------- two are one with twice the batch
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_are_one_with_twice_the_batch(name, seen):
+    model = case(name)
+    expected = train(model, corpus(name), settings(batch_size=8, **CASES[name]))
+    precise = 1e-5 if name == "plain" else 1e-6
+    result, weights = seen[0][name]
+    assert result["steps"] == expected["steps"] and column(result, "step") == column(expected, "step")
+    for what in ("train_loss", "val_loss", "grad_norm", "lr"):
+        assert column(result, what) == pytest.approx(column(expected, what), abs=precise), what
+    assert result["loss"] == pytest.approx(expected["loss"], abs=precise) and result["floor"] == 0.3
+    assert far(weights, model.state_dict()) < 3 * precise < 1e-2 < far(weights, case(name).state_dict())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_have_the_same_weights_and_return_the_same(name, seen):
+    assert same(seen[0][name][1], seen[1][name][1]) and seen[0][name][0] == seen[1][name][0]
+
+
+@pytest.mark.parametrize("name", ["whole", "accumulated"])
+def test_shards_give_the_same_as_copies(name, seen, folder):
+    ddp, fsdp = (seen[0][kind, name] for kind in ("ddp", "fsdp"))
+    for what in ("train_loss", "val_loss", "grad_norm"):
+        assert column(fsdp, what) == pytest.approx(column(ddp, what), abs=1e-5), what
+    assert seen[0]["fsdp", name] == seen[1]["fsdp", name]
+    (a, _), (b, _) = (load_model(folder / f"{kind} {name}") for kind in ("ddp", "fsdp"))
+    assert far(a.state_dict(), b.state_dict()) < 2e-5
+    states = [load_checkpoint(folder / f"{kind} {name}", a, TOKENIZER)["optimizer"] for kind in ("ddp", "fsdp")]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for i, moments in states[0]["state"].items():
+        assert far(moments, states[1]["state"][i]) < 1e-5
+
+
+def test_half_precision_patience_and_the_clock_are_agreed_upon(seen):
+    for name in ("fp16", "patience", "budget"):
+        assert seen[0][name] == seen[1][name]
+    assert seen[0]["fp16"]["precision"] == "fp16" and seen[0]["fp16"]["loss"] < 4
+    assert seen[0]["patience"]["stopped"] == "patience" and seen[0]["budget"]["stopped"] == "time_budget"
+
+
+def test_the_alphabet_is_odd():
+    assert TOKENIZER.vocab_size % 2 == 1
+
+
+def test_shards_in_half_precision_too(seen):
+    assert column(seen[0]["fsdp", "fp16"], "train_loss") == pytest.approx(column(seen[0]["fp16"], "train_loss"), abs=1e-2)
+
+
+def test_data_may_cut_its_own_windows(seen):
+    assert timeless(seen[0]["cut"]["log"]) == timeless(seen[0]["plain"][0]["log"])
+    with pytest.raises(ValueError, match="the data has 53 symbols, and the model knows 60"):
+        train(tiny_gpt(vocab_size=60), two_processes.Cut(), settings())
+
+
+def test_gradients_are_exchanged_once_a_step():
+    class Watched(Alone):
+        entered = 0
+
+        @contextlib.contextmanager
+        def apart(self, model):
+            self.entered += 1
+            yield
+
+    team = Watched()
+    assert follow(Run(tiny_gpt(), CORPUS, settings(grad_accum=3), None, team))["steps"] == 12
+    assert team.entered == 12 * 2  # all but the last of three
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_an_interrupt_in_one_process_stops_both_and_they_go_on_to_the_last_bit(kind, seen, folder):
+    for rank in (0, 1):
+        assert seen[rank][kind, "stopped"]["stopped"] == "interrupted" and seen[rank][kind, "stopped"]["steps"] == 7
+        assert timeless(seen[rank][kind, "parts"]["log"]) == timeless(seen[rank][kind, "whole"]["log"])
+        assert same(seen[rank][kind, "parts", "weights"], seen[rank][kind, "whole", "weights"])
+    whole, parts = (load_model(folder / f"{kind} {name}")[0].state_dict() for name in ("whole", "parts"))
+    assert same(whole, parts)
+    states = [load_checkpoint(folder / f"{kind} {name}", tiny_gpt(dropout=0.1), TOKENIZER) for name in ("whole", "parts")]
+    assert str(states[0]["optimizer"]) == str(states[1]["optimizer"])
+    assert torch.equal(states[0]["others"][0]["torch"], states[1]["others"][0]["torch"])
+    assert not torch.equal(states[0]["random"]["torch"], states[0]["others"][0]["torch"])  # each has its own dropout
+
+
+def test_one_process_writes_and_what_is_saved_can_write(seen, folder):
+    printed_once = printed(folder)
+    assert printed_once.count("interrupted after step 7: saved in") == 2  # one each for ddp and fsdp
+    for kind in ("ddp", "fsdp"):
+        rows = read_log(folder / f"{kind} whole")
+        assert rows == seen[0][kind, "whole"]["log"] and [row["step"] for row in rows] == [5, 10, 12]
+        model, tokenizer = load_model(folder / f"{kind} whole")
+        assert tokenizer.alphabet == TOKENIZER.alphabet
+        assert evaluate(model, VAL) == pytest.approx(seen[0][kind, "whole"]["loss"], abs=1e-6)
+        assert not list((folder / f"{kind} whole").glob("*.part"))
+
+
+def test_another_number_of_processes_is_refused(seen, folder):
+    assert "was saved by 1 process(es), and 2 would go on" in seen[0]["errors"]["alone"] == seen[1]["errors"]["alone"]
+    with pytest.raises(ValueError, match=r"was saved by 2 process\(es\), and 1 would go on"):
+        train(tiny_gpt(dropout=0.1), CORPUS, settings(out=str(folder / "ddp whole")), resume=True)
+
+
+def test_an_interrupted_launcher_leaves_a_run_that_can_go_on(tmp_path):
+    process = start("interrupted", tmp_path)
+    wait_for(tmp_path / "on its way 0", tmp_path / "on its way 1")
+    process.send_signal(signal.SIGINT)
+    end(process, tmp_path)
+    results = [json.loads((tmp_path / f"result {rank}").read_text()) for rank in (0, 1)]
+    assert results[0] == results[1] and results[0]["stopped"] == "interrupted"
+    assert load_checkpoint(tmp_path / "run", tiny_gpt(), TOKENIZER)["step"] == results[0]["steps"]
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("name, said", [
+    ("occupied", "FileExistsError: .*is not empty"), ("sick", "FloatingPointError: step 8: the loss is nan"),
+    ("full", "ZeroDivisionError"), ("nowhere", "ValueError: with fsdp .*give a folder, out")])
+def test_both_have_the_error_of_one(name, said, seen):
+    for rank in (0, 1):
+        assert re.match(said, seen[rank]["errors"][name])
+
+
+def test_a_process_that_dies_takes_the_other_with_it(tmp_path):
+    process, began = start("broken", tmp_path), time.monotonic()
+    assert end(process, tmp_path) != 0 and time.monotonic() - began < 40
+    assert "MemoryError: only here" in printed(tmp_path)
+
+
+def test_without_accelerate_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match="pip install accelerate"):
+        train_distributed(tiny_gpt(), CORPUS, settings())
+
+
+def test_more_processes_than_cards_are_refused(monkeypatch):
+    monkeypatch.setenv("CHARGPT_DEVICE", "cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="2 processes, and 1 graphics card"):
+        train_distributed(tiny_gpt(), CORPUS, settings())
+
+
+# ---------------------------------------------------------------- how it is started
+
+
+def test_started_plainly_it_is_train():
+    models = tiny_gpt(dropout=0.1), tiny_gpt(dropout=0.1)
+    results = [run(model, CORPUS, settings()) for run, model in zip((train, train_distributed), models)]
+    assert timeless(results[0]["log"]) == timeless(results[1]["log"])
+    assert same(*(model.state_dict() for model in models))
+
+
+@pytest.mark.parametrize("launcher", ["accelerate", "notebook"])
+def test_other_launchers_start_the_same_run(launcher, tmp_path, seen):
+    if launcher == "accelerate":
+        process = start("short", tmp_path, BY_ACCELERATE)
+    else:
+        process = start("from_a_notebook", tmp_path, [sys.executable])
+    assert end(process, tmp_path) == 0
+    for rank in (0, 1):
+        result, weights = torch.load(tmp_path / f"short {rank}.pt", weights_only=False)
+        assert timeless(result["log"]) == timeless(seen[0]["plain"][0]["log"]) and same(weights, seen[0]["plain"][1])
+
+
+# ---------------------------------------------------------------- shares of an evaluation
+
+
+@pytest.mark.parametrize("characters", [2, 16, 17, 18, 33, 100, 333])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_the_shares_of_an_evaluation_are_the_whole(characters, size, monkeypatch):
+    """The processes one after the other: each adds its sum to the same total."""
+    model, sums = tiny_gpt().eval(), []
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda total, group: sums.append(total.item()))
+    calls = []
+    model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
+    made = []
+    for rank in range(size):
+        team = type("Team", (), {"rank": rank, "size": size, "line": None})
+        calls.clear()
+        distributed.evaluate_in_shares(model, IDS[:characters], team)
+        made.append(len(calls))
+    assert sum(sums) / (characters - 1) == pytest.approx(evaluate(model, IDS[:characters]), abs=1e-6)
+    assert len(set(made)) == 1  # shards wait for each other in every call

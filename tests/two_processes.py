@@ -1,0 +1,180 @@
+"""What tests/test_distributed.py starts in two processes: all that can be tried in one launch. Each writes what it saw."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+
+from chargpt_lib import trainer
+from chargpt_lib.data import CharTokenizer, Corpus
+from chargpt_lib.distributed import train_distributed
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.playhouse import write
+from chargpt_lib.recipe import TrainConfig, Windows
+
+TEXT = write(min_chars=4000).text
+CORPUS = Corpus("toy", TEXT[:3000], TEXT[3000:3700] + "€", 0.3)  # an odd alphabet: shards of different size
+TOKENIZER = CharTokenizer.from_text(CORPUS.train + CORPUS.val)
+IDS, VAL = TOKENIZER.encode(CORPUS.train), TOKENIZER.encode(CORPUS.val)
+RANK = int(os.environ.get("RANK", 0))
+CASES = {  # what both the one process and the two are told; all but the first compute in float64
+    "plain": {}, "exact": {}, "accumulated": {"grad_accum": 3}, "clipped": {"grad_clip": 0.1}, "estimated": {"eval_batches": 3},
+    "epochs": {"steps": None, "epochs": 1.5}, "checkpointed": {"gradient_checkpointing": True}, "short": {}}
+
+
+def tiny_gpt(seed=0, **changes):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": TOKENIZER.vocab_size, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
+    return GPT(GPTConfig(**sizes | changes))
+
+
+def settings(batch_size=4, **changes):
+    usual = {"steps": 12, "learning_rate": 1e-2, "warmup": 0.2, "eval_interval": 5}
+    return TrainConfig(batch_size=batch_size, **usual | changes)
+
+
+def case(name, seed=0):
+    return tiny_gpt(seed).to(torch.float32 if name == "plain" else torch.float64)
+
+
+def corpus(name):
+    return CORPUS._replace(val=CORPUS.val[:13]) if name == "short" else CORPUS  # not even one window for each
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+class Cut:
+    """Data that cuts its own windows, as shards do."""
+    tokenizer, val_ids = TOKENIZER, VAL
+
+    def windows(self, block_size, seed):
+        return Windows(IDS, block_size, seed)
+
+
+def at_step(model, step, act):
+    """Calls act() in the forward pass of a training step, counted from 1."""
+    count = 0
+
+    def hook(module, inputs):
+        nonlocal count
+        count += module.training
+        if module.training and count == step:
+            act()
+
+    model.register_forward_pre_hook(hook)
+    return model
+
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+def said(name, do):
+    """The error that do() raises."""
+    try:
+        do()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def everything(folder):
+    seen = {}
+    for name, changes in CASES.items():
+        model = case(name, seed=RANK)  # the first one's weights count
+        result = train_distributed(model, corpus(name), settings(**changes))
+        seen[name] = result, weights(model)
+    seen["cut"] = train_distributed(tiny_gpt(), Cut(), settings())
+    seen["fp16"] = train_distributed(tiny_gpt(), CORPUS, settings(precision="fp16"))
+    few = CORPUS._replace(train=TEXT[:120])
+    wide = CharTokenizer.from_text(TEXT + "€")
+    seen["patience"] = train_distributed(tiny_gpt(vocab_size=wide.vocab_size, n_embd=32), few, settings(
+        steps=600, eval_interval=10, patience=3, out=str(folder / "patience")), wide)
+    seen["budget"] = train_distributed(tiny_gpt(), CORPUS, settings(steps=None, time_budget=0.5))
+    for fsdp in (False, True):
+        kind = "fsdp" if fsdp else "ddp"
+        for name, changes in {"whole": {}, "parts": {}, "accumulated": CASES["accumulated"]}.items():
+            config = settings(out=str(folder / f"{kind} {name}"), **changes)
+            model = tiny_gpt(seed=RANK, dropout=0.0 if name == "accumulated" else 0.1)
+            if name == "parts":
+                if RANK == 1:
+                    at_step(model, 7, press)
+                seen[kind, "stopped"] = train_distributed(model, CORPUS, config, fsdp=fsdp)
+                model = tiny_gpt(seed=9, dropout=0.1)
+                torch.manual_seed(99)
+            seen[kind, name] = train_distributed(model, CORPUS, config, resume=name == "parts", fsdp=fsdp)
+            seen[kind, name, "weights"] = {} if fsdp else weights(model)
+    seen["fsdp", "fp16"] = train_distributed(
+        tiny_gpt(), CORPUS, settings(precision="fp16", out=str(folder / "fsdp fp16")), fsdp=True)
+    seen["errors"] = errors(folder)
+    torch.save(seen, folder / f"seen {RANK}.pt")
+
+
+def errors(folder):
+    """What goes wrong in one process only, or in both."""
+    def sick(fsdp=False):
+        model = tiny_gpt()
+        spoil = lambda: model.norm.weight.data.fill_(float("nan"))
+        return train_distributed(at_step(model, 8, spoil) if RANK == 1 else model, CORPUS, settings(
+            out=str(folder / f"sick {fsdp}"), checkpoint_interval=2, eval_interval=100))
+
+    def full():
+        real, trainer.save_checkpoint = trainer.save_checkpoint, lambda *more: 1 / 0 if more[4] == 10 else real(*more)
+        try:
+            train_distributed(tiny_gpt(), CORPUS, settings(out=str(folder / "full"), checkpoint_interval=5))
+        finally:
+            trainer.save_checkpoint = real
+
+    occupied = settings(out=str(folder / "ddp whole"))
+    return {
+        "occupied": said("occupied", lambda: train_distributed(tiny_gpt(), CORPUS, occupied)),
+        "sick": said("sick", sick), "full": said("full", full),
+        "alone": said("alone", lambda: train_distributed(
+            tiny_gpt(), CORPUS, settings(out=str(folder / "alone")), resume=True)),
+        "nowhere": said("nowhere", lambda: train_distributed(tiny_gpt(), CORPUS, settings(), fsdp=True)),
+    }
+
+
+def interrupted(folder):
+    """Says when it is on its way, so that somebody can interrupt it."""
+    model = at_step(tiny_gpt(), 5, lambda: (folder / f"on its way {RANK}").touch())
+    result = train_distributed(model, CORPUS, settings(steps=100_000, out=str(folder / "run")))
+    (folder / f"result {RANK}").write_text(json.dumps(result))
+
+
+def broken(folder):
+    def fail():
+        raise MemoryError("only here")
+
+    train_distributed(at_step(tiny_gpt(), 5, fail) if RANK == 1 else tiny_gpt(), CORPUS, settings(
+        steps=100_000, out=str(folder / "run")))
+
+
+def short(folder):
+    rank = int(os.environ["RANK"])
+    model = tiny_gpt(seed=rank)
+    result = train_distributed(model, CORPUS, settings())
+    torch.save((result, weights(model)), folder / f"short {rank}.pt")
+
+
+def from_a_notebook(folder):
+    """As in a notebook in which torch has worked already."""
+    from accelerate import notebook_launcher
+
+    (torch.randn(200, 200) @ torch.randn(200, 200)).sum().item()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    notebook_launcher(short, (folder,), num_processes=2, use_port=port)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](Path(sys.argv[2]))
