@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from build import HERE
+from chargpt_lib.trainer import occupied
 
 # One process imports PyTorch and never computes; each training is a copy of it.
 TWENTY = """
@@ -81,7 +82,17 @@ print(json.dumps(verdicts))
 def test_twenty_killed_trainings(tmp_path):
     ran = subprocess.run([sys.executable, "-c", TWENTY, tmp_path], cwd=HERE.root, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
-    verdicts = json.loads(ran.stdout); print([(v["step"], v["half a save"]) for v in verdicts])
+    verdicts = json.loads(ran.stdout)
     assert [verdict["same"] for verdict in verdicts] == [True] * 20, (verdicts, ran.stderr)
     assert sum(verdict["killed"] == -9 for verdict in verdicts) >= 15, "hardly anything was killed"
+    assert any(verdict["half a save"] for verdict in verdicts), "no kill met a save"
     assert len({verdict["step"] for verdict in verdicts}) >= 5, "all were killed at the same place"
+
+
+@pytest.mark.parametrize("left", [["step-00000000.part"], ["step-00000000"], ["step-00000000", "checkpoints.json.part"]])
+def test_what_the_very_first_save_leaves_does_not_count(left, tmp_path):
+    for name in left:
+        (tmp_path / name).mkdir() if name.startswith("step") else (tmp_path / name).touch()
+    assert not occupied(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    assert occupied(tmp_path)

@@ -61,11 +61,12 @@ def new_model(kind=GPT, **changes):
 #
 # Still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of the first page: the rate of this step, several batches for one step, 16 bits with their scale, the clipped gradient. (`team` is the first page's `Alone`: wherever it is asked, read over it for now.)
 #
-# One thing is new, and one cannot see it. A graphics card works through a list of orders; Python writes orders, and runs ahead. `loss.item()` would make Python wait until the card has computed the loss, and the card would then wait for Python's next order, at every step. So the loss and the gradient's length stay where they are, as tensors, and are fetched ten steps at a time. On a CPU nobody runs ahead, so there they are fetched at each step.
+# One thing is new, and one cannot see it. A graphics card works through a list of orders; Python writes orders, and runs ahead. `loss.item()` would make Python wait until the card has computed the loss, and the card would then wait for Python's next order, at every step. So the loss and the gradient's length stay where they are, as tensors, and those that have gathered are fetched twice a second.
 
 # %%
 #| export
 import json
+import re
 import sys
 import time
 from contextlib import nullcontext
@@ -77,7 +78,7 @@ from statistics import fmean, median
 import torch
 from tqdm import tqdm
 
-from chargpt_lib.checkpoints import random_states, restore_random_states, save_checkpoint
+from chargpt_lib.checkpoints import NAME, POINTER, random_states, restore_random_states, save_checkpoint
 from chargpt_lib.recipe import (Alone, TrainConfig, checkpointed, compiled, interruptible, learning_rate,
                                 make_optimizer, pick_precision, read_data)
 from chargpt_lib.training import estimate_loss
@@ -96,12 +97,12 @@ class Run:
         self.config = replace(config, steps=min(filter(None, (config.steps, passes)), default=None))
         self.precision = pick_precision(device) if config.precision == "auto" else config.precision
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
-        self.autocast = torch.autocast(device.type, dtype, enabled=dtype is not None)
+        self.autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         self.optimizer = make_optimizer(model, config)
-        self.every = 1 if device.type == "cpu" else 10  # steps; a graphics card must not wait for Python each time
         self.step, self.seen, self.seconds, self.waited, self.pending, self.fresh = 0, 0, 0.0, 0, [], []
         self.best = self.best_step = self.saved = self.board = None
+        self.parameters, self.fetched = list(model.parameters()), 0.0
 
     def advance(self):
         """One step of the optimizer. Nothing is fetched from the device."""
@@ -118,7 +119,7 @@ class Run:
                 self.scaler.scale(part).backward()
             loss, self.seen = loss + part.detach(), self.seen + self.batch
         self.scaler.unscale_(self.optimizer)
-        norm = self.team.clip(self.model.parameters(), config.grad_clip or inf)
+        norm = self.team.clip(self.parameters, config.grad_clip or inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -243,7 +244,7 @@ def collect(run):
             kept = f"checkpoints in {run.config.out} are from before" if run.config.out else "no out, so no checkpoint"
             raise FloatingPointError(f"step {step}: the loss is {pair[0]}, the gradient's length {pair[1]}; {kept}. "
                                      f"The rate is {run.rate:.2g}: try a third of it, or a longer warmup")
-    run.pending, run.fresh = run.pending + pairs, []
+    run.pending, run.fresh, run.fetched = run.pending + pairs, [], run.seconds
 
 
 def save(run, best=False):
@@ -391,8 +392,14 @@ def write_log(out, rows, mode="w"):
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
+def occupied(out):
+    """Whether something is in a folder, other than what a kill in the very first save of a run leaves behind."""
+    left = rf"{NAME}(\.part)?|{POINTER}\.part"
+    return out.is_dir() and not all(re.fullmatch(left, path.name) for path in out.iterdir())
+
+
 def refuse(out):
-    if out and out.is_dir() and any(out.iterdir()):
+    if out and occupied(out):
         raise FileExistsError(f"{out} is not empty: go on with the run in it by resume=True, or give a new folder")
 
 # %%
@@ -489,7 +496,7 @@ def follow(run, resume=False):
             run.seconds, stop = team.most(time.perf_counter() - began, bool(pressed))
             due = run.step % config.eval_interval == 0 or ended(run, False)
             saving = config.out and run.step % config.checkpoint_interval == 0
-            if due or saving or run.step % run.every == 0:
+            if due or saving or run.seconds - run.fetched >= 0.5:
                 collect(run)
                 bar.update(run.step - bar.n)
                 bar.set_postfix(tell(run), refresh=False)
