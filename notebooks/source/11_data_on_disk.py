@@ -185,43 +185,34 @@ if sizes["all read"] > 1:  # the system has told us
 
 # %%
 #| export
-import codecs
 import hashlib
-import io
 import json
 import os
-import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy
 import torch
 
-from chargpt_lib.checkpoints import flush, put_json
+from chargpt_lib.checkpoints import put_json
 from chargpt_lib.data import CharTokenizer
 
-INDEX, VERSION, ID = "index.json", 1, "<u2"  # ids are uint16, the low byte first
-PIECE = 2**20  # characters, or bytes, that are taken in hand at a time
+INDEX, VERSION = "index.json", 1
+ID, NO_ID = "<u2", 2**16 - 1  # uint16, the low byte first; what a character gets that has no id
+PIECE = 2**20  # characters that are taken in hand at a time
 
 
-def read_file(path):
-    """A text file, piece by piece. ValueError where it is not UTF-8."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-    with open(path, "rb") as file:
-        while True:
-            data = file.read(PIECE)
-            try:
-                yield decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:
-                byte = file.tell() - len(error.object) + error.start
-                raise ValueError(f"{path} is not UTF-8: byte {byte} is {error.object[error.start]:#04x}. Save it as "
-                                 f"UTF-8 (most editors: Save as, Encoding) and try again") from None
-            if not data:
-                return
+def file_pieces(path):
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            while text := file.read(PIECE):
+                yield text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it so") from None
 
 
-def row_text(row, name):
-    """The text of a row, itself a text or a dict with one under "text", piece by piece."""
+def row_pieces(row, name):
     text = row.get("text") if isinstance(row, Mapping) else row
     if not isinstance(text, str):
         what = f"a row with the columns {[*row]}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
@@ -231,8 +222,6 @@ def row_text(row, name):
 
 # %% [markdown]
 # Between two texts stands an empty line, as between the scenes of our plays. (A data set whose rows are single lines wants `separator="\n"`.) Each piece carries along where it comes from: an error message will need that.
-#
-# Rows may be short. A million calls for a million lines would take long, so pieces are tied into bundles of about a million characters.
 
 # %%
 #| export
@@ -241,11 +230,10 @@ def pieces(texts, separator):
     if isinstance(texts, (str, Path)):
         files = sorted(Path(texts).glob("*.txt")) if Path(texts).is_dir() else [Path(texts)]
         if not files or not files[0].is_file():
-            raise FileNotFoundError(f"{texts} is no file, and no folder with .txt files in it: give the path of one, "
-                                    f"or put a text itself into a list, [text]")
-        documents = ((str(path), read_file(path)) for path in files)
+            raise FileNotFoundError(f"{texts} is no file, and no folder of .txt files; a text goes into a list, [text]")
+        documents = ((str(path), file_pieces(path)) for path in files)
     else:
-        documents = ((f"text {n}", row_text(row, f"text {n}")) for n, row in enumerate(texts))
+        documents = ((f"text {n}", row_pieces(row, f"text {n}")) for n, row in enumerate(texts))
     for n, (name, parts) in enumerate(documents):
         start = 0
         if n:
@@ -253,18 +241,6 @@ def pieces(texts, separator):
         for part in parts:
             yield f"{name}, from character {start} on" if start else name, part
             start += len(part)
-
-
-def bundles(pieces):
-    """Pieces in lists of about a million characters, the last one shorter."""
-    bundle, size = [], 0
-    for piece in pieces:
-        bundle.append(piece)
-        size += len(piece[1]) + 32  # the shortest text takes room, too
-        if size >= PIECE:
-            yield bundle
-            bundle, size = [], 0
-    yield bundle
 
 # %%
 print(list(pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
@@ -279,34 +255,19 @@ table[[ord(char) for char in tokenizer.alphabet]] = range(tokenizer.vocab_size)
 print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
 
 # %% [markdown]
-# Characters without an id get a number of their own, `NO_ID`. If one turns up, the tokenizer itself is asked, piece by piece: its error names the character and what could be meant, and we add in which text it stands.
+# Characters without an id get a number of their own, `NO_ID`. If one turns up, the tokenizer itself is asked: its error names the character and what could be meant, and we add in which text it stands.
 
 # %%
 #| export
-NO_ID = 2**16 - 1
-
-
-def unicode_numbers(bundle):
-    text = "".join(text for _, text in bundle)
-    return numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def alphabet_of(texts, separator):
-    """All characters that occur, in their order."""
-    occurs = numpy.zeros(sys.maxunicode + 1, bool)
-    for bundle in bundles(pieces(texts, separator)):
-        occurs[unicode_numbers(bundle)] = True
-    return "".join(map(chr, occurs.nonzero()[0]))
-
-
 def encoded(texts, tokenizer, separator):
-    """The ids of the texts, uint16, about a million at a time. ValueError for a character that has none."""
+    """The ids of the texts, uint16, piece by piece. ValueError for a character that has none."""
     letters = [ord(char) for char in tokenizer.alphabet]
     table = numpy.full(max(letters) + 2, NO_ID, ID)
     table[letters] = range(len(letters))
-    for bundle in bundles(pieces(texts, separator)):
-        ids = table[unicode_numbers(bundle).clip(max=len(table) - 1)]
-        for name, text in bundle if (ids == NO_ID).any() else ():
+    for name, text in pieces(texts, separator):
+        numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        ids = table[numbers.clip(max=len(table) - 1)]
+        if (ids == NO_ID).any():
             try:
                 tokenizer.encode(text)
             except ValueError as error:
@@ -316,49 +277,36 @@ def encoded(texts, tokenizer, separator):
 # %% [markdown]
 # ## Shards
 #
-# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16 million ids, 32 megabytes; the last one is shorter). A raw file: ids and nothing else, not even a header. What one has to know about them is in a second file, the index: the alphabet, and of each shard its length and its sha256.
+# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16 million ids, 32 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in a second file, the index: the alphabet, and of each shard its length and its sha256.
+#
+# Why two bytes, where one would do for our alphabet? Because two are enough for all that comes, lesson 12's pieces of words too, and one size for all is one thing less to get wrong.
 
 # %%
 #| export
-class Writer:
-    """Ids come in pieces of any length; shards of `size` ids come out."""
+def put_shard(path, ids):
+    """Writes a shard, and waits for the disk -> what the index says of it. OSError where that fails."""
+    try:
+        with open(path, "wb") as file:
+            file.write(ids)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}): is the disk full?") from error
+    return {"file": path.name, "ids": len(ids), "sha256": hashlib.sha256(ids).hexdigest()}
 
-    def __init__(self, folder, kind, size):
-        self.folder, self.kind, self.size, self.shards, self.file = folder, kind, size, [], None
 
-    def add(self, ids):
-        try:
-            while len(ids):
-                if not self.file:
-                    self.shards.append({"file": f"{self.kind}-{len(self.shards):05d}.bin", "ids": 0})
-                    self.file, self.sha256 = open(self.folder / self.shards[-1]["file"], "wb"), hashlib.sha256()
-                shard = self.shards[-1]
-                part, ids = numpy.split(ids, [self.size - shard["ids"]])
-                shard["ids"] += len(part)
-                self.file.write(part.tobytes())
-                self.sha256.update(part.tobytes())
-                if shard["ids"] == self.size:
-                    self.close()
-        except OSError as error:
-            path = self.folder / self.shards[-1]["file"]
-            raise OSError(f"{path} could not be written ({error}): is the disk full?") from error
-
-    def close(self):
-        """Waits until the last shard is on the disk."""
-        if self.file:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            self.shards[-1]["sha256"], self.file = self.sha256.hexdigest(), None
-
-    def remove(self):
-        if self.file:
-            self.file.close()
-        for shard in self.shards:
-            (self.folder / shard["file"]).unlink(missing_ok=True)
+def refuse(texts, folder, tokenizer, shard_size, val_size):
+    if not (isinstance(shard_size, int) and shard_size > 0 and isinstance(val_size, int) and val_size >= 0):
+        raise ValueError(f"shard_size is {shard_size!r}, val_size {val_size!r}: give whole numbers, from 1 and 0 on")
+    if old := [*folder.glob(INDEX), *folder.glob("*-[0-9]*.bin")]:
+        raise FileExistsError(f"{folder} holds {old[0].name} of another writing: choose another folder, or delete it")
+    if isinstance(texts, Mapping):
+        raise ValueError(f"the texts are a dict with {[*texts]}, several data sets perhaps: give one of them")
+    if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
+        raise ValueError("the texts can be read only once, and their alphabet takes a reading: give a tokenizer, too")
 
 # %% [markdown]
-# Which part is for validation? The last tenth, as always; but of ten gigabytes a tenth is far more than anybody evaluates on, so at most `val_size` ids. Of a stream nobody knows where its last tenth begins. So the last `val_size` ids are always held back, and what is not the end after all goes on to the shards.
+# Which part is for validation? The last tenth, as always; but of ten gigabytes a tenth is far more than anybody evaluates on, so at most `val_size` ids. Of a stream nobody knows where its last tenth begins. So the last `val_size` ids are always held back in a buffer, and what turns out not to be the end goes on to the shards.
 #
 # The index is written last, with lesson 09's `put_json`. A folder without one is a writing that was never finished. If something goes wrong on the way, the shards are removed.
 
@@ -371,42 +319,40 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
     rows with a column "text", such as a Hugging Face dataset, streamed or not. separator stands between two texts.
     tokenizer: a CharTokenizer; without one the texts are read twice, the first time to find their alphabet.
     The last tenth is for validation, at most val_size ids; the rest is for training, shard_size ids a file.
-    ValueError, naming the text, for a character without an id, and for what is no text; FileExistsError where the
-    folder holds shards; OSError where it cannot be written. After an error nothing is left of the shards.
+    ValueError names the text that is none, or has a character without an id; FileExistsError where the folder holds
+    shards; OSError where it cannot be written. After an error no shard is left.
     """
     folder = Path(folder)
-    for name, size, least in (("shard_size", shard_size, 1), ("val_size", val_size, 0)):
-        if not isinstance(size, int) or size < least:
-            raise ValueError(f"{name} is {size!r}; it has to be a whole number from {least} on")
-    if old := [*folder.glob(INDEX), *folder.glob("*-[0-9]*.bin")]:
-        raise FileExistsError(f"{folder} holds {old[0].name} of another writing: choose another folder, or delete it")
-    if isinstance(texts, Mapping):
-        raise ValueError(f"the texts are a dict with {[*texts]}, several data sets perhaps: give one of them")
-    if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
-        raise ValueError(f"the texts, a {type(texts).__name__}, can be read only once, and their alphabet has to be "
-                         f"found first: give a tokenizer, or something that can be read twice, like a list")
-    tokenizer = tokenizer or CharTokenizer(alphabet_of(texts, separator))
+    refuse(texts, folder, tokenizer, shard_size, val_size)
+    tokenizer = tokenizer or CharTokenizer({char for _, text in pieces(texts, separator) for char in set(text)})
     if tokenizer.vocab_size > NO_ID:
-        raise ValueError(f"an alphabet of {tokenizer.vocab_size} symbols is too large: shards hold at most {NO_ID}")
+        raise ValueError(f"an alphabet of {tokenizer.vocab_size} symbols is too large: shards hold {NO_ID}")
     folder.mkdir(parents=True, exist_ok=True)
-    train, val, held, n = Writer(folder, "train", shard_size), Writer(folder, "val", val_size), numpy.empty(0, ID), 0
+    index = {"version": VERSION, "alphabet": tokenizer.alphabet, "train": [], "val": []}
+    buffer, filled, n = numpy.empty(shard_size + val_size + 2 * PIECE, ID), 0, 0
+
+    def empty(kind, size):
+        nonlocal filled
+        index[kind].append(put_shard(folder / f"{kind}-{len(index[kind]):05d}.bin", buffer[:size]))
+        buffer[:filled - size], filled = buffer[size:filled], filled - size
+
     try:
         for ids in encoded(texts, tokenizer, separator):
-            held, n = numpy.concatenate([held, ids]), n + len(ids)
-            early, held = numpy.split(held, [max(len(held) - val_size, 0)])
-            train.add(early)
+            buffer[filled:filled + len(ids)] = ids
+            filled, n = filled + len(ids), n + len(ids)
+            while filled >= shard_size + val_size:
+                empty("train", shard_size)
         if n < 20:
             raise ValueError(f"the texts have {n} characters: too few to train on one part and test on another")
-        early, last = numpy.split(held, [len(held) - min(val_size, n - 9 * n // 10)])
-        for part, writer in ((early, train), (last, val)):
-            writer.add(part)
-            writer.close()
-        flush(folder)
-        put_json(folder / INDEX, {"version": VERSION, "alphabet": tokenizer.alphabet, "train": train.shards,
-                                  "val": val.shards})
+        last = min(val_size, n - 9 * n // 10)
+        while filled > last:
+            empty("train", min(filled - last, shard_size))
+        if filled:
+            empty("val", filled)
+        put_json(folder / INDEX, index)
     except BaseException:
-        train.remove()
-        val.remove()
+        for path in folder.glob("*-[0-9]*.bin"):
+            path.unlink()
         raise
 
 # %% [markdown]
@@ -521,51 +467,36 @@ print(shard.tolist(), (places - edges[shard]).tolist())
 # %%
 #| export
 def broken(path, why):
-    return ValueError(f"{path}: {why}. Copy it again from where it came from, or write the shards anew with "
-                      f"write_shards")
-
-
-def is_shard(shard, name):
-    """Is this what an index says of the file `name`?"""
-    return isinstance(shard, dict) and shard.get("file") == name and type(shard.get("ids")) is int and (
-        shard["ids"] > 0 and isinstance(shard.get("sha256"), str))
+    return ValueError(f"{path}: {why}. Copy it again from where it came from, or write the shards anew (write_shards)")
 
 
 def read_index(folder):
-    """What is written in a folder of shards: {"alphabet": ..., "train": [...], "val": [...]}, each file found and of
-    the right length. FileNotFoundError where no index is, ValueError for anything that does not fit."""
+    """What index.json says, each file found and of the right length. FileNotFoundError where there is no index."""
     path = folder / INDEX
     if not path.is_file():
-        why = "the writing was never finished; delete it" if any(folder.glob("*.bin")) else "it is no folder of shards"
-        raise FileNotFoundError(f"{folder} has no {INDEX}: {why}, and write shards with write_shards")
+        raise FileNotFoundError(f"{folder} has no {INDEX}: it was unfinished, or no folder of shards. Write it "
+                                f"with write_shards, into a new folder")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise broken(path, f"it cannot be read ({error})") from None
-    if not isinstance(index, dict) or index.get("version") != VERSION:
-        version = index.get("version") if isinstance(index, dict) else None
-        raise broken(path, f"its version is {version!r}, and this library reads version {VERSION}")
-    alphabet = index.get("alphabet")
-    if not isinstance(alphabet, str) or not alphabet or list(alphabet) != sorted(set(alphabet)):
-        raise broken(path, "its alphabet is no text of different characters in their order")
-    for kind in ("train", "val"):
-        shards = index.get(kind)
-        if not isinstance(shards, list) or not all(
-                is_shard(shard, f"{kind}-{n:05d}.bin") for n, shard in enumerate(shards)):
-            raise broken(path, f"its list {kind!r} is no list of shards")
-        for shard in shards:
-            file = folder / shard["file"]
-            size = file.stat().st_size if file.is_file() else "no"
-            if size != 2 * shard["ids"]:
-                raise broken(file, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}")
-    if not index["train"]:
-        raise broken(path, "it has no shard to train on")
+        if index["version"] != VERSION:
+            raise ValueError(f"its version is {index['version']!r}, and this library reads {VERSION}")
+        if not index["alphabet"] or index["alphabet"] != "".join(sorted(set(index["alphabet"]))):
+            raise ValueError("its alphabet is no text of different characters in their order")
+        shards = [(f"{kind}-{n:05d}.bin", shard) for kind in ("train", "val") for n, shard in enumerate(index[kind])]
+        if not index["train"] or any((shard["file"], type(shard["ids"])) != (name, int) for name, shard in shards):
+            raise ValueError("its shards have other names, or no length")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise broken(path, f"this is no index of shards ({error})") from None
+    for name, shard in shards:
+        size = (folder / name).stat().st_size if (folder / name).is_file() else "no"
+        if size != 2 * shard["ids"] or not size:
+            raise broken(folder / name, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}")
     return index
 
 # %% [markdown]
 # `Shards` is the folder, opened. `at` answers for any table of places; a window that lies across a border is nothing special. Of the maps it keeps four open at a time, because systems count open files.
 #
-# What lengths cannot show is a wrong number inside of a file. An id that no character has would make a graphics card stop with a message about an assertion on the device. So `at` looks, and names the file. What else may have happened to the bytes only the sha256 tells: `verify_shards` reads them all: do that once, after a copy.
+# What lengths cannot show is a wrong number inside of a file. An id that no character has would make a graphics card stop with a message about an assertion on the device. So `at` looks, and names the file. What else may have happened to the bytes only the sha256 tells: `verify` reads them all: do that once, after a copy.
 
 # %%
 #| export
@@ -580,16 +511,11 @@ class Shards:
         self.folder, self.maps = Path(folder), {}
         self.index = read_index(self.folder)
         self.tokenizer = CharTokenizer(self.index["alphabet"])
-        lengths = torch.tensor([0] + [shard["ids"] for shard in self.index["train"]])
-        self.edges = lengths.cumsum(0)  # where the shards begin, and the end of the last one
-        val = self.index["val"]
-        self.val_ids = self.read(val[0]["file"], numpy.arange(val[0]["ids"])) if val else None
+        self.edges = torch.tensor([0] + [shard["ids"] for shard in self.index["train"]]).cumsum(0)  # (shards + 1,)
+        self.val_ids = self.read("val-00000.bin", slice(None)) if self.index["val"] else None
 
     def __len__(self):
-        return self.edges[-1].item()
-
-    def __reduce__(self):  # into another process goes the folder's name, not what it holds
-        return Shards, (self.folder,)
+        return int(self.edges[-1])
 
     def read(self, file, places):
         """places: an array of offsets in one file -> its ids there, int64."""
@@ -597,8 +523,7 @@ class Shards:
             self.maps = {**dict(list(self.maps.items())[-3:]), file: numpy.memmap(self.folder / file, ID, "r")}
         ids = torch.from_numpy(self.maps[file][places].astype("int64"))
         if ids.numel() and ids.max() >= self.tokenizer.vocab_size:
-            raise broken(self.folder / file, f"an id in it is {ids.max()}, and the alphabet has "
-                         f"{self.tokenizer.vocab_size} symbols")
+            raise broken(self.folder / file, f"it has the id {ids.max()}, and no character has that")
         return ids
 
     def at(self, places):
@@ -612,15 +537,12 @@ class Shards:
     def windows(self, block_size, seed):
         return ShardWindows(self, block_size, seed)
 
-# %%
-#| export
-def verify_shards(folder):
-    """Reads every byte of a folder of shards. ValueError for the first file that is not what was written."""
-    folder, index = Path(folder), read_index(Path(folder))
-    for shard in index["train"] + index["val"]:
-        with open(folder / shard["file"], "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                raise broken(folder / shard["file"], "its content is not what was written: the sha256 differs")
+    def verify(self):
+        """Reads every byte. ValueError for the first file that is not what was written."""
+        for shard in self.index["train"] + self.index["val"]:
+            with open(self.folder / shard["file"], "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard.get("sha256"):
+                    raise broken(file.name, "its content is not what was written: the sha256 differs")
 
 # %%
 shards = Shards(folder / "plays")
@@ -647,7 +569,7 @@ complain(lambda: Shards(folder / "plays"))
 file.write_bytes(b"\xff\xff" + good[2:])
 complain(lambda: Shards(folder / "plays").at(torch.tensor([300_000])))
 file.write_bytes(good[2:] + good[:2])
-complain(lambda: verify_shards(folder / "plays"))
+complain(lambda: Shards(folder / "plays").verify())
 file.write_bytes(good)
 
 # %% [markdown]
@@ -664,11 +586,8 @@ file.write_bytes(good)
 # %%
 #| export
 def plan_epoch(edges, block_size, count, seed, epoch):
-    """How an epoch goes through shards with these borders, settled by seed and epoch alone.
-
-    -> where its first window starts; how many of its `count` windows begin before each border; the order of the shards;
-    how many windows have been read after each of them; and a seed for each shard.
-    """
+    """-> where an epoch's first window starts; how many of its `count` windows begin before each border; the order of
+    the shards; how many windows have been read after each of them; a seed for each. Seed and epoch settle it all."""
     dice = torch.Generator().manual_seed(seed * 2**31 + epoch)
     first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
     begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
@@ -691,41 +610,29 @@ print("order of the shards:", order.tolist(), "  windows read after each:", ends
 class ShardWindows:
     """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
 
-    As in recipe.Windows, seed and epoch settle the order, and every epoch cuts at other places. In memory are the order
-    of one shard's windows, and what the system keeps of its pages.
-    """
+    As in recipe.Windows, seed and epoch settle the order, and every epoch cuts at other places."""
 
     def __init__(self, shards, block_size, seed):
         if len(shards) <= block_size:
-            raise ValueError(f"shards of {len(shards)} ids have no window of block_size {block_size} and one target "
-                             f"more: take more text, or a model with a block_size of at most {len(shards) - 1}")
-        self.shards, self.block_size, self.seed, self.plans, self.orders = shards, block_size, seed, {}, {}
+            raise ValueError(f"{len(shards)} ids have no window of block_size {block_size} and one target more: take "
+                             f"more text, or a model with a block_size of at most {len(shards) - 1}")
+        self.shards, self.block_size, self.shuffled = shards, block_size, {}
         self.count = max(len(shards) // block_size - 1, 1)  # windows in an epoch
-
-    def plan(self, epoch):
-        if epoch not in self.plans:
-            self.plans = {epoch: plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)}
-        return self.plans[epoch]
-
-    def order(self, epoch, shard):
-        """The numbers of the windows that begin in a shard, shuffled."""
-        if (epoch, shard) not in self.orders:
-            _, begin, _, _, seeds = self.plan(epoch)
-            dice = torch.Generator().manual_seed(seeds[shard].item())
-            low, high = begin[shard:shard + 2].tolist()
-            self.orders = {(epoch, shard): low + torch.randperm(high - low, generator=dice)}
-        return self.orders[epoch, shard]
+        self.plan = partial(plan_epoch, shards.edges, block_size, self.count, seed)
 
     def starts(self, seen, size):
         """Where the windows that follow the first `seen` ones start: (size,)."""
         starts = []
         while size:
             epoch, at = divmod(seen, self.count)
-            first, _, order, ends, _ = self.plan(epoch)
-            turn = torch.searchsorted(ends, at, right=True)
-            numbers = self.order(epoch, order[turn].item())
-            at += len(numbers) - ends[turn].item()  # how many of this shard's were seen
-            starts.append(first + self.block_size * numbers[at:at + size])
+            first, begin, order, ends, seeds = self.plan(epoch)
+            turn = torch.searchsorted(ends, at, right=True).item()
+            low, high = begin[order[turn]:order[turn] + 2].tolist()
+            if (epoch, turn) not in self.shuffled:
+                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(seeds[turn].item()))
+                self.shuffled = {(epoch, turn): first + self.block_size * numbers}
+            at -= ends[turn].item() - (high - low)  # how many of this shard's were seen
+            starts.append(self.shuffled[epoch, turn][at:at + size])
             seen, size = seen + len(starts[-1]), size - len(starts[-1])
         return torch.cat(starts)
 
