@@ -640,3 +640,330 @@ class ShardWindows:
         """The windows that follow the first `seen` ones -> x, y, both (size, T) int64, on the CPU."""
         windows = self.shards.at(self.starts(seen, size)[:, None] + torch.arange(self.block_size + 1))
         return windows[:, :-1], windows[:, 1:]
+
+# %% [markdown]
+# Here are two epochs, as points: when a window is read, and where it stands. On the left one pile of all windows, on the right eight shards.
+
+# %%
+write_shards([text[:8600]], folder / "few", tokenizer, shard_size=1000, val_size=600)
+few = Shards(folder / "few").windows(block_size=16, seed=1337)
+pile = Windows(ids[:8000], block_size=16, seed=1337)
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained", sharey=True)
+for ax, title in zip(axes, ("One pile", "Shuffled twice")):
+    for epoch, colour in ((0, "#0072B2"), (1, "#D55E00")):
+        read = range(epoch * few.count, (epoch + 1) * few.count)
+        start = pile.order(epoch) if ax is axes[0] else few.starts(read.start, few.count)
+        ax.plot(read, start, ".", color=colour, markersize=3, label=f"epoch {epoch + 1}")
+    ax.set(title=title, xlabel="windows read before", yticks=range(0, 9000, 2000))
+axes[0].set_ylabel("place in the text")
+axes[1].legend(fontsize=8)
+show(fig, "Left: points everywhere. Right: sixteen clouds, eight for each of two epochs, each as high as one shard and "
+     "as wide as its share of the epoch; their order differs from epoch to epoch.")
+
+# %% [markdown]
+# **Predict:** how many of the 8,000 ids are in no window of the first epoch? What one pile promises has to hold here, too: no id twice, and at most two windows' worth left out, at the two ends.
+
+# %%
+every = (few.starts(0, few.count)[:, None] + torch.arange(16)).flatten()
+print(few.count, "windows;", len(every.unique()), "different places of", len(every), "that were read")
+print("left out:", 8000 - len(every), " at most two windows:", 8000 - len(every) < 2 * 16)
+again = Shards(folder / "few").windows(block_size=16, seed=1337)  # as after an accident
+print("goes on from window 777:", torch.equal(again.batch(777, 5)[0], few.batch(777, 5)[0]))
+
+# %%
+x, y = few.batch(seen=0, size=2)
+print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
+print(x.shape, x.dtype, "one ahead:", torch.equal(x[:, 1:], y[:, :-1]))
+
+# %% [markdown]
+# What does it cost? All windows of a batch, and of some thousands of batches after it, come from one stretch of text. If the texts were sorted, by author or by language, the model would read authors one after the other, and forget the first over the last. So mix texts *before* they are written.
+#
+# ### Exercise: a shuffle with a small memory
+# ★★ · 8 minutes · How do you mix a stream that does not fit into memory? Not at all, strictly speaking. But a little, with this (tf.data and Hugging Face's `datasets` both have it).
+#
+# A buffer has `size` places. The first `size` items fill it, in their order. Each further item is put into one of the places, and the item that was in it comes out. When the stream has ended, what is in the buffer comes out, in the order of the places. If the stream is shorter than the buffer, all of it comes out at the end.
+#
+# `draws` holds the dice: for each item after the first `size` ones the number of its place, from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow.
+
+# %% tags=["exercise"] exercise="shuffle_buffer"
+def shuffle_buffer(items, size, draws):
+    """items: a list; size: int from 1 on; draws: a list of ints below size -> a list, the items as they come out."""
+    ### BEGIN SOLUTION
+    buffer, out = items[:size], []
+    for item, place in zip(items[size:], draws):
+        out.append(buffer[place])
+        buffer[place] = item
+    return out + buffer
+    ### END SOLUTION
+
+# %%
+check("shuffle_buffer", shuffle_buffer)
+
+# %%
+#| key
+def shuffle_buffer_case(draw, n, size):
+    """Different items; no place is drawn twice in a row, where there is another one."""
+    draws, places = [], list(range(size))
+    for _ in range(max(n - size, 0)):
+        draws.append(draw.choice([place for place in places if [place] != draws[-1:]] or places))
+    return [draw.random.sample(range(10, 100), n), size, draws]
+
+
+### BEGIN SOLUTION
+def shuffle_buffer_as(items, size, draws, move=None, end=lambda buffer: buffer):
+    buffer, out = items[:size], []
+    for item, place in zip(items[size:], draws):
+        if move:
+            out.append(move(buffer, place, item))
+        else:
+            out.append(buffer[place])
+            buffer[place] = item
+    return out + end(buffer)
+
+
+def shuffle_buffer_pops(buffer, place, item):
+    buffer.append(item)
+    return buffer.pop(place)
+
+
+def shuffle_buffer_inserts(buffer, place, item):
+    buffer.insert(place, item)
+    return buffer.pop()
+
+
+def shuffle_buffer_replaces(buffer, place, item):
+    buffer[place] = item
+    return item
+### END SOLUTION
+
+
+exercise(
+    shuffle_buffer, stars=2, minutes=8,
+    cases=lambda draw: [
+        shuffle_buffer_case(draw, draw.integer(9, 12), 3), shuffle_buffer_case(draw, draw.integer(12, 15), 4),
+        shuffle_buffer_case(draw, draw.integer(4, 6), 1), shuffle_buffer_case(draw, 8, 7),
+        shuffle_buffer_case(draw, draw.integer(2, 4), 5), shuffle_buffer_case(draw, 5, 5), [[], 3, []]],
+    wrong={
+        ### BEGIN SOLUTION
+        "what is in the buffer at the end is lost": lambda items, size, draws: shuffle_buffer_as(
+            items, size, draws, end=lambda buffer: []),
+        "what is left at the end comes out in the order of the places, from the first on":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, end=lambda buffer: buffer[::-1]),
+        "what is left at the end is sorted; it comes out in the order of the places":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, end=sorted),
+        "the new item takes the place of the one that comes out; here the others move up, and it stands last":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, shuffle_buffer_pops),
+        "the new item pushes out the one in its place; here the others move, and the last one falls out":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, shuffle_buffer_inserts),
+        "the new item itself comes out: take the old one out before its place is filled":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, shuffle_buffer_replaces),
+        "the item comes out, but its place is not filled with the new one": lambda items, size, draws:
+            shuffle_buffer_as(items, size, draws, lambda buffer, place, item: buffer[place]),
+        "the stream comes out as it went in": lambda items, size, draws: list(items),
+        "nothing comes out before the stream has ended: each item that is pushed out comes at once":
+            lambda items, size, draws: (lambda out: out[len(items) - len(items[:size]):] +
+                                        out[:len(items) - len(items[:size])])(shuffle_buffer(items, size, draws)),
+        "`size` is no index into a stream that is shorter: then all of it is in the buffer, and comes out at the end":
+            lambda items, size, draws: shuffle_buffer([items[k] for k in range(size)] + items[size:], size, draws),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# An item can come out much later than it went in, and hardly earlier: at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large.
+#
+# ## Several processes
+#
+# On several graphics cards, several copies of one program train one model ([the next page](11_many_devices.ipynb)). Each of them is a process with a number, its **rank**. At each step every rank takes `size` windows, computes a gradient from them, and the gradients are averaged. So together they must read what one process would have read, each window once.
+#
+# ### Exercise: the part of a rank
+# ★ · 5 minutes · A rank that reads its neighbour's windows costs half the computers and shows in no loss curve.
+#
+# The `count` windows of an epoch are numbered in the order in which they come. Of the first `ranks` · `size`, rank 0 takes the first `size`, rank 1 the next `size`, and so on; of the following ones again rank 0 the first `size`. At the end there may be too few for all: then nobody's part is filled up, but what is there is read. Which windows does rank `rank` read in this epoch? With 9 windows, `size` 2 and 2 ranks, rank 0 reads 0, 1, 4, 5 and 8, and rank 1 reads 2, 3, 6 and 7.
+
+# %% tags=["exercise"] exercise="rank_windows"
+def rank_windows(count, size, ranks, rank):
+    """Whole numbers; 0 <= rank < ranks -> the numbers of the rank's windows, a list of ints in their order."""
+    ### BEGIN SOLUTION
+    return [window for window in range(count) if window // size % ranks == rank]
+    ### END SOLUTION
+
+# %%
+check("rank_windows", rank_windows)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def rank_windows_steps(count, size, ranks, rank, more=0, cut=lambda window, count: window < count):
+    """Step by step; more: steps beyond the last whole one."""
+    steps = count // (size * ranks) + more
+    windows = [step * size * ranks + rank * size + i for step in range(steps) for i in range(size)]
+    return [window for window in windows if cut(window, count)]
+### END SOLUTION
+
+
+exercise(
+    rank_windows, stars=1, minutes=5,
+    cases=lambda draw: [
+        [27 + draw.integer(0, 1), 3, 4, 0], [size * 5 * 2 + size + draw.integer(1, size - 1), size, 5, 1]
+        if (size := draw.integer(3, 4)) else [], [6 * draw.integer(3, 4) + 5, 2, 3, 2],
+        [draw.integer(20, 30), draw.integer(2, 4), 1, 0], [draw.integer(12, 19), 1, 3, draw.integer(0, 2)],
+        [draw.integer(2, 3), 4, 3, 0], [draw.integer(2, 3), 4, 3, 1], [0, 2, 2, 0]],
+    wrong={
+        ### BEGIN SOLUTION
+        "that deals windows out one by one, like cards: `size` of them in a row go to one rank":
+            lambda count, size, ranks, rank: list(range(rank, count, ranks)),
+        "that cuts the epoch into one long piece a rank: the ranks take turns, `size` windows each":
+            lambda count, size, ranks, rank: list(range(count * rank // ranks, count * (rank + 1) // ranks)),
+        "that cuts the epoch into one piece a rank, and loses what does not come out even: the ranks take turns":
+            lambda count, size, ranks, rank: list(range(count // ranks * rank, count // ranks * (rank + 1))),
+        "the last step is lost where there are too few windows for all: what is there is read":
+            lambda count, size, ranks, rank: rank_windows_steps(count, size, ranks, rank),
+        "a part that is not full is lost: what is there is read": lambda count, size, ranks, rank: [
+            window for window in rank_windows(count, size, ranks, rank) if window // size < count // size],
+        "there are no windows from `count` on: the last part ends with them": lambda count, size, ranks, rank:
+            rank_windows_steps(count, size, ranks, rank, -(-count // (size * ranks)) - count // (size * ranks),
+                               lambda window, count: True),
+        "ranks count from 0": lambda count, size, ranks, rank: rank_windows(count, size, ranks, (rank - 1) % ranks),
+        "that is one step: the epoch goes on until its windows have been read": lambda count, size, ranks, rank:
+            list(range(rank * size, min((rank + 1) * size, count))),
+        "that is what all ranks read: each has its own part": lambda count, size, ranks, rank: list(range(count)),
+        "the parts are counted modulo `size`; there are `ranks` of them": lambda count, size, ranks, rank: [
+            window for window in range(count) if window // ranks % size == rank],
+        "these are the first windows of its parts only: each part has `size`": lambda count, size, ranks, rank:
+            list(range(rank * size, count, ranks * size)),
+        "at the end it begins again with the first windows to fill the part up: those were read before":
+            lambda count, size, ranks, rank: [window % max(count, 1) for window in rank_windows_steps(
+                count, size, ranks, rank, -(-count // (size * ranks)) - count // (size * ranks),
+                lambda window, count: True)],
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# `batch` needs no word about ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. Here are two ranks, in one process, with a folder of their own each, as on two computers.
+
+# %%
+size, ranks, steps = 8, 2, 40
+own = [Shards(folder / "plays").windows(block_size=64, seed=1337) for rank in range(ranks)]
+alone = Shards(folder / "plays").windows(block_size=64, seed=1337)
+together, read = True, [set(), set()]
+for step in range(steps):
+    seen = step * ranks * size
+    parts = [own[rank].batch(seen + rank * size, size)[0] for rank in range(ranks)]
+    together = together and torch.equal(torch.cat(parts), alone.batch(seen, ranks * size)[0])
+    for rank in range(ranks):
+        read[rank] |= set(own[rank].starts(seen + rank * size, size).tolist())
+print("the ranks' windows, one after the other, are one process's batch:", together)
+print("windows read:", [len(starts) for starts in read], "  by both:", len(read[0] & read[1]))
+
+# %% [markdown]
+# And what of the disk did they touch? A page of 4,096 bytes holds 2,048 ids.
+
+# %%
+pages = [{(place // 100_000, place % 100_000 // 2048) for start in starts for place in (start, start + 64)}
+         for starts in read]
+in_all = sum(-(-shard["ids"] // 2048) for shard in alone.shards.index["train"])
+print("pages of rank 0:", len(pages[0]), " of rank 1:", len(pages[1]), " in all:", in_all)
+print("shards that they lie in:", sorted({shard for shard, page in pages[0] | pages[1]}))
+
+# %% [markdown]
+# Each rank touches only pages on which windows of its own lie. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (The maps go further than that in one respect: systems like to read the pages that follow, too.)
+#
+# ## How fast?
+#
+# **Predict:** how much slower is a batch from the map than one from memory, when the pages are in memory already? And what does that matter to a step that takes fifty milliseconds?
+
+# %%
+def fastest(source, batches=50):
+    """Milliseconds for a batch of 32; the least of many, because other programs run, too."""
+    times = []
+    for k in range(batches):
+        start = time.perf_counter()
+        source.batch(32 * k, 32)
+        times.append(1e3 * (time.perf_counter() - start))
+    return min(times)
+
+# %% tags=["nbval-ignore-output"]
+memory, mapped = Windows(ids, 64, seed=1337), Shards(folder / "plays").windows(64, seed=1337)
+times = {"from memory": fastest(memory), "from the map": fastest(mapped)}
+print(*(f"{name}: {ms:.2f} ms" for name, ms in times.items()), sep="\n")
+
+# %%
+assert times["from the map"] < 20
+
+# %% [markdown]
+# The first touch of a page costs more, as much as the disk takes. And here the two levels pay: after the first few batches of a shard its pages are there.
+#
+# ## Training from it
+#
+# Lesson 02's five lines do not mind where a batch comes from.
+
+# %%
+torch.manual_seed(1337)
+shards = Shards(folder / "plays")
+model = GPT(GPTConfig(shards.tokenizer.vocab_size, block_size=32, n_layer=2, n_head=4, n_embd=64))
+windows, optimizer = shards.windows(model.block_size, seed=1337), torch.optim.AdamW(model.parameters(), lr=3e-3)
+birth = evaluate(model, shards.val_ids)
+for step in range(200):
+    x, y = windows.batch(seen=16 * step, size=16)
+    loss = model(x, y)[1]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+learned = birth - evaluate(model, shards.val_ids)
+print("the validation loss has fallen by more than 1.5 nats:", learned > 1.5)
+assert learned > 1.5
+
+# %% [markdown]
+# ## Other people's data
+#
+# The large collections of text are on Hugging Face's hub, and `datasets` (`pip install datasets`) streams them: a row at a time comes over the net, and none is kept. Such a stream goes straight into `write_shards`:
+#
+# ```python
+# from datasets import load_dataset
+#
+# rows = load_dataset("roneneldan/TinyStories", split="train", streaming=True)  # or "text", data_files="*.txt"
+# write_shards(rows.shuffle(seed=1337, buffer_size=10_000), "stories", val_size=100_000)
+# ```
+#
+# `shuffle` is the exercise from above (it also shuffles the files that the rows lie in). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, say so, and it comes over the net once.
+#
+# All that `write_shards` asks for is rows with a `"text"`, so ours may come from anywhere:
+
+# %%
+class Rows:
+    def __iter__(self):
+        for scene in text[:20_000].split("\n\n"):
+            yield {"text": scene, "author": "dice"}
+
+write_shards(Rows(), folder / "rows")
+rows = Shards(folder / "rows")
+print("the same text again:", torch.equal(rows.at(torch.arange(len(rows))),
+                                         rows.tokenizer.encode(text[:len(rows)])))
+try:
+    write_shards(({"story": scene} for scene in ["O damp goose!"]), folder / "stories", tokenizer)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## Mistakes people make
+#
+# - **`mapped.astype("int64")`.** The whole file is in memory, four times as large. Cut first, then convert.
+# - **A sorted data set, written as it came.** The order of the shards is shuffled, their contents are not mixed. Shuffle the texts first.
+# - **uint16 for too large a vocabulary.** `astype` makes 70,000 into 4,464 without a word. Count the vocabulary before you choose the type.
+# - **Every rank with a seed of its own.** Each shuffles another pile; some windows come twice, others never.
+# - **Writing into a folder that a run is reading.** A mapped file that shrinks stops its reader with a bus error, without a Python message. Write into a new folder.
+# - **Shards on a network drive.** Each page is then a journey. Copy them to the computer's own disk first, and `verify()`.
+#
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
+# ## What you have
+#
+# `write_shards`, `Shards` and its `windows`, in `chargpt_lib/shards.py`: a text of any size, read as if it were in memory.
+#
+# Next: [11 · Many devices](11_many_devices.ipynb), where each rank gets a graphics card.
