@@ -214,11 +214,11 @@ class Shards:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.get("sha256"):
                     raise broken(file.name, "its content is not what was written: the sha256 differs")
 
-# %% notebooks/source/11_data_on_disk.py #90c2bb1d
+# %% notebooks/source/11_data_on_disk.py #bf1fb213
 def plan_epoch(edges, block_size, count, seed, epoch):
     """-> where an epoch's first window starts; how many of its `count` windows begin before each border; the order of
     the shards; how many windows have been read after each of them; a seed for each. Seed and epoch settle it all."""
-    dice = torch.Generator().manual_seed(seed * 2**31 + epoch)
+    dice = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
     first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
     begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
     order = torch.randperm(len(edges) - 1, generator=dice)

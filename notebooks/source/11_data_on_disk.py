@@ -368,12 +368,15 @@ for shard in (index["train"][0], index["train"][-1]):
 print("for validation:", index["val"][0]["ids"])
 
 # %%
+def complain(use):
+    try:
+        use()
+    except (ValueError, OSError) as error:
+        print(str(error).replace(place.name, "...").replace("...\\", ".../").replace("plays\\", "plays/"))
+
 lines = ["O damp goose!", "You tiny friar, Anne!", "O damp café!"]
 for texts, where in ((lines, "lines"), ((line for line in lines), "once"), (folder / "plays.txt", "plays")):
-    try:
-        write_shards(texts, folder / where, tokenizer if where == "lines" else None)
-    except (ValueError, FileExistsError) as error:
-        print(str(error).replace(place.name, "..."))
+    complain(lambda: write_shards(texts, folder / where, tokenizer if where == "lines" else None))
 print("left of it:", [path.name for path in (folder / "lines").iterdir()])
 
 # %% [markdown]
@@ -556,12 +559,6 @@ print("as in the text: ", torch.equal(across, ids[99_980:100_020]), "to its end:
 # Now let us spoil it, in three ways.
 
 # %%
-def complain(use):
-    try:
-        use()
-    except (ValueError, FileNotFoundError) as error:
-        print(str(error).replace(place.name, "...").replace("\\", "/"))
-
 file, good = folder / "plays" / "train-00003.bin", (folder / "plays" / "train-00003.bin").read_bytes()
 del shards  # its maps, too: a mapped file must not shrink under its reader
 file.write_bytes(good[:-1])
@@ -588,7 +585,7 @@ file.write_bytes(good)
 def plan_epoch(edges, block_size, count, seed, epoch):
     """-> where an epoch's first window starts; how many of its `count` windows begin before each border; the order of
     the shards; how many windows have been read after each of them; a seed for each. Seed and epoch settle it all."""
-    dice = torch.Generator().manual_seed(seed * 2**31 + epoch)
+    dice = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
     first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
     begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
     order = torch.randperm(len(edges) - 1, generator=dice)
@@ -603,6 +600,8 @@ print("windows that begin in each shard:", begin.diff().tolist())
 print("order of the shards:", order.tolist(), "  windows read after each:", ends.tolist())
 
 # %% [markdown]
+# (The seed is mixed with the epoch so that it stays below $2^{32}$: of a larger one torch's dice on the CPU take the lowest 32 bits, and say nothing.)
+#
 # With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
 
 # %%
@@ -656,7 +655,7 @@ for ax, title in zip(axes, ("One pile", "Shuffled twice")):
         ax.plot(read, start, ".", color=colour, markersize=3, label=f"epoch {epoch + 1}")
     ax.set(title=title, xlabel="windows read before", yticks=range(0, 9000, 2000))
 axes[0].set_ylabel("place in the text")
-axes[1].legend(fontsize=8)
+fig.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
 show(fig, "Left: points everywhere. Right: sixteen clouds, eight for each of two epochs, each as high as one shard and "
      "as wide as its share of the epoch; their order differs from epoch to epoch.")
 
