@@ -57,7 +57,7 @@ def locate_id(lengths, n):
             return [shard, n]
         n -= length
 
-# %% notebooks/source/11_data_on_disk.py #18bff6f1
+# %% notebooks/source/11_data_on_disk.py #98f18e0b
 def locate_id_case(draw, at, *lengths):
     """The place is `at` of shard k: (k, "first"), (k, "last") or (k, "inside")."""
     shard, where = at
@@ -81,6 +81,7 @@ exercise(
         locate_id_case(draw, (3, "first"), size := draw.integer(5, 9), size, size, draw.integer(3, 4)),
         locate_id_case(draw, (2, "inside"), draw.integer(12, 20), draw.integer(3, 6), draw.integer(7, 9), 5),
         locate_id_case(draw, (3, "first"), draw.integer(3, 6), 0, 0, draw.integer(3, 6), 2),
+        locate_id_case(draw, (3, "inside"), draw.integer(3, 6), 0, draw.integer(3, 6), draw.integer(4, 6)),
         locate_id_case(draw, (1, "last"), 0, draw.integer(3, 6), 0), [[1], 0]],
     wrong={
         "at a border: the place `length` is already the first of the next shard": lambda lengths, n: locate_id_as(

@@ -45,7 +45,7 @@ CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
 text = corpus.train + corpus.val
 tokenizer = CharTokenizer.from_text(text)
-place = tempfile.TemporaryDirectory()  # all that this page writes; it goes when the page ends
+place = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # all that this page writes; it goes when the page ends
 folder = Path(place.name)
 
 # %% [markdown]
@@ -128,7 +128,7 @@ exercise(
 # %% [markdown]
 # ## A file that pretends to be memory
 #
-# Every program believes that it has one long memory. The system keeps a table behind it: this **page** of 4,096 bytes (or 16,384) lies there in the chips, that one nowhere yet. To **map** a file means to enter it into this table. Nothing is read. Only when the program touches a place does the system notice that the page is missing, fetch it from the disk, and let the program go on. Pages that nobody has touched for a while make room for others.
+# Every program believes that it has one long memory. The system keeps a table behind it: this **page** of 4,096 bytes (16,384 on a newer Mac) lies there in the chips, that one nowhere yet. To **map** a file means to enter it into this table. Nothing is read. Only when the program touches a place does the system notice that the page is missing, fetch it from the disk, and let the program go on. Pages that nobody has touched for a while make room for others.
 #
 # Here is the smallest file, mapped.
 
@@ -151,10 +151,12 @@ print(tokenizer.decode(mapped.astype("int64")))
 # Now a larger one, 64 megabytes. On Linux a process can ask how many megabytes of files are in its own part of the memory. (Elsewhere we do not ask, and the cell says `nan`.)
 
 # %%
+import mmap
+
 def resident_files():
     """Megabytes of mapped files that are in memory now, on Linux; elsewhere nan."""
     numbers = Path("/proc/self/statm")
-    return int(numbers.read_text().split()[2]) * 4096 / 1e6 if numbers.exists() else float("nan")
+    return int(numbers.read_text().split()[2]) * mmap.PAGESIZE / 1e6 if numbers.exists() else float("nan")
 
 # %% tags=["nbval-ignore-output"]
 large = folder / "large.bin"
@@ -429,6 +431,7 @@ exercise(
         locate_id_case(draw, (3, "first"), size := draw.integer(5, 9), size, size, draw.integer(3, 4)),
         locate_id_case(draw, (2, "inside"), draw.integer(12, 20), draw.integer(3, 6), draw.integer(7, 9), 5),
         locate_id_case(draw, (3, "first"), draw.integer(3, 6), 0, 0, draw.integer(3, 6), 2),
+        locate_id_case(draw, (3, "inside"), draw.integer(3, 6), 0, draw.integer(3, 6), draw.integer(4, 6)),
         locate_id_case(draw, (1, "last"), 0, draw.integer(3, 6), 0), [[1], 0]],
     wrong={
         ### BEGIN SOLUTION
@@ -867,7 +870,7 @@ print("pages of rank 0:", len(pages[0]), " of rank 1:", len(pages[1]), " in all:
 print("shards that they lie in:", sorted({shard for shard, page in pages[0] | pages[1]}))
 
 # %% [markdown]
-# Each rank touches only pages on which windows of its own lie. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (The maps go further than that in one respect: systems like to read the pages that follow, too.)
+# Each rank touches only pages on which windows of its own lie. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
 #
 # ## How fast?
 #
@@ -892,7 +895,7 @@ print(*(f"{name}: {ms:.2f} ms" for name, ms in times.items()), sep="\n")
 assert times["from the map"] < 20
 
 # %% [markdown]
-# The first touch of a page costs more, as much as the disk takes. And here the two levels pay: after the first few batches of a shard its pages are there.
+# The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
 #
 # ## Training from it
 #

@@ -142,7 +142,7 @@ def border_to_the_left(lengths, n):
 
 @wrong("locate_id", "as long as the first")
 def equal_lengths(lengths, n):
-    return list(divmod(n, lengths[0])) if lengths[0] else [n // 1, 0]
+    return [n // lengths[0], n % lengths[0]]
 
 
 @wrong("locate_id", "the place in the whole text")
