@@ -4,16 +4,17 @@
 __all__ = ['INDEX', 'VERSION', 'ID', 'NO_ID', 'PIECE', 'file_pieces', 'row_pieces', 'pieces', 'encoded', 'put_shard', 'refuse',
            'write_shards', 'broken', 'read_index', 'Shards', 'plan_epoch', 'ShardWindows']
 
-# %% notebooks/source/11_data_on_disk.py #9e6f5a99
+# %% notebooks/source/11_data_on_disk.py #1d43f511
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy
 import torch
+from tqdm import tqdm
 
 from .checkpoints import put_json
 from .data import CharTokenizer
@@ -40,7 +41,7 @@ def row_pieces(row, name):
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return (text[start:start + PIECE] for start in range(0, len(text), PIECE))
 
-# %% notebooks/source/11_data_on_disk.py #0deb5732
+# %% notebooks/source/11_data_on_disk.py #f4715824
 def pieces(texts, separator):
     """A file, a folder of .txt files, or an iterable of texts or rows -> (where it comes from, a piece of text), ..."""
     if isinstance(texts, (str, Path)):
@@ -50,13 +51,15 @@ def pieces(texts, separator):
         documents = ((str(path), file_pieces(path)) for path in files)
     else:
         documents = ((f"text {n}", row_pieces(row, f"text {n}")) for n, row in enumerate(texts))
-    for n, (name, parts) in enumerate(documents):
-        start = 0
-        if n:
-            yield "the separator", separator
-        for part in parts:
-            yield f"{name}, from character {start} on" if start else name, part
-            start += len(part)
+    with tqdm(unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout) as bar:
+        for n, (name, parts) in enumerate(documents):
+            start = 0
+            if n:
+                yield "the separator", separator
+            for part in parts:
+                yield f"{name}, from character {start} on" if start else name, part
+                start += len(part)
+                bar.update(len(part))
 
 # %% notebooks/source/11_data_on_disk.py #787e003f
 def encoded(texts, tokenizer, separator):
@@ -74,9 +77,9 @@ def encoded(texts, tokenizer, separator):
                 raise ValueError(f"{name}: {error}") from None
         yield ids
 
-# %% notebooks/source/11_data_on_disk.py #6338e37d
+# %% notebooks/source/11_data_on_disk.py #69d7061f
 def put_shard(path, ids):
-    """Writes a shard, and waits for the disk -> what the index says of it. OSError where that fails."""
+    """Writes a shard, and waits for the disk -> what the index says of it."""
     try:
         with open(path, "wb") as file:
             file.write(ids)
@@ -169,17 +172,15 @@ def read_index(folder):
             raise broken(folder / name, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}")
     return index
 
-# %% notebooks/source/11_data_on_disk.py #1186e9bc
+# %% notebooks/source/11_data_on_disk.py #43cd61f9
 class Shards:
     """A folder that write_shards wrote: a text on disk, mapped.
 
     tokenizer: of its alphabet; val_ids: the held-out ids (N,) int64, None where there are none; len(): ids to train on.
-    ValueError or FileNotFoundError, naming the file, where the folder is damaged, unfinished, or of another version.
-    """
+    ValueError or FileNotFoundError names a file that is missing, damaged, or of another version."""
 
     def __init__(self, folder):
-        self.folder, self.maps = Path(folder), {}
-        self.index = read_index(self.folder)
+        self.folder, self.index, self.maps = Path(folder), read_index(Path(folder)), {}
         self.tokenizer = CharTokenizer(self.index["alphabet"])
         self.edges = torch.tensor([0] + [shard["ids"] for shard in self.index["train"]]).cumsum(0)  # (shards + 1,)
         self.val_ids = self.read("val-00000.bin", slice(None)) if self.index["val"] else None
@@ -214,7 +215,7 @@ class Shards:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.get("sha256"):
                     raise broken(file.name, "its content is not what was written: the sha256 differs")
 
-# %% notebooks/source/11_data_on_disk.py #bf1fb213
+# %% notebooks/source/11_data_on_disk.py #3f13cc6a
 def plan_epoch(edges, block_size, count, seed, epoch):
     """-> where an epoch's first window starts; how many of its `count` windows begin before each border; the order of
     the shards; how many windows have been read after each of them; a seed for each. Seed and epoch settle it all."""
@@ -222,9 +223,9 @@ def plan_epoch(edges, block_size, count, seed, epoch):
     first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
     begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
     order = torch.randperm(len(edges) - 1, generator=dice)
-    return first, begin, order, begin.diff()[order].cumsum(0), torch.randint(2**62, order.shape, generator=dice)
+    return first, begin, order, begin.diff()[order].cumsum(0), torch.randint(2**32, order.shape, generator=dice)
 
-# %% notebooks/source/11_data_on_disk.py #1aa60ef2
+# %% notebooks/source/11_data_on_disk.py #b0dd4135
 class ShardWindows:
     """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
 
@@ -234,21 +235,20 @@ class ShardWindows:
         if len(shards) <= block_size:
             raise ValueError(f"{len(shards)} ids have no window of block_size {block_size} and one target more: take "
                              f"more text, or a model with a block_size of at most {len(shards) - 1}")
-        self.shards, self.block_size, self.shuffled = shards, block_size, {}
+        self.shards, self.block_size, self.seed, self.shuffled = shards, block_size, seed, {}
         self.count = max(len(shards) // block_size - 1, 1)  # windows in an epoch
-        self.plan = partial(plan_epoch, shards.edges, block_size, self.count, seed)
 
     def starts(self, seen, size):
         """Where the windows that follow the first `seen` ones start: (size,)."""
         starts = []
         while size:
             epoch, at = divmod(seen, self.count)
-            first, begin, order, ends, seeds = self.plan(epoch)
+            base, lows, order, ends, dice = plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)
             turn = torch.searchsorted(ends, at, right=True).item()
-            low, high = begin[order[turn]:order[turn] + 2].tolist()
+            low, high = lows[order[turn]:order[turn] + 2].tolist()
             if (epoch, turn) not in self.shuffled:
-                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(seeds[turn].item()))
-                self.shuffled = {(epoch, turn): first + self.block_size * numbers}
+                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(dice[turn].item()))
+                self.shuffled = {(epoch, turn): base + self.block_size * numbers}
             at -= ends[turn].item() - (high - low)  # how many of this shard's were seen
             starts.append(self.shuffled[epoch, turn][at:at + size])
             seen, size = seen + len(starts[-1]), size - len(starts[-1])

@@ -190,12 +190,13 @@ if sizes["all read"] > 1:  # the system has told us
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy
 import torch
+from tqdm import tqdm
 
 from chargpt_lib.checkpoints import put_json
 from chargpt_lib.data import CharTokenizer
@@ -236,13 +237,15 @@ def pieces(texts, separator):
         documents = ((str(path), file_pieces(path)) for path in files)
     else:
         documents = ((f"text {n}", row_pieces(row, f"text {n}")) for n, row in enumerate(texts))
-    for n, (name, parts) in enumerate(documents):
-        start = 0
-        if n:
-            yield "the separator", separator
-        for part in parts:
-            yield f"{name}, from character {start} on" if start else name, part
-            start += len(part)
+    with tqdm(unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout) as bar:
+        for n, (name, parts) in enumerate(documents):
+            start = 0
+            if n:
+                yield "the separator", separator
+            for part in parts:
+                yield f"{name}, from character {start} on" if start else name, part
+                start += len(part)
+                bar.update(len(part))
 
 # %%
 print(list(pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
@@ -286,7 +289,7 @@ def encoded(texts, tokenizer, separator):
 # %%
 #| export
 def put_shard(path, ids):
-    """Writes a shard, and waits for the disk -> what the index says of it. OSError where that fails."""
+    """Writes a shard, and waits for the disk -> what the index says of it."""
     try:
         with open(path, "wb") as file:
             file.write(ids)
@@ -510,12 +513,10 @@ class Shards:
     """A folder that write_shards wrote: a text on disk, mapped.
 
     tokenizer: of its alphabet; val_ids: the held-out ids (N,) int64, None where there are none; len(): ids to train on.
-    ValueError or FileNotFoundError, naming the file, where the folder is damaged, unfinished, or of another version.
-    """
+    ValueError or FileNotFoundError names a file that is missing, damaged, or of another version."""
 
     def __init__(self, folder):
-        self.folder, self.maps = Path(folder), {}
-        self.index = read_index(self.folder)
+        self.folder, self.index, self.maps = Path(folder), read_index(Path(folder)), {}
         self.tokenizer = CharTokenizer(self.index["alphabet"])
         self.edges = torch.tensor([0] + [shard["ids"] for shard in self.index["train"]]).cumsum(0)  # (shards + 1,)
         self.val_ids = self.read("val-00000.bin", slice(None)) if self.index["val"] else None
@@ -592,7 +593,7 @@ def plan_epoch(edges, block_size, count, seed, epoch):
     first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
     begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
     order = torch.randperm(len(edges) - 1, generator=dice)
-    return first, begin, order, begin.diff()[order].cumsum(0), torch.randint(2**62, order.shape, generator=dice)
+    return first, begin, order, begin.diff()[order].cumsum(0), torch.randint(2**32, order.shape, generator=dice)
 
 # %% [markdown]
 # Four shards of 100 ids, in windows of 16:
@@ -618,21 +619,20 @@ class ShardWindows:
         if len(shards) <= block_size:
             raise ValueError(f"{len(shards)} ids have no window of block_size {block_size} and one target more: take "
                              f"more text, or a model with a block_size of at most {len(shards) - 1}")
-        self.shards, self.block_size, self.shuffled = shards, block_size, {}
+        self.shards, self.block_size, self.seed, self.shuffled = shards, block_size, seed, {}
         self.count = max(len(shards) // block_size - 1, 1)  # windows in an epoch
-        self.plan = partial(plan_epoch, shards.edges, block_size, self.count, seed)
 
     def starts(self, seen, size):
         """Where the windows that follow the first `seen` ones start: (size,)."""
         starts = []
         while size:
             epoch, at = divmod(seen, self.count)
-            first, begin, order, ends, seeds = self.plan(epoch)
+            base, lows, order, ends, dice = plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)
             turn = torch.searchsorted(ends, at, right=True).item()
-            low, high = begin[order[turn]:order[turn] + 2].tolist()
+            low, high = lows[order[turn]:order[turn] + 2].tolist()
             if (epoch, turn) not in self.shuffled:
-                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(seeds[turn].item()))
-                self.shuffled = {(epoch, turn): first + self.block_size * numbers}
+                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(dice[turn].item()))
+                self.shuffled = {(epoch, turn): base + self.block_size * numbers}
             at -= ends[turn].item() - (high - low)  # how many of this shard's were seen
             starts.append(self.shuffled[epoch, turn][at:at + size])
             seen, size = seen + len(starts[-1]), size - len(starts[-1])
