@@ -1,0 +1,971 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 11 · Data on disk
+#
+# You will build: a text that is larger than the memory, as a folder of numbers that a training reads page by page: written once, shuffled anew in every epoch, shared among processes.
+# You need lessons 00, 09 and [10's first page](10_recipe.ipynb). On two CPU cores the page takes a quarter of a minute, and a hundred megabytes of disk for that time.
+#
+# So far the whole text lay in memory, twice: as characters and as ids. A million characters allow that, and a billion does on a good computer. What people call "a text" these days has a hundred times more. It lies on a disk, and there it has to stay.
+
+# %%
+#| default_exp shards
+
+# %%
+#| key
+import torch
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy
+import torch
+
+from chargpt_lib.checks import NotAttempted, check, progress
+from chargpt_lib.data import CharTokenizer, load_corpus, show
+from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.recipe import Windows
+from chargpt_lib.training import evaluate
+
+# %%
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus = load_corpus(CORPUS)
+text = corpus.train + corpus.val
+tokenizer = CharTokenizer.from_text(text)
+place = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # all that this page writes; it goes when the page ends
+folder = Path(place.name)
+
+# %% [markdown]
+# ## What a text weighs
+#
+# **Predict:** the file has one byte for each character (of English, in UTF-8). How many has Python's `str`? How many have the ids?
+
+# %%
+ids, n = tokenizer.encode(text), len(text)
+for what, size in (
+    ("the file", len(text.encode())),
+    ("the str", sys.getsizeof(text)),
+    ("the str, with one goose 🪿 at its end", sys.getsizeof(text + "🪿")),
+    ("the list that encode makes on its way", sys.getsizeof(ids.tolist())),
+    ("the ids, int64", ids.nbytes),
+    ("the ids, uint16", ids.numpy().astype("uint16").nbytes),
+    ("lesson 10's order of the windows, of 256", Windows(ids, 256, seed=1337).order(0).nbytes),
+):
+    print(f"{what:41} {size / n:5.2f} bytes per character")
+
+# %% [markdown]
+# A `str` spends the same number of bytes on each of its characters. One goose needs four, so all have four. And an id of type int64 has eight bytes, seven of which are zero. Embeddings want int64, but only for the few windows of a batch; the rest may wait in a smaller type. (The list's eight bytes are only pointers to its numbers.)
+#
+# Ten gigabytes of text are ten gigabytes of `str`, eighty of list, eighty of ids. As uint16, whole numbers from 0 to 65,535, they are twenty, and they need not be in memory.
+#
+# ### Exercise: how many bytes?
+# ★ · 3 minutes · The first question to any data set: will it fit?
+#
+# A text of `n` symbols, with a vocabulary of `vocab_size` different ones, ids from 0 to `vocab_size` - 1, is written to disk. numpy has unsigned whole numbers of 1, 2, 4 and 8 bytes; $k$ bytes hold the numbers from 0 to $256^k - 1$. Take the smallest that holds all ids. How many bytes has the file? With 1000 symbols and a vocabulary of 300 it has 2000.
+
+# %% tags=["exercise"] exercise="bytes_on_disk"
+def bytes_on_disk(n, vocab_size):
+    """Two whole numbers, n from 0 on, vocab_size from 1 to 2**64 -> int: the bytes of the file."""
+    ### BEGIN SOLUTION
+    for width in (1, 2, 4, 8):
+        if vocab_size <= 256**width:
+            return n * width
+    ### END SOLUTION
+
+# %%
+check("bytes_on_disk", bytes_on_disk)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def bytes_on_disk_as(n, vocab_size, fits=lambda V, width: V <= 256**width, widths=(1, 2, 4, 8)):
+    return n * next((width for width in widths if fits(vocab_size, width)), widths[-1])
+### END SOLUTION
+
+
+exercise(
+    bytes_on_disk, stars=1, minutes=3,
+    cases=lambda draw: [
+        [draw.integer(100, 900), draw.integer(40, 128)], [draw.integer(100, 900), draw.integer(129, 255)],
+        [draw.integer(100, 900), 256], [draw.integer(100, 900), 257],
+        [draw.integer(100, 900), draw.integer(40_000, 60_000)], [draw.integer(100, 900), 65_536],
+        [draw.integer(100, 900), draw.integer(65_537, 300_000)], [draw.integer(1, 9), draw.integer(2**33, 2**34)],
+        [0, draw.integer(1, 9)], [draw.integer(10, 99), 1], [1, 2**32]],
+    wrong={
+        ### BEGIN SOLUTION
+        "256 ids go from 0 to 255, and that fits into one byte: `<=`, not `<`":
+            lambda n, V: bytes_on_disk_as(n, V, lambda V, width: V < 256**width),
+        "the ids end at vocab_size - 1: one more than 256^k does not fit into k bytes":
+            lambda n, V: bytes_on_disk_as(n, V, lambda V, width: V - 1 <= 256**width),
+        "the types are unsigned: no bit is lost to a sign":
+            lambda n, V: bytes_on_disk_as(n, V, lambda V, width: V <= 256**width // 2),
+        "these are bits: a byte has 8 of them": lambda n, V: 8 * bytes_on_disk_as(n, V),
+        "there is no type of 3 bytes, nor of 5, 6 or 7": lambda n, V: bytes_on_disk_as(n, V, widths=range(1, 9)),
+        "that packs bits: each id has a type of whole bytes": lambda n, V: (n * max((V - 1).bit_length(), 1) + 7) // 8,
+        "that is int64, eight bytes for each id: take the smallest type that holds them": lambda n, V: 8 * n,
+        "always two bytes: some vocabularies need only one, others more": lambda n, V: 2 * n,
+        "two bytes at least: 256 different ids fit into one": lambda n, V: bytes_on_disk_as(n, V, widths=(2, 4, 8)),
+        "it goes no further than four bytes": lambda n, V: bytes_on_disk_as(n, V, widths=(1, 2, 4)),
+        "it goes no further than two bytes": lambda n, V: bytes_on_disk_as(n, V, widths=(1, 2)),
+        "that is the width of one id: the file has n of them": lambda n, V: bytes_on_disk_as(1, V),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# ## A file that pretends to be memory
+#
+# Every program believes that it has one long memory. The system keeps a table behind it: this **page** of 4,096 bytes (16,384 on a newer Mac) lies there in the chips, that one nowhere yet. To **map** a file means to enter it into this table. Nothing is read. Only when the program touches a place does the system notice that the page is missing, fetch it from the disk, and let the program go on. Pages that nobody has touched for a while make room for others.
+#
+# Here is the smallest file, mapped.
+
+# %%
+toy = folder / "toy.bin"
+toy.write_bytes(tokenizer.encode("O damp goose!").numpy().astype("<u2").tobytes())  # <: the low byte first
+mapped = numpy.memmap(toy, dtype="<u2", mode="r")
+print(toy.stat().st_size, "bytes;", mapped[7:12], tokenizer.decode(mapped[7:12].astype("int64")))
+
+# %% [markdown]
+# It looks like an array. It is not a copy of the file, it *is* the file. So let us change the file behind its back.
+
+# %%
+with open(toy, "r+b") as file:
+    file.seek(2 * 7)
+    file.write(bytes([tokenizer.stoi["m"], 0]))
+print(tokenizer.decode(mapped.astype("int64")))
+
+# %% [markdown]
+# Now a larger one, 64 megabytes. On Linux a process can ask how many megabytes of files are in its own part of the memory. (Elsewhere we do not ask, and the cell says `nan`.)
+
+# %%
+import mmap
+
+def resident_files():
+    """Megabytes of mapped files that are in memory now, on Linux; elsewhere nan."""
+    numbers = Path("/proc/self/statm")
+    return int(numbers.read_text().split()[2]) * mmap.PAGESIZE / 1e6 if numbers.exists() else float("nan")
+
+# %% tags=["nbval-ignore-output"]
+large = folder / "large.bin"
+with open(large, "wb") as file:
+    for _ in range(64):
+        file.write(bytes(2**20))
+before, sizes = resident_files(), {}
+mapped = numpy.memmap(large, dtype="<u2", mode="r")
+sizes["mapped"] = resident_files() - before
+mapped[20_000_000:20_000_100].sum()
+sizes["a hundred ids read"] = resident_files() - before
+mapped.sum()
+sizes["all read"] = resident_files() - before
+print(*(f"{name}: {size:.1f} MB" for name, size in sizes.items()), sep="\n")
+
+# %%
+del mapped
+large.unlink()
+if sizes["all read"] > 1:  # the system has told us
+    assert sizes["mapped"] < 5 and sizes["a hundred ids read"] < 20 < sizes["all read"]
+
+# %% [markdown]
+# "All read" looks as if the memory were full again. It is only lent: what a page holds is on the disk, too, so the system may take the page back whenever somebody needs the room. That is why one can map a file that is larger than the memory.
+#
+# ## Writing
+#
+# The text has to become numbers without ever being in memory as a whole. So everything that follows works on pieces. First, where pieces come from: a file, a folder of `.txt` files, or anything that gives one text after the other: a list, or a data set with rows like `{"text": "O damp goose!"}`. As in lesson 00, files are UTF-8, and line ends from Windows become `\n`.
+
+# %%
+#| export
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy
+import torch
+from tqdm import tqdm
+
+from chargpt_lib.checkpoints import put_json
+from chargpt_lib.data import CharTokenizer
+
+INDEX, VERSION = "index.json", 1
+ID, NO_ID = "<u2", 2**16 - 1  # uint16, the low byte first; what a character gets that has no id
+PIECE = 2**20  # characters that are taken in hand at a time
+
+
+def file_pieces(path):
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            while text := file.read(PIECE):
+                yield text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it so") from None
+
+
+def row_pieces(row, name):
+    text = row.get("text") if isinstance(row, Mapping) else row
+    if not isinstance(text, str):
+        what = f"a row with the columns {[*row]}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
+        raise ValueError(f"{name} is {what}, and no text: give texts, or rows with a text in the column 'text'")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return (text[start:start + PIECE] for start in range(0, len(text), PIECE))
+
+# %% [markdown]
+# Between two texts stands an empty line, as between the scenes of our plays. (A data set whose rows are single lines wants `separator="\n"`.) Each piece carries along where it comes from: an error message will need that.
+
+# %%
+#| export
+def pieces(texts, separator):
+    """A file, a folder of .txt files, or an iterable of texts or rows -> (where it comes from, a piece of text), ..."""
+    if isinstance(texts, (str, Path)):
+        files = sorted(Path(texts).glob("*.txt")) if Path(texts).is_dir() else [Path(texts)]
+        if not files or not files[0].is_file():
+            raise FileNotFoundError(f"{texts} is no file, and no folder of .txt files; a text goes into a list, [text]")
+        documents = ((str(path), file_pieces(path)) for path in files)
+    else:
+        documents = ((f"text {n}", row_pieces(row, f"text {n}")) for n, row in enumerate(texts))
+    with tqdm(unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout) as bar:
+        for n, (name, parts) in enumerate(documents):
+            start = 0
+            if n:
+                yield "the separator", separator
+            for part in parts:
+                yield f"{name}, from character {start} on" if start else name, part
+                start += len(part)
+                bar.update(len(part))
+
+# %%
+print(list(pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
+
+# %% [markdown]
+# Lesson 00's `encode` asks a dict for each character, and makes a list. For a billion characters that is a coffee break. numpy can look up a whole array at once: the numbers that Unicode gives to the characters, and a table that has the id at that place.
+
+# %%
+numbers = numpy.frombuffer("goose".encode("utf-32-le"), "<u4")
+table = numpy.zeros(128, "<u2")
+table[[ord(char) for char in tokenizer.alphabet]] = range(tokenizer.vocab_size)
+print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
+
+# %% [markdown]
+# Characters without an id get a number of their own, `NO_ID`. If one turns up, the tokenizer itself is asked: its error names the character and what could be meant, and we add in which text it stands.
+
+# %%
+#| export
+def encoded(texts, tokenizer, separator):
+    """The ids of the texts, uint16, piece by piece. ValueError for a character that has none."""
+    letters = [ord(char) for char in tokenizer.alphabet]
+    table = numpy.full(max(letters) + 2, NO_ID, ID)
+    table[letters] = range(len(letters))
+    for name, text in pieces(texts, separator):
+        numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        ids = table[numbers.clip(max=len(table) - 1)]
+        if (ids == NO_ID).any():
+            try:
+                tokenizer.encode(text)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        yield ids
+
+# %% [markdown]
+# ## Shards
+#
+# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16 million ids, 32 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in a second file, the index: the alphabet, and of each shard its length and its sha256.
+#
+# Why two bytes, where one would do for our alphabet? Because two are enough for all that comes, lesson 12's pieces of words too, and one size for all is one thing less to get wrong.
+
+# %%
+#| export
+def put_shard(path, ids):
+    """Writes a shard, and waits for the disk -> what the index says of it."""
+    try:
+        with open(path, "wb") as file:
+            file.write(ids)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}): is the disk full?") from error
+    return {"file": path.name, "ids": len(ids), "sha256": hashlib.sha256(ids).hexdigest()}
+
+
+def refuse(texts, folder, tokenizer, shard_size, val_size):
+    if not (isinstance(shard_size, int) and shard_size > 0 and isinstance(val_size, int) and val_size >= 0):
+        raise ValueError(f"shard_size is {shard_size!r}, val_size {val_size!r}: give whole numbers, from 1 and 0 on")
+    if old := [*folder.glob(INDEX), *folder.glob("*-[0-9]*.bin")]:
+        raise FileExistsError(f"{folder} holds {old[0].name} of another writing: choose another folder, or delete it")
+    if isinstance(texts, Mapping):
+        raise ValueError(f"the texts are a dict with {[*texts]}, several data sets perhaps: give one of them")
+    if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
+        raise ValueError("the texts can be read only once, and their alphabet takes a reading: give a tokenizer, too")
+
+# %% [markdown]
+# Which part is for validation? The last tenth, as always; but of ten gigabytes a tenth is far more than anybody evaluates on, so at most `val_size` ids. Of a stream nobody knows where its last tenth begins. So the last `val_size` ids are always held back in a buffer, and what turns out not to be the end goes on to the shards.
+#
+# The index is written last, with lesson 09's `put_json`. A folder without one is a writing that was never finished. If something goes wrong on the way, the shards are removed.
+
+# %%
+#| export
+def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17, separator="\n\n"):
+    """Writes texts larger than the memory as ids: shards of uint16, and index.json.
+
+    texts: the path of a file or of a folder of .txt files (in the order of their names), or an iterable of texts or of
+    rows with a column "text", such as a Hugging Face dataset, streamed or not. separator stands between two texts.
+    tokenizer: a CharTokenizer; without one the texts are read twice, the first time to find their alphabet.
+    The last tenth is for validation, at most val_size ids; the rest is for training, shard_size ids a file.
+    ValueError names the text that is none, or has a character without an id; FileExistsError where the folder holds
+    shards; OSError where it cannot be written. After an error no shard is left.
+    """
+    folder = Path(folder)
+    refuse(texts, folder, tokenizer, shard_size, val_size)
+    tokenizer = tokenizer or CharTokenizer({char for _, text in pieces(texts, separator) for char in set(text)})
+    if tokenizer.vocab_size > NO_ID:
+        raise ValueError(f"an alphabet of {tokenizer.vocab_size} symbols is too large: shards hold {NO_ID}")
+    folder.mkdir(parents=True, exist_ok=True)
+    index = {"version": VERSION, "alphabet": tokenizer.alphabet, "train": [], "val": []}
+    buffer, filled, n = numpy.empty(shard_size + val_size + 2 * PIECE, ID), 0, 0
+
+    def empty(kind, size):
+        nonlocal filled
+        index[kind].append(put_shard(folder / f"{kind}-{len(index[kind]):05d}.bin", buffer[:size]))
+        buffer[:filled - size], filled = buffer[size:filled], filled - size
+
+    try:
+        for ids in encoded(texts, tokenizer, separator):
+            buffer[filled:filled + len(ids)] = ids
+            filled, n = filled + len(ids), n + len(ids)
+            while filled >= shard_size + val_size:
+                empty("train", shard_size)
+        if n < 20:
+            raise ValueError(f"the texts have {n} characters: too few to train on one part and test on another")
+        last = min(val_size, n - 9 * n // 10)
+        while filled > last:
+            empty("train", min(filled - last, shard_size))
+        if filled:
+            empty("val", filled)
+        put_json(folder / INDEX, index)
+    except BaseException:
+        for path in folder.glob("*-[0-9]*.bin"):
+            path.unlink()
+        raise
+
+# %% [markdown]
+# Our corpus is small. For this page a shard has 100,000 ids, so that there are several.
+
+# %%
+(folder / "plays.txt").write_text(text, encoding="utf-8", newline="\n")
+write_shards(folder / "plays.txt", folder / "plays", shard_size=100_000, val_size=8000)
+index = json.loads((folder / "plays" / "index.json").read_text(encoding="utf-8"))
+print(len(index["train"]), "shards; the first and the last:")
+for shard in (index["train"][0], index["train"][-1]):
+    print(shard["file"], shard["ids"], "ids,", (folder / "plays" / shard["file"]).stat().st_size, "bytes")
+print("for validation:", index["val"][0]["ids"])
+
+# %%
+def complain(use):
+    try:
+        use()
+    except (ValueError, OSError) as error:
+        print(str(error).replace(place.name, "...").replace("...\\", ".../").replace("plays\\", "plays/"))
+
+lines = ["O damp goose!", "You tiny friar, Anne!", "O damp café!"]
+for texts, where in ((lines, "lines"), ((line for line in lines), "once"), (folder / "plays.txt", "plays")):
+    complain(lambda: write_shards(texts, folder / where, tokenizer if where == "lines" else None))
+print("left of it:", [path.name for path in (folder / "lines").iterdir()])
+
+# %% [markdown]
+# ## Reading
+#
+# Cutting text into shards is for the disk's sake; a reader shall not notice. To her the shards are one long ribbon again, and place 250,000 of it is ... where?
+#
+# ### Exercise: which shard?
+# ★★ · 6 minutes · The borders are where such functions are wrong.
+#
+# The shards have lengths `lengths`, and stand one after the other; places count from 0. In which shard is the place `n`, and how far from its beginning? A shard may be empty; no place is in it. With lengths 4, 4, 3 the place 3 is the last of the first shard: `[0, 3]`. The place 4 is the first of the second: `[1, 0]`. The place 10 is the last of all: `[2, 2]`.
+
+# %% tags=["exercise"] exercise="locate_id"
+def locate_id(lengths, n):
+    """lengths: a list of whole numbers from 0 on, 0 <= n < sum(lengths) -> [shard, offset in it]: ints from 0 on."""
+    ### BEGIN SOLUTION
+    for shard, length in enumerate(lengths):
+        if n < length:
+            return [shard, n]
+        n -= length
+    ### END SOLUTION
+
+# %%
+check("locate_id", locate_id)
+
+# %%
+#| key
+def locate_id_case(draw, at, *lengths):
+    """The place is `at` of shard k: (k, "first"), (k, "last") or (k, "inside")."""
+    shard, where = at
+    offset = {"first": 0, "last": lengths[shard] - 1, "inside": draw.integer(1, max(lengths[shard] - 2, 1))}[where]
+    return [list(lengths), sum(lengths[:shard]) + offset]
+
+
+### BEGIN SOLUTION
+def locate_id_as(lengths, n, before=lambda n, length: n < length, less=0, strict=False):
+    for shard, length in enumerate(lengths):
+        if before(n, length) or shard == len(lengths) - 1:
+            return [shard, n]
+        n -= length - less
+### END SOLUTION
+
+
+exercise(
+    locate_id, stars=2, minutes=6,
+    cases=lambda draw: [
+        locate_id_case(draw, (0, "inside"), draw.integer(5, 9), draw.integer(5, 9)),
+        locate_id_case(draw, (1, "first"), draw.integer(5, 9), draw.integer(5, 9), 4),
+        locate_id_case(draw, (2, "last"), draw.integer(3, 4), draw.integer(5, 7), draw.integer(8, 9)),
+        locate_id_case(draw, (3, "first"), size := draw.integer(5, 9), size, size, draw.integer(3, 4)),
+        locate_id_case(draw, (2, "inside"), draw.integer(12, 20), draw.integer(3, 6), draw.integer(7, 9), 5),
+        locate_id_case(draw, (3, "first"), draw.integer(3, 6), 0, 0, draw.integer(3, 6), 2),
+        locate_id_case(draw, (3, "inside"), draw.integer(3, 6), 0, draw.integer(3, 6), draw.integer(4, 6)),
+        locate_id_case(draw, (1, "last"), 0, draw.integer(3, 6), 0), [[1], 0]],
+    wrong={
+        ### BEGIN SOLUTION
+        "at a border: the place `length` is already the first of the next shard": lambda lengths, n: locate_id_as(
+            lengths, n, lambda n, length: n <= length),
+        "all shards are taken to be as long as the first: each has its own length": lambda lengths, n: [
+            n // lengths[0], n % lengths[0]],
+        "the place in the whole text is returned; the offset counts from the beginning of its shard":
+            lambda lengths, n: [locate_id(lengths, n)[0], n],
+        "the offset counts from the end of the shard; it counts from its beginning": lambda lengths, n: [
+            locate_id(lengths, n)[0], lengths[locate_id(lengths, n)[0]] - 1 - locate_id(lengths, n)[1]],
+        "shards count from 0": lambda lengths, n: [locate_id(lengths, n)[0] + 1, locate_id(lengths, n)[1]],
+        "offsets count from 0": lambda lengths, n: [locate_id(lengths, n)[0], locate_id(lengths, n)[1] + 1],
+        "first the shard, then the offset": lambda lengths, n: locate_id(lengths, n)[::-1],
+        "an empty shard is not counted, but the shards after it keep their numbers": lambda lengths, n: locate_id(
+            [length for length in lengths if length], n),
+        "the place is in no empty shard: go on to the next one": lambda lengths, n: (
+            lambda starts: [starts.index(max(s for s in starts if s <= n)), n - max(s for s in starts if s <= n)])(
+                [sum(lengths[:k]) for k in range(len(lengths))]),
+        "each shard takes one place too few away": lambda lengths, n: locate_id_as(lengths, n, less=1),
+        "only the length of the shard just before is taken away: all shards before it count": lambda lengths, n: [
+            shard := locate_id(lengths, n)[0], n - (lengths[shard - 1] if shard else 0)],
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# For many places at once: the borders are the sums of the lengths, and `searchsorted` finds between which of them a place lies.
+
+# %%
+edges = torch.tensor([0, 4, 8, 11])
+places = torch.tensor([3, 4, 10])
+shard = torch.searchsorted(edges, places, right=True) - 1
+print(shard.tolist(), (places - edges[shard]).tolist())
+
+# %% [markdown]
+# Before a training trusts a folder, the folder is looked at: is there an index, of this version, which says what an index can say? Is each file there, with the length it should have? That takes no time. (`eval`, `pickle` and their like are not used: a file from the net can be wrong, but it cannot make us run anything.)
+
+# %%
+#| export
+def broken(path, why):
+    return ValueError(f"{path}: {why}. Copy it again from where it came from, or write the shards anew (write_shards)")
+
+
+def read_index(folder):
+    """What index.json says, each file found and of the right length. FileNotFoundError where there is no index."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {INDEX}: it was unfinished, or no folder of shards. Write it "
+                                f"with write_shards, into a new folder")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if index["version"] != VERSION:
+            raise ValueError(f"its version is {index['version']!r}, and this library reads {VERSION}")
+        if not index["alphabet"] or index["alphabet"] != "".join(sorted(set(index["alphabet"]))):
+            raise ValueError("its alphabet is no text of different characters in their order")
+        shards = [(f"{kind}-{n:05d}.bin", shard) for kind in ("train", "val") for n, shard in enumerate(index[kind])]
+        if not index["train"] or any((shard["file"], type(shard["ids"])) != (name, int) for name, shard in shards):
+            raise ValueError("its shards have other names, or no length")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise broken(path, f"this is no index of shards ({error})") from None
+    for name, shard in shards:
+        size = (folder / name).stat().st_size if (folder / name).is_file() else "no"
+        if size != 2 * shard["ids"] or not size:
+            raise broken(folder / name, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}")
+    return index
+
+# %% [markdown]
+# `Shards` is the folder, opened. `at` answers for any table of places; a window that lies across a border is nothing special. Of the maps it keeps four open at a time, because systems count open files.
+#
+# What lengths cannot show is a wrong number inside of a file. An id that no character has would make a graphics card stop with a message about an assertion on the device. So `at` looks, and names the file. What else may have happened to the bytes only the sha256 tells: `verify` reads them all: do that once, after a copy.
+
+# %%
+#| export
+class Shards:
+    """A folder that write_shards wrote: a text on disk, mapped.
+
+    tokenizer: of its alphabet; val_ids: the held-out ids (N,) int64, None where there are none; len(): ids to train on.
+    ValueError or FileNotFoundError names a file that is missing, damaged, or of another version."""
+
+    def __init__(self, folder):
+        self.folder, self.index, self.maps = Path(folder), read_index(Path(folder)), {}
+        self.tokenizer = CharTokenizer(self.index["alphabet"])
+        self.edges = torch.tensor([0] + [shard["ids"] for shard in self.index["train"]]).cumsum(0)  # (shards + 1,)
+        self.val_ids = self.read("val-00000.bin", slice(None)) if self.index["val"] else None
+
+    def __len__(self):
+        return int(self.edges[-1])
+
+    def read(self, file, places):
+        """places: an array of offsets in one file -> its ids there, int64."""
+        if file not in self.maps:
+            self.maps = {**dict(list(self.maps.items())[-3:]), file: numpy.memmap(self.folder / file, ID, "r")}
+        ids = torch.from_numpy(self.maps[file][places].astype("int64"))
+        if ids.numel() and ids.max() >= self.tokenizer.vocab_size:
+            raise broken(self.folder / file, f"it has the id {ids.max()}, and no character has that")
+        return ids
+
+    def at(self, places):
+        """places: int64, any shape, from 0 to len() - 1 -> the ids that stand there, int64, of the same shape."""
+        shards, ids = torch.searchsorted(self.edges, places, right=True) - 1, torch.empty_like(places)
+        for shard in shards.unique().tolist():
+            here, file = shards == shard, self.index["train"][shard]["file"]
+            ids[here] = self.read(file, (places[here] - self.edges[shard]).numpy())
+        return ids
+
+    def windows(self, block_size, seed):
+        return ShardWindows(self, block_size, seed)
+
+    def verify(self):
+        """Reads every byte. ValueError for the first file that is not what was written."""
+        for shard in self.index["train"] + self.index["val"]:
+            with open(self.folder / shard["file"], "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard.get("sha256"):
+                    raise broken(file.name, "its content is not what was written: the sha256 differs")
+
+# %%
+shards = Shards(folder / "plays")
+print(len(shards), "ids to train on;", len(shards.val_ids), "to test on")
+across = shards.at(torch.arange(99_980, 100_020))
+print("across a border:", repr(shards.tokenizer.decode(across)))
+print("as in the text: ", torch.equal(across, ids[99_980:100_020]), "to its end:",
+      torch.equal(shards.val_ids, ids[-8000:]))
+
+# %% [markdown]
+# Now let us spoil it, in three ways.
+
+# %%
+file, good = folder / "plays" / "train-00003.bin", (folder / "plays" / "train-00003.bin").read_bytes()
+del shards  # its maps, too: a mapped file must not shrink under its reader
+file.write_bytes(good[:-1])
+complain(lambda: Shards(folder / "plays"))
+file.write_bytes(b"\xff\xff" + good[2:])
+complain(lambda: Shards(folder / "plays").at(torch.tensor([300_000])))
+file.write_bytes(good[2:] + good[:2])
+complain(lambda: Shards(folder / "plays").verify())
+file.write_bytes(good)
+
+# %% [markdown]
+# ## Shuffled twice
+#
+# Lesson 10's `Windows` shuffles all windows of an epoch in one pile. For our shards that has two faults.
+#
+# The order is a list of all of them, with 8 bytes each. That is nothing for a million characters; for a trillion, in windows of 256, it is 31 gigabytes. And each batch reads from everywhere: 32 windows, 32 pages from 32 ends of the disk, none of them in memory from before.
+#
+# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time only one shard is being read, and it fits into memory with ease. The order of one shard's windows is forgotten when the next one begins, and can be thrown again: seed, epoch and shard settle it.
+#
+# As in lesson 10, each epoch cuts the ribbon at other places, and the windows are laid over the whole ribbon. A window belongs to the shard in which it begins.
+
+# %%
+#| export
+def plan_epoch(edges, block_size, count, seed, epoch):
+    """-> where an epoch's first window starts; how many of its `count` windows begin before each border; the order of
+    the shards; how many windows have been read after each of them; a seed for each. Seed and epoch settle it all."""
+    dice = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
+    first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
+    begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
+    order = torch.randperm(len(edges) - 1, generator=dice)
+    return first, begin, order, begin.diff()[order].cumsum(0), torch.randint(2**32, order.shape, generator=dice)
+
+# %% [markdown]
+# Four shards of 100 ids, in windows of 16:
+
+# %%
+first, begin, order, ends, _ = plan_epoch(100 * torch.arange(5), block_size=16, count=24, seed=1337, epoch=0)
+print("windows that begin in each shard:", begin.diff().tolist())
+print("order of the shards:", order.tolist(), "  windows read after each:", ends.tolist())
+
+# %% [markdown]
+# (The seed is mixed with the epoch so that it stays below $2^{32}$: of a larger one torch's dice on the CPU take the lowest 32 bits, and say nothing.)
+#
+# With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
+
+# %%
+#| export
+class ShardWindows:
+    """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
+
+    As in recipe.Windows, seed and epoch settle the order, and every epoch cuts at other places."""
+
+    def __init__(self, shards, block_size, seed):
+        if len(shards) <= block_size:
+            raise ValueError(f"{len(shards)} ids have no window of block_size {block_size} and one target more: take "
+                             f"more text, or a model with a block_size of at most {len(shards) - 1}")
+        self.shards, self.block_size, self.seed, self.shuffled = shards, block_size, seed, {}
+        self.count = max(len(shards) // block_size - 1, 1)  # windows in an epoch
+
+    def starts(self, seen, size):
+        """Where the windows that follow the first `seen` ones start: (size,)."""
+        starts = []
+        while size:
+            epoch, at = divmod(seen, self.count)
+            base, lows, order, ends, dice = plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)
+            turn = torch.searchsorted(ends, at, right=True).item()
+            low, high = lows[order[turn]:order[turn] + 2].tolist()
+            if (epoch, turn) not in self.shuffled:
+                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(dice[turn].item()))
+                self.shuffled = {(epoch, turn): base + self.block_size * numbers}
+            at -= ends[turn].item() - (high - low)  # how many of this shard's were seen
+            starts.append(self.shuffled[epoch, turn][at:at + size])
+            seen, size = seen + len(starts[-1]), size - len(starts[-1])
+        return torch.cat(starts)
+
+    def batch(self, seen, size):
+        """The windows that follow the first `seen` ones -> x, y, both (size, T) int64, on the CPU."""
+        windows = self.shards.at(self.starts(seen, size)[:, None] + torch.arange(self.block_size + 1))
+        return windows[:, :-1], windows[:, 1:]
+
+# %% [markdown]
+# Here are two epochs, as points: when a window is read, and where it stands. On the left one pile of all windows, on the right eight shards.
+
+# %%
+write_shards([text[:8600]], folder / "few", tokenizer, shard_size=1000, val_size=600)
+few = Shards(folder / "few").windows(block_size=16, seed=1337)
+pile = Windows(ids[:8000], block_size=16, seed=1337)
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained", sharey=True)
+for ax, title in zip(axes, ("One pile", "Shuffled twice")):
+    for epoch, colour in ((0, "#0072B2"), (1, "#D55E00")):
+        read = range(epoch * few.count, (epoch + 1) * few.count)
+        start = pile.order(epoch) if ax is axes[0] else few.starts(read.start, few.count)
+        ax.plot(read, start, ".", color=colour, markersize=3, label=f"epoch {epoch + 1}")
+    ax.set(title=title, xlabel="windows read before", yticks=range(0, 9000, 2000))
+axes[0].set_ylabel("place in the text")
+fig.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+show(fig, "Left: points everywhere. Right: sixteen clouds, eight for each of two epochs, each as high as one shard and "
+     "as wide as its share of the epoch; their order differs from epoch to epoch.")
+
+# %% [markdown]
+# **Predict:** how many of the 8,000 ids are in no window of the first epoch? What one pile promises has to hold here, too: no id twice, and at most two windows' worth left out, at the two ends.
+
+# %%
+every = (few.starts(0, few.count)[:, None] + torch.arange(16)).flatten()
+print(few.count, "windows;", len(every.unique()), "different places of", len(every), "that were read")
+print("left out:", 8000 - len(every), " at most two windows:", 8000 - len(every) < 2 * 16)
+again = Shards(folder / "few").windows(block_size=16, seed=1337)  # as after an accident
+print("goes on from window 777:", torch.equal(again.batch(777, 5)[0], few.batch(777, 5)[0]))
+
+# %%
+x, y = few.batch(seen=0, size=2)
+print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
+print(x.shape, x.dtype, "one ahead:", torch.equal(x[:, 1:], y[:, :-1]))
+
+# %% [markdown]
+# What does it cost? All windows of a batch, and of some thousands of batches after it, come from one stretch of text. If the texts were sorted, by author or by language, the model would read authors one after the other, and forget the first over the last. So mix texts *before* they are written.
+#
+# ### Exercise: a shuffle with a small memory
+# ★★ · 8 minutes · How do you mix a stream that does not fit into memory? Not at all, strictly speaking. But a little, with this (tf.data and Hugging Face's `datasets` both have it).
+#
+# A buffer has `size` places. The first `size` items fill it, in their order. Each further item is put into one of the places, and the item that was in it comes out. When the stream has ended, what is in the buffer comes out, in the order of the places. If the stream is shorter than the buffer, all of it comes out at the end.
+#
+# `draws` holds the dice: for each item after the first `size` ones the number of its place, from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow.
+
+# %% tags=["exercise"] exercise="shuffle_buffer"
+def shuffle_buffer(items, size, draws):
+    """items: a list; size: int from 1 on; draws: a list of ints below size -> a list, the items as they come out."""
+    ### BEGIN SOLUTION
+    buffer, out = items[:size], []
+    for item, place in zip(items[size:], draws):
+        out.append(buffer[place])
+        buffer[place] = item
+    return out + buffer
+    ### END SOLUTION
+
+# %%
+check("shuffle_buffer", shuffle_buffer)
+
+# %%
+#| key
+def shuffle_buffer_case(draw, n, size):
+    """Different items; no place is drawn twice in a row, where there is another one."""
+    draws, places = [], list(range(size))
+    for _ in range(max(n - size, 0)):
+        draws.append(draw.choice([place for place in places if [place] != draws[-1:]] or places))
+    return [draw.random.sample(range(10, 100), n), size, draws]
+
+
+### BEGIN SOLUTION
+def shuffle_buffer_as(items, size, draws, move=None, end=lambda buffer: buffer):
+    buffer, out = items[:size], []
+    for item, place in zip(items[size:], draws):
+        if move:
+            out.append(move(buffer, place, item))
+        else:
+            out.append(buffer[place])
+            buffer[place] = item
+    return out + end(buffer)
+
+
+def shuffle_buffer_pops(buffer, place, item):
+    buffer.append(item)
+    return buffer.pop(place)
+
+
+def shuffle_buffer_inserts(buffer, place, item):
+    buffer.insert(place, item)
+    return buffer.pop()
+
+
+def shuffle_buffer_replaces(buffer, place, item):
+    buffer[place] = item
+    return item
+### END SOLUTION
+
+
+exercise(
+    shuffle_buffer, stars=2, minutes=8,
+    cases=lambda draw: [
+        shuffle_buffer_case(draw, draw.integer(9, 12), 3), shuffle_buffer_case(draw, draw.integer(12, 15), 4),
+        shuffle_buffer_case(draw, draw.integer(4, 6), 1), shuffle_buffer_case(draw, 8, 7),
+        shuffle_buffer_case(draw, draw.integer(2, 4), 5), shuffle_buffer_case(draw, 5, 5), [[], 3, []]],
+    wrong={
+        ### BEGIN SOLUTION
+        "what is in the buffer at the end is lost": lambda items, size, draws: shuffle_buffer_as(
+            items, size, draws, end=lambda buffer: []),
+        "what is left at the end comes out in the order of the places, from the first on":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, end=lambda buffer: buffer[::-1]),
+        "what is left at the end is sorted; it comes out in the order of the places":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, end=sorted),
+        "the new item takes the place of the one that comes out; here the others move up, and it stands last":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, shuffle_buffer_pops),
+        "the new item pushes out the one in its place; here the others move, and the last one falls out":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, shuffle_buffer_inserts),
+        "the new item itself comes out: take the old one out before its place is filled":
+            lambda items, size, draws: shuffle_buffer_as(items, size, draws, shuffle_buffer_replaces),
+        "the item comes out, but its place is not filled with the new one": lambda items, size, draws:
+            shuffle_buffer_as(items, size, draws, lambda buffer, place, item: buffer[place]),
+        "the stream comes out as it went in": lambda items, size, draws: list(items),
+        "nothing comes out before the stream has ended: each item that is pushed out comes at once":
+            lambda items, size, draws: (lambda out: out[len(items) - len(items[:size]):] +
+                                        out[:len(items) - len(items[:size])])(shuffle_buffer(items, size, draws)),
+        "`size` is no index into a stream that is shorter: then all of it is in the buffer, and comes out at the end":
+            lambda items, size, draws: shuffle_buffer([items[k] for k in range(size)] + items[size:], size, draws),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# An item can come out much later than it went in, and hardly earlier: at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large.
+#
+# ## Several processes
+#
+# On several graphics cards, several copies of one program train one model ([the next page](11_many_devices.ipynb)). Each of them is a process with a number, its **rank**. At each step every rank takes `size` windows, computes a gradient from them, and the gradients are averaged. So together they must read what one process would have read, each window once.
+#
+# ### Exercise: the part of a rank
+# ★ · 5 minutes · A rank that reads its neighbour's windows costs half the computers and shows in no loss curve.
+#
+# The `count` windows of an epoch are numbered in the order in which they come. Of the first `ranks` · `size`, rank 0 takes the first `size`, rank 1 the next `size`, and so on; of the following ones again rank 0 the first `size`. At the end there may be too few for all: then nobody's part is filled up, but what is there is read. Which windows does rank `rank` read in this epoch? With 9 windows, `size` 2 and 2 ranks, rank 0 reads 0, 1, 4, 5 and 8, and rank 1 reads 2, 3, 6 and 7.
+
+# %% tags=["exercise"] exercise="rank_windows"
+def rank_windows(count, size, ranks, rank):
+    """Whole numbers; 0 <= rank < ranks -> the numbers of the rank's windows, a list of ints in their order."""
+    ### BEGIN SOLUTION
+    return [window for window in range(count) if window // size % ranks == rank]
+    ### END SOLUTION
+
+# %%
+check("rank_windows", rank_windows)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def rank_windows_steps(count, size, ranks, rank, more=0, cut=lambda window, count: window < count):
+    """Step by step; more: steps beyond the last whole one."""
+    steps = count // (size * ranks) + more
+    windows = [step * size * ranks + rank * size + i for step in range(steps) for i in range(size)]
+    return [window for window in windows if cut(window, count)]
+### END SOLUTION
+
+
+exercise(
+    rank_windows, stars=1, minutes=5,
+    cases=lambda draw: [
+        [27 + draw.integer(0, 1), 3, 4, 0], [size * 5 * 2 + size + draw.integer(1, size - 1), size, 5, 1]
+        if (size := draw.integer(3, 4)) else [], [6 * draw.integer(3, 4) + 5, 2, 3, 2],
+        [draw.integer(20, 30), draw.integer(2, 4), 1, 0], [draw.integer(12, 19), 1, 3, draw.integer(0, 2)],
+        [draw.integer(2, 3), 4, 3, 0], [draw.integer(2, 3), 4, 3, 1], [0, 2, 2, 0]],
+    wrong={
+        ### BEGIN SOLUTION
+        "that deals windows out one by one, like cards: `size` of them in a row go to one rank":
+            lambda count, size, ranks, rank: list(range(rank, count, ranks)),
+        "that cuts the epoch into one long piece a rank: the ranks take turns, `size` windows each":
+            lambda count, size, ranks, rank: list(range(count * rank // ranks, count * (rank + 1) // ranks)),
+        "that cuts the epoch into one piece a rank, and loses what does not come out even: the ranks take turns":
+            lambda count, size, ranks, rank: list(range(count // ranks * rank, count // ranks * (rank + 1))),
+        "the last step is lost where there are too few windows for all: what is there is read":
+            lambda count, size, ranks, rank: rank_windows_steps(count, size, ranks, rank),
+        "a part that is not full is lost: what is there is read": lambda count, size, ranks, rank: [
+            window for window in rank_windows(count, size, ranks, rank) if window // size < count // size],
+        "there are no windows from `count` on: the last part ends with them": lambda count, size, ranks, rank:
+            rank_windows_steps(count, size, ranks, rank, -(-count // (size * ranks)) - count // (size * ranks),
+                               lambda window, count: True),
+        "ranks count from 0": lambda count, size, ranks, rank: rank_windows(count, size, ranks, (rank - 1) % ranks),
+        "that is one step: the epoch goes on until its windows have been read": lambda count, size, ranks, rank:
+            list(range(rank * size, min((rank + 1) * size, count))),
+        "that is what all ranks read: each has its own part": lambda count, size, ranks, rank: list(range(count)),
+        "the parts are counted modulo `size`; there are `ranks` of them": lambda count, size, ranks, rank: [
+            window for window in range(count) if window // ranks % size == rank],
+        "these are the first windows of its parts only: each part has `size`": lambda count, size, ranks, rank:
+            list(range(rank * size, count, ranks * size)),
+        "at the end it begins again with the first windows to fill the part up: those were read before":
+            lambda count, size, ranks, rank: [window % max(count, 1) for window in rank_windows_steps(
+                count, size, ranks, rank, -(-count // (size * ranks)) - count // (size * ranks),
+                lambda window, count: True)],
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
+# `batch` needs no word about ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. Here are two ranks, in one process, with a folder of their own each, as on two computers.
+
+# %%
+size, ranks, steps = 8, 2, 40
+own = [Shards(folder / "plays").windows(block_size=64, seed=1337) for rank in range(ranks)]
+alone = Shards(folder / "plays").windows(block_size=64, seed=1337)
+together, read = True, [set(), set()]
+for step in range(steps):
+    seen = step * ranks * size
+    parts = [own[rank].batch(seen + rank * size, size)[0] for rank in range(ranks)]
+    together = together and torch.equal(torch.cat(parts), alone.batch(seen, ranks * size)[0])
+    for rank in range(ranks):
+        read[rank] |= set(own[rank].starts(seen + rank * size, size).tolist())
+print("the ranks' windows, one after the other, are one process's batch:", together)
+print("windows read:", [len(starts) for starts in read], "  by both:", len(read[0] & read[1]))
+
+# %% [markdown]
+# And what of the disk did they touch? A page of 4,096 bytes holds 2,048 ids.
+
+# %%
+pages = [{(place // 100_000, place % 100_000 // 2048) for start in starts for place in (start, start + 64)}
+         for starts in read]
+in_all = sum(-(-shard["ids"] // 2048) for shard in alone.shards.index["train"])
+print("pages of rank 0:", len(pages[0]), " of rank 1:", len(pages[1]), " in all:", in_all)
+print("shards that they lie in:", sorted({shard for shard, page in pages[0] | pages[1]}))
+
+# %% [markdown]
+# Each rank touches only pages on which windows of its own lie. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
+#
+# ## How fast?
+#
+# **Predict:** how much slower is a batch from the map than one from memory, when the pages are in memory already? And what does that matter to a step that takes fifty milliseconds?
+
+# %%
+def fastest(source, batches=50):
+    """Milliseconds for a batch of 32; the least of many, because other programs run, too."""
+    times = []
+    for k in range(batches):
+        start = time.perf_counter()
+        source.batch(32 * k, 32)
+        times.append(1e3 * (time.perf_counter() - start))
+    return min(times)
+
+# %% tags=["nbval-ignore-output"]
+memory, mapped = Windows(ids, 64, seed=1337), Shards(folder / "plays").windows(64, seed=1337)
+times = {"from memory": fastest(memory), "from the map": fastest(mapped)}
+print(*(f"{name}: {ms:.2f} ms" for name, ms in times.items()), sep="\n")
+
+# %%
+assert times["from the map"] < 20
+
+# %% [markdown]
+# The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
+#
+# ## Training from it
+#
+# Lesson 02's five lines do not mind where a batch comes from.
+
+# %%
+torch.manual_seed(1337)
+shards = Shards(folder / "plays")
+model = GPT(GPTConfig(shards.tokenizer.vocab_size, block_size=32, n_layer=2, n_head=4, n_embd=64))
+windows, optimizer = shards.windows(model.block_size, seed=1337), torch.optim.AdamW(model.parameters(), lr=3e-3)
+birth = evaluate(model, shards.val_ids)
+for step in range(200):
+    x, y = windows.batch(seen=16 * step, size=16)
+    loss = model(x, y)[1]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+learned = birth - evaluate(model, shards.val_ids)
+print("the validation loss has fallen by more than 1.5 nats:", learned > 1.5)
+assert learned > 1.5
+
+# %% [markdown]
+# ## Other people's data
+#
+# The large collections of text are on Hugging Face's hub, and `datasets` (`pip install datasets`) streams them: a row at a time comes over the net, and none is kept. Such a stream goes straight into `write_shards`:
+#
+# ```python
+# from datasets import load_dataset
+#
+# rows = load_dataset("roneneldan/TinyStories", split="train", streaming=True)  # or "text", data_files="*.txt"
+# write_shards(rows.shuffle(seed=1337, buffer_size=10_000), "stories", val_size=100_000)
+# ```
+#
+# `shuffle` is the exercise from above (it also shuffles the files that the rows lie in). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, say so, and it comes over the net once.
+#
+# All that `write_shards` asks for is rows with a `"text"`, so ours may come from anywhere:
+
+# %%
+class Rows:
+    def __iter__(self):
+        for scene in text[:20_000].split("\n\n"):
+            yield {"text": scene, "author": "dice"}
+
+write_shards(Rows(), folder / "rows")
+rows = Shards(folder / "rows")
+print("the same text again:", torch.equal(rows.at(torch.arange(len(rows))),
+                                         rows.tokenizer.encode(text[:len(rows)])))
+try:
+    write_shards(({"story": scene} for scene in ["O damp goose!"]), folder / "stories", tokenizer)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## Mistakes people make
+#
+# - **`mapped.astype("int64")`.** The whole file is in memory, four times as large. Cut first, then convert.
+# - **A sorted data set, written as it came.** The order of the shards is shuffled, their contents are not mixed. Shuffle the texts first.
+# - **uint16 for too large a vocabulary.** `astype` makes 70,000 into 4,464 without a word. Count the vocabulary before you choose the type.
+# - **Every rank with a seed of its own.** Each shuffles another pile; some windows come twice, others never.
+# - **Writing into a folder that a run is reading.** A mapped file that shrinks stops its reader with a bus error, without a Python message. Write into a new folder.
+# - **Shards on a network drive.** Each page is then a journey. Copy them to the computer's own disk first, and `verify()`.
+#
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
+# ## What you have
+#
+# `write_shards`, `Shards` and its `windows`, in `chargpt_lib/shards.py`: a text of any size, read as if it were in memory.
+#
+# Next: [11 · Many devices](11_many_devices.ipynb), where each rank gets a graphics card.
