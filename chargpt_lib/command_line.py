@@ -4,7 +4,7 @@
 __all__ = ['WORDS', 'USAGE', 'OPTIONS', 'Trained', 'Eval', 'Sample', 'Attend', 'Info', 'Check', 'Grade', 'grade_command',
            'check_command', 'obey', 'complain', 'main']
 
-# %% notebooks/source/D_command_line.py #72ec314c
+# %% notebooks/source/D_command_line.py #1299b33d
 import os
 import secrets
 import sys
@@ -28,7 +28,7 @@ USAGE = f"""usage: chargpt WORD ...    (chargpt WORD --help tells its options)
 
   chargpt train --preset cpu --corpus playhouse     from nothing to a play, in three minutes
   chargpt sample runs/playhouse-cpu --prompt "O damp goose!"
-"""
+""".rstrip()
 
 # %% notebooks/source/D_command_line.py #b7265a9e
 @dataclass

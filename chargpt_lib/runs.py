@@ -88,12 +88,15 @@ def conclude(result, model, tokenizer, config):
     write_text(model, tokenizer, max_new_tokens=300, seed=config.seed)
     print("\nnext:", f"chargpt sample {out}", f"chargpt eval {out}", f"chargpt attend {out} --prompt TEXT", sep="\n  ")
 
-# %% notebooks/source/C_runs.py #7c8535d5
+# %% notebooks/source/C_runs.py #a9269b5c
 def train_command(options):
     """Trains, or goes on training -> the exit code."""
     corpus, device = load_corpus(options.corpus), find_device(options.device)
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     sizes, config = configs(options, tokenizer.vocab_size)
+    if config.eval_batches and len(corpus.val) <= sizes.block_size:
+        raise ValueError(f"the validation text has {len(corpus.val)} characters, too few for random windows of "
+                         f"{sizes.block_size}: --eval-batches 0 reads it whole")
     torch.manual_seed(config.seed)
     model = GPT(sizes).to(device)
     announce(corpus, model, config, device)
@@ -102,6 +105,10 @@ def train_command(options):
             result = train(model, corpus, config, tokenizer, options.resume)
     except torch.OutOfMemoryError:
         raise ValueError(f"{device} has not enough memory: halve --batch-size, and double --grad-accum") from None
+    except KeyboardInterrupt:  # the second one, or one before the first step
+        if not Path(config.out, POINTER).exists():
+            raise
+        result = {"stopped": "interrupted"}
     if result["stopped"] == "interrupted":
         same = f" --device {options.device}" if options.device else ""
         print(f"go on with: chargpt train --resume --out {shlex.quote(config.out)}{same}")
@@ -177,15 +184,15 @@ def flops_per_character(model):
     looked_up = counts["positions"] + (0 if config.tied else counts["characters"])
     return 6 * (model.num_params() - looked_up) + 12 * config.n_layer * config.block_size * config.n_embd
 
-# %% notebooks/source/C_runs.py #c52434af
-def describe_model(config, tied="also the last matrix"):
+# %% notebooks/source/C_runs.py #bf7dc3c9
+def describe_model(config):
     """Prints a model's parts and its price. Nothing is computed: on the device "meta" weights have only shapes."""
     with torch.device("meta"):
         model = GPT(config)
     counts = parameters_by_part(model)
     print(", ".join(f"{name} {value}" for name, value in vars(config).items()))
     for part, count in counts.items():
-        remark = f"  ({tied})" if part == "characters" and config.tied else ""
+        remark = "  (also the last matrix)" if part == "characters" and config.tied else ""
         print(f"{part:13}{count:13,}{count / model.num_params():7.1%}{remark}")
     print(f"{'in all':13}{model.num_params():13,}")
     print(f"{flops_per_character(model):,} FLOPs a character in training (6 N + 12 layers T C)")
@@ -199,6 +206,8 @@ def info_command(options):
         if rows := read_log(folder) if (folder / "log.jsonl").is_file() else []:
             best = min((row["val_loss"], row["step"]) for row in rows)
             print(f"{rows[-1]['step']:,} steps; the least validation loss is {best[0]:.4f}, at step {best[1]:,}")
+    if options.preset and options.preset not in PRESETS:
+        raise ValueError(f"no preset is called {options.preset!r}: there are {', '.join(PRESETS)}")
     if options.preset:
         corpus = load_corpus(options.corpus)
         describe_model(PRESETS[options.preset][0](CharTokenizer.from_text(corpus.train + corpus.val).vocab_size))

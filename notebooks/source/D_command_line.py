@@ -44,7 +44,7 @@ USAGE = f"""usage: chargpt WORD ...    (chargpt WORD --help tells its options)
 
   chargpt train --preset cpu --corpus playhouse     from nothing to a play, in three minutes
   chargpt sample runs/playhouse-cpu --prompt "O damp goose!"
-"""
+""".rstrip()
 
 # %%
 print(USAGE)
