@@ -552,7 +552,7 @@ def test_the_environment_names_the_device(trained, monkeypatch, capsys):
 
 # ---------------------------------------------------------------- real processes
 
-LONG = ["train", "--corpus", "play.txt", *TINY, "--time-budget", "None", "--steps", "1500", "--eval-interval", "50"]
+LONG = ["train", "--corpus", "play.txt", *TINY, "--time-budget", "None", "--steps", "600", "--eval-interval", "50"]
 
 
 def test_ctrl_c_and_the_command_it_prints():
@@ -563,7 +563,7 @@ def test_ctrl_c_and_the_command_it_prints():
     assert process.returncode == 130, said
     steps = int(re.search(r"interrupted after step (\d+)", said)[1])
     command = shlex.split(re.search(r"^go on with: (.*)$", said, re.M)[1])
-    assert 50 <= steps < 1500 and command[:2] == ["chargpt", "train"] and "a run" in command
+    assert 50 <= steps < 600 and command[:2] == ["chargpt", "train"] and "a run" in command
     installed = Path(sys.executable).parent / "chargpt"
     if installed.exists():
         command = [str(installed), *command[1:]]
@@ -572,13 +572,12 @@ def test_ctrl_c_and_the_command_it_prints():
     done = subprocess.run(command, env=ENV, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [row["step"] for row in read_log("a run")]
-    assert rows == list(range(50, 1501, 50))
+    assert rows == list(range(50, 601, 50))
 
 
 def test_a_killed_run_keeps_its_settings():
     process = subprocess.Popen([*COMMAND, *LONG, "--checkpoint-interval", "20", "--out", "run"], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for_row("run", process)
-    assert waiting("run").exists() and main(["sample", "run", "--max-new-tokens", "5"]) == 0  # while it runs
     process.kill()
     process.wait()
     assert waiting("run").exists() and not Path("run/settings.toml").exists()
