@@ -10,7 +10,7 @@
 # # D · The command line
 #
 # You will build: the command `chargpt`, with seven words: `train`, `eval`, `sample`, `attend`, `info`, `check`, `grade`.
-# You need [C · Runs](C_runs.ipynb) and [C · Grading](C_grading.ipynb). On two CPU cores the page takes a quarter of a minute.
+# You need [C · Runs](C_runs.ipynb); for the two words of teachers, the page C · Grading. On two CPU cores the page takes a quarter of a minute.
 #
 # A notebook is for understanding. Whoever wants five models by tomorrow wants a line that can be repeated:
 #
@@ -255,7 +255,7 @@ if __name__ == "__main__" and __spec__:  # python -m chargpt_lib.command_line; a
 # What can be asked for, and what cannot. (The complaints themselves go to the error output, as complaints should.)
 
 # %%
-print(main(["--version"]), main(["trian"]), main(["eval"]), main(["sample", "nowhere"]), main(["grade", "nowhere"]))
+print(main(["--version"]), main(["trian"]), main(["sample", "nowhere"]), main(["grade", "nowhere", "--out", "marks"]))
 
 # %% [markdown]
 # A tiny run of 40 steps, in a folder of our own. What it prints is loss and speed of this machine.
@@ -303,6 +303,7 @@ print("the page is whole:", "</html>" in (home / "maps.html").read_text(encoding
 # - *`--prompt "ROMEO:\n"`, and an error about a backslash.* The shell hands over a backslash and an n. In bash, `$'ROMEO:\n'` is a real line end.
 # - *A prompt that begins with a dash is taken for an option.* `--prompt="--"`.
 # - *Ctrl-C pressed twice.* Once is enough: the step is finished, the checkpoint written, and the line printed that goes on. The second press does not wait for that, and what is kept is the checkpoint before.
+# - *The text of a run was moved, and the run does not go on.* Its path stands in `settings.toml`; change it there.
 # - *Two runs into one folder.* Refused. Nothing that has been trained is ever written over.
 #
 # ## What you have
