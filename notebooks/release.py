@@ -13,6 +13,7 @@ from pathlib import Path
 
 from build import HERE, LIBRARY, BuildError, check, export_modules, read_lessons
 
+LEARNERS = ("quality", "presets", "runs", "command_line")  # pages on the roof that are for everybody
 CHECKS = 12  # so many sets of cases are sealed for each exercise; a check takes one of them
 START = """# chargpt, as your teacher hands it out
 
@@ -57,7 +58,7 @@ def contents(house=HERE):
                  "data/results/ladder.json", f"{LIBRARY}/__init__.py"):
         files[name] = (house.root / name).read_bytes()
     for lesson in lessons:
-        if lesson.name[0] not in "BCD" or lesson.module == "quality":  # not how checks and grading work
+        if lesson.name[0] not in "BCD" or lesson.module in LEARNERS:  # not how checks and grading work
             files[f"notebooks/{lesson.name}.ipynb"] = (house.root / "notebooks" / f"{lesson.name}.ipynb").read_bytes()
         if exercises := exercises_of(lesson.module):
             files[f"{LIBRARY}/keys/{lesson.module}.json.gz"] = sealed(exercises)

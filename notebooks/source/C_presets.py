@@ -1,0 +1,331 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # C · Presets: the settings of a run, and where they come from
+#
+# You will build: a table of published recipes, and `read_train_options`, which makes the settings of a run from a recipe, a file and a command line.
+# You need lesson 10. On two CPU cores the page takes a few seconds.
+
+# %%
+#| default_exp presets
+
+# %%
+import tempfile
+from pathlib import Path
+
+# %% [markdown]
+# ## A table of recipes
+#
+# A recipe has two halves: which model (`GPTConfig`, lesson 06), and how to train it (`TrainConfig`, lesson 10). The model's half waits for one number, the size of the alphabet, so it is a function. A number that is not in the table is the dataclass' own.
+#
+# - **lecture**: the GPT of Karpathy's lecture "Let's build GPT", at a rate that never changes, with PyTorch's own settings of AdamW.
+# - **baby**: nanoGPT's `train_shakespeare_char`.
+# - **cpu**: nanoGPT's sizes for a CPU, and a recipe of ours that is over after two minutes.
+# - **oz**: a small model for a small book.
+# - **gpt2**: GPT-2's sizes over an alphabet of characters, with the rates of nanoGPT's `train_gpt2`. The recipe wants eight large cards for days. Give `--steps`.
+
+# %%
+#| export
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from chargpt_lib.checkpoints import put
+from chargpt_lib.data import BOOKS
+from chargpt_lib.gpt import GPTConfig
+from chargpt_lib.recipe import TrainConfig
+
+
+def gpt2_sizes(vocab_size):
+    """GPT-2's sizes, with an alphabet in the place of its subwords."""
+    return replace(GPTConfig.gpt2(), vocab_size=vocab_size)
+
+
+PLAIN = {"learning_rate": 3e-4, "warmup": 0.0, "schedule": "wsd", "decay": 0.0, "weight_decay": 0.01,
+         "betas": (0.9, 0.999), "grad_clip": 0.0}  # torch.optim.AdamW as it comes, and a rate that stays
+PRESETS = {  # name: (vocab_size -> GPTConfig, what TrainConfig is given)
+    "cpu": (GPTConfig.cpu, {"time_budget": 120.0, "batch_size": 12, "learning_rate": 3e-3, "schedule": "wsd",
+                            "decay": 0.6, "eval_interval": 1000}),
+    "lecture": (GPTConfig.lecture, {"steps": 5000, "batch_size": 64, "eval_interval": 500, **PLAIN}),
+    "baby": (GPTConfig.baby, {"steps": 5000, "batch_size": 64, "learning_rate": 1e-3, "min_lr": 1e-4, "warmup": 0.02,
+                              "betas": (0.9, 0.99), "weight_decay": 0.1, "grad_clip": 1.0, "eval_interval": 250}),
+    "oz": (GPTConfig.oz, {"steps": 500, "batch_size": 32, "eval_interval": 100, **PLAIN}),
+    "gpt2": (gpt2_sizes, {"steps": 600_000, "batch_size": 12, "grad_accum": 40, "learning_rate": 6e-4, "min_lr": 6e-5,
+                          "warmup": 2000 / 600_000, "betas": (0.9, 0.95), "eval_interval": 1000}),
+}
+
+# %%
+for name, (sizes, training) in PRESETS.items():
+    config = sizes(65)  # Tiny Shakespeare's alphabet
+    width = f"{config.n_layer} layers of width {config.n_embd}"
+    print(f"{name:8} {width:23} block {config.block_size:4}  batches of {training['batch_size']}")
+
+# %% [markdown]
+# ## Options
+#
+# Every field of the two dataclasses is an option: `n_layer` is `--n-layer`. Who adds a field to `TrainConfig` has added an option, and the comment beside the field is its help. The library tyro reads all that from the dataclass.
+#
+# Two things are different from the dataclasses themselves. `vocab_size` is no option, because the corpus decides. And nothing is checked before all sources are read: `--n-head 6` may be wrong for the preset's width and right for the `--n-embd` that follows.
+
+# %%
+#| export
+@dataclass
+class Sizes(GPTConfig):
+    """Which GPT.
+
+    Args:
+        block_size: characters that it sees at once
+        n_layer: blocks, one after the other
+        n_head: heads of attention in a block
+        n_embd: the width, a multiple of n_head
+        dropout: share of activations that training switches off
+        qkv_bias: of queries, keys and values
+        activation: relu, gelu or gelu_tanh
+        scaled_init: smaller first weights, the deeper the model
+    """
+
+    vocab_size: int = field(init=False, repr=False, compare=False)  # no option: the corpus decides
+
+    def __post_init__(self):
+        """Checked in `settled`, when all sources are read."""
+
+
+@dataclass
+class Training(TrainConfig):
+    """How to train. Whichever comes first ends it: steps, epochs, time_budget, patience."""
+
+    def __post_init__(self):
+        """Checked in `settled`, when all sources are read."""
+
+# %% [markdown]
+# The other options say where all this comes from. And the folder, `--out`, is read first of all, because of `--resume`.
+
+# %%
+#| export
+@dataclass
+class Sources:
+    preset: Literal[*PRESETS] | None = None  # a published recipe; cpu, where none is named
+    corpus: str = "playhouse"  # or shakespeare, oz, the path of a text, its address
+    config: Path | None = None  # a TOML file with options, such as a run's settings.toml
+    resume: bool = False  # go on with the run in --out, with the settings saved there
+    device: str | None = None  # cpu, cuda, mps; without, the best one that works
+
+
+@dataclass
+class FirstReading(Sources):
+    out: str | None = None
+
+
+@dataclass
+class TrainOptions(Sources):
+    """Trains a GPT on a text, and keeps it in a folder.
+
+    An option wins over the file --config, and that over --preset. Without --out the folder is runs/CORPUS-PRESET.
+    """
+
+    model: Sizes = field(default_factory=Sizes)
+    training: Training = field(default_factory=Training)
+
+# %% [markdown]
+# Most settings make one flat dict, because flat dicts are easily laid over each other: `{**preset, **file}`, and the precedence is done.
+
+# %%
+#| export
+NAMES = {kind: [field.name for field in fields(kind) if field.name not in ("vocab_size", "out")]
+         for kind in (Sizes, Training)}
+SETTINGS = ["preset", "corpus", *NAMES[Sizes], *NAMES[Training]]  # what a file may hold
+
+
+def with_preset(settings):
+    """Flat settings, laid over those of their preset: all settings, flat."""
+    preset = settings.get("preset") or "cpu"
+    sizes, training = PRESETS[preset]
+    given = {**vars(sizes(1)), **vars(Training(**training)), "corpus": "playhouse", **settings, "preset": preset}
+    return {name: given[name] for name in SETTINGS}
+
+
+def as_options(settings):
+    """All settings, flat -> TrainOptions."""
+    model, training = (kind(**{name: settings[name] for name in NAMES[kind]}) for kind in (Sizes, Training))
+    return TrainOptions(preset=settings["preset"], corpus=settings["corpus"], model=model, training=training)
+
+
+def flat(options):
+    """TrainOptions -> all settings, flat; the path of a text is made whole, and so right from any folder."""
+    settings = vars(options) | vars(options.model) | vars(options.training)
+    if options.corpus not in ("playhouse", *BOOKS) and Path(options.corpus).is_file():
+        settings["corpus"] = str(Path(options.corpus).resolve())
+    return {name: settings[name] for name in SETTINGS}
+
+
+def configs(options, vocab_size):
+    """The GPTConfig and the TrainConfig of a run. ValueError for what neither can have."""
+    settings = flat(options)
+    sizes, training = ({name: settings[name] for name in NAMES[kind]} for kind in (Sizes, Training))
+    return GPTConfig(vocab_size, **sizes), TrainConfig(**training, out=options.training.out)
+
+# %%
+mine = with_preset({"preset": "baby", "n_layer": 3})
+print({name: mine[name] for name in ("n_layer", "n_head", "learning_rate", "time_budget")})
+assert flat(as_options(mine)) == mine
+
+# %% [markdown]
+# ## A file
+#
+# A file of settings is TOML, a line for each: `n_layer = 6`. TOML has no word for nothing, so it is written as on the command line: `time_budget = "None"`. A misspelt name must not pass in silence: the run would take hours, with the preset's number in the place of yours.
+
+# %%
+#| export
+def fits(value, kind):
+    """Whether a value from a file is of a field's type."""
+    kinds = get_args(kind) or (kind,)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(fits, value, kinds))
+    if get_origin(kind) is Literal:
+        return value in kinds
+    return any(fits(value, one) if get_args(one) else type(value) in ((int, float) if one is float else (one,))
+               for one in kinds)
+
+
+def read_settings(path):
+    """The settings in a TOML file, flat. ValueError for a name that is no setting, or a value it cannot have."""
+    try:
+        lines = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # also of bytes that are no text
+        raise ValueError(f"{path} is no TOML: {error}") from None
+    kinds, settings = get_type_hints(Sources) | get_type_hints(Sizes) | get_type_hints(Training), {}
+    for key, value in lines.items():
+        name = key.replace("-", "_")
+        if name not in SETTINGS:
+            near = get_close_matches(name, SETTINGS, 1, 0)[0]
+            raise ValueError(f"{path} sets {key}, and there is no such setting; the nearest is {near}")
+        value = None if value == "None" else tuple(value) if isinstance(value, list) else value
+        if not fits(value, kinds[name]):
+            kind = re.sub(r"<class '(\w+)'>|typing\.", r"\1", str(kinds[name]))
+            raise ValueError(f"{path} sets {key} to {lines[key]!r}; it has to be {kind}")
+        settings[name] = value
+    return settings
+
+
+def write_settings(path, settings):
+    """Writes what `read_settings` reads."""
+    plain = {name: "None" if value is None else value for name, value in settings.items()}
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in plain.items()]
+    put(path, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
+
+# %%
+folder = Path(tempfile.mkdtemp())
+for line in ("n_layers = 3", 'n_layer = "three"', "n-layer = 3\nbetas = [0.9, 0.95]"):
+    (folder / "mine.toml").write_text(line)
+    try:
+        print(read_settings(folder / "mine.toml"))
+    except ValueError as error:
+        print(str(error).replace(str(folder), "..."))
+
+# %% [markdown]
+# ## Together
+#
+# The command line is read twice. First only for what decides about the rest: which preset, which file, whether an old run goes on. What these say becomes the default of the second reading. So `chargpt train --preset baby --help` shows baby's numbers.
+#
+# A run that goes on takes its settings from its folder. What may change then is how long it goes on, how it is watched, and how the device computes. (More steps stretch the schedule; the steps already made stay what they were.) Whatever else contradicts the folder would make another run of it, and is an error.
+
+# %%
+#| export
+FREE = {"steps", "epochs", "time_budget", "patience", "precision", "compile", "gradient_checkpointing", "eval_interval",
+        "eval_batches", "checkpoint_interval", "tensorboard"}  # what may change when a run goes on
+
+
+def default_out(corpus, preset):
+    """runs/playhouse-cpu: the corpus' name, or that of its file, and the preset's."""
+    name = re.sub(r"[^\w.-]+", "_", Path(corpus).stem) or "text"
+    return str(Path("runs") / f"{name}-{preset}")
+
+
+def waiting(out):
+    """Where the settings of a run lie until its folder has a checkpoint: it is to be empty when the run begins."""
+    return Path(f"{out}.settings.part")
+
+
+def saved_settings(out):
+    """All settings of the run in a folder, flat. FileNotFoundError where it has none."""
+    for path in (waiting(out), Path(out) / "settings.toml"):
+        if path.is_file():
+            return with_preset(read_settings(path))
+    raise FileNotFoundError(f"{Path(out) / 'settings.toml'} is not there: is {out} the folder of a run?")
+
+
+def check_against(options, before):
+    """ValueError where a run that goes on would become another one, FileExistsError where a new one has no room."""
+    out, settings = Path(options.training.out), flat(options)
+    for name, old in (before or {}).items():
+        if settings[name] != old and name not in FREE:
+            raise ValueError(f"--{name.replace('_', '-')} {settings[name]} contradicts the run in {out}, which has "
+                             f"{old}: leave it out, or begin a new run in another --out")
+    if before is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise FileExistsError(f"{out} is not an empty folder: go on with the run in it by --resume, or give another "
+                              f"--out")
+
+# %%
+#| export
+def read_train_options(arguments):
+    """The words after `chargpt train` -> TrainOptions. ValueError, OSError; SystemExit for options there are not."""
+    import tyro
+
+    sources = [word for word in arguments if word not in ("-h", "--help")]
+    first, _ = tyro.cli(FirstReading, prog="chargpt train", args=sources, return_unknown_args=True, add_help=False)
+    out, before = first.out or default_out(first.corpus, first.preset or "cpu"), None
+    if first.resume and first.config:
+        raise ValueError(f"--resume takes the settings saved in {out}: leave --config out")
+    if first.resume:
+        base = before = saved_settings(out)
+    else:
+        file = read_settings(first.config) if first.config else {}
+        base = with_preset(file | ({"preset": first.preset} if first.preset else {}))
+    options = tyro.cli(TrainOptions, prog="chargpt train", args=arguments, default=as_options(base),
+                       config=(tyro.conf.OmitArgPrefixes,))
+    options.training.out = out if first.resume else first.out or default_out(options.corpus, options.preset)
+    configs(options, vocab_size=1)  # checks them
+    check_against(options, before)
+    return options
+
+# %% [markdown]
+# The preset says 4 layers, the file 3, the command line 2. **Predict** all three numbers, before you run the cell.
+
+# %%
+(folder / "mine.toml").write_text("n_layer = 3\ndropout = 0.1\n")
+options = read_train_options(["--config", str(folder / "mine.toml"), "--n-layer", "2", "--out", str(folder / "run")])
+print(options.model.n_layer, options.model.dropout, options.training.learning_rate)
+
+# %% [markdown]
+# Now the same as a run that goes on. Its settings lie in its folder, written by the command; here we write them ourselves.
+
+# %%
+(folder / "run").mkdir()
+write_settings(folder / "run" / "settings.toml", flat(options))
+for more in (["--time-budget", "300"], ["--n-layer", "4"]):
+    try:
+        options = read_train_options(["--resume", "--out", str(folder / "run"), *more])
+        print(options.model.n_layer, "layers,", options.training.time_budget, "seconds")
+    except ValueError as error:
+        print(str(error).replace(str(folder), "..."))
+
+# %% [markdown]
+# ## Mistakes people make
+#
+# - *`--steps 20000`, and it ends after two minutes.* The preset cpu has a time budget, and whatever comes first ends a run: `--time-budget None`.
+# - *The file has three lines, and the run has other numbers than last time.* A file lies over a preset, over cpu where none is named. Name it in the file: `preset = "baby"`.
+# - *The command line of last week is lost.* `settings.toml` in the run's folder has all of it: `chargpt train --config runs/oz-baby/settings.toml --out again`.
+#
+# ## What you have
+#
+# `PRESETS`, `read_train_options` and the files of settings, in `chargpt_lib/presets.py`. [C · Runs](C_runs.ipynb) does what they say.

@@ -1,0 +1,351 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # C · Runs: what the command does
+#
+# You will build: what stands behind `chargpt train`, `eval`, `sample`, `attend` and `info`. Each is a few lines, because the lessons have done the work.
+# You need [C · Presets](C_presets.ipynb). On two CPU cores the page takes half a minute.
+
+# %%
+#| default_exp runs
+
+# %%
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from chargpt_lib.presets import read_train_options
+
+# %% [markdown]
+# ## Where it runs
+#
+# `pick_device` (lesson 00) chooses; `--device`, or `CHARGPT_DEVICE`, decides. A device that was asked for and is not there must be an error. Whoever asked for a graphics card and gets the CPU in silence finds out in the morning.
+
+# %%
+#| export
+import math
+import os
+import platform
+import secrets
+import shlex
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+import chargpt_lib
+from chargpt_lib.attention_maps import attend
+from chargpt_lib.checkpoints import POINTER, find, load_model, read_description
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+from chargpt_lib.gpt import GPT
+from chargpt_lib.presets import PRESETS, configs, flat, saved_settings, waiting, write_settings
+from chargpt_lib.recipe import pick_precision
+from chargpt_lib.sampling import generate
+from chargpt_lib.trainer import read_log, train
+from chargpt_lib.training import estimate_loss, evaluate
+
+
+def find_device(name=None):
+    """The device of this name, or pick_device()'s. ValueError where nothing can be computed on it."""
+    try:
+        device = torch.device(name) if name else pick_device()
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"nothing can be computed on {name or os.environ.get('CHARGPT_DEVICE')!r} here "
+                         f"({str(error).splitlines()[0]}): give another --device, or none") from None
+    return device
+
+# %%
+for name in ("cpu", "gpu"):
+    try:
+        print(find_device(name))
+    except ValueError as error:
+        print(str(error).split(" (")[0])
+
+# %% [markdown]
+# ## train
+#
+# The trainer (lesson 10) wants an empty folder, and the settings are to lie in it from the beginning: a run may be killed at any moment. So they wait beside the folder, as `OUT.settings.part`, until it has a checkpoint. And where no run comes of it, because the text is too short or a library is missing, nothing is left behind, not even an empty folder.
+
+# %%
+#| export
+@contextmanager
+def settings_kept(options):
+    """Keeps the settings of the run inside: beside its folder at first, in it at the end."""
+    out, beside = Path(options.training.out), waiting(options.training.out)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_settings(beside, flat(options))
+    try:
+        yield
+    finally:
+        if (out / POINTER).exists():
+            os.replace(beside, out / "settings.toml")
+        else:
+            beside.unlink()
+            for folder in made:
+                with suppress(OSError):  # it is not empty, or was never made
+                    folder.rmdir()
+
+
+def write_text(model, tokenizer, prompt="", seed=None, **knobs):
+    """Writes to the standard output, character by character; an alphabet without line end begins with its first."""
+    prompt = prompt or ("" if "\n" in tokenizer.stoi else tokenizer.alphabet[0])
+    for piece in generate(model, prompt, seed=seed, stream=True, tokenizer=tokenizer, **knobs):
+        print(piece, end="", flush=True)
+    print()
+
+# %% [markdown]
+# Before it starts, a run says what it is going to do; at its end, what came out and what can be done with it.
+
+# %%
+#| export
+def announce(corpus, model, config, device):
+    """What a run is going to do."""
+    limits = ((config.steps, "steps"), (config.epochs, "epochs"), (config.time_budget, "seconds"),
+              (config.patience, "evaluations without a new best"))
+    ends = " or ".join(f"{most:,.12g} {unit}" for most, unit in limits if most)
+    precision = pick_precision(device) if config.precision == "auto" else config.precision
+    print(f"{corpus.name}: {len(corpus.train):,} characters to learn from, {len(corpus.val):,} to be tested on")
+    print(f"a GPT of {model.num_params():,} parameters on {device.type}, {precision}, for {ends}")
+    print(f"into {config.out}", flush=True)
+
+
+def conclude(result, model, tokenizer, config):
+    """What came out of a run: the loss, the folder, a sample, what comes next."""
+    out, floor = shlex.quote(config.out), result["floor"]
+    above = f", {result['loss'] - floor:.4f} above the floor of {floor:.4f}" if floor is not None else ""
+    kind = "estimated validation loss" if config.eval_batches else "validation loss"
+    print(f"\n{kind} {result['loss']:.4f} nats per character{above}; step {result['step']:,} of {result['steps']:,}")
+    print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
+    write_text(model, tokenizer, max_new_tokens=300, seed=config.seed)
+    print("\nnext:", f"chargpt sample {out}", f"chargpt eval {out}", f"chargpt attend {out} --prompt TEXT", sep="\n  ")
+
+# %%
+#| export
+def train_command(options):
+    """Trains, or goes on training -> the exit code."""
+    corpus, device = load_corpus(options.corpus), find_device(options.device)
+    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+    sizes, config = configs(options, tokenizer.vocab_size)
+    if config.eval_batches and len(corpus.val) <= sizes.block_size:
+        raise ValueError(f"the validation text has {len(corpus.val)} characters, too few for random windows of "
+                         f"{sizes.block_size}: --eval-batches 0 reads it whole")
+    torch.manual_seed(config.seed)
+    model = GPT(sizes).to(device)
+    announce(corpus, model, config, device)
+    try:
+        with settings_kept(options):
+            result = train(model, corpus, config, tokenizer, options.resume)
+    except torch.OutOfMemoryError:
+        raise ValueError(f"{device} has not enough memory: halve --batch-size, and double --grad-accum") from None
+    except KeyboardInterrupt:  # the second one, or one before the first step
+        if not Path(config.out, POINTER).exists():
+            raise
+        result = {"stopped": "interrupted"}
+    if result["stopped"] == "interrupted":
+        same = f" --device {options.device}" if options.device else ""
+        print(f"go on with: chargpt train --resume --out {shlex.quote(config.out)}{same}")
+        return 130
+    conclude(result, model, tokenizer, config)
+    return 0
+
+# %% [markdown]
+# A tiny run, in its own folder; the bar and the numbers are this machine's.
+
+# %% tags=["nbval-ignore-output"]
+home = Path(tempfile.mkdtemp())
+tiny = ["--n-layer", "1", "--n-head", "2", "--n-embd", "32", "--block-size", "32", "--device", "cpu",
+        "--steps", "60", "--eval-interval", "30", "--eval-batches", "5"]
+code = train_command(read_train_options([*tiny, "--out", str(home / "tiny")]))
+
+# %% [markdown]
+# Sixty steps make no poet. What is in the folder?
+
+# %%
+assert code == 0
+for path in sorted((home / "tiny").iterdir()):
+    print(path.name)
+print(len(read_log(home / "tiny")), "rows in the log")
+
+# %% [markdown]
+# ## eval
+#
+# Three names for one number. The loss $L$ is in nats per character; $L / \ln 2$ is the same in bits, and $e^L$, the **perplexity**, is the number of characters among which the model hesitates. All of the text is read, each character asked for once (lesson 02), so the number has no luck in it. nanoGPT prints the mean over random windows; who wants to compare gets that beside it with `--estimate 200`.
+
+# %%
+#| export
+def run_settings(folder):
+    """The settings of a run, or of the run that a checkpoint belongs to. FileNotFoundError for a model alone."""
+    return saved_settings(folder.parent if (folder / "state.pt").is_file() else folder)
+
+
+def eval_command(options):
+    """The exact loss over a split of a corpus -> the exit code."""
+    model, tokenizer = load_model(options.folder, find_device(options.device))
+    corpus = load_corpus(options.corpus or run_settings(options.folder)["corpus"])
+    ids = tokenizer.encode(getattr(corpus, options.split))
+    loss = evaluate(model, ids)
+    floor = f" (the floor is {corpus.val_floor:.4f})" if corpus.val_floor and options.split == "val" else ""
+    print(f"{corpus.name}, {options.split}: {len(ids):,} characters")
+    print(f"{loss:.4f} nats per character{floor}")
+    print(f"{loss / math.log(2):.4f} bits per character")
+    print(f"{math.exp(loss):.4f} perplexity")
+    if options.estimate:
+        guess = estimate_loss(model, ids, options.estimate, generator=torch.Generator().manual_seed(1337))
+        print(f"{guess:.4f} nats per character, estimated from {options.estimate} batches of random windows")
+    return 0
+
+# %% [markdown]
+# ## sample
+#
+# Every knob of lesson 08. Nothing but the text goes to the standard output, so that it can be piped into a file or another program. The seed goes to the other output: whoever likes a sample can have it again.
+
+# %%
+#| export
+def sample_command(options):
+    """Writes samples to the standard output as they come -> the exit code."""
+    if options.num_samples < 1:
+        raise ValueError(f"--num-samples is {options.num_samples}; it has to be a whole number from 1 on")
+    model, tokenizer = load_model(options.folder, find_device(options.device))
+    seed = secrets.randbits(31) if options.seed is None else options.seed
+    knobs = "prompt", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop"
+    for number in range(options.num_samples):
+        if number:
+            print("-" * 15)
+        write_text(model, tokenizer, seed=seed + number, **{name: getattr(options, name) for name in knobs})
+    if options.seed is None:
+        print(f"(--seed {seed} writes the same again)", file=sys.stderr)
+    return 0
+
+
+def attend_command(options):
+    """Writes a page with a text's attention maps -> the exit code."""
+    if options.out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out is {options.out}; a page is called something.html")
+    model, tokenizer = load_model(options.folder, find_device(options.device))
+    attend(model, tokenizer, options.prompt, options.out)
+    print(f"{options.out}: open it in a browser")
+    return 0
+
+# %% [markdown]
+# Options are anything with the right names. The command line makes them; here a `SimpleNamespace` will do.
+
+# %%
+options = SimpleNamespace(folder=home / "tiny", device="cpu", corpus=None, split="val", estimate=None, seed=1,
+                          num_samples=1, prompt="O damp ", max_new_tokens=40, temperature=0.0, top_k=None, top_p=None,
+                          min_p=None, repetition_penalty=None, stop=(), out=home / "maps.html")
+
+# %% tags=["nbval-ignore-output"]
+codes = [command(options) for command in (eval_command, sample_command, attend_command)]
+
+# %%
+assert codes == [0, 0, 0] and "<script>" in options.out.read_text(encoding="utf-8")
+
+# %% [markdown]
+# ## info
+#
+# How large is a model, and where is it large? And what does it cost to train? A matrix of $m \times n$ numbers takes $mn$ multiplications and as many additions for one character, and the backward pass takes twice that: $6$ operations a parameter. Attention has no parameters for comparing positions, so it comes on top: in each layer two products of $T \times C$ numbers a character, forwards $4TC$, with the way back $12TC$. So
+#
+# $$\text{FLOPs per character} = 6N + 12 \cdot \text{layers} \cdot T \cdot C$$
+#
+# (Chowdhery et al., 2022, PaLM, appendix B; nanoGPT counts so, too). $N$ leaves out the tables in which rows are only looked up: that of the positions, and that of the characters where the last matrix is another one.
+
+# %%
+#| export
+PARTS = {"token_embedding": "characters", "position_embedding": "positions", "attention": "attention",
+         "feed_forward": "feed-forward", "norm": "norms", "lm_head": "last matrix"}
+
+
+def parameters_by_part(model):
+    """{part of the GPT: how many parameters}; a tied matrix counts once, with the characters."""
+    counts = dict.fromkeys(PARTS.values(), 0)
+    for name, parameter in model.named_parameters():
+        counts[next(part for key, part in PARTS.items() if key in name)] += parameter.numel()
+    assert sum(counts.values()) == model.num_params()
+    return counts
+
+
+def flops_per_character(model):
+    """Of training, at a full block: 6 N + 12 layers T C (PaLM, appendix B)."""
+    config, counts = model.config, parameters_by_part(model)
+    looked_up = counts["positions"] + (0 if config.tied else counts["characters"])
+    return 6 * (model.num_params() - looked_up) + 12 * config.n_layer * config.block_size * config.n_embd
+
+# %%
+#| export
+def describe_model(config):
+    """Prints a model's parts and its price. Nothing is computed: on the device "meta" weights have only shapes."""
+    with torch.device("meta"):
+        model = GPT(config)
+    counts = parameters_by_part(model)
+    print(", ".join(f"{name} {value}" for name, value in vars(config).items()))
+    for part, count in counts.items():
+        remark = "  (also the last matrix)" if part == "characters" and config.tied else ""
+        print(f"{part:13}{count:13,}{count / model.num_params():7.1%}{remark}")
+    print(f"{'in all':13}{model.num_params():13,}")
+    print(f"{flops_per_character(model):,} FLOPs a character in training (6 N + 12 layers T C)")
+
+
+def info_command(options):
+    """Prints what is known of runs, of a preset, of this machine -> the exit code."""
+    for folder in options.folders:
+        print(f"{folder}:")
+        describe_model(read_description(folder if (folder / "config.json").is_file() else find(folder))[0])
+        if rows := read_log(folder) if (folder / "log.jsonl").is_file() else []:
+            best = min((row["val_loss"], row["step"]) for row in rows)
+            print(f"{rows[-1]['step']:,} steps; the least validation loss is {best[0]:.4f}, at step {best[1]:,}")
+    if options.preset and options.preset not in PRESETS:
+        raise ValueError(f"no preset is called {options.preset!r}: there are {', '.join(PRESETS)}")
+    if options.preset:
+        corpus = load_corpus(options.corpus)
+        describe_model(PRESETS[options.preset][0](CharTokenizer.from_text(corpus.train + corpus.val).vocab_size))
+    device = find_device(options.device)
+    named = "--device" if options.device else "CHARGPT_DEVICE" if os.environ.get("CHARGPT_DEVICE") else None
+    why = f"{named} says so" if named else "the best that works here"
+    print(f"device {device.type} ({why}), precision {pick_precision(device)}, {torch.get_num_threads()} threads")
+    print(f"chargpt {chargpt_lib.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    return 0
+
+# %%
+describe_model(read_description(find(home / "tiny"))[0])
+
+# %% [markdown]
+# **Predict:** the baby GPT has six layers of width 384. Which part is the largest, and by how much?
+
+# %%
+describe_model(PRESETS["baby"][0](65))
+
+# %% [markdown]
+# The feed-forward layers have $8C^2$ numbers each and attention $4C^2$, two to one, at any width. And the tables of characters and positions, which are most of a tiny model, nearly vanish.
+#
+# Is the formula right? PyTorch can count what it really does.
+
+# %%
+model = GPT(PRESETS["cpu"][0](65))
+idx = torch.zeros(2, model.block_size, dtype=torch.int64)
+with FlopCounterMode(display=False) as counter:
+    model(idx, idx)[1].backward()
+share = counter.get_total_flops() / idx.numel() / flops_per_character(model)
+print(f"within 15% of what was counted: {abs(share - 1) < 0.15}")
+
+# %% [markdown]
+# ## Mistakes people make
+#
+# - *Two models compared by their perplexity, one of characters, one of subwords.* A perplexity is per symbol. Nats per character can be compared, perplexities of different alphabets cannot.
+# - *An evaluation on another text than the run's.* A character that the alphabet lacks is an error, and says so. A text with the same alphabet is not, and the number means what you asked for.
+# - *`chargpt sample runs/x > play.txt`, and the file begins with a message.* Not here: only the text goes there.
+#
+# ## What you have
+#
+# `train_command` and its sisters, in `chargpt_lib/runs.py`. [D · The command line](D_command_line.ipynb) gives them their options.
