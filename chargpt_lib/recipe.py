@@ -88,7 +88,7 @@ class TrainConfig:
         if self.steps is None and self.epochs is None and self.time_budget is None:
             self.steps = 2000
 
-# %% notebooks/source/10_recipe.py #ae897102
+# %% notebooks/source/10_recipe.py #c3eac4ed
 class Windows:
     """The windows of a text, shuffled, each once an epoch; every epoch cuts the text at other places."""
 
@@ -103,7 +103,7 @@ class Windows:
     def order(self, epoch):
         """Where the windows of an epoch start: (count,). Seed and epoch alone settle it."""
         if epoch not in self.starts:
-            dice = torch.Generator().manual_seed(self.seed * 2**31 + epoch)
+            dice = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**32)  # 32 bits are what counts
             first = torch.randint(len(self.ids) - self.count * self.block_size, (), generator=dice)
             self.starts = {epoch: first + self.block_size * torch.randperm(self.count, generator=dice)}
         return self.starts[epoch]

@@ -5,14 +5,14 @@ __all__ = ['PARTS', 'find_device', 'settings_kept', 'write_text', 'announce', 'c
            'eval_command', 'sample_command', 'attend_command', 'parameters_by_part', 'flops_per_character',
            'describe_model', 'info_command']
 
-# %% notebooks/source/C_runs.py #c92c5574
+# %% notebooks/source/C_runs.py #8d338de5
 import math
 import os
 import platform
 import secrets
 import shlex
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -88,7 +88,7 @@ def conclude(result, model, tokenizer, config):
     write_text(model, tokenizer, max_new_tokens=300, seed=config.seed)
     print("\nnext:", f"chargpt sample {out}", f"chargpt eval {out}", f"chargpt attend {out} --prompt TEXT", sep="\n  ")
 
-# %% notebooks/source/C_runs.py #a9269b5c
+# %% notebooks/source/C_runs.py #b0117fa5
 def train_command(options):
     """Trains, or goes on training -> the exit code."""
     corpus, device = load_corpus(options.corpus), find_device(options.device)
@@ -97,12 +97,16 @@ def train_command(options):
     if config.eval_batches and len(corpus.val) <= sizes.block_size:
         raise ValueError(f"the validation text has {len(corpus.val)} characters, too few for random windows of "
                          f"{sizes.block_size}: --eval-batches 0 reads it whole")
+    begin, several, speaks = train, int(os.environ.get("WORLD_SIZE", 1)) > 1, os.environ.get("RANK", "0") == "0"
     torch.manual_seed(config.seed)
-    model = GPT(sizes).to(device)
-    announce(corpus, model, config, device)
+    model = GPT(sizes).to("cpu" if several else device)
+    if speaks:
+        announce(corpus, model, config, device)
+    if several:
+        from .distributed import train_distributed as begin
     try:
-        with settings_kept(options):
-            result = train(model, corpus, config, tokenizer, options.resume)
+        with settings_kept(options) if speaks else nullcontext():
+            result = begin(model, corpus, config, tokenizer, options.resume)
     except torch.OutOfMemoryError:
         raise ValueError(f"{device} has not enough memory: halve --batch-size, and double --grad-accum") from None
     except KeyboardInterrupt:  # the second one, or one before the first step
@@ -111,9 +115,10 @@ def train_command(options):
         result = {"stopped": "interrupted"}
     if result["stopped"] == "interrupted":
         same = f" --device {options.device}" if options.device else ""
-        print(f"go on with: chargpt train --resume --out {shlex.quote(config.out)}{same}")
+        print(f"go on with: chargpt train --resume --out {shlex.quote(config.out)}{same}" * speaks)
         return 130
-    conclude(result, model, tokenizer, config)
+    if speaks:
+        conclude(result, model, tokenizer, config)
     return 0
 
 # %% notebooks/source/C_runs.py #740989f6

@@ -177,7 +177,7 @@ class Windows:
     def order(self, epoch):
         """Where the windows of an epoch start: (count,). Seed and epoch alone settle it."""
         if epoch not in self.starts:
-            dice = torch.Generator().manual_seed(self.seed * 2**31 + epoch)
+            dice = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**32)  # 32 bits are what counts
             first = torch.randint(len(self.ids) - self.count * self.block_size, (), generator=dice)
             self.starts = {epoch: first + self.block_size * torch.randperm(self.count, generator=dice)}
         return self.starts[epoch]

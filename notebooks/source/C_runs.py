@@ -38,7 +38,7 @@ import platform
 import secrets
 import shlex
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -141,12 +141,16 @@ def train_command(options):
     if config.eval_batches and len(corpus.val) <= sizes.block_size:
         raise ValueError(f"the validation text has {len(corpus.val)} characters, too few for random windows of "
                          f"{sizes.block_size}: --eval-batches 0 reads it whole")
+    begin, several, speaks = train, int(os.environ.get("WORLD_SIZE", 1)) > 1, os.environ.get("RANK", "0") == "0"
     torch.manual_seed(config.seed)
-    model = GPT(sizes).to(device)
-    announce(corpus, model, config, device)
+    model = GPT(sizes).to("cpu" if several else device)
+    if speaks:
+        announce(corpus, model, config, device)
+    if several:
+        from chargpt_lib.distributed import train_distributed as begin
     try:
-        with settings_kept(options):
-            result = train(model, corpus, config, tokenizer, options.resume)
+        with settings_kept(options) if speaks else nullcontext():
+            result = begin(model, corpus, config, tokenizer, options.resume)
     except torch.OutOfMemoryError:
         raise ValueError(f"{device} has not enough memory: halve --batch-size, and double --grad-accum") from None
     except KeyboardInterrupt:  # the second one, or one before the first step
@@ -155,9 +159,10 @@ def train_command(options):
         result = {"stopped": "interrupted"}
     if result["stopped"] == "interrupted":
         same = f" --device {options.device}" if options.device else ""
-        print(f"go on with: chargpt train --resume --out {shlex.quote(config.out)}{same}")
+        print(f"go on with: chargpt train --resume --out {shlex.quote(config.out)}{same}" * speaks)
         return 130
-    conclude(result, model, tokenizer, config)
+    if speaks:
+        conclude(result, model, tokenizer, config)
     return 0
 
 # %% [markdown]

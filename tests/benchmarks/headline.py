@@ -11,11 +11,11 @@ wants a graphics card is left out where there is none, and its row says so. Noth
 """
 
 import argparse
-import os
 import platform
+import re
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy
@@ -24,6 +24,7 @@ import torch
 from chargpt_lib.bigram import BigramLanguageModel, NGramModel
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.presets import PRESETS
 from chargpt_lib.quality import compare
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.sampling import generate
@@ -55,26 +56,25 @@ def counted_optimum(corpus, tokenizer):
     return pairs.nats(tokenizer.encode(corpus.val)).mean().item()
 
 
-LECTURE = {"batch_size": 64, "learning_rate": 3e-4, "betas": (0.9, 0.999), "weight_decay": 0.01, "grad_clip": 0.0,
-           "warmup": 0.0, "schedule": "wsd", "decay": 0.0}
-BABY = {"steps": 5000, "batch_size": 64, "learning_rate": 1e-3, "min_lr": 1e-4, "warmup": 0.02, "weight_decay": 0.1,
-        "compile": True}
+def of_preset(preset, row=None, sizes=None, **changes):
+    """A preset of the command, with what this row has otherwise."""
+    own, settings = PRESETS[preset]
+    return {"row": row or preset, "model": lambda V: GPT((sizes or own)(V)), "settings": settings | changes}
+
+
 CASES = {
-    **{f"lecture-{steps}": Case("lecture", lambda V: GPT(GPTConfig.lecture(V)), LECTURE | {"steps": steps, "compile": True})
-       for steps in (5000, 6000)},
-    **{f"baby-{seed}": Case("baby", lambda V: GPT(GPTConfig.baby(V)), BABY, seed=seed) for seed in (1337, 1338, 1339)},
+    **{f"lecture-{steps}": Case(**of_preset("lecture", steps=steps, compile=True)) for steps in (5000, 6000)},
+    **{f"baby-{seed}": Case(**of_preset("baby", compile=True), seed=seed) for seed in (1337, 1338, 1339)},
     "local": Case("local", lambda V: GPT(GPTConfig(V, block_size=128, n_layer=4, n_head=4, n_embd=256)),
                   {"steps": 2000, "batch_size": 12, "learning_rate": 2e-3, "schedule": "wsd", "decay": 0.6},
                   on=("cpu", "cuda")),
-    **{name: Case("oz", lambda V, scaled=scaled: GPT(replace(GPTConfig.oz(V), scaled_init=scaled)),
-                  LECTURE | {"steps": 500, "batch_size": 32}, "oz", "The Great Wizard said ", on=("cpu",))
-       for name, scaled in (("oz", True), ("oz-weights as published", False))},
+    "oz": Case(**of_preset("oz"), corpus="oz", prompt="The Great Wizard said ", on=("cpu",)),
+    **{f"oz-lecture's weights, seed {seed}": Case(**of_preset("oz", sizes=GPTConfig.oz), corpus="oz", seed=seed,
+       prompt="The Great Wizard said ", on=("cpu",)) for seed in (1337, 1338)},
     "bigram": Case("bigram", lambda V: BigramLanguageModel(V, block_size=8),
                    {"steps": 3000, "batch_size": 32, "learning_rate": 1e-2, "weight_decay": 0.0}, on=("cpu",),
                    more={"the counted optimum": counted_optimum}),
-    "cpu": Case("cpu", lambda V: GPT(replace(GPTConfig.cpu(V), activation="relu")),
-                {"time_budget": 195, "batch_size": 12, "learning_rate": 3e-3, "schedule": "wsd", "decay": 0.6,
-                 "eval_interval": 10**6}, on=("cpu",), within=200),
+    "cpu": Case(**of_preset("cpu", time_budget=195, eval_interval=10**6), on=("cpu",), within=200),
 }
 ROWS = {  # what is published: in words, and ours has to show that
     "lecture": ("10.79M, 5,000 and 6,000 steps", "1.47; 1.40 to 1.42"),
@@ -137,7 +137,8 @@ def run(name, case, device):
 
 
 def path_of(name, case, device):
-    return OUT / (f"{name}-{device}.json" if len(case.on) > 1 else f"{name}.json")
+    file = re.sub(r"\W+", "-", name)
+    return OUT / (f"{file}-{device}.json" if len(case.on) > 1 else f"{file}.json")
 
 
 def table():
