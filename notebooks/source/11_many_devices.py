@@ -242,7 +242,7 @@ dist.init_process_group("gloo")  # the words are sent by gloo, on the CPU; betwe
 rank = dist.get_rank()
 numbers = torch.tensor([1.0, 10.0, 100.0]) * (rank + 1)
 dist.all_reduce(numbers)
-print(f"process {rank} of {dist.get_world_size()} has {numbers.tolist()}")
+print(f"process {rank} of {dist.get_world_size()} has {numbers.tolist()}\\n", end="")  # in one piece
 dist.destroy_process_group()
 """.lstrip(), encoding="utf-8")
 print(*launch("hello.py"), sep="\n")
@@ -638,7 +638,8 @@ for apart in (team.apart, lambda model: nullcontext()):
     for left in (3, 2, 1, 0):
         with apart(model) if left else nullcontext():
             model(torch.randn(5, 3)).square().mean().div(4).backward()
-    print(f"{len(sent)} exchange(s); process {team.rank} has the gradient {model.module.bias.grad[0].item():.6f}")
+    number = model.module.bias.grad[0].item()
+    print(f"{len(sent)} exchange(s); process {team.rank} has the gradient {number:.6f}\\n", end="")
     sent.clear()
 """)
 
