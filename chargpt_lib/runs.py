@@ -88,7 +88,7 @@ def conclude(result, model, tokenizer, config):
     write_text(model, tokenizer, max_new_tokens=300, seed=config.seed)
     print("\nnext:", f"chargpt sample {out}", f"chargpt eval {out}", f"chargpt attend {out} --prompt TEXT", sep="\n  ")
 
-# %% notebooks/source/C_runs.py #b0117fa5
+# %% notebooks/source/C_runs.py #db94056a
 def train_command(options):
     """Trains, or goes on training -> the exit code."""
     corpus, device = load_corpus(options.corpus), find_device(options.device)
@@ -102,8 +102,9 @@ def train_command(options):
     model = GPT(sizes).to("cpu" if several else device)
     if speaks:
         announce(corpus, model, config, device)
-    if several:
+    if several:  # torchrun or accelerate launch began this process and others
         from .distributed import train_distributed as begin
+        os.environ["CHARGPT_DEVICE"] = options.device or os.environ.get("CHARGPT_DEVICE", "")
     try:
         with settings_kept(options) if speaks else nullcontext():
             result = begin(model, corpus, config, tokenizer, options.resume)

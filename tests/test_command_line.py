@@ -591,3 +591,18 @@ def test_the_printed_usage_runs():
     assert done.returncode == 0 and done.stdout == USAGE + "\n" and done.stderr == ""
     done = subprocess.run([*COMMAND, "evil"], env=ENV, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "did you mean eval?" in done.stderr
+
+
+def test_two_processes_train_as_one_with_the_doubled_batch():
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+                "--rdzv-endpoint", "127.0.0.1:0", "-m", "chargpt_lib.command_line"]
+    words = ["train", "--corpus", "play.txt", *TINY, *STEPS]
+    done = subprocess.run([*launcher, *words, "--out", "two"], capture_output=True, text=True,
+                          env={**ENV, "GLOO_SOCKET_IFNAME": "lo", "CHARGPT_DEVICE": ""})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("into two") == 1 and done.stdout.count("chargpt sample two") == 1
+    assert main([*words, "--batch-size", "8", "--out", "one"]) == 0
+    for row, other in zip(read_log("two"), read_log("one"), strict=True):
+        assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
+        assert row["val_loss"] == pytest.approx(other["val_loss"], abs=1e-5)
+    assert read_settings("two/settings.toml")["batch_size"] == 4

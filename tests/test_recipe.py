@@ -155,6 +155,14 @@ def test_every_character_is_seen_in_the_end():
     assert set(x.flatten().tolist()) == set(range(44)) and set(y.flatten().tolist()) == set(range(1, 45))
 
 
+def test_every_seed_and_every_epoch_has_another_order():
+    """torch takes 32 bits of a seed: with too simple a mixture, all odd seeds were the same."""
+    ids = torch.arange(4001)
+    orders = {tuple(Windows(ids, 8, seed).order(epoch).tolist())
+              for seed in (0, 1, 2, 3, 1337, 1338, 2**31, 2**32 - 1) for epoch in range(5)}
+    assert len(orders) == 8 * 5
+
+
 def test_batches_go_on_over_the_ends_of_epochs():
     windows = Windows(torch.arange(60), 8, seed=1)
     whole, _ = windows.batch(0, 31)

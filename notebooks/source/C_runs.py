@@ -131,6 +131,9 @@ def conclude(result, model, tokenizer, config):
     write_text(model, tokenizer, max_new_tokens=300, seed=config.seed)
     print("\nnext:", f"chargpt sample {out}", f"chargpt eval {out}", f"chargpt attend {out} --prompt TEXT", sep="\n  ")
 
+# %% [markdown]
+# Several processes do it as lesson 11 does: `torchrun --nproc-per-node 2 -m chargpt_lib.command_line train ...`. Each runs this same function; one of them speaks, and keeps the settings.
+
 # %%
 #| export
 def train_command(options):
@@ -146,8 +149,9 @@ def train_command(options):
     model = GPT(sizes).to("cpu" if several else device)
     if speaks:
         announce(corpus, model, config, device)
-    if several:
+    if several:  # torchrun or accelerate launch began this process and others
         from chargpt_lib.distributed import train_distributed as begin
+        os.environ["CHARGPT_DEVICE"] = options.device or os.environ.get("CHARGPT_DEVICE", "")
     try:
         with settings_kept(options) if speaks else nullcontext():
             result = begin(model, corpus, config, tokenizer, options.resume)
