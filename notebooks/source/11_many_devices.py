@@ -349,7 +349,7 @@ for m in (1, 3, 10):
           f" doubling {m:2} rounds, {m} vectors")
 
 # %% [markdown]
-# So little is sent by doubling, and much in a ring.
+# What is small goes by doubling, then, and what is large in a ring.
 
 # %% [markdown]
 # ## While it computes
@@ -805,14 +805,7 @@ show(fig, "Left: three loss curves that lie on each other. Right: the distances,
 # The same, but for rounding: 16 + 16 numbers are added in another order than 32. Rounding differences grow as the run goes on, because AdamW divides small numbers by small numbers; after thousands of steps the two runs are as different as two runs with different seeds, and as good.
 #
 # So `batch_size` is what one process reads. Two processes with 16 are one with 32: the steps become fewer for the same epochs, and the best learning rate is that of the larger batch.
-
-# %%
-models = [load_model(folder / name)[0].state_dict() for name in ("one", "copies", "parts")]
-far = max((a[name] - b[name]).abs().max().item() for a in models for b in models for name in a)
-print("what is saved can be loaded by one process, and the weights are the same within 1e-4:", far < 1e-4)
-assert far < 1e-4
-
-# %% [markdown]
+#
 # ### Exercise: the same step on other cards
 # ★★ · 8 minutes · Who takes more cards and changes nothing else has a larger batch, at a rate that was meant for the old one.
 #
@@ -887,6 +880,12 @@ exercise(
             lambda got, want, windows, ranks, fits: got[0] < want[0]),
     },
 )
+
+# %%
+models = [load_model(folder / name)[0].state_dict() for name in ("one", "copies", "parts")]
+far = max((a[name] - b[name]).abs().max().item() for a in models for b in models for name in a)
+print("what is saved can be loaded by one process, and the weights are the same within 1e-4:", far < 1e-4)
+assert far < 1e-4
 
 # %% [markdown]
 # What does it cost? On a computer with two cores, two processes have two cores, and one process could have had both, too. So look only at what is sent. Each step of this model sends, from each process:
