@@ -16,6 +16,14 @@
 #| default_exp distributed
 
 # %%
+#| key
+import math
+
+import torch
+
+from chargpt_lib.checks import NotAttempted, exercise
+
+# %%
 import json
 import os
 import signal
@@ -32,7 +40,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from chargpt_lib.checkpoints import load_model
-from chargpt_lib.checks import progress
+from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, show
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.recipe import Windows
@@ -132,6 +140,64 @@ for name, mean in means.items():
 # %% [markdown]
 # A mean of means is the mean only if all count alike: lesson 10's bug with unequal texts, in another dress. The trainer's windows are all of one length, each process takes `batch_size` of them, and an epoch's end is in the middle of a batch (`Windows` simply goes on with the next one). So all parts count alike.
 #
+# ### Exercise: each part its due
+# ★★ · 6 minutes · DDP takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to make up for that beforehand (Hugging Face's trainer has such a factor, too).
+#
+# Each device reads its texts in several parts, one after the other. `targets[r, a]` says how many targets part a of device r has. The loss of a part is the mean over its own targets; it is multiplied by a factor; `backward` *adds* its gradient to what the device has already. After the last part DDP adds up the gradients of all devices, and divides by the number of devices.
+#
+# By which factor must each loss be multiplied, so that the gradient of the mean over all targets comes out, each target with the same weight? With two devices, one part each, of 12 and 4 targets, the factors are 1.5 and 0.5.
+
+# %% tags=["exercise"] exercise="loss_factors"
+def loss_factors(targets):
+    """targets (R, A) int64, from 1 on, R devices with A parts each -> (R, A) float32: the factor for each loss."""
+    ### BEGIN SOLUTION
+    return len(targets) * targets / targets.sum()
+    ### END SOLUTION
+
+# %%
+check("loss_factors", loss_factors)
+
+# %%
+#| key
+exercise(
+    loss_factors, stars=2, minutes=6, atol=1e-7,
+    cases=lambda draw: [
+        [draw.ids(40, 2, 1) + 1], [draw.ids(40, 3, 2) + 1], [draw.ids(90, draw.integer(4, 6), 3) + 1],
+        [draw.ids(40, 1, draw.integer(2, 5)) + 1], [draw.ids(90, 2, 2) + 1],
+        [torch.full((draw.integer(2, 4), 2), draw.integer(2, 9))], [draw.ids(9, 1, 1) + 1]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the sum over the devices would be right; but DDP divides it by their number": lambda t: t / t.sum(),
+        "each device counts its own targets only: all targets of all devices make the mean":
+            lambda t: t / t.sum(1, keepdim=True),
+        "each part gets the same say, however many targets it has": lambda t: torch.full(t.shape, 1 / t.shape[1]),
+        "nothing is multiplied: gradients of parts are added up, and each part counts the same":
+            lambda t: torch.ones(t.shape),
+        "only parts that are read at the same moment are compared: a step has all parts of all devices":
+            lambda t: len(t) * t / t.sum(0) / t.shape[1],
+        "only parts that are read at the same moment are compared, and each such moment counts as a whole step":
+            lambda t: len(t) * t / t.sum(0),
+        "`backward` adds up a device's parts, nothing divides by their number: only DDP divides":
+            lambda t: t.numel() * t / t.sum(),
+        "it divides by the number of parts as well: all targets are in the sum already":
+            lambda t: len(t) * t / t.sum() / t.shape[1],
+        "DDP divides by the number of devices; here it is divided by it once more, not multiplied":
+            lambda t: t / t.sum() / len(t),
+        "upside down: a part with many targets must count more": lambda t: t.sum() / (len(t) * t),
+        "a mean times its targets is a sum; it is never divided by the number of all targets": lambda t: t.float(),
+        "a sum over the targets, times the devices: it is never divided by the number of all targets":
+            lambda t: len(t) * t.float(),
+        "the devices have the right weight; but in a device each part counts the same":
+            lambda t: (len(t) * t.sum(1, keepdim=True) / t.sum() / t.shape[1]).expand(t.shape),
+        "the parts of a device have the right weight; but each device counts the same":
+            lambda t: t / t.sum(1, keepdim=True) / len(t),
+        "it multiplies by the number of parts; DDP divides by the number of devices":
+            lambda t: t.shape[1] * t / t.sum(),
+        ### END SOLUTION
+    },
+)
+
+# %% [markdown]
 # ## Everybody's sum
 #
 # Each of $n$ devices has a vector of $N$ numbers; afterwards each shall have the sum. This is called **all-reduce**. The simple way: all send theirs to one, who adds them up and sends the sum back. That one sends and receives $(n - 1) N$ numbers, while the others wait.
@@ -197,6 +263,92 @@ print([f"{vectors:.2f}" for vectors in ring])
 for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
     for n in (2, 8):
         print(f"{name:6} {n} devices: {2 * (n - 1) / n * parameters * 4 / 1e6:5.0f} megabytes sent by each, every step")
+
+# %% [markdown]
+# ### Exercise: fewer rounds
+# ★★ · 8 minutes · Each round has its delay, however little is sent. For a single number a ring of a thousand devices waits 1998 times.
+#
+# Another all-reduce, *recursive doubling* (Thakur et al., 2005), does without ring and pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 they are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 it is 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. Both send each other all that they hold, at the same time, and add what they get to what they had. With $2^m$ devices all have the sum after $m$ rounds.
+#
+# What do the devices hold after the first `rounds` rounds? Four devices with one number each, 1, 2, 3 and 4, hold 3, 3, 7 and 7 after one round, and 10 each after two.
+
+# %% tags=["exercise"] exercise="recursive_doubling"
+def recursive_doubling(held, rounds):
+    """held (n, N) floats, row r: device r's vector; n = 2^m, 0 <= rounds <= m -> (n, N): what they hold after it."""
+    ### BEGIN SOLUTION
+    for k in range(rounds):
+        partners = [device ^ 2**k for device in range(len(held))]  # the k-th binary digit is turned over
+        held = held + held[partners]
+    return held
+    ### END SOLUTION
+
+# %%
+check("recursive_doubling", recursive_doubling)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def recursive_doubling_as(partner=lambda r, k, n: r ^ 2**k, to=lambda own, other, r, k: own + other, more=0):
+    """partner(r, k, n): whom device r hears in round k; to(own, other, r, k): what r has then."""
+    def hold(held, rounds):
+        for k in range(max(rounds + more, 0)):
+            held = torch.stack([to(own, held[partner(r, k, len(held))], r, k) for r, own in enumerate(held)])
+        return held
+    return hold
+
+
+def recursive_doubling_in_turn(held, rounds):
+    held = held.clone()
+    for k in range(rounds):
+        for r in range(len(held)):
+            held[r] = held[r] + held[r ^ 2**k]
+    return held
+### END SOLUTION
+
+
+exercise(
+    recursive_doubling, stars=2, minutes=8,
+    cases=lambda draw: [
+        [draw.normal(8, draw.integer(2, 4)), 3], [draw.normal(8, 2, dtype=torch.float64), 2],
+        [draw.normal(16, draw.integer(1, 3)), 3], [draw.normal(4, 3), 1], [draw.normal(2, 1), 1],
+        [draw.normal(4, 2), 0], [draw.normal(1, draw.integer(1, 3)), 0]],
+    wrong={
+        ### BEGIN SOLUTION
+        "the second of a pair gets what the first has already added up: both send what they held before the round":
+            recursive_doubling_in_turn,
+        "that is a ring of jumps, not pairs: who hears from r + 2^k does not send to it":
+            recursive_doubling_as(lambda r, k, n: (r + 2**k) % n),
+        "that is a ring of jumps, not pairs: who hears from r - 2^k does not send to it":
+            recursive_doubling_as(lambda r, k, n: r - 2**k),
+        "everybody hears its neighbour in the ring in each round: here the pairs are 2^k apart":
+            recursive_doubling_as(lambda r, k, n: (r + 1) % n),
+        "the pairs of round 0 meet in each round: the distance doubles": recursive_doubling_as(lambda r, k, n: r ^ 1),
+        "the distances are 1, 2, 4: they double, here they grow by one": recursive_doubling_as(
+            lambda r, k, n: r ^ (k + 1)),
+        "the widest pairs come first; they come last": recursive_doubling_as(lambda r, k, n: r ^ (n >> (k + 1))),
+        "in the first round the pairs are 1 apart, 2 to the power of 0": recursive_doubling_as(
+            lambda r, k, n: r ^ 2**(k + 1)),
+        "one round too few": recursive_doubling_as(more=-1),
+        "what comes replaces what was there: it is added": recursive_doubling_as(to=lambda own, other, r, k: other),
+        "only the first of a pair gets the sum: both do": recursive_doubling_as(
+            to=lambda own, other, r, k: own if r >> k & 1 else own + other),
+        "that is a mean: nothing is divided": recursive_doubling_as(to=lambda own, other, r, k: (own + other) / 2),
+        "that is what they hold in the end; after fewer rounds each has a part of the sum":
+            lambda held, rounds: held.sum(0).expand(held.shape),
+        "even devices look up and odd ones down: that holds in round 0; in round k it is r // 2^k that is even or odd":
+            recursive_doubling_as(lambda r, k, n: (r - 2**k if r % 2 else r + 2**k) % n),
+        ### END SOLUTION
+    },
+)
+
+# %%
+for m in (1, 3, 10):
+    n = 2**m
+    print(f"{n:4} devices: ring {2 * (n - 1):4} rounds, {2 * (n - 1) / n:.2f} vectors sent by each;"
+          f" doubling {m:2} rounds, {m} vectors")
+
+# %% [markdown]
+# What is small goes by doubling, then, and what is large in a ring.
 
 # %% [markdown]
 # ## While it computes
@@ -385,6 +537,102 @@ show(fig, "Four lines from one device, all at one billion, to eight: DDP stays, 
      "DDP.")
 
 # %% [markdown]
+# ### Exercise: how many cards?
+# ★★ · 8 minutes · The first question before a large run, and the first one that ZeRO's paper answers.
+#
+# Large models are trained in mixed precision. A parameter then has 2 bytes for its weight, in 16 bits, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards, stage 2 the gradient, too, stage 3 the weight of 2 bytes, too. Stage 0 is DDP and cuts nothing. Each card has `memory` bytes, and may be exactly full.
+#
+# How many cards are needed at least? If no number of cards is enough, return 0. A billion parameters, cards of six billion bytes, stage 1: four bytes a parameter are on every card, and two are left for its part of the twelve. So 6 cards are needed. With stage 0 the answer is 0.
+
+# %% tags=["exercise"] exercise="cards_needed"
+def cards_needed(parameters, memory, stage):
+    """Whole numbers: parameters and memory (bytes a card) from 1 on, stage 0 to 3 -> int: cards, or 0 for never."""
+    ### BEGIN SOLUTION
+    whole = (16, 4, 2, 0)[stage] * parameters  # bytes that are on every card
+    cut, left = 16 * parameters - whole, memory - whole
+    if stage == 0:
+        return 1 if left >= 0 else 0
+    return -(-cut // left) if left > 0 else 0
+    ### END SOLUTION
+
+# %%
+check("cards_needed", cards_needed)
+
+# %%
+#| key
+def cards_needed_case(draw, stage, n, exactly=False):
+    """So much memory that n cards are needed: exactly full, or somewhat more than that."""
+    parameters = 64 * draw.integer(10**6, 10**8)
+    whole = (16, 4, 2, 0)[stage] * parameters
+    cut = 16 * parameters - whole
+    return [parameters, whole + (cut // n if exactly else int(cut / (n - draw.number(0.6, 0.8)))), stage]
+
+
+### BEGIN SOLUTION
+def cards_needed_as(parameters, memory, stage, sizes=(2, 2, 12), cut_from=(3, 2, 1), only=False, up=True, full=True,
+                    ever=True):
+    """sizes: bytes of weight, gradient, optimizer; cut_from: from which stage on each is cut; only: at no other."""
+    cut = [size * (stage == first if only else stage >= first) for size, first in zip(sizes, cut_from)]
+    left = memory - (sum(sizes) - sum(cut)) * parameters
+    if left < 0 or left == 0 and sum(cut):
+        return 0 if ever else 1
+    if not sum(cut):
+        return 1
+    n, rest = divmod(sum(cut) * parameters, left)
+    return n + 1 if rest and up or not rest and not full else max(n, 1)
+### END SOLUTION
+
+
+exercise(
+    cards_needed, stars=2, minutes=8,
+    cases=lambda draw: [
+        cards_needed_case(draw, 1, draw.integer(3, 9)), cards_needed_case(draw, 2, draw.integer(3, 9)),
+        cards_needed_case(draw, 3, draw.integer(10, 40)), cards_needed_case(draw, 2, draw.integer(20, 60)),
+        cards_needed_case(draw, 1, 2), cards_needed_case(draw, 2, 2),
+        cards_needed_case(draw, draw.integer(1, 3), draw.choice([2, 4, 8]), exactly=True),
+        [n := draw.integer(10**6, 10**9), 16 * n + draw.integer(0, n), 0],
+        [n := draw.integer(10**6, 10**9), 15 * n + draw.integer(1, n - 1), 0],
+        [n := draw.integer(10**6, 10**9), 3 * n + draw.integer(1, n - 1), 1],
+        [n := draw.integer(10**6, 10**9), 20 * n, 3], [n := draw.integer(10**6, 10**9), 2 * n, 2]],
+    wrong={
+        ### BEGIN SOLUTION
+        "that is float32, with 4, 4 and 8 bytes: in mixed precision it is 2, 2 and 12":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, (4, 4, 8)),
+        "the optimizer keeps the weight in float32, too: 12 bytes, not 8":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, (2, 2, 8)),
+        "the optimizer's 12 bytes hold the weight in float32, but the one in 16 bits is there, too":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, (0, 2, 12)),
+        "16 bytes are cut in all stages: only stage 3 cuts all": lambda P, memory, stage: -(-16 * P // memory),
+        "weights are not cut first: stage 1 cuts the optimizer's 12 bytes, stage 3 the weight's 2":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, cut_from=(1, 2, 3)),
+        "stage 2 cuts what stage 1 cuts, and more: here each stage cuts one thing alone":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, only=True),
+        "the gradient is cut from stage 2 on, not from stage 1 on":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, cut_from=(3, 1, 1)),
+        "the gradient is never cut: stages 2 and 3 cut it":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, cut_from=(3, 9, 1)),
+        "the weight is never cut: stage 3 cuts it": lambda P, memory, stage: cards_needed_as(
+            P, memory, stage, cut_from=(9, 2, 1)),
+        "it is rounded down: with so few cards a part does not fit":
+            lambda P, memory, stage: cards_needed_as(P, memory, stage, up=False),
+        "one card too many where the cards are exactly full": lambda P, memory, stage: cards_needed_as(
+            P, memory, stage, full=False),
+        "1 card is not enough where none is: return 0": lambda P, memory, stage: cards_needed_as(
+            P, memory, stage, ever=False),
+        "DDP cuts nothing: in stage 0 more cards do not help": lambda P, memory, stage: (
+            -(-16 * P // memory) if stage == 0 else cards_needed(P, memory, stage)),
+        ### END SOLUTION
+    },
+    signs={
+        "a negative number of cards: what every card holds whole does not fit": lambda got, want, *_: got < 0,
+        "no number of cards is enough: what every card holds whole does not fit, or leaves no room": (
+            lambda got, want, *_: want == 0),
+        "there is a number that is enough: it is the parts only that have to fit into what is left": (
+            lambda got, want, *_: got == 0),
+    },
+)
+
+# %% [markdown]
 # Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, its parts are gathered from everybody; after it, what is not one's own is thrown away. The same on the way back. Then the gradients: everybody has them whole, for its own windows; added up and cut, each keeps the part it cares for. An all-gather is half an all-reduce, and so is this reduce-scatter (the two halves of the ring, above). So three halves are sent instead of two: half as much again as with DDP, against an $n$-th of the memory.
 #
 # And every process must take part in every gathering. If one calls the model once more than the others, for an evaluation say, it waits for ever. (Now you know why the shares above were padded.)
@@ -557,6 +805,81 @@ show(fig, "Left: three loss curves that lie on each other. Right: the distances,
 # The same, but for rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. In longer runs, and at higher rates, it grows, because AdamW divides small numbers by small ones; so do not ask for these digits after a thousand steps.
 #
 # So `batch_size` is what one process reads. Two processes with 16 are one with 32: the steps become fewer for the same epochs, and the best learning rate is that of the larger batch.
+#
+# ### Exercise: the same step on other cards
+# ★★ · 8 minutes · Who takes more cards and changes nothing else has a larger batch, at a rate that was meant for the old one.
+#
+# A run did well with `windows` windows a step. Now it shall go on with `ranks` cards, each of which has memory for at most `fits` windows at a time. Find a `batch_size` (what one process reads at a time) and a `grad_accum` (so many batches of each process make one step) with which a step has exactly `windows` windows again, as many on each card. Of all that fit, take the pair with the largest batches. If the windows cannot be dealt out evenly to the cards, return an empty list.
+#
+# With 96 windows, 4 cards and room for 10, each card reads 24 windows a step: 8 at a time, three times. The answer is `[8, 3]`.
+
+# %% tags=["exercise"] exercise="split_step"
+def split_step(windows, ranks, fits):
+    """Three whole numbers from 1 on -> [batch_size, grad_accum], two ints; or [] where no split is even."""
+    ### BEGIN SOLUTION
+    own, rest = divmod(windows, ranks)
+    if rest:
+        return []
+    batch_size = max(size for size in range(1, fits + 1) if own % size == 0)
+    return [batch_size, own // batch_size]
+    ### END SOLUTION
+
+# %%
+check("split_step", split_step)
+
+# %%
+#| key
+### BEGIN SOLUTION
+def split_step_as(windows, ranks, fits, own=lambda windows, ranks: windows // ranks, even=True):
+    if even and windows % ranks:
+        return []
+    own = max(own(windows, ranks), 1)
+    size = max(size for size in range(1, max(fits, 1) + 1) if own % size == 0)
+    return [size, own // size]
+### END SOLUTION
+
+
+exercise(
+    split_step, stars=2, minutes=8,
+    cases=lambda draw: [
+        [77 * (n := draw.integer(3, 9)), n, draw.integer(8, 10)],
+        [8 * (n := draw.integer(3, 6)), n, draw.integer(8, 11)],
+        [65 * (n := draw.integer(2, 4)), n, draw.integer(6, 9)],
+        [(size := draw.integer(5, 9)) * draw.integer(3, 5) * (n := draw.integer(2, 6)), n, size],
+        [(own := draw.integer(5, 30)) * (n := draw.integer(2, 6)), n, own + draw.integer(0, 9)],
+        [draw.choice([11, 13, 17, 19]) * 3, 3, draw.integer(4, 9)], [draw.integer(2, 9) * 12, 1, draw.integer(5, 9)],
+        [(n := draw.integer(3, 6)) * draw.integer(20, 40) + draw.integer(1, n - 1), n, draw.integer(5, 9)],
+        [draw.integer(1, 3), draw.integer(4, 9), draw.integer(2, 9)], [1, 1, 1]],
+    wrong={
+        ### BEGIN SOLUTION
+        "first batch_size, then grad_accum": lambda windows, ranks, fits: split_step(windows, ranks, fits)[::-1],
+        "each card reads all windows of the step: it has one part of `ranks`": lambda windows, ranks, fits: (
+            split_step_as(windows, ranks, fits, lambda windows, ranks: windows)),
+        "each card reads all windows of the step, even or not: it has one part of `ranks`":
+            lambda windows, ranks, fits: split_step_as(windows, ranks, fits, lambda windows, ranks: windows, False),
+        "the rest is lost where the windows cannot be dealt out evenly: return []": lambda windows, ranks, fits: (
+            split_step_as(windows, ranks, fits, even=False)),
+        "batch_size is what one process reads: that is what all read together": lambda windows, ranks, fits: [
+            number * factor for number, factor in zip(split_step(windows, ranks, fits), (ranks, 1))],
+        "the processes read at the same time: grad_accum counts the batches of one, not of all":
+            lambda windows, ranks, fits: [
+                number * factor for number, factor in zip(split_step(windows, ranks, fits), (1, ranks))],
+        "one window at a time always fits, but larger batches do, too": lambda windows, ranks, fits: (
+            [1, windows // ranks] if windows % ranks == 0 else []),
+        "exactly `fits` windows fit, too: at most means <=": lambda windows, ranks, fits: split_step_as(
+            windows, ranks, fits - 1),
+        "`fits` is what one card has room for, not all of them": lambda windows, ranks, fits: (
+            split_step_as(windows, ranks, fits // ranks)),
+        ### END SOLUTION
+    },
+    signs={
+        "the batches do not fit on a card": lambda got, want, windows, ranks, fits: got[0] > fits,
+        "batch_size · grad_accum · ranks is not `windows`: it is another step": (
+            lambda got, want, windows, ranks, fits: got[0] * got[1] * ranks != windows),
+        "it is the same step, and it fits; but larger batches would fit, too": (
+            lambda got, want, windows, ranks, fits: got[0] < want[0]),
+    },
+)
 
 # %%
 models = [load_model(folder / name)[0].state_dict() for name in ("one", "copies", "parts")]
