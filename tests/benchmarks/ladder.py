@@ -93,7 +93,9 @@ def readme_tables(results):
              "08_sampling": "every way to draw the next character; a cache that makes it fast and changes nothing",
              "09_checkpoints": "checkpoints that survive a pulled plug, and a resumed run that is the same to the last bit",
              "10_recipe": "what a training in earnest consists of, each part with and without",
-             "10_training_in_earnest": "the trainer, and a clinic for losses that look wrong"}
+             "10_training_in_earnest": "the trainer, and a clinic for losses that look wrong",
+             "11_data_on_disk": "token shards: texts larger than the memory, mapped and shuffled",
+             "11_many_devices": "one run in several processes: DDP, FSDP, and the same losses as in one"}
     seconds = results["playhouse"]["lessons"]
     minutes = {name: f"{row['all'] / 60:.1f}" for name, row in seconds.items()}
     lines = [f"| [{name}](notebooks/{name}.ipynb) | {what} | {minutes.get(name, 'not measured yet')} |"
