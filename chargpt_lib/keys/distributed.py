@@ -55,7 +55,7 @@ exercise(
 
 # %% notebooks/source/11_many_devices.py #recursive_doubling
 def recursive_doubling(held, rounds):
-    """held (n, N) floats, row r: device r's vector; n = 2^m, 0 <= rounds <= m -> (n, N): what they hold after it."""
+    """held (n, N) floats, row r: device r's vector; n = 2^m, 0 <= rounds <= m -> (n, N): held after them."""
     for k in range(rounds):
         partners = [device ^ 2**k for device in range(len(held))]  # the k-th binary digit is turned over
         held = held + held[partners]

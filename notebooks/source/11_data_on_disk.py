@@ -10,7 +10,7 @@
 # # 11 · Data on disk
 #
 # You will build: a text that is larger than the memory, as a folder of numbers that a training reads page by page: written once, shuffled anew in every epoch, shared among processes.
-# You need lessons 00, 09 and [10's first page](10_recipe.ipynb). On two CPU cores the page takes a quarter of a minute, and a hundred megabytes of disk for that time.
+# You need lessons 00, 09 and [10's first page](10_recipe.ipynb). On two CPU cores it takes a quarter of a minute, and a hundred megabytes of disk for that time.
 #
 # So far the whole text lay in memory, twice: as characters and as ids. A million characters allow that, and a billion does on a good computer. What people call "a text" these days has a hundred times more. It lies on a disk, and there it has to stay.
 
@@ -45,7 +45,7 @@ CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
 text = corpus.train + corpus.val
 tokenizer = CharTokenizer.from_text(text)
-place = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # all that this page writes; it goes when the page ends
+place = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # for all that is written here; it goes at the end
 folder = Path(place.name)
 
 # %% [markdown]
@@ -67,9 +67,9 @@ for what, size in (
     print(f"{what:41} {size / n:5.2f} bytes per character")
 
 # %% [markdown]
-# A `str` spends the same number of bytes on each of its characters. One goose needs four, so all have four. And an id of type int64 has eight bytes, seven of which are zero. Embeddings want int64, but only for the few windows of a batch; the rest may wait in a smaller type. (The list's eight bytes are only pointers to its numbers.)
+# A `str` spends the same number of bytes on each of its characters: one, two if there is a curly quote, four if there is a goose. And an id of type int64 has eight bytes, seven of which are zero. Embeddings want int64, but only for the few windows of a batch; the rest may wait in a smaller type. (The list's eight bytes are only pointers to its numbers.)
 #
-# Ten gigabytes of text are ten gigabytes of `str`, eighty of list, eighty of ids. As uint16, whole numbers from 0 to 65,535, they are twenty, and they need not be in memory.
+# Ten gigabytes of English are ten to forty gigabytes of `str`, eighty of list, eighty of ids. As uint16, whole numbers from 0 to 65,535, they are twenty, and they need not be in memory.
 #
 # ### Exercise: how many bytes?
 # ★ · 3 minutes · The first question to any data set: will it fit?
@@ -148,7 +148,7 @@ with open(toy, "r+b") as file:
 print(tokenizer.decode(mapped.astype("int64")))
 
 # %% [markdown]
-# Now a larger one, 64 megabytes. On Linux a process can ask how many megabytes of files are in its own part of the memory. (Elsewhere we do not ask, and the cell says `nan`.)
+# Now a larger one, 67 megabytes. (It was just written, so its pages are still in the computer's memory; what is counted is what this *process* has of them.) On Linux a process can ask how many megabytes of files are in its own part of the memory. (Elsewhere we do not ask, and the cell says `nan`.)
 
 # %%
 import mmap
@@ -170,7 +170,7 @@ mapped[20_000_000:20_000_100].sum()
 sizes["a hundred ids read"] = resident_files() - before
 mapped.sum()
 sizes["all read"] = resident_files() - before
-print(*(f"{name}: {size:.1f} MB" for name, size in sizes.items()), sep="\n")
+print(*(f"{name}: {abs(size):.1f} MB" for name, size in sizes.items()), sep="\n")
 
 # %%
 del mapped
@@ -179,7 +179,7 @@ if sizes["all read"] > 1:  # the system has told us
     assert sizes["mapped"] < 5 and sizes["a hundred ids read"] < 20 < sizes["all read"]
 
 # %% [markdown]
-# "All read" looks as if the memory were full again. It is only lent: what a page holds is on the disk, too, so the system may take the page back whenever somebody needs the room. That is why one can map a file that is larger than the memory.
+# A hundred ids lie on one page or two. The system has fetched their neighbours as well, because who reads here will soon read there. "All read" looks as if the memory were full again. It is only lent: what a page holds is on the disk, too, so the system may take the page back whenever somebody needs the room. That is why one can map a file that is larger than the memory.
 #
 # ## Writing
 #
@@ -361,7 +361,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
         raise
 
 # %% [markdown]
-# Our corpus is small. For this page a shard has 100,000 ids, so that there are several.
+# Our corpus is small. Here a shard has 100,000 ids, so that there are several.
 
 # %%
 (folder / "plays.txt").write_text(text, encoding="utf-8", newline="\n")
@@ -580,7 +580,7 @@ file.write_bytes(good)
 #
 # The order is a list of all of them, with 8 bytes each. That is nothing for a million characters; for a trillion, in windows of 256, it is 31 gigabytes. And each batch reads from everywhere: 32 windows, 32 pages from 32 ends of the disk, none of them in memory from before.
 #
-# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time only one shard is being read, and it fits into memory with ease. The order of one shard's windows is forgotten when the next one begins, and can be thrown again: seed, epoch and shard settle it.
+# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time one shard is being read, at a border two, and it fits into memory with ease. The order of one shard's windows is forgotten when the next one begins, and can be thrown again: seed, epoch and shard settle it.
 #
 # As in lesson 10, each epoch cuts the ribbon at other places, and the windows are laid over the whole ribbon. A window belongs to the shard in which it begins.
 
@@ -604,7 +604,7 @@ print("windows that begin in each shard:", begin.diff().tolist())
 print("order of the shards:", order.tolist(), "  windows read after each:", ends.tolist())
 
 # %% [markdown]
-# (The seed is mixed with the epoch so that it stays below $2^{32}$: of a larger one torch's dice on the CPU take the lowest 32 bits, and say nothing.)
+# (Of a seed, torch's generator on the CPU takes the lowest 32 bits. The odd factor spreads seeds and epochs over all of them, so that neighbours do not share an order.)
 #
 # With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
 
@@ -681,7 +681,7 @@ print(x.shape, x.dtype, "one ahead:", torch.equal(x[:, 1:], y[:, :-1]))
 # What does it cost? All windows of a batch, and of some thousands of batches after it, come from one stretch of text. If the texts were sorted, by author or by language, the model would read authors one after the other, and forget the first over the last. So mix texts *before* they are written.
 #
 # ### Exercise: a shuffle with a small memory
-# ★★ · 8 minutes · How do you mix a stream that does not fit into memory? Not at all, strictly speaking. But a little, with this (tf.data and Hugging Face's `datasets` both have it).
+# ★★ · 8 minutes · How do you mix a stream that does not fit into memory? Thoroughly only in two passes: throw each item into one of many small files, then shuffle each of these. A little, in one pass, with this (tf.data and Hugging Face's `datasets` both have it).
 #
 # A buffer has `size` places. The first `size` items fill it, in their order. Each further item is put into one of the places, and the item that was in it comes out. When the stream has ended, what is in the buffer comes out, in the order of the places. If the stream is shorter than the buffer, all of it comes out at the end.
 #
@@ -772,7 +772,7 @@ exercise(
 )
 
 # %% [markdown]
-# An item can come out much later than it went in, and hardly earlier: at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large.
+# An item can come out much later than it went in, and hardly earlier: at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large; then it takes the two passes.
 #
 # ## Several processes
 #
@@ -843,7 +843,7 @@ exercise(
 )
 
 # %% [markdown]
-# `batch` needs no word about ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. Here are two ranks, in one process, with a folder of their own each, as on two computers.
+# `batch` needs no word about ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. Here are two ranks, played by one process; each opens the folder for itself.
 
 # %%
 size, ranks, steps = 8, 2, 40
@@ -870,7 +870,7 @@ print("pages of rank 0:", len(pages[0]), " of rank 1:", len(pages[1]), " in all:
 print("shards that they lie in:", sorted({shard for shard, page in pages[0] | pages[1]}))
 
 # %% [markdown]
-# Each rank touches only pages on which windows of its own lie. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
+# Each rank touches only pages on which windows of its own lie; in so small a shard these are soon all its pages. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
 #
 # ## How fast?
 #
@@ -925,11 +925,11 @@ assert learned > 1.5
 # ```python
 # from datasets import load_dataset
 #
-# rows = load_dataset("roneneldan/TinyStories", split="train", streaming=True)  # or "text", data_files="*.txt"
+# rows = load_dataset("roneneldan/TinyStories", split="train", streaming=True)
 # write_shards(rows.shuffle(seed=1337, buffer_size=10_000), "stories", val_size=100_000)
 # ```
 #
-# `shuffle` is the exercise from above (it also shuffles the files that the rows lie in). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, say so, and it comes over the net once.
+# (For files of your own, `load_dataset("text", data_files="*.txt", ...)` gives lines: then with `separator="\n"`.) `shuffle` is the exercise from above (it also shuffles the files that the rows lie in). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, say so, and it comes over the net once.
 #
 # All that `write_shards` asks for is rows with a `"text"`, so ours may come from anywhere:
 

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 11 · Many devices: one run, several processes
 #
-# You will build: `train_distributed`, lesson 10's loop in several processes at once, one for each graphics card, with the same losses as one process would have. First the mathematics of it by hand, in one process, where everything can be looked at.
+# You will build: `train_distributed`, lesson 10's loop in several processes at once, one for each graphics card, with the losses that one process with the larger batch would have (without dropout, and but for rounding). First the mathematics of it by hand, in one process, where everything can be looked at.
 # You need lesson 10, and Hugging Face Accelerate (`pip install accelerate`). On two CPU cores the page takes a minute and a half; its processes run on the CPU, two at a time. (Times and memory on graphics cards: not measured yet.)
 
 # %%
@@ -117,17 +117,17 @@ print("two models that began differently are as far apart as before, within 1%:"
 assert distance(copies) == 0
 
 # %% [markdown]
-# The same start and the same steps lead to the same place, to the last bit. So nobody has to send weights, after the first time. But it also means that a difference is never mended: the two strangers walk side by side for ever, and the gradient of each is meant for somewhere else. Nothing crashes. The loss even falls, a little.
+# The same start and the same steps lead to the same place, to the last bit. So nobody has to send weights, after the first time. But it also means that a difference is hardly ever mended (only weight decay shrinks it, by a hundred-thousandth a step): the two strangers walk side by side, and the gradient of each is meant for somewhere else. Nothing crashes.
 #
 # | must be the same everywhere | must differ |
 # |---|---|
 # | the first weights | the windows that are read |
-# | the mean gradient, and so the clipping | the dice of dropout |
+# | the mean gradient, and so the clipping | the dice of dropout: lesson 10's `begin` seeds them with `seed + rank` |
 # | the rate, hence the step, and the time that is gone | |
 # | the decisions: a new best? enough? stop? | |
 # | how often, and in which order, they speak to each other | who writes to the disk: one |
 #
-# The last line on the left is the nasty one. Who waits for a word that nobody says, waits for ever.
+# The last line on the left is the nasty one. Who waits for a word that nobody says, waits until somebody loses patience.
 #
 # And if the halves are not halves? Twelve windows here and four there, say, because the text came to its end.
 
@@ -250,14 +250,14 @@ fig, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
 ax.plot(range(1, 9), range(8), "s--", color="#D55E00", label="all to one: what that one sends")
 ring = [sent[0] / 840 for sent in counts.values()]
 ax.plot(range(1, 9), ring, "o-", color="#0072B2", label="ring: what each one sends")
-ax.axhline(2, color="#999999", linewidth=1)
+ax.axhline(2, color="#999999", linewidth=1, label="two vectors")
 ax.set(xlabel="devices", ylabel="vectors sent")
 ax.legend(frameon=False)
 show(fig, "From one device to eight: the one in the middle sends up to 7 vectors; in the ring each sends less than 2.")
 print([f"{vectors:.2f}" for vectors in ring])
 
 # %% [markdown]
-# Less than two vectors, however many devices there are. No way gets by with less (the same paper proves it). How much is that for the smallest GPT-2, in float32? And for the six blocks of nanoGPT's baby?
+# Less than two vectors, however many devices there are. In no way of adding does the busiest device send less than $2 \frac{n-1}{n} N$ (the same paper proves it). For a thousand devices that is 1.998 vectors. How much is that for the smallest GPT-2, in float32? And for the six blocks of nanoGPT's baby?
 
 # %%
 for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
@@ -266,15 +266,15 @@ for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
 
 # %% [markdown]
 # ### Exercise: fewer rounds
-# ★★ · 8 minutes · Each round has its delay, however little is sent. For a single number a ring of a thousand devices waits 1998 times.
+# ★★ · 8 minutes · Each round has its delay, however little is sent. For a single number a ring of 1,024 devices waits 2,046 times; here they wait ten times, and send ten vectors instead of two.
 #
-# Another all-reduce, *recursive doubling* (Thakur et al., 2005), does without ring and pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 they are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 it is 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. Both send each other all that they hold, at the same time, and add what they get to what they had. With $2^m$ devices all have the sum after $m$ rounds.
+# Another all-reduce, *recursive doubling* (Thakur et al., 2005), does without ring and pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 they are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 it is 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. (Written in binary, their numbers differ in one digit.) Both send each other all that they hold, at the same time, and add what they get to what they had. With $2^m$ devices all have the sum after $m$ rounds.
 #
 # What do the devices hold after the first `rounds` rounds? Four devices with one number each, 1, 2, 3 and 4, hold 3, 3, 7 and 7 after one round, and 10 each after two.
 
 # %% tags=["exercise"] exercise="recursive_doubling"
 def recursive_doubling(held, rounds):
-    """held (n, N) floats, row r: device r's vector; n = 2^m, 0 <= rounds <= m -> (n, N): what they hold after it."""
+    """held (n, N) floats, row r: device r's vector; n = 2^m, 0 <= rounds <= m -> (n, N): held after them."""
     ### BEGIN SOLUTION
     for k in range(rounds):
         partners = [device ^ 2**k for device in range(len(held))]  # the k-th binary digit is turned over
@@ -353,7 +353,7 @@ for m in (1, 3, 10):
 # %% [markdown]
 # ## While it computes
 #
-# `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's DDP (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) collects finished gradients in buckets of 25 megabytes, and sends a bucket off as soon as it is full. **Predict:** the table of our model is used at both ends, for the first step and, tied, for the last. When is its gradient finished?
+# `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's DDP (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) collects finished gradients in buckets of 25 megabytes, and sends a bucket off as soon as it is full. **Predict:** the token embedding serves at both ends: it makes vectors of the characters and, tied, logits of the last vectors. When is its gradient finished?
 
 # %%
 model, order = new_model(), []
@@ -364,7 +364,7 @@ print(*dict.fromkeys(".".join(name.split(".")[:2]).removesuffix(".weight") for n
 assert order[-1] == "token_embedding.weight"
 
 # %% [markdown]
-# With the first step's, at the very end: nothing is left to hide it behind. In a GPT-2 that is 154 of 498 megabytes. If several batches make one step (`grad_accum`), the exchange can wait for the last of them: the sum of the means is the mean of the sums.
+# With the beginning of the model, so at the very end of `backward`: nothing is left to hide it behind. In a GPT-2 that is 154 of 498 megabytes. If several batches make one step (`grad_accum`), the exchange can wait for the last of them: the sum of the means is the mean of the sums.
 #
 # ## Processes
 #
@@ -404,7 +404,19 @@ print(*launch("hello.py"), sep="\n")
 #
 # ## The loop, in several processes
 #
-# Lesson 10's loop asks an `Alone` for all that several processes do otherwise. So only that has to be written again: the same names, and behind them the others are asked. Which part of the batch is whose, the loop knows itself: of `batch_size` × `size` windows, process `rank` takes the `rank`-th `batch_size`.
+# Lesson 10's loop asks an `Alone` for all that several processes do otherwise. So only that has to be written again: the same names, and behind them the others are asked.
+#
+# | name | when the loop asks | one process | several |
+# |---|---|---|---|
+# | `most` | after each step: how late is it, was Ctrl-C pressed? | its own answer | the largest |
+# | `mean` | when losses are fetched | as they are | their mean |
+# | `gather` | when the dice are saved | a list of one | everybody's |
+# | `once` | folder, log, checkpoint | does it | the first one does it, all hear how it went |
+# | `share` | before the first step: what computes the loss? | the model | the model, wrapped in DDP |
+# | `apart` | around all but the last part of a step | nothing | no exchange inside |
+# | `clip`, `evaluate`, `gathered`, `load` | what their names say | plainly | in parts, where the model is |
+#
+# Which part of the batch is whose, the loop knows itself: of `batch_size` × `size` windows, process `rank` takes the `rank`-th `batch_size`.
 
 # %%
 #| export
@@ -475,7 +487,7 @@ class Together(Alone):
         return evaluate_in_shares(model, ids, self)
 
 # %% [markdown]
-# The exact validation loss is a sum over windows, so each process takes its share of them, and the sums are added. All make as many calls of the model, even if some of the windows are then counted by nobody. The reason comes below.
+# The exact validation loss is a sum over windows, so each process takes its share of them, and the sums are added. All make as many calls of the model, even if some windows are then computed twice and counted once: with FSDP, below, a call is something in which all must take part.
 
 # %%
 #| export
@@ -507,7 +519,7 @@ print("three shares are the whole:", abs(sum(told) / 999 - nats_per_character(mo
 # %% [markdown]
 # ## What does not fit
 #
-# With DDP each device has everything. How much is everything? For each parameter 4 bytes for the weight, 4 for its gradient, 8 for AdamW's two moments (activations come on top; lesson 10 has a remedy for them). **Predict:** a T4 has 16 gigabytes. How many parameters, at most?
+# With DDP each device has everything. How much is everything? For each parameter 4 bytes for the weight, 4 for its gradient, 8 for AdamW's two moments (activations come on top; lesson 10 has a remedy for them). A T4 has 16 gigabytes, so a billion parameters, at most.
 #
 # But why should eight devices keep the same moments eight times? ZeRO (Rajbhandari et al., 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)) gives each device the care of one $n$-th of the parameters: first of the moments only (stage 1), then of the gradients, too (stage 2), then of the weights themselves (stage 3).
 
@@ -521,7 +533,7 @@ for stage, name in enumerate(("DDP", "stage 1", "stage 2", "stage 3")):
     print(f"{name:11}" + "".join(f"{bytes_per_parameter(n, stage):6.1f}" for n in (1, 2, 4, 8)))
 
 # %%
-fig, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
+fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
 for stage, (name, colour, style) in enumerate((
         ("DDP", "#D55E00", "s--"), ("stage 1: moments in parts", "#E69F00", "v:"),
         ("stage 2: gradients, too", "#009E73", "^-."), ("stage 3: weights, too (FSDP)", "#0072B2", "o-"))):
@@ -529,9 +541,10 @@ for stage, (name, colour, style) in enumerate((
     ax.plot(range(1, 9), most, style, color=colour, label=name)
 for name, parameters in (("GPT-2, 124 million", 0.124), ("GPT-2 XL, 1.56 billion", 1.558)):
     ax.axhline(parameters, color="#999999", linewidth=1)
-    ax.text(0.8, parameters + 0.08, name, fontsize=8)
-ax.set(xlabel="devices", ylabel="billions of parameters", title="16 gigabytes each, activations not counted")
-ax.legend(frameon=False, fontsize=8, loc="upper center")
+    ax.text(8.15, parameters, name, fontsize=8, va="center")
+ax.set(xlabel="devices", ylabel="billions of parameters", xlim=(0.8, 9.6),
+       title="16 gigabytes each, activations not counted")
+ax.legend(frameon=False, fontsize=8, loc="upper left")
 show(fig, "Four lines from one device, all at one billion, to eight: DDP stays, stage 1 reaches 1.8, stage 2 2.9, and "
      "stage 3 rises in a line to 8. GPT-2 XL fits on two devices with stage 2 or 3, on four with stage 1, never with "
      "DDP.")
@@ -540,7 +553,7 @@ show(fig, "Four lines from one device, all at one billion, to eight: DDP stays, 
 # ### Exercise: how many cards?
 # ★★ · 8 minutes · The first question before a large run, and the first one that ZeRO's paper answers.
 #
-# Large models are trained in mixed precision. A parameter then has 2 bytes for its weight, in 16 bits, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards, stage 2 the gradient, too, stage 3 the weight of 2 bytes, too. Stage 0 is DDP and cuts nothing. Each card has `memory` bytes, and may be exactly full.
+# Another recipe for mixed precision than lesson 10's keeps the weights themselves in 16 bits; large models are trained that way. A parameter then has 2 bytes for its weight, in 16 bits, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards, stage 2 the gradient, too, stage 3 the weight of 2 bytes, too. Stage 0 is DDP and cuts nothing: one card, or none is enough. A part need not be a whole number of bytes. Each card has `memory` bytes, and may be exactly full.
 #
 # How many cards are needed at least? If no number of cards is enough, return 0. A billion parameters, cards of six billion bytes, stage 1: four bytes a parameter are on every card, and two are left for its part of the twelve. So 6 cards are needed. With stage 0 the answer is 0.
 
@@ -635,9 +648,9 @@ exercise(
 # %% [markdown]
 # Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, its parts are gathered from everybody; after it, what is not one's own is thrown away. The same on the way back. Then the gradients: everybody has them whole, for its own windows; added up and cut, each keeps the part it cares for. An all-gather is half an all-reduce, and so is this reduce-scatter (the two halves of the ring, above). So three halves are sent instead of two: half as much again as with DDP, against an $n$-th of the memory.
 #
-# And every process must take part in every gathering. If one calls the model once more than the others, for an evaluation say, it waits for ever. (Now you know why the shares above were padded.)
+# And every process must take part in every gathering. If one calls the model once more than the others, for an evaluation say, it waits for the others. (Now you know why the shares above were padded.)
 #
-# The tool is `fully_shard`, of PyTorch. It cuts each parameter along its first dimension, and what is left is a `DTensor`: it knows the whole's shape, and holds a part. We cut each block by itself, so that only one at a time is whole. (Accelerate calls the same function if you ask it for `fsdp_version=2`, but only on graphics cards, so it could not be tried out here.)
+# The tool is `fully_shard`, of PyTorch. It cuts each parameter along its first dimension, and what is left is a `DTensor`: it knows the whole's shape, and holds a part. We cut each block by itself, so that only one at a time is whole, besides what stands around the blocks: the embeddings and the last norm. (Accelerate calls the same function if you ask it for `fsdp_version=2`, but only on graphics cards, so it could not be tried out here.)
 
 # %%
 #| export
@@ -652,7 +665,7 @@ def joined(value, keep):
     return value.cpu() if keep else None
 
 # %% [markdown]
-# What is saved must be whole: a checkpoint should be readable by `load_model`, by another program, on one card. The weights come and go through `whole`, a copy of the model in the computer's memory, and the moments one after the other. Only the first process keeps them, because it writes.
+# What is saved must be whole: a checkpoint should be readable by `load_model`, by another program, on one card. The weights come and go through `whole`, a copy of the model that each process has in the computer's own memory, and the moments one after the other; only the first process keeps those, because it writes.
 
 # %%
 #| export
@@ -793,12 +806,12 @@ axes[0].plot(losses["one"], color="#BBBBBB", linewidth=5, label="one process, ba
 for name, colour, style in (("copies", "#D55E00", "-"), ("parts", "#0072B2", "--")):
     label = f"two processes, 16 each, {'DDP' if name == 'copies' else 'FSDP'}"
     axes[0].plot(losses[name], style, color=colour, label=label)
-    axes[1].plot((losses[name] - losses["one"]).abs() + 1e-9, style, color=colour, label=label)
+    axes[1].plot(1e6 * (losses[name] - losses["one"]).abs(), "s" if name == "copies" else "o", markersize=6 if
+                 name == "copies" else 3, markerfacecolor="none" if name == "copies" else colour, color=colour)
 axes[0].set(xlabel="step", ylabel="nats per character", title="training loss")
-axes[1].set(xlabel="step", yscale="log", ylim=(5e-10, 1e-4), title="how far from one process (plus 1e-9)")
-axes[1].axhline(1e-5, color="#999999", linewidth=1)
+axes[1].set(xlabel="step", ylabel="millionths of a nat", ylim=(-0.03, None), title="distance from one process")
 axes[0].legend(frameon=False, fontsize=8)
-show(fig, "Left: three loss curves that lie on each other. Right: the distances, on a logarithmic scale, below 1e-5 "
+show(fig, "Left: three loss curves that lie on each other. Right: their distances, far below ten millionths of a nat "
      "everywhere.")
 
 # %% [markdown]
@@ -809,7 +822,7 @@ show(fig, "Left: three loss curves that lie on each other. Right: the distances,
 # ### Exercise: the same step on other cards
 # ★★ · 8 minutes · Who takes more cards and changes nothing else has a larger batch, at a rate that was meant for the old one.
 #
-# A run did well with `windows` windows a step. Now it shall go on with `ranks` cards, each of which has memory for at most `fits` windows at a time. Find a `batch_size` (what one process reads at a time) and a `grad_accum` (so many batches of each process make one step) with which a step has exactly `windows` windows again, as many on each card. Of all that fit, take the pair with the largest batches. If the windows cannot be dealt out evenly to the cards, return an empty list.
+# A run did well with `windows` windows a step. Now it shall be trained anew with `ranks` cards, each of which has memory for at most `fits` windows at a time. Find a `batch_size` (what one process reads at a time) and a `grad_accum` (so many batches of each process make one step) with which a step has exactly `windows` windows again, as many on each card. Of all that fit, take the pair with the largest batches. If the windows cannot be dealt out evenly to the cards, return an empty list.
 #
 # With 96 windows, 4 cards and room for 10, each card reads 24 windows a step: 8 at a time, three times. The answer is `[8, 3]`.
 
@@ -888,9 +901,9 @@ print("what is saved can be loaded by one process, and the weights are the same 
 assert far < 1e-4
 
 # %% [markdown]
-# ## What the words cost
+# ## What the exchange costs
 #
-# What is sent depends on the parameters only. What is computed depends on parameters times characters. So take a model and ever larger batches, and measure `backward` with the exchange and without it (that is what `apart` is for).
+# What is sent depends on the parameters only. What is computed depends on parameters times characters. So take a model and ever larger batches, and measure forward and `backward`, with the exchange and without it (that is what `apart` is for).
 
 # %%
 (folder / "cost.py").write_text("""
@@ -932,7 +945,7 @@ half = (2 - 1) / 2 * 4 * P / 1e6  # megabytes of half an all-reduce between two
 print(f"{P:,} parameters; sent by each, in megabytes: {2 * half:.1f} by DDP, {3 * half:.1f} by FSDP")
 
 # %% [markdown]
-# Here words go through the computer's memory, and computing is slow; with graphics cards both are other numbers (not measured yet). The rule stays: whoever waits for words should compute more between them, with a larger batch or with more parts of one.
+# (All gradients of this model fit into one bucket, so nothing could be hidden.) Here messages go through the computer's memory, and computing is slow; with graphics cards both are other numbers. The rule stays: whoever waits for messages should compute more between them, with a larger batch or with more parts of one.
 #
 # ## One exchange a step
 #
@@ -975,7 +988,7 @@ print([line.split(" exchange")[0] for line in lines])
 assert len({line.split()[-1] for line in lines}) == 1, "the gradient is the same, in both processes and both ways"
 
 # %% [markdown]
-# The same gradient, for a quarter of the words. (With FSDP there is a price: gradients that are not exchanged yet stay whole, 4 bytes for each parameter on each device.)
+# The same gradient, for a quarter of the exchanges. (With FSDP there is a price: gradients that are not exchanged yet stay whole, 4 bytes for each parameter on each device.)
 #
 # ## Ctrl-C, and on
 #
@@ -1020,9 +1033,9 @@ except ValueError as error:
 #
 # ## How to start it
 #
-# **`torchrun`** comes with PyTorch. On a computer with two cards: `torchrun --nproc-per-node 2 job.py`.
+# **`torchrun`** comes with PyTorch. On a computer with two cards: `torchrun --nproc-per-node 2 job.py '{"out": "run"}'`.
 #
-# **`accelerate launch`** does the same and keeps your answers to `accelerate config`: `accelerate launch --multi_gpu --num_processes 2 job.py`. The `--multi_gpu` is right on the CPU, too: what you would expect there, `--cpu --num_processes 2`, starts *one* process, and says nothing.
+# **`accelerate launch`** does the same and keeps your answers to `accelerate config`: `accelerate launch --multi_gpu --num_processes 2 job.py '{"out": "run"}'`. The `--multi_gpu` is right on the CPU, too: what you would expect there, `--cpu --num_processes 2`, starts *one* process, and says nothing.
 
 # %% tags=["nbval-ignore-output"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
@@ -1043,7 +1056,7 @@ assert losses[0] == losses[1]
 #
 # What must not have happened before in that notebook: anything on the card (`.to("cuda")`, and our `pick_device()`, too), any `backward`, on the CPU too (where there is a card, it starts threads that a copy does not have), any `Accelerator()`. If one of these did, restart the kernel. Nothing comes back but what is written: so give `out`, and load the model from there. The T4's 16 bits are float16, which `precision="auto"` finds out. (All that about the T4s follows from the documentation and the source; not measured yet.)
 #
-# Without a card it is less strict:
+# Without a card it is less strict. (Accelerate speaks of CUDA all the same.)
 
 # %% tags=["nbval-ignore-output"]
 if sys.platform == "linux":
@@ -1062,14 +1075,14 @@ print("again the same run:", losses[0] == losses[1])
 assert losses[0] == losses[1]
 
 # %% [markdown]
-# With a text that is larger than the memory, give the shards of [the page before](11_data_on_disk.ipynb) for the corpus: each process reads from the disk only the windows that it trains on.
+# With a text that is larger than the memory, give the shards of [the page before](11_data_on_disk.ipynb) for the corpus: each process reads only its own windows, and the pages of the disk on which they lie.
 #
 # ## Mistakes people make
 #
 # - **The same windows everywhere.** Then two cards compute one gradient twice. The loss is that of a single process with the small batch, and nobody notices, except by comparing.
 # - **The same dice of dropout everywhere,** or other first weights.
 # - **`batch_size` taken for the whole.** With eight cards it is eight times as large. The rate was meant for the other.
-# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. One waits, and after half an hour there is a message about a timeout.
+# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. One waits, until a timeout ends it: half an hour later on the CPU, ten minutes on graphics cards.
 # - **An error in one process, caught there.** The others wait.
 # - **All processes write.** To the same file, at the same time.
 # - **A mean of unequal parts**, above all with texts of different lengths.
