@@ -87,7 +87,7 @@ def save(run, best=False):
     run.team.once(lambda: save_checkpoint(run.config.out, model, run.tokenizer, state, run.step, best))
     run.saved = run.step
 
-# %% notebooks/source/10_training_in_earnest.py #b0f4999c
+# %% notebooks/source/10_training_in_earnest.py #9635853e
 def add_row(run):
     """Measures, keeps the best weights, and writes a row of the log: into run.rows, log.jsonl and TensorBoard."""
     config, (losses, norms), val_loss = run.config, zip(*run.pending), None
@@ -103,8 +103,10 @@ def add_row(run):
     run.rows.append(row)
     if config.out:
         run.team.once(lambda: write_log(config.out, [row], "a"))
-    for name in [name for name in row if run.board and row[name] is not None]:
-        run.board.add_scalar(name, row[name], run.step)
+    if run.board:
+        for name in [name for name in row if row[name] is not None]:
+            run.board.add_scalar(name, row[name], run.step)
+        run.board.flush()
     if val_loss is not None and (run.best is None or val_loss < run.best):
         run.best, run.best_step, run.waited = val_loss, run.step, 0
         if config.out:

@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import signal
+import shutil
 import sys
-import types
 
 import pytest
 import torch
@@ -416,6 +417,16 @@ def test_where_compile_fails_the_run_goes_on(monkeypatch):
 # ---------------------------------------------------------------- speed, memory, precision
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a compiler; without one the run goes on")
+def test_what_the_compiler_writes_trains_as_well():
+    """The real one, not only its trial."""
+    results = [train(tiny_gpt(n_layer=1), CORPUS, settings(compile=compile)) for compile in (False, True)]
+    assert [result["compiled"] for result in results] == [False, True]
+    for row, other in zip(*(result["log"] for result in results), strict=True):
+        assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
+        assert row["val_loss"] == pytest.approx(other["val_loss"], abs=1e-4)
+
+
 def test_a_compiled_run_is_the_same_run(quick_compile):
     model, expected = tiny_gpt(dropout=0.1), tiny_gpt(dropout=0.1)
     result = train(model, CORPUS, settings(compile=True))
@@ -474,20 +485,20 @@ def test_tensorboard_is_asked_for_before_the_first_step(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="pip install tensorboard"):
         train(tiny_gpt(), CORPUS, config)
     assert not (tmp_path / "run").exists()
-    written = []
 
-    class SummaryWriter:
-        def __init__(self, folder, purge_step):
-            written.append((folder, purge_step))
 
-        def add_scalar(self, name, value, step):
-            written.append((name, value, step))
+def test_tensorboard_can_read_the_log(tmp_path):
+    """With TensorBoard's own reader: each number of each row, also after going on."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=SummaryWriter))
-    result = train(tiny_gpt(), CORPUS, config)
-    assert str(written[0][0]) == config.out and written[0][1] == 1
-    assert [entry for entry in written[1:] if entry[0] == "val_loss"] == [
-        ("val_loss", row["val_loss"], row["step"]) for row in result["log"]]
+    config = settings(out=str(tmp_path / "run"), tensorboard=True)
+    train(tiny_gpt(), CORPUS, config)
+    result = train(tiny_gpt(), CORPUS, dataclasses.replace(config, steps=20), resume=True)
+    events = EventAccumulator(config.out).Reload()
+    assert set(events.Tags()["scalars"]) == set(result["log"][0]) and result["log"][-1]["step"] == 20
+    for name in events.Tags()["scalars"]:
+        assert [(event.step, event.value) for event in events.Scalars(name)] == [
+            (row["step"], pytest.approx(row[name], rel=1e-6)) for row in result["log"]]
 
 
 @pytest.mark.parametrize("floor", [None, 0.3])

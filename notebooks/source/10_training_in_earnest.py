@@ -363,8 +363,10 @@ def add_row(run):
     run.rows.append(row)
     if config.out:
         run.team.once(lambda: write_log(config.out, [row], "a"))
-    for name in [name for name in row if run.board and row[name] is not None]:
-        run.board.add_scalar(name, row[name], run.step)
+    if run.board:
+        for name in [name for name in row if row[name] is not None]:
+            run.board.add_scalar(name, row[name], run.step)
+        run.board.flush()
     if val_loss is not None and (run.best is None or val_loss < run.best):
         run.best, run.best_step, run.waited = val_loss, run.step, 0
         if config.out:
