@@ -91,7 +91,7 @@ def joined(value, keep):
     value = value.full_tensor() if isinstance(value, DTensor) else value
     return value.cpu() if keep else None
 
-# %% notebooks/source/11_many_devices.py #32da0083
+# %% notebooks/source/11_many_devices.py #ab139c3b
 class Sharded(Together):
     """Several processes with a part of each parameter, gradient and moment (FSDP, Zhao et al., 2023)."""
 
@@ -121,13 +121,13 @@ class Sharded(Together):
     def clip(self, parameters, most):
         return super().clip(parameters, most).full_tensor()
 
+    @torch.no_grad()
     def gathered(self, run):
         run.model.reshard()
         for own, whole in zip(run.model.parameters(), self.whole.parameters()):
-            whole.data = own.detach().full_tensor().cpu()
+            whole.copy_(own.full_tensor())
         state, first = run.optimizer.state_dict(), self.rank == 0
-        moments = {i: {name: joined(value, first) for name, value in kept.items()}
-                   for i, kept in state["state"].items()}
+        moments = {i: {name: joined(x, first) for name, x in kept.items()} for i, kept in state["state"].items()}
         return self.whole, {**state, "state": moments}
 
     def load(self, run, which="last"):

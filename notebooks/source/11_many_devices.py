@@ -698,13 +698,13 @@ class Sharded(Together):
     def clip(self, parameters, most):
         return super().clip(parameters, most).full_tensor()
 
+    @torch.no_grad()
     def gathered(self, run):
         run.model.reshard()
         for own, whole in zip(run.model.parameters(), self.whole.parameters()):
-            whole.data = own.detach().full_tensor().cpu()
+            whole.copy_(own.full_tensor())
         state, first = run.optimizer.state_dict(), self.rank == 0
-        moments = {i: {name: joined(value, first) for name, value in kept.items()}
-                   for i, kept in state["state"].items()}
+        moments = {i: {name: joined(x, first) for name, x in kept.items()} for i, kept in state["state"].items()}
         return self.whole, {**state, "state": moments}
 
     def load(self, run, which="last"):
