@@ -138,7 +138,7 @@ def refuse(out):
     if out and occupied(out):
         raise FileExistsError(f"{out} is not empty: go on with the run in it by resume=True, or give a new folder")
 
-# %% notebooks/source/10_training_in_earnest.py #aaea9535
+# %% notebooks/source/10_training_in_earnest.py #4d058c43
 def begin(run, resume):
     """Opens the folder of a new run, or goes back to the last checkpoint of an old one."""
     out, team, run.rows = run.config.out and Path(run.config.out), run.team, []
@@ -151,7 +151,7 @@ def begin(run, resume):
             raise ImportError("tensorboard=True needs TensorBoard: pip install tensorboard") from None
     if resume:
         state = team.load(run)
-        if len(dice := [state["random"], *state["others"]]) != team.size:
+        if len(dice := [state["random"], *state.get("others", [])]) != team.size:
             raise ValueError(f"{out} was saved by {len(dice)} process(es), and {team.size} would go on. Each has dice "
                              f"of its own: start {len(dice)}, or begin a new run in another folder")
         groups = run.optimizer.state_dict()["param_groups"]  # as the config has it now

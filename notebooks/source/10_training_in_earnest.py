@@ -418,7 +418,7 @@ def begin(run, resume):
             raise ImportError("tensorboard=True needs TensorBoard: pip install tensorboard") from None
     if resume:
         state = team.load(run)
-        if len(dice := [state["random"], *state["others"]]) != team.size:
+        if len(dice := [state["random"], *state.get("others", [])]) != team.size:
             raise ValueError(f"{out} was saved by {len(dice)} process(es), and {team.size} would go on. Each has dice "
                              f"of its own: start {len(dice)}, or begin a new run in another folder")
         groups = run.optimizer.state_dict()["param_groups"]  # as the config has it now
