@@ -53,7 +53,7 @@ def check_train_config(config):
             if not right(getattr(config, name)):
                 raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
 
-# %% notebooks/source/10_recipe.py #ed233341
+# %% notebooks/source/10_recipe.py #0b3e58ce
 @dataclass
 class TrainConfig:
     """How to train. Whichever comes first ends it: steps, epochs, time_budget or patience."""
@@ -72,7 +72,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
     grad_clip: float = 1.0  # a longer gradient is cut to this length; 0: none is
     seed: int = 1337  # of the order of the windows, and of dropout
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: see pick_precision
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the best that the device computes in
     compile: bool = False  # try torch.compile
     gradient_checkpointing: bool = False  # compute each block twice, and keep less of it
     eval_interval: int = 250  # steps from one evaluation, and row of the log, to the next

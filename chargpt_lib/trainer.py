@@ -172,7 +172,7 @@ def begin(run, resume):
     if run.config.tensorboard and team.rank == 0:
         run.board = SummaryWriter(out, purge_step=run.step + 1)
 
-# %% notebooks/source/10_training_in_earnest.py #1d5768b5
+# %% notebooks/source/10_training_in_earnest.py #c333723a
 def ended(run, pressed):
     """Why the run is over, or None."""
     most = {name: getattr(run.config, name) or inf for name in ("steps", "time_budget", "patience")}
@@ -193,7 +193,7 @@ def finish(run, stopped):
     if out := run.config.out:
         save(run)
     if stopped == "interrupted" and run.team.rank == 0:
-        way = f"saved in {out}; the same with resume=True goes on" if out else "not saved, for there is no out"
+        way = f"saved in {out}; a resumed run goes on from there" if out else "not saved, for there is no out"
         print(f"interrupted after step {run.step}: {way}")
     if out and run.best_step not in (None, run.step):
         run.team.load(run, "best")

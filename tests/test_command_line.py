@@ -217,11 +217,12 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
 
 @pytest.mark.parametrize("text, words", [
     ("n_layers = 3", ["mine.toml", "n_layers", "nearest is n_layer"]), ("lr = 1e-3", ["sets lr", "no such setting"]),
-    ("vocab_size = 3", ["vocab_size", "no such setting"]), ("resume = true", ["resume", "no such setting"]),
-    ('n_layer = "three"', ["n_layer", "'three'", "int"]), ("n_layer = 3.0", ["n_layer", "int"]), ("bias = 1", ["bias", "bool"]),
-    ("betas = [0.9]", ["betas", "[0.9]"]), ('betas = [0.9, "a"]', ["betas"]), ('schedule = "linear"', ["schedule", "'linear'"]),
-    ('n_layer = "None"', ["n_layer", "int"]), ("[model]\nn_layer = 3", ["model", "no such setting"]), ("n_layer 3", ["no TOML"]),
-    ('preset = "huge"', ["preset", "'huge'"]), ("batch_size = true", ["batch_size", "int"]), ("steps = 0", ["steps is 0"])])
+    ("max_iters = 9", ["max_iters", "nearest is steps"]), ('out = "x"', ["out", "command line"]),
+    ("vocab_size = 3", ["vocab_size", "no such setting"]), ("resume = true", ["resume", "no such setting", "command line"]),
+    ('n_layer = "three"', ["n_layer", "'three'", "a whole number"]), ("n_layer = 3.0", ["n_layer", "a whole number"]), ("bias = 1", ["bias", "true or false"]),
+    ("betas = [0.9]", ["betas", "[0.9]", "2 numbers"]), ('betas = [0.9, "a"]', ["betas"]), ('schedule = "linear"', ["schedule", "'linear'", "one of cosine, wsd"]),
+    ('n_layer = "None"', ["n_layer", "a whole number"]), ("[model]\nn_layer = 3", ["model", "no such setting", "no tables"]), ("n_layer 3", ["no TOML"]),
+    ('preset = "huge"', ["preset", "'huge'"]), ("batch_size = true", ["batch_size", "a whole number"]), ("steps = 0", ["steps is 0"])])
 def test_a_wrong_file_is_told_with_name_and_key(text, words, capsys):
     Path("mine.toml").write_text(text, encoding="utf-8")
     assert main(["train", "--config", "mine.toml", "--corpus", "play.txt"]) == 2
@@ -303,6 +304,7 @@ def test_more_steps_are_the_same_run():
     assert same_run("short", "long") and read_settings("short/settings.toml")["steps"] == 12
     before = tree(Path("short"))
     assert main(["train", "--resume", "--out", "short", "--device", "cpu"]) == 0  # nothing is left to do
+    assert main(["train", "--resume", "--out", "short", "--steps", "5", "--device", "cpu"]) == 0
     assert tree(Path("short")) == before
 
 
@@ -430,7 +432,7 @@ def test_eval_knows_the_runs_corpus_the_floor_and_nanogpts_estimate(trained, cap
     (["sample", "{run}", "--top-k", "0"], ["top_k is 0"]), (["sample", "{run}", "--num-samples", "0"], ["--num-samples"]),
     (["sample", "{run}", "--stop", "☃"], ["'☃'"]), (["sample"], ["FOLDER", "required"]), (["attend", "{run}", "--out", "play.txt"], [".html"]),
     (["attend", "{run}", "--prompt", "O damp goose! O damp goose!"], ["27 characters", "from 1 to 16"]),
-    (["attend", "{run}", "--out", "no/such/place.html", "--prompt", "O"], ["place.html"]),
+    (["attend", "{run}", "--out", "play.txt/place.html", "--prompt", "O"], ["play.txt"]),
     (["info", "nowhere"], ["nowhere"]), (["info", "--preset", "huge"], ["huge", "baby"]), (["grade"], ["--out"])])
 def test_what_else_cannot_be_done(trained, arguments, words, capsys):
     Path("snow.txt").write_text("☃" * 30, encoding="utf-8")
@@ -591,6 +593,35 @@ def test_the_printed_usage_runs():
     assert done.returncode == 0 and done.stdout == USAGE + "\n" and done.stderr == ""
     done = subprocess.run([*COMMAND, "evil"], env=ENV, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "did you mean eval?" in done.stderr
+
+
+def test_a_run_that_has_had_its_time_says_so(capsys):
+    timed = ["--steps", "None", "--time-budget", "0.2", "--warmup", "0", "--eval-interval", "1000"]
+    assert train(out="timed", steps=timed) == 0
+    before = tree(Path("timed"))
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", "timed", "--steps", "9000", "--device", "cpu"]) == 0
+    assert "nothing is left to do" in (said := capsys.readouterr().out) and "--time-budget of 0.2 seconds" in said
+    assert tree(Path("timed")) == before
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["train", "--resume"], ["runs/playhouse-cpu", "--out"]), (["train", "--out", ""], ["--out is empty"]),
+    (["eval", "RUN", "--estimate", "0"], ["--estimate is 0"]),
+    (["sample", "RUN", "--max-new-tokens", "99999999999999999999"], ["--max-new-tokens is", "100,000,000"])])
+def test_what_a_new_user_tried(arguments, words, trained, capsys):
+    assert main([str(trained) if word == "RUN" else word for word in arguments]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+
+
+def test_a_run_that_exploded_has_an_infinite_perplexity(trained, tmp_path, capsys):
+    model, tokenizer = load_model(trained)
+    with torch.no_grad():
+        model.norm.weight.mul_(1e6)
+    save_model(tmp_path / "exploded", model, tokenizer)
+    assert main(["eval", "exploded", "--corpus", str(trained.parent / "play.txt"), "--device", "cpu"]) == 0
+    assert "inf perplexity" in capsys.readouterr().out
 
 
 def test_two_processes_train_as_one_with_the_doubled_batch():

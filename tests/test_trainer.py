@@ -229,7 +229,7 @@ def test_an_interrupted_run_goes_on_to_the_last_bit(name, step, tmp_path, capsys
     with at_step(parts, step + trial, press, calls):
         first = train(parts, CORPUS, config)
     assert first["stopped"] == "interrupted" and first["steps"] == step
-    assert f"interrupted after step {step}: saved in {config.out}; the same with resume=True goes on" in capsys.readouterr().out
+    assert f"interrupted after step {step}: saved in {config.out}; a resumed run goes on from there" in capsys.readouterr().out
     fresh = tiny_gpt(seed=9, dropout=0.1)
     torch.manual_seed(99)
     second = train(fresh, CORPUS, config, resume=True)

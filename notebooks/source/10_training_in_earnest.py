@@ -464,7 +464,7 @@ def finish(run, stopped):
     if out := run.config.out:
         save(run)
     if stopped == "interrupted" and run.team.rank == 0:
-        way = f"saved in {out}; the same with resume=True goes on" if out else "not saved, for there is no out"
+        way = f"saved in {out}; a resumed run goes on from there" if out else "not saved, for there is no out"
         print(f"interrupted after step {run.step}: {way}")
     if out and run.best_step not in (None, run.step):
         run.team.load(run, "best")

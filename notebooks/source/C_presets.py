@@ -143,6 +143,8 @@ class TrainOptions(Sources):
 NAMES = {kind: [field.name for field in fields(kind) if field.name not in ("vocab_size", "out")]
          for kind in (Sizes, Training)}
 SETTINGS = ["preset", "corpus", *NAMES[Sizes], *NAMES[Training]]  # what a file may hold
+NANOGPT = {"max_iters": "steps", "dtype": "precision", "dataset": "corpus", "beta1": "betas", "beta2": "betas",
+           "gradient_accumulation_steps": "grad_accum", "eval_iters": "eval_batches", "warmup_iters": "warmup"}
 
 
 def with_preset(settings):
@@ -195,6 +197,18 @@ def fits(value, kind):
     return any(fits(value, one) if get_args(one) else type(value) in ((int, float) if one is float else (one,))
                for one in kinds)
 
+# %%
+#| export
+def in_words(kind):
+    """What a file may set a field of this type to, in TOML's words."""
+    kinds = get_args(kind) or (kind,)
+    if get_origin(kind) is tuple:
+        return f"{len(kinds)} numbers, [0.9, 0.95]"
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, kinds))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): '"None"'}
+    return " or ".join(names.get(one) or in_words(one) for one in kinds)
+
 
 def read_settings(path):
     """The settings in a TOML file, flat. ValueError for a name that is no setting, or a value it cannot have."""
@@ -206,12 +220,14 @@ def read_settings(path):
     for key, value in lines.items():
         name = key.replace("-", "_")
         if name not in SETTINGS:
-            near = get_close_matches(name, SETTINGS, 1, 0)[0]
-            raise ValueError(f"{path} sets {key}, and there is no such setting; the nearest is {near}")
+            near = NANOGPT.get(name) or "".join(get_close_matches(name, SETTINGS, 1))
+            way = ("it belongs on the command line" if name in ("out", "device", "resume", "config") else
+                   "a file of settings has no tables" if isinstance(value, dict) else
+                   f"the nearest is {near}" if near else "chargpt train --help tells them all")
+            raise ValueError(f"{path} sets {key}, and there is no such setting: {way}")
         value = None if value == "None" else tuple(value) if isinstance(value, list) else value
         if not fits(value, kinds[name]):
-            kind = re.sub(r"<class '(\w+)'>|typing\.", r"\1", str(kinds[name]))
-            raise ValueError(f"{path} sets {key} to {lines[key]!r}; it has to be {kind}")
+            raise ValueError(f"{path} sets {key} to {lines[key]!r}; it has to be {in_words(kinds[name])}")
         settings[name] = value
     return settings
 
@@ -283,6 +299,11 @@ def read_train_options(arguments):
     sources = [word for word in arguments if word not in ("-h", "--help")]
     first, _ = tyro.cli(FirstReading, prog="chargpt train", args=sources, return_unknown_args=True, add_help=False)
     out, before = first.out or default_out(first.corpus, first.preset or "cpu"), None
+    if first.out == "":
+        raise ValueError("--out is empty: name a folder, or leave it out")
+    if first.resume and not first.out and not Path(out).is_dir():
+        raise FileNotFoundError(f"--resume goes on with the run in a folder, and {out}, the usual one, is not there: "
+                                f"name it, --out")
     if first.resume and first.config:
         raise ValueError(f"--resume takes the settings saved in {out}: leave --config out")
     if first.resume:

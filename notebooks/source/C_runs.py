@@ -136,6 +136,17 @@ def conclude(result, model, tokenizer, config):
 
 # %%
 #| export
+def used_up(config):
+    """Why a run has nothing left to do, or None."""
+    out = Path(config.out)
+    step, rows = int(find(out, "last").name[5:13]), read_log(out) if (out / "log.jsonl").is_file() else []
+    if config.steps and step >= config.steps:
+        return f"it has made {step:,} steps, and --steps is {config.steps:,}"
+    if config.time_budget and rows and rows[-1]["seconds"] >= config.time_budget:
+        return f"it has had its --time-budget of {config.time_budget:g} seconds; give more, or None"
+
+# %%
+#| export
 def train_command(options):
     """Trains, or goes on training -> the exit code."""
     corpus, device = load_corpus(options.corpus), find_device(options.device)
@@ -144,6 +155,9 @@ def train_command(options):
     if config.eval_batches and len(corpus.val) <= sizes.block_size:
         raise ValueError(f"the validation text has {len(corpus.val)} characters, too few for random windows of "
                          f"{sizes.block_size}: --eval-batches 0 reads it whole")
+    if options.resume and (why := used_up(config)):
+        print(f"nothing is left to do for the run in {config.out}: {why}")
+        return 0
     begin, several, speaks = train, int(os.environ.get("WORLD_SIZE", 1)) > 1, os.environ.get("RANK", "0") == "0"
     torch.manual_seed(config.seed)
     model = GPT(sizes).to("cpu" if several else device)
@@ -155,7 +169,9 @@ def train_command(options):
     try:
         with settings_kept(options) if speaks else nullcontext():
             result = begin(model, corpus, config, tokenizer, options.resume)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
         raise ValueError(f"{device} has not enough memory: halve --batch-size, and double --grad-accum") from None
     except KeyboardInterrupt:  # the second one, or one before the first step
         if not Path(config.out, POINTER).exists():
@@ -201,6 +217,8 @@ def run_settings(folder):
 
 def eval_command(options):
     """The exact loss over a split of a corpus -> the exit code."""
+    if options.estimate is not None and options.estimate < 1:
+        raise ValueError(f"--estimate is {options.estimate}; it has to be a whole number from 1 on")
     model, tokenizer = load_model(options.folder, find_device(options.device))
     corpus = load_corpus(options.corpus or run_settings(options.folder)["corpus"])
     ids = tokenizer.encode(getattr(corpus, options.split))
@@ -209,8 +227,8 @@ def eval_command(options):
     print(f"{corpus.name}, {options.split}: {len(ids):,} characters")
     print(f"{loss:.4f} nats per character{floor}")
     print(f"{loss / math.log(2):.4f} bits per character")
-    print(f"{math.exp(loss):.4f} perplexity")
-    if options.estimate:
+    print(f"{torch.tensor(loss).double().exp().item():.4f} perplexity")
+    if options.estimate is not None:
         guess = estimate_loss(model, ids, options.estimate, generator=torch.Generator().manual_seed(1337))
         print(f"{guess:.4f} nats per character, estimated from {options.estimate} batches of random windows")
     return 0
@@ -224,8 +242,10 @@ def eval_command(options):
 #| export
 def sample_command(options):
     """Writes samples to the standard output as they come -> the exit code."""
-    if options.num_samples < 1:
-        raise ValueError(f"--num-samples is {options.num_samples}; it has to be a whole number from 1 on")
+    for name, most in (("num_samples", 10**6), ("max_new_tokens", 10**8)):
+        if not 1 <= getattr(options, name) <= most:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it has to be a whole number "
+                             f"from 1 to {most:,}")
     model, tokenizer = load_model(options.folder, find_device(options.device))
     seed = secrets.randbits(31) if options.seed is None else options.seed
     knobs = "prompt", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop"
@@ -243,6 +263,7 @@ def attend_command(options):
     if options.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {options.out}; a page is called something.html")
     model, tokenizer = load_model(options.folder, find_device(options.device))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     attend(model, tokenizer, options.prompt, options.out)
     print(f"{options.out}: open it in a browser")
     return 0

@@ -153,8 +153,10 @@ def table():
                     lines.append(f"| `{row}`: {said} | {published} | not measured yet | | | {device} |")
                     continue
                 words, loss = found["quality"]["sample"]["words"], found["loss"]
+                besides = {"oz": f" (training {loss['exact']['training']:.3f})"}.get(row, "") + "".join(
+                    f" ({what}: {found[what]:.3f})" for what in case.more)
                 lines.append(
-                    f"| `{row}`: {said} | {published} | {loss['exact']['validation']:.3f} | "
+                    f"| `{row}`: {said} | {published} | {loss['exact']['validation']:.3f}{besides} | "
                     f"{loss['200 random batches']['validation']:.3f} | {words:.0%} | "
                     f"{found['seconds']['wall clock']:.0f} s, {found['device']} |")
     return "\n".join(lines)
