@@ -32,6 +32,7 @@ from itertools import count
 from pathlib import Path
 from unittest import mock
 
+# %%
 import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
@@ -39,6 +40,7 @@ from torch.nn import functional as F
 from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.recipe import Windows
 from chargpt_lib.training import evaluate
 
 # %% [markdown]

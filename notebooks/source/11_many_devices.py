@@ -541,7 +541,7 @@ for stage, (name, colour, style) in enumerate((
     ax.plot(range(1, 9), most, style, color=colour, label=name)
 for name, parameters in (("GPT-2, 124 million", 0.124), ("GPT-2 XL, 1.56 billion", 1.558)):
     ax.axhline(parameters, color="#999999", linewidth=1)
-    ax.text(8.15, parameters, name, fontsize=8, va="center")
+    ax.text(8.15, parameters + 0.08, name, fontsize=8)
 ax.set(xlabel="devices", ylabel="billions of parameters", xlim=(0.8, 9.6),
        title="16 gigabytes each, activations not counted")
 ax.legend(frameon=False, fontsize=8, loc="upper left")
