@@ -101,10 +101,10 @@ class Run:
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
         self.autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
-        self.optimizer = make_optimizer(model, config)
-        self.step, self.seen, self.seconds, self.waited, self.pending, self.fresh = 0, 0, 0.0, 0, [], []
+        self.parameters, self.optimizer = list(model.parameters()), make_optimizer(model, config)
+        self.step = self.seen = self.waited = self.seconds = self.fetched = 0
+        self.pending, self.fresh = [], []
         self.best = self.best_step = self.saved = self.board = None
-        self.parameters, self.fetched = list(model.parameters()), 0.0
 
     def advance(self):
         """One step of the optimizer. Nothing is fetched from the device."""
@@ -365,9 +365,8 @@ def add_row(run):
     run.rows.append(row)
     if config.out:
         run.team.once(lambda: write_log(config.out, [row], "a"))
-    if run.board:
-        for name in [name for name in row if row[name] is not None]:
-            run.board.add_scalar(name, row[name], run.step)
+    for name in [name for name in row if run.board and row[name] is not None]:
+        run.board.add_scalar(name, row[name], run.step)
         run.board.flush()
     if val_loss is not None and (run.best is None or val_loss < run.best):
         run.best, run.best_step, run.waited = val_loss, run.step, 0
@@ -398,13 +397,7 @@ def write_log(out, rows, mode="w"):
 
 def occupied(out):
     """Whether something is in a folder, other than what a kill in the very first save of a run leaves behind."""
-    left = rf"{NAME}(\.part)?|{POINTER}\.part"
-    return out.is_dir() and not all(re.fullmatch(left, path.name) for path in out.iterdir())
-
-
-def refuse(out):
-    if out and occupied(out):
-        raise FileExistsError(f"{out} is not empty: go on with the run in it by resume=True, or give a new folder")
+    return out.is_dir() and not all(re.fullmatch(rf"{NAME}(\.part)?|{POINTER}\.part", p.name) for p in out.iterdir())
 
 # %%
 #| export
@@ -433,7 +426,8 @@ def begin(run, resume):
         run.saved, rows = run.step, team.once(lambda: read_log(out))
         run.rows = [row for row in rows if row["step"] <= run.step]
     else:
-        team.once(lambda: refuse(out))
+        if team.once(lambda: out and occupied(out)):
+            raise FileExistsError(f"{out} is not empty: go on with the run in it by resume=True, or give a new folder")
         torch.manual_seed(run.config.seed + team.rank)  # for dropout
     if out:
         save(run)  # also to find out, before time is spent, whether that works

@@ -1062,7 +1062,7 @@ assert losses[0] == losses[1]
 if sys.platform == "linux":
     from accelerate import notebook_launcher
 
-    os.environ.update(CHARGPT_DEVICE="cpu", GLOO_SOCKET_IFNAME="lo")
+    os.environ.update(CHARGPT_DEVICE="cpu", GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
