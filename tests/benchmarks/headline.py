@@ -56,10 +56,10 @@ def counted_optimum(corpus, tokenizer):
     return pairs.nats(tokenizer.encode(corpus.val)).mean().item()
 
 
-def of_preset(preset, row=None, sizes=None, **changes):
+def of_preset(preset, sizes=None, **changes):
     """A preset of the command, with what this row has otherwise."""
     own, settings = PRESETS[preset]
-    return {"row": row or preset, "model": lambda V: GPT((sizes or own)(V)), "settings": settings | changes}
+    return {"row": preset, "model": lambda V: GPT((sizes or own)(V)), "settings": settings | changes}
 
 
 CASES = {
@@ -103,7 +103,7 @@ def write_sample(model, tokenizer, prompt, length, seed):
     return tokenizer.decode(idx[0].tolist())
 
 
-def run(name, case, device):
+def run(case, device):
     """Trains, measures -> the record."""
     corpus = load_corpus(case.corpus)
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -148,7 +148,7 @@ def table():
         for name, case in CASES.items():
             for device in case.on if case.row == row else ():
                 found = read_json(path_of(name, case, device))
-                said = f"{what}" if name == row else f"{what} ({name.removeprefix(row + '-')})"
+                said = what if name == row else f"{what} ({name.removeprefix(row + '-')})"
                 if not found:
                     lines.append(f"| `{row}`: {said} | {published} | not measured yet | | | {device} |")
                     continue
@@ -176,7 +176,7 @@ def main(arguments=None):
             print(f"{name}: not run, it is for {' and '.join(case.on)}, and this is {device.type}")
             continue
         print(name)
-        record = run(name, case, device)
+        record = run(case, device)
         write_json(path_of(name, case, device.type), record)
         print({part: round(loss, 4) for part, loss in record["loss"]["exact"].items()}, f"{record['seconds']['wall clock']:.0f} s")
         if case.within and record["seconds"]["wall clock"] > case.within:

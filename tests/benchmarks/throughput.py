@@ -71,25 +71,31 @@ class Pause(transformers.TrainerCallback):
         pause()
 
 
-def ours(weights, ids, config, batch_size, steps, compile=False):
+def of_weights(weights, config, Rival=None):
+    """Ours with these weights, or a rival with the same ones."""
     model = GPT(config)
     model.load_state_dict(weights)
+    if Rival is None:
+        return model
+    rival = Rival(config)
+    copy_weights(model, rival)
+    return rival
+
+
+def ours(weights, ids, config, batch_size, steps, compile=False):
+    model = of_weights(weights, config)
     settings = TrainConfig(steps=steps, batch_size=batch_size, schedule="wsd", decay=0.6, compile=compile)
     assert trainer.train(model, ids, settings)["compiled"] == compile, "torch.compile failed"
 
 
 def plain(weights, ids, config, batch_size, steps):
-    model, ours = PlainGPT(config), GPT(config)
-    ours.load_state_dict(weights)
-    copy_weights(ours, model)
+    model = of_weights(weights, config, PlainGPT)
     for _ in take_steps(model, ids, config.block_size, batch_size, steps):
         pause()
 
 
 def hugging_face(weights, ids, config, batch_size, steps):
-    model, ours = HuggingFaceGPT2(config), GPT(config)
-    ours.load_state_dict(weights)
-    copy_weights(ours, model)
+    model = of_weights(weights, config, HuggingFaceGPT2)
     with tempfile.TemporaryDirectory() as folder:
         settings = transformers.TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=1e-3, weight_decay=0.1,
@@ -105,12 +111,10 @@ CONTENDERS = {"ours": ours, "plain": plain, "transformers": hugging_face, "ours,
 @torch.no_grad()
 def same_model(weights, ids, config):
     """The three give the same loss for the same text."""
-    model = GPT(config)
-    model.load_state_dict(weights)
+    model = of_weights(weights, config)
     x, y = draw(ids, config.block_size, 4, torch.Generator().manual_seed(0), "cpu")
     for Rival in (PlainGPT, HuggingFaceGPT2):
-        rival = Rival(config)
-        copy_weights(model, rival)
+        rival = of_weights(weights, config, Rival)
         assert torch.allclose(model(x, y)[1], rival(x, y), rtol=0, atol=1e-5), f"{Rival.__name__} is another model"
     logits = rival.gpt2(input_ids=x, labels=x)
     assert torch.allclose(logits.loss, F.cross_entropy(logits.logits[:, :-1].flatten(0, 1), x[:, 1:].flatten()))
