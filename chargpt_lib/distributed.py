@@ -64,16 +64,17 @@ class Together(Alone):
     def evaluate(self, model, ids):
         return evaluate_in_shares(model, ids, self)
 
-# %% notebooks/source/11_many_devices.py #16dce869
+# %% notebooks/source/11_many_devices.py #c7e0892e
 def evaluate_in_shares(model, ids, team):
     """`evaluate`, each process its share of the windows. All make as many calls of the model: shards need that."""
     T, targets = model.block_size, len(ids) - 1
     windows = targets // T
     most = -(-windows // team.size)
-    first = min(team.rank * most, windows - most)  # the last ones begin early, and do not count what others do
-    own, total = slice(first * T, (first + most) * T + 1), torch.zeros(1, dtype=torch.float64)
+    first = min(team.rank * most, windows - most)  # the last ones begin early, and skip what others count
+    skipped, total = team.rank * most - first, torch.zeros(1, dtype=torch.float64)
     if windows:
-        total += nats_per_character(model, ids[own])[(team.rank * most - first) * T:].double().sum()
+        nats = nats_per_character(model, ids[first * T:(first + most) * T + 1])
+        total += nats[skipped * T:].double().sum()
     if targets % T or not windows:
         rest = nats_per_character(model, ids[windows * T:]).double().sum()
         total += rest if team.rank == 0 else 0

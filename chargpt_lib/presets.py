@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PLAIN', 'PRESETS', 'NAMES', 'SETTINGS', 'NANOGPT', 'FREE', 'Sizes', 'Training', 'Sources', 'FirstReading',
            'TrainOptions', 'with_preset', 'as_options', 'flat', 'configs', 'fits', 'in_words', 'read_settings',
-           'write_settings', 'default_out', 'waiting', 'saved_settings', 'check_against', 'read_train_options']
+           'write_settings', 'default_out', 'saved_settings', 'check_against', 'read_train_options']
 
 # %% notebooks/source/C_presets.py #c0232154
 import json
@@ -138,7 +138,7 @@ def fits(value, kind):
     return any(fits(value, one) if get_args(one) else type(value) in ((int, float) if one is float else (one,))
                for one in kinds)
 
-# %% notebooks/source/C_presets.py #274091e6
+# %% notebooks/source/C_presets.py #36271fd4
 def in_words(kind):
     """What a file may set a field of this type to, in TOML's words."""
     kinds = get_args(kind) or (kind,)
@@ -152,6 +152,9 @@ def in_words(kind):
 
 def read_settings(path):
     """The settings in a TOML file, flat. ValueError for a name that is no setting, or a value it cannot have."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is no file: --config takes a TOML file with settings, such as a run's "
+                                f"settings.toml")
     try:
         lines = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # also of bytes that are no text
@@ -178,7 +181,7 @@ def write_settings(path, settings):
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in plain.items()]
     put(path, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
 
-# %% notebooks/source/C_presets.py #5ee2275d
+# %% notebooks/source/C_presets.py #72733713
 FREE = {"steps", "epochs", "time_budget", "patience", "precision", "compile", "gradient_checkpointing", "eval_interval",
         "eval_batches", "checkpoint_interval", "tensorboard"}  # what may change when a run goes on
 
@@ -189,17 +192,11 @@ def default_out(corpus, preset):
     return str(Path("runs") / f"{name}-{preset}")
 
 
-def waiting(out):
-    """Where the settings of a run lie until its folder has a checkpoint: it is to be empty when the run begins."""
-    return Path(f"{out}.settings.part")
-
-
 def saved_settings(out):
     """All settings of the run in a folder, flat. FileNotFoundError where it has none."""
-    for path in (waiting(out), Path(out) / "settings.toml"):
-        if path.is_file():
-            return with_preset(read_settings(path))
-    raise FileNotFoundError(f"{Path(out) / 'settings.toml'} is not there: is {out} the folder of a run?")
+    if not (path := Path(out) / "settings.toml").is_file():
+        raise FileNotFoundError(f"{path} is not there: is {out} the folder of a run?")
+    return with_preset(read_settings(path))
 
 
 def check_against(options, before):

@@ -4,7 +4,7 @@
 __all__ = ['INDEX', 'VERSION', 'ID', 'NO_ID', 'PIECE', 'file_pieces', 'row_pieces', 'pieces', 'encoded', 'put_shard', 'refuse',
            'write_shards', 'broken', 'read_index', 'Shards', 'plan_epoch', 'ShardWindows']
 
-# %% notebooks/source/11_data_on_disk.py #1d43f511
+# %% notebooks/source/11_data_on_disk.py #66f78083
 import hashlib
 import json
 import os
@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from .checkpoints import put_json
 from .data import CharTokenizer
+from .recipe import count_windows, epoch_dice
 
 INDEX, VERSION = "index.json", 1
 ID, NO_ID = "<u2", 2**16 - 1  # uint16, the low byte first; what a character gets that has no id
 PIECE = 2**20  # characters that are taken in hand at a time
 
-
+# %% notebooks/source/11_data_on_disk.py #ff957f76
 def file_pieces(path):
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -61,11 +62,11 @@ def pieces(texts, separator):
                 start += len(part)
                 bar.update(len(part))
 
-# %% notebooks/source/11_data_on_disk.py #787e003f
+# %% notebooks/source/11_data_on_disk.py #8c2c233e
 def encoded(texts, tokenizer, separator):
     """The ids of the texts, uint16, piece by piece. ValueError for a character that has none."""
     letters = [ord(char) for char in tokenizer.alphabet]
-    table = numpy.full(max(letters) + 2, NO_ID, ID)
+    table = numpy.full(max(letters) + 2, NO_ID, ID)  # one place more than the last letter's
     table[letters] = range(len(letters))
     for name, text in pieces(texts, separator):
         numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -215,41 +216,41 @@ class Shards:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.get("sha256"):
                     raise broken(file.name, "its content is not what was written: the sha256 differs")
 
-# %% notebooks/source/11_data_on_disk.py #3f13cc6a
+# %% notebooks/source/11_data_on_disk.py #5e311095
 def plan_epoch(edges, block_size, count, seed, epoch):
-    """-> where an epoch's first window starts; how many of its `count` windows begin before each border; the order of
-    the shards; how many windows have been read after each of them; a seed for each. Seed and epoch settle it all."""
-    dice = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
-    first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
-    begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
+    """-> where an epoch's first window starts; and of the shards, in the order in which they are read: the number of
+    the first window that begins in each, how many do, how many have been read after it, a seed."""
+    dice = epoch_dice(seed, epoch)
+    start = torch.randint(edges[-1] - count * block_size, (), generator=dice)
     order = torch.randperm(len(edges) - 1, generator=dice)
-    return first, begin, order, begin.diff()[order].cumsum(0), torch.randint(2**32, order.shape, generator=dice)
+    before = ((edges - start + block_size - 1) // block_size).clamp(0, count)  # windows that begin before each border
+    many = before.diff()[order]
+    return start, before[order], many, many.cumsum(0), torch.randint(2**32, order.shape, generator=dice)
 
-# %% notebooks/source/11_data_on_disk.py #b0dd4135
+# %% notebooks/source/11_data_on_disk.py #041065ea
 class ShardWindows:
     """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
 
     As in recipe.Windows, seed and epoch settle the order, and every epoch cuts at other places."""
 
     def __init__(self, shards, block_size, seed):
-        if len(shards) <= block_size:
-            raise ValueError(f"{len(shards)} ids have no window of block_size {block_size} and one target more: take "
-                             f"more text, or a model with a block_size of at most {len(shards) - 1}")
-        self.shards, self.block_size, self.seed, self.shuffled = shards, block_size, seed, {}
-        self.count = max(len(shards) // block_size - 1, 1)  # windows in an epoch
+        self.count = count_windows(len(shards), block_size)
+        self.shards, self.block_size, self.seed, self.plan, self.shuffled = shards, block_size, seed, {}, {}
 
     def starts(self, seen, size):
         """Where the windows that follow the first `seen` ones start: (size,)."""
         starts = []
         while size:
             epoch, at = divmod(seen, self.count)
-            base, lows, order, ends, dice = plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)
-            turn = torch.searchsorted(ends, at, right=True).item()
-            low, high = lows[order[turn]:order[turn] + 2].tolist()
+            if epoch not in self.plan:
+                self.plan = {epoch: plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)}
+            start, first, many, after, dice = self.plan[epoch]
+            turn = torch.searchsorted(after, at, right=True).item()  # which shard's it is
             if (epoch, turn) not in self.shuffled:
-                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(dice[turn].item()))
-                self.shuffled = {(epoch, turn): base + self.block_size * numbers}
-            at -= ends[turn].item() - (high - low)  # how many of this shard's were seen
+                generator = torch.Generator().manual_seed(dice[turn].item())
+                numbers = first[turn] + torch.randperm(many[turn].item(), generator=generator)
+                self.shuffled = {(epoch, turn): start + self.block_size * numbers}
+            at -= (after - many)[turn].item()  # how many of this shard's were seen
             starts.append(self.shuffled[epoch, turn][at:at + size])
             seen, size = seen + len(starts[-1]), size - len(starts[-1])
         return torch.cat(starts)

@@ -87,7 +87,7 @@ def save(run, best=False):
     run.team.once(lambda: save_checkpoint(run.config.out, model, run.tokenizer, state, run.step, best))
     run.saved = run.step
 
-# %% notebooks/source/10_training_in_earnest.py #9b1e5625
+# %% notebooks/source/10_training_in_earnest.py #ffc4a7ff
 def add_row(run):
     """Measures, keeps the best weights, and writes a row of the log: into run.rows, log.jsonl and TensorBoard."""
     config, (losses, norms), val_loss = run.config, zip(*run.pending), None
@@ -105,6 +105,7 @@ def add_row(run):
         run.team.once(lambda: write_log(config.out, [row], "a"))
     for name in [name for name in row if run.board and row[name] is not None]:
         run.board.add_scalar(name, row[name], run.step)
+    if run.board:
         run.board.flush()
     if val_loss is not None and (run.best is None or val_loss < run.best):
         run.best, run.best_step, run.waited = val_loss, run.step, 0
@@ -115,7 +116,7 @@ def add_row(run):
     else:
         run.waited += 1
 
-# %% notebooks/source/10_training_in_earnest.py #87fcc62a
+# %% notebooks/source/10_training_in_earnest.py #d7048578
 def read_log(path):
     """The rows of a log.jsonl, or of the one in a folder; a last line that a crash cut short is left out."""
     path = Path(path, "log.jsonl") if Path(path).is_dir() else Path(path)
@@ -128,8 +129,9 @@ def write_log(out, rows, mode="w"):
 
 
 def occupied(out):
-    """Whether something is in a folder, other than what a kill in the very first save of a run leaves behind."""
-    return out.is_dir() and not all(re.fullmatch(rf"{NAME}(\.part)?|{POINTER}\.part", p.name) for p in out.iterdir())
+    """Whether something is in a folder, other than settings and what a kill in a run's very first save leaves."""
+    nothing = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
+    return out.is_dir() and not all(nothing.fullmatch(path.name) for path in out.iterdir())
 
 # %% notebooks/source/10_training_in_earnest.py #3774a628
 def begin(run, resume):
@@ -166,7 +168,7 @@ def begin(run, resume):
     if run.config.tensorboard and team.rank == 0:
         run.board = SummaryWriter(out, purge_step=run.step + 1)
 
-# %% notebooks/source/10_training_in_earnest.py #c333723a
+# %% notebooks/source/10_training_in_earnest.py #c3f47e87
 def ended(run, pressed):
     """Why the run is over, or None."""
     most = {name: getattr(run.config, name) or inf for name in ("steps", "time_budget", "patience")}
@@ -189,10 +191,8 @@ def finish(run, stopped):
     if stopped == "interrupted" and run.team.rank == 0:
         way = f"saved in {out}; a resumed run goes on from there" if out else "not saved, for there is no out"
         print(f"interrupted after step {run.step}: {way}")
-    if out and run.best_step not in (None, run.step):
-        run.team.load(run, "best")
-    elif run.best_step not in (None, run.step):
-        run.model.load_state_dict(run.best_weights)
+    if run.best_step not in (None, run.step):
+        run.team.load(run, "best") if out else run.model.load_state_dict(run.best_weights)
     run.model.eval()
     told = {"loss": run.best, "step": run.best_step, "steps": run.step, "stopped": stopped, "seconds": run.seconds,
             "precision": run.precision, "compiled": run.compiled, "log": run.rows}

@@ -26,7 +26,7 @@ from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.playhouse import write
 from chargpt_lib.presets import (FREE, PRESETS, SETTINGS, configs, default_out, read_settings, read_train_options,
-                                 waiting, with_preset, write_settings)
+                                 with_preset, write_settings)
 from chargpt_lib.recipe import TrainConfig, learning_rate
 from chargpt_lib.runs import flops_per_character, parameters_by_part
 from chargpt_lib.sampling import generate
@@ -256,7 +256,7 @@ def test_from_a_text_to_a_sample(capsys):
     assert main(["train", "--corpus", "play.txt", *TINY, *STEPS]) == 0
     said, run = capsys.readouterr().out, Path("runs/play-cpu")
     assert {path.name for path in run.iterdir()} >= {"settings.toml", "log.jsonl", "checkpoints.json"}
-    assert not waiting(run).exists() and [row["step"] for row in read_log(run)] == [5, 10, 12]
+    assert [row["step"] for row in read_log(run)] == [5, 10, 12]
     best = min(row["val_loss"] for row in read_log(run))
     assert f"validation loss {best:.4f} nats per character; step" in said and "floor" not in said
     assert read_settings(run / "settings.toml")["corpus"] == str(Path("play.txt").resolve())
@@ -318,7 +318,7 @@ def test_what_contradicts_a_run_is_an_error(trained, options, words, capsys):
     assert main(["train", "--resume", "--out", str(trained), *options]) == 2
     said = capsys.readouterr().err
     assert all(word in said for word in words), said
-    assert tree(trained) == before and not waiting(trained).exists()
+    assert tree(trained) == before
 
 
 def test_what_agrees_with_the_run_may_be_said_again(trained):
@@ -376,6 +376,13 @@ def test_a_text_from_the_net(site):
     address = f"{site.address}/texts/play.txt"
     assert main(["train", "--corpus", address, *TINY, *STEPS]) == 0 and train(out="run") == 0
     assert same_run("runs/play-cpu", "run") and read_settings("runs/play-cpu/settings.toml")["corpus"] == address
+
+
+@pytest.mark.parametrize("sizes", [["--n-embd", "1000000"], ["--n-layer", "1000000000"]])
+def test_a_model_larger_than_the_memory_is_not_begun(sizes, capsys):
+    assert main(["train", "--device", "cpu", "--out", "vast", *sizes]) == 2
+    assert re.search(r"takes [\d,]+ GiB to train, and cpu has \d+: take a smaller --n-embd", capsys.readouterr().err)
+    assert not Path("vast").exists()
 
 
 def test_memory_that_runs_out_is_told_with_the_way_out(monkeypatch, capsys):
@@ -582,10 +589,9 @@ def test_a_killed_run_keeps_its_settings():
     wait_for_row("run", process)
     process.kill()
     process.wait()
-    assert waiting("run").exists() and not Path("run/settings.toml").exists()
+    assert Path("run/settings.toml").exists() and not Path("run/settings.toml.part").exists()
     last = json.loads(Path("run/checkpoints.json").read_text())["last"]
     assert main(["train", "--resume", "--out", "run", "--steps", str(int(last.split("-")[1]) + 30)]) == 0
-    assert not waiting("run").exists() and Path("run/settings.toml").exists()
 
 
 def test_the_printed_usage_runs():

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 import two_processes
-from two_processes import CASES, CORPUS, IDS, TOKENIZER, VAL, case, corpus, settings, tiny_gpt
+from two_processes import CASES, case, corpus
 
 from chargpt_lib import distributed
 from chargpt_lib.checkpoints import load_checkpoint, load_model
@@ -20,6 +20,7 @@ from chargpt_lib.distributed import train_distributed
 from chargpt_lib.recipe import Alone
 from chargpt_lib.trainer import Run, follow, read_log, train
 from chargpt_lib.training import evaluate
+from tests.toys import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt
 
 CLOCK = {"seconds", "chars_per_second"}
 BY_TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",

@@ -17,30 +17,19 @@ from pathlib import Path
 import torch
 import torch._dynamo  # which every optimizer wants at its first step: seconds in which there would be nothing to kill
 from chargpt_lib.checkpoints import load_checkpoint
-from chargpt_lib.data import CharTokenizer, Corpus
-from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.playhouse import write
-from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.trainer import read_log, train
+from tests.toys import CORPUS, TOKENIZER, settings, tiny_gpt
 
 torch.set_num_threads(1)
-text = write(min_chars=4000).text
-corpus = Corpus("toy", text[:3000], text[3000:3700])
-tokenizer = CharTokenizer.from_text(text[:3700])
-
-def new_model():
-    torch.manual_seed(0)
-    return GPT(GPTConfig(tokenizer.vocab_size, block_size=16, n_layer=2, n_head=2, n_embd=16, dropout=0.2))
 
 def begin(out, resume):
     pid = os.fork()
     if pid:
         return pid
     try:
-        config = TrainConfig(steps=60, batch_size=4, grad_accum=2, learning_rate=1e-2, eval_interval=7,
-                             checkpoint_interval=3, out=out)
+        config = settings(steps=60, grad_accum=2, eval_interval=7, checkpoint_interval=3, out=out)
         with contextlib.redirect_stdout(open(os.devnull, "w")):
-            train(new_model(), corpus, config, resume=resume)
+            train(tiny_gpt(dropout=0.2), CORPUS, config, resume=resume)
         os._exit(0)
     except BaseException as error:
         print(type(error).__name__, error, file=sys.stderr)
@@ -50,8 +39,8 @@ def end(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def outcome(out):
-    model = new_model()
-    state = load_checkpoint(out, model, tokenizer)
+    model = tiny_gpt(dropout=0.2)
+    state = load_checkpoint(out, model, TOKENIZER)
     log = [(row["step"], row["train_loss"], row["val_loss"]) for row in read_log(out)]
     return list(model.state_dict().values()), state["step"], state["best"], state["random"]["torch"], log
 
@@ -69,7 +58,7 @@ for number in range(20):
     time.sleep(dice.random() * seconds)
     os.kill(pid, signal.SIGKILL)
     killed = end(pid)
-    at = load_checkpoint(out, new_model(), tokenizer)["step"] if (out / "checkpoints.json").exists() else None
+    at = load_checkpoint(out, tiny_gpt(dropout=0.2), TOKENIZER)["step"] if (out / "checkpoints.json").exists() else None
     half = any(path.name.endswith(".part") for path in out.rglob("*"))
     resumed = end(begin(out, at is not None))
     verdicts.append({"killed": killed, "step": at, "half a save": half, "resumed": resumed,
@@ -89,7 +78,8 @@ def test_twenty_killed_trainings(tmp_path):
     assert len({verdict["step"] for verdict in verdicts}) >= 5, "all were killed at the same place"
 
 
-@pytest.mark.parametrize("left", [["step-00000000.part"], ["step-00000000"], ["step-00000000", "checkpoints.json.part"]])
+@pytest.mark.parametrize("left", [["step-00000000.part"], ["step-00000000"], ["step-00000000", "checkpoints.json.part"],
+                                  ["settings.toml"], ["settings.toml.part"]])
 def test_what_the_very_first_save_leaves_does_not_count(left, tmp_path):
     for name in left:
         (tmp_path / name).mkdir() if name.startswith("step") else (tmp_path / name).touch()

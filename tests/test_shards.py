@@ -393,7 +393,7 @@ def test_ranks_read_what_one_process_would_read_and_nothing_twice(tmp_path, rank
 def test_too_little_text_for_a_window_is_said_at_once(tmp_path):
     _, read = written(tmp_path / "it", 200, val_size=20)
     assert read.windows(179, seed=1).count == 1
-    with pytest.raises(ValueError, match="180 ids have no window of block_size 180 .* at most 179"):
+    with pytest.raises(ValueError, match="180 ids has no window of block_size 180 .* at most 179"):
         read.windows(180, seed=1)
 
 

@@ -1,7 +1,6 @@
 """Lesson 10: the loop is the plain one, stops and goes on to the last bit, and no failure costs more than it has to."""
 
 import contextlib
-import copy
 import dataclasses
 import json
 import signal
@@ -10,33 +9,17 @@ import sys
 
 import pytest
 import torch
-from torch import nn
 
 from chargpt_lib import trainer
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import load_checkpoint, load_model
-from chargpt_lib.data import CharTokenizer, Corpus
-from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.playhouse import write
-from chargpt_lib.recipe import TrainConfig, Windows, learning_rate
+from chargpt_lib.data import CharTokenizer
+from chargpt_lib.recipe import Windows, learning_rate
 from chargpt_lib.training import estimate_loss, evaluate
 from chargpt_lib.trainer import plot_run, read_log, train
+from tests.toys import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
-TEXT = write(min_chars=4000).text
-CORPUS = Corpus("toy", TEXT[:3000], TEXT[3000:3700], 0.3)
-TOKENIZER = CharTokenizer.from_text(CORPUS.train + CORPUS.val)
-IDS, VAL = TOKENIZER.encode(CORPUS.train), TOKENIZER.encode(CORPUS.val)
 CLOCK = {"seconds", "chars_per_second"}
-
-
-def tiny_gpt(seed=0, **changes):
-    torch.manual_seed(seed)
-    sizes = {"vocab_size": TOKENIZER.vocab_size, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
-    return GPT(GPTConfig(**sizes | changes))
-
-
-def settings(**changes):
-    return TrainConfig(**{"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.2, "eval_interval": 5} | changes)
 
 
 def same_weights(a, b):
@@ -175,7 +158,7 @@ def test_training_goes_on_in_training_mode():
 @pytest.mark.parametrize("out", [False, True])
 def test_patience_ends_a_run_that_learns_by_heart(out, tmp_path):
     few = CORPUS._replace(train=TEXT[:120])
-    tokenizer = CharTokenizer.from_text(TEXT)
+    tokenizer = CharTokenizer.from_text(TEXT + "€")
     model = tiny_gpt(vocab_size=tokenizer.vocab_size, n_embd=32)
     config = settings(steps=600, eval_interval=10, patience=3, out=str(tmp_path / "run") if out else None)
     result = train(model, few, config, tokenizer)

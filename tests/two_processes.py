@@ -12,31 +12,15 @@ import torch
 torch.set_num_threads(1)
 
 from chargpt_lib import trainer
-from chargpt_lib.data import CharTokenizer, Corpus
+from chargpt_lib.data import CharTokenizer
 from chargpt_lib.distributed import train_distributed
-from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.playhouse import write
-from chargpt_lib.recipe import TrainConfig, Windows
+from chargpt_lib.recipe import Windows
+from tests.toys import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
-TEXT = write(min_chars=4000).text
-CORPUS = Corpus("toy", TEXT[:3000], TEXT[3000:3700] + "€", 0.3)  # an odd alphabet: shards of different size
-TOKENIZER = CharTokenizer.from_text(CORPUS.train + CORPUS.val)
-IDS, VAL = TOKENIZER.encode(CORPUS.train), TOKENIZER.encode(CORPUS.val)
 RANK = int(os.environ.get("RANK", 0))
 CASES = {  # what both the one process and the two are told; all but the first compute in float64
     "plain": {}, "exact": {}, "accumulated": {"grad_accum": 3}, "clipped": {"grad_clip": 0.1}, "estimated": {"eval_batches": 3},
     "epochs": {"steps": None, "epochs": 1.5}, "checkpointed": {"gradient_checkpointing": True}, "short": {}}
-
-
-def tiny_gpt(seed=0, **changes):
-    torch.manual_seed(seed)
-    sizes = {"vocab_size": TOKENIZER.vocab_size, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
-    return GPT(GPTConfig(**sizes | changes))
-
-
-def settings(batch_size=4, **changes):
-    usual = {"steps": 12, "learning_rate": 1e-2, "warmup": 0.2, "eval_interval": 5}
-    return TrainConfig(batch_size=batch_size, **usual | changes)
 
 
 def case(name, seed=0):

@@ -163,21 +163,36 @@ print(f"never drawn: {1 - len(drawn.unique()) / n:.0%}")
 
 # %%
 #| export
+def count_windows(size, block_size):
+    """How many windows an epoch has, in a text of so many ids. ValueError where there is none."""
+    if size <= block_size:
+        raise ValueError(f"a text of {size} ids has no window of block_size {block_size} and one target more: "
+                         f"take a longer text, or a model with a block_size of at most {max(size - 1, 0)}")
+    return max(size // block_size - 1, 1)
+
+# %% [markdown]
+# The dice of an epoch come from two numbers, the run's seed and the number of the epoch. Of a seed, torch's generator takes the lowest 32 bits. The odd factor spreads the seeds over all of them, so that neighbours do not share an order.
+
+# %%
+#| export
+def epoch_dice(seed, epoch):
+    """A generator that seed and epoch settle."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
+
+# %%
+#| export
 class Windows:
     """The windows of a text, shuffled, each once an epoch; every epoch cuts the text at other places."""
 
     def __init__(self, ids, block_size, seed):
-        if len(ids) <= block_size:
-            raise ValueError(f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
-                             f"take a longer text, or a model with a block_size of at most {max(len(ids) - 1, 0)}")
+        self.count = count_windows(len(ids), block_size)
         self.ids, self.block_size, self.seed, self.starts = ids, block_size, seed, {}
         self.all = ids.unfold(0, block_size + 1, 1)  # a view: nothing is copied
-        self.count = max(len(ids) // block_size - 1, 1)  # windows in an epoch
 
     def order(self, epoch):
         """Where the windows of an epoch start: (count,). Seed and epoch alone settle it."""
         if epoch not in self.starts:
-            dice = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**32)  # 32 bits are what counts
+            dice = epoch_dice(self.seed, epoch)
             first = torch.randint(len(self.ids) - self.count * self.block_size, (), generator=dice)
             self.starts = {epoch: first + self.block_size * torch.randperm(self.count, generator=dice)}
         return self.starts[epoch]

@@ -367,6 +367,7 @@ def add_row(run):
         run.team.once(lambda: write_log(config.out, [row], "a"))
     for name in [name for name in row if run.board and row[name] is not None]:
         run.board.add_scalar(name, row[name], run.step)
+    if run.board:
         run.board.flush()
     if val_loss is not None and (run.best is None or val_loss < run.best):
         run.best, run.best_step, run.waited = val_loss, run.step, 0
@@ -396,8 +397,9 @@ def write_log(out, rows, mode="w"):
 
 
 def occupied(out):
-    """Whether something is in a folder, other than what a kill in the very first save of a run leaves behind."""
-    return out.is_dir() and not all(re.fullmatch(rf"{NAME}(\.part)?|{POINTER}\.part", p.name) for p in out.iterdir())
+    """Whether something is in a folder, other than settings and what a kill in a run's very first save leaves."""
+    nothing = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
+    return out.is_dir() and not all(nothing.fullmatch(path.name) for path in out.iterdir())
 
 # %%
 #| export
@@ -462,10 +464,8 @@ def finish(run, stopped):
     if stopped == "interrupted" and run.team.rank == 0:
         way = f"saved in {out}; a resumed run goes on from there" if out else "not saved, for there is no out"
         print(f"interrupted after step {run.step}: {way}")
-    if out and run.best_step not in (None, run.step):
-        run.team.load(run, "best")
-    elif run.best_step not in (None, run.step):
-        run.model.load_state_dict(run.best_weights)
+    if run.best_step not in (None, run.step):
+        run.team.load(run, "best") if out else run.model.load_state_dict(run.best_weights)
     run.model.eval()
     told = {"loss": run.best, "step": run.best_step, "steps": run.step, "stopped": stopped, "seconds": run.seconds,
             "precision": run.precision, "compiled": run.compiled, "log": run.rows}

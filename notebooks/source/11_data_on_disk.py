@@ -10,7 +10,7 @@
 # # 11 · Data on disk
 #
 # You will build: a text that is larger than the memory, as a folder of numbers that a training reads page by page: written once, shuffled anew in every epoch, shared among processes.
-# You need lessons 00, 09 and [10's first page](10_recipe.ipynb). On two CPU cores it takes a quarter of a minute, and a hundred megabytes of disk for that time.
+# You need lessons 00, 09 and 10. On two CPU cores it takes a quarter of a minute, and a hundred megabytes of disk for that time.
 #
 # So far the whole text lay in memory, twice: as characters and as ids. A million characters allow that, and a billion does on a good computer. What people call "a text" these days has a hundred times more. It lies on a disk, and there it has to stay.
 
@@ -30,6 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
+# %%
 import matplotlib.pyplot as plt
 import numpy
 import torch
@@ -37,7 +38,8 @@ import torch
 from chargpt_lib.checks import NotAttempted, check, progress
 from chargpt_lib.data import CharTokenizer, load_corpus, show
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.recipe import Windows
+from chargpt_lib.recipe import TrainConfig, Windows
+from chargpt_lib.trainer import train
 from chargpt_lib.training import evaluate
 
 # %%
@@ -45,8 +47,8 @@ CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
 text = corpus.train + corpus.val
 tokenizer = CharTokenizer.from_text(text)
-place = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # for all that is written here; it goes at the end
-folder = Path(place.name)
+scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # for all that is written here; it goes at the end
+folder = Path(scratch.name)
 
 # %% [markdown]
 # ## What a text weighs
@@ -67,14 +69,14 @@ for what, size in (
     print(f"{what:41} {size / n:5.2f} bytes per character")
 
 # %% [markdown]
-# A `str` spends the same number of bytes on each of its characters: one, two if there is a curly quote, four if there is a goose. And an id of type int64 has eight bytes, seven of which are zero. Embeddings want int64, but only for the few windows of a batch; the rest may wait in a smaller type. (The list's eight bytes are only pointers to its numbers.)
+# A `str` spends the same number of bytes on each of its characters: one, two if there is a curly quote, four if there is a goose. And an id of type int64 has eight bytes, seven of which are zero. The loss wants its targets in int64, but only for the few windows of a batch; the rest may wait in a smaller type. (The list's eight bytes are only pointers to its numbers.)
 #
 # Ten gigabytes of English are ten to forty gigabytes of `str`, eighty of list, eighty of ids. As uint16, whole numbers from 0 to 65,535, they are twenty, and they need not be in memory.
 #
 # ### Exercise: how many bytes?
 # ★ · 3 minutes · The first question to any data set: will it fit?
 #
-# A text of `n` symbols, with a vocabulary of `vocab_size` different ones, ids from 0 to `vocab_size` - 1, is written to disk. numpy has unsigned whole numbers of 1, 2, 4 and 8 bytes; $k$ bytes hold the numbers from 0 to $256^k - 1$. Take the smallest that holds all ids. How many bytes has the file? With 1000 symbols and a vocabulary of 300 it has 2000.
+# A text of `n` symbols, with a vocabulary of `vocab_size` different ones, ids from 0 to `vocab_size` - 1, is written to disk. numpy has unsigned whole numbers of 1, 2, 4 and 8 bytes; $k$ bytes hold the numbers from 0 to $256^k - 1$. Take the smallest that holds all ids: one byte for a vocabulary of 256, two for one of 257. (Compute in whole numbers: a logarithm rounds.) How many bytes has the file? With 1000 symbols and a vocabulary of 300 it has 2000.
 
 # %% tags=["exercise"] exercise="bytes_on_disk"
 def bytes_on_disk(n, vocab_size):
@@ -134,7 +136,8 @@ exercise(
 
 # %%
 toy = folder / "toy.bin"
-toy.write_bytes(tokenizer.encode("O damp goose!").numpy().astype("<u2").tobytes())  # <: the low byte first
+goose = tokenizer.encode("O damp goose!").numpy().astype("<u2")  # u2: unsigned, 2 bytes; <: the low one first
+_ = toy.write_bytes(goose.tobytes())
 mapped = numpy.memmap(toy, dtype="<u2", mode="r")
 print(toy.stat().st_size, "bytes;", mapped[7:12], tokenizer.decode(mapped[7:12].astype("int64")))
 
@@ -170,16 +173,19 @@ mapped[20_000_000:20_000_100].sum()
 sizes["a hundred ids read"] = resident_files() - before
 mapped.sum()
 sizes["all read"] = resident_files() - before
+if sys.platform == "linux":
+    mapped.base.madvise(mmap.MADV_DONTNEED)  # "we do not need these pages"
+    sizes["given back"] = resident_files() - before
 print(*(f"{name}: {abs(size):.1f} MB" for name, size in sizes.items()), sep="\n")
 
 # %%
 del mapped
 large.unlink()
 if sizes["all read"] > 1:  # the system has told us
-    assert sizes["mapped"] < 5 and sizes["a hundred ids read"] < 20 < sizes["all read"]
+    assert max(sizes["mapped"], sizes["given back"]) < 5 and sizes["a hundred ids read"] < 20 < sizes["all read"]
 
 # %% [markdown]
-# A hundred ids lie on one page or two. The system has fetched their neighbours as well, because who reads here will soon read there. "All read" looks as if the memory were full again. It is only lent: what a page holds is on the disk, too, so the system may take the page back whenever somebody needs the room. That is why one can map a file that is larger than the memory.
+# A hundred ids lie on one page or two. The system has entered their neighbours as well, because who reads here will soon read there. "All read" looks as if the memory were full again. It is only lent: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when somebody needs the room, the system takes them without asking. That is why one can map a file that is larger than the memory.
 #
 # ## Writing
 #
@@ -200,12 +206,14 @@ from tqdm import tqdm
 
 from chargpt_lib.checkpoints import put_json
 from chargpt_lib.data import CharTokenizer
+from chargpt_lib.recipe import count_windows, epoch_dice
 
 INDEX, VERSION = "index.json", 1
 ID, NO_ID = "<u2", 2**16 - 1  # uint16, the low byte first; what a character gets that has no id
 PIECE = 2**20  # characters that are taken in hand at a time
 
-
+# %%
+#| export
 def file_pieces(path):
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -251,7 +259,7 @@ def pieces(texts, separator):
 print(list(pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
 
 # %% [markdown]
-# Lesson 00's `encode` asks a dict for each character, and makes a list. For a billion characters that is a coffee break. numpy can look up a whole array at once: the numbers that Unicode gives to the characters, and a table that has the id at that place.
+# Lesson 00's `encode` asks a dict for each character, and makes a list. numpy can look up a whole array at once: the numbers that Unicode gives to the characters, and a table that has the id at that place.
 
 # %%
 numbers = numpy.frombuffer("goose".encode("utf-32-le"), "<u4")
@@ -260,14 +268,14 @@ table[[ord(char) for char in tokenizer.alphabet]] = range(tokenizer.vocab_size)
 print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
 
 # %% [markdown]
-# Characters without an id get a number of their own, `NO_ID`. If one turns up, the tokenizer itself is asked: its error names the character and what could be meant, and we add in which text it stands.
+# Characters without an id get a number of their own, `NO_ID`. The table has it once more at its end, for all that come after the last letter of the alphabet: their numbers are clipped to that place. If one turns up, the tokenizer itself is asked: its error names the character and what could be meant, and we add in which text it stands.
 
 # %%
 #| export
 def encoded(texts, tokenizer, separator):
     """The ids of the texts, uint16, piece by piece. ValueError for a character that has none."""
     letters = [ord(char) for char in tokenizer.alphabet]
-    table = numpy.full(max(letters) + 2, NO_ID, ID)
+    table = numpy.full(max(letters) + 2, NO_ID, ID)  # one place more than the last letter's
     table[letters] = range(len(letters))
     for name, text in pieces(texts, separator):
         numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -280,9 +288,23 @@ def encoded(texts, tokenizer, separator):
         yield ids
 
 # %% [markdown]
+# (`"surrogatepass"` lets half characters through, which some broken texts have, so that they get a proper error, too.) **Predict:** how much faster is it?
+
+# %% tags=["nbval-ignore-output"]
+rates = {}
+for name, work in (("encode", lambda: tokenizer.encode(text)), ("table", lambda: list(encoded([text], tokenizer, "")))):
+    start = time.perf_counter()
+    work()
+    rates[name] = len(text) / (time.perf_counter() - start)
+    print(f"{name:6} {rates[name] / 1e6:4.0f} million characters a second")
+
+# %%
+assert rates["table"] > rates["encode"]
+
+# %% [markdown]
 # ## Shards
 #
-# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16 million ids, 32 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in a second file, the index: the alphabet, and of each shard its length and its sha256.
+# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in a second file, the index: the alphabet, and of each shard its length and its sha256.
 #
 # Why two bytes, where one would do for our alphabet? Because two are enough for all that comes, lesson 12's pieces of words too, and one size for all is one thing less to get wrong.
 
@@ -364,7 +386,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
 # Our corpus is small. Here a shard has 100,000 ids, so that there are several.
 
 # %%
-(folder / "plays.txt").write_text(text, encoding="utf-8", newline="\n")
+_ = (folder / "plays.txt").write_text(text, encoding="utf-8", newline="\n")
 write_shards(folder / "plays.txt", folder / "plays", shard_size=100_000, val_size=8000)
 index = json.loads((folder / "plays" / "index.json").read_text(encoding="utf-8"))
 print(len(index["train"]), "shards; the first and the last:")
@@ -377,12 +399,22 @@ def complain(use):
     try:
         use()
     except (ValueError, OSError) as error:
-        print(str(error).replace(place.name, "...").replace("...\\", ".../").replace("plays\\", "plays/"))
+        print(str(error).replace(scratch.name, "...").replace("...\\", ".../").replace("plays\\", "plays/"))
 
-lines = ["O damp goose!", "You tiny friar, Anne!", "O damp café!"]
-for texts, where in ((lines, "lines"), ((line for line in lines), "once"), (folder / "plays.txt", "plays")):
-    complain(lambda: write_shards(texts, folder / where, tokenizer if where == "lines" else None))
-print("left of it:", [path.name for path in (folder / "lines").iterdir()])
+complain(lambda: write_shards((line for line in ["O damp goose!"]), folder / "once"))
+complain(lambda: write_shards(folder / "plays.txt", folder / "plays"))
+
+# %% [markdown]
+# The third text of these has a letter that our alphabet lacks. What is on the disk by then?
+
+# %%
+def lines():
+    for line in ("O damp goose!", "You tiny friar, Anne!", "O damp café!"):
+        print("shards so far:", len(list((folder / "lines").glob("*.bin"))))
+        yield line
+
+complain(lambda: write_shards(lines(), folder / "lines", tokenizer, shard_size=10, val_size=5))
+print("and now:", [path.name for path in (folder / "lines").iterdir()])
 
 # %% [markdown]
 # ## Reading
@@ -392,7 +424,7 @@ print("left of it:", [path.name for path in (folder / "lines").iterdir()])
 # ### Exercise: which shard?
 # ★★ · 6 minutes · The borders are where such functions are wrong.
 #
-# The shards have lengths `lengths`, and stand one after the other; places count from 0. In which shard is the place `n`, and how far from its beginning? A shard may be empty; no place is in it. With lengths 4, 4, 3 the place 3 is the last of the first shard: `[0, 3]`. The place 4 is the first of the second: `[1, 0]`. The place 10 is the last of all: `[2, 2]`.
+# The shards have lengths `lengths`, and stand one after the other; places count from 0. In which shard is the place `n`, and how far from its beginning? A shard may be empty; no place is in it. With lengths 4, 4, 3 the place 3 is the last of the first shard: `[0, 3]`. The place 4 is the first of the second: `[1, 0]`. The place 10 is the last of all: `[2, 2]`. With lengths 2, 0, 3 the place 2 is `[2, 0]`.
 
 # %% tags=["exercise"] exercise="locate_id"
 def locate_id(lengths, n):
@@ -471,7 +503,7 @@ shard = torch.searchsorted(edges, places, right=True) - 1
 print(shard.tolist(), (places - edges[shard]).tolist())
 
 # %% [markdown]
-# Before a training trusts a folder, the folder is looked at: is there an index, of this version, which says what an index can say? Is each file there, with the length it should have? That takes no time. (`eval`, `pickle` and their like are not used: a file from the net can be wrong, but it cannot make us run anything.)
+# Before a training trusts a folder, the folder is looked at: is there an index, of this version, which says what an index can say? Is each file there, with the length it should have? No id is read for that. (`eval`, `pickle` and their like are not used: a file from the net can be wrong, but it cannot make us run anything.)
 
 # %%
 #| export
@@ -556,8 +588,8 @@ shards = Shards(folder / "plays")
 print(len(shards), "ids to train on;", len(shards.val_ids), "to test on")
 across = shards.at(torch.arange(99_980, 100_020))
 print("across a border:", repr(shards.tokenizer.decode(across)))
-print("as in the text: ", torch.equal(across, ids[99_980:100_020]), "to its end:",
-      torch.equal(shards.val_ids, ids[-8000:]))
+same = torch.cat([shards.at(torch.arange(len(shards))), shards.val_ids]) == ids
+print(f"as in the text: {same.sum():,} of {len(ids):,} ids")
 
 # %% [markdown]
 # Now let us spoil it, in three ways.
@@ -565,13 +597,13 @@ print("as in the text: ", torch.equal(across, ids[99_980:100_020]), "to its end:
 # %%
 file, good = folder / "plays" / "train-00003.bin", (folder / "plays" / "train-00003.bin").read_bytes()
 del shards  # its maps, too: a mapped file must not shrink under its reader
-file.write_bytes(good[:-1])
+_ = file.write_bytes(good[:-1])
 complain(lambda: Shards(folder / "plays"))
-file.write_bytes(b"\xff\xff" + good[2:])
+_ = file.write_bytes(b"\xff\xff" + good[2:])
 complain(lambda: Shards(folder / "plays").at(torch.tensor([300_000])))
-file.write_bytes(good[2:] + good[:2])
+_ = file.write_bytes(good[2:] + good[:2])
 complain(lambda: Shards(folder / "plays").verify())
-file.write_bytes(good)
+_ = file.write_bytes(good)
 
 # %% [markdown]
 # ## Shuffled twice
@@ -580,33 +612,33 @@ file.write_bytes(good)
 #
 # The order is a list of all of them, with 8 bytes each. That is nothing for a million characters; for a trillion, in windows of 256, it is 31 gigabytes. And each batch reads from everywhere: 32 windows, 32 pages from 32 ends of the disk, none of them in memory from before.
 #
-# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time one shard is being read, at a border two, and it fits into memory with ease. The order of one shard's windows is forgotten when the next one begins, and can be thrown again: seed, epoch and shard settle it.
+# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time one shard is being read, or two, where a window or a batch reaches into the next, and it fits into memory with ease. Its order is half a megabyte (for windows of 256), instead of 31 gigabytes; it is forgotten when the next shard's turn comes, and can be thrown again: seed, epoch and shard settle it.
 #
 # As in lesson 10, each epoch cuts the ribbon at other places, and the windows are laid over the whole ribbon. A window belongs to the shard in which it begins.
 
 # %%
 #| export
 def plan_epoch(edges, block_size, count, seed, epoch):
-    """-> where an epoch's first window starts; how many of its `count` windows begin before each border; the order of
-    the shards; how many windows have been read after each of them; a seed for each. Seed and epoch settle it all."""
-    dice = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
-    first = torch.randint(edges[-1] - count * block_size, (), generator=dice)
-    begin = ((edges - first + block_size - 1) // block_size).clamp(0, count)
+    """-> where an epoch's first window starts; and of the shards, in the order in which they are read: the number of
+    the first window that begins in each, how many do, how many have been read after it, a seed."""
+    dice = epoch_dice(seed, epoch)
+    start = torch.randint(edges[-1] - count * block_size, (), generator=dice)
     order = torch.randperm(len(edges) - 1, generator=dice)
-    return first, begin, order, begin.diff()[order].cumsum(0), torch.randint(2**32, order.shape, generator=dice)
+    before = ((edges - start + block_size - 1) // block_size).clamp(0, count)  # windows that begin before each border
+    many = before.diff()[order]
+    return start, before[order], many, many.cumsum(0), torch.randint(2**32, order.shape, generator=dice)
 
 # %% [markdown]
 # Four shards of 100 ids, in windows of 16:
 
 # %%
-first, begin, order, ends, _ = plan_epoch(100 * torch.arange(5), block_size=16, count=24, seed=1337, epoch=0)
-print("windows that begin in each shard:", begin.diff().tolist())
-print("order of the shards:", order.tolist(), "  windows read after each:", ends.tolist())
+start, first, many, after, _ = plan_epoch(100 * torch.arange(5), block_size=16, count=24, seed=1337, epoch=0)
+print("the first window starts at", start.item())
+print("windows:", *(f"{low} to {low + n - 1}," for low, n in zip(first.tolist(), many.tolist())), "read in this order")
+print("so many are read after each shard:", after.tolist())
 
 # %% [markdown]
-# (Of a seed, torch's generator on the CPU takes the lowest 32 bits. The odd factor spreads seeds and epochs over all of them, so that neighbours do not share an order.)
-#
-# With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
+# The windows are numbered from the left, so these are the third shard, the first, and so on: look which. With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
 
 # %%
 #| export
@@ -616,24 +648,23 @@ class ShardWindows:
     As in recipe.Windows, seed and epoch settle the order, and every epoch cuts at other places."""
 
     def __init__(self, shards, block_size, seed):
-        if len(shards) <= block_size:
-            raise ValueError(f"{len(shards)} ids have no window of block_size {block_size} and one target more: take "
-                             f"more text, or a model with a block_size of at most {len(shards) - 1}")
-        self.shards, self.block_size, self.seed, self.shuffled = shards, block_size, seed, {}
-        self.count = max(len(shards) // block_size - 1, 1)  # windows in an epoch
+        self.count = count_windows(len(shards), block_size)
+        self.shards, self.block_size, self.seed, self.plan, self.shuffled = shards, block_size, seed, {}, {}
 
     def starts(self, seen, size):
         """Where the windows that follow the first `seen` ones start: (size,)."""
         starts = []
         while size:
             epoch, at = divmod(seen, self.count)
-            base, lows, order, ends, dice = plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)
-            turn = torch.searchsorted(ends, at, right=True).item()
-            low, high = lows[order[turn]:order[turn] + 2].tolist()
+            if epoch not in self.plan:
+                self.plan = {epoch: plan_epoch(self.shards.edges, self.block_size, self.count, self.seed, epoch)}
+            start, first, many, after, dice = self.plan[epoch]
+            turn = torch.searchsorted(after, at, right=True).item()  # which shard's it is
             if (epoch, turn) not in self.shuffled:
-                numbers = low + torch.randperm(high - low, generator=torch.Generator().manual_seed(dice[turn].item()))
-                self.shuffled = {(epoch, turn): base + self.block_size * numbers}
-            at -= ends[turn].item() - (high - low)  # how many of this shard's were seen
+                generator = torch.Generator().manual_seed(dice[turn].item())
+                numbers = first[turn] + torch.randperm(many[turn].item(), generator=generator)
+                self.shuffled = {(epoch, turn): start + self.block_size * numbers}
+            at -= (after - many)[turn].item()  # how many of this shard's were seen
             starts.append(self.shuffled[epoch, turn][at:at + size])
             seen, size = seen + len(starts[-1]), size - len(starts[-1])
         return torch.cat(starts)
@@ -685,7 +716,7 @@ print(x.shape, x.dtype, "one ahead:", torch.equal(x[:, 1:], y[:, :-1]))
 #
 # A buffer has `size` places. The first `size` items fill it, in their order. Each further item is put into one of the places, and the item that was in it comes out. When the stream has ended, what is in the buffer comes out, in the order of the places. If the stream is shorter than the buffer, all of it comes out at the end.
 #
-# `draws` holds the dice: for each item after the first `size` ones the number of its place, from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow.
+# `draws` holds the dice: for each item after the first `size` ones the number of its place, from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow: `20 10 30 40 50`.
 
 # %% tags=["exercise"] exercise="shuffle_buffer"
 def shuffle_buffer(items, size, draws):
@@ -781,7 +812,7 @@ exercise(
 # ### Exercise: the part of a rank
 # ★ · 5 minutes · A rank that reads its neighbour's windows costs half the computers and shows in no loss curve.
 #
-# The `count` windows of an epoch are numbered in the order in which they come. Of the first `ranks` · `size`, rank 0 takes the first `size`, rank 1 the next `size`, and so on; of the following ones again rank 0 the first `size`. At the end there may be too few for all: then nobody's part is filled up, but what is there is read. Which windows does rank `rank` read in this epoch? With 9 windows, `size` 2 and 2 ranks, rank 0 reads 0, 1, 4, 5 and 8, and rank 1 reads 2, 3, 6 and 7.
+# The `count` windows of an epoch are numbered in the order in which they come. Of the first `ranks` · `size`, rank 0 takes the first `size`, rank 1 the next `size`, and so on; of the following ones again rank 0 the first `size`. At the end there may be too few for all: then nobody's part is filled up, but what is there is read. Which windows does rank `rank` read in this epoch? With 9 windows, `size` 2 and 2 ranks, rank 0 reads 0, 1, 4, 5 and 8, and rank 1 reads 2, 3, 6 and 7. With 11 windows rank 0 reads 9 as well, and rank 1 ends with 10.
 
 # %% tags=["exercise"] exercise="rank_windows"
 def rank_windows(count, size, ranks, rank):
@@ -843,7 +874,7 @@ exercise(
 )
 
 # %% [markdown]
-# `batch` needs no word about ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. Here are two ranks, played by one process; each opens the folder for itself.
+# `batch` needs no word about ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. (One difference: where the exercise leaves a part short, `batch` goes on into the next epoch.) Here are two ranks, played by one process; each opens the folder for itself.
 
 # %%
 size, ranks, steps = 8, 2, 40
@@ -860,17 +891,20 @@ print("the ranks' windows, one after the other, are one process's batch:", toget
 print("windows read:", [len(starts) for starts in read], "  by both:", len(read[0] & read[1]))
 
 # %% [markdown]
-# And what of the disk did they touch? A page of 4,096 bytes holds 2,048 ids.
+# And what of the disk did they touch? A page of 4,096 bytes holds 2,048 ids. **Predict:** 640 windows have been read. On how many pages do they lie? And from one pile of all windows?
 
 # %%
-pages = [{(place // 100_000, place % 100_000 // 2048) for start in starts for place in (start, start + 64)}
-         for starts in read]
+def pages_of(starts):
+    """The pages on which windows of 64 lie, as (shard, page)."""
+    return {(place // 100_000, place % 100_000 // 2048) for start in starts for place in (start, start + 64)}
+
+pile = Windows(ids[:len(alone.shards)], 64, seed=1337).order(0)[:len(read[0] | read[1])].tolist()
 in_all = sum(-(-shard["ids"] // 2048) for shard in alone.shards.index["train"])
-print("pages of rank 0:", len(pages[0]), " of rank 1:", len(pages[1]), " in all:", in_all)
-print("shards that they lie in:", sorted({shard for shard, page in pages[0] | pages[1]}))
+print("pages of rank 0:", len(pages_of(read[0])), " of rank 1:", len(pages_of(read[1])))
+print("of both:", len(pages_of(read[0] | read[1])), " from one pile:", len(pages_of(pile)), " in all:", in_all)
 
 # %% [markdown]
-# Each rank touches only pages on which windows of its own lie; in so small a shard these are soon all its pages. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
+# 640 windows of 64 ids would fit on 20 pages. Each rank touches only pages on which windows of its own lie, all in one shard; in so small a one these are soon all its pages. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
 #
 # ## How fast?
 #
@@ -895,27 +929,22 @@ print(*(f"{name}: {ms:.2f} ms" for name, ms in times.items()), sep="\n")
 assert times["from the map"] < 20
 
 # %% [markdown]
-# The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
+# Several times as long, and still less than a hundredth of such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
 #
 # ## Training from it
 #
-# Lesson 02's five lines do not mind where a batch comes from.
+# Lesson 10's `train` does not mind where its windows come from. It asks its text for `windows`, `val_ids` and a `tokenizer`; a `Shards` has all three.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 torch.manual_seed(1337)
 shards = Shards(folder / "plays")
 model = GPT(GPTConfig(shards.tokenizer.vocab_size, block_size=32, n_layer=2, n_head=4, n_embd=64))
-windows, optimizer = shards.windows(model.block_size, seed=1337), torch.optim.AdamW(model.parameters(), lr=3e-3)
 birth = evaluate(model, shards.val_ids)
-for step in range(200):
-    x, y = windows.batch(seen=16 * step, size=16)
-    loss = model(x, y)[1]
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-learned = birth - evaluate(model, shards.val_ids)
-print("the validation loss has fallen by more than 1.5 nats:", learned > 1.5)
-assert learned > 1.5
+result = train(model, shards, TrainConfig(steps=200, batch_size=16, learning_rate=3e-3, eval_interval=100))
+
+# %%
+print(f"{birth:.1f} -> {result['loss']:.1f} nats per character, after {result['steps']} steps")
+assert result["loss"] < birth - 1.5
 
 # %% [markdown]
 # ## Other people's data
@@ -929,7 +958,7 @@ assert learned > 1.5
 # write_shards(rows.shuffle(seed=1337, buffer_size=10_000), "stories", val_size=100_000)
 # ```
 #
-# (For files of your own, `load_dataset("text", data_files="*.txt", ...)` gives lines: then with `separator="\n"`.) `shuffle` is the exercise from above (it also shuffles the files that the rows lie in). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, say so, and it comes over the net once.
+# (For files of your own, `load_dataset("text", data_files="*.txt", ...)` gives lines: then with `separator="\n"`.) `shuffle` is the exercise from above (it also shuffles the files that the rows lie in, and what is left in the buffer at the end). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, say so, and it comes over the net once.
 #
 # All that `write_shards` asks for is rows with a `"text"`, so ours may come from anywhere:
 
@@ -941,8 +970,8 @@ class Rows:
 
 write_shards(Rows(), folder / "rows")
 rows = Shards(folder / "rows")
-print("the same text again:", torch.equal(rows.at(torch.arange(len(rows))),
-                                         rows.tokenizer.encode(text[:len(rows)])))
+same = rows.at(torch.arange(len(rows))) == rows.tokenizer.encode(text[:len(rows)])
+print(f"the text again: {same.sum():,} of {len(rows):,} ids")
 try:
     write_shards(({"story": scene} for scene in ["O damp goose!"]), folder / "stories", tokenizer)
 except ValueError as error:

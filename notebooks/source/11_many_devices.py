@@ -45,6 +45,7 @@ from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, show
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.recipe import Windows
 from chargpt_lib.trainer import read_log
+from chargpt_lib.training import evaluate
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -78,9 +79,8 @@ copies = [new_model(), new_model()]  # the same seed, the same weights
 halves = [gradient(copies[0], x[:8], y[:8]), gradient(copies[1], x[8:], y[8:])]
 whole = gradient(new_model(), x, y)
 apart = [(g - whole).norm().item() / whole.norm().item() for g in (*halves, sum(halves) / 2)]
-print("off by more than a tenth: first half", apart[0] > 0.1, "  second half", apart[1] > 0.1)
-print("the mean of the two is off by less than 1e-12:", apart[2] < 1e-12)
-assert apart[2] < 1e-12
+print(f"off by: first half {apart[0]:.0%}, second half {apart[1]:.0%}, the mean of the two {apart[2]:.0%}")
+assert apart[2] < 1e-12  # float64 (.double() above): what is left is rounding
 
 # %% [markdown]
 # So the two exchange their gradients, and both continue with the mean. That is all of **data parallelism**; what follows on this page is about doing it fast, in little memory, and without getting stuck.
@@ -112,18 +112,17 @@ before = distance(strangers)
 ten_steps(copies)
 ten_steps(strangers)
 print("copies: distance", distance(copies))
-print("two models that began differently are as far apart as before, within 1%:",
-      abs(distance(strangers) / before - 1) < 0.01)
+print(f"two models that began differently: {distance(strangers) / before:.5f} of the distance they had")
 assert distance(copies) == 0
 
 # %% [markdown]
-# The same start and the same steps lead to the same place, to the last bit. So nobody has to send weights, after the first time. But it also means that a difference is hardly ever mended (only weight decay shrinks it, by a hundred-thousandth a step): the two strangers walk side by side, and the gradient of each is meant for somewhere else. Nothing crashes.
+# The same start and the same steps lead to the same place, to the last bit. So nobody has to send weights, but for the first time: DDP, below, then sends those of process 0. But it also means that a difference is hardly ever mended (only weight decay shrinks it, by a hundred-thousandth a step): the two strangers walk side by side, and the gradient of each is meant for somewhere else. Nothing crashes.
 #
 # | must be the same everywhere | must differ |
 # |---|---|
 # | the first weights | the windows that are read |
 # | the mean gradient, and so the clipping | the dice of dropout: lesson 10's `begin` seeds them with `seed + rank` |
-# | the rate, hence the step, and the time that is gone | |
+# | the rate, so also the number of the step, and the time that is gone | |
 # | the decisions: a new best? enough? stop? | |
 # | how often, and in which order, they speak to each other | who writes to the disk: one |
 #
@@ -135,7 +134,7 @@ assert distance(copies) == 0
 parts = [gradient(new_model(), x[:12], y[:12]), gradient(new_model(), x[12:], y[12:])]
 means = {"mean of the means": (parts[0] + parts[1]) / 2, "weighted, 12 to 4": (12 * parts[0] + 4 * parts[1]) / 16}
 for name, mean in means.items():
-    print(f"{name}: right to 1e-12:", ((mean - whole).norm() / whole.norm()).item() < 1e-12)
+    print(f"{name}: off by {((mean - whole).norm() / whole.norm()).item():.1%}")
 
 # %% [markdown]
 # A mean of means is the mean only if all count alike: lesson 10's bug with unequal texts, in another dress. The trainer's windows are all of one length, each process takes `batch_size` of them, and an epoch's end is in the middle of a batch (`Windows` simply goes on with the next one). So all parts count alike.
@@ -257,7 +256,7 @@ show(fig, "From one device to eight: the one in the middle sends up to 7 vectors
 print([f"{vectors:.2f}" for vectors in ring])
 
 # %% [markdown]
-# Less than two vectors, however many devices there are. In no way of adding does the busiest device send less than $2 \frac{n-1}{n} N$ (the same paper proves it). For a thousand devices that is 1.998 vectors. How much is that for the smallest GPT-2, in float32? And for the six blocks of nanoGPT's baby?
+# Less than two vectors, however many devices there are. Can it be done with less? A number needs $n - 1$ messages before the summands of all have come together, and $n - 1$ more before all know the sum. So $2 (n - 1) N$ numbers are sent in all, by whatever way of adding, and the busiest of $n$ devices sends at least $2 \frac{n-1}{n} N$. For a thousand devices that is 1.998 vectors. How much is that for the smallest GPT-2, in float32? And for nanoGPT's baby?
 
 # %%
 for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
@@ -270,7 +269,7 @@ for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
 #
 # Another all-reduce, *recursive doubling* (Thakur et al., 2005), does without ring and pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 they are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 it is 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. (Written in binary, their numbers differ in one digit.) Both send each other all that they hold, at the same time, and add what they get to what they had. With $2^m$ devices all have the sum after $m$ rounds.
 #
-# What do the devices hold after the first `rounds` rounds? Four devices with one number each, 1, 2, 3 and 4, hold 3, 3, 7 and 7 after one round, and 10 each after two.
+# What do the devices hold after the first `rounds` rounds? (After none, what they had.) Four devices with one number each, 1, 2, 3 and 4, hold 3, 3, 7 and 7 after one round, and 10 each after two.
 
 # %% tags=["exercise"] exercise="recursive_doubling"
 def recursive_doubling(held, rounds):
@@ -348,12 +347,12 @@ for m in (1, 3, 10):
           f" doubling {m:2} rounds, {m} vectors")
 
 # %% [markdown]
-# What is small goes by doubling, then, and what is large in a ring.
+# What is small goes by doubling, then, and what is large in a ring. (There are ways between the two. If the pairs exchange halves, then quarters, and so on, and put them together again in the same way, 1,024 devices need 20 rounds and 1.998 vectors; the same paper has that, too. NCCL, which adds up between graphics cards, chooses between rings and trees.)
 
 # %% [markdown]
 # ## While it computes
 #
-# `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's DDP (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) collects finished gradients in buckets of 25 megabytes, and sends a bucket off as soon as it is full. **Predict:** the token embedding serves at both ends: it makes vectors of the characters and, tied, logits of the last vectors. When is its gradient finished?
+# `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's DDP (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) deals the gradients into buckets beforehand, the first of one megabyte, the others of 25, and sends a bucket off as soon as all its gradients are there. **Predict:** the token embedding serves at both ends: it makes vectors of the characters and, tied, logits of the last vectors. When is its gradient finished?
 
 # %%
 model, order = new_model(), []
@@ -368,13 +367,14 @@ assert order[-1] == "token_embedding.weight"
 #
 # ## Processes
 #
-# A device gets a *process* of its own: a whole Python, with its own memory. (Threads in one Python would wait for each other.) A **launcher** starts them, tells each through environment variables who it is (`RANK`) and how many they are (`WORLD_SIZE`), and where they can find each other. If one dies, it ends the others. PyTorch's is called `torchrun`. This is how the page calls it; on the CPU, and with one thread for each process:
+# A device gets a *process* of its own: a whole Python, with its own memory. (Threads in one Python would wait for each other.) A **launcher** starts them, tells each through environment variables who it is (`RANK`), how many they are (`WORLD_SIZE`; on this computer `LOCAL_WORLD_SIZE`), and where they can find each other. If one dies, it ends the others. PyTorch's is called `torchrun`. This is how the page calls it; on the CPU, and with one thread for each process:
 
 # %%
 folder = Path(tempfile.mkdtemp())
 network = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)  # this computer's line to itself
-environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "CHARGPT_DEVICE": "cpu",
-               "PYTHONUNBUFFERED": "", **({"GLOO_SOCKET_IFNAME": network} if network else {})}
+os.environ["CHARGPT_DEVICE"] = "cpu"  # for this notebook, too
+environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "",
+               **({"GLOO_SOCKET_IFNAME": network} if network else {})}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",  # or just: torchrun ...
             "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]  # they meet here, at any port that is free
 
@@ -386,7 +386,7 @@ def launch(script, *words, launcher=TORCHRUN):
     return sorted(done.stdout.splitlines())
 
 # %%
-(folder / "hello.py").write_text("""
+_ = (folder / "hello.py").write_text("""
 import torch
 import torch.distributed as dist
 
@@ -414,7 +414,8 @@ print(*launch("hello.py"), sep="\n")
 # | `once` | folder, log, checkpoint | does it | the first one does it, all hear how it went |
 # | `share` | before the first step: what computes the loss? | the model | the model, wrapped in DDP |
 # | `apart` | around all but the last part of a step | nothing | no exchange inside |
-# | `clip`, `evaluate`, `gathered`, `load` | what their names say | plainly | in parts, where the model is |
+# | `evaluate` | for an exact validation loss | plainly | each its share of the windows |
+| `clip`, `gathered`, `load` | at a step's end, when saving, when loading | plainly | plainly with DDP; with FSDP parts are joined, or cut |
 #
 # Which part of the batch is whose, the loop knows itself: of `batch_size` × `size` windows, process `rank` takes the `rank`-th `batch_size`.
 
@@ -437,7 +438,7 @@ from chargpt_lib.trainer import Run, follow, train
 from chargpt_lib.training import nats_per_character
 
 # %% [markdown]
-# `once` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that one notices. If it raised its error and the others went on, they would wait at the next exchange for somebody who is gone. So what came out, result or error, is told to all, and all raise it. In the same way `most` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is the slowest clock's.
+# `once` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that one notices. If it raised its error and the others went on, they would wait at the next exchange for somebody who never comes. So what came out, result or error, is told to all, and all raise it. In the same way `most` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is the slowest clock's.
 #
 # What Python has to say goes over a line of its own, `line`: a graphics card does not have to finish anything for it.
 
@@ -486,8 +487,23 @@ class Together(Alone):
     def evaluate(self, model, ids):
         return evaluate_in_shares(model, ids, self)
 
+# %%
+_ = (folder / "once.py").write_text("""
+from accelerate import Accelerator
+from chargpt_lib.distributed import Together
+
+team = Together(Accelerator(cpu=True))
+try:
+    team.once(lambda: 1 / 0)
+except ZeroDivisionError as error:
+    print(f"process {team.rank} has heard: {error}\\n", end="")
+""".lstrip(), encoding="utf-8")
+print(*launch("once.py"), sep="\n")
+
 # %% [markdown]
-# The exact validation loss is a sum over windows, so each process takes its share of them, and the sums are added. All make as many calls of the model, even if some windows are then computed twice and counted once: with FSDP, below, a call is something in which all must take part.
+# Only process 0 has divided.
+#
+# The exact validation loss is a sum over windows, so each process takes its share of them, and the sums are added. All make as many calls of the model, even if some windows are then computed twice and counted once: with FSDP, below, a call is something in which all must take part. With 31 windows and 3 processes, each takes 11, from window 0, 11 and 20 on; the last one leaves out its first two.
 
 # %%
 #| export
@@ -496,10 +512,11 @@ def evaluate_in_shares(model, ids, team):
     T, targets = model.block_size, len(ids) - 1
     windows = targets // T
     most = -(-windows // team.size)
-    first = min(team.rank * most, windows - most)  # the last ones begin early, and do not count what others do
-    own, total = slice(first * T, (first + most) * T + 1), torch.zeros(1, dtype=torch.float64)
+    first = min(team.rank * most, windows - most)  # the last ones begin early, and skip what others count
+    skipped, total = team.rank * most - first, torch.zeros(1, dtype=torch.float64)
     if windows:
-        total += nats_per_character(model, ids[own])[(team.rank * most - first) * T:].double().sum()
+        nats = nats_per_character(model, ids[first * T:(first + most) * T + 1])
+        total += nats[skipped * T:].double().sum()
     if targets % T or not windows:
         rest = nats_per_character(model, ids[windows * T:]).double().sum()
         total += rest if team.rank == 0 else 0
@@ -514,12 +531,13 @@ model, text, told = new_model().eval(), ids[:1000], []
 with mock.patch.object(dist, "all_reduce", lambda total, group: told.append(total.item())):
     for rank in range(3):
         evaluate_in_shares(model, text, mock.Mock(rank=rank, size=3, line=None))
-print("three shares are the whole:", abs(sum(told) / 999 - nats_per_character(model, text).mean().item()) < 1e-6)
+print([f"{share:.2f}" for share in told], f"together, for each of 999 targets: {sum(told) / 999:.6f}")
+print(f"`evaluate`: {evaluate(model, text):.6f}")
 
 # %% [markdown]
 # ## What does not fit
 #
-# With DDP each device has everything. How much is everything? For each parameter 4 bytes for the weight, 4 for its gradient, 8 for AdamW's two moments (activations come on top; lesson 10 has a remedy for them). A T4 has 16 gigabytes, so a billion parameters, at most.
+# With DDP each device has everything. How much is everything? For each parameter 4 bytes for the weight, 4 for its gradient, 8 for AdamW's two moments (activations come on top; lesson 10 has a remedy for them). A T4 has 16 gigabytes, so a billion parameters, at most. (PyTorch's DDP takes 4 more, unless it is told otherwise: its buckets hold the gradients once more.)
 #
 # But why should eight devices keep the same moments eight times? ZeRO (Rajbhandari et al., 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)) gives each device the care of one $n$-th of the parameters: first of the moments only (stage 1), then of the gradients, too (stage 2), then of the weights themselves (stage 3).
 
@@ -553,7 +571,7 @@ show(fig, "Four lines from one device, all at one billion, to eight: DDP stays, 
 # ### Exercise: how many cards?
 # ★★ · 8 minutes · The first question before a large run, and the first one that ZeRO's paper answers.
 #
-# Another recipe for mixed precision than lesson 10's keeps the weights themselves in 16 bits; large models are trained that way. A parameter then has 2 bytes for its weight, in 16 bits, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards, stage 2 the gradient, too, stage 3 the weight of 2 bytes, too. Stage 0 is DDP and cuts nothing: one card, or none is enough. A part need not be a whole number of bytes. Each card has `memory` bytes, and may be exactly full.
+# Another recipe for mixed precision than lesson 10's keeps the weights themselves in 16 bits; large models are trained that way. A parameter then has 2 bytes for its weight, in 16 bits, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards, stage 2 the gradient, too, stage 3 the weight of 2 bytes, too. Stage 0 is DDP and cuts nothing: one card, or none is enough. A part need not be a whole number of bytes. Each card has `memory` bytes, and may be exactly full. (Stay with whole numbers: floats round.)
 #
 # How many cards are needed at least? If no number of cards is enough, return 0. A billion parameters, cards of six billion bytes, stage 1: four bytes a parameter are on every card, and two are left for its part of the twelve. So 6 cards are needed. With stage 0 the answer is 0.
 
@@ -648,9 +666,23 @@ exercise(
 # %% [markdown]
 # Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, its parts are gathered from everybody; after it, what is not one's own is thrown away. The same on the way back. Then the gradients: everybody has them whole, for its own windows; added up and cut, each keeps the part it cares for. An all-gather is half an all-reduce, and so is this reduce-scatter (the two halves of the ring, above). So three halves are sent instead of two: half as much again as with DDP, against an $n$-th of the memory.
 #
-# And every process must take part in every gathering. If one calls the model once more than the others, for an evaluation say, it waits for the others. (Now you know why the shares above were padded.)
+# What stands around the blocks, the embeddings and the last norm, is gathered once, and stays whole until the way back is over. Here is what one of four devices has of each weight, while the rows below the picture are computed.
+
+# %%
+had = torch.full((5, 8), 1 / 4)
+had[4], way = 1, [0, 1, 2, 3, 3, 2, 1, 0]
+had[way, range(8)] = 1
+fig, ax = plt.subplots(figsize=(7, 2.5), layout="constrained")
+heatmap(ax, had, cells=[["all" if x == 1 else "¼" for x in row] for row in had.tolist()], vmin=0, vmax=1)
+ax.set(yticks=range(5), xticks=range(8), xlabel="the block at work, forward (>) and on the way back (<)")
+ax.set_yticklabels([*(f"block {block}" for block in range(4)), "around them"])
+ax.set_xticklabels([f"{'>' if t < 4 else '<'} {block}" for t, block in enumerate(way)])
+show(fig, "Five rows by eight moments. Each block is whole at two moments, when it is computed and on the way back; "
+     "the last row, what stands around the blocks, is whole all the time.")
+
+# %% [markdown]## Every process must take part in every gathering. If one calls the model once more than the others, for an evaluation say, it waits for the others. (Now you know why the shares above were padded.)
 #
-# The tool is `fully_shard`, of PyTorch. It cuts each parameter along its first dimension, and what is left is a `DTensor`: it knows the whole's shape, and holds a part. We cut each block by itself, so that only one at a time is whole, besides what stands around the blocks: the embeddings and the last norm. (Accelerate calls the same function if you ask it for `fsdp_version=2`, but only on graphics cards, so it could not be tried out here.)
+# The tool is `fully_shard`, of PyTorch. It cuts each parameter along its first dimension, and what is left is a `DTensor`: it knows the whole's shape, and holds a part. We cut each block by itself, so that one at a time is whole, or two, where a card fetches the next one early. (Accelerate calls the same function if you ask it for `fsdp_version=2`, but only on graphics cards, so it could not be tried out here.)
 
 # %%
 #| export
@@ -665,7 +697,7 @@ def joined(value, keep):
     return value.cpu() if keep else None
 
 # %% [markdown]
-# What is saved must be whole: a checkpoint should be readable by `load_model`, by another program, on one card. The weights come and go through `whole`, a copy of the model that each process has in the computer's own memory, and the moments one after the other; only the first process keeps those, because it writes.
+# What is saved must be whole: a checkpoint should be readable by `load_model`, by another program, on one card. The weights come and go through `whole`, a copy of the model that each process has in the computer's own memory, and the moments one after the other; only the first process keeps those, because it writes. (That memory is the price: 4 bytes a parameter for each process, and 12 while a run is loaded.)
 
 # %%
 #| export
@@ -716,6 +748,23 @@ class Sharded(Together):
         return state
 
 # %% [markdown]
+# Is anything cut?
+
+# %%
+_ = (folder / "parts.py").write_text("""
+import torch
+from accelerate import Accelerator
+from chargpt_lib.distributed import Sharded
+from chargpt_lib.gpt import GPT, GPTConfig
+
+model = GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128))
+team, whole = Sharded(Accelerator(cpu=True), model), sum(p.numel() for p in model.parameters())
+own = sum(p.to_local().numel() for p in model.parameters())
+print(f"process {team.rank} keeps {own:,} of {whole:,} weights\\n", end="")
+""".lstrip(), encoding="utf-8")
+print(*launch("parts.py"), sep="\n")
+
+# %% [markdown]
 # Now the function itself. Accelerate finds out what was started and how, chooses the device of this process, opens the lines between them, and wraps the model in DDP.
 
 # %%
@@ -750,8 +799,8 @@ def train_distributed(model, corpus_or_ids, config, tokenizer=None, resume=False
 # Here is a script such as you would write yourself. (There is no validation in it, to save time; each step gets a row of the log.) It can be started by a launcher, or plainly, or be imported. Each process runs all of it, and nothing in it says how many there are.
 
 # %%
-(folder / "text.txt").write_text(corpus.train[:200_000], encoding="utf-8")
-(folder / "job.py").write_text("""
+_ = (folder / "text.txt").write_text(corpus.train[:200_000], encoding="utf-8")
+_ = (folder / "job.py").write_text("""
 import json, pathlib, sys, torch
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.distributed import train_distributed
@@ -764,7 +813,7 @@ tokenizer = CharTokenizer.from_text(text)
 
 # %%
 with (folder / "job.py").open("a", encoding="utf-8") as file:
-    file.write("""
+    _ = file.write("""
 def job(out, dropout=0.0, steps=60, batch_size=16, resume=False, fsdp=False):
     torch.set_num_threads(1)
     torch.manual_seed(1337)
@@ -793,10 +842,10 @@ lines = launch("job.py", words("copies"), words("parts", fsdp=True), words("whol
 losses = {name: torch.tensor([row["train_loss"] for row in read_log(folder / name)])
           for name in ("one", "copies", "parts")}
 
-# %%
+# %% tags=["nbval-ignore-output"]
 for name in ("copies", "parts"):
     far = (losses[name] - losses["one"]).abs().max().item()
-    print(f"{name}: {len(losses[name])} losses, none further off than 1e-5:", far < 1e-5)
+    print(f"{name}: {len(losses[name])} losses, at most {far:.0e} off")
     assert far < 1e-5
 assert losses["one"][-1] < losses["one"][0] - 0.5
 
@@ -815,7 +864,7 @@ show(fig, "Left: three loss curves that lie on each other. Right: their distance
      "everywhere.")
 
 # %% [markdown]
-# The same, but for rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. In longer runs, and at higher rates, it grows, because AdamW divides small numbers by small ones; so do not ask for these digits after a thousand steps.
+# The same, but for rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. (The distances on the right lie on lines, 0.24 millionths from each other: between 2 and 4 that is how far a float32 is from the next.) In longer runs, and at higher rates, it grows, because AdamW divides small numbers by small ones; so do not ask for these digits after a thousand steps.
 #
 # So `batch_size` is what one process reads. Two processes with 16 are one with 32: the steps become fewer for the same epochs, and the best learning rate is that of the larger batch.
 #
@@ -894,10 +943,13 @@ exercise(
     },
 )
 
-# %%
+# %% [markdown]
+# And what they saved? One process loads all three.
+
+# %% tags=["nbval-ignore-output"]
 models = [load_model(folder / name)[0].state_dict() for name in ("one", "copies", "parts")]
 far = max((a[name] - b[name]).abs().max().item() for a in models for b in models for name in a)
-print("what is saved can be loaded by one process, and the weights are the same within 1e-4:", far < 1e-4)
+print(f"no weight is further than {far:.0e} from that of another run")
 assert far < 1e-4
 
 # %% [markdown]
@@ -906,7 +958,7 @@ assert far < 1e-4
 # What is sent depends on the parameters only. What is computed depends on parameters times characters. So take a model and ever larger batches, and measure forward and `backward`, with the exchange and without it (that is what `apart` is for).
 
 # %%
-(folder / "cost.py").write_text("""
+_ = (folder / "cost.py").write_text("""
 import time, torch
 from contextlib import nullcontext
 from statistics import median
@@ -920,7 +972,7 @@ model = team.share(GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=
 
 # %%
 with (folder / "cost.py").open("a", encoding="utf-8") as file:
-    file.write("""
+    _ = file.write("""
 def seconds(size, context):
     began, x = time.perf_counter(), torch.zeros(size, 64, dtype=torch.int64)
     with context(model):
@@ -945,14 +997,14 @@ half = (2 - 1) / 2 * 4 * P / 1e6  # megabytes of half an all-reduce between two
 print(f"{P:,} parameters; sent by each, in megabytes: {2 * half:.1f} by DDP, {3 * half:.1f} by FSDP")
 
 # %% [markdown]
-# (All gradients of this model fit into one bucket, so nothing could be hidden.) Here messages go through the computer's memory, and computing is slow; with graphics cards both are other numbers. The rule stays: whoever waits for messages should compute more between them, with a larger batch or with more parts of one.
+# With 64 windows the exchange drowns in the scatter of the clock. (It cannot hide well, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete at the very end.) Here messages go through the computer's memory, and computing is slow; with graphics cards both are other numbers. The rule stays: whoever waits for messages should compute more between them, with a larger batch or with more parts of one.
 #
 # ## One exchange a step
 #
 # Count them: DDP allows a function of ours to send its buckets. Four batches make one step, with `apart` around the first three, and without.
 
 # %%
-(folder / "count.py").write_text("""
+_ = (folder / "count.py").write_text("""
 import torch, torch.distributed as dist
 from accelerate import Accelerator
 from chargpt_lib.distributed import Together
@@ -965,7 +1017,7 @@ model.register_comm_hook(None, lambda state, bucket: (sent.append(1), allreduce_
 
 # %%
 with (folder / "count.py").open("a", encoding="utf-8") as file:
-    file.write("""
+    _ = file.write("""
 from contextlib import nullcontext
 
 for apart in (team.apart, lambda model: nullcontext()):
@@ -979,20 +1031,17 @@ for apart in (team.apart, lambda model: nullcontext()):
     sent.clear()
 """)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 lines = launch("count.py")
 print(*lines, sep="\n")
-
-# %%
-print([line.split(" exchange")[0] for line in lines])
 assert len({line.split()[-1] for line in lines}) == 1, "the gradient is the same, in both processes and both ways"
 
 # %% [markdown]
-# The same gradient, for a quarter of the exchanges. (With FSDP there is a price: gradients that are not exchanged yet stay whole, 4 bytes for each parameter on each device.)
+# The same gradient, for a quarter of the exchanges. (With FSDP less is saved, for the weights are gathered for each part; and there is a price: gradients that are not exchanged yet stay whole, 4 bytes for each parameter on each device.)
 #
 # ## Ctrl-C, and on
 #
-# With dropout this time, so that the dice of each process matter. The run of 120 steps without an accident, `whole`, was made above. Now another one, to whose launcher we send what Ctrl-C sends, as soon as its log has a line. The launcher passes it on; each process only makes a note; after the step they agree; the first one saves.
+# With dropout this time, so that the dice of each process matter. The run of 120 steps without an accident, `whole`, was made above. Now another one, to whose launcher we send what Ctrl-C sends, as soon as its log has a line. The launcher passes it on, and kills after 30 seconds who has not ended by then; each process only makes a note; after the step they agree; the first one saves.
 
 # %% tags=["nbval-ignore-output"]
 process = subprocess.Popen([*TORCHRUN, str(folder / "job.py"), words("accident", **accident)], env=environment,
@@ -1059,17 +1108,18 @@ assert losses[0] == losses[1]
 # Without a card it is less strict. (Accelerate speaks of CUDA all the same.)
 
 # %% tags=["nbval-ignore-output"]
-if sys.platform == "linux":
+forked = sys.platform == "linux" and not torch.cuda.is_available()
+if forked:
     from accelerate import notebook_launcher
 
-    os.environ.update(CHARGPT_DEVICE="cpu", GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
+    os.environ.update(GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     notebook_launcher(job, (str(folder / "by notebook"),), num_processes=2, use_port=str(port))
 
 # %%
-name = "by notebook" if sys.platform == "linux" else "copies"
+name = "by notebook" if forked else "copies"
 losses = [[row["train_loss"] for row in read_log(folder / name)] for name in ("copies", name)]
 print("again the same run:", losses[0] == losses[1])
 assert losses[0] == losses[1]
@@ -1082,7 +1132,7 @@ assert losses[0] == losses[1]
 # - **The same windows everywhere.** Then two cards compute one gradient twice. The loss is that of a single process with the small batch, and nobody notices, except by comparing.
 # - **The same dice of dropout everywhere,** or other first weights.
 # - **`batch_size` taken for the whole.** With eight cards it is eight times as large. The rate was meant for the other.
-# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. One waits, until a timeout ends it: half an hour later on the CPU, ten minutes on graphics cards.
+# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. One waits, until a timeout ends it: half an hour later with gloo, ten minutes with NCCL.
 # - **An error in one process, caught there.** The others wait.
 # - **All processes write.** To the same file, at the same time.
 # - **A mean of unequal parts**, above all with texts of different lengths.

@@ -212,6 +212,9 @@ def in_words(kind):
 
 def read_settings(path):
     """The settings in a TOML file, flat. ValueError for a name that is no setting, or a value it cannot have."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is no file: --config takes a TOML file with settings, such as a run's "
+                                f"settings.toml")
     try:
         lines = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # also of bytes that are no text
@@ -266,17 +269,11 @@ def default_out(corpus, preset):
     return str(Path("runs") / f"{name}-{preset}")
 
 
-def waiting(out):
-    """Where the settings of a run lie until its folder has a checkpoint: it is to be empty when the run begins."""
-    return Path(f"{out}.settings.part")
-
-
 def saved_settings(out):
     """All settings of the run in a folder, flat. FileNotFoundError where it has none."""
-    for path in (waiting(out), Path(out) / "settings.toml"):
-        if path.is_file():
-            return with_preset(read_settings(path))
-    raise FileNotFoundError(f"{Path(out) / 'settings.toml'} is not there: is {out} the folder of a run?")
+    if not (path := Path(out) / "settings.toml").is_file():
+        raise FileNotFoundError(f"{path} is not there: is {out} the folder of a run?")
+    return with_preset(read_settings(path))
 
 
 def check_against(options, before):

@@ -48,7 +48,7 @@ from chargpt_lib.attention_maps import attend
 from chargpt_lib.checkpoints import POINTER, find, load_model, read_description
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
 from chargpt_lib.gpt import GPT
-from chargpt_lib.presets import PRESETS, configs, flat, saved_settings, waiting, write_settings
+from chargpt_lib.presets import PRESETS, configs, flat, saved_settings, write_settings
 from chargpt_lib.recipe import pick_precision
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import read_log, train
@@ -75,26 +75,24 @@ for name in ("cpu", "gpu"):
 # %% [markdown]
 # ## train
 #
-# The trainer (lesson 10) wants an empty folder, and the settings are to lie in it from the beginning: a run may be killed at any moment. So they wait beside the folder, as `OUT.settings.part`, until it has a checkpoint. And where no run comes of it, because the text is too short or a library is missing, nothing is left behind, not even an empty folder.
+# The trainer (lesson 10) wants an empty folder, and the settings are to lie in it from the beginning: a run may be killed at any moment. So a `settings.toml` does not count as something that is in the way. And where no run comes of it, because the text is too short or a library is missing, nothing is left behind, not even an empty folder.
 
 # %%
 #| export
 @contextmanager
 def settings_kept(options):
-    """Keeps the settings of the run inside: beside its folder at first, in it at the end."""
-    out, beside = Path(options.training.out), waiting(options.training.out)
+    """Puts the settings of the run inside into its folder; takes both away where no checkpoint comes of it."""
+    out = Path(options.training.out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_settings(beside, flat(options))
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_settings(out / "settings.toml", flat(options))
         yield
     finally:
-        if (out / POINTER).exists():
-            os.replace(beside, out / "settings.toml")
-        else:
-            beside.unlink()
+        if not (out / POINTER).exists():
+            (out / "settings.toml").unlink(missing_ok=True)
             for folder in made:
-                with suppress(OSError):  # it is not empty, or was never made
+                with suppress(OSError):  # it is not empty
                     folder.rmdir()
 
 
@@ -136,10 +134,27 @@ def conclude(result, model, tokenizer, config):
 
 # %%
 #| export
+def check_memory(sizes, device):
+    """ValueError where a model does not even fit: weights, gradients and two moments are 16 bytes a parameter."""
+    parameters = 12 * sizes.n_layer * sizes.n_embd**2 + (sizes.vocab_size + sizes.block_size) * sizes.n_embd
+    if device.type == "cuda":
+        memory = torch.cuda.mem_get_info(device)[1]
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    if 16 * parameters > memory:
+        raise ValueError(f"a model of about {parameters:.1e} parameters takes {16 * parameters / 2**30:,.0f} GiB to "
+                         f"train, and {device.type} has {memory / 2**30:,.0f}: take a smaller --n-embd or --n-layer")
+
+# %%
+#| export
+def last_step(out):
+    return int(find(out, "last").name[5:13])
+
+
 def used_up(config):
     """Why a run has nothing left to do, or None."""
-    out = Path(config.out)
-    step, rows = int(find(out, "last").name[5:13]), read_log(out) if (out / "log.jsonl").is_file() else []
+    out, step = Path(config.out), last_step(Path(config.out))
+    rows = read_log(out) if (out / "log.jsonl").is_file() else []
     if config.steps and step >= config.steps:
         return f"it has made {step:,} steps, and --steps is {config.steps:,}"
     if config.time_budget and rows and rows[-1]["seconds"] >= config.time_budget:
@@ -152,6 +167,7 @@ def train_command(options):
     corpus, device = load_corpus(options.corpus), find_device(options.device)
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     sizes, config = configs(options, tokenizer.vocab_size)
+    check_memory(sizes, device)
     if config.eval_batches and len(corpus.val) <= sizes.block_size:
         raise ValueError(f"the validation text has {len(corpus.val)} characters, too few for random windows of "
                          f"{sizes.block_size}: --eval-batches 0 reads it whole")
@@ -176,6 +192,7 @@ def train_command(options):
     except KeyboardInterrupt:  # the second one, or one before the first step
         if not Path(config.out, POINTER).exists():
             raise
+        print(f"\ninterrupted in the middle of a step; the last checkpoint is of step {last_step(Path(config.out))}")
         result = {"stopped": "interrupted"}
     if result["stopped"] == "interrupted":
         same = f" --device {options.device}" if options.device else ""

@@ -5,7 +5,6 @@
 The model is lesson 07's, trained anew. Chromium and playwright are needed for the page.
 """
 
-import platform
 import re
 import tempfile
 import time
@@ -20,6 +19,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import critic, excess_by_kind
 from chargpt_lib.training import fit, nats_per_character, write_json
+from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import spread
 from tests.browser.conftest import QUIET, find_chromium
 
@@ -155,8 +155,7 @@ def copying(corpus, tokenizer, device):
 def main():
     corpus, device = load_corpus("playhouse"), pick_device()
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-    report = {"measured with": {"device": device.type, "threads": torch.get_num_threads(), "processor": platform.machine(),
-                                "python": platform.python_version(), "torch": torch.__version__}}
+    report = {"measured with": measured_on(device)}
     report["cost at T = 256"] = {
         "baby": cost(GPTConfig.baby(65), device),
         "cpu": cost(GPTConfig.cpu(65, block_size=256), device),

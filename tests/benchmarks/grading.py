@@ -9,16 +9,15 @@ to no time themselves, so what their submissions take is what grading costs.
 
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import nbformat
-import torch
 
 from chargpt_lib.grading import grade_batch, write_whole
+from tests.benchmarks.machine import measured_on
 from tests.hostile.answers import CHEATS
 from tests.mistakes import RIGHT, WRONG, as_cell, single_head  # noqa: F401
 
@@ -63,8 +62,7 @@ def main():
         assert record["ran"] and record["score"] in deserved[kinds[name]], record
     report = {
         "what": "seconds to grade a submission of lesson 03 (five exercises), one after the other",
-        "device": f"cpu, {os.cpu_count()} cores", "locked": record["locked"],
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        **measured_on("cpu"), "cores": os.cpu_count(), "locked": record["locked"],
         "submissions": len(batch["submissions"]), "minutes": round(alone / 60, 2),
         "seconds": {kind: {"submissions": len(seconds), "median": round(statistics.median(seconds), 2),
                            "most": round(max(seconds), 2)} for kind, seconds in rows.items()}}

@@ -11,7 +11,6 @@ wants a graphics card is left out where there is none, and its row says so. Noth
 """
 
 import argparse
-import platform
 import re
 import sys
 import time
@@ -30,6 +29,7 @@ from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.sampling import generate
 from chargpt_lib.training import estimate_loss, evaluate, read_json, write_json
 from chargpt_lib.trainer import train
+from tests.benchmarks.machine import measured_on
 
 OUT = Path(__file__).parents[2] / "data" / "results" / "headline"
 BABY_README = 1.4697  # nanoGPT's README, its baby GPT
@@ -122,9 +122,7 @@ def run(case, device):
     return {
         "row": case.row, "corpus": case.corpus, "parameters": sum(p.numel() for p in model.parameters()),
         "model": asdict(model.config) if isinstance(model, GPT) else {"block_size": model.block_size},
-        "settings": asdict(config), "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(), "processor": platform.machine(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
+        "settings": asdict(config), **measured_on(device, numpy),
         "steps": result["steps"], "best step": result["step"], "stopped by": result["stopped"],
         "precision": result["precision"], "compiled": result["compiled"],
         "seconds": {"wall clock": seconds, "steps and evaluations": result["seconds"],

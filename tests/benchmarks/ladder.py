@@ -9,7 +9,6 @@ Nothing is configured here: the models and their training are those of the lesso
 import copy
 import json
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from chargpt_lib.bigram import NGramModel
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.training import RUNGS, evaluate, fit, plot_excess, write_json
+from tests.benchmarks.machine import measured_on
 
 RESULTS = HERE.root / "data" / "results" / "ladder.json"
 KEEP = """
@@ -129,10 +129,7 @@ def main():
         results[name] = {**tables(corpus), **own, "lessons": seconds, **kept}
         if name == "shakespeare":
             results[name]["cpu preset"] = cpu_preset(corpus)
-        results[name]["measured with"] = {
-            "python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
-            "matplotlib": matplotlib.__version__, "threads": torch.get_num_threads(), "processor": platform.machine(),
-            "device": str(pick_device()), "repeats": 1}
+        results[name]["measured with"] = {**measured_on(pick_device(), numpy, matplotlib), "repeats": 1}
         RESULTS.parent.mkdir(exist_ok=True)
         write_json(RESULTS, results)
     rows = {rung: results["playhouse"][rung] for rung in RUNGS}

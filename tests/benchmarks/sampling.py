@@ -14,7 +14,6 @@ dealt out in shares, as ours does it.
 """
 
 import os
-import platform
 import sys
 import time
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.sampling import deal_out, generate, in_int8, product
 from chargpt_lib.training import evaluate, read_json, write_json
+from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, spread
 
 OUT = Path(__file__).parents[2] / "data" / "results" / "sampling.json"
@@ -152,9 +152,7 @@ def exact_losses(weights, config=None, corpus="shakespeare"):
 def main(weights=None):
     config = GPTConfig.baby(65)
     losses = exact_losses(weights) if weights else read_json(OUT).get("exact validation loss")
-    report = {"measured with": {"device": "cpu", "threads": torch.get_num_threads(), "processor": platform.machine(),
-                                "python": platform.python_version(), "torch": torch.__version__,
-                                "transformers": transformers.__version__},
+    report = {"measured with": measured_on("cpu", transformers),
               "config": asdict(config), "rounds": ROUNDS, "new characters": config.block_size - 1, **speed(config)}
     if losses:
         report["exact validation loss"] = losses

@@ -8,9 +8,7 @@ start from the same weights (checked: they give the same loss), read the same te
 timed is everything: the rate, the batch, zero_grad, forward, loss, backward, clipping, the step, the loss as a number.
 """
 
-import json
 import os
-import platform
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from torch.nn import functional as F
 from chargpt_lib import training
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
 from chargpt_lib.gpt import GPT, GPTConfig
+from tests.benchmarks.machine import measured_on
 
 OUT = Path(__file__).parents[2] / "data" / "results" / "step.json"
 WARMUP = 5  # steps of each that are not counted
@@ -186,9 +185,7 @@ def main():
     corpus, device = load_corpus("playhouse"), pick_device()
     ids = CharTokenizer.from_text(corpus.train + corpus.val).encode(corpus.train)
     report = {
-        "device": device.type, "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "transformers": transformers.__version__},
+        **measured_on(device, transformers),
         "what": "milliseconds per training step; ratio: ours to the other's in the same round, below 1 is faster",
         "cases": {}}
     for case, (config, batch_size, repeats) in CASES.items():

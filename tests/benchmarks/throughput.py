@@ -13,7 +13,6 @@ What is timed is everything from the beginning of a step to that of the next. Ra
 
 import logging
 import os
-import platform
 import random
 import tempfile
 import time
@@ -36,6 +35,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.training import write_json
+from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, draw, spread, take_steps
 
 OUT = Path(__file__).parents[2] / "data" / "results" / "throughput.json"
@@ -147,9 +147,7 @@ def main():
     inductor = tempfile.TemporaryDirectory()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = inductor.name  # an empty one
     report = {
-        "device": "cpu", "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "transformers": transformers.__version__},
+        **measured_on("cpu", transformers),
         "what": "characters a second of a whole training; ratio: the other's seconds for a step to ours in the same round; above 1, ours is faster",
         "cases": {}}
     for case, (config, batch_size, steps) in CASES.items():

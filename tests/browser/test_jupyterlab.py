@@ -147,7 +147,7 @@ def test_run_hover_and_drive(lab, folder, tmp_path, theme):
     run_all(page)
     assert_no_error(page)
     viewers = page.locator(".chargpt-attention .viewer")
-    assert viewers.count() == 3
+    wait_for(lambda: viewers.count() == 3, page)
     ground = page.evaluate("getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor")
     ink = viewers.first.evaluate("one => getComputedStyle(one).color")
     assert (ground, ink) in [("rgb(255, 255, 255)", "rgba(0, 0, 0, 0.87)"), ("rgb(17, 17, 17)", "rgb(255, 255, 255)")]
@@ -177,7 +177,8 @@ def test_saved_and_opened_again(lab, folder, tmp_path):
     assert place.locator("img").is_visible() and page.locator(".viewer").count() == 0
     place.locator("summary").click()
     assert place.locator("table").is_visible()
-    assert page.locator(".chargpt-attention").count() == 3 and page.locator(".jp-Notebook script").count() == 0
+    wait_for(lambda: page.locator(".chargpt-attention").count() == 3, page)  # JupyterLab shows what is far down later
+    assert page.locator(".jp-Notebook script").count() == 0
     page.screenshot(path=tmp_path / "untrusted.png")
 
 
