@@ -638,7 +638,7 @@ print("windows:", *(f"{low} to {low + n - 1}," for low, n in zip(first.tolist(),
 print("so many are read after each shard:", after.tolist())
 
 # %% [markdown]
-# The windows are numbered from the left, so these are the third shard, the first, and so on: look which. With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
+# The windows are numbered from the left, so the second shard is read first, then the fourth, the third, the first. With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
 
 # %%
 #| export
@@ -929,7 +929,7 @@ print(*(f"{name}: {ms:.2f} ms" for name, ms in times.items()), sep="\n")
 assert times["from the map"] < 20
 
 # %% [markdown]
-# Several times as long, and still less than a hundredth of such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
+# About ten times as long, and still less than a hundredth of such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
 #
 # ## Training from it
 #
