@@ -6,10 +6,10 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install course test lab build check release clean
+.PHONY: help install course test lab build check wheel publish-links release clean
 
 help:  ## show this
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 install: $(VENV)/.lab  ## make .venv with all that a learner needs
 
@@ -29,6 +29,14 @@ build: $(VENV)/.dev  ## from the lessons' text: modules, keys, notebooks, soluti
 
 check: $(VENV)/.dev  ## are text, modules and notebooks in step? (seconds; runs nothing)
 	$(RUN) notebooks/build.py --check
+
+wheel: $(VENV)/.dev  ## the library as one file, dist/chargpt-*.whl: upload it where there is no network
+	$(RUN) -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+publish-links: $(VENV)/.dev  ## badges and addresses of the published course: make publish-links REPO=owner/name
+	$(if $(filter undefined,$(origin REPO)),$(error name the repository: make publish-links REPO=owner/name))
+	$(RUN) notebooks/publish.py "$(REPO)"
 
 release: $(VENV)/.dev  ## a zip to hand out: notebooks and library, without sources, solutions and answers
 	$(RUN) notebooks/release.py

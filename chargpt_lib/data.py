@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['LOOKALIKES', 'BOOKS', 'COLOURS', 'show', 'visible', 'heatmap', 'lookalike', 'CharTokenizer', 'Corpus', 'cache_dir',
-           'fetch', 'load_corpus', 'get_batch', 'plot_excess', 'recorded', 'pick_device']
+           'fetch', 'load_corpus', 'get_batch', 'plot_excess', 'recorded', 'choose_device', 'pick_device', 'pick_scale']
 
 # %% notebooks/source/00_data.py #ae15fa51
 import json
@@ -230,17 +230,25 @@ def recorded():
     places = root.parent / "data" / "results" / "ladder.json", root / "assets" / "results" / "ladder.json"
     return next((json.loads(path.read_text(encoding="utf-8")) for path in places if path.is_file()), {})
 
-# %% notebooks/source/00_data.py #8b3a0ab3
-def pick_device():
-    """An accelerator that works, else the CPU. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
+# %% notebooks/source/00_data.py #9d86488f
+def choose_device():
+    """-> an accelerator that works, else the CPU; and why. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
     if wanted := os.environ.get("CHARGPT_DEVICE"):
-        return torch.device(wanted)
+        return torch.device(wanted), "CHARGPT_DEVICE says so"
     if torch.cuda.is_available():
-        capability = torch.cuda.get_device_capability()
-        if capability >= (7, 5):
-            return torch.device("cuda")
-        print(f"{torch.cuda.get_device_name()} has compute capability {capability[0]}.{capability[1]}, and PyTorch "
-              f"needs 7.5 or more: using the CPU")
-    elif torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+        name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        if (major, minor) >= (7, 5):
+            return torch.device("cuda"), name
+        return torch.device("cpu"), f"{name} has compute capability {major}.{minor}, and PyTorch needs 7.5 or more"
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple's graphics processor"
+    return torch.device("cpu"), "no graphics card was found"
+
+
+def pick_device():
+    return choose_device()[0]
+
+
+def pick_scale(device):
+    """How many times as many windows a lesson trains on in a step: 1 on a CPU; a graphics card has room for 8."""
+    return 1 if torch.device(device).type == "cpu" else 8

@@ -5,7 +5,7 @@ __all__ = ['PARTS', 'find_device', 'settings_kept', 'write_text', 'announce', 'c
            'train_command', 'run_settings', 'eval_command', 'sample_command', 'attend_command', 'parameters_by_part',
            'flops_per_character', 'describe_model', 'info_command']
 
-# %% notebooks/source/C_runs.py #3466296e
+# %% notebooks/source/C_runs.py #8125b855
 import math
 import os
 import platform
@@ -20,7 +20,7 @@ import torch
 import chargpt_lib
 from .attention_maps import attend
 from .checkpoints import POINTER, find, load_model, read_description
-from .data import CharTokenizer, load_corpus, pick_device
+from .data import CharTokenizer, choose_device, load_corpus
 from .gpt import GPT
 from .presets import PRESETS, configs, flat, saved_settings, write_settings
 from .recipe import pick_precision
@@ -30,14 +30,14 @@ from .training import estimate_loss, evaluate
 
 
 def find_device(name=None):
-    """The device of this name, or pick_device()'s. ValueError where nothing can be computed on it."""
+    """The device of this name, or choose_device()'s; and why. ValueError where nothing can be computed on it."""
     try:
-        device = torch.device(name) if name else pick_device()
+        device, why = (torch.device(name), "--device says so") if name else choose_device()
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"nothing can be computed on {name or os.environ.get('CHARGPT_DEVICE')!r} here "
                          f"({str(error).splitlines()[0]}): give another --device, or none") from None
-    return device
+    return device, why
 
 # %% notebooks/source/C_runs.py #8d07a5fd
 @contextmanager
@@ -64,15 +64,15 @@ def write_text(model, tokenizer, prompt="", seed=None, **knobs):
         print(piece, end="", flush=True)
     print()
 
-# %% notebooks/source/C_runs.py #e4e4772a
-def announce(corpus, model, config, device):
+# %% notebooks/source/C_runs.py #ec105723
+def announce(corpus, model, config, device, why):
     """What a run is going to do."""
     limits = ((config.steps, "steps"), (config.epochs, "epochs"), (config.time_budget, "seconds"),
               (config.patience, "evaluations without a new best"))
     ends = " or ".join(f"{most:,.12g} {unit}" for most, unit in limits if most)
     precision = pick_precision(device) if config.precision == "auto" else config.precision
     print(f"{corpus.name}: {len(corpus.train):,} characters to learn from, {len(corpus.val):,} to be tested on")
-    print(f"a GPT of {model.num_params():,} parameters on {device.type}, {precision}, for {ends}")
+    print(f"a GPT of {model.num_params():,} parameters on {device.type} ({why}), {precision}, for {ends}")
     print(f"into {config.out}", flush=True)
 
 
@@ -112,10 +112,10 @@ def used_up(config):
     if config.time_budget and rows and rows[-1]["seconds"] >= config.time_budget:
         return f"it has had its --time-budget of {config.time_budget:g} seconds; give more, or None"
 
-# %% notebooks/source/C_runs.py #43dce67d
+# %% notebooks/source/C_runs.py #d04635bc
 def train_command(options):
     """Trains, or goes on training -> the exit code."""
-    corpus, device = load_corpus(options.corpus), find_device(options.device)
+    corpus, (device, why) = load_corpus(options.corpus), find_device(options.device)
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     sizes, config = configs(options, tokenizer.vocab_size)
     check_memory(sizes, device)
@@ -129,7 +129,7 @@ def train_command(options):
     torch.manual_seed(config.seed)
     model = GPT(sizes).to("cpu" if several else device)
     if speaks:
-        announce(corpus, model, config, device)
+        announce(corpus, model, config, device, why)
     if several:  # torchrun or accelerate launch began this process and others
         from .distributed import train_distributed as begin
         os.environ["CHARGPT_DEVICE"] = options.device or os.environ.get("CHARGPT_DEVICE", "")
@@ -153,7 +153,7 @@ def train_command(options):
         conclude(result, model, tokenizer, config)
     return 0
 
-# %% notebooks/source/C_runs.py #8e72fc65
+# %% notebooks/source/C_runs.py #2bf7c81e
 def run_settings(folder):
     """The settings of a run, or of the run that a checkpoint belongs to. FileNotFoundError for a model alone."""
     return saved_settings(folder.parent if (folder / "state.pt").is_file() else folder)
@@ -163,7 +163,7 @@ def eval_command(options):
     """The exact loss over a split of a corpus -> the exit code."""
     if options.estimate is not None and options.estimate < 1:
         raise ValueError(f"--estimate is {options.estimate}; it has to be a whole number from 1 on")
-    model, tokenizer = load_model(options.folder, find_device(options.device))
+    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
     corpus = load_corpus(options.corpus or run_settings(options.folder)["corpus"])
     ids = tokenizer.encode(getattr(corpus, options.split))
     loss = evaluate(model, ids)
@@ -177,14 +177,14 @@ def eval_command(options):
         print(f"{guess:.4f} nats per character, estimated from {options.estimate} batches of random windows")
     return 0
 
-# %% notebooks/source/C_runs.py #c725b73a
+# %% notebooks/source/C_runs.py #ef181d6b
 def sample_command(options):
     """Writes samples to the standard output as they come -> the exit code."""
     for name, most in (("num_samples", 10**6), ("max_new_tokens", 10**8)):
         if not 1 <= getattr(options, name) <= most:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it has to be a whole number "
                              f"from 1 to {most:,}")
-    model, tokenizer = load_model(options.folder, find_device(options.device))
+    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
     seed = secrets.randbits(31) if options.seed is None else options.seed
     knobs = "prompt", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop"
     for number in range(options.num_samples):
@@ -200,7 +200,7 @@ def attend_command(options):
     """Writes a page with a text's attention maps -> the exit code."""
     if options.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {options.out}; a page is called something.html")
-    model, tokenizer = load_model(options.folder, find_device(options.device))
+    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     attend(model, tokenizer, options.prompt, options.out)
     print(f"{options.out}: open it in a browser")
@@ -226,7 +226,7 @@ def flops_per_character(model):
     looked_up = counts["positions"] + (0 if config.tied else counts["characters"])
     return 6 * (model.num_params() - looked_up) + 12 * config.n_layer * config.block_size * config.n_embd
 
-# %% notebooks/source/C_runs.py #bf7dc3c9
+# %% notebooks/source/C_runs.py #b130b97a
 def describe_model(config):
     """Prints a model's parts and its price. Nothing is computed: on the device "meta" weights have only shapes."""
     with torch.device("meta"):
@@ -253,9 +253,7 @@ def info_command(options):
     if options.preset:
         corpus = load_corpus(options.corpus)
         describe_model(PRESETS[options.preset][0](CharTokenizer.from_text(corpus.train + corpus.val).vocab_size))
-    device = find_device(options.device)
-    named = "--device" if options.device else "CHARGPT_DEVICE" if os.environ.get("CHARGPT_DEVICE") else None
-    why = f"{named} says so" if named else "the best that works here"
+    device, why = find_device(options.device)
     print(f"device {device.type} ({why}), precision {pick_precision(device)}, {torch.get_num_threads()} threads")
     print(f"chargpt {chargpt_lib.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     return 0

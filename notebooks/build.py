@@ -16,15 +16,17 @@ import re
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-LIBRARY = "chargpt_lib"
+LIBRARY, BRANCH = "chargpt_lib", "main"
 EXPORTED_LINES, EXPLORING_LINES, LINE = 45, 15, 120
 OUTPUT_BYTES = 1_000_000
 CELL_SECONDS = 1800  # a cell that takes longer hangs
@@ -148,9 +150,31 @@ def read_lessons(house):
 
 
 def setup_cell(house):
+    """What finds or installs the library; it knows the address of the published course, where there is one."""
     (cell,) = read_cells((house.source / "_setup.py").read_text(encoding="utf-8"))
+    address = published(house)
+    cell.source = cell.source.replace(" + PUBLISHED", f' + ["{address}/archive/{BRANCH}.zip"]' if address else "")
     cell.id = "setup"
     return cell
+
+
+def published(house):
+    """The address that `make publish-links` wrote into pyproject.toml, https://github.com/owner/name; or None."""
+    pyproject = house.root / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"] if pyproject.exists() else {}
+    return project.get("urls", {}).get("Repository")
+
+
+def badges(address, path):
+    """Links that open a notebook of the published course, in Markdown; "" where it is not published."""
+    name = (address or "").removeprefix("https://github.com/")
+    hosts = {"Colab": ("https://colab.research.google.com/assets/colab-badge.svg",
+                       f"https://colab.research.google.com/github/{name}/blob/{BRANCH}/{path}"),
+             "Kaggle": ("https://kaggle.com/static/images/open-in-kaggle.svg",
+                        f"https://kaggle.com/kernels/welcome?src={address}/blob/{BRANCH}/{path}"),
+             "Binder": ("https://mybinder.org/badge_logo.svg",
+                        f"https://mybinder.org/v2/gh/{name}/{BRANCH}?labpath={quote(path, safe='')}")}
+    return " ".join(f"[![Open in {host}]({image})]({link})" for host, (image, link) in hosts.items()) if address else ""
 
 
 # ---------------------------------------------------------------- the rules of the house
@@ -335,7 +359,7 @@ def digest(house, lesson, lessons, modules):
 
 
 def make_notebook(house, lesson, solved, digest):
-    """The notebook, not yet executed: title, setup, and the lesson without what learners do not see."""
+    """The notebook, not yet executed: title, badges, setup, and the lesson without what learners do not see."""
     cells = [cell for cell in lesson.cells if directive(cell)[0] not in ("key", "default_exp")]
     cells = [nbformat.from_dict({**cell, "source": answered(cell.source, solved)}) for cell in cells]
     metadata = {
@@ -343,6 +367,9 @@ def make_notebook(house, lesson, solved, digest):
         "language_info": {"name": "python"},
         "chargpt": {"source": lesson.source, "digest": digest},
     }
+    if links := badges(published(house), house.name(house.notebooks(solved) / f"{lesson.name}.ipynb")):
+        title, _, rest = cells[0].source.partition("\n")
+        cells[0].source = f"{title}\n\n{links}\n{rest}"
     return nbformat.v4.new_notebook(cells=[cells[0], setup_cell(house), *cells[1:]], metadata=metadata)
 
 

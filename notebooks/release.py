@@ -13,7 +13,7 @@ from pathlib import Path
 
 from build import HERE, LIBRARY, BuildError, check, export_modules, read_lessons
 
-LEARNERS = ("quality", "presets", "runs", "command_line")  # pages on the roof that are for everybody
+LEARNERS = ("quality", "hosts", "presets", "runs", "command_line")  # pages on the roof that are for everybody
 CHECKS = 12  # so many sets of cases are sealed for each exercise; a check takes one of them
 START = """# chargpt, as your teacher hands it out
 

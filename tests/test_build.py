@@ -11,6 +11,7 @@ import pytest
 
 import build
 import course
+import publish
 
 PLAY = '''# %% [markdown]
 # # Play
@@ -92,6 +93,18 @@ answer = 42
 print(answer)
 '''
 
+REPORT = "from chargpt_lib.hosts import report; report()"
+README = f"""# A toy
+
+{publish.NOWHERE}
+
+| lesson | minutes |
+|---|---|
+| [01_count](notebooks/01_count.ipynb) | 0.1 |
+| [A_play](notebooks/A_play.ipynb), [02_alone](notebooks/02_alone.ipynb) | 0.1 each |
+
+[01_count](notebooks/01_count.ipynb) is the first.
+"""
 LESSONS = {"A_play": PLAY, "01_count": COUNT, "02_alone": ALONE}
 
 
@@ -117,7 +130,11 @@ def built(tmp_path_factory):
     house.library.mkdir()
     for name, text in LESSONS.items():
         source(house, name).write_text(text, encoding="utf-8")
-    shutil.copy(build.HERE.source / "_setup.py", house.source)
+    setup = (build.HERE.source / "_setup.py").read_text(encoding="utf-8")
+    assert REPORT in setup
+    (house.source / "_setup.py").write_text(setup.replace(REPORT, ""), encoding="utf-8")  # this course has no such page
+    (house.root / "pyproject.toml").write_text(f'[project]\nname = "toy"\n\n{publish.UNSET}\n', encoding="utf-8")
+    (house.root / "README.md").write_text(README, encoding="utf-8")
     shutil.copy(build.HERE.library / "__init__.py", house.library)
     (house.root / "constraints.txt").write_text("torch==2\n")
     build.build(house)
@@ -412,22 +429,74 @@ def test_the_command_exits_1_where_something_is_out_of_step(house):
 # ---------------------------------------------------------------- setup and course
 
 
-def run_setup(folder):
-    """Twice, in an interpreter that has nothing installed."""
-    code = build.setup_cell(build.HERE).source
+def run_setup(folder, setup):
+    """Twice, in an interpreter that has nothing installed, and no magics."""
+    code = setup.replace("%pip install -q --no-deps {wheel}", "raise SystemExit(3)")
     code = f"{code}\n{code}\nimport chargpt_lib; print(chargpt_lib.__file__)"
     return subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=folder, capture_output=True, text=True)
 
 
 def test_setup_finds_the_library_from_both_folders(built):
     for solved in (False, True):
-        run = run_setup(built.notebooks(solved))
+        run = run_setup(built.notebooks(solved), build.setup_cell(built).source)
         assert Path(run.stdout.strip()) == (built.library / "__init__.py").resolve(), run.stderr
 
 
-def test_setup_says_what_to_do_elsewhere(tmp_path):
-    run = run_setup(tmp_path)
-    assert run.returncode and "as README.md says" in run.stderr.strip().splitlines()[-1]
+# ---------------------------------------------------------------- where it is published
+
+
+def everything(house):
+    return {path.relative_to(house.root): path.read_bytes() for path in house.root.rglob("*") if path.is_file()}
+
+
+def test_published_and_taken_back(house):
+    before = everything(house)
+    assert publish.publish("some-one/a.course", house) == 6 and build.check(house) == []
+    assert build.published(house) == "https://github.com/some-one/a.course"
+    for solved, folder in ((False, "notebooks"), (True, "notebooks/solutions")):
+        cells, old = read(house, "01_count", solved).cells, nbformat.reads(
+            before[Path(folder) / "01_count.ipynb"].decode(), as_version=4).cells
+        title, badges = cells[0].source.split("\n")[0:3:2]
+        path = f"{folder}/01_count.ipynb"
+        assert re.findall(r"\]\((http[^)]*)\)(?: |$)", badges) == [
+            f"https://colab.research.google.com/github/some-one/a.course/blob/main/{path}",
+            f"https://kaggle.com/kernels/welcome?src=https://github.com/some-one/a.course/blob/main/{path}",
+            f"https://mybinder.org/v2/gh/some-one/a.course/main?labpath={path.replace('/', '%2F')}"]
+        assert cells[0].source.replace(f"\n\n{badges}", "", 1) == old[0].source and old[0].source.startswith(title)
+        assert "+ [\"https://github.com/some-one/a.course/archive/main.zip\"]" in cells[1].source
+        assert cells[2:] == old[2:] and cells[1].outputs == old[1].outputs
+    readme = (house.root / "README.md").read_text(encoding="utf-8").split("\n")
+    assert [line.count("Open in Colab") for line in readme if "ipynb" in line] == [1, 2, 0]
+    assert publish.SOMEWHERE in readme and publish.NOWHERE not in readme
+
+    publish.publish("other/course", house)
+    assert build.check(house) == [] and not any(b"some-one" in content for content in everything(house).values())
+    publish.publish("", house)
+    assert everything(house) == before
+
+
+def test_an_address_by_hand_is_found(house):
+    edit(house.root / "pyproject.toml", publish.UNSET, publish.SET.format("https://github.com/owner/name"))
+    assert any("cell 1 is not what the lesson says" in fault for fault in build.check(house))
+
+
+@pytest.mark.parametrize("name", ["chargpt", "owner/name/more", "https://github.com/owner/name", "owner/na me", 'o/"', "/"])
+def test_a_name_that_is_none(name, house):
+    before = everything(house)
+    with pytest.raises(build.BuildError, match="has to be owner/name"):
+        publish.publish(name, house)
+    assert everything(house) == before
+
+
+def test_nothing_is_published_that_is_out_of_step(house):
+    edit(source(house, "02_alone"), "42", "43")
+    before = everything(house)
+    with pytest.raises(build.BuildError, match="02_alone.ipynb: .*\n.*run `make build` first"):
+        publish.publish("owner/name", house)
+    assert everything(house) == before
+
+
+# ---------------------------------------------------------------- the course
 
 
 def test_the_table_of_the_ladder_is_aligned():

@@ -14,7 +14,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from chargpt_lib import data
-from chargpt_lib.data import BOOKS, COLOURS, CharTokenizer, cache_dir, get_batch, load_corpus, pick_device, plot_excess, show
+from chargpt_lib.data import (BOOKS, COLOURS, CharTokenizer, cache_dir, choose_device, get_batch, load_corpus, pick_device,
+                              pick_scale, plot_excess, show)
 from chargpt_lib.playhouse import KINDS, Span, excess_by_kind
 
 
@@ -155,16 +156,17 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     (None, (6, 0), False, "cpu"), (None, (7, 4), False, "cpu"), (None, (7, 5), True, "cuda"), (None, (9, 0), False, "cuda"),
     (None, None, True, "mps"), (None, None, False, "cpu"), ("cpu", (9, 0), True, "cpu"), ("mps", (9, 0), False, "mps"),
     ("cuda", (6, 0), False, "cuda")])
-def test_the_device_is_one_that_works(wanted, card, apple, device, monkeypatch, capsys):
+def test_the_device_is_one_that_works(wanted, card, apple, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card is not None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old Faithful")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
     monkeypatch.setenv("CHARGPT_DEVICE", wanted or "")
-    assert pick_device() == torch.device(device)
-    printed, refused = capsys.readouterr().out, card and not wanted and device == "cpu"
-    assert bool(printed) == bool(refused)
-    assert not refused or all(said in printed for said in ("Old Faithful", f"{card[0]}.{card[1]}", "7.5", "CPU"))
+    chosen, why = choose_device()
+    assert chosen == pick_device() == torch.device(device) and pick_scale(chosen) == (1 if device == "cpu" else 8)
+    assert ("CHARGPT_DEVICE" in why) == bool(wanted) and ("Old Faithful" in why) == bool(card and not wanted)
+    refused = card and not wanted and device == "cpu"
+    assert all((said in why) == bool(refused) for said in (f"capability {card and card[0]}.{card and card[1]}", "7.5 or more"))
 
 
 # ---------------------------------------------------------------- corpora

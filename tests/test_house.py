@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 import build
+import publish
 
 ROOT = build.HERE.root
 LESSONS = build.read_lessons(build.HERE)
@@ -78,7 +79,7 @@ def test_most_saved_outputs_are_compared():
     def compared(cell):
         return not ignored(cell) and any("image/png" not in output.get("data", {}) for output in cell.outputs)
 
-    shown = {name: [cell for cell in cells(name, "code") if cell.outputs] for name in SAVED}
+    shown = {name: [cell for cell in cells(name, "code") if cell.outputs and cell.id != "setup"] for name in SAVED}
     counts = {name: (sum(map(compared, some)), len(some)) for name, some in shown.items() if some}
     for name, (some, total) in counts.items():
         print(f"{name}: {some} of {total} outputs compared")
@@ -91,7 +92,7 @@ def test_most_saved_outputs_are_compared():
 def test_what_is_ignored_is_asserted(name):
     code = cells(name, "code")
     for number, cell in enumerate(code):
-        if ignored(cell):
+        if ignored(cell) and cell.id != "setup":
             after = code[number + 1 : number + 3]
             found = any(re.search(r"^\s*assert\b", other.source, re.M) for other in after)
             assert found, f"no `assert` within two cells after {cell.source[:80]!r}"
@@ -119,6 +120,26 @@ def test_links_lead_somewhere(page):
 
 def test_the_licence_is_there():
     assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License")
+
+
+def test_the_readme_and_the_address_agree():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert publish.readme_with_badges(readme, build.published(build.HERE)) == readme, "run make publish-links again"
+
+
+def test_no_page_points_to_another_repository():
+    """Unset, there are no badges at all: whoever registers the name could own what they open."""
+    address = build.published(build.HERE)
+    hosts = r"colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|kernels/welcome\?src=https://github\.com/"
+    for path in files():
+        for found in re.findall(rf"(?:{hosts})([\w.-]+/[\w.-]+)", path.read_text(encoding="utf-8", errors="ignore")):
+            assert address and address.endswith(f"/{found}"), f"{path} points to {found}"
+
+
+def test_binder_gets_what_conda_gets_on_a_cpu():
+    conda, binder = ((ROOT / name).read_text(encoding="utf-8") for name in ("environment.yml", "binder/environment.yml"))
+    lists = [re.findall(r"^ +- (\S+)$", text, re.M) for text in (conda, binder)]
+    assert [package.replace("pytorch>", "pytorch-cpu>") for package in lists[0]] == lists[1]
 
 
 def test_conda_and_pip_install_the_same():

@@ -4,6 +4,7 @@ import copy
 import functools
 import importlib.util
 import os
+import shutil
 from collections import Counter
 from math import log, prod
 from pathlib import Path
@@ -90,6 +91,70 @@ def test_the_seed_settles_the_losses(dropout):
     model, ids = tiny_gpt(dropout=dropout), chain(100)
     runs = [fit(copy.deepcopy(model), ids, steps=4, batch_size=2, seed=seed).tolist() for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
+
+
+# ---------------------------------------------------------------- a session that ends
+
+
+class SessionOver(Exception):
+    pass
+
+
+def until(last):
+    """A watch that ends the session before step `last`."""
+    def watch(step, model):
+        if step == last:
+            raise SessionOver
+    return watch
+
+
+def test_somebody_watches_each_step():
+    seen, model = [], tiny_gpt()
+    start = copy.deepcopy(model.state_dict())
+    fit(model, chain(100), steps=4, batch_size=2, watch=lambda step, model: seen.append(
+        (step, model.training, all(torch.equal(start[name], now) for name, now in model.state_dict().items()))))
+    assert seen == [(0, True, True), (1, True, False), (2, True, False), (3, True, False)]
+
+
+@pytest.mark.parametrize("last", [1, 4, 9])
+def test_a_training_that_was_cut_off_goes_on_to_the_last_bit(last, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PAUSE", 0)
+    settings = {"steps": 10, "batch_size": 2, "lr": 1e-2}
+    whole, ids, keep = tiny_gpt(dropout=0.3), chain(100), tmp_path / "half"
+    losses = fit(whole, ids, **settings)
+    with pytest.raises(SessionOver):
+        fit(tiny_gpt(dropout=0.3), ids, **settings, keep=keep, watch=until(last))
+    torch.manual_seed(5)  # another day
+    steps, model = [], tiny_gpt(dropout=0.3)
+    assert torch.equal(fit(model, ids, **settings, keep=keep, watch=lambda step, model: steps.append(step)), losses)
+    assert steps == list(range(last, 10)) and not list(tmp_path.glob("*.part"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters()))
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file", None])
+def test_what_was_put_aside_and_is_damaged_does_not_count(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PAUSE", 0)
+    keep, ids = tmp_path / "half", chain(100)
+    with pytest.raises(SessionOver):
+        fit(tiny_gpt(), ids, steps=5, keep=keep, watch=until(3))
+    keep.write_bytes(keep.read_bytes()[:-100] if content is None else content)
+    assert torch.equal(fit(tiny_gpt(), ids, steps=5, keep=keep), fit(tiny_gpt(), ids, steps=5))
+
+
+def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
+    monkeypatch.setattr(training, "PAUSE", 0)
+    settings, folder, steps = {"sample_chars": 6, "steps": 5, "batch_size": 2}, tmp_path / "drive" / "chargpt", []
+    with pytest.raises(SessionOver):
+        load_or_fit("GPT", tiny_gpt(), CORPUS, keep=folder, watch=until(3), **settings)
+    assert [path.suffix for path in folder.iterdir()] == [".half"]
+    model = tiny_gpt()
+    result = load_or_fit("GPT", model, CORPUS, keep=folder, watch=lambda step, model: steps.append(step), **settings)
+    assert steps == [3, 4] and {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    shutil.rmtree(cache_dir())  # with the session
+    again = tiny_gpt()
+    assert load_or_fit("GPT", again, CORPUS, keep=folder, **settings) == result and len(fits) == 2
+    assert ladder(CORPUS.name)["GPT"]["loss"] == result["loss"]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
 
 
 # ---------------------------------------------------------------- measuring
@@ -225,7 +290,8 @@ def run(rung="GPT", corpus=CORPUS, **changes):
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_is_trained_once(tied, fits):
     (first, trained), (second, loaded) = run(tied=tied), run(tied=tied)
-    assert fits == [{"steps": 5, "batch_size": 2}] and loaded == trained and not first.training and not second.training
+    [settings] = fits
+    assert settings["steps"] == 5 and settings["batch_size"] == 2 and not settings["keep"].exists() and loaded == trained and not first.training and not second.training
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
     assert (second.lm_head.weight is second.token_embedding.weight) == tied
     assert not torch.equal(second.lm_head.weight, tiny_gpt(tied=tied).lm_head.weight)

@@ -754,25 +754,37 @@ assert by_frequency < uniform and recorded()["shakespeare"]["frequencies"]["loss
 
 # %%
 #| export
-def pick_device():
-    """An accelerator that works, else the CPU. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
+def choose_device():
+    """-> an accelerator that works, else the CPU; and why. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
     if wanted := os.environ.get("CHARGPT_DEVICE"):
-        return torch.device(wanted)
+        return torch.device(wanted), "CHARGPT_DEVICE says so"
     if torch.cuda.is_available():
-        capability = torch.cuda.get_device_capability()
-        if capability >= (7, 5):
-            return torch.device("cuda")
-        print(f"{torch.cuda.get_device_name()} has compute capability {capability[0]}.{capability[1]}, and PyTorch "
-              f"needs 7.5 or more: using the CPU")
-    elif torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+        name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        if (major, minor) >= (7, 5):
+            return torch.device("cuda"), name
+        return torch.device("cpu"), f"{name} has compute capability {major}.{minor}, and PyTorch needs 7.5 or more"
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple's graphics processor"
+    return torch.device("cpu"), "no graphics card was found"
+
+
+def pick_device():
+    return choose_device()[0]
+
+
+def pick_scale(device):
+    """How many times as many windows a lesson trains on in a step: 1 on a CPU; a graphics card has room for 8."""
+    return 1 if torch.device(device).type == "cpu" else 8
+
+# %% [markdown]
+# (The numbers of compute capability count NVIDIA's generations of cards. The setup cell on top of each page says what was chosen.) A card is hardly busy with what fills a CPU, so there the lessons' trainings read eight times as many windows in each step. Where a lesson trains, a line says so: `scale = pick_scale(device)`. Put a number of your own there.
 
 # %% tags=["nbval-ignore-output"]
-print(pick_device())
+device, why = choose_device()
+print(f"{device} ({why}), scale {pick_scale(device)}")
 
 # %%
-assert pick_device().type in ("cpu", "cuda", "mps")
+assert device.type in ("cpu", "cuda", "mps") and device == pick_device()
 
 # %% [markdown]
 # ## Mistakes people make

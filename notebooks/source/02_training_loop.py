@@ -532,6 +532,7 @@ import sys
 import time
 from itertools import groupby
 from math import isfinite
+from pathlib import Path
 from types import CodeType, FunctionType
 
 import torch
@@ -565,13 +566,43 @@ show(fig, "A line that rises steeply to 1 within 50 steps, stays there until ste
 # The five lines, with what one wants around them: AdamW, the pace, a bar to watch. Two safety belts: the gradient is **clipped** to a length of at most 1, so that one wild batch cannot throw the model far away; and a loss that is not a finite number stops the training at once, instead of an hour later.
 #
 # Weight decay is for matrices and tables. Parameters with only one dimension, which we shall meet later, are left alone.
+#
+# A training of minutes may be cut off: the battery is empty, or a free session in the browser is over. So every half minute `fit` can put aside all that it needs to go on: weights, the optimizer's means, the dice, the losses so far. (Lesson 09 is about doing this well.)
 
 # %%
 #| export
-def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
+PAUSE = 30  # seconds
+
+# %%
+#| export
+def put_aside(keep, model, optimizer, dice, losses):
+    """Writes all that `fit` needs to go on, under a temporary name first."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses,
+             "dice": [dice.get_state(), torch.get_rng_state()]}
+    torch.save(state, f"{keep}.part")
+    os.replace(f"{keep}.part", keep)
+
+# %%
+#| export
+def take_up(keep, model, optimizer, dice):
+    """Makes everything as it was when it was put aside -> the losses so far."""
+    try:
+        state = torch.load(keep, map_location="cpu", weights_only=True)
+    except Exception:  # not there, or damaged, for which torch has many names
+        return []
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    dice.set_state(state["dice"][0])
+    torch.set_rng_state(state["dice"][1])
+    return state["losses"]
+
+# %%
+#| export
+def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. FloatingPointError where the loss is no longer a finite number.
+    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if it is there.
+    watch(step, model) is called before each step. FloatingPointError where the loss is no longer a finite number.
     """
     torch.manual_seed(seed)  # for dropout
     device = next(model.parameters()).device
@@ -580,10 +611,17 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337):
     others = [p for p in parameters if p.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda"))
-    generator, losses = torch.Generator().manual_seed(seed), []
+    generator, saved = torch.Generator().manual_seed(seed), time.perf_counter()
+    losses = take_up(keep, model, optimizer, generator) if keep else []
     model.train()
-    with tqdm(range(steps), unit="step", mininterval=0.5, file=sys.stdout) as bar:
+    with tqdm(range(len(losses), steps), initial=len(losses), total=steps, unit="step", mininterval=0.5,
+              file=sys.stdout) as bar:
         for step in bar:
+            if keep and time.perf_counter() - saved > PAUSE:
+                put_aside(keep, model, optimizer, generator, losses)
+                saved = time.perf_counter()
+            if watch:
+                watch(step, model)
             for group in optimizer.param_groups:
                 group["lr"] = lr * pace(step, steps)
             x, y = get_batch(ids, model.block_size, batch_size, generator, device)
@@ -742,7 +780,8 @@ def names_in(code):
         if isinstance(part, CodeType):
             yield from names_in(part)
 
-
+# %%
+#| export
 def source_of(thing, found):
     """Adds to the set `found` the source of a function of ours, and of all functions of ours that it names."""
     if isinstance(thing, (dict, list, tuple)):
@@ -756,7 +795,8 @@ def source_of(thing, found):
             for name in names_in(thing.__code__):
                 source_of(thing.__globals__.get(name), found)
 
-
+# %%
+#| export
 def fingerprint(model, corpus, settings):
     """A short text that changes whenever the model, its start, the corpus, the settings or the code do."""
     found, plain = set(), []
@@ -787,7 +827,8 @@ def write_json(path, value):
     temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
     os.replace(temporary, path)
 
-
+# %%
+#| export
 def read_json(path):
     """What `write_json` wrote; {} where there is nothing, or something damaged."""
     try:
@@ -797,14 +838,16 @@ def read_json(path):
 
 # %%
 #| export
-def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
+def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **settings):
     """Trains the model on the corpus, or loads what an earlier run trained; records the result as a rung.
 
-    settings: as for `fit`. Returns {"loss": exact validation loss, "floor", "seconds": of training, "excess": {kind:
-    nats}, "losses": of each step, "sample": a text it wrote}.
+    keep: a folder for what is trained, wholly or half; without one, the cache. watch, settings: as for `fit`.
+    Returns {"loss": exact validation loss, "floor", "seconds": of training, without those before an interruption,
+    "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote}.
     """
-    key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), cache_dir()
-    weights, report = folder / f"{key}.safetensors", folder / f"{key}.json"
+    key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), Path(keep or cache_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, report, half = (folder / f"{key}.{kind}" for kind in ("safetensors", "json", "half"))
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:
         raise ValueError(f"the model knows {model.vocab_size} symbols and the corpus {corpus.name} has "
@@ -818,7 +861,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
         result = {}
     if not result:
         began, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
-        losses = fit(model, tokenizer.encode(corpus.train), **settings)
+        losses = fit(model, tokenizer.encode(corpus.train), keep=half, watch=watch, **settings)
         result = {"floor": corpus.val_floor, "seconds": time.perf_counter() - began, "losses": losses.tolist()}
         nats = nats_per_character(model, val_ids).double()
         result["loss"] = nats.mean().item()
@@ -829,9 +872,10 @@ def load_or_fit(rung, model, corpus, sample_chars=400, **settings):
         save_model(model, str(weights) + ".part")
         os.replace(str(weights) + ".part", weights)
         write_json(report, result)
-    own = read_json(folder / "ladder.json")
+        half.unlink(missing_ok=True)
+    own = read_json(cache_dir() / "ladder.json")
     own.setdefault(corpus.name, {})[rung] = {k: v for k, v in result.items() if k != "losses"}
-    write_json(folder / "ladder.json", own)
+    write_json(cache_dir() / "ladder.json", own)
     return result
 
 # %% tags=["nbval-ignore-output"]
@@ -861,7 +905,8 @@ def ladder(corpus="playhouse"):
     rows = {rung: own.get(rung) or recorded().get(corpus, {}).get(rung) for rung in RUNGS}
     return {rung: {**row, "recorded": rung not in own} for rung, row in rows.items() if row}
 
-
+# %%
+#| export
 def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
     if upto not in RUNGS:

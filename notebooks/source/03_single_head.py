@@ -494,7 +494,7 @@ class SingleHeadLanguageModel(LanguageModel):
 # %%
 from math import log
 
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, recorded
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale, recorded
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus, device = load_corpus(CORPUS), pick_device()
@@ -513,7 +513,8 @@ print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V
 from chargpt_lib.training import ladder, load_or_fit, plot_ladder
 
 # %% tags=["nbval-ignore-output"]
-result = load_or_fit("single head", model, corpus, steps=1500, batch_size=32, lr=1e-2)
+scale = pick_scale(device)  # 1 on a CPU: see lesson 00
+result = load_or_fit("single head", model, corpus, steps=1500, batch_size=32 * scale, lr=1e-2)
 print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training\n\n{result['sample']}")
 
 # %%

@@ -513,7 +513,7 @@ class BlockLanguageModel(LanguageModel):
 # %%
 from math import log
 
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, recorded
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale, recorded
 from chargpt_lib.training import evaluate, ladder, load_or_fit, plot_ladder
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -530,7 +530,8 @@ print(sum(p.numel() for p in model.parameters()), "parameters")
 print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V)) < 0.1)
 
 # %% tags=["nbval-ignore-output"]
-result = load_or_fit("blocks", model, corpus, steps=1500, batch_size=16, lr=4e-3)
+scale = pick_scale(device)  # 1 on a CPU: see lesson 00
+result = load_or_fit("blocks", model, corpus, steps=1500, batch_size=16 * scale, lr=4e-3)
 print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training\n\n{result['sample']}")
 
 # %%

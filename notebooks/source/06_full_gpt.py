@@ -35,7 +35,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from chargpt_lib.checks import NotAttempted, check, passed, progress
-from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, show, visible
+from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, pick_scale, show, visible
 from chargpt_lib.playhouse import critic
 from chargpt_lib.training import RUNGS, evaluate, ladder, load_or_fit, nats_per_character, plot_ladder
 
@@ -345,9 +345,15 @@ print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V
 # ## Training
 #
 # The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
+#
+# If the session ends before the training does, run the page again: it goes on from the last half minute, if that was kept. On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in Kaggle's folder of outputs.
+
+# %%
+KEEP = None  # a folder that outlives the session: Colab "/content/drive/MyDrive/chargpt", Kaggle "/kaggle/working"
+scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
 # %% tags=["nbval-ignore-output"]
-result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6, lr=5e-3)
+result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6 * scale, lr=5e-3, keep=KEEP)
 print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training")
 
 # %%

@@ -33,7 +33,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.checks import NotAttempted, check, progress
-from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, show, visible
+from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, pick_scale, show, visible
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import critic
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
@@ -41,13 +41,15 @@ from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+KEEP = None  # a folder that outlives the session: Colab "/content/drive/MyDrive/chargpt", Kaggle "/kaggle/working"
 corpus, device = load_corpus(CORPUS), pick_device()
+scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
 # %% [markdown]
-# The model of lesson 06, trained somewhat longer: heads part their work between them late. And this time we want to know how they came to it. So a *hook*, a function that a module calls before or after its own work (lesson 05), keeps a copy of the model before some of the steps. `steps` will count them and `album` will be their folder: both are made in the cell that trains. We come back to the copies at the end of the page.
+# The model of lesson 06, trained somewhat longer: heads part their work between them late. And this time we want to know how they came to it. `load_or_fit` lets somebody watch: before each step it calls `watch(step, model)`. Ours keeps a copy of the model before some of the steps. `album` will be the copies' folder. We come back to them at the end of the page.
 
 # %%
-from itertools import count
+from pathlib import Path
 
 from safetensors.torch import load_model, save_model
 
@@ -56,20 +58,18 @@ from chargpt_lib.training import fingerprint
 
 WHEN = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)
 
-def photograph(module, inputs):
-    if module.training and (step := next(steps)) in WHEN:
-        album.mkdir(exist_ok=True)
-        save_model(module, str(album / f"{step}.safetensors"))
+def photograph(step, model):
+    if step in WHEN:
+        album.mkdir(parents=True, exist_ok=True)
+        save_model(model, str(album / f"{step}.safetensors"))
 
 # %% tags=["nbval-ignore-output"]
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 torch.manual_seed(1337)
 model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
-settings = {"steps": 3600, "batch_size": 6, "lr": 5e-3}
-album, steps = cache_dir() / f"album-{fingerprint(model, corpus, settings)}", count()
-hook = model.register_forward_pre_hook(photograph)
-result = load_or_fit("heads", model, corpus, **settings)
-hook.remove()
+settings = {"steps": 3600, "batch_size": 6 * scale, "lr": 5e-3}
+album = Path(KEEP or cache_dir()) / f"album-{fingerprint(model, corpus, settings)}"
+result = load_or_fit("heads", model, corpus, keep=KEEP, watch=photograph, **settings)
 print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training")
 
 # %%
@@ -119,7 +119,7 @@ print({name: heard[name] for name in ("linear", "scaled_dot_product_attention", 
 # %% [markdown]
 # Four blocks, four calls of the kernel. Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose results are square: as many positions looked at as positions that look. So these are the two calls to wait for. (We hear what the model's own code calls, not what goes on inside one call. `nn.MultiheadAttention` is a single call, so it stays silent; it hands out its weights when asked with `need_weights=True`.)
 #
-# One thing a call does not say: which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But the loop over heads of lesson 04 makes a call for each head. What do heads of one layer have in common? They read the same `x`. So hooks tell us what each part of the model is given, and single heads that are given the same tensor count as one layer.
+# One thing a call does not say: which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But the loop over heads of lesson 04 makes a call for each head. What do heads of one layer have in common? They read the same `x`. So hooks (lesson 05) tell us what each part of the model is given, and single heads that are given the same tensor count as one layer.
 
 # %%
 #| export

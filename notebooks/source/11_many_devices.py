@@ -1014,6 +1014,7 @@ from accelerate import Accelerator
 from chargpt_lib.distributed import Together
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+torch.manual_seed(1337)
 team, sent = Together(Accelerator(cpu=True)), []
 model = team.share(torch.nn.Linear(3, 3))
 model.register_comm_hook(None, lambda state, bucket: (sent.append(1), allreduce_hook(state, bucket))[1])

@@ -25,14 +25,16 @@ import matplotlib.pyplot as plt
 import torch
 
 from chargpt_lib.bigram import BigramLanguageModel
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, show
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale, show
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.sampling import generate
 from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+KEEP = None  # a folder that outlives the session: Colab "/content/drive/MyDrive/chargpt", Kaggle "/kaggle/working"
 corpus, device = load_corpus(CORPUS), pick_device()
+scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
 # %% [markdown]
 # ## Between noise and the real thing
@@ -421,7 +423,7 @@ print(quality_table(compare({"these lines, again and again": lines * 20}, plays)
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 torch.manual_seed(1337)
 model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
-result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6, lr=5e-3)
+result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6 * scale, lr=5e-3, keep=KEEP)
 print(f"lesson 06's model: exact loss {result['loss']:.3f}")
 
 # %%

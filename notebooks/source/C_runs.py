@@ -28,7 +28,7 @@ from chargpt_lib.presets import read_train_options
 # %% [markdown]
 # ## Where it runs
 #
-# `pick_device` (lesson 00) chooses; `--device`, or `CHARGPT_DEVICE`, decides. A device that was asked for and is not there must be an error. Whoever asked for a graphics card and gets the CPU in silence finds out in the morning.
+# `choose_device` (lesson 00) chooses, and says why; `--device`, or `CHARGPT_DEVICE`, decides. A device that was asked for and is not there must be an error. Whoever asked for a graphics card and gets the CPU in silence finds out in the morning.
 
 # %%
 #| export
@@ -46,7 +46,7 @@ import torch
 import chargpt_lib
 from chargpt_lib.attention_maps import attend
 from chargpt_lib.checkpoints import POINTER, find, load_model, read_description
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+from chargpt_lib.data import CharTokenizer, choose_device, load_corpus
 from chargpt_lib.gpt import GPT
 from chargpt_lib.presets import PRESETS, configs, flat, saved_settings, write_settings
 from chargpt_lib.recipe import pick_precision
@@ -56,19 +56,19 @@ from chargpt_lib.training import estimate_loss, evaluate
 
 
 def find_device(name=None):
-    """The device of this name, or pick_device()'s. ValueError where nothing can be computed on it."""
+    """The device of this name, or choose_device()'s; and why. ValueError where nothing can be computed on it."""
     try:
-        device = torch.device(name) if name else pick_device()
+        device, why = (torch.device(name), "--device says so") if name else choose_device()
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"nothing can be computed on {name or os.environ.get('CHARGPT_DEVICE')!r} here "
                          f"({str(error).splitlines()[0]}): give another --device, or none") from None
-    return device
+    return device, why
 
 # %%
 for name in ("cpu", "gpu"):
     try:
-        print(find_device(name))
+        print(*find_device(name), sep=": ")
     except ValueError as error:
         print(str(error).split(" (")[0])
 
@@ -108,14 +108,14 @@ def write_text(model, tokenizer, prompt="", seed=None, **knobs):
 
 # %%
 #| export
-def announce(corpus, model, config, device):
+def announce(corpus, model, config, device, why):
     """What a run is going to do."""
     limits = ((config.steps, "steps"), (config.epochs, "epochs"), (config.time_budget, "seconds"),
               (config.patience, "evaluations without a new best"))
     ends = " or ".join(f"{most:,.12g} {unit}" for most, unit in limits if most)
     precision = pick_precision(device) if config.precision == "auto" else config.precision
     print(f"{corpus.name}: {len(corpus.train):,} characters to learn from, {len(corpus.val):,} to be tested on")
-    print(f"a GPT of {model.num_params():,} parameters on {device.type}, {precision}, for {ends}")
+    print(f"a GPT of {model.num_params():,} parameters on {device.type} ({why}), {precision}, for {ends}")
     print(f"into {config.out}", flush=True)
 
 
@@ -164,7 +164,7 @@ def used_up(config):
 #| export
 def train_command(options):
     """Trains, or goes on training -> the exit code."""
-    corpus, device = load_corpus(options.corpus), find_device(options.device)
+    corpus, (device, why) = load_corpus(options.corpus), find_device(options.device)
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     sizes, config = configs(options, tokenizer.vocab_size)
     check_memory(sizes, device)
@@ -178,7 +178,7 @@ def train_command(options):
     torch.manual_seed(config.seed)
     model = GPT(sizes).to("cpu" if several else device)
     if speaks:
-        announce(corpus, model, config, device)
+        announce(corpus, model, config, device, why)
     if several:  # torchrun or accelerate launch began this process and others
         from chargpt_lib.distributed import train_distributed as begin
         os.environ["CHARGPT_DEVICE"] = options.device or os.environ.get("CHARGPT_DEVICE", "")
@@ -236,7 +236,7 @@ def eval_command(options):
     """The exact loss over a split of a corpus -> the exit code."""
     if options.estimate is not None and options.estimate < 1:
         raise ValueError(f"--estimate is {options.estimate}; it has to be a whole number from 1 on")
-    model, tokenizer = load_model(options.folder, find_device(options.device))
+    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
     corpus = load_corpus(options.corpus or run_settings(options.folder)["corpus"])
     ids = tokenizer.encode(getattr(corpus, options.split))
     loss = evaluate(model, ids)
@@ -263,7 +263,7 @@ def sample_command(options):
         if not 1 <= getattr(options, name) <= most:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it has to be a whole number "
                              f"from 1 to {most:,}")
-    model, tokenizer = load_model(options.folder, find_device(options.device))
+    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
     seed = secrets.randbits(31) if options.seed is None else options.seed
     knobs = "prompt", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop"
     for number in range(options.num_samples):
@@ -279,7 +279,7 @@ def attend_command(options):
     """Writes a page with a text's attention maps -> the exit code."""
     if options.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {options.out}; a page is called something.html")
-    model, tokenizer = load_model(options.folder, find_device(options.device))
+    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     attend(model, tokenizer, options.prompt, options.out)
     print(f"{options.out}: open it in a browser")
@@ -357,9 +357,7 @@ def info_command(options):
     if options.preset:
         corpus = load_corpus(options.corpus)
         describe_model(PRESETS[options.preset][0](CharTokenizer.from_text(corpus.train + corpus.val).vocab_size))
-    device = find_device(options.device)
-    named = "--device" if options.device else "CHARGPT_DEVICE" if os.environ.get("CHARGPT_DEVICE") else None
-    why = f"{named} says so" if named else "the best that works here"
+    device, why = find_device(options.device)
     print(f"device {device.type} ({why}), precision {pick_precision(device)}, {torch.get_num_threads()} threads")
     print(f"chargpt {chargpt_lib.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     return 0

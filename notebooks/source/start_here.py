@@ -20,10 +20,12 @@
 # A model learns from a text. This one has been written by a small grammar with dice, so it is nonsense, but strict nonsense: in each scene only those speak who have entered, and whoever is asked by name answers.
 
 # %%
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+KEEP = None  # a folder that outlives the session: Colab "/content/drive/MyDrive/chargpt", Kaggle "/kaggle/working"
 corpus, device = load_corpus(CORPUS), pick_device()
+scale = pick_scale(device)  # so many times as many windows at once; 1 on a CPU
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 print(f"{len(corpus.train):,} characters to learn from, {tokenizer.vocab_size} different ones\n")
 print(corpus.train[:300])
@@ -41,7 +43,7 @@ from chargpt_lib.training import load_or_fit
 
 torch.manual_seed(1337)
 model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
-result = load_or_fit("first minute", model, corpus, steps=1400, batch_size=6, lr=5e-3)
+result = load_or_fit("first minute", model, corpus, steps=1400, batch_size=6 * scale, lr=5e-3, keep=KEEP)
 print(f"loss {result['loss']:.2f} on text it has never seen, after {result['seconds']:.0f} s of training")
 
 # %%
