@@ -4,6 +4,7 @@ VENV := .venv
 # a Python environment keeps its programs in bin, on Windows in Scripts
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python
+PAIRED := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install course test lab build check wheel publish-links release clean
@@ -16,10 +17,11 @@ install: $(VENV)/.lab  ## make .venv with all that a learner needs
 course: $(VENV)/.lab  ## run lessons 00 to 06, then show the ladder of losses, a play, the pictures
 	$(RUN) notebooks/course.py
 
-# the notebooks first: a lesson that runs again in JupyterLab then finds its model trained
+# The notebooks first: a lesson that runs again in JupyterLab then finds its model trained. Two at a time, with a thread
+# each: PyTorch's threads wait for one another where there are more of them than cores.
 test: $(VENV)/.dev  ## every notebook's saved outputs against a fresh run, unit tests, the house's rules
-	$(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 --color=no notebooks/*.ipynb notebooks/solutions/*.ipynb
-	$(RUN) -m pytest
+	$(PAIRED) --nbval --nbval-current-env --nbval-cell-timeout=1800 --color=no notebooks/*.ipynb notebooks/solutions/*.ipynb
+	$(PAIRED)
 
 lab: $(VENV)/.lab  ## open the lessons in JupyterLab
 	$(RUN) -m jupyterlab --notebook-dir=notebooks

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import build
 import nbformat
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 ROOT = build.HERE.root
 PACKAGES = Path(torch.__file__).parents[1]
@@ -153,6 +155,18 @@ def test_from_a_badge_to_the_first_picture_in_half_a_minute(host, wheel):
     began = time.perf_counter()
     said = host.run(setup(host), *sources[1:], **COLAB)
     assert all(said["ok"]) and said["first picture"] and time.perf_counter() - began < 30
+
+
+@pytest.mark.parametrize("pins", sorted((ROOT / "tests" / "hosts").glob("*.txt")), ids=lambda path: path.stem)
+def test_what_a_host_has_is_good_enough(pins):
+    """Nothing that we ask for contradicts what is there: pip has no reason to change it."""
+    text = pins.read_text(encoding="utf-8")
+    have = {**dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.M)), "python": re.search(r"Python ([\d.]+)", text)[1]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), []), f"python{project['requires-python']}"]
+    asked = [requirement for requirement in map(Requirement, wanted) if requirement.name in have]
+    assert {"torch", "numpy", "matplotlib", "python"} <= {requirement.name for requirement in asked}
+    assert all(requirement.specifier.contains(have[requirement.name]) for requirement in asked)
 
 
 def test_the_wheel_is_small_and_has_what_a_lesson_needs(wheel):

@@ -1,0 +1,92 @@
+"""Do the lessons run on a host's Python? Recorded, not part of the tests: it takes half an hour, and another Python.
+
+    python -m tests.benchmarks.hosts PYTHON [LIST] [LESSON ...]      -> data/results/hosts.json
+
+PYTHON: an interpreter that has what the host has (torch, numpy, matplotlib, ipykernel, pooch, tqdm, safetensors), and no
+chargpt. LIST: tests/hosts/colab-2026-08.txt or kaggle-2026-08.txt, then pip is asked first whether the wheel, with all that
+it requires, could be installed without a change to what is on the list. Then the lessons are run: in a folder that is no
+checkout, from a wheel that lies beside them, with Colab's mark, and each with a fresh kernel.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from build import HERE
+from chargpt_lib.training import read_json, write_json
+
+OUT = HERE.root / "data" / "results" / "hosts.json"
+LESSONS = [path.stem for path in sorted(HERE.notebooks(False).glob("*.ipynb")) if path.stem[0] not in "BCD"]
+VERSIONS = """
+import json, platform
+from importlib.metadata import version
+names = "torch", "numpy", "matplotlib", "ipython", "ipykernel"
+print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names}}))
+"""
+
+
+def build_wheel(folder):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
+    subprocess.run([*command, HERE.root], check=True)
+    return next(Path(folder).glob("*.whl"))
+
+
+def changes(python, wheel, pins):
+    """What an installation of the wheel with all it requires would install, and what of that is on the list."""
+    command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--report", "-", "--constraint", pins, wheel]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    new = {item["metadata"]["name"].lower(): item["metadata"]["version"] for item in json.loads(done.stdout)["install"]}
+    listed = re.findall(r"^([\w-]+)==", Path(pins).read_text(encoding="utf-8"), re.M)
+    return {"would be new": new, "would change what is on the list": sorted(new.keys() & set(listed))}
+
+
+def run_lesson(name, folder):
+    """-> seconds, and the error where there is one."""
+    notebook = nbformat.read(HERE.notebooks(False) / f"{name}.ipynb", as_version=4)
+    client = NotebookClient(notebook, timeout=1800, kernel_name="host", resources={"metadata": {"path": str(folder)}})
+    began = time.perf_counter()
+    try:
+        client.execute()
+        return {"seconds": round(time.perf_counter() - began, 1)}
+    except CellExecutionError as error:
+        return {"seconds": round(time.perf_counter() - began, 1), "error": f"{error.ename}: {error.evalue}"[:300]}
+
+
+def main():
+    python, *rest = sys.argv[1:]
+    pins = [Path(word) for word in rest if word.endswith(".txt")]
+    versions = json.loads(subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout)
+    record = {"versions": versions, "lessons": {}}
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home, "content")
+        folder.mkdir()
+        wheel, forget = build_wheel(folder), [python, "-m", "pip", "uninstall", "--quiet", "--yes", "chargpt"]
+        subprocess.run(forget)
+        if pins:
+            record |= {"list": pins[0].name, **changes(python, wheel, pins[0])}
+        spec = Path(home, "jupyter", "kernels", "host", "kernel.json")
+        spec.parent.mkdir(parents=True)
+        argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec.write_text(json.dumps({"argv": argv, "display_name": "host", "language": "python"}))
+        os.environ |= {"JUPYTER_PATH": str(Path(home, "jupyter")), "COLAB_RELEASE_TAG": "simulated",
+                       "CHARGPT_CACHE": str(Path(home, "cache")), "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        os.environ.pop("PYTHONPATH", None)
+        for name in [word for word in rest if not word.endswith(".txt")] or LESSONS:
+            record["lessons"][name] = run_lesson(name, folder)
+            print(f"{name:28}{record['lessons'][name]}", flush=True)
+        subprocess.run(forget)
+    write_json(OUT, {**read_json(OUT), (pins[0].stem if pins else f"python {versions['python']}"): record})
+
+
+if __name__ == "__main__":
+    main()
