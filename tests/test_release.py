@@ -43,9 +43,9 @@ def test_it_holds_what_a_learner_needs_and_nothing_else(course):
     names = {name for name, _ in texts(course)}
     assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", "environment.yml"} <= names
     assert {f"notebooks/{lesson.name}.ipynb" for lesson in build.read_lessons(build.HERE) if lesson.name[0].isdigit()} <= names
-    assert not [name for name in names if re.search(r"source|solution|mistake|hostile|tests|build\.py|C_(?!quality|presets|runs)|D_(?!command)", name)]
+    assert not [name for name in names if re.search(r"source|solution|mistake|hostile|tests|build\.py|C_(?!quality|hosts|presets|runs)|D_(?!command)", name)]
     assert {"notebooks/A_playhouse.ipynb", "notebooks/start_here.ipynb",
-            *(f"notebooks/{page}.ipynb" for page in ("C_quality", "C_presets", "C_runs", "D_command_line"))} <= names
+            *(f"notebooks/{page}.ipynb" for page in ("C_quality", "C_hosts", "C_presets", "C_runs", "D_command_line"))} <= names
 
 
 def test_its_links_lead_somewhere(course):

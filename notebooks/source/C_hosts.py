@@ -85,6 +85,9 @@ def report():
 # %% tags=["nbval-ignore-output"]
 report()
 
+# %%
+assert host() in ("Kaggle", "Colab", "this computer") and choose_device()[0] == pick_device()
+
 # %% [markdown]
 # Whoever wants another device than the best one says so before the first cell: `%env CHARGPT_DEVICE=cpu`. That is useful where a card is slower than the processor, which happens with small models. **Predict:** what does it say then?
 
