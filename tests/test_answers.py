@@ -148,7 +148,7 @@ values = [None, True, 3, -2.5, math.inf, "O damp goose! é ⏎", [1, [2.0, "x"]]
           torch.ones(2, dtype=torch.bfloat16)]
 
 
-@pytest.mark.parametrize("value", values, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize("value", values, ids=range(len(values)))
 def test_plain_values_travel(value):
     back = decode(json.loads(json.dumps(encode(value))))
     assert first_difference(back, value) is None and type(back) is type(value)
