@@ -93,7 +93,7 @@ assert host() in ("Kaggle", "Colab", "this computer") and choose_device()[0] == 
 
 # %%
 with mock.patch.dict(os.environ, CHARGPT_DEVICE="cpu"):
-    print(pick_device())
+    print(*choose_device(), sep=", because ")
 
 # %% [markdown]
 # And a card that is too old? Kaggle lends one, the P100, with compute capability 6.0. It says that it is there, and the first operation on it fails. We have none here, so let us pretend.
@@ -102,7 +102,7 @@ with mock.patch.dict(os.environ, CHARGPT_DEVICE="cpu"):
 card = {"is_available": lambda: True, "get_device_name": lambda: "Tesla P100-PCIE-16GB",
         "get_device_capability": lambda device=None: (6, 0)}
 with mock.patch.multiple(torch.cuda, **card), mock.patch.dict(os.environ, CHARGPT_DEVICE=""):
-    print(pick_device(), "because", choose_device()[1])
+    print(*choose_device(), sep=", because ")
 
 # %% [markdown]
 # ## Mistakes people make
