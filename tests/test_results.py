@@ -51,6 +51,13 @@ def test_grading_is_quick_enough():
     assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), f"the README should say: {said}"
 
 
+def test_the_lessons_run_on_colabs_versions():
+    record = json.loads((RESULTS.parent / "hosts.json").read_text(encoding="utf-8"))["colab-2026-08"]
+    assert record["versions"]["torch"].startswith("2.11") and record["versions"]["python"].startswith("3.13")
+    assert record["would change what is on the list"] == [] and record["lessons"].keys() >= PLAYHOUSE["lessons"].keys()
+    assert not [row for row in record["lessons"].values() if "error" in row]
+
+
 def test_the_cpu_preset_on_shakespeare():
     assert SHAKESPEARE["cpu preset"]["loss"] <= 1.70 and SHAKESPEARE["cpu preset"]["seconds"] <= 200
     assert SHAKESPEARE["cpu preset"]["parameters"] == 804_096

@@ -421,6 +421,7 @@ print(*launch("hello.py"), sep="\n")
 
 # %%
 #| export
+import atexit
 import os
 from contextlib import contextmanager
 from copy import deepcopy
@@ -440,7 +441,13 @@ from chargpt_lib.training import nats_per_character
 # %% [markdown]
 # `once` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that one notices. If it raised its error and the others went on, they would wait at the next exchange for somebody who never comes. So what came out, result or error, is told to all, and all raise it. In the same way `most` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is the slowest clock's.
 #
-# What Python has to say goes over a line of its own, `line`: a graphics card does not have to finish anything for it.
+# What Python has to say goes over a line of its own, `line`: a graphics card does not have to finish anything for it. At the end somebody has to hang up: gloo's threads, if they still run when Python ends, can turn the end into an abort.
+
+# %%
+#| export
+def hang_up(group):
+    if dist.is_initialized():
+        dist.destroy_process_group(group)
 
 # %%
 #| export
@@ -451,6 +458,7 @@ class Together(Alone):
         self.accelerator = accelerator
         self.rank, self.size = accelerator.process_index, accelerator.num_processes
         self.line = dist.new_group(backend="gloo")  # for Python's own words: no graphics card has to wait for them
+        atexit.register(hang_up, None if accelerator.device.type == "cpu" else self.line)
 
     def most(self, *numbers):
         numbers = torch.tensor(numbers, dtype=torch.float64)

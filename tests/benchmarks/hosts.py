@@ -66,7 +66,9 @@ def main():
     python, *rest = sys.argv[1:]
     pins = [Path(word) for word in rest if word.endswith(".txt")]
     versions = json.loads(subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout)
-    record = {"versions": versions, "lessons": {}}
+    name = pins[0].stem if pins else f"python {versions['python']}"
+    old = read_json(OUT).get(name, {})
+    record = {"versions": versions, "lessons": old["lessons"] if old.get("versions") == versions else {}}
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home, "content")
         folder.mkdir()
@@ -81,11 +83,11 @@ def main():
         os.environ |= {"JUPYTER_PATH": str(Path(home, "jupyter")), "COLAB_RELEASE_TAG": "simulated",
                        "CHARGPT_CACHE": str(Path(home, "cache")), "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         os.environ.pop("PYTHONPATH", None)
-        for name in [word for word in rest if not word.endswith(".txt")] or LESSONS:
-            record["lessons"][name] = run_lesson(name, folder)
-            print(f"{name:28}{record['lessons'][name]}", flush=True)
+        for lesson in [word for word in rest if not word.endswith(".txt")] or LESSONS:
+            record["lessons"][lesson] = run_lesson(lesson, folder)
+            print(f"{lesson:28}{record['lessons'][lesson]}", flush=True)
         subprocess.run(forget)
-    write_json(OUT, {**read_json(OUT), (pins[0].stem if pins else f"python {versions['python']}"): record})
+    write_json(OUT, {**read_json(OUT), name: record})
 
 
 if __name__ == "__main__":
