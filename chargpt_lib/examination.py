@@ -4,7 +4,7 @@
 __all__ = ['ANSWER_LENGTH', 'GRADING_SECONDS', 'RUNNING', 'Submission', 'read_code', 'collect', 'trusted_notebook', 'Examination',
            'stop', 'run_trusted', 'grade']
 
-# %% notebooks/source/C_examination.py #cdfb31fe
+# %% notebooks/source/C_examination.py #0f6e9b46
 import json
 import os
 import re
@@ -17,8 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
-
-import nbformat
 
 from .checks import EXERCISES, Verdict, exercises_of, judge
 from .lock import library_home
@@ -81,9 +79,11 @@ def collect(path, lesson):
         problems = [f"this is lesson {those}, not {lesson_names().get(lesson, lesson)}"]
     return Submission(path, answers, problems)
 
-# %% notebooks/source/C_examination.py #4d205906
+# %% notebooks/source/C_examination.py #0ff8743b
 def trusted_notebook(submission, lesson, seed):
     """Setup, exercises and checks, with the outputs that right answers would have -> notebook."""
+    import nbformat  # takes a second, and the trusted notebook itself has no use for it
+
     setup = f"from chargpt_lib.examination import Examination\n\nexamination = Examination({lesson!r}, {seed})"
     cells = [nbformat.v4.new_code_cell(setup, execution_count=1)]
     for name, text in submission.answers.items():
@@ -118,7 +118,7 @@ class Examination:
     def close(self):
         self.sandbox.__exit__()
 
-# %% notebooks/source/C_examination.py #52cee2e2
+# %% notebooks/source/C_examination.py #14a3986d
 GRADING_SECONDS = 400  # more than all answers of a lesson together may take
 RUNNING = set()  # the processes of run_trusted, for whoever has to stop them
 
@@ -132,13 +132,15 @@ def stop(process):
 def run_trusted(submission, lesson, seed, folder):
     """Runs the trusted notebook under nbval -> (what the judge said, the check cells that nbval passed)."""
     notebook = trusted_notebook(submission, lesson, seed)
-    nbformat.write(notebook, folder / "grading.ipynb")
+    (folder / "grading.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120", "-q",
-               "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml", "grading.ipynb"]
+    command = [sys.executable, "-m", "pytest", "-p", "nbval.plugin", "--nbval", "--nbval-current-env",
+               "--nbval-cell-timeout=120", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml",
+               "grading.ipynb"]
     paths = os.pathsep.join([str(library_home().parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1",
-                   "IPYTHONDIR": str(folder)}  # no history of it is kept
+                   "IPYTHONDIR": str(folder),  # no history of it is kept
+                   "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # what else pytest has here has no say in the marks
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         RUNNING.add(process)

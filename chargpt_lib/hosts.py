@@ -20,9 +20,9 @@ def host():
         return "Kaggle"
     return "Colab" if "COLAB_RELEASE_TAG" in os.environ else "this computer"
 
-# %% notebooks/source/C_hosts.py #36983f3c
+# %% notebooks/source/C_hosts.py #00c57fe4
 def report():
     """Prints where this runs, and on what."""
     device, why = choose_device()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, chargpt {chargpt_lib.__version__}"
-    print(f"{host()}: {versions}; device {device.type} ({why}), precision {pick_precision(device)}")
+    print(f"{host()}: {versions}; device {device} ({why}), precision {pick_precision(device)}")

@@ -179,14 +179,13 @@ def make_optimizer(model, config):
     fused = parameters[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused)
 
-# %% notebooks/source/10_recipe.py #7ad63807
+# %% notebooks/source/10_recipe.py #799dd726
 def pick_precision(device):
-    """"bf16" where the card computes in it, else "fp16" from compute capability 7.5 on, else "fp32"."""
+    """"bf16" on cards from compute capability 8.0 on, "fp16" from 7.5 on, else "fp32"."""
     if torch.device(device).type != "cuda":
         return "fp32"
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16"
-    return "fp16" if torch.cuda.get_device_capability(device) >= (7, 5) else "fp32"
+    capability = torch.cuda.get_device_capability(device)
+    return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 5) else "fp32"
 
 # %% notebooks/source/10_recipe.py #655eeca5
 @contextmanager

@@ -4,13 +4,14 @@
 __all__ = ['PAUSE', 'RUNGS', 'pace', 'put_aside', 'take_up', 'fit', 'estimate_loss', 'nats_per_character', 'evaluate', 'names_in',
            'source_of', 'fingerprint', 'write_json', 'read_json', 'load_or_fit', 'ladder', 'plot_ladder']
 
-# %% notebooks/source/02_training_loop.py #a915c08b
+# %% notebooks/source/02_training_loop.py #75255e9d
 import hashlib
 import inspect
 import json
 import os
 import sys
 import time
+from contextlib import suppress
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
@@ -36,13 +37,14 @@ def pace(step, steps, warmup=0.05, decay=0.6):
 # %% notebooks/source/02_training_loop.py #7b43817e
 PAUSE = 30  # seconds
 
-# %% notebooks/source/02_training_loop.py #43a2edf6
+# %% notebooks/source/02_training_loop.py #87b4f75b
 def put_aside(keep, model, optimizer, dice, losses):
     """Writes all that `fit` needs to go on, under a temporary name first."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses,
              "dice": [dice.get_state(), torch.get_rng_state()]}
     torch.save(state, f"{keep}.part")
-    os.replace(f"{keep}.part", keep)
+    with suppress(FileNotFoundError):  # another notebook, training the same, was quicker
+        os.replace(f"{keep}.part", keep)
 
 # %% notebooks/source/02_training_loop.py #be51945a
 def take_up(keep, model, optimizer, dice):
@@ -57,12 +59,13 @@ def take_up(keep, model, optimizer, dice):
     torch.set_rng_state(state["dice"][1])
     return state["losses"]
 
-# %% notebooks/source/02_training_loop.py #a56c1f3f
+# %% notebooks/source/02_training_loop.py #dcb3d52d
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if it is there.
-    watch(step, model) is called before each step. FloatingPointError where the loss is no longer a finite number.
+    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if this same
+    training has left it there. watch(step, model) is called before each step. FloatingPointError where the loss is no
+    longer a finite number.
     """
     torch.manual_seed(seed)  # for dropout
     device = next(model.parameters()).device
@@ -195,7 +198,7 @@ def read_json(path):
     except (OSError, ValueError):
         return {}
 
-# %% notebooks/source/02_training_loop.py #f8a226ba
+# %% notebooks/source/02_training_loop.py #3a350ea5
 def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **settings):
     """Trains the model on the corpus, or loads what an earlier run trained; records the result as a rung.
 
@@ -204,7 +207,10 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
     "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote}.
     """
     key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), Path(keep or cache_dir())
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"{folder.parent} is not there, so nothing can be kept in {folder}: mount the Drive "
+                                f"first, or make the folder")
+    folder.mkdir(exist_ok=True)
     weights, report, half = (folder / f"{key}.{kind}" for kind in ("safetensors", "json", "half"))
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:

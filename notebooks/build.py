@@ -153,7 +153,7 @@ def setup_cell(house):
     """What finds or installs the library; it knows the address of the published course, where there is one."""
     (cell,) = read_cells((house.source / "_setup.py").read_text(encoding="utf-8"))
     address = published(house)
-    cell.source = cell.source.replace(" + PUBLISHED", f' + ["{address}/archive/{BRANCH}.zip"]' if address else "")
+    cell.source = cell.source.replace("PUBLISHED + ", f'["{address}/archive/{BRANCH}.zip"] + ' if address else "")
     cell.id = "setup"
     return cell
 

@@ -30,7 +30,7 @@ def readme_with_badges(text, address):
 
 def publish(name, house=HERE):
     """Sets the address, or takes it out where the name is empty. BuildError where notebooks and sources are not in step."""
-    if name and not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", name):
+    if name and not re.fullmatch(r"[A-Za-z0-9-]+/(?!\.+$)[\w.-]+(?<!\.git)", name):
         raise BuildError(f"REPO is {name!r}; it has to be owner/name, as in the address https://github.com/owner/name")
     lessons = read_lessons(house)
     modules = export_modules(lessons)
@@ -41,7 +41,10 @@ def publish(name, house=HERE):
     pyproject, readme = house.root / "pyproject.toml", house.root / "README.md"
     before, after = (SET.format(address) if address else UNSET
                      for address in (published(house), name and f"https://github.com/{name}"))
-    pyproject.write_text(pyproject.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+    text = pyproject.read_text(encoding="utf-8")
+    if before not in text:
+        raise BuildError(f"pyproject.toml has a [project.urls] of its own: put this into its place first:\n{UNSET}")
+    pyproject.write_text(text.replace(before, after), encoding="utf-8")
     readme.write_text(readme_with_badges(readme.read_text(encoding="utf-8"), published(house)), encoding="utf-8")
     for path, wanted in [pair for lesson in lessons for pair in variants(house, lesson, lessons, modules)]:
         notebook = nbformat.read(path, as_version=4)

@@ -327,7 +327,7 @@ SOURCE_CHANGES = {
     "an imported module": (("A_play", "to be", "not to be"), ["A_play", "01_count", "solutions/01_count"]),
     "only the prose of an imported lesson": (("A_play", "# %%\nprint", "# %% [markdown]\n# Hm.\n\n# %%\nprint"), ["A_play"]),
     "a lesson that no other imports": (("02_alone", "42", "43"), ["02_alone"]),
-    "the setup cell": (("_setup", "Setup", "Set up"), ["A_play", "01_count", "solutions/01_count", "02_alone"]),
+    "the setup cell": (("_setup", "# setup", "# set up"), ["A_play", "01_count", "solutions/01_count", "02_alone"]),
 }
 
 
@@ -431,7 +431,7 @@ def test_the_command_exits_1_where_something_is_out_of_step(house):
 
 def run_setup(folder, setup):
     """Twice, in an interpreter that has nothing installed, and no magics."""
-    code = setup.replace("%pip install -q --no-deps {wheel}", "raise SystemExit(3)")
+    code = setup.replace('%pip install -q --no-deps "{wheels[-1]}"', "raise SystemExit(3)")
     code = f"{code}\n{code}\nimport chargpt_lib; print(chargpt_lib.__file__)"
     return subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=folder, capture_output=True, text=True)
 
@@ -463,7 +463,7 @@ def test_published_and_taken_back(house):
             f"https://kaggle.com/kernels/welcome?src=https://github.com/some-one/a.course/blob/main/{path}",
             f"https://mybinder.org/v2/gh/some-one/a.course/main?labpath={path.replace('/', '%2F')}"]
         assert cells[0].source.replace(f"\n\n{badges}", "", 1) == old[0].source and old[0].source.startswith(title)
-        assert "+ [\"https://github.com/some-one/a.course/archive/main.zip\"]" in cells[1].source
+        assert "[\"https://github.com/some-one/a.course/archive/main.zip\"] + " in cells[1].source
         assert cells[2:] == old[2:] and cells[1].outputs == old[1].outputs
     readme = (house.root / "README.md").read_text(encoding="utf-8").split("\n")
     assert [line.count("Open in Colab") for line in readme if "ipynb" in line] == [1, 2, 0]
@@ -480,11 +480,20 @@ def test_an_address_by_hand_is_found(house):
     assert any("cell 1 is not what the lesson says" in fault for fault in build.check(house))
 
 
-@pytest.mark.parametrize("name", ["chargpt", "owner/name/more", "https://github.com/owner/name", "owner/na me", 'o/"', "/"])
+@pytest.mark.parametrize("name", ["chargpt", "owner/name/more", "https://github.com/owner/name", "owner/na me", 'o/"', "/",
+                                  "owner/name.git", "owner/.."])
 def test_a_name_that_is_none(name, house):
     before = everything(house)
     with pytest.raises(build.BuildError, match="has to be owner/name"):
         publish.publish(name, house)
+    assert everything(house) == before
+
+
+def test_addresses_of_somebody_else_stay(house):
+    edit(house.root / "pyproject.toml", publish.UNSET, '[project.urls]\nHomepage = "https://example.org"')
+    before = everything(house)
+    with pytest.raises(build.BuildError, match="a \\[project.urls\\] of its own"):
+        publish.publish("owner/name", house)
     assert everything(house) == before
 
 

@@ -162,11 +162,19 @@ def test_the_device_is_one_that_works(wanted, card, apple, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old Faithful")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
     monkeypatch.setenv("CHARGPT_DEVICE", wanted or "")
+    monkeypatch.setattr(torch, "zeros", lambda size, device: torch.ones(size))  # here, whatever the device is
     chosen, why = choose_device()
     assert chosen == pick_device() == torch.device(device) and pick_scale(chosen) == (1 if device == "cpu" else 8)
     assert ("CHARGPT_DEVICE" in why) == bool(wanted) and ("Old Faithful" in why) == bool(card and not wanted)
     refused = card and not wanted and device == "cpu"
     assert all((said in why) == bool(refused) for said in (f"capability {card and card[0]}.{card and card[1]}", "7.5 or more"))
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "0", "mps:7", "cuda:99"])
+def test_a_device_that_is_none_is_named(name, monkeypatch):
+    monkeypatch.setenv("CHARGPT_DEVICE", name)
+    with pytest.raises(ValueError, match=f"CHARGPT_DEVICE is '{name}', and nothing can be computed on it here .*: give cpu"):
+        choose_device()
 
 
 # ---------------------------------------------------------------- corpora

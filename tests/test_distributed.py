@@ -225,7 +225,7 @@ def test_without_accelerate_it_says_what_to_install(monkeypatch):
 
 
 def test_more_processes_than_cards_are_refused(monkeypatch):
-    monkeypatch.setenv("CHARGPT_DEVICE", "cuda")
+    monkeypatch.setattr(distributed, "pick_device", lambda: torch.device("cuda"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="2 processes, and 1 graphics card"):

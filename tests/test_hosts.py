@@ -100,9 +100,12 @@ def setup(host, address=None):
 
 @pytest.mark.parametrize("marks, name", [(KAGGLE, "Kaggle"), (COLAB, "Colab")])
 def test_a_wheel_without_a_network(marks, name, host, wheel):
-    folder = host.input / "datasets" / "someone" / "wheels" if name == "Kaggle" else host.work
+    folder = host.input / "datasets" / "someone" / "my wheels" if name == "Kaggle" else host.work
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(wheel, folder)
+    (folder / "chargpt-0.0.9-py3-none-any.whl").write_bytes(b"the first try, broken off")
+    os.utime(folder / "chargpt-0.0.9-py3-none-any.whl", (0, 0))
+    (folder / wheel.name.replace("any", "any (1)")).write_bytes(b"what a browser makes of a second one")
     before, cell = host.installed(), setup(host, "http://127.0.0.1:9/owner/name")
     said = host.run(cell, cell, **marks)
     assert said["ok"] == [True, True] and Path(said["library"]).is_relative_to(host.packages), said

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from build import HERE
 from chargpt_lib.playhouse import KINDS
 from chargpt_lib.quality import BOTTOM, CEILING
@@ -51,10 +52,13 @@ def test_grading_is_quick_enough():
     assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), f"the README should say: {said}"
 
 
-def test_the_lessons_run_on_colabs_versions():
-    record = json.loads((RESULTS.parent / "hosts.json").read_text(encoding="utf-8"))["colab-2026-08"]
-    assert record["versions"]["torch"].startswith("2.11") and record["versions"]["python"].startswith("3.13")
-    assert record["would change what is on the list"] == [] and record["lessons"].keys() >= PLAYHOUSE["lessons"].keys()
+@pytest.mark.parametrize("name, python, torch", [
+    ("colab-2026-08", "3.13", "2.11"), ("kaggle-2026-08", "3.12", "2.10"), ("python 3.15.2", "3.15", "2.15")])
+def test_the_lessons_run_on_the_versions_of_hosts(name, python, torch):
+    record = json.loads((RESULTS.parent / "hosts.json").read_text(encoding="utf-8"))[name]
+    assert record["versions"]["torch"].startswith(torch) and record["versions"]["python"].startswith(python)
+    assert record.get("would change what is on the list", []) == []
+    assert record["lessons"].keys() >= PLAYHOUSE["lessons"].keys()
     assert not [row for row in record["lessons"].values() if "error" in row]
 
 

@@ -144,6 +144,9 @@ def test_what_was_put_aside_and_is_damaged_does_not_count(content, tmp_path, mon
 def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
     monkeypatch.setattr(training, "PAUSE", 0)
     settings, folder, steps = {"sample_chars": 6, "steps": 5, "batch_size": 2}, tmp_path / "drive" / "chargpt", []
+    with pytest.raises(FileNotFoundError, match="drive is not there, .*: mount the Drive"):  # or Colab could not mount it
+        load_or_fit("GPT", tiny_gpt(), CORPUS, keep=folder, **settings)
+    folder.parent.mkdir()
     with pytest.raises(SessionOver):
         load_or_fit("GPT", tiny_gpt(), CORPUS, keep=folder, watch=until(3), **settings)
     assert [path.suffix for path in folder.iterdir()] == [".half"]

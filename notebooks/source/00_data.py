@@ -754,15 +754,25 @@ assert by_frequency < uniform and recorded()["shakespeare"]["frequencies"]["loss
 
 # %%
 #| export
+def device_called(name, who):
+    """The device of this name. ValueError, naming who asked for it, where nothing can be computed on it."""
+    try:
+        torch.zeros(1, device=name).item()
+        return torch.device(name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"{who} is {name!r}, and nothing can be computed on it here ({str(error).splitlines()[0]}): "
+                         f"give cpu, cuda or mps, or leave it out") from None
+
+
 def choose_device():
     """-> an accelerator that works, else the CPU; and why. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
     if wanted := os.environ.get("CHARGPT_DEVICE"):
-        return torch.device(wanted), "CHARGPT_DEVICE says so"
+        return device_called(wanted, "CHARGPT_DEVICE"), "CHARGPT_DEVICE says so"
     if torch.cuda.is_available():
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         if (major, minor) >= (7, 5):
             return torch.device("cuda"), name
-        return torch.device("cpu"), f"{name} has compute capability {major}.{minor}, and PyTorch needs 7.5 or more"
+        return torch.device("cpu"), f"{name} has compute capability {major}.{minor}; PyTorch is built for 7.5 or more"
     if torch.backends.mps.is_available():
         return torch.device("mps"), "Apple's graphics processor"
     return torch.device("cpu"), "no graphics card was found"

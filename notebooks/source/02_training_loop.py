@@ -530,6 +530,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
@@ -580,7 +581,8 @@ def put_aside(keep, model, optimizer, dice, losses):
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses,
              "dice": [dice.get_state(), torch.get_rng_state()]}
     torch.save(state, f"{keep}.part")
-    os.replace(f"{keep}.part", keep)
+    with suppress(FileNotFoundError):  # another notebook, training the same, was quicker
+        os.replace(f"{keep}.part", keep)
 
 # %%
 #| export
@@ -601,8 +603,9 @@ def take_up(keep, model, optimizer, dice):
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if it is there.
-    watch(step, model) is called before each step. FloatingPointError where the loss is no longer a finite number.
+    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if this same
+    training has left it there. watch(step, model) is called before each step. FloatingPointError where the loss is no
+    longer a finite number.
     """
     torch.manual_seed(seed)  # for dropout
     device = next(model.parameters()).device
@@ -846,7 +849,10 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
     "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote}.
     """
     key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), Path(keep or cache_dir())
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(f"{folder.parent} is not there, so nothing can be kept in {folder}: mount the Drive "
+                                f"first, or make the folder")
+    folder.mkdir(exist_ok=True)
     weights, report, half = (folder / f"{key}.{kind}" for kind in ("safetensors", "json", "half"))
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:

@@ -41,7 +41,7 @@ from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-KEEP = None  # a folder that outlives the session: Colab "/content/drive/MyDrive/chargpt", Kaggle "/kaggle/working"
+KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see C_hosts)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
@@ -60,7 +60,7 @@ WHEN = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)
 
 def photograph(step, model):
     if step in WHEN:
-        album.mkdir(parents=True, exist_ok=True)
+        album.mkdir(exist_ok=True)
         save_model(model, str(album / f"{step}.safetensors"))
 
 # %% tags=["nbval-ignore-output"]
@@ -1296,7 +1296,7 @@ exercise(
 # No head is born with a purpose. Here are the copies from the training, the last one being the finished model. How much of the weight at the ends of lines lay on the cast list, before step 0, 100, 200 ...? (On eight of the scenes, to be quick.)
 
 # %%
-assert (album / "0.safetensors").exists(), f"the copies are gone: delete {cache_dir()} and train again"
+assert (album / "0.safetensors").exists(), f"the copies are gone: delete {album.parent} and train again"
 photos = {}
 young = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
 for step in WHEN:

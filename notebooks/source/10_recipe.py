@@ -773,17 +773,16 @@ exercise(
 )
 
 # %% [markdown]
-# bfloat16 needs none of this. Cards have it from the generation of the A100 on; the T4 of the free notebooks has only float16 (PyTorch can imitate bfloat16 there, slowly, and says that it is "supported"; so ask without imitations). A CPU is mostly no faster with either.
+# bfloat16 needs none of this. Cards have it from the generation of the A100 on; the T4 of the free notebooks has only float16 (PyTorch can imitate bfloat16 there, slowly, and says that it is "supported"; so we ask for the generation). A CPU is mostly no faster with either.
 
 # %%
 #| export
 def pick_precision(device):
-    """"bf16" where the card computes in it, else "fp16" from compute capability 7.5 on, else "fp32"."""
+    """"bf16" on cards from compute capability 8.0 on, "fp16" from 7.5 on, else "fp32"."""
     if torch.device(device).type != "cuda":
         return "fp32"
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16"
-    return "fp16" if torch.cuda.get_device_capability(device) >= (7, 5) else "fp32"
+    capability = torch.cuda.get_device_capability(device)
+    return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 5) else "fp32"
 
 # %%
 print(pick_precision("cpu"))
@@ -962,7 +961,7 @@ print(f"process {team.rank} of {team.size}:", team.most(0.3, True), team.gather(
 # - **Clipping scaled gradients.** With float16, first `unscale_`, then clip; else the length is 65,536 times what you think.
 # - **Weights in 16 bits.** `model.half()` is not mixed precision. The small steps at the end of the run change nothing.
 # - **A cosine that is cut off.** Stopped at half its way it never came down; its loss is no measure of what the run could do.
-# - **"bf16 is supported".** On a T4 it is an imitation. Ask `is_bf16_supported(including_emulation=False)`.
+# - **"bf16 is supported".** On a T4 it is an imitation. Ask `is_bf16_supported(including_emulation=False)`, or for the compute capability, as we do.
 #
 # How far you are:
 

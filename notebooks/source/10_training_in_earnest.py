@@ -10,7 +10,7 @@
 # # 10 · Training in earnest: the loop, and the clinic
 #
 # You will build: `train`, the loop for real runs. It watches itself, keeps its best weights, stops cleanly and goes on to the last bit. Then a clinic: is my loss normal? And if not, what is broken?
-# You need lesson 09 and [the first page](10_recipe.ipynb). On two CPU cores the page takes about a minute. (Times on a graphics card: not measured yet.)
+# You need lesson 09 and [the first page](10_recipe.ipynb). On two CPU cores the page takes about a minute. Its models are small, and stay on the CPU, where equal runs have equal bits; yours go where you put them: `train(model.to(device), …)`.
 
 # %%
 #| default_exp trainer

@@ -1118,12 +1118,13 @@ assert losses[0] == losses[1]
 #     from job import job                          # or a function in the notebook, that makes model and corpus inside
 #     notebook_launcher(job, ("run",), num_processes=2)
 #
-# What must not have happened before in that notebook: anything on the card (`.to("cuda")`, and our `pick_device()`, too), any `backward`, on the CPU too (where there is a card, it starts threads that a copy does not have), any `Accelerator()`. If one of these did, restart the kernel. Nothing comes back but what is written: so give `out`, and load the model from there. The T4's 16 bits are float16, which `precision="auto"` finds out. (All that about the T4s follows from the documentation and the source; not measured yet.)
+# What must not have happened before in that notebook: anything on the card (`.to("cuda")`, and our `pick_device()`, so the setup cell, too: run that once, restart, and begin with these lines), any `backward`, on the CPU too (where there is a card, it starts threads that a copy does not have), any `Accelerator()`. If one of these did, restart the kernel. Nothing comes back but what is written: so give `out`, and load the model from there. The T4's 16 bits are float16, which `precision="auto"` finds out. (All that about the T4s follows from the documentation and the source; not measured yet.)
 #
-# Without a card it is less strict. (Accelerate speaks of CUDA all the same.)
+# Without a card it is less strict. (Accelerate speaks of CUDA all the same.) But on Colab with fewer than two cards accelerate starts no second process, whatever we ask for; so there the next cell does nothing.
 
 # %% tags=["nbval-ignore-output"]
-forked = sys.platform == "linux" and not torch.cuda.is_available()
+on_colab = "google.colab" in str(get_ipython())  # accelerate asks so, too
+forked = sys.platform == "linux" and not torch.cuda.is_available() and not on_colab
 if forked:
     from accelerate import notebook_launcher
 

@@ -40,8 +40,6 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-import nbformat
-
 from chargpt_lib.checks import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.lock import library_home
 from chargpt_lib.sandbox import Sandbox, lesson_names
@@ -117,6 +115,8 @@ def collect(path, lesson):
 #| export
 def trusted_notebook(submission, lesson, seed):
     """Setup, exercises and checks, with the outputs that right answers would have -> notebook."""
+    import nbformat  # takes a second, and the trusted notebook itself has no use for it
+
     setup = f"from chargpt_lib.examination import Examination\n\nexamination = Examination({lesson!r}, {seed})"
     cells = [nbformat.v4.new_code_cell(setup, execution_count=1)]
     for name, text in submission.answers.items():
@@ -177,13 +177,15 @@ def stop(process):
 def run_trusted(submission, lesson, seed, folder):
     """Runs the trusted notebook under nbval -> (what the judge said, the check cells that nbval passed)."""
     notebook = trusted_notebook(submission, lesson, seed)
-    nbformat.write(notebook, folder / "grading.ipynb")
+    (folder / "grading.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=120", "-q",
-               "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml", "grading.ipynb"]
+    command = [sys.executable, "-m", "pytest", "-p", "nbval.plugin", "--nbval", "--nbval-current-env",
+               "--nbval-cell-timeout=120", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml",
+               "grading.ipynb"]
     paths = os.pathsep.join([str(library_home().parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1",
-                   "IPYTHONDIR": str(folder)}  # no history of it is kept
+                   "IPYTHONDIR": str(folder),  # no history of it is kept
+                   "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # what else pytest has here has no say in the marks
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         RUNNING.add(process)
@@ -227,6 +229,9 @@ def grade(path, lesson, seed):
 
 # %% [markdown]
 # Five files: a right answer; the same without the name of its exercise, so that only the function's name is left; a wrong one; one that prints the ✓ itself; and half a file.
+
+# %%
+import nbformat
 
 # %%
 RIGHT = """def window_mask(T, w):

@@ -23,28 +23,47 @@ from unittest import mock
 
 import torch
 
-from chargpt_lib.data import pick_device
+from chargpt_lib.data import choose_device
 
 # %% [markdown]
 # ## The setup cell
 #
-# It stands on top of this page, too. Line by line it asks:
+# It stands on top of this page, too. It asks four things:
 #
-# 1. Is the library there already? Then there is nothing to do. That is so on your computer after an installation, and everywhere when the cell is run a second time.
-# 2. Does a folder above this one have it? Then this is a copy of the course, and the folder goes onto the list of places where Python looks. Nothing is installed.
-# 3. Is this Kaggle or Colab? Then the library is installed: from a **wheel** (an installation in one file, `make wheel` makes it) that was uploaded beside the notebook, or attached as a data set on Kaggle, where notebooks have no network unless you switch it on; otherwise from the published course, if somebody has published it.
-# 4. Is it there *now*? If not, the error says what to do.
+# 1. Is the library installed? Then there is nothing to do. That is so everywhere when the cell is run a second time.
+# 2. Does a folder above this one have it? Then this is a copy of the course, and the folder goes onto `sys.path`, the list of places where Python looks. Nothing is installed.
+# 3. Is this Kaggle or Colab, and is there something to install? `wheels` lists what there is. A **wheel** is an installation in one file: ours lies beside the notebook on Colab, in a data set on Kaggle. Whoever publishes the course writes its address into this cell with `make publish-links REPO=owner/name`, and the list begins with that address. The last one is taken: the newest file, or the address where there is none. (The file must keep its name.)
+# 4. Is it there *now*? If not, there is an error.
 #
-# The one thing the cell must not do is change what the host has. A torch for another CUDA, or a numpy for another matplotlib, and the session has to be restarted, or does not start again. So pip is told `--no-deps`: our file, and nothing else. The libraries that the lessons import are all there (the command's `tyro` is not, and only the pages C · Presets, C · Runs and D need it: `%pip install tyro`).
+# | you see | where | do this |
+# |---|---|---|
+# | `no chargpt_lib` | your computer | Put the notebook back into the course's folder, or open that folder. |
+# | the same, and you did install it | your computer | The kernel is another Python; `import sys; sys.executable` says which. Choose the other kernel: in the course's folder it is `.venv`. |
+# | `No module named 'torch'` | your computer | The library is there, but not what it needs: `make install`, or what the README says for conda. |
+# | `no chargpt_lib` | Colab | Upload the wheel beside the notebook (the folder icon on the left), run the cell again. |
+# | `no chargpt_lib` | Kaggle | Add the data set that has the wheel (Add Input), run the cell again. |
+# | an old version is printed | Colab, Kaggle | `%pip uninstall -q -y chargpt`, restart the session, run the cell again. |
 #
-# | | Python | torch | numpy | to keep files |
+# The one thing the cell must not do is change what the host has. Plain `pip install` may replace torch or numpy, and what was built against the old ones fails until the session is restarted, or for good. So pip is told `--no-deps`: our file, and nothing else.
+#
+# | | Python | torch | numpy | where files outlive the session |
 # |---|---|---|---|---|
 # | Colab, August 2026 | 3.13 | 2.11 | 2.1 | your Drive, if you mount it |
-# | Kaggle, August 2026 | 3.12 | 2.10 | 2.0 | `/kaggle/working` |
+# | Kaggle, August 2026 | 3.12 | 2.10 | 2.0 | `/kaggle/working`, with Persistence switched on, or after Save Version |
+#
+# All that the lessons import is there. The pages C · Presets, C · Runs and D also need `tyro`, which reads the words of a command line: `%pip install tyro`, with a network.
+#
+# ### A class on Kaggle, without a network
+#
+# 1. On your computer: `make wheel`. It makes `dist/chargpt-0.1.0-py3-none-any.whl`, a quarter of a megabyte. The library is in it; the notebooks are not.
+# 2. On Kaggle make a data set of this one file, and share it with your class.
+# 3. Import a lesson's notebook, attach the data set, choose the accelerator T4 and leave the network off. Playhouse needs none. (Tiny Shakespeare and Oz are downloaded: put their files into the data set, and `%env CHARGPT_DATA=` and its folder above the first cell.)
+# 4. Run the first cell. The line that it prints begins with `Kaggle:`.
+# 5. Share the notebook. A copy of it has the data set attached.
 #
 # ## Which host?
 #
-# Both tell it by an environment variable. Kaggle's machines have Colab's as well, so Kaggle is asked for first.
+# An **environment variable** is a named text that a program is given when it starts; Python has them in `os.environ`. Colab sets `COLAB_RELEASE_TAG`, Kaggle `KAGGLE_KERNEL_RUN_TYPE`. Kaggle's machines are built on Colab's and have both, so Kaggle is asked for first.
 
 # %%
 #| export
@@ -64,15 +83,18 @@ def host():
         return "Kaggle"
     return "Colab" if "COLAB_RELEASE_TAG" in os.environ else "this computer"
 
+# %% [markdown]
+# `mock.patch.dict` pretends as long as the `with` lasts. **Predict** the three lines; only the names count, not the values.
+
 # %%
-for marks in ({}, {"COLAB_RELEASE_TAG": "2026"}, {"COLAB_RELEASE_TAG": "2026", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}):
+for marks in ({}, {"COLAB_RELEASE_TAG": "x"}, {"COLAB_RELEASE_TAG": "x", "KAGGLE_KERNEL_RUN_TYPE": "x"}):
     with mock.patch.dict(os.environ, marks, clear=True):
         print(host())
 
 # %% [markdown]
 # ## On what?
 #
-# Lesson 00's `choose_device` knows the device, and why it was chosen. Lesson 10's `pick_precision` knows in how many bits it computes best: float32 on a CPU, float16 on Kaggle's and Colab's T4, bfloat16 on newer cards.
+# Lesson 00's `choose_device` knows the device, and why it was chosen. Lesson 10's `pick_precision` knows the format of numbers: `fp32` (float32) on a CPU; `fp16` (float16) on Kaggle's and Colab's T4; `bf16` (bfloat16) on newer cards. The last two have 16 bits each, and share them out differently.
 
 # %%
 #| export
@@ -80,28 +102,43 @@ def report():
     """Prints where this runs, and on what."""
     device, why = choose_device()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, chargpt {chargpt_lib.__version__}"
-    print(f"{host()}: {versions}; device {device.type} ({why}), precision {pick_precision(device)}")
+    print(f"{host()}: {versions}; device {device} ({why}), precision {pick_precision(device)}")
 
 # %% tags=["nbval-ignore-output"]
 report()
 
 # %%
-assert host() in ("Kaggle", "Colab", "this computer") and choose_device()[0] == pick_device()
+assert torch.ones(3, device=choose_device()[0]).sum() == 3  # it does compute there
 
 # %% [markdown]
-# Whoever wants another device than the best one says so before the first cell: `%env CHARGPT_DEVICE=cpu`. That is useful where a card is slower than the processor, which happens with small models. **Predict:** what does it say then?
+# Does it say `no graphics card was found` on Colab or Kaggle? Both lend a T4 for nothing, but a session begins without one. On Colab: Runtime, Change runtime type. On Kaggle: Settings, Accelerator.
+#
+# Let us pretend to have one: three questions to PyTorch get other answers. NVIDIA counts its generations of cards by **compute capability**; the T4's is 7.5.
 
 # %%
-with mock.patch.dict(os.environ, CHARGPT_DEVICE="cpu"):
-    print(*choose_device(), sep=", because ")
+def pretend(name, major, minor):
+    """As if there were such a card."""
+    answers = {"is_available": lambda: True, "get_device_name": lambda: name,
+               "get_device_capability": lambda device=None: (major, minor)}
+    return mock.patch.multiple(torch.cuda, **answers)
+
+with pretend("Tesla T4", 7, 5), mock.patch.dict(os.environ, CHARGPT_DEVICE=""):
+    device, why = choose_device()
+    print(device, why, pick_precision(device), sep=", ")
 
 # %% [markdown]
-# And a card that is too old? Kaggle lends one, the P100, with compute capability 6.0. It says that it is there, and the first operation on it fails. We have none here, so let us pretend.
+# Want another device than the best one? Put a cell above the first: `%env CHARGPT_DEVICE=cpu`. **Predict:** what does it say on the T4 then?
 
 # %%
-card = {"is_available": lambda: True, "get_device_name": lambda: "Tesla P100-PCIE-16GB",
-        "get_device_capability": lambda device=None: (6, 0)}
-with mock.patch.multiple(torch.cuda, **card), mock.patch.dict(os.environ, CHARGPT_DEVICE=""):
+with pretend("Tesla T4", 7, 5), mock.patch.dict(os.environ, CHARGPT_DEVICE="cpu"):
+    device, why = choose_device()
+    print(device, why, pick_precision(device), sep=", ")
+
+# %% [markdown]
+# And a card that is too old? Kaggle still lends the P100, from 2016, and is [phasing it out](https://github.com/Kaggle/kaggle-cli/issues/1151). `torch.cuda.is_available()` says True, and the first computation stops with `no kernel image is available`: the PyTorch that is installed there has no code for a card of that age.
+
+# %%
+with pretend("Tesla P100-PCIE-16GB", 6, 0), mock.patch.dict(os.environ, CHARGPT_DEVICE=""):
     print(*choose_device(), sep=", because ")
 
 # %% [markdown]
@@ -109,8 +146,8 @@ with mock.patch.multiple(torch.cuda, **card), mock.patch.dict(os.environ, CHARGP
 #
 # - **`pip install` of everything that the repository asks for.** It takes minutes, changes torch, and the session wants to be restarted. Install without dependencies.
 # - **A notebook that downloads its own helper files.** On Kaggle the network is off, and next year the address is gone.
-# - **A name from the package index.** Somebody else may own it by then. Our cell installs a file of yours, or the address that the course was published at; never a mere name.
-# - **Keeping a trained model beside the notebook.** On Colab and Kaggle that disk goes with the session. The lessons that train for longer than a minute have a line for it, `KEEP`.
+# - **A name from the package index.** Somebody else may own it by then. Our cell installs a file of yours, and a published copy the address it was published at; never a mere name.
+# - **A trained model on a disk that goes with the session.** Each lesson that trains for longer than a minute has a line for it: `KEEP = "/content/drive/MyDrive/chargpt"` on Colab, once the Drive is mounted (`from google.colab import drive; drive.mount("/content/drive")`), `KEEP = "/kaggle/working"` on Kaggle.
 #
 # ## What you have
 #

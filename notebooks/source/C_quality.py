@@ -32,7 +32,7 @@ from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-KEEP = None  # a folder that outlives the session: Colab "/content/drive/MyDrive/chargpt", Kaggle "/kaggle/working"
+KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see C_hosts)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 

@@ -23,7 +23,7 @@
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-KEEP = None  # a folder that outlives the session: Colab "/content/drive/MyDrive/chargpt", Kaggle "/kaggle/working"
+KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see C_hosts)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # so many times as many windows at once; 1 on a CPU
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)

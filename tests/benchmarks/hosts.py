@@ -5,7 +5,8 @@
 PYTHON: an interpreter that has what the host has (torch, numpy, matplotlib, ipykernel, pooch, tqdm, safetensors), and no
 chargpt. LIST: tests/hosts/colab-2026-08.txt or kaggle-2026-08.txt, then pip is asked first whether the wheel, with all that
 it requires, could be installed without a change to what is on the list. Then the lessons are run: in a folder that is no
-checkout, from a wheel that lies beside them, with Colab's mark, and each with a fresh kernel.
+checkout, from a wheel that lies beside them, with the marks of that host (without a list Colab's), and each with a fresh
+kernel.
 """
 
 import json
@@ -26,11 +27,15 @@ from chargpt_lib.training import read_json, write_json
 
 OUT = HERE.root / "data" / "results" / "hosts.json"
 LESSONS = [path.stem for path in sorted(HERE.notebooks(False).glob("*.ipynb")) if path.stem[0] not in "BCD"]
+KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "COLAB_RELEASE_TAG": "simulated"}
+COLAB = {"COLAB_RELEASE_TAG": "simulated"}
+AS_ON_COLAB = "type(get_ipython()).__module__ = 'google.colab._shell'"  # accelerate looks there
 VERSIONS = """
-import json, platform
+import json, platform, torch
 from importlib.metadata import version
 names = "torch", "numpy", "matplotlib", "ipython", "ipykernel"
-print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names}}))
+print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names},
+                  "threads": torch.get_num_threads()}))
 """
 
 
@@ -50,9 +55,10 @@ def changes(python, wheel, pins):
     return {"would be new": new, "would change what is on the list": sorted(new.keys() & set(listed))}
 
 
-def run_lesson(name, folder):
-    """-> seconds, and the error where there is one."""
+def run_lesson(name, folder, first):
+    """-> seconds, and the error where there is one. first: what is run before the setup cell."""
     notebook = nbformat.read(HERE.notebooks(False) / f"{name}.ipynb", as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
     client = NotebookClient(notebook, timeout=1800, kernel_name="host", resources={"metadata": {"path": str(folder)}})
     began = time.perf_counter()
     try:
@@ -67,6 +73,7 @@ def main():
     pins = [Path(word) for word in rest if word.endswith(".txt")]
     versions = json.loads(subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout)
     name = pins[0].stem if pins else f"python {versions['python']}"
+    on_kaggle = name.startswith("kaggle")
     old = read_json(OUT).get(name, {})
     record = {"versions": versions, "lessons": old["lessons"] if old.get("versions") == versions else {}}
     with tempfile.TemporaryDirectory() as home:
@@ -80,11 +87,11 @@ def main():
         spec.parent.mkdir(parents=True)
         argv = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         spec.write_text(json.dumps({"argv": argv, "display_name": "host", "language": "python"}))
-        os.environ |= {"JUPYTER_PATH": str(Path(home, "jupyter")), "COLAB_RELEASE_TAG": "simulated",
+        os.environ |= {"JUPYTER_PATH": str(Path(home, "jupyter")), **(KAGGLE if on_kaggle else COLAB),
                        "CHARGPT_CACHE": str(Path(home, "cache")), "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         os.environ.pop("PYTHONPATH", None)
         for lesson in [word for word in rest if not word.endswith(".txt")] or LESSONS:
-            record["lessons"][lesson] = run_lesson(lesson, folder)
+            record["lessons"][lesson] = run_lesson(lesson, folder, "" if on_kaggle else AS_ON_COLAB)
             print(f"{lesson:28}{record['lessons'][lesson]}", flush=True)
         subprocess.run(forget)
     write_json(OUT, {**read_json(OUT), name: record})
