@@ -10,7 +10,7 @@
 # # C · Hosts: where does this run, and on what?
 #
 # You will build: the line that the setup cell prints on top of each page.
-# You need [lesson 10's first page](10_recipe.ipynb). The page runs in a few seconds.
+# Did your first cell stop with an error? Go to the table below; it needs no lesson. The code needs [lesson 10's first page](10_recipe.ipynb). The page runs in a few seconds.
 #
 # A notebook is opened in many places: on a laptop, on Colab, on Kaggle, in a container that lives for an hour. Each has another Python, another torch, another card, and none has our library. What has to happen before the first cell can be run?
 
@@ -30,9 +30,9 @@ from chargpt_lib.data import choose_device
 #
 # It stands on top of this page, too. It asks four things:
 #
-# 1. Is the library installed? Then there is nothing to do. That is so everywhere when the cell is run a second time.
+# 1. Is the library installed? Then there is nothing to do. After one success that is so until the session ends.
 # 2. Does a folder above this one have it? Then this is a copy of the course, and the folder goes onto `sys.path`, the list of places where Python looks. Nothing is installed.
-# 3. Is this Kaggle or Colab, and is there something to install? `wheels` lists what there is. A **wheel** is an installation in one file: ours lies beside the notebook on Colab, in a data set on Kaggle. Whoever publishes the course writes its address into this cell with `make publish-links REPO=owner/name`, and the list begins with that address. The last one is taken: the newest file, or the address where there is none. (The file must keep its name.)
+# 3. Is this Kaggle or Colab, and is there something to install? `wheels` lists what there is. A **wheel** is an installation in one file: ours lies in `/content` on Colab, in a data set on Kaggle. In a published copy the list begins with an address, `wheels = ["https://…"] + sorted(…)`: `make publish-links REPO=owner/name` writes it there. The last one is taken: the newest file, or the address where there is no file. (The file must keep its name.)
 # 4. Is it there *now*? If not, there is an error.
 #
 # | you see | where | do this |
@@ -40,26 +40,28 @@ from chargpt_lib.data import choose_device
 # | `no chargpt_lib` | your computer | Put the notebook back into the course's folder, or open that folder. |
 # | the same, and you did install it | your computer | The kernel is another Python; `import sys; sys.executable` says which. Choose the other kernel: in the course's folder it is `.venv`. |
 # | `No module named 'torch'` | your computer | The library is there, but not what it needs: `make install`, or what the README says for conda. |
-# | `no chargpt_lib` | Colab | Upload the wheel beside the notebook (the folder icon on the left), run the cell again. |
+# | `no chargpt_lib` | Colab | Take the wheel that your teacher gave you, or `make wheel` in the course's folder makes it, in `dist/`. Click on the folder on the left and upload it there: into `/content`, not into your Drive. Run the cell again. A new session needs it again. |
 # | `no chargpt_lib` | Kaggle | Add the data set that has the wheel (Add Input), run the cell again. |
-# | an old version is printed | Colab, Kaggle | `%pip uninstall -q -y chargpt`, restart the session, run the cell again. |
+# | an old version is printed | Colab, Kaggle | Upload the new wheel, or update the data set. Then `%pip uninstall -q -y chargpt`, restart the session, run the cell again. |
 #
 # The one thing the cell must not do is change what the host has. Plain `pip install` may replace torch or numpy, and what was built against the old ones fails until the session is restarted, or for good. So pip is told `--no-deps`: our file, and nothing else.
 #
 # | | Python | torch | numpy | where files outlive the session |
 # |---|---|---|---|---|
 # | Colab, August 2026 | 3.13 | 2.11 | 2.1 | your Drive, if you mount it |
-# | Kaggle, August 2026 | 3.12 | 2.10 | 2.0 | `/kaggle/working`, with Persistence switched on, or after Save Version |
+# | Kaggle, August 2026 | 3.12 | 2.10 | 2.0 | `/kaggle/working`, with Persistence switched on (Save Version runs all again, and keeps what *that* run wrote) |
 #
-# All that the lessons import is there. The pages C · Presets, C · Runs and D also need `tyro`, which reads the words of a command line: `%pip install tyro`, with a network.
+# All that the lessons import is there. The pages C · Presets, C · Runs and D also need `tyro`, which reads the words of a command line: `%pip install tyro`, with a network. (That is a name from the index, and brings two small packages; torch is not among them.)
 #
 # ### A class on Kaggle, without a network
 #
 # 1. On your computer: `make wheel`. It makes `dist/chargpt-0.1.0-py3-none-any.whl`, a quarter of a megabyte. The library is in it; the notebooks are not.
-# 2. On Kaggle make a data set of this one file, and share it with your class.
-# 3. Import a lesson's notebook, attach the data set, choose the accelerator T4 and leave the network off. Playhouse needs none. (Tiny Shakespeare and Oz are downloaded: put their files into the data set, and `%env CHARGPT_DATA=` and its folder above the first cell.)
-# 4. Run the first cell. The line that it prints begins with `Kaggle:`.
-# 5. Share the notebook. A copy of it has the data set attached.
+# 2. Do you want Tiny Shakespeare or Oz, too? `load_corpus("shakespeare")`, run at home, prints nothing and leaves the file in `data/cache/downloads`. (Playhouse is written by the library.)
+# 3. On Kaggle make a data set of these files, and share it with your class.
+# 4. Import a lesson's notebook, attach the data set, and choose an accelerator with T4; Kaggle lends it to accounts with a verified telephone number. Without it the lessons run, and train longer. Switch the internet off.
+# 5. For the other texts put a cell above the first: `%env CHARGPT_DATA=/kaggle/input/…`, the data set's folder (`!find /kaggle/input -name "*.txt"` prints it).
+# 6. Run the first cell. The line that it prints begins with `Kaggle:`.
+# 7. Share the notebook. A copy of it has the data set attached, and works for whoever may read that.
 #
 # ## Which host?
 #
@@ -135,7 +137,7 @@ with pretend("Tesla T4", 7, 5), mock.patch.dict(os.environ, CHARGPT_DEVICE="cpu"
     print(device, why, pick_precision(device), sep=", ")
 
 # %% [markdown]
-# And a card that is too old? Kaggle still lends the P100, from 2016, and is [phasing it out](https://github.com/Kaggle/kaggle-cli/issues/1151). `torch.cuda.is_available()` says True, and the first computation stops with `no kernel image is available`: the PyTorch that is installed there has no code for a card of that age.
+# And a card that is too old? Kaggle still lends the P100, from 2016, and is [phasing it out](https://github.com/Kaggle/kaggle-cli/issues/1151). `torch.cuda.is_available()` says True, and the first computation stops with `no kernel image is available`: the PyTorch that is installed there has no code for a card of that age. Builds for CUDA 13 begin at 7.5, and so does `choose_device`.
 
 # %%
 with pretend("Tesla P100-PCIE-16GB", 6, 0), mock.patch.dict(os.environ, CHARGPT_DEVICE=""):
@@ -145,9 +147,9 @@ with pretend("Tesla P100-PCIE-16GB", 6, 0), mock.patch.dict(os.environ, CHARGPT_
 # ## Mistakes people make
 #
 # - **`pip install` of everything that the repository asks for.** It takes minutes, changes torch, and the session wants to be restarted. Install without dependencies.
-# - **A notebook that downloads its own helper files.** On Kaggle the network is off, and next year the address is gone.
-# - **A name from the package index.** Somebody else may own it by then. Our cell installs a file of yours, and a published copy the address it was published at; never a mere name.
-# - **A trained model on a disk that goes with the session.** Each lesson that trains for longer than a minute has a line for it: `KEEP = "/content/drive/MyDrive/chargpt"` on Colab, once the Drive is mounted (`from google.colab import drive; drive.mount("/content/drive")`), `KEEP = "/kaggle/working"` on Kaggle.
+# - **A notebook that can only download its helper files.** Without a network it stops, and next year the address may be gone. Ours takes a file first.
+# - **A name from the package index.** Next year it may belong to somebody else. Our cell installs a file of yours, and a published copy the address it was published at; never a mere name.
+# - **A trained model on a disk that goes with the session.** Each lesson that trains for longer than a minute has a line for it: `KEEP = "/content/drive/MyDrive/chargpt"` on Colab, once the Drive is mounted (`from google.colab import drive; drive.mount("/content/drive")`), `KEEP = "/kaggle/working"` on Kaggle, with Persistence switched on before.
 #
 # ## What you have
 #
