@@ -166,6 +166,8 @@ for cell in trusted_notebook(example, "single_head", seed=1).cells:
 #| export
 GRADING_SECONDS = 400  # more than all answers of a lesson together may take
 RUNNING = set()  # the processes of run_trusted, for whoever has to stop them
+# jsonschema, which nbformat imports, would spend a second on a grammar of web addresses that no notebook asks for
+PYTEST = "import sys; sys.modules['rfc3987_syntax'] = None; import pytest; sys.exit(pytest.main())"
 
 
 def stop(process):
@@ -179,7 +181,7 @@ def run_trusted(submission, lesson, seed, folder):
     notebook = trusted_notebook(submission, lesson, seed)
     (folder / "grading.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "nbval.plugin", "--nbval", "--nbval-current-env",
+    command = [sys.executable, "-c", PYTEST, "-p", "nbval.plugin", "--nbval", "--nbval-current-env",
                "--nbval-cell-timeout=120", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml",
                "grading.ipynb"]
     paths = os.pathsep.join([str(library_home().parent), *filter(None, [os.environ.get("PYTHONPATH")])])
