@@ -2,8 +2,7 @@
 
 # %% auto #0
 __all__ = ['LOOKALIKES', 'BOOKS', 'COLOURS', 'show', 'visible', 'heatmap', 'lookalike', 'CharTokenizer', 'Corpus', 'cache_dir',
-           'fetch', 'load_corpus', 'get_batch', 'plot_excess', 'recorded', 'device_called', 'choose_device',
-           'pick_device', 'pick_scale']
+           'fetch', 'load_corpus', 'get_batch', 'plot_excess', 'recorded', 'choose_device', 'pick_device', 'pick_scale']
 
 # %% notebooks/source/00_data.py #ae15fa51
 import json
@@ -231,21 +230,16 @@ def recorded():
     places = root.parent / "data" / "results" / "ladder.json", root / "assets" / "results" / "ladder.json"
     return next((json.loads(path.read_text(encoding="utf-8")) for path in places if path.is_file()), {})
 
-# %% notebooks/source/00_data.py #599ff861
-def device_called(name, who):
-    """The device of this name. ValueError, naming who asked for it, where nothing can be computed on it."""
-    try:
-        torch.zeros(1, device=name).item()
-        return torch.device(name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"{who} is {name!r}, and nothing can be computed on it here ({str(error).splitlines()[0]}): "
-                         f"give cpu, cuda or mps, or leave it out") from None
-
-
+# %% notebooks/source/00_data.py #f8cd439c
 def choose_device():
     """-> an accelerator that works, else the CPU; and why. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
     if wanted := os.environ.get("CHARGPT_DEVICE"):
-        return device_called(wanted, "CHARGPT_DEVICE"), "CHARGPT_DEVICE says so"
+        try:
+            torch.zeros(1, device=wanted).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"CHARGPT_DEVICE is {wanted!r}, and nothing can be computed on it here "
+                             f"({str(error).splitlines()[0]}): give cpu, cuda or mps, or leave it out") from None
+        return torch.device(wanted), "CHARGPT_DEVICE says so"
     if torch.cuda.is_available():
         name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
         if (major, minor) >= (7, 5):

@@ -5,7 +5,7 @@ __all__ = ['PARTS', 'find_device', 'settings_kept', 'write_text', 'announce', 'c
            'train_command', 'run_settings', 'eval_command', 'sample_command', 'attend_command', 'parameters_by_part',
            'flops_per_character', 'describe_model', 'info_command']
 
-# %% notebooks/source/C_runs.py #6cf85c25
+# %% notebooks/source/C_runs.py #8125b855
 import math
 import os
 import platform
@@ -20,7 +20,7 @@ import torch
 import chargpt_lib
 from .attention_maps import attend
 from .checkpoints import POINTER, find, load_model, read_description
-from .data import CharTokenizer, choose_device, device_called, load_corpus
+from .data import CharTokenizer, choose_device, load_corpus
 from .gpt import GPT
 from .presets import PRESETS, configs, flat, saved_settings, write_settings
 from .recipe import pick_precision
@@ -31,7 +31,13 @@ from .training import estimate_loss, evaluate
 
 def find_device(name=None):
     """The device of this name, or choose_device()'s; and why. ValueError where nothing can be computed on it."""
-    return (device_called(name, "--device"), "--device says so") if name else choose_device()
+    try:
+        device, why = (torch.device(name), "--device says so") if name else choose_device()
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"nothing can be computed on {name or os.environ.get('CHARGPT_DEVICE')!r} here "
+                         f"({str(error).splitlines()[0]}): give another --device, or none") from None
+    return device, why
 
 # %% notebooks/source/C_runs.py #8d07a5fd
 @contextmanager

@@ -4,14 +4,13 @@
 __all__ = ['PAUSE', 'RUNGS', 'pace', 'put_aside', 'take_up', 'fit', 'estimate_loss', 'nats_per_character', 'evaluate', 'names_in',
            'source_of', 'fingerprint', 'write_json', 'read_json', 'load_or_fit', 'ladder', 'plot_ladder']
 
-# %% notebooks/source/02_training_loop.py #75255e9d
+# %% notebooks/source/02_training_loop.py #a915c08b
 import hashlib
 import inspect
 import json
 import os
 import sys
 import time
-from contextlib import suppress
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
@@ -37,14 +36,13 @@ def pace(step, steps, warmup=0.05, decay=0.6):
 # %% notebooks/source/02_training_loop.py #7b43817e
 PAUSE = 30  # seconds
 
-# %% notebooks/source/02_training_loop.py #87b4f75b
+# %% notebooks/source/02_training_loop.py #43a2edf6
 def put_aside(keep, model, optimizer, dice, losses):
     """Writes all that `fit` needs to go on, under a temporary name first."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses,
              "dice": [dice.get_state(), torch.get_rng_state()]}
     torch.save(state, f"{keep}.part")
-    with suppress(FileNotFoundError):  # another notebook, training the same, was quicker
-        os.replace(f"{keep}.part", keep)
+    os.replace(f"{keep}.part", keep)
 
 # %% notebooks/source/02_training_loop.py #be51945a
 def take_up(keep, model, optimizer, dice):
@@ -59,13 +57,12 @@ def take_up(keep, model, optimizer, dice):
     torch.set_rng_state(state["dice"][1])
     return state["losses"]
 
-# %% notebooks/source/02_training_loop.py #dcb3d52d
+# %% notebooks/source/02_training_loop.py #a56c1f3f
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if this same
-    training has left it there. watch(step, model) is called before each step. FloatingPointError where the loss is no
-    longer a finite number.
+    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if it is there.
+    watch(step, model) is called before each step. FloatingPointError where the loss is no longer a finite number.
     """
     torch.manual_seed(seed)  # for dropout
     device = next(model.parameters()).device
@@ -102,7 +99,7 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, 
     model.eval()
     return torch.tensor(losses)
 
-# %% notebooks/source/02_training_loop.py #75e1b7a8
+# %% notebooks/source/02_training_loop.py #8016c1f9
 @torch.no_grad()
 def estimate_loss(model, ids, batches=50, batch_size=32, generator=None):
     """The mean loss over random windows, in nats per character: quick and rough."""
@@ -140,7 +137,7 @@ def nats_per_character(model, ids, stride=None, batch_size=64):
             pieces.append(nats[:, group[0][2] - group[0][0]:].flatten().cpu())
     return torch.cat(pieces)
 
-
+# %% notebooks/source/02_training_loop.py #c271c85c
 def evaluate(model, ids, stride=None):
     """The exact loss over a whole text, in nats per character."""
     return nats_per_character(model, ids, stride).double().mean().item()
@@ -198,7 +195,7 @@ def read_json(path):
     except (OSError, ValueError):
         return {}
 
-# %% notebooks/source/02_training_loop.py #3a350ea5
+# %% notebooks/source/02_training_loop.py #ac1e389e
 def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **settings):
     """Trains the model on the corpus, or loads what an earlier run trained; records the result as a rung.
 
@@ -208,8 +205,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
     """
     key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), Path(keep or cache_dir())
     if not folder.parent.is_dir():
-        raise FileNotFoundError(f"{folder.parent} is not there, so nothing can be kept in {folder}: mount the Drive "
-                                f"first, or make the folder")
+        raise FileNotFoundError(f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?")
     folder.mkdir(exist_ok=True)
     weights, report, half = (folder / f"{key}.{kind}" for kind in ("safetensors", "json", "half"))
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -230,8 +226,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
         nats = nats_per_character(model, val_ids).double()
         result["loss"] = nats.mean().item()
         result["excess"] = excess_by_kind([None, *nats.tolist()], corpus.val_spans) if corpus.val_spans else {}
-        prompt = val_ids[:1][None].to(next(model.parameters()).device)
-        written = model.generate(prompt, sample_chars)
+        written = model.generate(val_ids[:1][None].to(next(model.parameters()).device), sample_chars)
         result["sample"] = tokenizer.decode(written[0].cpu()).strip()
         save_model(model, str(weights) + ".part")
         os.replace(str(weights) + ".part", weights)

@@ -530,7 +530,6 @@ import json
 import os
 import sys
 import time
-from contextlib import suppress
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
@@ -581,8 +580,7 @@ def put_aside(keep, model, optimizer, dice, losses):
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses,
              "dice": [dice.get_state(), torch.get_rng_state()]}
     torch.save(state, f"{keep}.part")
-    with suppress(FileNotFoundError):  # another notebook, training the same, was quicker
-        os.replace(f"{keep}.part", keep)
+    os.replace(f"{keep}.part", keep)
 
 # %%
 #| export
@@ -603,9 +601,8 @@ def take_up(keep, model, optimizer, dice):
 def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if this same
-    training has left it there. watch(step, model) is called before each step. FloatingPointError where the loss is no
-    longer a finite number.
+    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if it is there.
+    watch(step, model) is called before each step. FloatingPointError where the loss is no longer a finite number.
     """
     torch.manual_seed(seed)  # for dropout
     device = next(model.parameters()).device
@@ -709,7 +706,8 @@ def nats_per_character(model, ids, stride=None, batch_size=64):
             pieces.append(nats[:, group[0][2] - group[0][0]:].flatten().cpu())
     return torch.cat(pieces)
 
-
+# %%
+#| export
 def evaluate(model, ids, stride=None):
     """The exact loss over a whole text, in nats per character."""
     return nats_per_character(model, ids, stride).double().mean().item()
@@ -850,8 +848,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
     """
     key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), Path(keep or cache_dir())
     if not folder.parent.is_dir():
-        raise FileNotFoundError(f"{folder.parent} is not there, so nothing can be kept in {folder}: mount the Drive "
-                                f"first, or make the folder")
+        raise FileNotFoundError(f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?")
     folder.mkdir(exist_ok=True)
     weights, report, half = (folder / f"{key}.{kind}" for kind in ("safetensors", "json", "half"))
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -872,8 +869,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
         nats = nats_per_character(model, val_ids).double()
         result["loss"] = nats.mean().item()
         result["excess"] = excess_by_kind([None, *nats.tolist()], corpus.val_spans) if corpus.val_spans else {}
-        prompt = val_ids[:1][None].to(next(model.parameters()).device)
-        written = model.generate(prompt, sample_chars)
+        written = model.generate(val_ids[:1][None].to(next(model.parameters()).device), sample_chars)
         result["sample"] = tokenizer.decode(written[0].cpu()).strip()
         save_model(model, str(weights) + ".part")
         os.replace(str(weights) + ".part", weights)

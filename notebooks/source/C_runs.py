@@ -46,7 +46,7 @@ import torch
 import chargpt_lib
 from chargpt_lib.attention_maps import attend
 from chargpt_lib.checkpoints import POINTER, find, load_model, read_description
-from chargpt_lib.data import CharTokenizer, choose_device, device_called, load_corpus
+from chargpt_lib.data import CharTokenizer, choose_device, load_corpus
 from chargpt_lib.gpt import GPT
 from chargpt_lib.presets import PRESETS, configs, flat, saved_settings, write_settings
 from chargpt_lib.recipe import pick_precision
@@ -57,7 +57,13 @@ from chargpt_lib.training import estimate_loss, evaluate
 
 def find_device(name=None):
     """The device of this name, or choose_device()'s; and why. ValueError where nothing can be computed on it."""
-    return (device_called(name, "--device"), "--device says so") if name else choose_device()
+    try:
+        device, why = (torch.device(name), "--device says so") if name else choose_device()
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"nothing can be computed on {name or os.environ.get('CHARGPT_DEVICE')!r} here "
+                         f"({str(error).splitlines()[0]}): give another --device, or none") from None
+    return device, why
 
 # %%
 for name in ("cpu", "gpu"):
