@@ -36,6 +36,9 @@ def graded(monkeypatch):
 
     def grade(path, lesson, seed):
         if path.stem == "interrupt":
+            end = time.monotonic() + 10
+            while len(rows(path.parents[1] / "out")) < 2 and time.monotonic() < end:  # until the two before it are on record
+                time.sleep(0.01)
             raise KeyboardInterrupt
         asked.append((path.as_posix(), seed))
         marks = {name: "✓" if i == 0 else "✗" for i, name in enumerate(NAMES)}
