@@ -20,7 +20,7 @@ from chargpt_lib.distributed import train_distributed
 from chargpt_lib.recipe import Alone
 from chargpt_lib.trainer import Run, follow, read_log, train
 from chargpt_lib.training import evaluate
-from tests.toys import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt
+from tests.toys import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt, wait_for
 
 CLOCK = {"seconds", "chars_per_second"}
 BY_TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
@@ -48,13 +48,6 @@ def end(process, folder, seconds=60):
     finally:
         process.kill()
         print(printed(folder)[-4000:])
-
-
-def wait_for(*paths, seconds=60):
-    until = time.monotonic() + seconds
-    while not all(path.exists() for path in paths):
-        assert time.monotonic() < until, f"{paths} never came"
-        time.sleep(0.02)
 
 
 def timeless(rows):
@@ -193,7 +186,7 @@ def test_another_number_of_processes_is_refused(seen, folder):
 
 def test_an_interrupted_launcher_leaves_a_run_that_can_go_on(tmp_path):
     process = start("interrupted", tmp_path)
-    wait_for(tmp_path / "on its way 0", tmp_path / "on its way 1")
+    wait_for(lambda: all((tmp_path / f"on its way {rank}").exists() for rank in (0, 1)))
     process.send_signal(signal.SIGINT)
     end(process, tmp_path)
     results = [json.loads((tmp_path / f"result {rank}").read_text()) for rank in (0, 1)]

@@ -17,6 +17,7 @@ from chargpt_lib.checks import exercises_of
 from chargpt_lib.command_line import main
 from chargpt_lib.grading import (chosen_lesson, feedback_page, find_submissions, grade_batch, likely_lesson, load_weights,
                                  name_of, score)
+from tests.toys import wait_for
 
 NAMES = [exercise.name for exercise in exercises_of("single_head")]
 
@@ -36,9 +37,7 @@ def graded(monkeypatch):
 
     def grade(path, lesson, seed):
         if path.stem == "interrupt":
-            end = time.monotonic() + 10
-            while len(rows(path.parents[1] / "out")) < 2 and time.monotonic() < end:  # until the two before it are on record
-                time.sleep(0.01)
+            wait_for(lambda: len(rows(path.parents[1] / "out")) == 2)  # the two before it are on record
             raise KeyboardInterrupt
         asked.append((path.as_posix(), seed))
         marks = {name: "✓" if i == 0 else "✗" for i, name in enumerate(NAMES)}
@@ -217,9 +216,7 @@ def test_an_interrupt_stops_what_runs(tmp_path, monkeypatch):
                "--out", str(tmp_path / "out"), "--lesson", "3"]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(grading.__file__).parents[1])},
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    end = time.monotonic() + 60
-    while not (tmp_path / "out" / "grades.json").exists() and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_for((tmp_path / "out" / "grades.json").exists)
     time.sleep(3)  # in the midst of the first two
     process.send_signal(signal.SIGINT)
     began = time.perf_counter()

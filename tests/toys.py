@@ -1,4 +1,6 @@
-"""A corpus, a GPT and a training that take a second."""
+"""A corpus, a GPT and a training that take a second; and how to wait for what another process does."""
+
+import time
 
 import torch
 
@@ -22,3 +24,11 @@ def tiny_gpt(seed=0, **changes):
 def settings(**changes):
     usual = {"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0.2, "eval_interval": 5}
     return TrainConfig(**usual | changes)
+
+
+def wait_for(condition, seconds=60):
+    """Returns as soon as the condition holds. AssertionError where it does not within these seconds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"it did not come to pass in {seconds} s"
+        time.sleep(0.02)
