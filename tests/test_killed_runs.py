@@ -81,15 +81,17 @@ for name in ("whole", "again"):
     assert end(begin(home / name, False)) == 0
     seconds.append(time.perf_counter() - began)
 whole, dice, verdicts = outcome(home / "whole"), random.Random(1), []
-for number in range(20):
-    out = home / f"run{{number}}"
+while len(verdicts) < 20:
+    out, moment = home / f"run{{len(verdicts)}}-{{len(seconds)}}", dice.random() * min(seconds)
     pid = begin(out, False)
-    time.sleep(dice.random() * min(seconds))
+    time.sleep(moment)
     os.kill(pid, signal.SIGKILL)
-    killed = end(pid)
+    if end(pid) != -signal.SIGKILL:  # it was done before: the next ones are killed sooner
+        seconds.append(moment)
+        continue
     at, half = stood(out), any(path.name.endswith(".part") for path in out.rglob("*"))
     resumed = end(begin(out, at is not None))
-    verdicts.append({{"killed": killed, "step": at, "half a save": half, "resumed": resumed,
+    verdicts.append({{"step": at, "half a save": half, "resumed": resumed,
                      "same": resumed == 0 and same(outcome(out), whole)}})
 print(json.dumps(verdicts))
 """
@@ -103,7 +105,6 @@ def test_twenty_killed_trainings(training, tmp_path):
     assert ran.returncode == 0, ran.stderr
     verdicts = json.loads(ran.stdout)
     assert [verdict["same"] for verdict in verdicts] == [True] * 20, (verdicts, ran.stderr)
-    assert sum(verdict["killed"] == -9 for verdict in verdicts) >= 15, "hardly anything was killed"
     assert any(verdict["half a save"] for verdict in verdicts), "no kill met a save"
     assert len({verdict["step"] for verdict in verdicts}) >= 5, "all were killed at the same place"
 
