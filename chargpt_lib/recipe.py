@@ -201,7 +201,7 @@ def checkpointed(model):
         for block in blocks:
             del block.forward
 
-# %% notebooks/source/10_recipe.py #b25ed536
+# %% notebooks/source/10_recipe.py #87eda3e3
 def compiled(model, x):
     """torch.compile's model; or the model, with a warning, where a trial step on x (B, T) fails."""
     try:
@@ -209,7 +209,8 @@ def compiled(model, x):
             (fast := torch.compile(model))(x, x)[1].backward()
         return fast
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
-        reason = "".join(str(error).strip().splitlines()[:1])
+        lines = str(error).strip().splitlines() or [""]
+        reason = next((line for line in lines if "error: " in line), lines[0])
         warnings.warn(f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}")
         return model
     finally:

@@ -18,7 +18,7 @@ CHECKS = 12  # so many sets of cases are sealed for each exercise; a check takes
 START = """# chargpt, as your teacher hands it out
 
 Notebooks that build a GPT, character by character, and the library they grow into.
-You need Python 3.11, 3.12 or 3.13. In this folder:
+You need Python 3.11, 3.12, 3.13 or 3.14. In this folder:
 
     python3 -m venv .venv
     .venv/bin/python -m pip install -c constraints.txt -e ".[lab]"

@@ -106,6 +106,20 @@ def test_what_is_ignored_is_asserted(name):
 
 
 @each_notebook
+def test_no_function_takes_a_variables_name(name):
+    """Else a cell above it fails when it is run again."""
+    functions, variables = set(), set()
+    for cell in cells(name, "code"):
+        for node in ast.parse(re.sub(r"^( *)[%!].*", r"\1pass", cell.source, flags=re.M)).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                functions.add(node.name)
+            else:
+                variables |= {name.id for name in ast.walk(node)
+                              if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
+    assert not functions & variables
+
+
+@each_notebook
 def test_prose_is_clean(name):
     for cell in cells(name, "markdown"):
         assert "\x1b" not in cell.source, "terminal colours in prose"

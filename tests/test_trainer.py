@@ -6,6 +6,8 @@ import json
 import signal
 import shutil
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -400,7 +402,8 @@ def test_where_compile_fails_the_run_goes_on(monkeypatch):
 # ---------------------------------------------------------------- speed, memory, precision
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a compiler; without one the run goes on")
+@pytest.mark.skipif(not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()),
+                    reason="torch.compile wants a compiler and Python's headers; without them the run goes on")
 def test_what_the_compiler_writes_trains_as_well():
     """The real one, not only its trial."""
     results = [train(tiny_gpt(n_layer=1), CORPUS, settings(compile=compile)) for compile in (False, True)]

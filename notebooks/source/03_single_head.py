@@ -329,8 +329,8 @@ print(head(torch.randn(2, 5, 16)).shape)
 # The mask looks right. Test it. If the output at position $t$ used the input at position $s$, some derivative of the one by the other would not be zero. Autograd can work out all of them.
 
 # %%
-x = torch.randn(1, 8, 16)
-jacobian = torch.autograd.functional.jacobian(head, x)  # (1, 8, 8, 1, 8, 16): every output by every input
+noise = torch.randn(1, 8, 16)
+jacobian = torch.autograd.functional.jacobian(head, noise)  # (1, 8, 8, 1, 8, 16): every output by every input
 depends = jacobian.abs().sum(dim=(0, 2, 3, 5))  # (8, 8): output position, input position
 fig, ax = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
 image = heatmap(ax, depends, vmax=None)

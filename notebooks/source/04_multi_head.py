@@ -111,7 +111,6 @@ print("head 0:", by_head[0].tolist(), " head 1:", by_head[1].tolist())
 # %%
 wrong = q.view(H, T, D)
 print("head 0:", wrong[0].tolist(), " head 1:", wrong[1].tolist())
-del T, H, D  # so that no later cell borrows them
 
 # %% [markdown]
 # All of character 0, and nothing of character 1! `view` never moves a number, it only cuts the row of numbers elsewhere. To exchange two axes one needs `transpose`. The wrong version runs without an error.
@@ -343,7 +342,7 @@ exercise(
 from time import perf_counter
 
 torch.manual_seed(0)
-x = torch.randn(8, 256, 128, requires_grad=True)
+texts = torch.randn(8, 256, 128, requires_grad=True)
 loop_128, fused_128 = MultiHeadAttention(128, 8), CausalSelfAttention(128, 8)
 ways = {"loop over heads": loop_128,
         "one matrix": lambda x: one_matrix(x, fused_128)[0],
@@ -352,7 +351,7 @@ seconds = {name: [] for name in ways}
 for repeat in range(23):
     for name, way in ways.items():
         start = perf_counter()
-        way(x).sum().backward()
+        way(texts).sum().backward()
         seconds[name].append(perf_counter() - start)
 times = {name: 1000 * sorted(row[3:])[10] for name, row in seconds.items()}  # the median after three warm-ups
 

@@ -56,7 +56,7 @@ from safetensors.torch import load_model, save_model
 from chargpt_lib.data import cache_dir
 from chargpt_lib.training import fingerprint
 
-WHEN = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)
+WHEN = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)  # counts when it is trained anew
 
 def photograph(step, model):
     if step in WHEN:
@@ -345,7 +345,7 @@ def draw_weights(ax, weights, text, labels=True):
     return image
 
 
-def scale(fig, image, axes):
+def colorbar(fig, image, axes):
     """The colours of weights, stated beside the axes."""
     fig.colorbar(image, ax=axes, label="attention weight", ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format="{x:g}")
 
@@ -360,7 +360,7 @@ def plot_attention(maps, text, layer=0, head=0):
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
-    scale(fig, image, ax)
+    colorbar(fig, image, ax)
     return fig
 
 
@@ -373,7 +373,7 @@ def plot_heads(maps, text):
         for head, ax in enumerate(line):
             image = draw_weights(ax, weights[layer, head], text, labels=False)
             ax.set(title=f"head {maps.heads[head]}" * (layer == 0), ylabel=f"layer {maps.layers[layer]}" * (head == 0))
-    scale(fig, image, axes)
+    colorbar(fig, image, axes)
     return fig
 
 # %% [markdown]
@@ -504,8 +504,8 @@ def places(text, t):
             "cast list": range(*cast[-1]) if cast else []}
 
 # %%
-t = PLAY.index("owl, Hal")
-for name, positions in places(PLAY, t).items():
+owl = PLAY.index("owl, Hal")
+for name, positions in places(PLAY, owl).items():
     print(f"{name:15}", [PLAY[s] for s in positions])
 
 # %% [markdown]
@@ -978,16 +978,16 @@ def speakers(text):
     return re.findall(r"^(\w+):", text, re.M)
 
 # %% tags=["nbval-ignore-output"]
-shares, stages = [], [stage(some) for some in off.values()] if corpus.name == "playhouse" else []
+spoken, stages = [], [stage(some) for some in off.values()] if corpus.name == "playhouse" else []
 for label, plays in zip(off, stages):
     said = Counter(name for play in plays for name in speakers(play))
-    shares.append((said["Meg"] + said["Hal"]) / said.total())
-    print(f"off: {label}\n   {shares[-1]:.0%} of {said.total()} speeches by Meg or Hal; {dict(said.most_common(6))}")
+    spoken.append((said["Meg"] + said["Hal"]) / said.total())
+    print(f"off: {label}\n   {spoken[-1]:.0%} of {said.total()} speeches by Meg or Hal; {dict(said.most_common(6))}")
 
 # %%
 if corpus.name == "playhouse":
-    print("fewer speeches are Meg's and Hal's without the fetchers:", shares[1] < shares[0])
-    assert shares[1] < shares[0]
+    print("fewer speeches are Meg's and Hal's without the fetchers:", spoken[1] < spoken[0])
+    assert spoken[1] < spoken[0]
 
 # %% [markdown]
 # And one of the scenes in which somebody speaks who never came in:
@@ -1143,7 +1143,7 @@ for ax, weights, title in ((axes[0], maps.of(SCENE)[-1].mean(0), "the last layer
     image = draw_weights(ax, weights, SCENE)
     ax.set_title(title, fontsize=10)
     ax.set(xlabel="comes from", ylabel="position")
-scale(fig, image, axes)
+colorbar(fig, image, axes)
 show(fig, "Left the last layer's mean map, right the rollout: smoother, with more on the diagonal and on the first "
      "characters of lines.")
 
@@ -1296,10 +1296,11 @@ exercise(
 # No head is born with a purpose. Here are the copies from the training, the last one being the finished model. How much of the weight at the ends of lines lay on the cast list, before step 0, 100, 200 ...? (On eight of the scenes, to be quick.)
 
 # %%
-assert (album / "0.safetensors").exists(), f"the copies are gone: delete {album.parent} and train again"
+steps = sorted(int(copy.stem) for copy in album.glob("*.safetensors"))
+assert steps, 'the copies are gone: add "seed": 1 to the settings, and train again'
 photos = {}
 young = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
-for step in WHEN:
+for step in steps:
     load_model(young, album / f"{step}.safetensors")
     photos[step] = [look(young, tokenizer, play).of(play) for play in scenes[:8]]
 photos[settings["steps"]] = [look(model, tokenizer, play).of(play) for play in scenes[:8]]
@@ -1309,12 +1310,13 @@ layer, head = fetchers[0]
 
 # %%
 fig, axes = plt.subplots(2, 5, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
-for ax, step in zip(axes.flat, (*list(photos)[:6], 800, 1000, 2000, settings["steps"])):
+for ax, number in zip(axes.flat, torch.linspace(0, len(steps), 10).round().int()):  # ten; the last: finished
+    step = list(photos)[number]
     image = draw_weights(ax, photos[step][0][layer, head], scenes[0], labels=False)
     ax.set_title(f"step {step}", fontsize=9)
     if cast := re.search("Enter (.*) with ", scenes[0]):
         ax.set_xticks([sum(cast.span(1)) / 2], ["cast"], fontsize=8)
-scale(fig, image, axes)
+colorbar(fig, image, axes)
 fig.suptitle(f"layer {layer}, head {head}, on one scene, while the model trains", fontsize=10)
 show(fig, "Ten maps of one head from the first step on: even at first, then blurred, then single bright points on the "
      "cast list.")

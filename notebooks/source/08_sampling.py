@@ -509,12 +509,12 @@ def passing(multiply, x):
     return sorted(times)[15]
 
 # %% tags=["nbval-ignore-output"]
-milliseconds = {rows: passing(nn.Linear.forward, x64[:rows]) for rows in (1, 8, 64)}
-print({rows: f"{ms:.1f} ms" for rows, ms in milliseconds.items()})
+by_rows = {rows: passing(nn.Linear.forward, x64[:rows]) for rows in (1, 8, 64)}
+print({rows: f"{ms:.1f} ms" for rows, ms in by_rows.items()})
 
 # %%
-print("64 rows take less than 32 times as long as one:", milliseconds[64] < 32 * milliseconds[1])
-assert milliseconds[64] < 32 * milliseconds[1]
+print("64 rows take less than 32 times as long as one:", by_rows[64] < 32 * by_rows[1])
+assert by_rows[64] < 32 * by_rows[1]
 
 # %% [markdown]
 # Far less than 64 times. Each row costs a multiplication for every number of the matrices; but the numbers come from memory once, for one row or for 64. A single row waits for them. With 18 such products of one row, PyTorch mostly lets a single core wait. A sum can be divided, though:
@@ -623,8 +623,8 @@ cache, shares, N = Cache(model, 1), deal_out(model), len(OPENING)
 pieces = [read_on(model, text[:, :N], cache, shares), read_on(model, text[:, N:N + 3], cache, shares)]
 pieces += [read_on(model, text[:, t:t + 1], cache, shares) for t in range(N + 3, text.shape[1])]
 with torch.no_grad():
-    whole = model(text)[0]
-print("the same logits at every place:", torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5))
+    at_once = model(text)[0]
+print("the same logits at every place:", torch.allclose(torch.cat(pieces, 1), at_once, atol=1e-5))
 print("kept:", cache.length, "of", model.block_size, "places; a block's cache:", tuple(cache.kept[0].shape))
 
 # %% [markdown]

@@ -153,9 +153,9 @@ def batches_from(generator, n):
     return torch.stack([get_batch(ids, 64, 16, generator)[0] for _ in range(n)])
 
 first = batches_from(torch.Generator().manual_seed(1337), STEPS)  # what the run without an accident reads
-resumed = batches_from(start()[2], STEPS - KILLED)  # what the restarted one reads
-print("at step 40 it reads the batch of step 40:", torch.equal(resumed[0], first[KILLED]))
-print("its 40 batches are those of steps 0 to 39:", torch.equal(resumed, first[:KILLED]))
+second = batches_from(start()[2], STEPS - KILLED)  # what the restarted one reads
+print("at step 40 it reads the batch of step 40:", torch.equal(second[0], first[KILLED]))
+print("its 40 batches are those of steps 0 to 39:", torch.equal(second, first[:KILLED]))
 
 # %% [markdown]
 # The dice begin with the same seed, so here it reads the first half a second time, and the second half never.

@@ -867,7 +867,8 @@ def compiled(model, x):
             (fast := torch.compile(model))(x, x)[1].backward()
         return fast
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
-        reason = "".join(str(error).strip().splitlines()[:1])
+        lines = str(error).strip().splitlines() or [""]
+        reason = next((line for line in lines if "error: " in line), lines[0])
         warnings.warn(f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}")
         return model
     finally:

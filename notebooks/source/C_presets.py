@@ -327,7 +327,7 @@ print(options.model.n_layer, options.model.dropout, options.training.learning_ra
 # Now the same as a run that goes on. Its settings lie in its folder, written by the command; here we write them ourselves.
 
 # %%
-(folder / "run").mkdir()
+(folder / "run").mkdir(exist_ok=True)
 write_settings(folder / "run" / "settings.toml", flat(options))
 for more in (["--time-budget", "300"], ["--n-layer", "4"]):
     try:

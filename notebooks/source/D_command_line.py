@@ -264,10 +264,11 @@ print(main(["--version"]), main(["trian"]), main(["sample", "nowhere"]), main(["
 import json
 import tempfile
 
-home = Path(tempfile.mkdtemp())
-run, tiny = str(home / "tiny"), ["--n-layer", "1", "--n-head", "2", "--n-embd", "32", "--block-size", "32"]
+tiny = ["--n-layer", "1", "--n-head", "2", "--n-embd", "32", "--block-size", "32"]
 
 # %% tags=["nbval-ignore-output"]
+home = Path(tempfile.mkdtemp())
+run = str(home / "tiny")
 code = main(["train", *tiny, "--steps", "40", "--eval-batches", "5", "--device", "cpu", "--out", run])
 
 # %%
