@@ -20,9 +20,11 @@ def host():
         return "Kaggle"
     return "Colab" if "COLAB_RELEASE_TAG" in os.environ else "this computer"
 
-# %% notebooks/source/C_hosts.py #00c57fe4
+# %% notebooks/source/C_hosts.py #3f61d7d1
 def report():
     """Prints where this runs, and on what."""
     device, why = choose_device()
+    fast = pick_precision(device)
+    precision = "fp32" if fast == "fp32" else f"fp32 ({fast} in chargpt train)"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, chargpt {chargpt_lib.__version__}"
-    print(f"{host()}: {versions}; device {device} ({why}), precision {pick_precision(device)}")
+    print(f"{host()}: {versions}; device {device} ({why}), precision {precision}")

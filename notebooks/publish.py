@@ -10,7 +10,7 @@ import re
 import sys
 
 import nbformat
-from build import HERE, BuildError, badges, export_modules, notebook_faults, published, read_lessons, save, variants
+from build import BRANCH, HERE, BuildError, badges, export_modules, notebook_faults, published, read_lessons, save, variants
 
 UNSET = "# [project.urls] is left out on purpose: whoever publishes the repository sets its address here, once."
 SET = '[project.urls]\nRepository = "{}"'
@@ -60,7 +60,9 @@ def main():
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{count} notebooks and the README now say: {published(HERE) or 'not published'}")
+    address = published(HERE)
+    where = f"{address}, branch {BRANCH}" if address else "not published"
+    print(f"{count} notebooks and the README now say: {where}")
     return 0
 
 

@@ -3,11 +3,14 @@
     python notebooks/release.py [ZIP]     (make release; by default dist/chargpt-course.zip)
 
 In the place of the answers the keys hold sealed cases: inputs with the results that right and wrong answers give.
+Beside the notebooks lies the library as one file, a wheel, for Colab and Kaggle.
 """
 
 import gzip
 import json
+import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -32,6 +35,9 @@ Exercises say ✓, ✗ with a hint, or ○. To grade a whole notebook, as your t
 
 (Linux and macOS; on Windows inside WSL.) What you hand in is the notebook. Only the exercise cells count, each by itself: what an answer needs, imports and
 helpers too, must stand in its own cell.
+
+On Colab and Kaggle: a notebook, and beside it the library as one file, which lies in this folder (`chargpt-*.whl`).
+`notebooks/C_hosts.ipynb` has the steps.
 """
 
 
@@ -69,10 +75,25 @@ def contents(house=HERE):
     return files
 
 
+def wheel_of(files):
+    """The library among {name: bytes} as a wheel: (its name, bytes)."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        pip = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet", "--no-deps", "--no-build-isolation"]
+        subprocess.run([*pip, "--wheel-dir", folder, folder], check=True)
+        [wheel] = Path(folder).glob("*.whl")
+        return wheel.name, wheel.read_bytes()
+
+
 def write_release(path, house=HERE):
+    files = contents(house)
+    files.update([wheel_of(files)])
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in sorted(contents(house).items()):
+        for name, data in sorted(files.items()):
             archive.writestr(zipfile.ZipInfo(f"chargpt-course/{name}"), data, zipfile.ZIP_DEFLATED)
 
 
@@ -84,7 +105,7 @@ def main():
         return 1
     try:
         write_release(path)
-    except (BuildError, OSError) as error:
+    except (BuildError, OSError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -18,6 +18,8 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
+from chargpt_lib.hosts import report
+
 ROOT = build.HERE.root
 PACKAGES = Path(torch.__file__).parents[1]
 KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "COLAB_RELEASE_TAG": "release-colab"}  # Kaggle has both
@@ -115,7 +117,8 @@ def test_a_wheel_without_a_network(marks, name, host, wheel):
     assert {item.split("-")[0] for item in new} == {"chargpt_lib", "chargpt"} and before <= host.installed()
 
 
-def test_the_published_course(host, site):
+@pytest.mark.parametrize("marks", [KAGGLE, COLAB], ids=["Kaggle", "Colab"])
+def test_the_published_course(marks, host, site):
     """From GitHub's zip of a branch: one folder, owner and name in the address."""
     archive = host.home / "main.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -125,7 +128,7 @@ def test_the_published_course(host, site):
                 file.write(path, "name-main/" + path.relative_to(ROOT).as_posix())
     site.pages = {"/owner/name/archive/main.zip": archive.read_bytes()}
     cell = setup(host, f"{site.address}/owner/name")
-    said = host.run(cell, cell, **COLAB, PIP_NO_BUILD_ISOLATION="0")
+    said = host.run(cell, cell, **marks, PIP_NO_BUILD_ISOLATION="0")
     assert said["ok"] == [True, True] and Path(said["library"]).is_relative_to(host.packages), said
     assert site.asked == ["/owner/name/archive/main.zip"], "asked once, and for nothing else"
 
@@ -148,6 +151,18 @@ def test_in_a_checkout_nothing_is_installed(folder, host):
     said = host.run(cell, cell, folder=ROOT / folder, CHARGPT_DEVICE="cpu", **COLAB)
     assert said["ok"] == [True, True] and said["library"] == str(ROOT / "chargpt_lib" / "__init__.py")
     assert host.installed() == before and "device cpu (CHARGPT_DEVICE says so), precision fp32" in said["printed"]
+
+
+@pytest.mark.parametrize("major, minor, said", [
+    (7, 5, "device cuda (a card), precision fp32 (fp16 in chargpt train)"),
+    (9, 0, "device cuda (a card), precision fp32 (bf16 in chargpt train)"),
+    (6, 0, "device cpu (a card has compute capability 6.0; PyTorch is built for 7.5 or more), precision fp32")])
+def test_it_says_what_the_lessons_compute_with(major, minor, said, monkeypatch, capsys):
+    monkeypatch.delenv("CHARGPT_DEVICE", raising=False)
+    for name, answer in (("is_available", True), ("get_device_name", "a card"), ("get_device_capability", (major, minor))):
+        monkeypatch.setattr(torch.cuda, name, lambda device=None, answer=answer: answer)
+    report()
+    assert capsys.readouterr().out.rstrip().endswith(said)
 
 
 def test_from_a_badge_to_the_first_picture_in_half_a_minute(host, wheel):

@@ -120,6 +120,20 @@ def test_no_function_takes_a_variables_name(name):
 
 
 @each_notebook
+def test_each_picture_says_in_words_what_it_shows(name):
+    for cell in cells(name, "code"):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert output.metadata.get("image/png", {}).get("alt"), f"no alt text: {cell.source[:80]!r}"
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_who_uses_a_graphics_card_says_how_long_it_takes_there(lesson):
+    if re.search(r"^scale = pick_scale\(device\)", lesson.text, re.M):
+        assert re.search(r"[Oo]n a graphics card: (not measured yet|about )", lesson.text)
+
+
+@each_notebook
 def test_prose_is_clean(name):
     for cell in cells(name, "markdown"):
         assert "\x1b" not in cell.source, "terminal colours in prose"
@@ -162,7 +176,9 @@ def test_no_page_points_to_another_repository():
 def test_binder_gets_what_conda_gets_on_a_cpu():
     conda, binder = ((ROOT / name).read_text(encoding="utf-8") for name in ("environment.yml", "binder/environment.yml"))
     lists = [re.findall(r"^ +- (\S+)$", text, re.M) for text in (conda, binder)]
-    assert [package.replace("pytorch>", "pytorch-cpu>") for package in lists[0]] == lists[1]
+    for asked, binders in ("pytorch>", "pytorch-cpu>"), ("python>=3.11", "python=3.12"):
+        lists[0] = [package.replace(asked, binders) for package in lists[0]]
+    assert lists[0] == lists[1]
 
 
 def test_conda_and_pip_install_the_same():

@@ -32,11 +32,19 @@ def course(tmp_path_factory):
     return folder / "chargpt-course"
 
 
+def unpacked(name, data):
+    return (gzip.decompress(data) if name.endswith(".gz") else data).decode("utf-8")
+
+
 def texts(course):
     for path in course.rglob("*"):
         if path.is_file():
             data = path.read_bytes()
-            yield path.relative_to(course).as_posix(), (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+            if path.suffix == ".whl":
+                with zipfile.ZipFile(path) as wheel:
+                    yield from ((f"{path.name}/{name}", unpacked(name, wheel.read(name))) for name in wheel.namelist())
+                continue
+            yield path.relative_to(course).as_posix(), unpacked(path.name, data)
 
 
 def test_it_holds_what_a_learner_needs_and_nothing_else(course):
@@ -64,8 +72,8 @@ def test_no_answer_is_in_it(course):
         for exercise, source in CELLS.items():
             body = "\n".join(re.search(r"### BEGIN SOLUTION\n(.*?)\n    ### END", source, re.S)[1].splitlines())
             assert body not in text, f"{name} holds the answer to {exercise}"
-    keys = "".join(text for name, text in texts(course) if "/keys/" in name and name.endswith(".py"))
-    assert keys.count("raise NotAttempted") == len(CELLS) and "BEGIN SOLUTION" not in keys
+    keys = "".join(text for name, text in texts(course) if "/keys/" in name and name.endswith(".py"))  # folder and wheel
+    assert keys.count("raise NotAttempted") == 2 * len(CELLS) and "BEGIN SOLUTION" not in keys
 
 
 def test_its_checks_know_right_from_wrong(course, tmp_path):

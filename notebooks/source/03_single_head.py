@@ -10,7 +10,7 @@
 # # 03 · A single head: looking at the past
 #
 # You will build: one head of attention, from an average to the formula of the paper, and a model that uses it.
-# You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute.
+# You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute. (On a graphics card: not measured yet.)
 #
 # After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To know that, one has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
 

@@ -10,7 +10,7 @@
 # # 05 · Blocks: gather, think, repeat
 #
 # You will build: the transformer block, and find out what each of its parts is good for by leaving it out.
-# You need lesson 04. On a CPU the page takes about three quarters of a minute.
+# You need lesson 04. On a CPU the page takes about three quarters of a minute. (On a graphics card: not measured yet.)
 #
 # Attention gathers: it brings vectors from the past to where they are needed. Then something has to be concluded from them. A block does both. And since one conclusion leads to the next, blocks are stacked. The trouble begins with the stacking.
 

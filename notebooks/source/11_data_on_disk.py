@@ -179,8 +179,8 @@ if sys.platform == "linux":
 print(*(f"{name}: {abs(size):.1f} MB" for name, size in sizes.items()), sep="\n")
 
 # %%
-del mapped
-large.unlink()
+mapped = None  # lets go of the file
+large.unlink(missing_ok=True)
 if sizes["all read"] > 1:  # the system has told us
     assert max(sizes["mapped"], sizes["given back"]) < 5 and sizes["a hundred ids read"] < 20 < sizes["all read"]
 
@@ -596,7 +596,7 @@ print(f"as in the text: {same.sum():,} of {len(ids):,} ids")
 
 # %%
 file, good = folder / "plays" / "train-00003.bin", (folder / "plays" / "train-00003.bin").read_bytes()
-del shards  # its maps, too: a mapped file must not shrink under its reader
+shards = None  # its maps go, too: a mapped file must not shrink under its reader
 _ = file.write_bytes(good[:-1])
 complain(lambda: Shards(folder / "plays"))
 _ = file.write_bytes(b"\xff\xff" + good[2:])

@@ -369,7 +369,9 @@ right.barh(KINDS, [nats[kind] for kind in KINDS], color="#E69F00")
 left.set(title="share of the characters", xlabel="%")
 right.set(title=f"surprise (sum: {script.entropy:.3f})", xlabel="nats per character")
 left.invert_yaxis()
-plt.show()
+alt = "Bars for each kind. Left: most characters are spelling. Right: most of the surprise is in the words."
+display(fig, metadata={"image/png": {"alt": alt}})
+plt.close(fig)
 
 # %% [markdown]
 # Three characters of four are mere spelling and cost nothing, if you can spell. Most of the surprise is in the words. Copied names cost little, if you remember who is on stage.
@@ -428,7 +430,8 @@ for block, style in ((128, "--"), (192, "-")):
     ax.axvline(block, color="#D55E00", linestyle=style, label=f"{share:.0%} have at most {block} characters")
 ax.set(xlabel="characters in a scene", ylabel="scenes")
 ax.legend(frameon=False)
-plt.show()
+display(fig, metadata={"image/png": {"alt": "A histogram of the scenes' lengths; lines at 128 and 192."}})
+plt.close(fig)
 
 # %% [markdown]
 # ## A critic

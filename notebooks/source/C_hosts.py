@@ -40,8 +40,8 @@ from chargpt_lib.data import choose_device
 # | `no chargpt_lib` | your computer | Put the notebook back into the course's folder, or open that folder. |
 # | the same, and you did install it | your computer | The kernel is another Python; `import sys; sys.executable` says which. Choose the other kernel: in the course's folder it is `.venv`. |
 # | `No module named 'torch'` | your computer | The library is there, but not what it needs: `make install`, or what the README says for conda. |
-# | `no chargpt_lib` | Colab | Take the wheel that your teacher gave you, or `make wheel` in the course's folder makes it, in `dist/`. Click on the folder on the left and upload it there: into `/content`, not into your Drive. Run the cell again. A new session needs it again. |
-# | `no chargpt_lib` | Kaggle | Add the data set that has the wheel (Add Input), run the cell again. |
+# | `no chargpt_lib` | Colab | Take the wheel that your teacher gave you: it lies in the folder that was handed out (`make wheel` in the repository makes one, in `dist/`). Click on the folder on the left and upload it there: into `/content`, not into your Drive. Run the cell again. A new session needs it again. |
+# | `no chargpt_lib` | Kaggle | Add the data set that has the wheel (Add Input), run the cell again. In a published copy it is enough to switch the internet on, which Kaggle allows to accounts with a verified telephone number. |
 # | an old version is printed | Colab, Kaggle | Upload the new wheel, or update the data set. Then `%pip uninstall -q -y chargpt`, restart the session, run the cell again. |
 #
 # The one thing the cell must not do is change what the host has. Plain `pip install` may replace torch or numpy, and what was built against the old ones fails until the session is restarted, or for good. So pip is told `--no-deps`: our file, and nothing else.
@@ -55,7 +55,7 @@ from chargpt_lib.data import choose_device
 #
 # ### A class on Kaggle, without a network
 #
-# 1. On your computer: `make wheel`. It makes `dist/chargpt-0.1.0-py3-none-any.whl`, a quarter of a megabyte. The library is in it; the notebooks are not.
+# 1. On your computer: `make release`. It makes `dist/chargpt-course.zip`, and in it lies `chargpt-0.1.0-py3-none-any.whl`. The library is in it, without the exercises' answers; the notebooks are not. (The wheel of `make wheel` has the answers, too. It is for yourself.)
 # 2. Do you want Tiny Shakespeare or Oz, too? `load_corpus("shakespeare")`, run at home, prints nothing and leaves the file in `data/cache/downloads`. (Playhouse is written by the library.)
 # 3. On Kaggle make a data set of these files, and share it with your class.
 # 4. Import a lesson's notebook, attach the data set, and choose an accelerator with T4; Kaggle lends it to accounts with a verified telephone number. Without it the lessons run, and train longer. Switch the internet off.
@@ -96,15 +96,17 @@ for marks in ({}, {"COLAB_RELEASE_TAG": "x"}, {"COLAB_RELEASE_TAG": "x", "KAGGLE
 # %% [markdown]
 # ## On what?
 #
-# Lesson 00's `choose_device` knows the device, and why it was chosen. Lesson 10's `pick_precision` knows the format of numbers: `fp32` (float32) on a CPU; `fp16` (float16) on Kaggle's and Colab's T4; `bf16` (bfloat16) on newer cards. The last two have 16 bits each, and share them out differently.
+# Lesson 00's `choose_device` knows the device, and why it was chosen. The **precision** is the format of numbers. The lessons compute in `fp32` (float32) everywhere: their models are small. The command `chargpt train` takes what lesson 10's `pick_precision` picks: `fp32` on a CPU; `fp16` (float16) on Kaggle's and Colab's T4; `bf16` (bfloat16) on newer cards. The last two have 16 bits each, and share them out differently; the line names them where there is such a card.
 
 # %%
 #| export
 def report():
     """Prints where this runs, and on what."""
     device, why = choose_device()
+    fast = pick_precision(device)
+    precision = "fp32" if fast == "fp32" else f"fp32 ({fast} in chargpt train)"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, chargpt {chargpt_lib.__version__}"
-    print(f"{host()}: {versions}; device {device} ({why}), precision {pick_precision(device)}")
+    print(f"{host()}: {versions}; device {device} ({why}), precision {precision}")
 
 # %% tags=["nbval-ignore-output"]
 report()
@@ -149,7 +151,7 @@ with pretend("Tesla P100-PCIE-16GB", 6, 0), mock.patch.dict(os.environ, CHARGPT_
 # - **`pip install` of everything that the repository asks for.** It takes minutes, changes torch, and the session wants to be restarted. Install without dependencies.
 # - **A notebook that can only download its helper files.** Without a network it stops, and next year the address may be gone. Ours takes a file first.
 # - **A name from the package index.** Next year it may belong to somebody else. Our cell installs a file of yours, and a published copy the address it was published at; never a mere name.
-# - **A trained model on a disk that goes with the session.** Each lesson that trains for longer than a minute has a line for it: `KEEP = "/content/drive/MyDrive/chargpt"` on Colab, once the Drive is mounted (`from google.colab import drive; drive.mount("/content/drive")`), `KEEP = "/kaggle/working"` on Kaggle, with Persistence switched on before.
+# - **A trained model on a disk that goes with the session.** Each lesson that trains for longer than a minute on two cores has a line for it: `KEEP = "/content/drive/MyDrive/chargpt"` on Colab, once the Drive is mounted (`from google.colab import drive; drive.mount("/content/drive")`), `KEEP = "/kaggle/working"` on Kaggle, with Persistence switched on before. What was kept is found again where the numbers are the same: in a session without the graphics card `scale` is another one, so write the old one there.
 #
 # ## What you have
 #

@@ -10,7 +10,7 @@
 # # C · Presets: the settings of a run, and where they come from
 #
 # You will build: a table of published recipes, and `read_train_options`, which makes the settings of a run from a recipe, a file and a command line.
-# You need lesson 10. On two CPU cores the page takes a few seconds.
+# You need lesson 10, and the library tyro: `%pip install tyro` where it is missing, as on Colab and Kaggle. On two CPU cores the page takes a few seconds.
 
 # %%
 #| default_exp presets

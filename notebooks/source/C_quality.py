@@ -10,7 +10,7 @@
 # # C · Quality: how good is a sample?
 #
 # You will build: a score of seven numbers for whatever a model wrote, beside the score of real text and of noise.
-# You need lesson 08. On two CPU cores the page takes about twenty seconds, and two minutes more if lesson 06 has not been run.
+# You need lesson 08. On two CPU cores the page takes about twenty seconds, and two minutes more if lesson 06 has not been run. (On a graphics card: not measured yet.)
 #
 # "Coherence: high." Whoever reads that knows that somebody liked a sample. Which one of many? Compared with what? Here a sample is counted, and anybody who counts again gets the same numbers.
 

@@ -10,7 +10,7 @@
 # # C · Runs: what the command does
 #
 # You will build: what stands behind `chargpt train`, `eval`, `sample`, `attend` and `info`. Each is a few lines, because the lessons have done the work.
-# You need [C · Presets](C_presets.ipynb). On two CPU cores the page takes half a minute.
+# You need [C · Presets](C_presets.ipynb), and its library tyro. On two CPU cores the page takes half a minute.
 
 # %%
 #| default_exp runs

@@ -10,7 +10,7 @@
 # # D · The command line
 #
 # You will build: the command `chargpt`, with seven words: `train`, `eval`, `sample`, `attend`, `info`, `check`, `grade`.
-# You need [C · Runs](C_runs.ipynb); for the two words of teachers, the page C · Grading. On two CPU cores the page takes a quarter of a minute.
+# You need [C · Runs](C_runs.ipynb), and the library tyro: `%pip install tyro` where it is missing, as on Colab and Kaggle. For the two words of teachers, the page C · Grading. On two CPU cores the page takes a quarter of a minute.
 #
 # A notebook is for understanding. Whoever wants five models by tomorrow wants a line that can be repeated:
 #
