@@ -75,6 +75,14 @@ def contents(house=HERE):
     return files
 
 
+def build_wheel(root, out):
+    """Builds the project in the folder root as a wheel in the folder out, without a network -> its path."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", out, root], check=True)
+    [wheel] = Path(out).glob("chargpt-*.whl")
+    return wheel
+
+
 def wheel_of(files):
     """The library among {name: bytes} as a wheel: (its name, bytes)."""
     with tempfile.TemporaryDirectory() as folder:
@@ -82,9 +90,7 @@ def wheel_of(files):
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        pip = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet", "--no-deps", "--no-build-isolation"]
-        subprocess.run([*pip, "--wheel-dir", folder, folder], check=True)
-        [wheel] = Path(folder).glob("*.whl")
+        wheel = build_wheel(folder, folder)
         return wheel.name, wheel.read_bytes()
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import tomllib
 import venv
@@ -15,6 +14,7 @@ from pathlib import Path
 import build
 import nbformat
 import pytest
+import release
 import torch
 from packaging.requirements import Requirement
 
@@ -44,11 +44,7 @@ json.dump(said, open(sys.argv[2], "w", encoding="utf-8"))
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT]
-    subprocess.run(command, check=True)
-    [path] = folder.glob("chargpt-*.whl")
-    return path
+    return release.build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 class Host:

@@ -38,13 +38,11 @@ def unpacked(name, data):
 
 def texts(course):
     for path in course.rglob("*"):
-        if path.is_file():
-            data = path.read_bytes()
-            if path.suffix == ".whl":
-                with zipfile.ZipFile(path) as wheel:
-                    yield from ((f"{path.name}/{name}", unpacked(name, wheel.read(name))) for name in wheel.namelist())
-                continue
-            yield path.relative_to(course).as_posix(), unpacked(path.name, data)
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as wheel:
+                yield from ((f"{path.name}/{name}", unpacked(name, wheel.read(name))) for name in wheel.namelist())
+        elif path.is_file():
+            yield path.relative_to(course).as_posix(), unpacked(path.name, path.read_bytes())
 
 
 def test_it_holds_what_a_learner_needs_and_nothing_else(course):

@@ -346,7 +346,7 @@ print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V
 #
 # The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
 #
-# If the session ends before the training does, run the page again: it goes on from the last half minute, if that was kept and the numbers are the same. (Was there a graphics card then, and is there none today? Put the old number for `scale`.) On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in `/kaggle/working` (first choose Persistence: Files, among the notebook's settings).
+# If the session ends before the training does, run the page again: it goes on from the last half minute, if that was kept. On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). What was kept belongs to its numbers: was there a graphics card then, and is there none today, put the old number for `scale`.
 
 # %%
 KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see C_hosts)

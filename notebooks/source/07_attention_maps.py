@@ -1310,8 +1310,8 @@ layer, head = fetchers[0]
 
 # %%
 fig, axes = plt.subplots(2, 5, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
-for ax, number in zip(axes.flat, torch.linspace(0, len(steps), 10).round().int()):  # ten; the last: finished
-    step = list(photos)[number]
+chosen = [list(photos)[n] for n in torch.linspace(0, len(steps), 10).round().int()]  # ten, first to last
+for ax, step in zip(axes.flat, chosen):
     image = draw_weights(ax, photos[step][0][layer, head], scenes[0], labels=False)
     ax.set_title(f"step {step}", fontsize=9)
     if cast := re.search("Enter (.*) with ", scenes[0]):

@@ -24,6 +24,7 @@ from nbclient.exceptions import CellExecutionError
 
 from build import HERE
 from chargpt_lib.training import read_json, write_json
+from release import build_wheel
 
 OUT = HERE.root / "data" / "results" / "hosts.json"
 LESSONS = [path.stem for path in sorted(HERE.notebooks(False).glob("*.ipynb")) if path.stem[0] not in "BCD"]
@@ -37,12 +38,6 @@ names = "torch", "numpy", "matplotlib", "ipython", "ipykernel"
 print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names},
                   "threads": torch.get_num_threads()}))
 """
-
-
-def build_wheel(folder):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
-    subprocess.run([*command, HERE.root], check=True)
-    return next(Path(folder).glob("*.whl"))
 
 
 def changes(python, wheel, pins):
@@ -79,7 +74,7 @@ def main():
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home, "content")
         folder.mkdir()
-        wheel, forget = build_wheel(folder), [python, "-m", "pip", "uninstall", "--quiet", "--yes", "chargpt"]
+        wheel, forget = build_wheel(HERE.root, folder), [python, "-m", "pip", "uninstall", "--quiet", "--yes", "chargpt"]
         subprocess.run(forget)
         if pins:
             record |= {"list": pins[0].name, **changes(python, wheel, pins[0])}
