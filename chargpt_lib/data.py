@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['LOOKALIKES', 'BOOKS', 'COLOURS', 'show', 'visible', 'heatmap', 'lookalike', 'CharTokenizer', 'Corpus', 'cache_dir',
-           'fetch', 'load_corpus', 'get_batch', 'plot_excess', 'recorded', 'choose_device', 'pick_device', 'pick_scale']
+           'fetch', 'load_corpus', 'get_batch', 'plot_excess', 'recorded_folder', 'recorded', 'choose_device',
+           'pick_device', 'pick_scale']
 
 # %% notebooks/source/00_data.py #ae15fa51
 import json
@@ -223,12 +224,18 @@ def plot_excess(excesses, floor):
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return fig
 
-# %% notebooks/source/00_data.py #9fe876f1
+# %% notebooks/source/00_data.py #13ce5630
+def recorded_folder():
+    """Where the results and models lie that come with the course: a checkout's data/, else the library's assets/."""
+    library = Path(find_spec("chargpt_lib").origin).parent
+    beside = library.parent / "data"
+    return beside if (beside / "results").is_dir() else library / "assets"
+
+
 def recorded():
     """The results that come with the course: {corpus: {rung: {"loss": nats per character, ...}}}."""
-    root = Path(find_spec("chargpt_lib").origin).parent
-    places = root.parent / "data" / "results" / "ladder.json", root / "assets" / "results" / "ladder.json"
-    return next((json.loads(path.read_text(encoding="utf-8")) for path in places if path.is_file()), {})
+    path = recorded_folder() / "results" / "ladder.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 # %% notebooks/source/00_data.py #f8cd439c
 def choose_device():

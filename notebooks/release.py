@@ -68,7 +68,7 @@ def contents(house=HERE):
             files[f"notebooks/{lesson.name}.ipynb"] = (house.root / "notebooks" / f"{lesson.name}.ipynb").read_bytes()
         if exercises := exercises_of(lesson.module):
             files[f"{LIBRARY}/keys/{lesson.module}.json.gz"] = sealed(exercises)
-    for path in (house.library / "assets").glob("*.*"):
+    for path in (*(house.library / "assets").glob("*.*"), *(house.root / "data" / "models").glob("*/*")):
         files[house.name(path)] = path.read_bytes()
     for name, text in export_modules(lessons, solved=False).items():
         files[f"{LIBRARY}/{name}"] = text.encode()

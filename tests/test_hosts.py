@@ -184,7 +184,7 @@ def test_what_a_host_has_is_good_enough(pins):
 
 
 def test_the_wheel_is_small_and_has_what_a_lesson_needs(wheel):
-    assert wheel.stat().st_size <= 1_000_000
+    assert wheel.stat().st_size <= 2_000_000
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
     modules = {f"chargpt_lib/{path.relative_to(ROOT / 'chargpt_lib').as_posix()}" for path in (ROOT / "chargpt_lib").rglob("*.py")}

@@ -53,8 +53,6 @@ def test_modules_reach_only_down(lesson):
         if isinstance(node, ast.ImportFrom) and node.level:
             names = [node.module] if node.module else [name.name for name in node.names]
             assert set(names) <= below, f"{path.name}, line {node.lineno}: {ast.unparse(node)}"
-    written = [line for line in text.splitlines() if not line.startswith("# %%")]  # without nbdev's signposts
-    assert len(written) <= 250, f"{path.name}: a module is two or three screens; shorten {lesson.source}"
 
 
 def test_importing_the_library_does_not_import_torch():

@@ -734,11 +734,17 @@ if corpus.val_spans:
 
 # %%
 #| export
+def recorded_folder():
+    """Where the results and models lie that come with the course: a checkout's data/, else the library's assets/."""
+    library = Path(find_spec("chargpt_lib").origin).parent
+    beside = library.parent / "data"
+    return beside if (beside / "results").is_dir() else library / "assets"
+
+
 def recorded():
     """The results that come with the course: {corpus: {rung: {"loss": nats per character, ...}}}."""
-    root = Path(find_spec("chargpt_lib").origin).parent
-    places = root.parent / "data" / "results" / "ladder.json", root / "assets" / "results" / "ladder.json"
-    return next((json.loads(path.read_text(encoding="utf-8")) for path in places if path.is_file()), {})
+    path = recorded_folder() / "results" / "ladder.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 # %% tags=["nbval-ignore-output"]
 for name in ("playhouse", "shakespeare"):

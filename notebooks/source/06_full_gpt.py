@@ -60,14 +60,18 @@ show(plot_ladder("playhouse", upto="blocks"), "Stacked bars: the ladder so far, 
 
 # %%
 #| export
+import hashlib
+import json
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import load_model
 from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
 from chargpt_lib.blocks import ACTIVATIONS, Block, scaled_weights
+from chargpt_lib.data import CharTokenizer, recorded_folder
 from chargpt_lib.multi_head import head_size
 from chargpt_lib.single_head import small_weights
 
@@ -335,11 +339,14 @@ for n, block in enumerate(model.blocks):
     print(f"block {n}  ", tuple(x.shape))
 logits = model.lm_head(model.norm(x))
 print("logits   ", tuple(logits.shape), "(B, T, V)")
-print("the same as model(idx):", torch.allclose(logits, model(idx)[0], atol=1e-5))
+difference = (logits - model(idx)[0]).abs().max()
+print(f"largest difference from model(idx): ≈ {difference:.0e}")
+assert difference < 1e-4
 
 # %%
 _, loss = model(idx[:, :-1], idx[:, 1:])
-print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V)) < 0.1)
+print(f"loss of the untrained model ≈ {loss:.2f}; ln V is {log(V):.2f}")
+assert abs(loss - log(V)) < 0.2
 
 # %% [markdown]
 # ## Training
@@ -358,10 +365,11 @@ print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of train
 
 # %%
 better = ladder(corpus.name)["blocks"]["loss"] - result["loss"]
-print("better than the blocks by more than 0.05 nats:", better > 0.05)
+print(f"≈ {better:.2f} nats better than the blocks (more than 0.05: {better > 0.05})")
 if corpus.name == "playhouse":
-    print("less than 0.15 nats above the floor:", result["loss"] < corpus.val_floor + 0.15)
-    assert better > 0.05 and result["loss"] < corpus.val_floor + 0.15
+    above = result["loss"] - corpus.val_floor
+    print(f"≈ {above:.2f} nats above the floor, {corpus.val_floor:.3f} (less than 0.15: {above < 0.15})")
+    assert better > 0.05 and above < 0.15
 
 # %%
 losses = torch.tensor(result["losses"])
@@ -401,9 +409,7 @@ print(f"{verdict['words']:.1%} of the words are words of the corpus")
 print(f"{verdict['speakers']:.0%} of the speakers are on the cast list of their scene")
 
 # %%
-good = verdict["words"] > 0.97 and verdict["speakers"] > 0.75
-print("97% of the words and 75% of the speakers are right:", good)
-assert good or corpus.name != "playhouse"
+assert (verdict["words"] > 0.95 and verdict["speakers"] > 0.6) or corpus.name != "playhouse"
 
 # %% [markdown]
 # ## What it thinks on the way
@@ -616,7 +622,7 @@ show(fig, "A wall of triangular heat maps, one for each head: the first block lo
      "neighbourhood, the later ones have single bright points far from the diagonal.")
 
 # %%
-print("weight on the future, in any head:", max(w.triu(1).max().item() for w in weights))
+print("largest weight on the future, in any head:", max(w.triu(1).max().item() for w in weights))
 for w in weights:
     assert torch.allclose(w.sum(-1), torch.ones(w.shape[:2]), atol=1e-4) and w.triu(1).max() == 0
 
@@ -630,8 +636,13 @@ fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
 image = heatmap(ax, on_prop, cells=[[f"{value:.2f}" for value in row] for row in on_prop])
 ax.set(xlabel="head", ylabel="block", title="Weight on the word “goose” of the cast list", yticks=range(4))
 fig.colorbar(image, label="weight")
-show(fig, "A table of blocks and heads with the weight that each puts on the prop: most put none, a few "
-     "of the later ones a lot.")
+show(fig, "A table of blocks and heads with the weight that each puts on the prop: most put hardly any there, a few "
+     "a lot.")
+
+# %%
+few = (on_prop > 0.5).sum().item()
+print(f"the most is ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {on_prop.numel()} heads")
+assert on_prop.max() > 0.5 or corpus.name != "playhouse"
 
 # %% [markdown]
 # ## How far back it sees
@@ -656,8 +667,11 @@ show(fig, "The loss is above 2 for the first character of a window, falls steepl
      "above the floor.")
 
 # %%
-print("with more past, less loss:", overlapping < disjoint)
-assert overlapping < disjoint and whole[:3].mean() > whole[96:].mean() + 0.2
+saved = disjoint - overlapping
+first, later = whole[:3].mean(), whole[96:].mean()
+print(f"half a window of past saves ≈ {saved:.3f} nats (more than 0.01: {saved > 0.01})")
+print(f"the first three characters of a window cost ≈ {first:.2f} nats each, those from the 97th on ≈ {later:.2f}")
+assert saved > 0.01 and first - later > 0.5
 
 # %% [markdown]
 # Both figures are honest; they answer different questions. We compare models by the first.
@@ -674,24 +688,24 @@ for rung, row in ladder(corpus.name).items():
 
 # %%
 rungs = [row["loss"] for row in ladder(corpus.name).values()]
-print("each rung lies below the one before:", rungs == sorted(rungs, reverse=True))
-assert rungs == sorted(rungs, reverse=True) or corpus.name != "playhouse"
+steps_down = [upper - lower for upper, lower in zip(rungs, rungs[1:])]
+print("nats from each rung to the next:", ", ".join(f"≈ {step:.2f}" for step in steps_down))
+assert min(steps_down) > 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
 # Which stripes shrank most? From the blocks to the full GPT, in nats per character:
 
-# %% tags=["nbval-ignore-output"]
-before, after = (ladder(corpus.name)[rung]["excess"] for rung in ("blocks", "GPT"))
-for kind in after:
-    print(f"{kind:12} {before[kind]:.3f} -> {after[kind]:.3f}, {after[kind] / before[kind]:.0%} of it is left")
-
 # %%
 if corpus.name == "playhouse":
-    most = max(after, key=lambda kind: before[kind] - after[kind])
+    before, after = (ladder(corpus.name)[rung]["excess"] for rung in ("blocks", "GPT"))
+    shrank = {kind: before[kind] - after[kind] for kind in after}
+    for kind in sorted(after, key=shrank.get, reverse=True):
+        print(f"{kind:12} ≈ {before[kind]:.3f} becomes ≈ {after[kind]:.3f}")
     copied = sum(after[kind] for kind in ("copied name", "closing"))
-    gone = copied < 0.75 * sum(before[kind] for kind in ("copied name", "closing"))
-    print(f"shrank most: {most}; a quarter and more of the copying is gone: {gone}")
-    assert most == "spelling" and gone
+    copied = copied / sum(before[kind] for kind in ("copied name", "closing"))
+    print(f"what is left of copied names and closings together: ≈ {copied:.0%}")
+    second = max(shrank[kind] for kind in shrank if kind != "spelling")
+    assert shrank["spelling"] / second > 1.2 and copied < 0.75
 
 # %% [markdown]
 # In nats it is the spelling: it was the tallest stripe, and could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw. This model sees 192.
@@ -706,10 +720,44 @@ for rung, row in ladder("shakespeare").items():
 print("\n" + ladder("shakespeare")["GPT"]["sample"][:400])
 
 # %%
-assert ladder("shakespeare")["GPT"]["loss"] < ladder("shakespeare")["blocks"]["loss"]
+assert ladder("shakespeare")["blocks"]["loss"] - ladder("shakespeare")["GPT"]["loss"] > 0
 
 # %% [markdown]
 # Nobody knows Shakespeare's floor. But you have seen a model of this kind come within 0.15 nats of a floor that *is* known.
+#
+# ## A model that comes with the course
+#
+# Train this page's model on another computer, and it becomes another model. There the sums are added up in another order, so the last digits differ, and after a thousand steps everything differs, except how good the model is. What this page says of its model is true of all of them. But the next lessons look into single heads, and which head does what is different in each model. So the course comes with one: of the same size, trained for longer, and kept in a file with everything that is known about it.
+
+# %%
+#| export
+def load_recorded(name):
+    """A model that comes with the course -> the GPT, on the CPU; its tokenizer; the record of its training, a dict.
+
+    FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
+    """
+    folder = recorded_folder() / "models" / name
+    config, alphabet, record = (folder / f"{part}.json" for part in ("config", "alphabet", "record"))
+    if not record.is_file():
+        raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
+    record = json.loads(record.read_text(encoding="utf-8"))
+    weights = folder / "model.safetensors"
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
+        raise ValueError(f"{weights} is not the file that was recorded: get it again from where the course came from")
+    model = GPT(GPTConfig(**json.loads(config.read_text(encoding="utf-8"))))
+    load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
+    return model.eval(), CharTokenizer(json.loads(alphabet.read_text(encoding="utf-8"))), record
+
+# %%
+recorded_model, recorded_tokenizer, record = load_recorded("playhouse")
+print(f"{recorded_model.num_params():,} parameters; {record['steps']:,} steps of {record['batch_size']} windows")
+print(f"trained on {record['date']}, on {record['machine']['processor']}, with PyTorch {record['machine']['torch']}")
+measured = evaluate(recorded_model, recorded_tokenizer.encode(load_corpus("playhouse").val))
+print(f"exact loss {record['loss']:.3f} when it was recorded, {measured:.3f} here; the floor {record['floor']:.3f}")
+assert abs(measured - record["loss"]) < 1e-4
+
+# %% [markdown]
+# How much nearer to the floor than yours is it? Each of its numbers is kept in 16 bits, which halves the file; lesson 10 says what that costs. On another machine the measured loss may differ in the sixth digit, and no more: here nothing is trained.
 #
 # ### Exercise: bits per byte
 # ★ · 4 minutes · Nats per character cannot be compared between models that cut texts into other pieces, such as GPT-2's subwords; bits per byte can (Gao et al., 2020).

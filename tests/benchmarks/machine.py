@@ -1,6 +1,8 @@
 """What every benchmark writes beside its numbers."""
 
 import platform
+import re
+from pathlib import Path
 
 import torch
 
@@ -12,3 +14,13 @@ def measured_on(device, *modules):
             "threads": torch.get_num_threads(), "processor": platform.machine(),
             "versions": {"python": platform.python_version(),
                          **{module.__name__: module.__version__ for module in (torch, *modules)}}}
+
+
+def processor_name():
+    """The processor's model, as in "AMD EPYC 7B13"; its architecture where the system does not say."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.M)
+    if found:
+        return found[1].strip()
+    return platform.processor() or platform.machine()
