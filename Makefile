@@ -7,7 +7,7 @@ RUN := $(BIN)/python
 PAIRED := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install course test lab build check wheel publish-links release clean
+.PHONY: help install course test test-machines lab build check wheel publish-links release clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -22,6 +22,9 @@ course: $(VENV)/.lab  ## run lessons 00 to 06, then show the ladder of losses, a
 test: $(VENV)/.dev  ## every notebook's saved outputs against a fresh run, unit tests, the house's rules
 	$(PAIRED) --nbval --nbval-current-env --nbval-cell-timeout=1800 --color=no notebooks/*.ipynb notebooks/solutions/*.ipynb
 	$(PAIRED)
+
+test-machines: $(VENV)/.dev  ## every notebook as if on other processors (an hour or more; goes on where it was interrupted)
+	$(RUN) -m tests.benchmarks.machines
 
 lab: $(VENV)/.lab  ## open the lessons in JupyterLab
 	$(RUN) -m jupyterlab --notebook-dir=notebooks

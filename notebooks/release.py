@@ -61,7 +61,7 @@ def contents(house=HERE):
     lessons = read_lessons(house)
     files = {"README.md": START.encode()}
     for name in ("LICENSE", "pyproject.toml", "constraints.txt", "environment.yml", "data/README.md", "data/playhouse.txt",
-                 "data/results/ladder.json", f"{LIBRARY}/__init__.py"):
+                 "data/results/ladder.json", "notebooks/conftest.py", "notebooks/sanitize.cfg", f"{LIBRARY}/__init__.py"):
         files[name] = (house.root / name).read_bytes()
     for lesson in lessons:
         if lesson.name[0] not in "BCD" or lesson.module in LEARNERS:  # not how checks and grading work

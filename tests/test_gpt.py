@@ -1,15 +1,21 @@
 """Lesson 06: the whole model against `transformers`, its parameters counted, its presets, its first loss."""
 
+import hashlib
+import shutil
 from dataclasses import replace
 from math import log
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from chargpt_lib.data import Corpus
-from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.training import fit, load_or_fit
+from chargpt_lib import checkpoints
+from chargpt_lib import gpt as module
+from chargpt_lib.data import CharTokenizer, Corpus, load_corpus, recorded_folder
+from chargpt_lib.gpt import GPT, GPTConfig, load_recorded
+from chargpt_lib.playhouse import excess_by_kind
+from chargpt_lib.training import fit, load_or_fit, nats_per_character
 
 SMALL = GPTConfig(11, block_size=8, n_layer=2, n_head=3, n_embd=12)
 LECTURE = GPTConfig.lecture(11, block_size=8, n_embd=12, n_head=3, n_layer=2, dropout=0.0)
@@ -177,3 +183,59 @@ def test_it_learns_a_text_that_needs_a_look_back():
 def test_a_gpt_that_cannot_be(changes, said):
     with pytest.raises(ValueError, match=said):
         replace(SMALL, **changes)
+
+
+# ---------------------------------------------------------------- the model that comes with the course
+
+RECORDED = recorded_folder() / "models" / "playhouse"
+
+
+def test_the_recorded_model_is_as_good_as_its_record_says():
+    model, tokenizer, record = load_recorded("playhouse")
+    corpus = load_corpus("playhouse")
+    assert tokenizer.alphabet == CharTokenizer.from_text(corpus.train + corpus.val).alphabet
+    nats = nats_per_character(model, tokenizer.encode(corpus.val)).double()
+    assert abs(nats.mean().item() - record["loss"]) < 1e-5
+    excess = excess_by_kind([None, *nats.tolist()], corpus.val_spans)
+    assert excess == pytest.approx(record["excess"], abs=1e-5) and record["floor"] == corpus.val_floor
+    assert record["parameters"] == model.num_params() and not model.training
+
+
+def test_the_recorded_model_is_small_and_says_where_it_comes_from():
+    _, _, record = load_recorded("playhouse")
+    assert sum(path.stat().st_size for path in RECORDED.iterdir()) <= 1_500_000
+    weights = RECORDED / "model.safetensors"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["sha256"]
+    assert {weight.dtype for weight in load_file(weights).values()} == {torch.float16}
+    assert {"steps", "batch_size", "lr", "seed", "seconds", "date", "made by"} <= record.keys()
+    assert {"processor", "threads", "torch"} == record["machine"].keys()
+
+
+def test_lesson_09_opens_the_recorded_model():
+    model, tokenizer, _ = load_recorded("playhouse")
+    again, alphabet = checkpoints.load_model(RECORDED)
+    assert again.config == model.config and alphabet.alphabet == tokenizer.alphabet
+    assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
+
+
+def test_what_heads_looked_at_was_measured_while_this_model_was_trained():
+    growth = load_file(RECORDED / "growth.safetensors")
+    _, _, record = load_recorded("playhouse")
+    assert growth["steps"][0] == 0 and growth["steps"][-1] == record["steps"]
+    assert growth["on_cast"].shape == (len(growth["steps"]), 4, 6) and len(growth["maps"]) == len(growth["steps"])
+    sums = growth["maps"].float().sum(-1)
+    assert torch.allclose(sums, torch.ones_like(sums), atol=2e-2) and growth["maps"].triu(1).max() == 0
+
+
+def test_a_model_that_is_not_there_or_not_the_recorded_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "recorded_folder", lambda: tmp_path)
+    with pytest.raises(FileNotFoundError, match="no recorded model is called 'playhouse'"):
+        load_recorded("playhouse")
+    shutil.copytree(RECORDED, tmp_path / "models" / "playhouse")
+    load_recorded("playhouse")
+    weights = tmp_path / "models" / "playhouse" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ValueError, match="is not the file that was recorded: get it again"):
+        load_recorded("playhouse")

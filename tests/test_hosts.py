@@ -189,4 +189,6 @@ def test_the_wheel_is_small_and_has_what_a_lesson_needs(wheel):
         names = set(file.namelist())
     modules = {f"chargpt_lib/{path.relative_to(ROOT / 'chargpt_lib').as_posix()}" for path in (ROOT / "chargpt_lib").rglob("*.py")}
     assert modules <= names and {"chargpt_lib/assets/playhouse.txt", "chargpt_lib/assets/results/ladder.json"} <= names
+    models = {f"chargpt_lib/assets/models/{path.parent.name}/{path.name}" for path in ROOT.glob("data/models/*/*")}
+    assert models <= names and any(name.endswith("/model.safetensors") for name in models)
     assert not any(re.search("notebooks|tests|solutions", name) for name in names)

@@ -3,6 +3,7 @@
 import ast
 import functools
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -140,6 +141,24 @@ def test_prose_is_clean(name):
     for cell in cells(name, "markdown"):
         assert "\x1b" not in cell.source, "terminal colours in prose"
         assert not re.search(r"^\s*%%", cell.source, re.M), f"py:percent breaks on {cell.source[:80]!r}"
+
+
+# ---------------------------------------------------------------- what holds on any machine
+
+
+@pytest.mark.parametrize("printed, passes", [("better by ≈ 0.54 nats", True), ("better by ≈ 12 nats", True),
+                                             ("better by ≈ -1.2e-07 nats", True), ("worse by ≈ 0.53 nats", False),
+                                             ("better by 0.54 nats", False), ("better by ≈ 0.53 nats, more", False)])
+def test_nbval_forgives_the_digits_behind_the_sign_and_nothing_else(printed, passes, tmp_path):
+    for name in ("conftest.py", "sanitize.cfg"):
+        shutil.copy(ROOT / "notebooks" / name, tmp_path)
+    cell = nbformat.v4.new_code_cell(f"print({printed!r})", execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("stream", text="better by ≈ 0.53 nats\n")]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), tmp_path / "page.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "page.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == (0 if passes else 1), done.stdout[-2000:]
 
 
 # ---------------------------------------------------------------- what is published
