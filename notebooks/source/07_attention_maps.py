@@ -1362,8 +1362,8 @@ for ax, n in zip(axes.flat, chosen):
         ax.tick_params(labelbottom=True)
 colorbar(fig, image, axes)
 fig.suptitle(f"layer {layer}, head {head}, on the first 100 characters of a scene, while the model trains", fontsize=10)
-show(fig, "Ten maps of one head from the first step on: even at first, then blurred, then single bright points on the "
-     "cast list.")
+show(fig, "Ten maps of one head from the first step on: even at first, then blurred, then more and more of single "
+     "bright points.")
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
@@ -1373,8 +1373,8 @@ ax.plot(steps, on_names[:, layer, head], "o-", color="#0072B2", label=f"layer {l
 ax.axhline(by_chance, color="#D55E00", linestyle="--", label="chance")
 ax.set(xlabel="step", ylabel="weight", ylim=0, title="Weight on the cast list, at ends of lines: every head")
 fig.legend(loc="outside right upper", frameon=False)
-show(fig, "All heads begin at chance. Some rise to several times that, in the first thousand steps or later; more of "
-     "them fall below it.")
+show(fig, "All heads begin at chance. A few rise far above it within the first thousand steps, the blue one among "
+     "them; more of them fall below it.")
 
 # %%
 first, last = on_names[0], on_names[-1]  # (layers, heads)
@@ -1384,7 +1384,7 @@ print(f"of {last.numel()} heads {(last > 2 * first).sum()} end above twice their
 assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 
 # %% [markdown]
-# At first every head looks at everything alike. Then they part: some towards the cast list, more away from it. Nobody told the one with the blue line to look there. All it was ever given is a gradient of the loss.
+# At first every head looks at everything alike. In the recorded model nothing much happens for five hundred steps. Within the next five hundred a few heads turn to the cast list, and more turn away from it. Nobody told the one with the blue line to look there. All it was ever given is a gradient of the loss.
 #
 # ## Mistakes people make
 #
