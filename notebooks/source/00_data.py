@@ -203,7 +203,8 @@ class CharTokenizer:
 # %%
 tokenizer = CharTokenizer.from_text(text)
 print(tokenizer.encode("goose"))
-print(tokenizer.decode(tokenizer.encode(EXAMPLE)) == EXAMPLE)
+print("there and back:", repr(tokenizer.decode(tokenizer.encode(EXAMPLE))))
+assert tokenizer.decode(tokenizer.encode(EXAMPLE)) == EXAMPLE
 try:
     tokenizer.encode("O damp café!")
 except ValueError as error:
@@ -725,6 +726,9 @@ if corpus.val_spans:
     excesses = {name: excess_by_kind(nats.tolist(), corpus.val_spans) for name, nats in paid.items()}
     show(plot_excess(excesses, corpus.val_floor), "Stacked bars: knowing nothing costs 4 nats a character, most of "
          "it for spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.")
+    for name, excess in excesses.items():
+        last_four = sum(excess[kind] for kind in KINDS[3:])  # cast, addressee, copied name, closing
+        print(f"{name:21}  spelling {excess['spelling']:.2f}, the last four kinds together {last_four:.2f}")
 
 # %% [markdown]
 # Grey is the floor: nobody can save that. Most of the rest is spelling, and that will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will be the last to go: to save those, one has to remember.
@@ -746,12 +750,11 @@ def recorded():
     path = recorded_folder() / "results" / "ladder.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for name in ("playhouse", "shakespeare"):
     print(f"{name:12} by frequencies {recorded()[name]['frequencies']['loss']:.2f} nats per character")
-
-# %%
-assert by_frequency < uniform and recorded()["shakespeare"]["frequencies"]["loss"] > 3
+assert uniform - by_frequency > 0.3 or corpus.name != "playhouse"
+assert recorded()["shakespeare"]["frequencies"]["loss"] > 3
 
 # %% [markdown]
 # ## Where to compute

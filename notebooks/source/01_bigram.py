@@ -322,7 +322,7 @@ print(f"'!O' occurs {counts[a, b]} times, '!' {counts[a].sum()} times, V = {V}; 
 #
 # Take a character, throw dice according to its row, write down what comes, and take that as the next character.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 generator = torch.Generator().manual_seed(1337)
 i, written = tokenizer.stoi["\n"], []
 for _ in range(200):
@@ -330,8 +330,25 @@ for _ in range(200):
     written.append(i)
 print(tokenizer.decode(written))
 
+# %%
+def pairs_never_seen(written):
+    """How many pairs of neighbours in these ids never occur in the training text."""
+    return sum(counts[a, b].item() == 0 for a, b in zip(written, written[1:]))
+
+def known_words(text):
+    """The share of the words of a text that stand in the training text just so, with all their signs."""
+    known = set(corpus.train.split())
+    words = text.split()[1:-1]  # the first and the last may be cut in two
+    return sum(word in known for word in words) / len(words)
+
+by_pairs = known_words(tokenizer.decode(written))
+print(f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}; words that do: ≈ {by_pairs:.0%}")
+assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
+
 # %% [markdown]
-# Every pair of letters here is one that occurs in the text. Nothing else is right. It has forgotten what it wrote two letters ago.
+# The sign ≈ stands, in all lessons, before a number that comes out a little different on another machine or in another run: what dice have written, a rounding error, a time, a loss after training. Numbers without it are the same everywhere.
+#
+# The pairs of letters are right, and little else is. The table has forgotten what it wrote two letters ago.
 #
 # ### Exercise: the dice
 # ★★ · 10 minutes · How does one throw a die with 50 unequal sides? With one number between 0 and 1, and a ruler. `multinomial` hides it; every model that writes does it.
@@ -453,7 +470,11 @@ exercise(
 
 # %%
 row = probabilities[g]
-print(torch.allclose(row.log().softmax(0), row))
+again = row.log().softmax(0)
+print({tokenizer.alphabet[i]: round(again[i].item(), 2) for i in best.indices.tolist()})
+difference = (again - row).abs().max()
+print(f"largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})")
+assert torch.allclose(again, row)
 
 # %% [markdown]
 # What all models of this course share stands in one base class: the loss, a simple `generate`, and a look at the ids before they are used. A subclass only says how ids become logits.
@@ -549,12 +570,18 @@ print(f"loss {loss:.2f}, ln V = {torch.tensor(float(V)).log():.2f}")
 with torch.no_grad():
     model.table.weight.copy_(probabilities.log())
 _, counted_loss = model(x, y)
-print(f"loss {counted_loss:.2f}")
+saved = (loss - counted_loss).item()
+print(f"loss {counted_loss:.2f}, {saved:.2f} less")
+assert saved > 1 or corpus.name != "playhouse"
+
+# %% tags=["nbval-ignore-output"]
+start = torch.tensor([[tokenizer.stoi["\n"]]])
+written = model.generate(start, 150, torch.Generator().manual_seed(1))[0]
+print(tokenizer.decode(written))
 
 # %%
-assert counted_loss < 0.75 * loss
-start = torch.tensor([[tokenizer.stoi["\n"]]])
-print(tokenizer.decode(model.generate(start, 150, torch.Generator().manual_seed(1))[0]))
+print(f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}")
+assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 
 # %% [markdown]
 # ## Longer tables
@@ -672,29 +699,33 @@ show(fig, "Left: with little text the training loss falls far below the validati
 
 # %%
 little, much = lengths[0], lengths[-1]
-by_heart = results[little, 6][1] - results[little, 6][0]  # what a new text costs more than the counted one
-print("with 10,000 characters, n = 6 costs more than 0.1 nats more on a new text:", by_heart > 0.1)
-if corpus.name == "playhouse":
-    assert by_heart > 0.1 and results[little, 6][2] > 10 * results[much, 6][2]
+for n in (4, 5, 6):
+    on_train, on_val, unseen = results[little, n]
+    print(f"{little:,} characters, n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.0%} unseen")
+by_heart = on_val - on_train  # what a new text costs more than the counted one
+print(f"n = 6 costs {by_heart:.2f} nats more on a new text")
+assert (by_heart > 0.1 and unseen - results[much, 6][2] > 0.1) or corpus.name != "playhouse"
 
 # %% [markdown]
 # Here counting begins to die. With 10,000 characters, the loss on the counted text goes on falling, almost to the floor; on a new text it stops. Each character more multiplies the contexts, so each is seen more seldom, and the table learns its own text by heart.
 # On Playhouse a million characters carry the table a long way, since its sentences are simple. Shakespeare has more words and freer sentences. With the same million characters, his 6-gram table is already worse than the 5-gram table, and it gets worse from there:
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for name in ("playhouse", "shakespeare"):
     losses = recorded()[name]["n-grams"]
     print(f"{name:12}", "  ".join(f"n={n}: {loss:.2f}" for n, loss in losses.items()))
-print("\nThe bigram model on Shakespeare (recorded):\n\n" + recorded()["shakespeare"]["bigram"]["sample"][:150])
+assert losses["4"] - losses["5"] > 0.05 and losses["6"] - losses["5"] > 0.02 and losses["8"] - losses["6"] > 0.1
 
-# %%
-losses = recorded()["shakespeare"]["n-grams"]
-assert losses["5"] < losses["4"] and losses["5"] < losses["6"] < losses["8"]
+# %% [markdown]
+# And this is what the bigram model writes on Shakespeare.
+
+# %% tags=["nbval-ignore-output"]
+print(recorded()["shakespeare"]["bigram"]["sample"][:150])
 
 # %% [markdown]
 # What does the longest table write?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 six = NGramModel(train_ids, 6, V)
 generator = torch.Generator().manual_seed(1337)
 written, everything = tokenizer.encode("\n\nA "), torch.arange(V)[:, None]
@@ -702,6 +733,11 @@ for _ in range(350):
     candidates = torch.cat([written[-5:].expand(V, -1), everything], dim=1)  # (V, 6): each character in turn
     written = torch.cat([written, torch.multinomial(six.probability(candidates), 1, generator=generator)])
 print(tokenizer.decode(written).strip())
+
+# %%
+by_sixes = known_words(tokenizer.decode(written))
+print(f"words that occur in the text: ≈ {by_sixes:.0%}, where pairs wrote ≈ {by_pairs:.0%}")
+assert by_sixes - by_pairs > 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
 # Words, even sentences. Now read for sense: who is on stage? Who speaks, and does anybody answer the one who asked? Five characters of memory do not reach back to the cast list.
@@ -723,9 +759,10 @@ if excesses:
 
 # %%
 if excesses:
-    assert excesses["n = 6"]["spelling"] < 0.1 * excesses["n = 1"]["spelling"]
-    assert excesses["n = 6"]["copied name"] > 0.2 * excesses["n = 1"]["copied name"]  # memory is missing
-    assert excesses["n = 6"]["closing"] > 0.4 * excesses["n = 1"]["closing"]
+    left_over = {kind: excesses["n = 6"][kind] / excesses["n = 1"][kind] for kind in excesses["n = 1"]}
+    print("n = 6 has kept", {kind: f"{left_over[kind]:.0%}" for kind in ("spelling", "copied name", "closing")})
+    assert left_over["spelling"] < 0.1
+    assert left_over["copied name"] > 0.2 and left_over["closing"] > 0.4  # memory is missing
 
 # %% [markdown]
 # Spelling has lost nearly all of its excess, by brute force. Copied names have kept nearly a third of theirs, closings nearly two thirds: what decides them stands further back than five characters. A table long enough for those would need more text than anybody will ever write.
