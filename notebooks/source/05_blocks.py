@@ -36,6 +36,8 @@ from chargpt_lib.checks import NotAttempted, exercise
 # The bend $\sigma$ is what it is all about. Vaswani et al. (2017) took $\operatorname{ReLU}(z) = \max(0, z)$, GPT-2 the smoother $\operatorname{GELU}(z) = z\, \Phi(z)$ (Hendrycks and Gimpel, 2016), where $\Phi$ is the normal distribution function. (Here $x$ is a column, with the matrices to its left; in lesson 04 a row stood to the left of $W^O$. In code both are `x @ W.T`, as `nn.Linear` computes it.)
 
 # %%
+from math import log, log10
+
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
@@ -58,8 +60,12 @@ show(fig, "ReLU is zero on the left and the identity on the right, with a corner
 # Without a bend, two matrices in a row are one matrix, and a hundred are one too.
 
 # %%
+torch.manual_seed(1337)
 W1, W2, x = torch.randn(8, 4), torch.randn(4, 8), torch.randn(4)
-print(torch.allclose(W2 @ (W1 @ x), (W2 @ W1) @ x, atol=1e-5))  # no bend: one matrix would do
+two, one = W2 @ (W1 @ x), (W2 @ W1) @ x  # no bend: one matrix would do
+print(f"two matrices and one, largest difference ≈ {(two - one).abs().max():.1g}", end=" ")
+print(f"(below 1e-5: {torch.allclose(two, one, atol=1e-5, rtol=0)})")
+assert torch.allclose(two, one, atol=1e-5)
 
 # %%
 #| export
@@ -193,7 +199,9 @@ print(f"{(1 / 3) ** 24:.0e}")
 x = torch.tensor([[1.0, 2.0, 3.0, 10.0]])
 by_hand = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
 print(by_hand)
-print(torch.allclose(by_hand, nn.LayerNorm(4)(x), atol=1e-6))
+difference = (by_hand - nn.LayerNorm(4)(x)).abs().max()
+print(f"by hand and PyTorch's, largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})")
+assert torch.allclose(by_hand, nn.LayerNorm(4)(x), atol=1e-6)
 
 # %% [markdown]
 # Now measure. A stack of 24 layers, with each cure on or off; the size of the gradient at the input of each layer. (`retain_grad` keeps the gradient of a tensor that is not a parameter.) And one number more: how alike the vectors are that come out at the end, the cosine between position 0 and the others. 1 means that they all point the same way.
@@ -229,21 +237,25 @@ for ax, std, title in zip(axes, (0.02, 0.125), ("small weights (0.02)", "large w
     ax.set(yscale="log", xlabel="layer (0 is the first)", title=title)
 axes[0].set_ylabel("norm of the gradient")
 axes[1].legend(frameon=False, fontsize=8)
-show(fig, "Left: with none of the cures the gradient falls by many orders of magnitude towards the first layer; the "
-     "others stay level. Right: residuals without norm make it explode, no other variant does; scaled is most level.")
+show(fig, "Left: with none of the cures the gradient falls by many orders of magnitude towards the first layer, with "
+     "the norm alone by far fewer; those with a residual stay level. Right: residuals without norm make it explode, "
+     "no other variant does; with all three cures it is nearly level.")
 
 # %%
 reach = {key: norms[0] / norms[-1] for key, (norms, alike) in flow.items()}  # what of it reaches the first layer?
-print("small weights, nothing:                     less than a trillionth:", reach[0.02, "nothing"] < 1e-12)
-print("large weights, residual:                    more than 10,000 times:", reach[0.125, "residual"] > 1e4)
-print("large weights, residual, norm and scaling:  between a half and 3:  ",
-      0.5 < reach[0.125, "residual, norm, scaled"] < 3)
-assert reach[0.02, "nothing"] < 1e-12 and 0.5 < reach[0.02, "residual"] < 2  # the residual carries it home
-assert reach[0.125, "residual"] > 1e4 and reach[0.125, "residual, norm"] < 50  # the norm tames it
-assert max(reach[0.125, "residual, norm, scaled"], 1) < reach[0.125, "residual, norm"]  # the scale evens it out
+for name in variants:
+    small, large = reach[0.02, name], reach[0.125, name]
+    print(f"{name:22}  small weights: ≈ {small:.2g} times, large weights: ≈ {large:.2g} times")
+tens = {key: log10(max(factor, 1e-20)) for key, factor in reach.items()}  # how many powers of ten
+assert tens[0.02, "nothing"] < -12
+assert abs(tens[0.02, "residual"]) < 0.3 and abs(tens[0.02, "residual, norm, scaled"]) < 0.3  # it is carried home
+assert tens[0.125, "residual"] > 4
+assert tens[0.125, "residual, norm"] < 1.5  # the norm tames it
+assert tens[0.125, "residual, norm"] - tens[0.125, "residual, norm, scaled"] > 0.3  # the scale evens it out
+assert abs(tens[0.125, "residual, norm, scaled"]) < 0.5
 
 # %% [markdown]
-# Left: with none of the cures the gradient dies on the way to the first layer. (The plot ends at $10^{-12}$; the grey line goes on.) The three variants with a residual lie on one line; with small weights a residual needs no norm.
+# Left: with none of the cures the gradient dies on the way to the first layer. (The plot ends at $10^{-12}$; the grey line goes on, until nothing is left that a float could hold.) The three variants with a residual lie on one line; with small weights a residual needs no norm.
 # Right, with weights of $0.125 = 1/\sqrt{64}$: residuals alone make the gradient grow by many powers of ten, since what is added grows with what was added before. The norm stops that.
 # Residual, norm and scaling together are level on both sides, whatever the size of the weights.
 #
@@ -251,8 +263,11 @@ assert max(reach[0.125, "residual, norm, scaled"], 1) < reach[0.125, "residual, 
 
 # %%
 for name in ("norm", "residual, norm", "residual, norm, scaled"):
-    print(f"{name:22}  how alike at the end (large weights): {flow[0.125, name][1]:.1f}")
-assert all(flow[std, "norm"][1] > 0.99 and flow[std, "residual, norm"][1] < 0.5 for std in (0.02, 0.125))
+    print(f"{name:22}  how alike at the end (large weights): ≈ {flow[0.125, name][1]:.2f}")
+assert flow[0.02, "norm"][1] > 0.99 and flow[0.125, "norm"][1] > 0.99
+assert flow[0.02, "residual, norm"][1] < 0.3
+assert flow[0.125, "norm"][1] - flow[0.125, "residual, norm"][1] > 0.2
+assert flow[0.125, "residual, norm, scaled"][1] < 0.3
 
 # %% [markdown]
 # With the norm alone, all positions end with the same vector: each attention replaces the vectors by averages of them, and averages of averages are all alike (Dong et al., 2021). Such a stack cannot know which character came last. With a residual, each vector keeps what it was, and the averages are only added.
@@ -345,7 +360,7 @@ torch.manual_seed(1337)
 ones = torch.ones(10_000)
 dropped = F.dropout(ones, 0.2, training=True)
 print("values:", dropped.unique().tolist())
-print(f"zeros: {(dropped == 0).double().mean():.0%}, mean: {dropped.mean():.1f}")
+print(f"zeros: ≈ {(dropped == 0).double().mean():.1%}, mean: ≈ {dropped.mean():.3f}")
 print("in evaluation:", F.dropout(ones, 0.2, training=False).unique().tolist())
 
 # %% [markdown]
@@ -476,7 +491,9 @@ show(fig, "Bars: the feed-forward layer has twice as many parameters as the atte
      "none.")
 
 # %%
-assert 0.6 < parts["feed_forward"] / sum(parts.values()) < 0.7
+thinking = parts["feed_forward"] / sum(parts.values())
+print(f"the feed-forward layer has {thinking:.1%} of the parameters")
+assert thinking > 0.6 and thinking < 0.7
 
 # %% [markdown]
 # ## A small stack
@@ -511,8 +528,6 @@ class BlockLanguageModel(LanguageModel):
         return self.lm_head(self.norm(self.blocks(x)))  # (B, T, V)
 
 # %%
-from math import log
-
 from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale, recorded
 from chargpt_lib.training import evaluate, ladder, load_or_fit, plot_ladder
 
@@ -527,7 +542,9 @@ model = BlockLanguageModel(V, block_size=64, n_embd=64, n_head=4, n_layer=3).to(
 ids = tokenizer.encode("O damp goose!").to(device)
 _, loss = model(ids[None, :-1], ids[None, 1:])
 print(sum(p.numel() for p in model.parameters()), "parameters")
-print("loss of the untrained model within 0.1 of ln V:", abs(loss.item() - log(V)) < 0.1)
+off = loss.item() - log(V)
+print(f"loss at init ≈ {loss.item():.2f}, ln V = {log(V):.2f} (closer than 0.1: {abs(off) < 0.1})")
+assert abs(off) < 0.1
 
 # %% tags=["nbval-ignore-output"]
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
@@ -536,8 +553,13 @@ print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of train
 
 # %%
 better = ladder(corpus.name)["multi-head"]["loss"] - result["loss"]
-print("better than many heads alone by more than 0.05 nats:", better > 0.05)
-assert better > 0.05 or corpus.name != "playhouse"
+print(f"better than many heads alone by ≈ {better:.2f} nats (more than 0.4: {better > 0.4})")
+assert better > 0.4 or corpus.name != "playhouse"
+known = set(corpus.train.split())
+words = result["sample"].split()[1:-1]  # the first and the last may be cut in two
+spelt = sum(word in known for word in words) / len(words)
+print(f"of the words in its sample, ≈ {spelt:.0%} stand in the training text")
+assert spelt > 0.6 or corpus.name != "playhouse"
 
 # %% [markdown]
 # A leap: whole lines, whole scenes. What does the trained stack do with our line? Each layer adds something to each vector; here is how much, compared with what was there before.
@@ -559,6 +581,12 @@ ax.set(title="How much each layer adds, relative to what is there")
 fig.colorbar(image, label="|added| / |x|")
 show(fig, "A grid of six layers by thirteen characters: the first feed-forward layer adds "
      "several times what was there, the later layers much less.")
+
+# %%
+sizes = [step.mean().item() for step in added]  # on average over the line
+print({layer: f"≈ {size:.1f}" for layer, size in zip(layers, sizes)})
+assert sizes[1] > 1.5 or corpus.name != "playhouse"
+assert sizes[1] - max(sizes[2:]) > 1 or corpus.name != "playhouse"
 
 # %% [markdown]
 # The first feed-forward layer makes most of each vector; the later ones correct it. Which parts matter? Take the trained model, leave one layer out, and measure the loss again on a part of the validation text. (`register_forward_hook` has a function of ours called after the layer; what it returns, here zeros, takes the place of the layer's output.) **Predict:** which layer will be missed most?
@@ -582,27 +610,45 @@ show(fig, "Bars, one for each layer that was left out: the loss rises for every 
      "of the first block.")
 
 # %%
-print("with all layers back, the old loss:", evaluate(model, some_ids) == whole)
-assert max(without.values()) > whole + 0.1
+print(f"first block: the loss rises by ≈ {min(rises[:2]):.1f} nats or more")
+print(f"the others: by ≈ {min(rises[2:]):.2f} to ≈ {max(rises[2:]):.2f} nats")
+print("with all layers back, the loss is off by", evaluate(model, some_ids) - whole)
+assert evaluate(model, some_ids) == whole
+assert min(rises[2:]) > 0.01 or corpus.name != "playhouse"
+assert min(rises[:2]) - max(rises[2:]) > 1 or corpus.name != "playhouse"
 
 # %% [markdown]
-# Each is missed, those of the first block most. Without one of them, the later layers get vectors of a kind that they never saw in training.
+# Each is missed, those of the first block most. Without one of those, the later layers get vectors of a kind that they never saw in training.
 #
 # ## Where the nats go now
 
 # %%
-show(plot_ladder(corpus.name, upto="blocks"), "Stacked bars: with blocks, spelling shrinks to about a "
-     "seventh, grammar to less than a third. Spelling is still the largest stripe, then copied names.")
+show(plot_ladder(corpus.name, upto="blocks"), "Stacked bars: with blocks, spelling and grammar shrink to a fraction. "
+     "Spelling is still the largest stripe.")
+
+# %%
+excess, before = result["excess"], ladder(corpus.name)["multi-head"]["excess"]
+for kind in excess:
+    share = excess[kind] / before[kind]
+    print(f"{kind:12}  ≈ {excess[kind]:.3f} nats, ≈ {share:.0%} of what many heads alone overpaid")
+spelling = excess["spelling"] / before["spelling"] if excess else float("nan")
+names = excess["copied name"] / before["copied name"] if excess else float("nan")
+assert (spelling < 0.3 and names > 0.4) or corpus.name != "playhouse"
+largest = max((excess[kind] for kind in excess if kind != "spelling"), default=0.0)
+assert excess.get("spelling", 0.0) - largest > 0.01 or corpus.name != "playhouse"
 
 # %% tags=["nbval-ignore-output"]
 row = recorded()["shakespeare"]["blocks"]
-print(f"On Shakespeare (recorded): {row['loss']:.3f} nats per character\n\n{row['sample'][:250]}")
+print(f"On Shakespeare (recorded):\n\n{row['sample'][:250]}")
 
 # %%
-assert row["loss"] < recorded()["shakespeare"]["multi-head"]["loss"]
+on_shakespeare = recorded()["shakespeare"]["multi-head"]["loss"] - row["loss"]
+print(f"On Shakespeare (recorded): ≈ {row['loss']:.2f} nats per character,")
+print(f"better than many heads alone by ≈ {on_shakespeare:.2f}")
+assert on_shakespeare > 0.05
 
 # %% [markdown]
-# On Playhouse, most words are spelt, most sentences are right. Copied names are the next stripe, and the prop of a scene is often more than 64 characters back, out of its sight. The next model sees three times as far.
+# On Playhouse, spelling has lost most of what was left of its excess. Copied names have lost much less, and the prop of a scene is often more than 64 characters back, out of its sight. The next model sees three times as far.
 #
 # ## Mistakes people make
 #
