@@ -94,8 +94,10 @@ def train(model, optimizer, generator, first, last):
 run = start()
 whole = train(*run, 0, STEPS)
 again = train(*start(), 0, STEPS)
-print(f"{STEPS} losses, the same to the last bit in a second run:", whole == again)
-assert whole == again and whole[-1] < whole[0] - 0.5
+print(f"{STEPS} losses, from ≈ {whole[0]:.2f} down to ≈ {whole[-1]:.2f} nats per character")
+print("in a second run", sum(a != b for a, b in zip(whole, again)), "of them differ")
+assert whole == again
+assert whole[0] - whole[-1] > 0.5
 
 # %% [markdown]
 # It does: the same program, the same seeds, the same numbers. Now the accident. A third run dies after step 39. Shortly before, it has noted down its weights, the optimizer's state, and how the dice lie. (Where it notes them we shall see.)
@@ -119,10 +121,11 @@ model, optimizer, generator = start()
 model.load_state_dict(kept["weights"])
 weights_alone = train(model, optimizer, generator, KILLED, STEPS)
 jump = weights_alone[1] - whole[KILLED + 1]
-print("step 40 has exactly the old loss:        ", weights_alone[0] == whole[KILLED])
-print("but is no worse than before by 0.3:      ", weights_alone[0] < whole[KILLED] + 0.3)
-print("step 41 is worse by 0.3 at least:        ", jump > 0.3)
-assert jump > 0.3 or corpus.name != "playhouse"
+print(f"step 40: loss ≈ {weights_alone[0]:.4f}, without the accident ≈ {whole[KILLED]:.4f}")
+print(f"step 41: loss ≈ {weights_alone[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}")
+print(f"step 41 is worse by ≈ {jump:.2f} nats (more than 0.2: {jump > 0.2})")
+assert weights_alone[0] - whole[KILLED] < 0.3 or corpus.name != "playhouse"
+assert jump > 0.2 or corpus.name != "playhouse"
 
 # %% [markdown]
 # The weights are the old ones, so step 40 begins well; that its loss is not quite the old one is another story, which comes soon. Then AdamW takes its step: the mean gradient divided by the root of the mean square. With one gradient seen, that is $g / \sqrt{g^2} = \pm 1$. Nearly every parameter moves by the whole learning rate, however little its gradient says. (So it does in the first step of all. But lesson 02's `pace` begins with a tiny rate, and at step 40 it is at its height.) It is like a walker who wakes up without memory, and runs. How do the parameters move in step 40, with the moments and without?
@@ -138,10 +141,13 @@ def moves(moments):
     pairs = zip(model.state_dict().values(), kept["weights"].values())
     return torch.cat([(new - old).abs().flatten() for new, old in pairs]) / optimizer.param_groups[0]["lr"]
 
-without, with_them = ((moves(moments) > 0.9).float().mean() for moments in (False, True))
-print("without moments, 95% and more move by 0.9 learning rates at least:", bool(without > 0.95))
-print("with them, fewer than 10% do:                                     ", bool(with_them < 0.1))
-assert without > 0.95 and with_them < 0.1
+# %%
+without, with_them = ((moves(moments) > 0.9).float().mean().item() for moments in (False, True))
+print("parameters that move by 0.9 learning rates or more:")
+print(f"without moments ≈ {without:.2%} (more than 95%: {without > 0.95})")
+print(f"with them       ≈ {with_them:.2%} (fewer than 10%: {with_them < 0.1})")
+assert without > 0.95
+assert with_them < 0.1
 
 # %% [markdown]
 # How high the bump gets is a matter of luck: where in its valley the run was, and how steep the walls are there. That everything jumps at once is not.
@@ -154,8 +160,10 @@ def batches_from(generator, n):
 
 first = batches_from(torch.Generator().manual_seed(1337), STEPS)  # what the run without an accident reads
 second = batches_from(start()[2], STEPS - KILLED)  # what the restarted one reads
-print("at step 40 it reads the batch of step 40:", torch.equal(second[0], first[KILLED]))
-print("its 40 batches are those of steps 0 to 39:", torch.equal(second, first[:KILLED]))
+steps = [next(step for step in range(STEPS) if torch.equal(batch, first[step])) for batch in second]
+print("from step 40 on it should read the batches of steps 40, 41, 42 ... 79")
+print("it reads those of steps", *steps[:3], "...", steps[-1])
+assert torch.equal(second, first[:KILLED])
 
 # %% [markdown]
 # The dice begin with the same seed, so here it reads the first half a second time, and the second half never.
@@ -167,8 +175,11 @@ model, optimizer, generator = start()
 model.load_state_dict(kept["weights"])
 optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))  # a copy: the optimizer writes into what it is given
 with_optimizer = train(model, optimizer, generator, KILLED, STEPS)
-print("no jump:", with_optimizer[1] < whole[KILLED + 1] + 0.3, "  the same run:", with_optimizer == whole[KILLED:])
-assert with_optimizer[1] < whole[KILLED + 1] + 0.3 and with_optimizer != whole[KILLED:]
+jump = with_optimizer[1] - whole[KILLED + 1]
+print(f"step 41: loss ≈ {with_optimizer[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}")
+print("losses that differ:", sum(a != b for a, b in zip(with_optimizer, whole[KILLED:])), "of", STEPS - KILLED)
+assert jump < 0.4 or corpus.name != "playhouse"
+assert with_optimizer != whole[KILLED:]
 
 # %% [markdown]
 # No jump, and still another run: other batches, other dropout. Often that is good enough. It is not good enough for finding out why step 61,000 went wrong: that step would never come again.
@@ -231,8 +242,11 @@ dice = torch.Generator().manual_seed(1)
 states = random_states(dice)
 throws = [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()]
 restore_random_states(states, dice)
-print("thrown again:", throws == [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()])
-print(sorted(set(states) - {"cuda", "mps"}))
+again = [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()]
+print("thrown:", *(f"≈ {number:.4f}" for number in throws), "  and again:", *(f"≈ {number:.4f}" for number in again))
+print("the same to the last bit:", throws == again)
+print("saved:", *sorted(set(states) - {"cuda", "mps"}))
+assert throws == again
 
 # %% [markdown]
 # Nothing in this run throws Python's dice or numpy's, so torch's and the generator are enough. One rule: lay the dice last, for building a model throws them. **Predict:** how close will the two runs be?
@@ -244,9 +258,10 @@ optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))
 torch.set_rng_state(kept["dice"][0])
 generator.set_state(kept["dice"][1])
 with_dice = train(model, optimizer, generator, KILLED, STEPS)
-print("the same losses, to the last bit:", with_dice == whole[KILLED:])
-print("the same weights:", all(map(torch.equal, model.state_dict().values(), run[0].state_dict().values())))
-assert with_dice == whole[KILLED:]
+print("losses that differ:", sum(a != b for a, b in zip(with_dice, whole[KILLED:])), "of", STEPS - KILLED)
+other = sum((a != b).sum().item() for a, b in zip(model.parameters(), run[0].parameters()))
+print(f"weights that differ: {other} of {model.num_params():,}")
+assert with_dice == whole[KILLED:] and other == 0
 
 # %%
 runs = {"weights alone": weights_alone, "with the optimizer": with_optimizer, "with the dice": with_dice}
@@ -374,7 +389,7 @@ torch.save({"weights": Weights()}, folder / "gift.pt")
 try:
     torch.load(folder / "gift.pt", weights_only=True)
 except pickle.UnpicklingError as error:
-    print("refused:", "GLOBAL print" in str(error))
+    print("refused:", re.search(r"GLOBAL \w+", str(error))[0])
 torch.save({"moments": torch.ones(2), "step": 40}, folder / "state.pt")
 print(torch.load(folder / "state.pt", weights_only=True))
 
@@ -686,8 +701,8 @@ def load_model(folder, device="cpu"):
 # %%
 copied, alphabet = load_model(folder / "mine")
 text = tokenizer.encode(corpus.val[:60])[None]
-print("the same logits:", torch.equal(copied(text)[0], model.eval()(text)[0]), "  the same alphabet:",
-      alphabet.alphabet == tokenizer.alphabet)
+print("largest difference of the logits:", (copied(text)[0] - model.eval()(text)[0]).abs().max().item())
+print("the same alphabet:", alphabet.alphabet == tokenizer.alphabet)
 config_file, good = folder / "mine" / "config.json", (folder / "mine" / "config.json").read_text()
 for bad in ('"n_layer": 3', '"n_layer": 1000000000', '"n_layer": "two"'):
     config_file.write_text(good.replace('"n_layer": 2', bad))
@@ -793,9 +808,10 @@ state = load_checkpoint(out, model, tokenizer)
 optimizer.load_state_dict(state["optimizer"])
 restore_random_states(state["random"], generator)
 losses = state["losses"] + train(model, optimizer, generator, state["step"], STEPS)
-print(f"{STEPS} losses, the same to the last bit:", losses == whole)
-print("the same weights:", all(map(torch.equal, model.state_dict().values(), run[0].state_dict().values())))
-assert losses == whole
+other = sum((a != b).sum().item() for a, b in zip(model.parameters(), run[0].parameters()))
+print("losses that differ:", sum(a != b for a, b in zip(losses, whole)), "of", len(losses))
+print(f"weights that differ: {other} of {model.num_params():,}")
+assert losses == whole and other == 0
 
 # %% [markdown]
 # Another model is refused, with the reason:
@@ -842,9 +858,11 @@ for number, process in enumerate(processes):
     process.wait()
     saved += map(int, process.stdout.read().split())  # what it said before it died
     state = load_checkpoint(folder / f"victim {number}", small, CharTokenizer("abc"))
-    whole_one = (state["moments"] == state["step"]).all().item()
-    print("readable, whole, and nothing lost that was reported:", whole_one and state["step"] >= saved[-1])
-    assert whole_one and state["step"] >= saved[-1]
+    foreign = (state["moments"] != state["step"]).sum().item()
+    lost = max(saved[-1] - state["step"], 0)
+    print(f"reported: up to step ≈ {saved[-1]}; on the disk: step ≈ {state['step']}; steps lost: {lost}; "
+          f"moments of another step: {foreign}")
+    assert lost == 0 and foreign == 0
 
 # %% [markdown]
 # ## The last, the best, and what they weigh

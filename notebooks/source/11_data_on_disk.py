@@ -176,13 +176,16 @@ sizes["all read"] = resident_files() - before
 if sys.platform == "linux":
     mapped.base.madvise(mmap.MADV_DONTNEED)  # "we do not need these pages"
     sizes["given back"] = resident_files() - before
-print(*(f"{name}: {abs(size):.1f} MB" for name, size in sizes.items()), sep="\n")
+print(*(f"{name}: ≈ {abs(size):.1f} MB" for name, size in sizes.items()), sep="\n")
 
 # %%
 mapped = None  # lets go of the file
 large.unlink(missing_ok=True)
 if sizes["all read"] > 1:  # the system has told us
-    assert max(sizes["mapped"], sizes["given back"]) < 5 and sizes["a hundred ids read"] < 20 < sizes["all read"]
+    assert sizes["mapped"] < 5
+    assert sizes["a hundred ids read"] < 20
+    assert sizes["all read"] > 40
+    assert sizes["given back"] < 5
 
 # %% [markdown]
 # A hundred ids lie on one page or two. The system has entered their neighbours as well, because who reads here will soon read there. "All read" looks as if the memory were full again. It is only lent: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when somebody needs the room, the system takes them without asking. That is why one can map a file that is larger than the memory.
@@ -290,23 +293,26 @@ def encoded(texts, tokenizer, separator):
 # %% [markdown]
 # (`"surrogatepass"` lets half characters through, which some broken texts have, so that they get a proper error, too.) **Predict:** how much faster is it?
 
-# %% tags=["nbval-ignore-output"]
-rates = {}
-for name, work in (("encode", lambda: tokenizer.encode(text)), ("table", lambda: list(encoded([text], tokenizer, "")))):
-    start = time.perf_counter()
-    work()
-    rates[name] = len(text) / (time.perf_counter() - start)
-    print(f"{name:6} {rates[name] / 1e6:4.0f} million characters a second")
-
 # %%
-assert rates["table"] > rates["encode"]
+seconds = {"encode": [], "table": []}
+for _ in range(3):  # the least of three, because other programs run, too
+    for name, work in (("encode", tokenizer.encode), ("table", lambda text: list(encoded([text], tokenizer, "")))):
+        start = time.perf_counter()
+        work(text)
+        seconds[name].append(time.perf_counter() - start)
+least = {name: min(times) for name, times in seconds.items()}
+for name, took in least.items():
+    print(f"{name:6} ≈ {len(text) / took / 1e6:.0f} million characters a second")
+part = least["table"] / least["encode"]
+print(f"the table takes ≈ {part:.0%} of the time (less than half: {part < 0.5})")
+assert part < 0.5
 
 # %% [markdown]
 # ## Shards
 #
 # One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in a second file, the index: the alphabet, and of each shard its length and its sha256.
 #
-# Why two bytes, where one would do for our alphabet? Because two are enough for all that comes, lesson 12's pieces of words too, and one size for all is one thing less to get wrong.
+# Why two bytes, where one would do for our alphabet? Because two are enough for vocabularies of pieces of words, too (GPT-2's has 50,257), and one size for all is one thing less to get wrong.
 
 # %%
 #| export
@@ -699,9 +705,12 @@ show(fig, "Left: points everywhere. Right: sixteen clouds, eight for each of two
 # %%
 every = (few.starts(0, few.count)[:, None] + torch.arange(16)).flatten()
 print(few.count, "windows;", len(every.unique()), "different places of", len(every), "that were read")
-print("left out:", 8000 - len(every), " at most two windows:", 8000 - len(every) < 2 * 16)
+left = 8000 - len(every)
+print("left out:", left, f"ids (two windows have {2 * 16})")
 again = Shards(folder / "few").windows(block_size=16, seed=1337)  # as after an accident
-print("goes on from window 777:", torch.equal(again.batch(777, 5)[0], few.batch(777, 5)[0]))
+print("windows 777 to 781 are the same after an accident:", torch.equal(again.batch(777, 5)[0], few.batch(777, 5)[0]))
+assert len(every) == len(every.unique())
+assert left < 32
 
 # %%
 x, y = few.batch(seen=0, size=2)
@@ -880,14 +889,14 @@ exercise(
 size, ranks, steps = 8, 2, 40
 own = [Shards(folder / "plays").windows(block_size=64, seed=1337) for rank in range(ranks)]
 alone = Shards(folder / "plays").windows(block_size=64, seed=1337)
-together, read = True, [set(), set()]
+equal, read = 0, [set(), set()]
 for step in range(steps):
     seen = step * ranks * size
     parts = [own[rank].batch(seen + rank * size, size)[0] for rank in range(ranks)]
-    together = together and torch.equal(torch.cat(parts), alone.batch(seen, ranks * size)[0])
+    equal += torch.equal(torch.cat(parts), alone.batch(seen, ranks * size)[0])
     for rank in range(ranks):
         read[rank] |= set(own[rank].starts(seen + rank * size, size).tolist())
-print("the ranks' windows, one after the other, are one process's batch:", together)
+print(f"the ranks' windows, one after the other, are one process's batch in {equal} of {steps} steps")
 print("windows read:", [len(starts) for starts in read], "  by both:", len(read[0] & read[1]))
 
 # %% [markdown]
@@ -920,16 +929,14 @@ def fastest(source, batches=50):
         times.append(1e3 * (time.perf_counter() - start))
     return min(times)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 memory, mapped = Windows(ids, 64, seed=1337), Shards(folder / "plays").windows(64, seed=1337)
 times = {"from memory": fastest(memory), "from the map": fastest(mapped)}
-print(*(f"{name}: {ms:.2f} ms" for name, ms in times.items()), sep="\n")
-
-# %%
-assert times["from the map"] < 20
+print(*(f"{name}: ≈ {ms:.2f} ms, ≈ {ms / 50:.2%} of such a step" for name, ms in times.items()), sep="\n")
+assert times["from the map"] < 5
 
 # %% [markdown]
-# About ten times as long, and still less than a hundredth of such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
+# Several times as long, perhaps, and still next to nothing beside such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
 #
 # ## Training from it
 #
@@ -943,8 +950,9 @@ birth = evaluate(model, shards.val_ids)
 result = train(model, shards, TrainConfig(steps=200, batch_size=16, learning_rate=3e-3, eval_interval=100))
 
 # %%
-print(f"{birth:.1f} -> {result['loss']:.1f} nats per character, after {result['steps']} steps")
-assert result["loss"] < birth - 1.5
+gain = birth - result["loss"]
+print(f"≈ {birth:.2f} -> ≈ {result['loss']:.2f} nats per character, after {result['steps']} steps")
+assert gain > 1.2
 
 # %% [markdown]
 # ## Other people's data

@@ -292,7 +292,7 @@ def longest_copy(sample, text):
 # %%
 print(repr(longest_copy("the damp gloose", "a damp goose")))
 short = corpus.val[:1500], corpus.train[:60_000]
-print(len(longest_copy(*short)) == len(longest_copy_slowly(*short)))
+print("characters in a row:", len(longest_copy(*short)), "  found slowly:", len(longest_copy_slowly(*short)))
 
 # %% [markdown]
 # **Predict:** the validation text copied nothing. How many characters in a row does it have in common with the training text, all the same?
@@ -447,8 +447,9 @@ for name, text in written.items():
     print(f"{name}, {len(text):,} characters:\n{text[:160]}\n")
 
 # %%
-print(all(len(text) > 2000 for text in written.values()))
-assert all(len(text) > 2000 for text in written.values())
+least = min(map(len, written.values()))
+print(f"the shorter one has ≈ {least:,} characters (more than 2,000: {least > 2000})")
+assert least > 2000
 
 # %% [markdown]
 # **Predict:** a bigram knows pairs of neighbours and nothing else. In which column will it nearly reach the ceiling, and in which is it hardly better than noise?
@@ -458,14 +459,16 @@ rows = compare(written, corpus)
 print(quality_table(rows))
 
 # %%
-print("more real words with every rung:", rows[BOTTOM].words < rows["bigram"].words < rows["GPT"].words)
-assert rows[BOTTOM].words < rows["bigram"].words < rows["GPT"].words
-if corpus.name == "playhouse":
-    print("the bigram ends its passages:", rows["bigram"].ended > 0.9)
-    print("it writes whole scenes:", rows["bigram"].structure > 0.1)
-    print("the GPT has copied far more than real text shares:", rows["GPT"].copied > 2 * rows[CEILING].copied)
-    assert rows["bigram"].ended > 0.9 > 0.1 > rows["bigram"].structure
-    assert rows["GPT"].copied < 2 * rows[CEILING].copied
+noise, pairs, gpt = (rows[name] for name in (BOTTOM, "bigram", "GPT"))
+print(f"real words: noise ≈ {noise.words:.0%}, bigram ≈ {pairs.words:.0%}, GPT ≈ {gpt.words:.0%}")
+print(f"passages that the bigram ends ≈ {pairs.ended:.0%}")
+copied = gpt.copied / rows[CEILING].copied
+print(f"the GPT's longest copy is ≈ {copied:.1f} times as long as what real text shares (less than 2: {copied < 2})")
+assert pairs.words - noise.words > 0.01 or corpus.name != "playhouse"
+assert gpt.words - pairs.words > 0.4 or corpus.name != "playhouse"
+assert pairs.ended > 0.8 or corpus.name != "playhouse"
+assert (pairs.structure or 0) < 0.1 or corpus.name != "playhouse"
+assert copied < 2 or corpus.name != "playhouse"
 
 # %% [markdown]
 # In Playhouse a line ends only after `.`, `!`, `?` or a quote, and that is a pair of neighbours: the bigram knows it. A scene, or a quote to be closed, is further away than one character.
@@ -532,8 +535,12 @@ caught = compare(cheats, corpus)
 print(quality_table(caught))
 
 # %%
-print(caught["copied"].copied == min(len(corpus.val), *map(len, cheats.values())))
-assert caught["one block"].distinct < 0.5 * caught[CEILING].distinct
+whole = min(len(corpus.val), *map(len, cheats.values()))
+print("copied from the training text:", caught["copied"].copied, "of", whole, "characters")
+distinct_share = caught["one block"].distinct / caught[CEILING].distinct
+print(f"one block has ≈ {distinct_share:.1%} of the ceiling's distinct runs (less than half: {distinct_share < 0.5})")
+assert caught["copied"].copied == whole
+assert distinct_share < 0.5
 
 # %% [markdown]
 # A copied text is perfect in every share, and the passage is as long as the sample. The block said again and again has hardly any different runs. The words have no form and no end.
