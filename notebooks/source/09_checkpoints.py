@@ -713,6 +713,16 @@ for bad in ('"n_layer": 3', '"n_layer": 1000000000', '"n_layer": "two"'):
 put_json(config_file, json.loads(good))
 
 # %% [markdown]
+# The model that comes with the course (lesson 06) lies in such a folder, with 16 bits for each weight, beside the record of its training. So it opens in the same way.
+
+# %%
+from chargpt_lib.data import recorded_folder
+
+shipped = recorded_folder() / "models" / "playhouse"
+print(*sorted(path.name for path in shipped.iterdir()), sep="\n")
+print(f"{load_model(shipped)[0].num_params():,} parameters")
+
+# %% [markdown]
 # ## The checkpoint
 #
 # A checkpoint is these three files and `state.pt`: whatever the run wants to find again, in plain values and tensors. The order in which things happen is the whole art:

@@ -131,24 +131,27 @@ def claims(lesson):
 
 
 class WritesDown(ast.NodeTransformer):
-    """Puts into the place of each assertion of an ordering a line that writes its left side down."""
+    """Puts into the place of each assertion of an ordering in a cell a line that writes its left side down."""
+
+    def __init__(self, cell):
+        self.cell = cell
 
     def visit_Assert(self, statement):
         lines = []
         for node in orderings(statement):
             left = ast.unparse(node.left)
-            lines += ast.parse(f"claimed.setdefault({left!r}, []).append(float({left}))").body
+            lines += ast.parse(f"claimed.setdefault({self.cell + ' ' + left!r}, []).append(float({left}))").body
         return lines or statement
 
 
 def trial(lesson, seed, path):
-    """The solved notebook of a page with another seed, which writes {expression: [values]} to the path."""
+    """The solved notebook of a page with another seed, which writes {"cell expression": [values]} to the path."""
     notebook = make_notebook(HERE, lesson, solved=True, digest="")
     asserting = {cell.id for cell in asserting_cells(lesson) if any(map(any, map(orderings, assertions(cell))))}
     for cell in notebook.cells:
         if cell.cell_type == "code":
             if cell.id in asserting:
-                cell.source = ast.unparse(WritesDown().visit(ast.parse(cell.source)))
+                cell.source = ast.unparse(WritesDown(cell.id).visit(ast.parse(cell.source)))
             cell.source = re.sub(r"\b1337\b", str(seed), cell.source)
     notebook.cells.insert(2, nbformat.v4.new_code_cell(FIRST_CELL.format(seed=seed)))
     notebook.cells.append(nbformat.v4.new_code_cell(LAST_CELL.format(path=str(path))))
@@ -199,7 +202,7 @@ def rows(names):
         runs = {(seed, setting): read_json(folder(seed, setting) / f"{lesson.name}-{digest(lesson, seed)}.json")
                 for setting in SETTINGS for seed in SEEDS}
         for claim in claims(lesson):
-            values = [worst(run[claim.expression], claim.sign) for run in runs.values()]
+            values = [worst(run[f"{claim.cell} {claim.expression}"], claim.sign) for run in runs.values()]
             found.append({"page": claim.page, "cell": claim.cell, "claim": claim.text, "sign": claim.sign,
                           "bound": claim.bound, "worst": worst(values, claim.sign), "values": [float(f"{value:.6g}") for value in values]})
     return found
