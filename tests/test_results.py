@@ -1,15 +1,17 @@
 """The recorded runs: complete, within what the course promises, and quoted in the README as they are."""
 
 import json
+from collections import Counter
 
 import pytest
-from build import HERE
+from build import HERE, read_lessons
 from chargpt_lib.playhouse import KINDS
 from chargpt_lib.quality import BOTTOM, CEILING
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.training import RUNGS
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
+from tests.benchmarks.robustness import PAGES, claims, margin
 
 RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
 PLAYHOUSE, SHAKESPEARE = RECORDED["playhouse"], RECORDED["shakespeare"]
@@ -134,3 +136,29 @@ def test_training_is_as_fast_as_a_plain_loop():
     assert ratios["cpu, as GPT-2"]["transformers"] >= 1.15 and ratios["local, 3.2M, as GPT-2"]["transformers"] >= 1.15
     said = f"{ratios['cpu, as GPT-2']['transformers']:.1f} times as many characters a second as `transformers`' GPT-2"
     assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), f"the README should say: {said}"
+
+
+ROBUSTNESS = json.loads((RESULTS.parent / "robustness.json").read_text(encoding="utf-8"))
+TRAINS = [lesson for lesson in read_lessons(HERE) if lesson.name in PAGES]
+
+
+@pytest.mark.parametrize("lesson", TRAINS, ids=lambda lesson: lesson.name)
+def test_each_claim_about_a_trained_model_has_the_bound_that_was_recorded(lesson):
+    recorded = Counter(row["claim"] for row in ROBUSTNESS["claims"] if row["page"] == lesson.name)
+    assert Counter(claim.text for claim in claims(lesson)) == recorded, "run python -m tests.benchmarks.robustness"
+
+
+@pytest.mark.parametrize("row", ROBUSTNESS["claims"], ids=lambda row: f"{row['page']}: {row['claim']}")
+def test_each_claim_held_in_eight_runs_with_room(row):
+    """The worst of all runs is further from the bound than the runs are from one another."""
+    assert len(row["values"]) == len(ROBUSTNESS["runs"]) >= 8
+    assert row["worst"] == pytest.approx((min if row["sign"] in (">", ">=") else max)(row["values"]), rel=1e-5)
+    assert margin(row) >= 1
+
+
+def test_all_cells_passed_as_if_on_other_machines():
+    machines = json.loads((RESULTS.parent / "machines.json").read_text(encoding="utf-8"))
+    assert {"all threads", "avx2, one thread", "default, one thread"} <= machines.keys()
+    for record in machines.values():
+        assert record["failed"] == [] and record["cells"] >= 1900
+        assert record["processor"] and record["capability"] and record["torch"]
