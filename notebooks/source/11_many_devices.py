@@ -884,7 +884,7 @@ show(fig, "Left: three loss curves that lie on each other. Right: their distance
      "everywhere.")
 
 # %% [markdown]
-# The same, but for rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. (The distances on the right lie on lines, 0.24 millionths from each other: between 2 and 4 that is how far a float32 is from the next.) In longer runs, and at higher rates, it grows, because AdamW divides small numbers by small ones; so do not ask for these digits after a thousand steps.
+# The same, but for rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. (The distances on the right lie on lines, mostly 0.24 millionths from each other: between 2 and 4 that is how far a float32 is from the next.) In longer runs, and at higher rates, it grows, because AdamW divides small numbers by small ones; so do not ask for these digits after a thousand steps.
 #
 # So `batch_size` is what one process reads. Two processes with 16 are one with 32: the steps become fewer for the same epochs, and the best learning rate is that of the larger batch.
 #
