@@ -2,13 +2,16 @@
 
 import json
 import math
+import os
 import re
 import signal
+import threading
 import time
 
 import pytest
 import torch
 
+from chargpt_lib import answers
 from chargpt_lib.answers import NotAttempted, call, decode, define, encode, error_text, first_difference, kind
 
 same = [
@@ -90,8 +93,110 @@ def test_blank_exits_and_endless_loops():
     assert call(blank, []).sort == "blank"
     assert call(lambda: exit(), []).value == "SystemExit"
     assert call(lambda: (yield), []).sort == "value"
-    began = time.perf_counter()
-    assert call(endless, [], seconds=0.2).sort == "late" and time.perf_counter() - began < 2
+    began = time.thread_time()
+    assert call(endless, [], seconds=0.2).sort == "late" and 0.2 <= time.thread_time() - began < 2
+
+
+def test_processor_time_is_what_counts(monkeypatch):
+    """The same second: computed it is too long, slept it is not, unless the clock on the wall has had enough, too."""
+
+    def computes():
+        end = time.thread_time() + 1
+        while time.thread_time() < end:
+            pass
+
+    def sleeps():
+        time.sleep(1)
+
+    assert call(computes, [], seconds=0.3).sort == "late"
+    assert call(sleeps, [], seconds=0.3).sort == "value"
+    monkeypatch.setattr(answers, "wall_clock", lambda seconds: seconds)
+    began = time.monotonic()
+    assert call(lambda: time.sleep(600), [], seconds=0.3).sort == "late"  # one who sleeps is woken
+    assert time.monotonic() - began < 300
+
+
+def once():
+    try:
+        while True:
+            pass
+    except BaseException:
+        return 1
+
+
+def another():
+    try:
+        while True:
+            pass
+    except BaseException:
+        raise NotAttempted
+
+
+def stubborn():
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
+def in_a_generator():
+    def numbers():
+        while True:
+            try:
+                yield 1
+            except BaseException:
+                pass
+
+    while True:
+        try:
+            for number in numbers():
+                pass
+        except BaseException:
+            pass
+
+
+def one_in_the_other():
+    try:
+        stubborn()
+    except BaseException:
+        one_in_the_other()
+
+
+@pytest.mark.parametrize("answer", [once, another, stubborn, in_a_generator, one_in_the_other], ids=lambda answer: answer.__name__)
+def test_who_catches_the_interrupt_is_late_all_the_same(answer):
+    before = signal.getsignal(signal.SIGINT)
+    assert call(answer, [], seconds=0.2).sort == "late"
+    assert signal.getsignal(signal.SIGINT) is before
+    for _ in range(100_000):  # no interrupt is left over for the next cell
+        pass
+
+
+def test_an_interrupted_answer_cleans_up():
+    def endless():
+        with torch.no_grad():
+            while True:
+                pass
+
+    assert call(endless, [], seconds=0.2).sort == "late" and torch.is_grad_enabled()
+
+
+def test_calls_within_calls_keep_their_own_limits():
+    def inner():
+        return [call(stubborn, [], seconds=0.1).sort, call(lambda: 3, []).value]
+
+    assert call(inner, [], seconds=60).value == ["late", 3]
+    assert call(lambda: [call(lambda: 3, []), stubborn()], [], seconds=0.2).sort == "late"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_copy_of_the_process_has_a_watchdog_too():
+    call(lambda: 3, [])
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7 if call(stubborn, [], seconds=0.1).sort == "late" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
 def test_an_endless_loop_ends_in_the_background_too():
@@ -122,6 +227,19 @@ def test_the_users_own_ctrl_c_goes_through():
 
     with pytest.raises(KeyboardInterrupt):
         call(interrupted, [])
+
+
+@pytest.mark.parametrize("seconds", [0.1, 60], ids=["while the watchdog knocks", "before it does"])
+def test_a_ctrl_c_from_outside_goes_through(seconds, monkeypatch):
+    """The signal itself; in the first case the answer sleeps, so that the watchdog knocks in vain all the time."""
+    monkeypatch.setattr(answers, "wall_clock", lambda seconds: 600)
+    timer = threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            call(lambda: time.sleep(300), [], seconds=seconds)
+    finally:
+        timer.join()
 
 
 def test_inputs_are_copies_and_changes_are_told():

@@ -25,6 +25,7 @@ import io
 import math
 import signal
 import threading
+import time
 from _thread import interrupt_main
 from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
@@ -114,7 +115,22 @@ for got in (torch.tensor([1.0, 2.5]), torch.tensor([[1.0, 2.0]]), [1.0, 2.0], to
 #
 # So an answer is called with care: on copies, with a time limit, and with its printing switched off. What comes of it is an **outcome**.
 #
-# The time limit is a timer that does what Ctrl-C does. An answer that catches everything, Ctrl-C too, or that sits in one long operation of torch, goes on all the same; in a notebook, restart the kernel. Only the sandbox can stop that.
+# What is limited is **processor time**, that of the thread in which the answer runs. A clock on the wall would also count the time in which the machine was busy with something else, and an honest answer would fail because of a browser. An answer that sleeps, or waits for something that never comes, takes no processor time; for such a one there is the clock on the wall besides, with a generous limit.
+
+# %%
+def waits():
+    time.sleep(0.2)
+
+def computes():
+    end = time.thread_time() + 0.2
+    while time.thread_time() < end:
+        pass
+
+for act in (waits, computes):
+    began = time.thread_time()
+    act()
+    took = time.thread_time() - began
+    print(f"{act.__name__:8} ≈ {took:.1f} s of processor time (more than 0.1 s: {took > 0.1})")
 
 # %%
 #| export
@@ -147,6 +163,73 @@ def error_text(error, file):
     text = " ".join(str(error).split())[:200].encode("utf-8", "replace").decode()
     return f"{type(error).__name__}: {text}{where}"
 
+# %% [markdown]
+# How to stop somebody else's function? With what Ctrl-C does: the signal SIGINT, for which Python calls a handler in the main thread, wherever that is. Ours, `interrupt`, asks the clocks of that thread, and raises `KeyboardInterrupt` if the call is late. If it was not we who sent the signal, the learner has pressed Ctrl-C, and that counts at once.
+#
+# Some answers catch this interrupt, by a bare `except:` in a loop. They get another one a little later, not at once, because an answer may need a moment to clean up: say, to leave `torch.no_grad()`. Whoever has caught three gets the next ones without a pause, also in the line after the `except`, where nothing catches them.
+
+# %%
+#| export
+def wall_clock(seconds):
+    """How long that much processor time may take by the clock on the wall: others compute, too, or an answer sleeps."""
+    return 10 * seconds + 5
+
+
+class Limit:
+    """How long a call may take, and what interrupts it. One for each call, made in its thread."""
+
+    def __init__(self, seconds):
+        self.processor = time.thread_time() + seconds
+        self.wall = time.monotonic() + wall_clock(seconds)
+        self.next_knock = time.monotonic() + seconds  # no thread has had more processor time than has passed
+        self.late = 0  # how often it was interrupted for that
+        self.knocked = self.over = False
+
+    def interrupt(self, number, frame):
+        """The handler of SIGINT: KeyboardInterrupt for Ctrl-C, and where the watchdog knocks and the call is late."""
+        if not self.knocked:
+            raise KeyboardInterrupt
+        self.knocked = False
+        if self.over or (time.thread_time() < self.processor and time.monotonic() < self.wall):
+            return
+        self.late += 1
+        self.processor = time.thread_time() + 0.1  # to clean up
+        self.wall = time.monotonic() + 1
+        if self.late > 3:
+            self.processor = 0
+            self.knocked = True
+            [*map(interrupt_main, [signal.SIGINT])]  # after a call of its own, Python would come back at once, in here
+        raise KeyboardInterrupt
+
+# %% [markdown]
+# Somebody has to send the signal. A thread for each call would cost more than most answers do, and a check makes dozens of calls. So there is one thread, the watchdog, which looks at the clock twenty times a second while something is called.
+
+# %%
+#| export
+WATCHED, WATCHDOGS, LOCK = [], [], threading.Lock()  # the limits of the calls that run, the innermost last
+
+
+def watchdog():
+    """A thread that knocks at the main thread, as Ctrl-C does, while the call that runs takes longer than it should."""
+    while True:
+        time.sleep(0.05 if WATCHED else 0.5)
+        with LOCK:  # so that nobody knocks at a call that has ended
+            if WATCHED and time.monotonic() >= WATCHED[-1].next_knock:
+                WATCHED[-1].next_knock = time.monotonic() + 0.1
+                WATCHED[-1].knocked = True
+                try:
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes one who sleeps, too
+                except (AttributeError, PermissionError):  # Windows has no such call; behind the lock it is refused
+                    interrupt_main()
+
+
+def watch(limit):
+    """From now on the watchdog looks at this limit."""
+    if not WATCHDOGS or not WATCHDOGS[-1].is_alive():  # a copy of the process has no thread but one
+        WATCHDOGS.append(threading.Thread(target=watchdog, daemon=True))
+        WATCHDOGS[-1].start()
+    WATCHED.append(limit)
+
 # %%
 #| export
 class Silence(io.TextIOBase):
@@ -157,34 +240,37 @@ class Silence(io.TextIOBase):
 
 
 def call(function, args, seconds=5.0, file=None):
-    """Calls an answer with copies of its arguments -> Outcome. file: the cell's, where it is not the function's."""
-    inputs, late = copies(args), threading.Event()
-    timer = threading.Timer(seconds, lambda: (late.set(), interrupt_main()))
-    timer.daemon = True
-    on_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
+    """Calls an answer with copies of its arguments, for so much processor time -> Outcome. file: its cell's."""
+    inputs = copies(args)
+    limit = Limit(seconds)
+    outer = signal.signal(signal.SIGINT, limit.interrupt)
+    watch(limit)
     try:
         with redirect_stdout(Silence()), redirect_stderr(Silence()):
-            timer.start()
             try:
-                value = function(*inputs)
+                outcome = Outcome("value", function(*inputs))
             finally:
-                timer.cancel()
-                timer.join()  # an interrupt that is on its way arrives here
+                limit.over = True
     except NotAttempted:
-        return Outcome("blank", detail="not attempted")
-    except KeyboardInterrupt:
-        if not late.is_set():
-            raise
-        return Outcome("late", detail=f"it takes longer than {seconds:g} s: does a loop never end?")
+        outcome = Outcome("blank", detail="not attempted")
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and not limit.late:
+            raise  # somebody pressed Ctrl-C
         text = error_text(error, file or function.__code__.co_filename)
-        return Outcome("error", type(error).__name__, f"it raises {text}")
+        outcome = Outcome("error", type(error).__name__, f"it raises {text}")
     finally:
-        signal.signal(signal.SIGINT, on_interrupt or signal.SIG_DFL)
-    for name, before, after in zip(inspect.signature(function).parameters, args, inputs):
-        if first_difference(after, before):
-            return Outcome("changed", value, f"it changes its input {name} in place: work on a copy")
-    return Outcome("value", value)
+        with LOCK:
+            WATCHED.remove(limit)
+        if limit.knocked:
+            time.sleep(0)  # a signal that is on its way arrives here, and not in the learner's next cell
+        signal.signal(signal.SIGINT, signal.SIG_DFL if outer is None else outer)
+    if limit.late:  # whatever it made of the interrupt
+        return Outcome("late", detail=f"it takes longer than {seconds:g} s: does a loop never end?")
+    if outcome.sort == "value":
+        for name, before, after in zip(inspect.signature(function).parameters, args, inputs):
+            if first_difference(after, before):
+                return Outcome("changed", outcome.value, f"it changes its input {name} in place: work on a copy")
+    return outcome
 
 # %%
 def endless(x):
@@ -199,6 +285,8 @@ for answer in (endless, in_place, lambda x: x[9]):
     print(call(answer, [x], seconds=0.2).detail)
 
 # %% [markdown]
+# Who cannot be stopped is an answer that sits in one long operation of torch, where Python calls no handler. It goes on all the same; in a notebook, restart the kernel. Only the sandbox can stop that.
+#
 # ## In writing
 #
 # When a class is graded, the answer runs in another process, locked up ([B · Sandbox](B_sandbox.ipynb)). Inputs and values then travel as text. Python could send any object (pickle), but whoever unpickles an object runs its code. So only plain values travel: numbers, texts, tensors, and lists of them. Of anything else goes only the name of its type.
