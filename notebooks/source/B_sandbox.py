@@ -26,6 +26,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -34,16 +35,19 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from chargpt_lib.answers import Outcome, call, decode, define, encode
+from chargpt_lib.answers import Outcome, call, decode, define, encode, wall_clock
 from chargpt_lib.lock import end_with_parent, library_home, lock, secrets_home, unshare
 
 # %% [markdown]
 # ## In the room
 #
-# Room and grader talk over a socket that only those two hold, in lines of JSON. First the room says what it could lock; then it takes the text of the answer; then the arguments of one call after the other.
+# Room and grader talk over a socket that only those two hold, in lines of JSON. First the room says what it could lock; then it takes the text of the answer, and says when it has run it; then it takes the arguments of one call after the other.
 
 # %%
 #| export
+DEFINING = 3  # times the seconds of a call for its cell, which may import something large
+
+
 def work(reader, writer, promises):
     """Serves one answer: says what is locked, takes the answer's text, then one call a line."""
 
@@ -53,8 +57,9 @@ def work(reader, writer, promises):
 
     say(promises)
     request = json.loads(reader.readline())
-    patience = 3 * request["seconds"]  # a cell may import something large
-    answer = call(lambda: define(request["source"], request["name"]), [], patience, file="the cell")
+    seconds = DEFINING * request["seconds"]
+    answer = call(lambda: define(request["source"], request["name"]), [], seconds, file="the cell")
+    say("defined")
     failed = Outcome("unusable", detail=f"run alone, its cell fails: {answer.detail}")
     for line in reader:
         outcome = failed
@@ -99,44 +104,110 @@ def serve(home, hidden, fds, uid):
 # %% [markdown]
 # ## At the door
 #
-# The grader's side. A room is called like a function, and gives an `Outcome`, whatever happens in there. It is also the grader's clock that counts: if a room does not answer in time, the line is cut.
+# The grader's side. A room is called like a function, and gives an `Outcome`, whatever happens in there.
+#
+# It is also the grader's clock that counts, and again it is not the one on the wall. A machine that grades has other things to do, sixty rooms for instance, and a room that waits for its turn is not to blame. Linux tells how much **processor time** any process has had. (Which process? The kernel itself writes the sender's number on each message of the socket, if it is asked to: a room cannot give a false one.) A room that has had too much is ended, and its answer is late. Where the system does not tell, and for an answer that sleeps, there are limits on the wall, ten times as large. And until the room opens there is nobody inside whose patience is tried: it may take minutes.
 
 # %%
 #| export
+OPENING = 300  # seconds on the wall for loading torch
+VISIT = 240  # and for one answer with all its calls
 LINE = 2**25  # no answer needs more than 32 MB to say what it has to say
 
 
-class Room:
-    """One answer in its room: room(args) -> Outcome."""
+def processor_time(pid):
+    """The seconds of processor time that a process has had, with all its threads; None where nobody tells."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def ask_for_senders(stream):
+    """Asks Linux to write the number of the sending process on what arrives."""
+    if hasattr(socket, "SO_PASSCRED"):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+def receive(stream):
+    """What has arrived -> (bytes, none of them where the other side is closed; the number of the sending process)."""
+    if not hasattr(socket, "SCM_CREDENTIALS"):
+        return stream.recv(2**16), None
+    data, notes, *_ = stream.recvmsg(2**16, socket.CMSG_SPACE(12))  # no room for anything but three numbers
+    for level, kind, note in notes:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            return data, struct.unpack("iii", note)[0]
+    return data, None
+
+# %%
+#| export
+class Line:
+    """The grader's end of the line to a room."""
 
     def __init__(self, stream):
         self.stream, self.read = stream, b""
+        self.pid = None  # of the process in the room
+        self.end = float("inf")  # of all talk, on the clock
+        self.late = False
 
-    def enter(self, name, source, seconds=5.0):
-        """Sends the answer in -> {what: could it be locked?}, None where the room does not open."""
-        self.seconds, self.patience = seconds, 3 * seconds
-        self.promises = self.ask({"name": name, "source": source, "seconds": seconds}, seconds + 30)
-        return self.promises
+    def ask(self, message, seconds, wall):
+        """One line there (none for None), one line back; None where nothing sensible, or nothing in time, comes back.
 
-    def ask(self, message, seconds):
-        """One line there, one line back; None where nothing sensible, or nothing in time, comes back."""
-        self.late, end, pieces = False, time.monotonic() + seconds, [self.read]
+        seconds: of the room's processor time; wall: by the clock.
+        """
+        self.late, pieces = False, [self.read]
+        end, had = min(time.monotonic() + wall, self.end), processor_time(self.pid)
         try:
-            self.stream.settimeout(seconds)
-            self.stream.sendall((json.dumps(message) + "\n").encode())
+            self.stream.settimeout(wall)
+            self.stream.sendall(b"" if message is None else (json.dumps(message) + "\n").encode())
             while b"\n" not in pieces[-1] and sum(map(len, pieces)) < LINE:
-                self.stream.settimeout(max(end - time.monotonic(), 0.001))
-                pieces.append(self.stream.recv(2**16) or b"\n")  # nothing: the room is closed
+                left = end - time.monotonic()
+                if had is not None:
+                    left = min(left, had + seconds - (processor_time(self.pid) or 0))
+                if left <= 0:
+                    raise TimeoutError
+                self.stream.settimeout(max(left, 0.01))  # one thread cannot have had so much any earlier
+                with suppress(TimeoutError):
+                    data, sender = receive(self.stream)
+                    self.pid = self.pid or sender  # of the first line, which comes before the answer is let in
+                    pieces.append(data or b"\n")
             line, _, self.read = b"".join(pieces).partition(b"\n")
             return json.loads(line)
         except TimeoutError:
             self.late = True
-            self.stream.close()
+            self.cut()
         except (OSError, ValueError, RecursionError):
             pass
 
+    def cut(self):
+        """Ends the talk, and the process in the room, which would take its time from the others."""
+        self.stream.close()
+        if self.pid:
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+
+# %%
+#| export
+class Room(Line):
+    """One answer in its room: room(args) -> Outcome."""
+
+    seconds, defined = 5.0, False
+
+    def enter(self, name, source, seconds=5.0):
+        """Sends the answer in -> {what: could it be locked?}, None where the room does not open."""
+        self.seconds = seconds
+        self.promises = self.ask({"name": name, "source": source, "seconds": seconds}, OPENING, OPENING)
+        self.end = time.monotonic() + VISIT
+        return self.promises
+
     def __call__(self, args):
-        said, self.patience = self.ask(encode(args), self.patience + self.seconds + 3), 0
+        self.late, said = False, None
+        if not self.defined:
+            self.defined = True
+            self.ask(None, DEFINING * self.seconds + 3, wall_clock(DEFINING * self.seconds))
+        if not self.late:
+            said = self.ask(encode(args), self.seconds + 3, wall_clock(self.seconds))
         if self.late:
             return Outcome("late", detail=f"it takes longer than {self.seconds:g} s, and nothing stops it")
         try:
@@ -176,6 +247,8 @@ class Sandbox:
         self.home.chmod(0o711)
         copy_library(lesson, self.home)
         pairs = [socket.socketpair() for _ in range(rooms)]
+        for ours, _ in pairs:
+            ask_for_senders(ours)
         fds, torch_home = [theirs.fileno() for _, theirs in pairs], Path(find_spec("torch").origin).parents[1]
         uid = 100_000 + 1000 * secrets.randbelow(10**6)  # nobody has it
         call = f"serve({str(self.home)!r}, {str(secrets_home())!r}, {fds}, {uid})"

@@ -42,7 +42,7 @@ from xml.etree import ElementTree
 
 from chargpt_lib.checks import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.lock import library_home
-from chargpt_lib.sandbox import Sandbox, lesson_names
+from chargpt_lib.sandbox import OPENING, VISIT, Sandbox, lesson_names
 
 # %% [markdown]
 # ## From a file to the texts
@@ -139,6 +139,8 @@ class Examination:
         """Prints the verdict on the text of an answer, and notes it for the grader."""
         room, exercise = self.sandbox.rooms[self.names.index(name)], EXERCISES[name]
         promises = room.enter(name, text, exercise.seconds)
+        if promises is None:
+            raise OSError("the room did not open, and no answer is to blame")
         try:
             verdict = judge(exercise, room, self.seed + self.names.index(name))
         except Exception as error:
@@ -161,13 +163,22 @@ for cell in trusted_notebook(example, "single_head", seed=1).cells:
 # ## One submission
 #
 # The trusted notebook gets a folder of its own and a pytest of its own. A mark counts if the judge said ✓ *and* nbval found the cell's output to be what it must be.
+#
+# How long an answer may take is the room's business, which counts processor time. The limits here are on the wall, and only for the case that something of ours hangs. nbval's own ones, five seconds for an output to arrive, are too short for a machine that is busy.
 
 # %%
 #| export
-GRADING_SECONDS = 400  # more than all answers of a lesson together may take
+CELL_SECONDS = OPENING + 2 * VISIT  # more than an answer and its judge may take
 RUNNING = set()  # the processes of run_trusted, for whoever has to stop them
 # jsonschema, which nbformat imports, would spend a second on a grammar of web addresses that no notebook asks for
-PYTEST = "import sys; sys.modules['rfc3987_syntax'] = None; import pytest; sys.exit(pytest.main())"
+PYTEST = f"""
+import sys
+sys.modules["rfc3987_syntax"] = None
+import pytest
+from nbval.plugin import IPyNbCell
+IPyNbCell.output_timeout = property(lambda cell: {OPENING}, lambda cell, seconds: None)
+sys.exit(pytest.main())
+"""
 
 
 def stop(process):
@@ -175,15 +186,16 @@ def stop(process):
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
 
-
+# %%
+#| export
 def run_trusted(submission, lesson, seed, folder):
     """Runs the trusted notebook under nbval -> (what the judge said, the check cells that nbval passed)."""
     notebook = trusted_notebook(submission, lesson, seed)
     (folder / "grading.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-c", PYTEST, "-p", "nbval.plugin", "--nbval", "--nbval-current-env",
-               "--nbval-cell-timeout=120", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml",
-               "grading.ipynb"]
+               f"--nbval-cell-timeout={CELL_SECONDS}", f"--nbval-kernel-startup-timeout={OPENING}", "-q",
+               "-p", "no:cacheprovider", "-c", "pytest.ini", "--junitxml=report.xml", "grading.ipynb"]
     paths = os.pathsep.join([str(library_home().parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1",
                    "IPYTHONDIR": str(folder),  # no history of it is kept
@@ -192,7 +204,7 @@ def run_trusted(submission, lesson, seed, folder):
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         RUNNING.add(process)
         try:
-            process.wait(GRADING_SECONDS)
+            process.wait(CELL_SECONDS * len(notebook.cells))
         except subprocess.TimeoutExpired:
             return {}, []
         finally:
@@ -223,7 +235,8 @@ def grade(path, lesson, seed):
         submission.problems.append("the grading itself failed or took too long: grade this file again")
     marks, hints = {}, {}
     for exercise in exercises_of(lesson):
-        verdict = said.get("verdicts", {}).get(exercise.name, {"mark": "○", "hint": "not attempted"})
+        attempted = "not judged: grade this file again" if exercise.name in submission.answers else "not attempted"
+        verdict = said.get("verdicts", {}).get(exercise.name, {"mark": "○", "hint": attempted})
         sound = verdict["mark"] != "✓" or exercise.name in passed
         marks[exercise.name], hints[exercise.name] = verdict["mark"] if sound else "✗", verdict["hint"]
     return {"marks": marks, "hints": hints, "problems": submission.problems, "answers": submission.answers,
