@@ -154,12 +154,11 @@ def read_data(model, corpus_or_ids, config, tokenizer):
         raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
     return windows, val_ids, tokenizer
 
-# %% notebooks/source/10_recipe.py #bef8e1aa
+# %% notebooks/source/10_recipe.py #2d8819af
 def learning_rate(step, config, elapsed=0.0):
     """The rate of a step, counted from 0; elapsed: the share of the time budget that is used up.
 
-    A linear warmup, then half a cosine down to min_lr (Loshchilov and Hutter, 2017), or the peak and a linear decay
-    at the end (Hu et al., 2024).
+    A warmup, then half a cosine to min_lr (Loshchilov and Hutter, 2017), or the peak and a decay (Hu et al., 2024).
     """
     steps = config.steps or inf
     rise = max((step + 1) / steps, elapsed) / config.warmup if config.warmup else 1.0
@@ -179,12 +178,10 @@ def make_optimizer(model, config):
     fused = parameters[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused)
 
-# %% notebooks/source/10_recipe.py #799dd726
+# %% notebooks/source/10_recipe.py #843de3df
 def pick_precision(device):
     """"bf16" on cards from compute capability 8.0 on, "fp16" from 7.5 on, else "fp32"."""
-    if torch.device(device).type != "cuda":
-        return "fp32"
-    capability = torch.cuda.get_device_capability(device)
+    capability = torch.cuda.get_device_capability(device) if torch.device(device).type == "cuda" else (0, 0)
     return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 5) else "fp32"
 
 # %% notebooks/source/10_recipe.py #655eeca5
@@ -201,7 +198,7 @@ def checkpointed(model):
         for block in blocks:
             del block.forward
 
-# %% notebooks/source/10_recipe.py #87eda3e3
+# %% notebooks/source/10_recipe.py #0ef710a8
 def compiled(model, x):
     """torch.compile's model; or the model, with a warning, where a trial step on x (B, T) fails."""
     try:
@@ -211,6 +208,9 @@ def compiled(model, x):
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
         lines = str(error).strip().splitlines() or [""]
         reason = next((line for line in lines if "error: " in line), lines[0])
+        if "C++ compile error" in lines[0] and " " in torch.__file__:
+            reason += (f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
+                       "in a folder without a space (on a graphics card it does not matter)")
         warnings.warn(f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}")
         return model
     finally:

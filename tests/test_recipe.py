@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 from dataclasses import fields
+from unittest import mock
 
 import pytest
 import torch
@@ -284,10 +285,27 @@ def test_where_compile_fails_the_model_stays(when, trace, reason, monkeypatch):
         return call() if when == "at once" else call
 
     monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "__file__", "/env/torch/__init__.py")  # wherever it lies: a space would be named, too
     model = tiny_gpt()
     with pytest.warns(UserWarning, match=re.escape(f"goes on without it: RuntimeError: {reason}") + "$"):
         assert compiled(model, torch.zeros(1, 8, dtype=torch.int64)) is model
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("path, trace, told", [
+    ("/home/Ada Byron/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", True),
+    ("/home/Ada Byron/env/torch/__init__.py", "CppCompileError: C++ compile error\nm.cpp:3:10: fatal error: no Python.h", True),
+    ("/home/Ada Byron/env/torch/__init__.py", "no C++ compiler", False),
+    ("/home/ada/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", False)])
+def test_a_space_in_torchs_path_is_named(path, trace, told, monkeypatch):
+    """PyTorch gives -L/home/Ada Byron/env/torch/lib to the linker, unquoted."""
+    monkeypatch.setattr(torch, "__file__", path)
+    monkeypatch.setattr(torch, "compile", mock.Mock(side_effect=RuntimeError(trace)))
+    with pytest.warns(UserWarning) as warned:
+        compiled(tiny_gpt(), torch.zeros(1, 8, dtype=torch.int64))
+    said = str(warned[0].message)
+    assert ("unquoted to the linker: make the environment in a folder without a space" in said) == told
+    assert (path in said and "graphics card" in said) == told
 
 
 # ---------------------------------------------------------------- Ctrl-C

@@ -351,8 +351,7 @@ def read_data(model, corpus_or_ids, config, tokenizer):
 def learning_rate(step, config, elapsed=0.0):
     """The rate of a step, counted from 0; elapsed: the share of the time budget that is used up.
 
-    A linear warmup, then half a cosine down to min_lr (Loshchilov and Hutter, 2017), or the peak and a linear decay
-    at the end (Hu et al., 2024).
+    A warmup, then half a cosine to min_lr (Loshchilov and Hutter, 2017), or the peak and a decay (Hu et al., 2024).
     """
     steps = config.steps or inf
     rise = max((step + 1) / steps, elapsed) / config.warmup if config.warmup else 1.0
@@ -787,9 +786,7 @@ exercise(
 #| export
 def pick_precision(device):
     """"bf16" on cards from compute capability 8.0 on, "fp16" from 7.5 on, else "fp32"."""
-    if torch.device(device).type != "cuda":
-        return "fp32"
-    capability = torch.cuda.get_device_capability(device)
+    capability = torch.cuda.get_device_capability(device) if torch.device(device).type == "cuda" else (0, 0)
     return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 5) else "fp32"
 
 # %%
@@ -864,7 +861,7 @@ show(fig, "Two bars: with checkpointing a small part of what is kept otherwise."
 # %% [markdown]
 # ## Compiled, where that works
 #
-# `torch.compile` reads the model's code and writes kernels for it that do several operations at once. It needs a compiler, some patience at the first step, and luck with the operations. Where any of these is missing it fails, at the first call and with a page of messages. So we try one step; where it fails, the run goes on without it, and says so.
+# `torch.compile` reads the model's code and writes kernels for it that do several operations at once. It needs a compiler, some patience at the first step, and luck with the operations. On a CPU it also needs an environment without a space in its path, because PyTorch passes that path unquoted to the linker; a graphics card does not need that linker. Where any of these is missing it fails, at the first call and with a page of messages. So we try one step; where it fails, the run goes on without it, and says so.
 
 # %%
 #| export
@@ -877,6 +874,9 @@ def compiled(model, x):
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
         lines = str(error).strip().splitlines() or [""]
         reason = next((line for line in lines if "error: " in line), lines[0])
+        if "C++ compile error" in lines[0] and " " in torch.__file__:
+            reason += (f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
+                       "in a folder without a space (on a graphics card it does not matter)")
         warnings.warn(f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}")
         return model
     finally:
