@@ -196,7 +196,7 @@ def test_a_lesson_in_the_browser(lesson, lab, folder, tmp_path, monkeypatch):
     shutil.copy(lesson, folder)
     page = lab(folder)(lesson.name)
     before = nbformat.read(lesson, as_version=4)
-    run_all(page, timeout=1_500_000)
+    run_all(page, timeout=900_000)
     outputs = [output for cell in before.cells for output in cell.get("outputs", ())]
     assert_no_error(page, said=sum(output.get("name") == "stderr" for output in outputs))
     page.keyboard.press("Control+s")
