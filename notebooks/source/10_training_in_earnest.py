@@ -1082,15 +1082,17 @@ assert val_end["healthy"] - val_end["D"] > 0.5 or corpus.name != "playhouse"
 with torch.no_grad():
     births = {name: large(new_model())(x, y)[1].item() if name == "E" else birth for name in ("E", "healthy")}
 times = births["E"] / math.log(V)
-behind = val_end["E"] - val_end["healthy"]
+pairs_of_rows = list(zip(charts["E"], charts["healthy"]))
+behind = sum(late["val_loss"] > healthy["val_loss"] for late, healthy in pairs_of_rows) / len(pairs_of_rows)
 print(f"ln V is {math.log(V):.2f}; E begins at ≈ {births['E']:.0f} (more than ten times that: {times > 10})")
-print(f"after 300 steps it is still ≈ {behind:.2f} nats above the healthy one")
+print(f"in ≈ {behind:.0%} of the evaluations E is above the healthy one, at the end still by "
+      f"≈ {val_end['E'] - val_end['healthy']:.2f} nats")
 assert times > 10
 assert charts["E"][0]["val_loss"] > 7
-assert behind > 0 or corpus.name != "playhouse"
+assert behind > 0.6 or corpus.name != "playhouse"
 
 # %% [markdown]
-# That is more than the formula of *Born too sure* gives: at $s = 8$ it is no longer nearly right, and the tied table believes above all in the character that it has just read.
+# Its loss at birth is more than the formula of *Born too sure* gives: at $s = 8$ it is no longer nearly right, and the tied table believes above all in the character that it has just read.
 #
 # ## Mistakes people make
 #
