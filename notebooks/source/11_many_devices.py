@@ -835,7 +835,7 @@ def job(out, dropout=0.0, steps=60, batch_size=16, resume=False, fsdp=False):
     torch.set_num_threads(1)
     torch.manual_seed(1337)
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size=32, n_layer=2, n_head=4, n_embd=64, dropout=dropout))
-    config = TrainConfig(steps=steps, batch_size=batch_size, eval_interval=1, out=out)
+    config = TrainConfig(steps=steps, batch_size=batch_size, eval_interval=1, seed=1337, out=out)
     return train_distributed(model, tokenizer.encode(text), config, tokenizer, resume, fsdp)
 
 if __name__ == "__main__":
