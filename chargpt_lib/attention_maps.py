@@ -195,9 +195,9 @@ def look(model, tokenizer, text, **chosen):
         model.train(was_training)
     return maps
 
-# %% notebooks/source/07_attention_maps.py #504904b8
+# %% notebooks/source/07_attention_maps.py #40b8844c
 def still_picture(maps, text):
-    """The wall of maps as an image, and each head's strongest look back as a table -> HTML."""
+    """The wall of maps as an image, and each head's look back that is furthest above chance as a table -> HTML."""
     picture, fig, rows = BytesIO(), plot_heads(maps, text), []
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
@@ -208,8 +208,9 @@ def still_picture(maps, text):
             rows.append(f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}")
     return (f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
             f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
-            f"<details><summary>Each head's look back, against chance</summary>\n<table><thead><tr><th>layer<th>head"
-            f"<th>character<th>looks at<th>weight<tbody>{''.join(rows)}</table></details>")
+            f"<details><summary>Each head's look back that is furthest above chance</summary>\n"
+            f"<table><thead><tr><th>layer<th>head<th>character<th>looks at<th>weight"
+            f"<tbody>{''.join(rows)}</table></details>")
 
 
 def attention_html(maps, text):

@@ -895,7 +895,7 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
 torch.manual_seed(1337)
 model = BigramLanguageModel(V)
 result = load_or_fit("bigram", model, corpus, steps=600, batch_size=4096, lr=0.3, weight_decay=0.0)
-print(f"exact loss {result['loss']:.3f}, {result['seconds']:.0f} s of training\n")
+print(f"exact loss ≈ {result['loss']:.3f}, ≈ {result['seconds']:.0f} s of training\n")
 print(result["sample"][:200])
 
 # %%

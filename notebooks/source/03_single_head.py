@@ -532,7 +532,7 @@ from chargpt_lib.training import ladder, load_or_fit, plot_ladder
 # %% tags=["nbval-ignore-output"]
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 result = load_or_fit("single head", model, corpus, steps=1500, batch_size=32 * scale, lr=1e-2)
-print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training\n\n{result['sample']}")
+print(f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s of training\n\n{result['sample']}")
 
 # %%
 better = ladder(corpus.name)["bigram"]["loss"] - result["loss"]

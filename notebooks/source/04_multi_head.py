@@ -523,7 +523,7 @@ assert abs(off) < 0.1
 # %% tags=["nbval-ignore-output"]
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 result = load_or_fit("multi-head", model, corpus, steps=1500, batch_size=32 * scale, lr=1e-2)
-print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training\n\n{result['sample']}")
+print(f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s of training\n\n{result['sample']}")
 
 # %%
 rungs = {rung: row["loss"] for rung, row in ladder(corpus.name).items()}

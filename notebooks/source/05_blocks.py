@@ -245,7 +245,7 @@ show(fig, "Left: with none of the cures the gradient falls by many orders of mag
 reach = {key: norms[0] / norms[-1] for key, (norms, alike) in flow.items()}  # what of it reaches the first layer?
 for name in variants:
     small, large = reach[0.02, name], reach[0.125, name]
-    print(f"{name:22}  small weights: ≈ {small:.2g} times, large weights: ≈ {large:.2g} times")
+    print(f"gradient at the first layer / at the last, {name:22}  small weights ≈ {small:.2g}, large ≈ {large:.2g}")
 tens = {key: log10(max(factor, 1e-20)) for key, factor in reach.items()}  # how many powers of ten
 assert tens[0.02, "nothing"] < -12
 assert abs(tens[0.02, "residual"]) < 0.3 and abs(tens[0.02, "residual, norm, scaled"]) < 0.3  # it is carried home
@@ -257,7 +257,7 @@ assert abs(tens[0.125, "residual, norm, scaled"]) < 0.5
 # %% [markdown]
 # Left: with none of the cures the gradient dies on the way to the first layer. (The plot ends at $10^{-12}$; the grey line goes on, until nothing is left that a float could hold.) The three variants with a residual lie on one line; with small weights a residual needs no norm.
 # Right, with weights of $0.125 = 1/\sqrt{64}$: residuals alone make the gradient grow by many powers of ten, since what is added grows with what was added before. The norm stops that.
-# Residual, norm and scaling together are level on both sides, whatever the size of the weights.
+# Residual, norm and scaling together are nearly level for both sizes of the weights.
 #
 # But the norm alone (yellow) keeps the gradient alive on both sides, and on the right even nothing at all (grey) does. So what is the residual for? A gradient can only teach what is still there to be told apart. **Predict:** how alike are the vectors of different positions after 24 layers?
 
@@ -549,7 +549,7 @@ assert abs(off) < 0.3
 # %% tags=["nbval-ignore-output"]
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 result = load_or_fit("blocks", model, corpus, steps=1500, batch_size=16 * scale, lr=4e-3)
-print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training\n\n{result['sample']}")
+print(f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s of training\n\n{result['sample']}")
 
 # %%
 better = ladder(corpus.name)["multi-head"]["loss"] - result["loss"]
@@ -648,7 +648,7 @@ print(f"better than many heads alone by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
 
 # %% [markdown]
-# On Playhouse, spelling has lost most of what was left of its excess. Copied names have lost much less, and the prop of a scene is often more than 64 characters back, out of its sight. The next model sees three times as far.
+# On Playhouse, spelling has lost most of what was left of its excess. Copied names have lost much less, and the prop of a scene may be more than 64 characters back, out of its sight. The next model sees three times as far.
 #
 # ## Mistakes people make
 #

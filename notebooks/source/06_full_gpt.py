@@ -361,7 +361,7 @@ scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
 # %% tags=["nbval-ignore-output"]
 result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6 * scale, lr=5e-3, keep=KEEP)
-print(f"exact loss {result['loss']:.3f} after {result['seconds']:.0f} s of training")
+print(f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s of training")
 
 # %%
 better = ladder(corpus.name)["blocks"]["loss"] - result["loss"]

@@ -49,7 +49,7 @@ RECORDED = CORPUS == "playhouse" and not TRAIN
 # %% [markdown]
 # Which head does what is different in each model, even if nothing but the seed has changed. So this page opens the model that comes with the course (lesson 06): it has lesson 06's size, was trained for longer, and is the same on every machine. What the text below says of single heads is said of that one.
 #
-# With `TRAIN = True` you get a model of your own, and the same cells look into it. They print what they find there, and claim nothing: in yours, other heads will do these things, and some of them nobody. While yours is trained, `load_or_fit` calls `watch(step, model)` before each step. Ours keeps a copy of the model before some of the steps, in a folder `album`. We come back to the copies at the end of the page.
+# With `TRAIN = True`, or with another `CORPUS`, a model of your own is trained here, for 3,600 steps, and the same cells look into it. All numbers and pictures are then yours. They claim nothing, and the sentences about single heads need not hold: in your model other heads will do these things, and some of them nobody. While it is trained, `load_or_fit` calls `watch(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`. We come back to the copies at the end of the page.
 
 # %%
 from pathlib import Path
@@ -60,7 +60,7 @@ from safetensors.torch import load_model as load_weights
 from chargpt_lib.data import cache_dir, recorded_folder
 from chargpt_lib.training import fingerprint
 
-SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)  # counts when it is trained anew
+SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)  # of your own model
 
 def keep_copy(step, model):
     if step in SNAPSHOTS:
@@ -71,8 +71,7 @@ def keep_copy(step, model):
 if RECORDED:
     model, tokenizer, result = load_recorded("playhouse")
     model.to(device)
-    machine = f"{result['machine']['processor']}, PyTorch {result['machine']['torch']}"
-    print(f"recorded: trained for {result['steps']:,} steps on {result['date']} ({machine})")
+    print(f"recorded by the authors of the course on {result['date']}, with PyTorch {result['machine']['torch']}")
 else:
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     torch.manual_seed(1337)
@@ -82,10 +81,14 @@ else:
     result = load_or_fit("heads", model, corpus, keep=KEEP, watch=keep_copy, **settings)
     album.mkdir(exist_ok=True)
     save_model(model, str(album / f"{settings['steps']}.safetensors"))
-print(f"exact loss {result['loss']:.3f} nats per character")
 
 # %%
+steps = result["steps"] if RECORDED else settings["steps"]
+print(f"4 layers of 6 heads, {model.num_params():,} parameters, trained for {steps:,} steps")
+print(f"exact loss {result['loss']:.3f} nats per character")
 assert result["loss"] < 2.5 and not model.training
+
+# %%
 PLAY = ("A barn. Enter Meg and Hal with a damp goose.\nHal: The owl sings.\nMeg: Who hid the owl, Hal?\n"
         "Hal: Not I, Meg.\nExit Hal, licking the goose.\n\n")
 SCENE = PLAY if corpus.name == "playhouse" else corpus.val[: len(PLAY)]
@@ -130,7 +133,7 @@ with torch.no_grad(), Ear():
 print({name: heard[name] for name in ("linear", "scaled_dot_product_attention", "layer_norm", "softmax")})
 
 # %% [markdown]
-# Four blocks, four calls of the kernel. Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose results are square: as many positions looked at as positions that look. So these are the two calls to wait for. (We hear what the model's own code calls, not what goes on inside one call. `nn.MultiheadAttention` is a single call, so it stays silent; it hands out its weights when asked with `need_weights=True`.)
+# Four blocks, four calls of the kernel (and four linear layers for each, and the last matrix). Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose results are square: as many positions looked at as positions that look. So these are the two calls to wait for. (We hear what the model's own code calls, not what goes on inside one call. `nn.MultiheadAttention` is a single call, so it stays silent; it hands out its weights when asked with `need_weights=True`.)
 #
 # One thing a call does not say: which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But the loop over heads of lesson 04 makes a call for each head. What do heads of one layer have in common? They read the same `x`. So hooks (lesson 05) tell us what each part of the model is given, and single heads that are given the same tensor count as one layer.
 
@@ -217,7 +220,7 @@ for name, part, given in (("ours", model, idx), ("the loop", MultiHeadAttention(
 # %% [markdown]
 # The kernel gives one tensor for six heads, (B, H, T, head size). The loop gives its weights head by head, (B, T, T), and both heads land in layer 0.
 #
-# The weights of such a call, and `Maps`, where they will be kept. Where the call was a softmax, they are its result; where it was the kernel, lesson 03's formula on the kernel's own $q$ and $k$. ($V = I$ would do as well, but then each weight is multiplied with a whole row of $I$: at 256 characters the slower way by far.) Only the heads that were asked for, so that a look at one head costs the memory of one head.
+# The next cell computes the weights of such a call, and makes `Maps`, which keeps them. Where the call was a softmax, they are its result; where it was the kernel, lesson 03's formula on the kernel's own $q$ and $k$. ($V = I$ would do as well, but then each weight is multiplied with a whole row of $I$: at 256 characters the slower way by far.) Only the heads that were asked for, so that a look at one head costs the memory of one head.
 
 # %%
 #| export
@@ -306,7 +309,7 @@ for weights in maps.weights:
           "largest weight on the future:", weights.triu(1).max().item())
 with torch.no_grad():
     difference = (recorded_logits - model(idx)[0]).abs().max()
-print(f"largest difference of the logits from those of a pass that nobody listens to: ≈ {difference:.0e}")
+print(f"largest difference of the logits from those of a pass that nobody listens to: ≈ {difference:.1g}")
 assert difference < 1e-4
 
 # %% [markdown]
@@ -427,7 +430,7 @@ for head, row in enumerate(first_maps.of(start)[3, :, t]):
     print(f"layer 3, head {head}: {row[s]:4.0%} on the {start[s]!r} in {start[max(s - 4, 0):s + 5]!r}")
 
 # %% [markdown]
-# Three of them look into the names: one of the two has to be written next. One looks at the very first character, which is what many heads do where they have nothing to do (Xiao et al., 2024, call it an *attention sink*). Not every head works at every position.
+# In the recorded model three of them, heads 0, 4 and 5, look most at a letter of a name: one of the two names has to be written next. Head 3 looks at the very first character, as many heads do that have nothing to do at this place (Xiao et al., 2024, call it an *attention sink*). But one line is not the rule. Over many scenes, below, heads 2 and 3 look at the cast list as well.
 
 # %% [markdown]
 # ## All heads
@@ -444,12 +447,12 @@ show(plot_heads(maps, SCENE), "A wall of triangular maps, four layers of six hea
 #
 # A wall is for seeing that heads differ. For seeing what one of them does, a map you can move through is better. The page below is one piece of HTML with its script inside; it asks nothing of the network, so it also works offline, in a saved notebook, and sent by mail. Where scripts are cut out, as on GitHub, the wall remains.
 #
-# How a page carries its numbers and its script, [A · Pages](A_pages.ipynb) shows. Here we fill it: the weights, and for where scripts are cut out the wall and a table with each head's strongest look back.
+# How a page carries its numbers and its script, [A · Pages](A_pages.ipynb) shows. Here we fill it: the weights, and for where scripts are cut out the wall and a table with the look back of each head that is furthest above chance.
 
 # %%
 #| export
 def still_picture(maps, text):
-    """The wall of maps as an image, and each head's strongest look back as a table -> HTML."""
+    """The wall of maps as an image, and each head's look back that is furthest above chance as a table -> HTML."""
     picture, fig, rows = BytesIO(), plot_heads(maps, text), []
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
@@ -460,8 +463,9 @@ def still_picture(maps, text):
             rows.append(f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}")
     return (f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
             f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
-            f"<details><summary>Each head's look back, against chance</summary>\n<table><thead><tr><th>layer<th>head"
-            f"<th>character<th>looks at<th>weight<tbody>{''.join(rows)}</table></details>")
+            f"<details><summary>Each head's look back that is furthest above chance</summary>\n"
+            f"<table><thead><tr><th>layer<th>head<th>character<th>looks at<th>weight"
+            f"<tbody>{''.join(rows)}</table></details>")
 
 
 def attention_html(maps, text):
@@ -490,7 +494,7 @@ assert len(page) < 500_000
 # %% [markdown]
 # Move over a character, or click one and use the arrow keys. Each button is a head and says what that head looks at most; the last row and column are means. `attention_html(maps, SCENE).save("attention.html")` writes a page to send to somebody.
 #
-# Three things to look for. Click the `⏎` after `damp goose.` and go through the heads of layer 3: who looks at a name on the cast list? Then the `⏎` after `the owl, Hal?`: the next speaker has been asked by name. Is it the same heads that look at the name, and at which of the two places where it stands? At last the space after `licking the`: who looks at the goose?
+# Three things to look for. Click the `⏎` after `damp goose.` and go through the heads of layer 3: who looks at a name on the cast list? Then the `⏎` after `the owl, Hal?`: the next speaker has been asked by name. Is it the same heads that look at the name, and at which of the two places where it stands? At last the space after `licking the`: who looks at the goose? (In the recorded model: heads 0, 4 and 5; then the same and head 2, and only at the second place; at last heads 1 and 5.)
 
 # %% [markdown]
 # ## What does a head look for?
@@ -746,8 +750,8 @@ assert (shares["previous"] <= 1).all() and 0 < chance["previous"] < 0.5
 for name, column in zip(names, lift.T):
     best = column.nan_to_num().argmax().item()
     print(f"{name:15} {column[best]:5.1f} times chance: layer {heads[best][0]}, head {heads[best][1]}")
-for name in ("entropy", "distance"):
-    print(f"{name:15} {shares[name].min():5.1f} to {shares[name].max():.1f}, by chance {chance[name]:.1f}")
+for name, unit in (("entropy", "nats"), ("distance", "characters")):
+    print(f"{name:15} {shares[name].min():5.1f} to {shares[name].max():.1f} {unit}, by chance {chance[name]:.1f}")
 
 # %% [markdown]
 # The cast list does not look like much. But these are means over all positions, and a head may look there at one kind of place only. We will come to that.
@@ -880,7 +884,7 @@ def excess_without(off, start, end):
     return excess_by_kind([None] * (start + 1) + nats, spans) if spans else {"all": sum(nats) / len(nats)}
 
 # %% [markdown]
-# One head after the other, on a first stretch of 20,000 characters of validation text; a second one we keep for later. Lesson 00's kinds of text say *what* got worse. (Nearly half a minute.)
+# One head after the other, on a first stretch of 20,000 characters of validation text; a second one we keep for later. Lesson 00's kinds of text say *what* got worse, in nats for each character of the text. (About half a minute.)
 
 # %% tags=["nbval-ignore-output"]
 val_ids = tokenizer.encode(corpus.val[:40_000])
@@ -902,8 +906,10 @@ for i in order[:3] + order[-3:]:
 
 # %%
 first = damage.view(len(maps.layers), -1, len(kinds))[0, :, 0].sum() / damage[:, 0].sum()
-print(f"of what all heads cost in {kinds[0]}, one by one, the six of the first layer have {first:.0%}")
-assert (damage.sum(1).max() > 0.01 and first > 0.25) or not RECORDED
+print(f"add up what each head alone costs in {kinds[0]}: {first:.0%} of it is the first layer's")
+worst, second = (1000 * damage[:, 0].topk(2).values).tolist()
+print(f"in thousandths of a nat: {round(worst)} for the dearest head, {round(second)} for the next")
+assert (worst > 3 * second and first > 0.25) or not RECORDED
 assert len(damage) == 24
 
 # %%
@@ -923,7 +929,7 @@ show(fig, "Two tables side by side, a row for each head, first those without whi
      "what gets worse without it.")
 
 # %% [markdown]
-# The first layer reads: without one of its heads, the letters of the words themselves go wrong. Some heads further up could be removed, and hardly anything would be lost. And for a few most of the loss stands in the columns that have to do with names.
+# One head stands out, in the first layer: without it the letters of the words themselves go wrong. Some heads could be removed, and hardly anything would be lost. And for a few, most of the loss stands in the columns that have to do with names (lesson 00: the *addressee* is who is spoken to, a *closing* ends the scene).
 #
 # ## The heads that fetch a name
 #
@@ -953,7 +959,7 @@ for ax, values, title, digits in ((axes[0], fetched, seen, 2),
     ax.set_title(title, fontsize=10)
     fig.colorbar(image, ax=ax)
 show(fig, "Two tables of layers and heads: in the last layer, heads that look at the cast list are missed by the "
-     "copied names; in the layers below, some look there as much and are not missed.")
+     "copied names; in the layer below, one looks there as much and is not missed as much.")
 
 # %%
 print("head of the last layer        ", "".join(f"{head:6}" for head in range(6)))
@@ -964,9 +970,9 @@ print(f"correlation of the two: {together:.2f}")
 assert together > 0.5 or not RECORDED
 
 # %% [markdown]
-# In the last layer of the recorded model, the heads that look at the cast list are missed by the copied names, and the one that does not look there is not. So it is not the layer that decides, but what the head looks at.
+# In the last layer of the recorded model five heads look at the cast list, and the names miss each of them; the one that looks elsewhere they do not miss. The correlation is this one difference. Among the five, more looking does not mean more loss.
 #
-# Below it there are heads that look at the cast list as well. Is looking enough? Take the two heads that the names miss most and the spelling least: the *fetchers*. And take, to compare, two *onlookers*: heads with much weight on the cast list that the names hardly miss. The choice was made on the first stretch of text. So we measure on the second, which had no say in it.
+# Below that layer there are heads that look at the cast list as well. Is looking enough? Take the two heads that the names miss most and the spelling least: the *fetchers*. (Spelling counts five times in the choice, so that no head is chosen whose loss is mostly spelling; where a head looks plays no part in it.) And take, to compare, two *onlookers*: heads with much weight on the cast list that the names hardly miss. The choice was made on the first stretch of text. So we measure on the second, which had no say in it.
 
 # %%
 def two_best(score):
@@ -988,7 +994,7 @@ print(f"{kind}, above the floor: without the fetchers {after / before:.1f} times
 assert (after > 2 * before and after > 2 * beside) or not RECORDED
 
 # %% [markdown]
-# Four heads that look at the same names. Two are at work; the other two, as far as the names go, do little more than look.
+# All four look at the names. Two of them the names need. The other two they could nearly do without; those seem to work for something else as well (see the spelling and the closings). From a map alone one cannot tell the two pairs apart.
 #
 # On stage: fifty scenes that begin like ours, with Meg and Hal on the cast list. Who speaks?
 
@@ -1009,7 +1015,7 @@ for label in off if corpus.name == "playhouse" else ():
     stages.append(stage(off[label]))
     said = Counter(name for play in stages[-1] for name in speakers(play))
     spoken.append((said["Meg"] + said["Hal"]) / said.total())
-    print(f"off: {label}\n   {spoken[-1]:.0%} of {said.total()} speeches by Meg or Hal; {dict(said.most_common(6))}")
+    print(f"off: {label}\n   ≈ {spoken[-1]:.0%} of {said.total()} speeches by Meg or Hal; {dict(said.most_common(6))}")
 
 # %%
 if spoken:
@@ -1031,9 +1037,9 @@ print(f"somebody speaks who never came in: in ≈ {len(strange)} of 50 scenes")
 assert strange or not RECORDED
 
 # %% [markdown]
-# Lines are still lines, and words are mostly words; see the column of the spelling above. What has gone is who may speak. That is what these heads are for.
+# Lines are still lines, and words are mostly words; see the column of the spelling above. What suffers is who may speak, and who is spoken to: these heads fetch names.
 #
-# Look at the counts again. Meg stands first on the cast list, and she hardly speaks any more; Hal, the second, speaks as often as before. The map of the first line said why: one of the two fetchers has its weight on the `M` of `Meg`. The head that looks into `Hal` is still on. Switch that one off as well, in `off` above, and see who is left.
+# Look at the counts again. In the recorded model Meg stands first on the cast list, and she hardly speaks any more; Hal, the second, speaks as often as before. The map of the first line said why: one of the two fetchers, head 0, had its weight on the `M` of `Meg`. Head 5, with its weight on the `a` of `Hal`, is still on. Write `"fetchers": fetchers + [(3, 5)]` in `off`, run the page from there, and see who is left.
 
 # %% [markdown]
 # ### Exercise: off, but how?
@@ -1173,8 +1179,8 @@ for ax, weights, title in ((axes[0], maps.of(SCENE)[-1].mean(0), "the last layer
     ax.set_title(title, fontsize=10)
     ax.set(xlabel="comes from", ylabel="position")
 colorbar(fig, image, axes)
-show(fig, "Left the last layer's mean map, right the rollout: smoother, with more on the diagonal and on the first "
-     "characters of lines.")
+show(fig, "Left the last layer's mean map, right the rollout: smoother, with an even diagonal; the very first "
+     "character gains most.")
 
 # %%
 print(f"rows sum to {rollout.sum(-1).min():.4f} up to {rollout.sum(-1).max():.4f}")
@@ -1326,10 +1332,9 @@ exercise(
 # No head begins with a purpose. How much of the weight at the ends of lines lay on the cast list before step 0, 100, 200 ...? While a model was trained, copies of it were kept; the last one is the finished model. Here is how a folder of copies is measured, on eight of the scenes, to be quick.
 
 # %%
-layer, head = fetchers[0]
-
 def measure_growth(album):
-    """What heads look at in each copy: steps (S,), on_cast (S, layers, heads), maps (S, T, T) of one head."""
+    """What heads look at in each copy: steps (S,), on_cast (S, layers, heads), maps (S, T, T) of one fetcher."""
+    layer, head = fetchers[0]
     steps = sorted(int(copy.stem) for copy in album.glob("*.safetensors"))
     assert len(steps) > 1, 'the copies are gone: add "seed": 1 to the settings, and train again'
     young, shares, pictures = GPT(model.config).to(device), [], []
@@ -1338,7 +1343,8 @@ def measure_growth(album):
         seen = [look(young, tokenizer, scene).of(scene) for scene in scenes[:8]]
         shares.append(torch.stack([on_cast(weights, scene) for weights, scene in zip(seen, scenes)]).mean(0))
         pictures.append(seen[0][layer, head, :100, :100].contiguous())
-    return {"steps": torch.tensor(steps), "on_cast": torch.stack(shares), "maps": torch.stack(pictures).half()}
+    return {"steps": torch.tensor(steps), "head": torch.tensor([layer, head]), "on_cast": torch.stack(shares),
+            "maps": torch.stack(pictures).half()}
 
 # %% [markdown]
 # Of the recorded model the copies were not kept, which would have taken thirteen times its size, but what this function found in them was. With `TRAIN = True` it is your own copies that are measured.
@@ -1348,28 +1354,29 @@ if RECORDED:
     growth = load_file(recorded_folder() / "models" / "playhouse" / "growth.safetensors")
 else:
     growth = measure_growth(album)
-steps, on_names = growth["steps"].tolist(), growth["on_cast"]  # (S,), (S, layers, heads)
-print("copies before steps", steps[:-1], "and the finished model, after", steps[-1])
+when, on_names = growth["steps"].tolist(), growth["on_cast"]  # (S,), (S, layers, heads)
+layer, head = growth["head"].tolist()
+print("copies before steps", when[:-1], "and the finished model, after", when[-1])
 
 # %%
 fig, axes = plt.subplots(2, 5, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
-chosen = torch.linspace(0, len(steps) - 1, 10).round().int().tolist()  # ten, first to last
+chosen = torch.linspace(0, len(when) - 1, 10).round().int().tolist()  # ten, first to last
 for ax, n in zip(axes.flat, chosen):
     image = draw_weights(ax, growth["maps"][n].float(), scenes[0][:100], labels=False)
-    ax.set_title(f"step {steps[n]}", fontsize=9)
+    ax.set_title(f"step {when[n]}", fontsize=9)
     if cast := re.search("Enter (.*) with ", scenes[0]):
         ax.set_xticks([sum(cast.span(1)) / 2], ["cast"], fontsize=8)
         ax.tick_params(labelbottom=True)
 colorbar(fig, image, axes)
 fig.suptitle(f"layer {layer}, head {head}, on the first 100 characters of a scene, while the model trains", fontsize=10)
-show(fig, "Ten maps of one head from the first step on: even at first, then blurred, then more and more of single "
-     "bright points.")
+show(fig, "Ten maps of one head: even at step 0, stripes at 100, single bright points from 300 on; after step 600 "
+     "it changes little.")
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
 for row in on_names.flatten(1).T:
-    ax.plot(steps, row, color="#BBBBBB", linewidth=0.8)
-ax.plot(steps, on_names[:, layer, head], "o-", color="#0072B2", label=f"layer {layer}, head {head}")
+    ax.plot(when, row, color="#BBBBBB", linewidth=0.8)
+ax.plot(when, on_names[:, layer, head], "o-", color="#0072B2", label=f"layer {layer}, head {head}")
 ax.axhline(by_chance, color="#D55E00", linestyle="--", label="chance")
 ax.set(xlabel="step", ylabel="weight", ylim=0, title="Weight on the cast list, at ends of lines: every head")
 fig.legend(loc="outside right upper", frameon=False)
@@ -1384,13 +1391,13 @@ print(f"of {last.numel()} heads {(last > 2 * first).sum()} end above twice their
 assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 
 # %% [markdown]
-# At first every head looks at everything alike. In the recorded model nothing much happens for five hundred steps. Within the next five hundred a few heads turn to the cast list, and more turn away from it. Nobody told the one with the blue line to look there. All it was ever given is a gradient of the loss.
+# At the start every head looks at everything alike. In the recorded model they drift apart after the first hundred steps, most of them away from the cast list, the blue one too. Between steps 500 and 1,000 a few turn to the cast list, and stay there. Nobody told the blue one to look there. All it was ever given is a gradient of the loss.
 #
 # ## Mistakes people make
 #
 # - **Taking a weight for an effect.** The picture shows where a head looks. What it hands over may be nothing. Switch it off and measure.
 # - **Comparing maps with different scales.** A map whose colours end at its own largest weight always looks sharp. Here all end at 1.
-# - **Averaging before looking.** The mean over heads is a grey fog, made of six sharp pictures.
+# - **Averaging before looking.** The mean over heads hides that each of them looks somewhere else.
 # - **Taking a position for its character.** From layer 1 on, position 20 holds what earlier layers fetched to it.
 # - **One scene.** Every head tells a story on one text. Count over many, and compare with chance.
 #

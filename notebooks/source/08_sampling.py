@@ -1313,16 +1313,16 @@ for knobs, row in zip(settings, verdicts):
     name = ", ".join(f"{key} {value}" for key, value in knobs.items()).replace("temperature", "T")
     if row["ended"]:
         ax.errorbar(row["variety"], share, error, fmt="o" if alone else "s", color=("#D55E00", "#0072B2")[alone])
-        ax.annotate(name, (row["variety"], share), (6 if alone else -6, 5), textcoords="offset points", fontsize=8,
-                    ha="left" if alone else "right")
+        side, align = (6, "left") if row["variety"] > 0.95 else (-6, "right")  # so that few labels meet
+        ax.annotate(name, (row["variety"], share), (side, 5), textcoords="offset points", fontsize=8, ha=align)
 ax.set(xlabel="different words, compared with the corpus", ylabel="share of lawful scenes", ylim=(0, None))
 ax.margins(x=0.2)
 ax.set_title("Dots: temperature alone. Squares: with another knob. Bars: one standard error", fontsize=10)
-show(fig, "Lawful scenes against variety: low temperatures are more often lawful, high ones hardly ever; cutting the "
-     "tail at 1.3 brings a part of the lawful ones back.")
+show(fig, "Lawful scenes against variety: temperature 0 has one scene only; from there on the higher the temperature, "
+     "the fewer are lawful; cutting the tail at 1.3 brings most of the lawful ones back.")
 
 # %% [markdown]
-# Greedy writes one scene sixty times, and it never ends: nothing to judge. Low temperatures are more often right than high ones, which are wrong in many ways. What is still wrong at a low temperature, no dice can mend: the model likes a wrong letter best, and one is enough to make a scene unlawful. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a strict bar, and where it is open a low one; so 1.3 keeps its variety and loses most of its blunders. Look at the bars before you rank neighbours, though: sixty scenes are few. And the repetition penalty, meant for subwords, only does harm.
+# Greedy writes one scene sixty times. In the recorded model it is a lawful one; in another it may never end. Low temperatures are more often right than high ones, which are wrong in many ways. What is still wrong at a low temperature, no dice can mend: the model likes a wrong word best, mostly a prop of another scene, and one is enough to make a scene unlawful. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a strict bar, and where it is open a low one; so 1.3 keeps its variety and loses most of its blunders. Look at the bars before you rank neighbours, though: sixty scenes are few. And the repetition penalty, meant for subwords, only does harm.
 #
 # ## Mistakes people make
 #

@@ -148,7 +148,7 @@ assert without > 0.95
 assert with_them < 0.1
 
 # %% [markdown]
-# How high the bump gets is a matter of luck: where in its valley the run was, and how steep the walls are there. That everything jumps at once is not.
+# How high the bump gets may be another in another run: it hangs on where in its valley the run was, and how steep the walls are there. That everything jumps at once does not.
 #
 # And something else went wrong, in silence:
 
@@ -277,7 +277,8 @@ axes[0].set_ylim(min(whole) - 0.1, max(whole[40:] + weights_alone) + 0.1)
 axes[1].set(xlabel="step", ylabel="nats per character", title="How far from the run without an accident")
 axes[0].legend(frameon=False, fontsize=8)
 show(fig, "Left: losses of four runs from step 40 on; the one restarted from the weights alone jumps up after step 80, "
-     "the dashed one with the dice lies on that without an accident. Right: its distance from it is zero everywhere.")
+     "the dashed one with the dice lies on that without an accident. Right: how far they are from it; the dashed one "
+     "is at zero everywhere, the other two are not.")
 
 # %% [markdown]
 # Zero. Not small: zero. (On a graphics card some sums are added in an order that changes from time to time, so two runs differ in the last bits, accident or not.)
