@@ -1063,7 +1063,7 @@ print(f"largest difference ≈ {far:.0e} (below 1e-6: {far < 1e-6})")
 assert far < 1e-6
 
 # %% [markdown]
-# The same gradient, for a quarter of the exchanges. (With FSDP less is saved, for the weights are gathered for each part; and there is a price: gradients that are not exchanged yet stay whole, 4 bytes for each parameter on each device.)
+# The same gradient, but for rounding, for a quarter of the exchanges. (With FSDP less is saved, for the weights are gathered for each part; and there is a price: gradients that are not exchanged yet stay whole, 4 bytes for each parameter on each device.)
 #
 # ## Ctrl-C, and on
 #
