@@ -4,7 +4,7 @@
 __all__ = ['STYLE', 'JOBS', 'find_submissions', 'name_of', 'likely_lesson', 'load_weights', 'score', 'short', 'feedback_page',
            'write_whole', 'write_results', 'fingerprint', 'open_batch', 'renewed', 'grade_batch', 'chosen_lesson']
 
-# %% notebooks/source/C_grading.py #18d0a19f
+# %% notebooks/source/C_grading.py #04135ce2
 import csv
 import hashlib
 import html
@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .checks import EXERCISES, exercises_of, load_keys
-from .examination import RUNNING, grade, read_code, stop
+from .examination import RUNNING, STOPPED, grade, read_code, stop
 from .lock import library_home
 from .sandbox import lesson_names
 
@@ -192,7 +192,7 @@ def renewed(path, batch):
     seed = int(hashlib.sha256(f"{now['seed']} {now['sha256']}".encode()).hexdigest()[:8], 16)
     return {**grade(path, batch["lesson"], seed), **now, "path": name_of(path.absolute())}
 
-# %% notebooks/source/C_grading.py #b5e7474c
+# %% notebooks/source/C_grading.py #fa3c6d00
 def grade_batch(paths, out, lesson=None, weights=None, seed=None, jobs=None):
     """Grades submissions into the folder out, `jobs` at a time -> the batch, with the records of these files."""
     out, files = Path(out), find_submissions(paths)
@@ -205,6 +205,7 @@ def grade_batch(paths, out, lesson=None, weights=None, seed=None, jobs=None):
         if (old := known.get(name_of(path.absolute()))) and old != name_of(path):
             batch["submissions"][name_of(path)] = batch["submissions"].pop(old)
     write_results(out, batch, weights)
+    STOPPED.clear()
     with ThreadPoolExecutor(JOBS if jobs is None else jobs) as pool:
         records = {pool.submit(renewed, path, batch): path for path in files}
         try:
@@ -213,6 +214,7 @@ def grade_batch(paths, out, lesson=None, weights=None, seed=None, jobs=None):
                 write_results(out, batch, weights)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            STOPPED.set()  # a thread may just be about to start one
             for process in list(RUNNING):
                 stop(process)
             raise

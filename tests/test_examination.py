@@ -7,7 +7,8 @@ import nbformat
 import pytest
 
 from chargpt_lib.checks import exercises_of
-from chargpt_lib.examination import collect, grade, trusted_notebook
+from chargpt_lib import sandbox
+from chargpt_lib.examination import STOPPED, Examination, collect, grade, trusted_notebook
 
 RIGHT = "def window_mask(T, w):\n    t, s = torch.arange(T)[:, None], torch.arange(T)\n    return (s <= t) & (s > t - w)\n"
 BLANK = "def window_mask(T, w):\n    raise NotAttempted\n"
@@ -104,3 +105,25 @@ def test_a_huge_file_is_refused(tmp_path):
     with open(path, "wb") as file:
         file.truncate(2**27)
     assert "128 MB" in collect(path, "single_head").problems[0]
+
+
+def test_what_starts_after_an_interrupt_is_stopped_too(handed_in):
+    """A thread of the pool may be between its file and its pytest when Ctrl-C comes."""
+    sleeps = "def window_mask(T, w):\n    import time\n    time.sleep(600)"
+    STOPPED.set()
+    try:
+        record = grade(handed_in((sleeps, NAMED)), "single_head", seed=3)
+    finally:
+        STOPPED.clear()
+    assert not record["ran"] and record["marks"]["window_mask"] == "○"  # not ✗: nobody has judged it
+    assert "not judged" in record["hints"]["window_mask"] and record["hints"]["score_gradient"] == "not attempted"
+
+
+def test_a_room_that_does_not_open_judges_nobody(monkeypatch):
+    examination = Examination("single_head", 3)
+    try:
+        monkeypatch.setattr(sandbox.Room, "enter", lambda *args: None)
+        with pytest.raises(OSError, match="did not open"):
+            examination.judge("window_mask", RIGHT)
+    finally:
+        examination.close()

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from chargpt_lib import grading
+from chargpt_lib.answers import wall_clock
 from chargpt_lib.checks import exercises_of
 from chargpt_lib.command_line import main
 from chargpt_lib.grading import (chosen_lesson, feedback_page, find_submissions, grade_batch, likely_lesson, load_weights,
@@ -206,9 +207,9 @@ def test_one_file_under_two_names_is_one_submission(tmp_path, graded, monkeypatc
 
 
 def test_an_interrupt_stops_what_runs(tmp_path, monkeypatch):
-    """The real thing: two endless submissions, stopped within seconds, the seed kept."""
+    """The real thing: two submissions that sleep, stopped long before their minute is over, the seed kept."""
     for name in "ab":
-        cells = [nbformat.v4.new_code_cell("def window_mask(T, w):\n    while True:\n        pass", metadata={"exercise": "window_mask"})]
+        cells = [nbformat.v4.new_code_cell("def window_mask(T, w):\n    import time\n    time.sleep(600)", metadata={"exercise": "window_mask"})]
         (tmp_path / "class").mkdir(exist_ok=True)
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "class" / f"{name}.ipynb")
     command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -220,8 +221,8 @@ def test_an_interrupt_stops_what_runs(tmp_path, monkeypatch):
     time.sleep(3)  # in the midst of the first two
     process.send_signal(signal.SIGINT)
     began = time.perf_counter()
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and time.perf_counter() - began < 10, said
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 130 and time.perf_counter() - began < wall_clock(5) - 10, said
     assert "seed" in json.loads((tmp_path / "out" / "grades.json").read_text(encoding="utf-8"))
 
 

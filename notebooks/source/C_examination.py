@@ -37,6 +37,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -170,6 +171,7 @@ for cell in trusted_notebook(example, "single_head", seed=1).cells:
 #| export
 CELL_SECONDS = OPENING + 2 * VISIT  # more than an answer and its judge may take
 RUNNING = set()  # the processes of run_trusted, for whoever has to stop them
+STOPPED = Event()  # set: whatever starts from now on is stopped, too
 # jsonschema, which nbformat imports, would spend a second on a grammar of web addresses that no notebook asks for
 PYTEST = f"""
 import sys
@@ -203,6 +205,8 @@ def run_trusted(submission, lesson, seed, folder):
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
         RUNNING.add(process)
+        if STOPPED.is_set():
+            stop(process)
         try:
             process.wait(CELL_SECONDS * len(notebook.cells))
         except subprocess.TimeoutExpired:

@@ -35,7 +35,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from chargpt_lib.checks import EXERCISES, exercises_of, load_keys
-from chargpt_lib.examination import RUNNING, grade, read_code, stop
+from chargpt_lib.examination import RUNNING, STOPPED, grade, read_code, stop
 from chargpt_lib.lock import library_home
 from chargpt_lib.sandbox import lesson_names
 
@@ -239,6 +239,7 @@ def grade_batch(paths, out, lesson=None, weights=None, seed=None, jobs=None):
         if (old := known.get(name_of(path.absolute()))) and old != name_of(path):
             batch["submissions"][name_of(path)] = batch["submissions"].pop(old)
     write_results(out, batch, weights)
+    STOPPED.clear()
     with ThreadPoolExecutor(JOBS if jobs is None else jobs) as pool:
         records = {pool.submit(renewed, path, batch): path for path in files}
         try:
@@ -247,6 +248,7 @@ def grade_batch(paths, out, lesson=None, weights=None, seed=None, jobs=None):
                 write_results(out, batch, weights)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            STOPPED.set()  # a thread may just be about to start one
             for process in list(RUNNING):
                 stop(process)
             raise
