@@ -164,6 +164,7 @@ def one_in_the_other():
         one_in_the_other()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a generator may not be ended quietly
 @pytest.mark.parametrize("answer", [once, another, stubborn, in_a_generator, one_in_the_other], ids=lambda answer: answer.__name__)
 def test_who_catches_the_interrupt_is_late_all_the_same(answer):
     before = signal.getsignal(signal.SIGINT)

@@ -101,7 +101,7 @@ print(json.dumps(verdicts))
 @pytest.mark.parametrize("training", [TRAINER, LESSON], ids=["trainer", "lesson"])
 def test_twenty_killed_trainings(training, tmp_path):
     command = [sys.executable, "-c", TWENTY.format(training=training), tmp_path]
-    ran = subprocess.run(command, cwd=HERE.root, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(command, cwd=HERE.root, capture_output=True, text=True, timeout=1800)
     assert ran.returncode == 0, ran.stderr
     verdicts = json.loads(ran.stdout)
     assert [verdict["same"] for verdict in verdicts] == [True] * 20, (verdicts, ran.stderr)

@@ -116,9 +116,9 @@ def test_a_hidden_passage_is_found_at_its_full_length():
 
 @pytest.mark.parametrize("text", ["a" * 10**6, ("a" * 99 + "b") * 10**4, scrambled("ACGT", 10**6)])
 def test_no_text_is_slow(text):
-    start = time.perf_counter()
+    start = time.process_time()
     longest_copy(("a" * 100 + "b") * 99, text)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 # ---------------------------------------------------------------- form

@@ -26,7 +26,7 @@ def settings(**changes):
     return TrainConfig(**usual | changes)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=300):
     """Returns as soon as the condition holds. AssertionError where it does not within these seconds."""
     until = time.monotonic() + seconds
     while not condition():
