@@ -293,12 +293,12 @@ def test_where_compile_fails_the_model_stays(when, trace, reason, monkeypatch):
 
 
 @pytest.mark.parametrize("path, trace, told", [
-    ("/home/Ada Byron/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", True),
-    ("/home/Ada Byron/env/torch/__init__.py", "CppCompileError: C++ compile error\nm.cpp:3:10: fatal error: no Python.h", True),
-    ("/home/Ada Byron/env/torch/__init__.py", "no C++ compiler", False),
-    ("/home/ada/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", False)])
+    ("/two words/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", True),
+    ("/two words/env/torch/__init__.py", "CppCompileError: C++ compile error\nm.cpp:3:10: fatal error: no Python.h", True),
+    ("/two words/env/torch/__init__.py", "no C++ compiler", False),
+    ("/one/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", False)])
 def test_a_space_in_torchs_path_is_named(path, trace, told, monkeypatch):
-    """PyTorch gives -L/home/Ada Byron/env/torch/lib to the linker, unquoted."""
+    """PyTorch gives -L/two words/env/torch/lib to the linker, unquoted."""
     monkeypatch.setattr(torch, "__file__", path)
     monkeypatch.setattr(torch, "compile", mock.Mock(side_effect=RuntimeError(trace)))
     with pytest.warns(UserWarning) as warned:

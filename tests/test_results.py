@@ -154,11 +154,3 @@ def test_each_claim_held_in_eight_runs_with_room(row):
     assert len(row["values"]) == len(ROBUSTNESS["runs"]) >= 8
     assert row["worst"] == pytest.approx((min if row["sign"] in (">", ">=") else max)(row["values"]), rel=1e-5)
     assert margin(row) >= 1
-
-
-def test_all_cells_passed_as_if_on_other_machines():
-    machines = json.loads((RESULTS.parent / "machines.json").read_text(encoding="utf-8"))
-    assert {"all threads", "avx2, one thread", "default, one thread"} <= machines.keys()
-    for record in machines.values():
-        assert record["failed"] == [] and record["cells"] >= 1900
-        assert record["processor"] and record["capability"] and record["torch"]

@@ -681,7 +681,7 @@ assert min(rises) > 0.5 or corpus.name != "playhouse"
 
 # %%
 show(plot_ladder(corpus.name, upto="multi-head"), "Stacked bars: the multi-head model pays much less for spelling "
-     "than the single head. Names and closings are little better.")
+     "than the single head. Names and closings shrink less.")
 
 # %%
 excess, before = result["excess"], ladder(corpus.name)["single head"]["excess"]
@@ -691,7 +691,7 @@ four_gram = recorded().get(corpus.name, {}).get("n-grams", {}).get("4", float("n
 print(f"loss ≈ {result['loss']:.2f}, that of the 4-gram table: {four_gram:.2f}")
 assert result["loss"] - four_gram > 0.2 or corpus.name != "playhouse"
 spelling, names = left_over.get("spelling", 0.0), left_over.get("copied name", 0.0)
-assert (spelling < 0.65 and names > 0.7) or corpus.name != "playhouse"
+assert (spelling < 0.65 and names - spelling > 0) or corpus.name != "playhouse"
 
 # %% tags=["nbval-ignore-output"]
 row = recorded()["shakespeare"]["multi-head"]

@@ -106,7 +106,7 @@ def serve(home, hidden, fds, uid):
 #
 # The grader's side. A room is called like a function, and gives an `Outcome`, whatever happens in there.
 #
-# It is also the grader's clock that counts, and again it is not the one on the wall. A machine that grades has other things to do, sixty rooms for instance, and a room that waits for its turn is not to blame. Linux tells how much **processor time** any process has had. (Which process? The kernel itself writes the sender's number on each message of the socket, if it is asked to: a room cannot give a false one.) A room that has had too much is ended, and its answer is late. Where the system does not tell, and for an answer that sleeps, there are limits on the wall, ten times as large. And until the room opens there is nobody inside whose patience is tried: it may take minutes.
+# It is also the grader's clock that counts, and again it is not the one on the wall. A machine that grades has other things to do, sixty rooms for instance, and a room that waits for its turn is not to blame. Linux tells how much **processor time** any process has had. (Which process? The kernel itself writes the sender's number on each message of the socket, if it is asked to: a room cannot give a false one.) A room that has had too much is ended, and its answer is late. Where the system does not tell, and for an answer that sleeps, there are limits on the wall, ten times as large. The lock's own 120 seconds of processor time are the last resort, for a process that the grader has lost sight of. And until a room opens, no answer is in it: that may take minutes.
 
 # %%
 #| export
