@@ -11,6 +11,7 @@ from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.training import RUNGS
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
+from tests.benchmarks.machines import SETTINGS
 from tests.benchmarks.robustness import PAGES, claims, margin
 
 RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -154,3 +155,11 @@ def test_each_claim_held_in_eight_runs_with_room(row):
     assert len(row["values"]) == len(ROBUSTNESS["runs"]) >= 8
     assert row["worst"] == pytest.approx((min if row["sign"] in (">", ">=") else max)(row["values"]), rel=1e-5)
     assert margin(row) >= 1
+
+
+def test_all_cells_passed_in_each_recorded_setting():
+    machines = json.loads((RESULTS.parent / "machines.json").read_text(encoding="utf-8"))
+    assert "default, one thread" in machines and machines.keys() <= SETTINGS.keys()
+    for record in machines.values():
+        assert record["failed"] == [] and record["cells"] >= 1700
+        assert record["processor"] and record["capability"] and record["torch"]
