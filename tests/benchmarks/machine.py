@@ -16,6 +16,10 @@ def measured_on(device, *modules):
                          **{module.__name__: module.__version__ for module in (torch, *modules)}}}
 
 
+# PyTorch computes as if the processor had neither AVX2 nor AVX-512, and in one thread: as good as another processor
+AS_ON_ANOTHER = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
+
+
 def processor_name():
     """The processor's model, as in "AMD EPYC 7B13"; its architecture where the system does not say."""
     cpuinfo = Path("/proc/cpuinfo")

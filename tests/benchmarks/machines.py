@@ -23,7 +23,7 @@ from pathlib import Path
 from build import HERE
 from chargpt_lib.data import cache_dir
 from chargpt_lib.training import read_json, write_json
-from tests.benchmarks.machine import processor_name
+from tests.benchmarks.machine import AS_ON_ANOTHER, processor_name
 
 OUT = HERE.root / "data" / "results" / "machines.json"
 PATHS = [*sorted(HERE.notebooks(False).glob("*.ipynb")), *sorted(HERE.notebooks(True).glob("*.ipynb"))]
@@ -31,7 +31,7 @@ NOTEBOOKS = list({path.read_bytes(): path for path in reversed(PATHS)}.values())
 SETTINGS = {
     "all threads": {},
     "avx2, one thread": {"ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"},
-    "default, one thread": {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"},
+    "default, one thread": AS_ON_ANOTHER,
 }
 ASK = """
 import json, platform, torch
@@ -49,8 +49,8 @@ def asked(python, setting):
 def run_notebook(path, python, setting, home):
     """One notebook under nbval -> {"cells", "failed": [the first line of each failure], "seconds", "digest"}."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    kept = home / f"{HERE.name(path).replace('/', ' ')}.json"
-    result = read_json(kept)
+    result_path = home / f"{HERE.name(path).replace('/', ' ')}.json"
+    result = read_json(result_path)
     if result.get("digest") == digest:
         return result
     start = time.perf_counter()
@@ -67,7 +67,7 @@ def run_notebook(path, python, setting, home):
               for case in cases for fault in (*case.findall("failure"), *case.findall("error"))]
     seconds = round(time.perf_counter() - start, 1)
     result = {"cells": len(cases), "failed": failed, "seconds": seconds, "digest": digest}
-    write_json(kept, result)
+    write_json(result_path, result)
     print(f"{home.name:24} {HERE.name(path):46} {len(cases):4} cells, {len(failed)} failed, {seconds:6.1f} s", flush=True)
     return result
 

@@ -15,6 +15,7 @@ Lesson 06's GPT, trained for longer. `load_recorded("playhouse")` opens it, and 
 import datetime
 import hashlib
 import re
+import shutil
 import sys
 import time
 
@@ -91,7 +92,8 @@ def main():
     matplotlib.use("Agg")
     album = cache_dir() / "recorded-model"
     if sys.argv[1:] != ["growth"]:
-        album.mkdir(exist_ok=True)
+        shutil.rmtree(album, ignore_errors=True)  # no copy of an earlier training may stay among them
+        album.mkdir()
         OUT.mkdir(parents=True, exist_ok=True)
         corpus = load_corpus("playhouse")
         tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
