@@ -751,7 +751,8 @@ def load_recorded(name):
 recorded_model, recorded_tokenizer, record = load_recorded("playhouse")
 print(f"{recorded_model.num_params():,} parameters; {record['steps']:,} steps of {record['batch_size']} windows")
 print(f"trained on {record['date']}, on {record['machine']['processor']}, with PyTorch {record['machine']['torch']}")
-measured = evaluate(recorded_model, recorded_tokenizer.encode(load_corpus("playhouse").val))
+playhouse = corpus if corpus.name == "playhouse" else load_corpus("playhouse")
+measured = evaluate(recorded_model, recorded_tokenizer.encode(playhouse.val))
 print(f"exact loss {record['loss']:.3f} when it was recorded, {measured:.3f} here; the floor {record['floor']:.3f}")
 assert abs(measured - record["loss"]) < 1e-4
 
