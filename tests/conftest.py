@@ -19,7 +19,9 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.setenv("CHARGPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CHARGPT_DEVICE", raising=False)
     torch.manual_seed(1337)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore Ctrl-C
     yield
     signal.signal(signal.SIGINT, before)
 

@@ -9,8 +9,17 @@ from matplotlib import pyplot as plt
 from torch import nn
 from torch.nn import functional as F
 
-from chargpt_lib.attention_maps import (Maps, attend, attention_html, attention_rollout, look, plot_attention, plot_heads,
-                                        record_attention, switch_off)
+from chargpt_lib.attention_maps import (
+    Maps,
+    attend,
+    attention_html,
+    attention_rollout,
+    look,
+    plot_attention,
+    plot_heads,
+    record_attention,
+    switch_off,
+)
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.blocks import BlockLanguageModel
 from chargpt_lib.data import CharTokenizer
@@ -33,7 +42,9 @@ def sharp(model, factor=8):
 
 
 def gpt(**changes):
-    return sharp(GPT(GPTConfig(V, **{"block_size": 64, "n_layer": 3, "n_head": 4, "n_embd": 32, **changes})))
+    return sharp(
+        GPT(GPTConfig(V, **{"block_size": 64, "n_layer": 3, "n_head": 4, "n_embd": 32, **changes}))
+    )
 
 
 def recorded(model, text=TEXT, **chosen):
@@ -84,7 +95,9 @@ def test_against_transformers_own_attentions(kernel):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(1337)
-    config = GPT2Config(vocab_size=V, n_positions=64, n_embd=32, n_layer=3, n_head=4, attn_implementation="eager")
+    config = GPT2Config(
+        vocab_size=V, n_positions=64, n_embd=32, n_layer=3, n_head=4, attn_implementation="eager"
+    )
     theirs = sharp(GPT2LMHeadModel(config))
     idx = TOKENIZER.encode(TEXT).view(2, 32)
     with torch.no_grad():
@@ -153,13 +166,25 @@ class Kernel(nn.Module):
 
 
 T, CAUSAL = 7, torch.ones(7, 7).tril().bool()
-RANDOM = torch.rand(2, 3, T, T, generator=torch.Generator().manual_seed(0)).round().bool() | torch.eye(T).bool()
+RANDOM = (
+    torch.rand(2, 3, T, T, generator=torch.Generator().manual_seed(0)).round().bool()
+    | torch.eye(T).bool()
+)
 
 
-@pytest.mark.parametrize("more, named", [
-    ((), {}), ((None, 0.0, True), {}), ((), {"is_causal": True, "scale": 0.9}), ((CAUSAL,), {}),
-    ((), {"attn_mask": RANDOM}), ((RANDOM[:, :1],), {}), ((), {"attn_mask": torch.randn(2, 3, T, T)}),
-    ((torch.randn(T, T),), {"scale": 2.0})])
+@pytest.mark.parametrize(
+    "more, named",
+    [
+        ((), {}),
+        ((None, 0.0, True), {}),
+        ((), {"is_causal": True, "scale": 0.9}),
+        ((CAUSAL,), {}),
+        ((), {"attn_mask": RANDOM}),
+        ((RANDOM[:, :1],), {}),
+        ((), {"attn_mask": torch.randn(2, 3, T, T)}),
+        ((torch.randn(T, T),), {"scale": 2.0}),
+    ],
+)
 @pytest.mark.parametrize("single", [False, True])
 def test_the_kernel_s_own_weights(more, named, single):
     """Where V is the identity, A V is A: the kernel itself says what its weights are, whatever mask it has."""
@@ -179,11 +204,18 @@ def test_the_kernel_s_own_weights(more, named, single):
 
 
 def hooks(model):
-    kinds = "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called", "_backward_hooks"
+    kinds = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_forward_hooks_always_called",
+        "_backward_hooks",
+    )
     return sum(len(getattr(part, kind)) for part in model.modules() for kind in kinds)
 
 
-@pytest.mark.parametrize("use", [record_attention, lambda model: switch_off(model, [(0, 0)])], ids=["record", "off"])
+@pytest.mark.parametrize(
+    "use", [record_attention, lambda model: switch_off(model, [(0, 0)])], ids=["record", "off"]
+)
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_trace_is_left(use, fails):
     model, idx = gpt(), TOKENIZER.encode(TEXT)[None]
@@ -200,7 +232,9 @@ def test_no_trace_is_left(use, fails):
     model(idx[:, :7])
     assert hooks(model) == 0 and torch.equal(model(idx)[0], before)
     assert {name: set(vars(part)) for name, part in model.named_modules()} == parts
-    assert maps is None or all(torch.equal(a, b) for a, b in zip(maps.weights, kept)), "it goes on recording"
+    assert maps is None or all(torch.equal(a, b) for a, b in zip(maps.weights, kept)), (
+        "it goes on recording"
+    )
 
 
 def test_a_pass_that_fails_halfway_leaves_nothing_behind():
@@ -240,8 +274,11 @@ def test_dropout_does_not_reach_the_maps():
     assert torch.allclose(wild.weights[0].sum(-1), torch.ones(1, 4, 64), atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [gpt, lambda: nn.Sequential(MultiHeadAttention(32, 4), MultiHeadAttention(32, 4))],
-                         ids=["kernel", "loop"])
+@pytest.mark.parametrize(
+    "make",
+    [gpt, lambda: nn.Sequential(MultiHeadAttention(32, 4), MultiHeadAttention(32, 4))],
+    ids=["kernel", "loop"],
+)
 def test_only_what_is_asked_for_is_kept(make):
     model = make()
     x = TOKENIZER.encode(TEXT)[None] if isinstance(model, GPT) else torch.randn(1, 64, 32)
@@ -278,10 +315,14 @@ def test_memory_while_recording_is_that_of_the_heads_asked_for():
     assert sizes["[2]"] <= 256 * 256 * 4 < sizes["None"]
 
 
-@pytest.mark.parametrize("chosen, message", [
-    ({"layers": [3]}, "there is no layer 3, head 0: the 3 layers have [4, 4, 4] heads"),
-    ({"heads": [4]}, "there is no layer 0, head 4: the 3 layers have [4, 4, 4] heads"),
-    ({"layers": [-1]}, "there is no layer -1")])
+@pytest.mark.parametrize(
+    "chosen, message",
+    [
+        ({"layers": [3]}, "there is no layer 3, head 0: the 3 layers have [4, 4, 4] heads"),
+        ({"heads": [4]}, "there is no layer 0, head 4: the 3 layers have [4, 4, 4] heads"),
+        ({"layers": [-1]}, "there is no layer -1"),
+    ],
+)
 def test_a_layer_or_head_that_is_not_there(chosen, message):
     with pytest.raises(IndexError, match=re.escape(message)):
         recorded(gpt(), **chosen)
@@ -290,10 +331,15 @@ def test_a_layer_or_head_that_is_not_there(chosen, message):
         model(TOKENIZER.encode(TEXT)[None])
 
 
-@pytest.mark.parametrize("chosen", [{"layers": 0}, {"heads": 3}, {"heads": []}, {"layers": (i for i in [1])}])
+@pytest.mark.parametrize(
+    "chosen", [{"layers": 0}, {"heads": 3}, {"heads": []}, {"layers": (i for i in [1])}]
+)
 def test_what_is_not_a_list_of_numbers(chosen):
-    (name, value), = chosen.items()
-    with pytest.raises(TypeError, match=re.escape(f"{name}={value!r}") + ".*give lists of numbers, as in heads=\\[3\\]"):
+    ((name, value),) = chosen.items()
+    with pytest.raises(
+        TypeError,
+        match=re.escape(f"{name}={value!r}") + ".*give lists of numbers, as in heads=\\[3\\]",
+    ):
         recorded(gpt(), **chosen)
 
 
@@ -304,7 +350,10 @@ def test_a_head_asked_for_twice_is_there_once():
 
 @pytest.mark.parametrize("heads", [(1, 0), [1, 0], [(1, 0, 2)], "ab"])
 def test_heads_to_switch_off_are_pairs(heads):
-    with pytest.raises(TypeError, match=re.escape("it has to be a list of (layer, head), [(3, 0)]")), switch_off(gpt(), heads):
+    with (
+        pytest.raises(TypeError, match=re.escape("it has to be a list of (layer, head), [(3, 0)]")),
+        switch_off(gpt(), heads),
+    ):
         pass
 
 
@@ -320,7 +369,10 @@ def test_a_pair_may_be_a_list():
 def test_attention_inside_one_call_is_not_heard_and_that_is_said():
     part = nn.MultiheadAttention(8, 2, batch_first=True)
     x = torch.randn(1, 5, 8)
-    with pytest.raises(ValueError, match="inside nn.MultiheadAttention cannot be heard"), record_attention(part):
+    with (
+        pytest.raises(ValueError, match="inside nn.MultiheadAttention cannot be heard"),
+        record_attention(part),
+    ):
         part(x, x, x)
 
 
@@ -337,7 +389,9 @@ def test_maps_that_are_not_of_this_text():
         with record_attention(model) as maps:
             pass
         plot_heads(maps, TEXT)
-    with pytest.raises(ValueError, match="the maps are of 1 texts, 64 x 64; this is one text of 63 characters"):
+    with pytest.raises(
+        ValueError, match="the maps are of 1 texts, 64 x 64; this is one text of 63 characters"
+    ):
         plot_attention(recorded(model), TEXT[1:])
     with record_attention(model) as maps:
         model(idx.repeat(2, 1))
@@ -349,20 +403,24 @@ def test_maps_that_are_not_of_this_text():
 
 @pytest.mark.parametrize("text", ["", TEXT + "A"])
 def test_a_text_that_does_not_fit(text):
-    with pytest.raises(ValueError, match=f"the text has {len(text)} characters; this model reads from 1 to 64"):
+    with pytest.raises(
+        ValueError, match=f"the text has {len(text)} characters; this model reads from 1 to 64"
+    ):
         recorded(gpt(), text)
 
 
 # ---------------------------------------------------------------- off
 
 
-@pytest.mark.parametrize("off", [[(0, 0)], [(1, 3), (2, 0)], list(itertools.product(range(3), range(4)))])
+@pytest.mark.parametrize(
+    "off", [[(0, 0)], [(1, 3), (2, 0)], list(itertools.product(range(3), range(4)))]
+)
 def test_a_head_that_is_off_is_a_projection_of_zeros(off):
     model, silenced = gpt(), gpt()
     silenced.load_state_dict(model.state_dict())
     with torch.no_grad():
         for layer, head in off:
-            silenced.blocks[layer].attention.proj.weight[:, 8 * head:8 * head + 8] = 0
+            silenced.blocks[layer].attention.proj.weight[:, 8 * head : 8 * head + 8] = 0
     idx = TOKENIZER.encode(TEXT)[None]
     with switch_off(model, off):
         logits = model(idx)[0]
@@ -386,7 +444,9 @@ def test_nothing_off_changes_nothing_and_maps_can_be_taken_meanwhile():
         model(idx)
     plain = recorded(model)
     assert torch.equal(maps.weights[0], plain.weights[0]), "the first layer looks as before"
-    assert not torch.allclose(maps.weights[1], plain.weights[1], atol=1e-3), "the second has something else to look at"
+    assert not torch.allclose(maps.weights[1], plain.weights[1], atol=1e-3), (
+        "the second has something else to look at"
+    )
 
 
 # ---------------------------------------------------------------- rollout
@@ -428,7 +488,9 @@ def test_a_map_has_every_character_on_both_axes():
     for axis in (ax.xaxis, ax.yaxis):
         labels = [label.get_text() for label in axis.get_ticklabels()]
         assert "".join(labels) == TEXT.replace(" ", "␣").replace("\n", "⏎")
-    assert torch.equal(torch.tensor(ax.images[0].get_array().tolist()), recorded(model).weights[2][0, 1])
+    assert torch.equal(
+        torch.tensor(ax.images[0].get_array().tolist()), recorded(model).weights[2][0, 1]
+    )
     assert ax.images[0].get_clim() == (0, 1) and colours.get_ylabel() == "attention weight"
 
 
@@ -436,8 +498,10 @@ def test_labels_do_not_overlap():
     fig = plot_attention(recorded(gpt()), TEXT)
     fig.canvas.draw()
     for axis, low, high in ((fig.axes[0].xaxis, "x0", "x1"), (fig.axes[0].yaxis, "y0", "y1")):
-        boxes = sorted((getattr(box, low), getattr(box, high)) for box in
-                       (label.get_window_extent() for label in axis.get_ticklabels()))
+        boxes = sorted(
+            (getattr(box, low), getattr(box, high))
+            for box in (label.get_window_extent() for label in axis.get_ticklabels())
+        )
         assert all(end <= start + 1 for (_, end), (start, _) in itertools.pairwise(boxes))
 
 
@@ -448,7 +512,9 @@ def test_a_long_text_is_marked_at_its_lines():
     fig = plot_attention(look(model, tokenizer, text), text)
     labels = [label.get_text() for label in fig.axes[0].get_yticklabels()]
     starts = [match.start() for match in re.finditer(r"(?<![^\n])[^\n]", text)]
-    assert list(fig.axes[0].get_yticks()) == starts and all(text[t:].startswith(name) for t, name in zip(starts, labels))
+    assert list(fig.axes[0].get_yticks()) == starts and all(
+        text[t:].startswith(name) for t, name in zip(starts, labels)
+    )
     assert max(fig.get_size_inches()) <= 11
 
 
@@ -501,6 +567,9 @@ def test_a_page_of_a_model_that_sees_the_future():
 
 def test_attend_writes_the_page(tmp_path):
     attend(gpt(), TOKENIZER, TEXT, tmp_path / "attention.html")
-    assert attention_html(recorded(gpt()), TEXT).html.split("data-key")[0] in (tmp_path / "attention.html").read_text()
+    assert (
+        attention_html(recorded(gpt()), TEXT).html.split("data-key")[0]
+        in (tmp_path / "attention.html").read_text()
+    )
     with pytest.raises(FileNotFoundError):
         attend(gpt(), TOKENIZER, TEXT, tmp_path / "no such folder" / "attention.html")

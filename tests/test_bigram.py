@@ -30,7 +30,11 @@ class Spy(LanguageModel):
 def test_the_loss_is_the_mean_of_what_each_character_costs():
     model = BigramLanguageModel(5, block_size=4)
     torch.nn.init.normal_(model.table.weight, std=2.0)
-    idx, targets, table = torch.randint(5, (3, 4)), torch.randint(5, (3, 4)), model.table.weight.tolist()
+    idx, targets, table = (
+        torch.randint(5, (3, 4)),
+        torch.randint(5, (3, 4)),
+        model.table.weight.tolist(),
+    )
     logits, loss = model(idx, targets)
     assert logits.shape == (3, 4, 5) and logits[2, 1].tolist() == table[idx[2, 1]]
     paid = [nats(table[i], t) for i, t in zip(idx.flatten().tolist(), targets.flatten().tolist())]
@@ -44,10 +48,16 @@ def test_an_untrained_model_knows_nothing(V):
     assert BigramLanguageModel(V, 8)(idx, targets)[1].item() == pytest.approx(log(V), abs=0.1)
 
 
-@pytest.mark.parametrize("idx, said", [
-    (torch.zeros(4), r"\(4,\).*\(B, T\).*text\[None\]"), (torch.zeros(1, 2, 2), r"\(1, 2, 2\)"),
-    (torch.zeros(1, 4), r"4 characters long.*block_size = 3.*idx\[:, -3:\]"),
-    (torch.tensor([[0, 5]]), "from 0 to 5.*0 to 4.*another alphabet"), (torch.tensor([[-1, 2]]), "from -1 to 2.*0 to 4")])
+@pytest.mark.parametrize(
+    "idx, said",
+    [
+        (torch.zeros(4), r"\(4,\).*\(B, T\).*text\[None\]"),
+        (torch.zeros(1, 2, 2), r"\(1, 2, 2\)"),
+        (torch.zeros(1, 4), r"4 characters long.*block_size = 3.*idx\[:, -3:\]"),
+        (torch.tensor([[0, 5]]), "from 0 to 5.*0 to 4.*another alphabet"),
+        (torch.tensor([[-1, 2]]), "from -1 to 2.*0 to 4"),
+    ],
+)
 def test_ids_that_no_model_can_read(idx, said):
     with pytest.raises(ValueError, match=said):
         BigramLanguageModel(5, block_size=3)(idx.long())
@@ -73,8 +83,15 @@ def test_it_writes_in_eval_mode_without_gradients_and_goes_back(training):
 
 
 def test_a_generator_settles_what_is_written_and_leaves_the_other_dice_alone():
-    model, start, state = BigramLanguageModel(30), torch.zeros(1, 1, dtype=torch.int64), torch.get_rng_state()
-    a, b, c = (model.generate(start, 40, torch.Generator().manual_seed(seed)).tolist() for seed in (1, 1, 2))
+    model, start, state = (
+        BigramLanguageModel(30),
+        torch.zeros(1, 1, dtype=torch.int64),
+        torch.get_rng_state(),
+    )
+    a, b, c = (
+        model.generate(start, 40, torch.Generator().manual_seed(seed)).tolist()
+        for seed in (1, 1, 2)
+    )
     assert a == b != c and torch.equal(torch.get_rng_state(), state)
 
 
@@ -88,7 +105,9 @@ def test_what_is_written_follows_the_table():
         assert ((counts - expected).abs() <= 5 * expected.sqrt() + 1).all()
 
 
-@pytest.mark.parametrize("idx, said", [(torch.zeros(3), r"text\[None\]"), (torch.zeros(1, 0), "empty")])
+@pytest.mark.parametrize(
+    "idx, said", [(torch.zeros(3), r"text\[None\]"), (torch.zeros(1, 0), "empty")]
+)
 def test_a_prompt_that_is_none(idx, said):
     with pytest.raises(ValueError, match=said):
         BigramLanguageModel(5).generate(idx.long(), 1)
@@ -101,10 +120,12 @@ def witten_bell(text, past, char, n, V):
     """The probability of a character after its past, by counting in a list."""
     p = 1 / V
     for k in range(min(n - 1, len(past)) + 1):
-        context = past[len(past) - k:]
+        context = past[len(past) - k :]
         followers = [text[i + k] for i in range(len(text) - k) if text[i : i + k] == context]
         if followers:
-            p = (followers.count(char) + len(set(followers)) * p) / (len(followers) + len(set(followers)))
+            p = (followers.count(char) + len(set(followers)) * p) / (
+                len(followers) + len(set(followers))
+            )
     return p
 
 
@@ -116,8 +137,12 @@ def test_ngrams_are_what_one_counts(n, V):
     for length in range(1, 5):
         groups = list(product(range(V), repeat=length))
         found = model.probability(torch.tensor(groups))
-        assert found.tolist() == pytest.approx([witten_bell(text, list(g[:-1]), g[-1], n, V) for g in groups], rel=1e-12)
-        assert found.min() > 0 and found.view(-1, V).sum(1).tolist() == pytest.approx([1.0] * V ** (length - 1), rel=1e-12)
+        assert found.tolist() == pytest.approx(
+            [witten_bell(text, list(g[:-1]), g[-1], n, V) for g in groups], rel=1e-12
+        )
+        assert found.min() > 0 and found.view(-1, V).sum(1).tolist() == pytest.approx(
+            [1.0] * V ** (length - 1), rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("n, V", [(1, 4), (2, 4), (3, 4), (4, 4), (2, 65), (6, 65)])
@@ -125,7 +150,9 @@ def test_what_an_ngram_pays_for_a_text(n, V):
     text = torch.randint(V, (300,)).tolist()
     other = text[100:150] + torch.randint(V, (50,)).tolist()
     paid = NGramModel(torch.tensor(text), n, V).nats(torch.tensor(other)).tolist()
-    expected = [-log(witten_bell(text, other[at - n + 1 : at], other[at], n, V)) for at in range(n - 1, 100)]
+    expected = [
+        -log(witten_bell(text, other[at - n + 1 : at], other[at], n, V)) for at in range(n - 1, 100)
+    ]
     assert paid == pytest.approx(expected, rel=1e-9)
 
 

@@ -9,14 +9,19 @@ from torch.nn import functional as F
 
 from chargpt_lib.blocks import ACTIVATIONS, Block, BlockLanguageModel, FeedForward
 
-FORMULAS = {"relu": lambda x: max(x, 0.0), "gelu": lambda x: x * (1 + erf(x / 2**0.5)) / 2,
-            "gelu_tanh": lambda x: x / 2 * (1 + tanh((2 / pi) ** 0.5 * (x + 0.044715 * x**3)))}
+FORMULAS = {
+    "relu": lambda x: max(x, 0.0),
+    "gelu": lambda x: x * (1 + erf(x / 2**0.5)) / 2,
+    "gelu_tanh": lambda x: x / 2 * (1 + tanh((2 / pi) ** 0.5 * (x + 0.044715 * x**3))),
+}
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_each_bend_is_its_formula(name):
     x = torch.linspace(-4, 4, 81)
-    torch.testing.assert_close(ACTIVATIONS[name](x), torch.tensor([FORMULAS[name](value) for value in x.tolist()]))
+    torch.testing.assert_close(
+        ACTIVATIONS[name](x), torch.tensor([FORMULAS[name](value) for value in x.tolist()])
+    )
 
 
 def test_the_formulas_differ():
@@ -25,7 +30,9 @@ def test_the_formulas_differ():
 
 def norm(x, weight, bias):
     x = x - x.mean(-1, keepdim=True)
-    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + (0 if bias is None else bias)
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + (
+        0 if bias is None else bias
+    )
 
 
 def linear(x, layer):
@@ -35,7 +42,9 @@ def linear(x, layer):
 def by_hand(block, x, n_head, bend):
     """A block as in nanoGPT, in small steps: the mask, each head's softmax, the sums."""
     B, T, C = x.shape
-    q, k, v = linear(norm(x, block.norm_1.weight, block.norm_1.bias), block.attention.qkv).split(C, dim=2)
+    q, k, v = linear(norm(x, block.norm_1.weight, block.norm_1.bias), block.attention.qkv).split(
+        C, dim=2
+    )
     heads = []
     for q, k, v in zip(*(part.split(C // n_head, dim=2) for part in (q, k, v))):
         scores = q @ k.mT / (C // n_head) ** 0.5 + torch.full((T, T), float("-inf")).triu(1)
@@ -46,15 +55,22 @@ def by_hand(block, x, n_head, bend):
 
 
 @pytest.mark.parametrize("bias, qkv_bias", [(True, True), (True, False), (False, False)])
-@pytest.mark.parametrize("activation, bend", [("relu", torch.relu), ("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh"))])
+@pytest.mark.parametrize(
+    "activation, bend", [("relu", torch.relu), ("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh"))]
+)
 def test_a_block_is_the_block_one_writes_by_hand(bias, qkv_bias, activation, bend):
-    block, x = Block(12, 3, bias, qkv_bias, activation, dropout=0.5).eval(), torch.randn(2, 6, 12, requires_grad=True)
+    block, x = (
+        Block(12, 3, bias, qkv_bias, activation, dropout=0.5).eval(),
+        torch.randn(2, 6, 12, requires_grad=True),
+    )
     for weight in block.parameters():
         nn.init.normal_(weight, std=0.5)
     outs = block(x), by_hand(block, x, 3, bend)
     torch.testing.assert_close(*outs, atol=1e-4, rtol=1e-4)
     weights, inputs = torch.randn(2, 6, 12), [x, *block.parameters()]
-    torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), inputs) for out in outs), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        *(torch.autograd.grad((out * weights).sum(), inputs) for out in outs), atol=1e-3, rtol=1e-3
+    )
     names = {name for name, _ in block.named_parameters() if name.endswith("bias")}
     assert len(names) == 5 * bias + qkv_bias and ("attention.qkv.bias" in names) == qkv_bias
 
@@ -62,7 +78,9 @@ def test_a_block_is_the_block_one_writes_by_hand(bias, qkv_bias, activation, ben
 def test_what_came_in_goes_through():
     block, x = Block(8, 2), torch.randn(2, 5, 8)
     added = block(x) - x
-    torch.testing.assert_close(block(x + 7) - (x + 7), added, atol=1e-4, rtol=1e-4)  # a norm comes first and takes the 7 away
+    torch.testing.assert_close(
+        block(x + 7) - (x + 7), added, atol=1e-4, rtol=1e-4
+    )  # a norm comes first and takes the 7 away
     assert added.abs().mean() > 0.01
     for weight in (*block.attention.proj.parameters(), *block.feed_forward.proj.parameters()):
         nn.init.zeros_(weight)
@@ -114,10 +132,14 @@ def test_a_later_character_changes_nothing_before_it():
     for at in range(8):
         changed = idx.clone()
         changed[0, at] = (changed[0, at] + 1) % 11
-        assert ((model(changed)[0][0] - before).abs().sum(1) > 1e-6).tolist() == [t >= at for t in range(8)]
+        assert ((model(changed)[0][0] - before).abs().sum(1) > 1e-6).tolist() == [
+            t >= at for t in range(8)
+        ]
 
 
 @pytest.mark.parametrize("sizes", [(65, 64, 128, 4, 4), (74, 8, 32, 2, 8), (2, 1, 1, 1, 1)])
 def test_an_untrained_model_knows_nothing(sizes):
     idx, targets = torch.randint(sizes[0], (2, 32, sizes[1]))
-    assert BlockLanguageModel(*sizes)(idx, targets)[1].item() == pytest.approx(log(sizes[0]), abs=0.1)
+    assert BlockLanguageModel(*sizes)(idx, targets)[1].item() == pytest.approx(
+        log(sizes[0]), abs=0.1
+    )

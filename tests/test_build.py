@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import course
 import nbformat
 import pytest
 
 import build
-import course
 import publish
 
-PLAY = '''# %% [markdown]
+PLAY = """# %% [markdown]
 # # Play
 #
 # > A very small corpus.
@@ -28,9 +28,9 @@ def write():
 
 # %%
 print(write())
-'''
+"""
 
-COUNT = '''# %% [markdown]
+COUNT = """# %% [markdown]
 # # Count
 #
 # > Counting.
@@ -40,9 +40,7 @@ COUNT = '''# %% [markdown]
 
 # %%
 #| export
-from chargpt_lib.playhouse import (
-    write,
-)
+from chargpt_lib.playhouse import write
 
 
 def count():
@@ -77,9 +75,9 @@ print(count())
 
 # %%
 print(count())
-'''
+"""
 
-ALONE = '''# %% [markdown]
+ALONE = """# %% [markdown]
 # # Alone
 
 # %%
@@ -91,7 +89,7 @@ answer = 42
 
 # %%
 print(answer)
-'''
+"""
 
 REPORT = "from chargpt_lib.hosts import report; report()"
 README = f"""# A toy
@@ -125,15 +123,19 @@ def read(house, name, solved=False):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The toy course, built once for all tests, in a folder with a space in its name."""
-    house = build.House(tmp_path_factory.mktemp("toy") / "a course")
+    house = build.Project(tmp_path_factory.mktemp("toy") / "a course")
     house.source.mkdir(parents=True)
     house.library.mkdir()
     for name, text in LESSONS.items():
         source(house, name).write_text(text, encoding="utf-8")
     setup = (build.HERE.source / "_setup.py").read_text(encoding="utf-8")
     assert REPORT in setup
-    (house.source / "_setup.py").write_text(setup.replace(REPORT, ""), encoding="utf-8")  # this course has no such page
-    (house.root / "pyproject.toml").write_text(f'[project]\nname = "toy"\n\n{publish.UNSET}\n', encoding="utf-8")
+    (house.source / "_setup.py").write_text(
+        setup.replace(REPORT, ""), encoding="utf-8"
+    )  # this course has no such page
+    (house.root / "pyproject.toml").write_text(
+        f'[project]\nname = "toy"\n\n{publish.UNSET}\n', encoding="utf-8"
+    )
     (house.root / "README.md").write_text(README, encoding="utf-8")
     shutil.copy(build.HERE.library / "__init__.py", house.library)
     (house.root / "constraints.txt").write_text("torch==2\n")
@@ -144,7 +146,7 @@ def built(tmp_path_factory):
 @pytest.fixture
 def house(built, tmp_path):
     shutil.copytree(built.root, tmp_path / "course")
-    return build.House(tmp_path / "course")
+    return build.Project(tmp_path / "course")
 
 
 @pytest.fixture
@@ -173,7 +175,9 @@ def test_modules_name_their_source_and_import_relatively(built):
     module = (built.library / "count.py").read_text()
     assert module.startswith('"""Counting."""')
     assert "File to edit: notebooks/source/01_count.py" in module
-    assert "from .playhouse import (" in module and "from .playhouse import write as again" in module
+    assert (
+        "from .playhouse import (" in module and "from .playhouse import write as again" in module
+    )
     assert "double" not in module
     assert str(built.root) not in module and "tmp" not in module
     code = "import chargpt_lib.count as c, sys; assert c.count() == 10; assert 'torch' not in sys.modules"
@@ -185,7 +189,9 @@ def test_keys_go_to_their_own_file(built):
     assert "def double_key" in key and "from ..count import count" in key
     assert not (built.library / "keys" / "alone.py").exists()
     for solved in (False, True):
-        assert not any("double_key" in cell.source for cell in read(built, "01_count", solved).cells)
+        assert not any(
+            "double_key" in cell.source for cell in read(built, "01_count", solved).cells
+        )
 
 
 def test_exercises_are_blank_for_learners_and_answered_in_the_solution(built):
@@ -217,8 +223,16 @@ def test_chunks_of_a_stream_are_joined_where_they_are_neighbours():
     def stream(name, text):
         return nbformat.v4.new_output("stream", name=name, text=text)
 
-    picture = nbformat.v4.new_output("display_data", {"image/png": "x"}, metadata={"image/png": {"alt": "a hill"}})
-    outputs = [stream("stdout", "a"), stream("stdout", "b\n"), picture, stream("stdout", "c\n"), stream("stderr", "d")]
+    picture = nbformat.v4.new_output(
+        "display_data", {"image/png": "x"}, metadata={"image/png": {"alt": "a hill"}}
+    )
+    outputs = [
+        stream("stdout", "a"),
+        stream("stdout", "b\n"),
+        picture,
+        stream("stdout", "c\n"),
+        stream("stderr", "d"),
+    ]
     tidied = build.tidy(outputs)
     assert [output.get("text") for output in tidied] == ["ab\n", None, "c\n", "d"]
     assert tidied[1].metadata["image/png"]["alt"] == "a hill"
@@ -226,7 +240,10 @@ def test_chunks_of_a_stream_are_joined_where_they_are_neighbours():
 
 def test_ids_survive_an_insertion():
     before = {cell.source: cell.id for cell in build.read_cells(COUNT)}
-    after = {cell.source: cell.id for cell in build.read_cells(COUNT.replace("# %%\nclass", "# %%\n1 + 1\n\n# %%\nclass"))}
+    after = {
+        cell.source: cell.id
+        for cell in build.read_cells(COUNT.replace("# %%\nclass", "# %%\n1 + 1\n\n# %%\nclass"))
+    }
     assert after.pop("1 + 1") and after == before
 
 
@@ -279,7 +296,15 @@ def test_two_exercises_of_one_name_are_refused(house):
 def test_the_order_of_the_house():
     names = ["C_grading", "15_real", "B_checks", "00_data", "A_play", "D_command", "01_bigram"]
     ordered = sorted(names, key=lambda name: build.Lesson(name, "", []).floor)
-    assert ordered == ["A_play", "B_checks", "00_data", "01_bigram", "15_real", "C_grading", "D_command"]
+    assert ordered == [
+        "A_play",
+        "B_checks",
+        "00_data",
+        "01_bigram",
+        "15_real",
+        "C_grading",
+        "D_command",
+    ]
 
 
 def test_imports_are_read_in_every_form():
@@ -292,8 +317,7 @@ from chargpt_lib import (
 )
 import chargpt_lib.sampling as s
 x = 1, 2
-    from chargpt_lib.multi_head import (
-        Head)
+    from chargpt_lib.multi_head import Head
 """
     found = build.imports(nbformat.v4.new_code_cell(code))
     assert found == {"data", "bigram", "training", "gpt", "blocks", "sampling", "multi_head"}
@@ -310,7 +334,11 @@ def test_a_failing_cell_is_shown_and_the_old_notebook_kept(house):
     with pytest.raises(build.BuildError) as error:
         build.build(house, ["alone"])
     message = str(error.value)
-    assert "02_alone: cell 4 fails" in message and "print(answer / 0)" in message and "ZeroDivisionError" in message
+    assert (
+        "02_alone: cell 4 fails" in message
+        and "print(answer / 0)" in message
+        and "ZeroDivisionError" in message
+    )
     assert "\x1b" not in message
     assert (house.notebooks(False) / "02_alone.ipynb").read_text() == before
 
@@ -324,10 +352,19 @@ def test_nothing_changed_nothing_runs(house, runs):
 
 
 SOURCE_CHANGES = {
-    "an imported module": (("A_play", "to be", "not to be"), ["A_play", "01_count", "solutions/01_count"]),
-    "only the prose of an imported lesson": (("A_play", "# %%\nprint", "# %% [markdown]\n# Hm.\n\n# %%\nprint"), ["A_play"]),
+    "an imported module": (
+        ("A_play", "to be", "not to be"),
+        ["A_play", "01_count", "solutions/01_count"],
+    ),
+    "only the prose of an imported lesson": (
+        ("A_play", "# %%\nprint", "# %% [markdown]\n# Hm.\n\n# %%\nprint"),
+        ["A_play"],
+    ),
     "a lesson that no other imports": (("02_alone", "42", "43"), ["02_alone"]),
-    "the setup cell": (("_setup", "# setup", "# set up"), ["A_play", "01_count", "solutions/01_count", "02_alone"]),
+    "the setup cell": (
+        ("_setup", "# setup", "# set up"),
+        ["A_play", "01_count", "solutions/01_count", "02_alone"],
+    ),
 }
 
 
@@ -373,17 +410,31 @@ def change_notebook(house, change):
 
 
 NOTEBOOK_CHANGES = {
-    "edited": (lambda notebook, cell: cell.update(source="print(answer + 1)"), "cell 4 is not what the lesson says"),
-    "tagged": (lambda notebook, cell: cell.metadata.update(tags=["nbval-skip"]), "cell 4 is not what"),
+    "edited": (
+        lambda notebook, cell: cell.update(source="print(answer + 1)"),
+        "cell 4 is not what the lesson says",
+    ),
+    "tagged": (
+        lambda notebook, cell: cell.metadata.update(tags=["nbval-skip"]),
+        "cell 4 is not what",
+    ),
     "shortened": (lambda notebook, cell: notebook.cells.remove(cell), "the number of cells"),
-    "stripped": (lambda notebook, cell: cell.update(execution_count=None, outputs=[]), "cell 4 was never run"),
+    "stripped": (
+        lambda notebook, cell: cell.update(execution_count=None, outputs=[]),
+        "cell 4 was never run",
+    ),
     "failed": (
-        lambda notebook, cell: cell.outputs.append(nbformat.v4.new_output("error", ename="KeyError", evalue="", traceback=[])),
+        lambda notebook, cell: cell.outputs.append(
+            nbformat.v4.new_output("error", ename="KeyError", evalue="", traceback=[])
+        ),
         "cell 4 ends in an error (KeyError)",
     ),
     "too large": (lambda notebook, cell: cell.outputs[0].update(text="x" * 1_000_001), "over 1 MB"),
     "widgets": (lambda notebook, cell: notebook.metadata.update(widgets={}), "widget state"),
-    "stale": (lambda notebook, cell: notebook.metadata.chargpt.update(digest="0"), "older than its lesson"),
+    "stale": (
+        lambda notebook, cell: notebook.metadata.chargpt.update(digest="0"),
+        "older than its lesson",
+    ),
 }
 
 
@@ -392,7 +443,11 @@ def test_check_finds_a_changed_notebook_and_build_mends_it(house, runs, kind):
     change, message = NOTEBOOK_CHANGES[kind]
     change_notebook(house, change)
     (problem,) = build.check(house)
-    assert problem.startswith("notebooks/02_alone.ipynb: ") and message in problem and "make build" in problem
+    assert (
+        problem.startswith("notebooks/02_alone.ipynb: ")
+        and message in problem
+        and "make build" in problem
+    )
     build.build(house)
     assert runs == ["02_alone"] and build.check(house) == []
 
@@ -406,7 +461,7 @@ def test_check_finds_changed_missing_and_stray_files(house):
     problems = build.check(house)
     assert [problem.split(":")[0] for problem in problems] == [
         "chargpt_lib/count.py",
-        "chargpt_lib/keys/count.py",
+        "chargpt_lib/exercises/keys/count.py",
         "chargpt_lib/poems.py",
         "notebooks/A_play.ipynb",
         "notebooks/solutions/03_copy.ipynb",
@@ -421,7 +476,11 @@ def test_the_command_exits_1_where_something_is_out_of_step(house):
     assert run("--check").returncode == 0
     edit(source(house, "02_alone"), "42", "43")
     found = run("--check")
-    assert found.returncode == 1 and "chargpt_lib/alone.py" in found.stdout and "notebooks/02_alone.ipynb" in found.stdout
+    assert (
+        found.returncode == 1
+        and "chargpt_lib/alone.py" in found.stdout
+        and "notebooks/02_alone.ipynb" in found.stdout
+    )
     assert run("--no-execute").returncode == 0
     assert "chargpt_lib/alone.py" not in run("--check").stdout
 
@@ -433,7 +492,9 @@ def run_setup(folder, setup):
     """Twice, in an interpreter that has nothing installed, and no magics."""
     code = setup.replace('%pip install -q --no-deps "{wheels[-1]}"', "raise SystemExit(3)")
     code = f"{code}\n{code}\nimport chargpt_lib; print(chargpt_lib.__file__)"
-    return subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=folder, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=folder, capture_output=True, text=True
+    )
 
 
 def test_setup_finds_the_library_from_both_folders(built):
@@ -446,7 +507,11 @@ def test_setup_finds_the_library_from_both_folders(built):
 
 
 def everything(house):
-    return {path.relative_to(house.root): path.read_bytes() for path in house.root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(house.root): path.read_bytes()
+        for path in house.root.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_published_and_taken_back(house):
@@ -454,34 +519,56 @@ def test_published_and_taken_back(house):
     assert publish.publish("some-one/a.course", house) == 6 and build.check(house) == []
     assert build.published(house) == "https://github.com/some-one/a.course"
     for solved, folder in ((False, "notebooks"), (True, "notebooks/solutions")):
-        cells, old = read(house, "01_count", solved).cells, nbformat.reads(
-            before[Path(folder) / "01_count.ipynb"].decode(), as_version=4).cells
+        cells, old = (
+            read(house, "01_count", solved).cells,
+            nbformat.reads(before[Path(folder) / "01_count.ipynb"].decode(), as_version=4).cells,
+        )
         title, badges = cells[0].source.split("\n")[0:3:2]
         path = f"{folder}/01_count.ipynb"
         assert re.findall(r"\]\((http[^)]*)\)(?: |$)", badges) == [
             f"https://colab.research.google.com/github/some-one/a.course/blob/main/{path}",
             f"https://kaggle.com/kernels/welcome?src=https://github.com/some-one/a.course/blob/main/{path}",
-            f"https://mybinder.org/v2/gh/some-one/a.course/main?labpath={path.replace('/', '%2F')}"]
-        assert cells[0].source.replace(f"\n\n{badges}", "", 1) == old[0].source and old[0].source.startswith(title)
-        assert "[\"https://github.com/some-one/a.course/archive/main.zip\"] + " in cells[1].source
+            f"https://mybinder.org/v2/gh/some-one/a.course/main?labpath={path.replace('/', '%2F')}",
+        ]
+        assert cells[0].source.replace(f"\n\n{badges}", "", 1) == old[0].source and old[
+            0
+        ].source.startswith(title)
+        assert '["https://github.com/some-one/a.course/archive/main.zip"] + ' in cells[1].source
         assert cells[2:] == old[2:] and cells[1].outputs == old[1].outputs
     readme = (house.root / "README.md").read_text(encoding="utf-8").split("\n")
     assert [line.count("Open in Colab") for line in readme if "ipynb" in line] == [1, 2, 0]
     assert publish.SOMEWHERE in readme and publish.NOWHERE not in readme
 
     publish.publish("other/course", house)
-    assert build.check(house) == [] and not any(b"some-one" in content for content in everything(house).values())
+    assert build.check(house) == [] and not any(
+        b"some-one" in content for content in everything(house).values()
+    )
     publish.publish("", house)
     assert everything(house) == before
 
 
 def test_an_address_by_hand_is_found(house):
-    edit(house.root / "pyproject.toml", publish.UNSET, publish.SET.format("https://github.com/owner/name"))
+    edit(
+        house.root / "pyproject.toml",
+        publish.UNSET,
+        publish.SET.format("https://github.com/owner/name"),
+    )
     assert any("cell 1 is not what the lesson says" in fault for fault in build.check(house))
 
 
-@pytest.mark.parametrize("name", ["chargpt", "owner/name/more", "https://github.com/owner/name", "owner/na me", 'o/"', "/",
-                                  "owner/name.git", "owner/.."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chargpt",
+        "owner/name/more",
+        "https://github.com/owner/name",
+        "owner/na me",
+        'o/"',
+        "/",
+        "owner/name.git",
+        "owner/..",
+    ],
+)
 def test_a_name_that_is_none(name, house):
     before = everything(house)
     with pytest.raises(build.BuildError, match="has to be owner/name"):
@@ -490,7 +577,11 @@ def test_a_name_that_is_none(name, house):
 
 
 def test_addresses_of_somebody_else_stay(house):
-    edit(house.root / "pyproject.toml", publish.UNSET, '[project.urls]\nHomepage = "https://example.org"')
+    edit(
+        house.root / "pyproject.toml",
+        publish.UNSET,
+        '[project.urls]\nHomepage = "https://example.org"',
+    )
     before = everything(house)
     with pytest.raises(build.BuildError, match="a \\[project.urls\\] of its own"):
         publish.publish("owner/name", house)

@@ -6,13 +6,15 @@ import sys
 
 import pytest
 
-from chargpt_lib.answers import call, define
-from chargpt_lib.checks import Exercise, judge
-from chargpt_lib.sandbox import Sandbox
+from chargpt_lib.exercises.compare import call, define
+from chargpt_lib.exercises.judge import Exercise, judge
+from chargpt_lib.grading.worker import Sandbox
 from tests.hostile.answers import CHEATS, SOLUTION
 from tests.hostile.answers import answer as cell
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "alarm"), reason="Windows has no alarm, and locks no answer in")
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "alarm"), reason="Windows has no alarm, and locks no answer in"
+)
 BUSY = """
 import signal
 import sys
@@ -40,8 +42,17 @@ while True:
 """)
 RIGHT = {"quick": SOLUTION, "slow": SLOW}
 WRONG = {name: CHEATS[name] for name in ("endless_when_called", "endless_and_stubborn", "sleeps")}
-LOCKED_IN = WRONG | {"deaf": DEAF, "patches_json": CHEATS["patches_json"]}  # only the sandbox can stop who hears nothing
-EXERCISE = Exercise(define(SOLUTION, "window_mask"), cases=lambda draw: [[2, 1], [draw.integer(5, 9), 3]], stars=1, minutes=1, seconds=SECONDS)
+LOCKED_IN = WRONG | {
+    "deaf": DEAF,
+    "patches_json": CHEATS["patches_json"],
+}  # only the sandbox can stop who hears nothing
+EXERCISE = Exercise(
+    define(SOLUTION, "window_mask"),
+    cases=lambda draw: [[2, 1], [draw.integer(5, 9), 3]],
+    stars=1,
+    minutes=1,
+    seconds=SECONDS,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

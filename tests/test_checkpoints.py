@@ -19,7 +19,14 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import (
-    load_checkpoint, load_model, put, random_states, restore_random_states, save_checkpoint, save_model)
+    load_checkpoint,
+    load_model,
+    put,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    save_model,
+)
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 
@@ -51,7 +58,11 @@ def same(one, other):
 
 def tree(folder):
     """Everything in a folder, byte by byte."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 # ---------------------------------------------------------------- a model to take away
@@ -61,7 +72,11 @@ def tree(folder):
 def test_a_saved_model_is_the_same_model(config, tmp_path):
     model = gpt(config)
     save_model(tmp_path / "new" / "folder", model, TOKENIZER)
-    assert sorted(tree(tmp_path / "new" / "folder")) == ["alphabet.json", "config.json", "model.safetensors"]
+    assert sorted(tree(tmp_path / "new" / "folder")) == [
+        "alphabet.json",
+        "config.json",
+        "model.safetensors",
+    ]
     dice = torch.get_rng_state()
     copy, tokenizer = load_model(tmp_path / "new" / "folder")
     assert torch.equal(dice, torch.get_rng_state()), "loading throws no dice"
@@ -76,7 +91,9 @@ def test_the_config_and_the_alphabet_are_plain_json(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == asdict(CONFIG)
     assert json.loads((tmp_path / "alphabet.json").read_text()) == TOKENIZER.alphabet
     names = load_file(tmp_path / "model.safetensors")
-    assert sum(tensor.numel() for tensor in names.values()) == gpt().num_params(), "a tied table is written once"
+    assert sum(tensor.numel() for tensor in names.values()) == gpt().num_params(), (
+        "a tied table is written once"
+    )
 
 
 def test_a_compiled_model_is_saved_as_the_model_that_it_holds(tmp_path):
@@ -121,7 +138,11 @@ def all_throws(*generators):
 
 def test_all_dice_fall_again_as_they_fell(tmp_path):
     generators = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
-    random.gauss(0, 1), numpy.random.randn(), torch.randn(3)  # so that halves of pairs are kept in reserve
+    (
+        random.gauss(0, 1),
+        numpy.random.randn(),
+        torch.randn(3),
+    )  # so that halves of pairs are kept in reserve
     states = random_states(*generators)
     torch.save(states, tmp_path / "dice")
     first = all_throws(*generators)
@@ -160,15 +181,19 @@ class Run:
         self.model, self.place, self.losses = GPT(config), 0, []
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         vectors = [p for p in self.model.parameters() if p.dim() < 2]
-        self.optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0}], lr=3e-2)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices}, {"params": vectors, "weight_decay": 0}], lr=3e-2
+        )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 30)
 
     def step(self):
         self.model.train()
-        start = (self.place + int(torch.randint(3, (), generator=self.generator)) + random.randrange(3)) % 300
+        start = (
+            self.place + int(torch.randint(3, (), generator=self.generator)) + random.randrange(3)
+        ) % 300
         start += int(numpy.random.randint(2))
-        x = torch.stack([self.ids[start + i:start + i + 8] for i in range(4)])
-        y = torch.stack([self.ids[start + i + 1:start + i + 9] for i in range(4)])
+        x = torch.stack([self.ids[start + i : start + i + 8] for i in range(4)])
+        y = torch.stack([self.ids[start + i + 1 : start + i + 9] for i in range(4)])
         loss = F.cross_entropy(self.model(x)[0].flatten(0, 1), y.flatten())
         self.optimizer.zero_grad()
         loss.backward()
@@ -178,8 +203,13 @@ class Run:
         self.losses.append(loss.item())
 
     def state(self):
-        return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(), "place": self.place,
-                "losses": self.losses, "dice": random_states(self.generator)}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "place": self.place,
+            "losses": self.losses,
+            "dice": random_states(self.generator),
+        }
 
     def resume(self, out, which="last"):
         state = load_checkpoint(out, self.model, TOKENIZER, which)
@@ -206,8 +236,14 @@ def test_a_resumed_run_is_the_same_run_to_the_last_bit(config, killed, tmp_path)
     for _ in range(killed, 30):
         resumed.step()
     assert resumed.losses == whole.losses and same(weights(resumed.model), weights(whole.model))
-    moments = zip(resumed.optimizer.state_dict()["state"].values(), whole.optimizer.state_dict()["state"].values())
-    assert all(same(*pair) for pair in moments) and resumed.schedule.get_last_lr() == whole.schedule.get_last_lr()
+    moments = zip(
+        resumed.optimizer.state_dict()["state"].values(),
+        whole.optimizer.state_dict()["state"].values(),
+    )
+    assert (
+        all(same(*pair) for pair in moments)
+        and resumed.schedule.get_last_lr() == whole.schedule.get_last_lr()
+    )
     assert all_throws(resumed.generator) is not None
 
 
@@ -224,7 +260,12 @@ def test_whatever_is_forgotten_is_missed(forgotten, tmp_path):
             state = {**whole.state(), forgotten: fresh.state()[forgotten]}
             save_checkpoint(tmp_path, whole.model, TOKENIZER, state, step)
             if forgotten == "dice":
-                whole.generator.manual_seed(6), torch.manual_seed(6), random.seed(6), numpy.random.seed(6)
+                (
+                    whole.generator.manual_seed(6),
+                    torch.manual_seed(6),
+                    random.seed(6),
+                    numpy.random.seed(6),
+                )
         whole.step()
     resumed = Run(8)
     resumed.resume(tmp_path)
@@ -234,8 +275,12 @@ def test_whatever_is_forgotten_is_missed(forgotten, tmp_path):
 
 
 def test_the_state_comes_back_as_it_was(tmp_path):
-    state = {"numbers": [1, 2.5, None, True], "text": "O damp goose!", "nested": {"a": (1, (2,)), 3: torch.arange(4)},
-             "half": torch.ones(2, dtype=torch.bfloat16)}
+    state = {
+        "numbers": [1, 2.5, None, True],
+        "text": "O damp goose!",
+        "nested": {"a": (1, (2,)), 3: torch.arange(4)},
+        "half": torch.ones(2, dtype=torch.bfloat16),
+    }
     folder = save_checkpoint(tmp_path / "deep" / "run", gpt(), TOKENIZER, state, 41)
     assert folder == tmp_path / "deep" / "run" / "step-00000041"
     for out in (tmp_path / "deep" / "run", folder):
@@ -259,7 +304,10 @@ def test_the_last_and_the_best_are_kept_and_nothing_else(tmp_path):
         log.append((step, best, len(log)))
         torch.nn.init.constant_(model.norm.weight, len(log) - 1)
         folder = save_checkpoint(tmp_path, model, TOKENIZER, {"number": len(log) - 1}, step, best)
-        wanted = {"last": log[-1], "best": next((entry for entry in reversed(log) if entry[1]), None)}
+        wanted = {
+            "last": log[-1],
+            "best": next((entry for entry in reversed(log) if entry[1]), None),
+        }
         for which, entry in wanted.items():
             other = gpt(seed=1)
             if entry:
@@ -269,8 +317,14 @@ def test_the_last_and_the_best_are_kept_and_nothing_else(tmp_path):
         kept = {entry for entry in wanted.values() if entry}
         assert load_model(tmp_path)[0].norm.weight[0] == (wanted["best"] or wanted["last"])[2]
         assert load_model(folder)[0].norm.weight[0] == log[-1][2]
-        inside = {path.name for path in tmp_path.iterdir()} - {"notes.txt", "step-00000001-copy", "checkpoints.json"}
-        assert len(inside) == len(kept) and not any(name.endswith(".part") for name in tree(tmp_path))
+        inside = {path.name for path in tmp_path.iterdir()} - {
+            "notes.txt",
+            "step-00000001-copy",
+            "checkpoints.json",
+        }
+        assert len(inside) == len(kept) and not any(
+            name.endswith(".part") for name in tree(tmp_path)
+        )
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -293,8 +347,13 @@ def test_where_there_is_no_checkpoint(tmp_path):
 
 
 def child(code, *args):
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
 
 
 FULL_DISK = """
@@ -316,7 +375,9 @@ except OSError as error:
 
 
 @posix
-@pytest.mark.parametrize("limit, file", [(20, "config.json"), (5000, "model.safetensors"), (250_000, "state.pt")])
+@pytest.mark.parametrize(
+    "limit, file", [(20, "config.json"), (5000, "model.safetensors"), (250_000, "state.pt")]
+)
 def test_a_full_disk_is_told_and_takes_nothing_with_it(limit, file, tmp_path):
     config = GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32)
     save_checkpoint(tmp_path, gpt(config), CharTokenizer("abc"), {"old": True}, 1)
@@ -332,7 +393,10 @@ def test_a_full_disk_leaves_the_saved_model(tmp_path):
     config = GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32)
     save_model(tmp_path, gpt(config), CharTokenizer("abc"))
     before = tree(tmp_path)
-    assert "model.safetensors could not be written" in child(FULL_DISK, tmp_path, 5000, "model").communicate()[0]
+    assert (
+        "model.safetensors could not be written"
+        in child(FULL_DISK, tmp_path, 5000, "model").communicate()[0]
+    )
     assert tree(tmp_path) == before
 
 
@@ -349,11 +413,20 @@ def test_a_failure_at_the_last_moment_leaves_the_old_one(fails, tmp_path, monkey
     monkeypatch.setattr(os, fails, failing)
     with pytest.raises(OSError):
         save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 2, best=True)
-    assert tree(tmp_path) == before and [path.name for path in tmp_path.glob("step-*")] == ["step-00000001"]
+    assert tree(tmp_path) == before and [path.name for path in tmp_path.glob("step-*")] == [
+        "step-00000001"
+    ]
 
 
-@pytest.mark.parametrize("thing, named", [
-    (numpy.float64(3), "numpy"), (Path("a"), "pathlib"), ([{"deep": numpy.arange(2)}], "numpy"), (CONFIG, "GPTConfig")])
+@pytest.mark.parametrize(
+    "thing, named",
+    [
+        (numpy.float64(3), "numpy"),
+        (Path("a"), "pathlib"),
+        ([{"deep": numpy.arange(2)}], "numpy"),
+        (CONFIG, "GPTConfig"),
+    ],
+)
 def test_what_could_not_be_read_again_is_refused_when_it_is_saved(thing, named, tmp_path):
     save_checkpoint(tmp_path, gpt(), TOKENIZER, {"old": True}, 1)
     before = tree(tmp_path)
@@ -408,9 +481,15 @@ def test_twenty_killed_programs(tmp_path):
         half_done += any(path.name.endswith(".part") for path in tmp_path.rglob("*"))
         state = load_checkpoint(tmp_path, model, CharTokenizer("abc"))
         assert told[-1] <= state["step"] <= told[-1] + 1, "what was reported is there"
-        assert (state["moments"] == state["step"]).all() and (model.norm.weight == state["step"]).all()
+        assert (state["moments"] == state["step"]).all() and (
+            model.norm.weight == state["step"]
+        ).all()
         best = load_checkpoint(tmp_path, model, CharTokenizer("abc"), "best")
-        assert best["step"] % 3 == 0 and best["step"] >= state["step"] - 3 and (best["moments"] == best["step"]).all()
+        assert (
+            best["step"] % 3 == 0
+            and best["step"] >= state["step"] - 3
+            and (best["moments"] == best["step"]).all()
+        )
         next_step = state["step"] + 1
     assert half_done, "no kill met a save: the test tests nothing"
     save_checkpoint(tmp_path, model, CharTokenizer("abc"), {}, next_step)
@@ -428,10 +507,12 @@ def test_killed_before_each_single_step_of_a_save(tmp_path):
         if pid == 0:
             left = iter(range(n))
             for name in ("fsync", "open", "replace", "rename", "mkdir", "unlink", "rmdir"):
+
                 def mortal(*args, real=getattr(os, name), **more):
                     if next(left, None) is None:
                         os.kill(os.getpid(), signal.SIGKILL)
                     return real(*args, **more)
+
                 setattr(os, name, mortal)
             save_checkpoint(tmp_path, model, TOKENIZER, {}, step, best=n % 2 == 0)
             os._exit(0)
@@ -445,8 +526,16 @@ def test_killed_before_each_single_step_of_a_save(tmp_path):
 # ---------------------------------------------------------------- other models, broken files, and harm
 
 
-OTHERS = {"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 16, "dropout": 0.0, "bias": True, "tied": False,
-          "activation": "relu"}
+OTHERS = {
+    "n_layer": 3,
+    "n_head": 4,
+    "n_embd": 32,
+    "block_size": 16,
+    "dropout": 0.0,
+    "bias": True,
+    "tied": False,
+    "activation": "relu",
+}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -454,7 +543,10 @@ def test_a_checkpoint_of_another_model_is_named_and_changes_nothing(name, tmp_pa
     save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 1)
     other = gpt(replace(CONFIG, **{name: OTHERS[name]}))
     before = weights(other)
-    with pytest.raises(ValueError, match=rf"step-0*1 .* {name} is {getattr(CONFIG, name)} there, {OTHERS[name]} here"):
+    with pytest.raises(
+        ValueError,
+        match=rf"step-0*1 .* {name} is {getattr(CONFIG, name)} there, {OTHERS[name]} here",
+    ):
         load_checkpoint(tmp_path, other, TOKENIZER)
     assert same(before, weights(other))
 
@@ -482,9 +574,23 @@ def header(**entries):
 
 def hostile_state(path, sprung):
     good = path.read_bytes()
-    yield from (b"", b"not a zip", good[:-1], good[:len(good) // 2], good[5:], pickle.dumps(Trap(sprung)),
-                pickle.dumps({"step": 1}), json.dumps({"step": 1}).encode())
-    for thing in ({"step": Trap(sprung)}, {"step": 1, "a": [Trap(sprung)]}, [1, 2], torch.ones(3), {"no": "step"}):
+    yield from (
+        b"",
+        b"not a zip",
+        good[:-1],
+        good[: len(good) // 2],
+        good[5:],
+        pickle.dumps(Trap(sprung)),
+        pickle.dumps({"step": 1}),
+        json.dumps({"step": 1}).encode(),
+    )
+    for thing in (
+        {"step": Trap(sprung)},
+        {"step": 1, "a": [Trap(sprung)]},
+        [1, 2],
+        torch.ones(3),
+        {"no": "step"},
+    ):
         torch.save(thing, path)
         yield path.read_bytes()
     torch.save({"step": Trap(sprung)}, path, _use_new_zipfile_serialization=False)
@@ -494,15 +600,32 @@ def hostile_state(path, sprung):
 def hostile_weights(path, sprung):
     good, tensors = path.read_bytes(), load_file(path)
     length = int.from_bytes(good[:8], "little")
-    yield from (b"", b"\x00", good[:7], good[:8], good[:20], good[:-1], good + b"\x00", good[8:],
-                pickle.dumps(Trap(sprung)), (2**63).to_bytes(8, "little") + good[8:],
-                (length + 1).to_bytes(8, "little") + good[8:], header(), header(a="b"),
-                header(a={"dtype": "F32", "shape": [2**62], "data_offsets": [0, 8]}) + bytes(8),
-                header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 2**40]}) + bytes(8),
-                header(a={"dtype": "O", "shape": [2], "data_offsets": [0, 8]}) + bytes(8))
+    yield from (
+        b"",
+        b"\x00",
+        good[:7],
+        good[:8],
+        good[:20],
+        good[:-1],
+        good + b"\x00",
+        good[8:],
+        pickle.dumps(Trap(sprung)),
+        (2**63).to_bytes(8, "little") + good[8:],
+        (length + 1).to_bytes(8, "little") + good[8:],
+        header(),
+        header(a="b"),
+        header(a={"dtype": "F32", "shape": [2**62], "data_offsets": [0, 8]}) + bytes(8),
+        header(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 2**40]}) + bytes(8),
+        header(a={"dtype": "O", "shape": [2], "data_offsets": [0, 8]}) + bytes(8),
+    )
     name = "blocks.0.norm_1.weight"
-    for changed in ({name: torch.ones(17)}, {name: torch.ones(16, dtype=torch.float64)}, {"more": torch.ones(1)},
-                    {name: torch.ones(1, 16)}, {"blocks.9.norm_1.weight": torch.ones(16)}):
+    for changed in (
+        {name: torch.ones(17)},
+        {name: torch.ones(16, dtype=torch.float64)},
+        {"more": torch.ones(1)},
+        {name: torch.ones(1, 16)},
+        {"blocks.9.norm_1.weight": torch.ones(16)},
+    ):
         save_file({**tensors, **changed}, path)
         yield path.read_bytes()
     save_file({key: tensor for key, tensor in tensors.items() if key != name}, path)
@@ -515,11 +638,27 @@ def hostile_config(path, sprung):
         yield text.encode()
     yield b"\xff\xfe"
     yield pickle.dumps(Trap(sprung))
-    for name, value in (("n_layer", "4"), ("n_layer", 2.0), ("n_layer", True), ("n_layer", -1), ("n_layer", None),
-                        ("n_layer", 10**9), ("n_embd", 10**9), ("n_embd", 10**40), ("block_size", 10**12),
-                        ("n_head", 3), ("dropout", 7), ("dropout", float("nan")), ("activation", "__import__"),
-                        ("activation", ["relu"]), ("bias", 1), ("tied", "no"), ("unknown", 1),
-                        ("vocab_size", V + 1), ("vocab_size", 10**9)):
+    for name, value in (
+        ("n_layer", "4"),
+        ("n_layer", 2.0),
+        ("n_layer", True),
+        ("n_layer", -1),
+        ("n_layer", None),
+        ("n_layer", 10**9),
+        ("n_embd", 10**9),
+        ("n_embd", 10**40),
+        ("block_size", 10**12),
+        ("n_head", 3),
+        ("dropout", 7),
+        ("dropout", float("nan")),
+        ("activation", "__import__"),
+        ("activation", ["relu"]),
+        ("bias", 1),
+        ("tied", "no"),
+        ("unknown", 1),
+        ("vocab_size", V + 1),
+        ("vocab_size", 10**9),
+    ):
         yield json.dumps({**good, name: value}).encode()
 
 
@@ -530,13 +669,20 @@ def hostile_alphabet(path, sprung):
     yield from (b"", b"\xff", pickle.dumps(Trap(sprung)))
 
 
-HOSTILE = {"state.pt": hostile_state, "model.safetensors": hostile_weights, "config.json": hostile_config,
-           "alphabet.json": hostile_alphabet}
+HOSTILE = {
+    "state.pt": hostile_state,
+    "model.safetensors": hostile_weights,
+    "config.json": hostile_config,
+    "alphabet.json": hostile_alphabet,
+}
 
 
 @pytest.mark.parametrize("file", HOSTILE)
 def test_hostile_and_broken_files_are_named_and_do_nothing(file, tmp_path):
-    folder, sprung = save_checkpoint(tmp_path, gpt(), TOKENIZER, {"a": torch.ones(3)}, 1), tmp_path / "sprung"
+    folder, sprung = (
+        save_checkpoint(tmp_path, gpt(), TOKENIZER, {"a": torch.ones(3)}, 1),
+        tmp_path / "sprung",
+    )
     model = gpt(seed=5)
     before, path, good = weights(model), folder / file, (folder / file).read_bytes()
     for content in [*HOSTILE[file](path, sprung), None]:
@@ -551,23 +697,42 @@ def test_hostile_and_broken_files_are_named_and_do_nothing(file, tmp_path):
                 problem = str(error)
             except FileNotFoundError as error:
                 problem = str(error) if content is None and file == "state.pt" else "the wrong kind"
-            assert str(folder) in problem and not sprung.exists(), (content and content[:60], problem)
+            assert str(folder) in problem and not sprung.exists(), (
+                content and content[:60],
+                problem,
+            )
             assert "another" in problem or "Copy" in problem, problem
             assert "weights_only" not in problem, "no advice to unpickle"
             assert same(before, weights(model))
     path.write_bytes(good)
-    assert load_checkpoint(tmp_path, model, TOKENIZER)["step"] == 1 and not same(before, weights(model))
+    assert load_checkpoint(tmp_path, model, TOKENIZER)["step"] == 1 and not same(
+        before, weights(model)
+    )
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "[]", '{"last": 3}', '{"last": "../../etc"}', '{"last": "step-1"}', '{"last": ["step-00000001"]}',
-    '{"other": "step-00000001"}', '{"last": "step-00000001/.."}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"last": 3}',
+        '{"last": "../../etc"}',
+        '{"last": "step-1"}',
+        '{"last": ["step-00000001"]}',
+        '{"other": "step-00000001"}',
+        '{"last": "step-00000001/.."}',
+    ],
+)
 def test_a_damaged_pointer_is_named_and_nothing_is_deleted(text, tmp_path):
     save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 1)
     (tmp_path / "checkpoints.json").write_text(text)
     before = tree(tmp_path)
-    for ask in (lambda: load_checkpoint(tmp_path, gpt(), TOKENIZER), lambda: load_model(tmp_path),
-                lambda: save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 2)):
+    for ask in (
+        lambda: load_checkpoint(tmp_path, gpt(), TOKENIZER),
+        lambda: load_model(tmp_path),
+        lambda: save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 2),
+    ):
         with pytest.raises(ValueError, match=r"checkpoints\.json"):
             ask()
     assert tree(tmp_path) == before

@@ -21,22 +21,48 @@ from torch.utils.flop_counter import FlopCounterMode
 import chargpt_lib
 from chargpt_lib import trainer
 from chargpt_lib.checkpoints import find, load_model, save_model
-from chargpt_lib.command_line import OPTIONS, USAGE, WORDS, main
+from chargpt_lib.cli.commands import flops_per_character, parameters_by_part
+from chargpt_lib.cli.main import OPTIONS, USAGE, WORDS, main
+from chargpt_lib.cli.options import (
+    FREE,
+    PRESETS,
+    SETTINGS,
+    configs,
+    default_out,
+    read_settings,
+    read_train_options,
+    with_preset,
+    write_settings,
+)
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.playhouse import write
-from chargpt_lib.presets import (FREE, PRESETS, SETTINGS, configs, default_out, read_settings, read_train_options,
-                                 with_preset, write_settings)
 from chargpt_lib.recipe import TrainConfig, learning_rate
-from chargpt_lib.runs import flops_per_character, parameters_by_part
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import read_log
 
 TEXT = write(min_chars=6000).text
-TINY = ["--n-layer", "2", "--n-head", "2", "--n-embd", "16", "--block-size", "16", "--batch-size", "4", "--device", "cpu"]
+TINY = [
+    "--n-layer",
+    "2",
+    "--n-head",
+    "2",
+    "--n-embd",
+    "16",
+    "--block-size",
+    "16",
+    "--batch-size",
+    "4",
+    "--device",
+    "cpu",
+]
 STEPS = ["--steps", "12", "--eval-interval", "5", "--time-budget", "None"]
-ENV = {**os.environ, "PYTHONPATH": str(Path(chargpt_lib.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-COMMAND = [sys.executable, "-m", "chargpt_lib.command_line"]
+ENV = {
+    **os.environ,
+    "PYTHONPATH": str(Path(chargpt_lib.__file__).parents[1]),
+    "OMP_NUM_THREADS": "1",
+}
+COMMAND = [sys.executable, "-m", "chargpt_lib.cli"]
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +77,12 @@ def trained(tmp_path_factory):
     """A tiny run, made once; nobody writes into it."""
     home = tmp_path_factory.mktemp("trained")
     (home / "play.txt").write_text(TEXT, encoding="utf-8")
-    assert main(["train", "--corpus", str(home / "play.txt"), *TINY, *STEPS, "--out", str(home / "run")]) == 0
+    assert (
+        main(
+            ["train", "--corpus", str(home / "play.txt"), *TINY, *STEPS, "--out", str(home / "run")]
+        )
+        == 0
+    )
     return home / "run"
 
 
@@ -66,15 +97,25 @@ def weights(out):
 def same_run(a, b):
     """The same weights to the last bit, and the same log but for the clock."""
     clock = {"seconds", "chars_per_second"}
-    rows = [[{name: value for name, value in row.items() if name not in clock} for row in read_log(out)] for out in (a, b)]
+    rows = [
+        [{name: value for name, value in row.items() if name not in clock} for row in read_log(out)]
+        for out in (a, b)
+    ]
     one, other = weights(a), weights(b)
-    return rows[0] == rows[1] and one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return (
+        rows[0] == rows[1]
+        and one.keys() == other.keys()
+        and all(torch.equal(one[name], other[name]) for name in one)
+    )
 
 
 def tree(folder):
     """All that lies in a folder, with its bytes, but for the downloads' cache."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-            for path in sorted(folder.rglob("*")) if "cache" not in path.parts}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if "cache" not in path.parts
+    }
 
 
 def wait_for_row(out, process):
@@ -91,12 +132,18 @@ def wait_for_row(out, process):
 def test_alone_it_tells_its_words_on_half_a_screen(arguments, capsys):
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert all(re.search(rf"^  {word} ", said, re.M) for word in WORDS) and len(said.splitlines()) <= 16
+    assert (
+        all(re.search(rf"^  {word} ", said, re.M) for word in WORDS)
+        and len(said.splitlines()) <= 16
+    )
     assert max(map(len, said.splitlines())) <= 100 and set(WORDS) == {"train", *OPTIONS}
 
 
 def test_version(capsys):
-    assert main(["--version"]) == 0 and capsys.readouterr().out == f"chargpt {chargpt_lib.__version__}\n"
+    assert (
+        main(["--version"]) == 0
+        and capsys.readouterr().out == f"chargpt {chargpt_lib.__version__}\n"
+    )
 
 
 def test_a_misspelt_word_gets_the_nearest(capsys):
@@ -108,7 +155,7 @@ def test_nobody_waits_for_torch_who_mistyped():
     """All in one process that must not have loaded it at the end; with a right word it has."""
     code = """if True:
         import sys
-        from chargpt_lib.command_line import main
+        from chargpt_lib.cli.main import main
         for arguments in ([], ["--version"], ["trian"], ["eval"], ["sample", "x", "--top-k", "many"], ["info", "--bogus"]):
             code = main(arguments)
             assert code == (0 if arguments in ([], ["--version"]) else 2), (arguments, code)
@@ -147,7 +194,11 @@ def test_the_configs_fields_are_trains_options_with_their_comments(capsys):
             found = re.search(rf"--{field.name.replace('_', '-')}\b", said[start:end])
             assert bool(found) == (field.name != "vocab_size"), field.name
     plain = re.sub(r"[\s│]+", " ", said)
-    for comment in ("the last matrix is the token table", "share of the run in which the rate rises", "blocks, one after the other"):
+    for comment in (
+        "the last matrix is the token table",
+        "share of the run in which the rate rises",
+        "blocks, one after the other",
+    ):
         assert comment in plain
 
 
@@ -164,8 +215,13 @@ def test_presets_are_the_published_models():
     """Karpathy's lecture prints 10.788929 M parameters, nanoGPT 10.65 M for the baby without its positions, GPT-2 124 M."""
     models = {name: GPT(sizes(65)) for name, (sizes, _) in PRESETS.items() if name != "gpt2"}
     assert models["lecture"].num_params() == 10_788_929
-    assert models["baby"].num_params() - models["baby"].position_embedding.weight.numel() == 10_646_784
-    assert vars(PRESETS["oz"][0](65)).items() >= {"block_size": 64, "n_embd": 128, "n_head": 4, "n_layer": 3, "dropout": 0.2}.items()
+    assert (
+        models["baby"].num_params() - models["baby"].position_embedding.weight.numel() == 10_646_784
+    )
+    assert (
+        vars(PRESETS["oz"][0](65)).items()
+        >= {"block_size": 64, "n_embd": 128, "n_head": 4, "n_layer": 3, "dropout": 0.2}.items()
+    )
     cpu = {"block_size": 64, "n_embd": 128, "n_head": 4, "n_layer": 4, "dropout": 0.0}
     assert vars(PRESETS["cpu"][0](65)).items() >= cpu.items()
     with torch.device("meta"):
@@ -185,27 +241,49 @@ def test_babys_rate_is_nanogpts():
 @pytest.mark.parametrize("preset", ["lecture", "oz"])
 def test_the_lectures_rate_never_changes(preset):
     config = TrainConfig(**PRESETS[preset][1])
-    assert {learning_rate(step, config) for step in (0, 1, config.steps // 2, config.steps - 1)} == {3e-4}
+    assert {
+        learning_rate(step, config) for step in (0, 1, config.steps // 2, config.steps - 1)
+    } == {3e-4}
 
 
 # ---------------------------------------------------------------- where settings come from
 
 
-@pytest.mark.parametrize("file, options, wanted", [
-    ("", [], {"n_layer": 4, "dropout": 0.0, "learning_rate": 3e-3}),
-    ("", ["--preset", "baby"], {"n_layer": 6, "dropout": 0.2, "learning_rate": 1e-3}),
-    ("n_layer = 3", [], {"n_layer": 3, "dropout": 0.0, "learning_rate": 3e-3}),
-    ("n_layer = 3", ["--preset", "baby"], {"n_layer": 3, "dropout": 0.2, "learning_rate": 1e-3}),
-    ("n_layer = 3\ndropout = 0.1", ["--n-layer", "2"], {"n_layer": 2, "dropout": 0.1}),
-    ("n_layer = 3", ["--n_layer=2", "--preset", "baby"], {"n_layer": 2, "dropout": 0.2}),
-    ('preset = "baby"', [], {"preset": "baby", "n_layer": 6, "learning_rate": 1e-3}),
-    ('preset = "baby"\ncorpus = "oz"', ["--preset", "lecture"], {"preset": "lecture", "corpus": "oz", "bias": True}),
-    ('time_budget = "None"\nsteps = 7', [], {"time_budget": None, "steps": 7}),
-    ("time_budget = 9", ["--time-budget", "None"], {"time_budget": None}),
-    ("tied = false\nn-embd = 32\nbetas = [0, 0.5]", ["--tied"], {"tied": True, "n_embd": 32, "betas": (0, 0.5)}),
-    ("compile = true", ["--no-compile", "--betas", "0.8", "0.9"], {"compile": False, "betas": (0.8, 0.9)}),
-    ("n_head = 12\nn_embd = 96", ["--n-head", "3"], {"n_head": 3, "n_embd": 96}),
-    ("n_head = 5", ["--n-embd", "100"], {"n_head": 5, "n_embd": 100})])
+@pytest.mark.parametrize(
+    "file, options, wanted",
+    [
+        ("", [], {"n_layer": 4, "dropout": 0.0, "learning_rate": 3e-3}),
+        ("", ["--preset", "baby"], {"n_layer": 6, "dropout": 0.2, "learning_rate": 1e-3}),
+        ("n_layer = 3", [], {"n_layer": 3, "dropout": 0.0, "learning_rate": 3e-3}),
+        (
+            "n_layer = 3",
+            ["--preset", "baby"],
+            {"n_layer": 3, "dropout": 0.2, "learning_rate": 1e-3},
+        ),
+        ("n_layer = 3\ndropout = 0.1", ["--n-layer", "2"], {"n_layer": 2, "dropout": 0.1}),
+        ("n_layer = 3", ["--n_layer=2", "--preset", "baby"], {"n_layer": 2, "dropout": 0.2}),
+        ('preset = "baby"', [], {"preset": "baby", "n_layer": 6, "learning_rate": 1e-3}),
+        (
+            'preset = "baby"\ncorpus = "oz"',
+            ["--preset", "lecture"],
+            {"preset": "lecture", "corpus": "oz", "bias": True},
+        ),
+        ('time_budget = "None"\nsteps = 7', [], {"time_budget": None, "steps": 7}),
+        ("time_budget = 9", ["--time-budget", "None"], {"time_budget": None}),
+        (
+            "tied = false\nn-embd = 32\nbetas = [0, 0.5]",
+            ["--tied"],
+            {"tied": True, "n_embd": 32, "betas": (0, 0.5)},
+        ),
+        (
+            "compile = true",
+            ["--no-compile", "--betas", "0.8", "0.9"],
+            {"compile": False, "betas": (0.8, 0.9)},
+        ),
+        ("n_head = 12\nn_embd = 96", ["--n-head", "3"], {"n_head": 3, "n_embd": 96}),
+        ("n_head = 5", ["--n-embd", "100"], {"n_head": 5, "n_embd": 100}),
+    ],
+)
 def test_options_win_over_the_file_and_that_over_the_preset(file, options, wanted):
     Path("mine.toml").write_text(file, encoding="utf-8")
     read = read_train_options([*(["--config", "mine.toml"] if file else []), *options])
@@ -215,14 +293,29 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
     assert sizes.vocab_size == 50 and config.out == settings["out"]
 
 
-@pytest.mark.parametrize("text, words", [
-    ("n_layers = 3", ["mine.toml", "n_layers", "nearest is n_layer"]), ("lr = 1e-3", ["sets lr", "no such setting"]),
-    ("max_iters = 9", ["max_iters", "nearest is steps"]), ('out = "x"', ["out", "command line"]),
-    ("vocab_size = 3", ["vocab_size", "no such setting"]), ("resume = true", ["resume", "no such setting", "command line"]),
-    ('n_layer = "three"', ["n_layer", "'three'", "a whole number"]), ("n_layer = 3.0", ["n_layer", "a whole number"]), ("bias = 1", ["bias", "true or false"]),
-    ("betas = [0.9]", ["betas", "[0.9]", "2 numbers"]), ('betas = [0.9, "a"]', ["betas"]), ('schedule = "linear"', ["schedule", "'linear'", "one of cosine, wsd"]),
-    ('n_layer = "None"', ["n_layer", "a whole number"]), ("[model]\nn_layer = 3", ["model", "no such setting", "no tables"]), ("n_layer 3", ["no TOML"]),
-    ('preset = "huge"', ["preset", "'huge'"]), ("batch_size = true", ["batch_size", "a whole number"]), ("steps = 0", ["steps is 0"])])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("n_layers = 3", ["mine.toml", "n_layers", "nearest is n_layer"]),
+        ("lr = 1e-3", ["sets lr", "no such setting"]),
+        ("max_iters = 9", ["max_iters", "nearest is steps"]),
+        ('out = "x"', ["out", "command line"]),
+        ("vocab_size = 3", ["vocab_size", "no such setting"]),
+        ("resume = true", ["resume", "no such setting", "command line"]),
+        ('n_layer = "three"', ["n_layer", "'three'", "a whole number"]),
+        ("n_layer = 3.0", ["n_layer", "a whole number"]),
+        ("bias = 1", ["bias", "true or false"]),
+        ("betas = [0.9]", ["betas", "[0.9]", "2 numbers"]),
+        ('betas = [0.9, "a"]', ["betas"]),
+        ('schedule = "linear"', ["schedule", "'linear'", "one of cosine, wsd"]),
+        ('n_layer = "None"', ["n_layer", "a whole number"]),
+        ("[model]\nn_layer = 3", ["model", "no such setting", "no tables"]),
+        ("n_layer 3", ["no TOML"]),
+        ('preset = "huge"', ["preset", "'huge'"]),
+        ("batch_size = true", ["batch_size", "a whole number"]),
+        ("steps = 0", ["steps is 0"]),
+    ],
+)
 def test_a_wrong_file_is_told_with_name_and_key(text, words, capsys):
     Path("mine.toml").write_text(text, encoding="utf-8")
     assert main(["train", "--config", "mine.toml", "--corpus", "play.txt"]) == 2
@@ -232,19 +325,31 @@ def test_a_wrong_file_is_told_with_name_and_key(text, words, capsys):
 
 def test_a_file_that_is_no_text(capsys):
     Path("mine.toml").write_bytes(b"\xff\xfe\x00")
-    assert main(["train", "--config", "mine.toml"]) == 2 and "mine.toml is no TOML" in capsys.readouterr().err
+    assert (
+        main(["train", "--config", "mine.toml"]) == 2
+        and "mine.toml is no TOML" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_settings_survive_writing_and_reading(preset):
-    settings = with_preset({"preset": preset, "corpus": 'a "b" \\ ü.txt', "learning_rate": 1e-05, "patience": 3})
+    settings = with_preset(
+        {"preset": preset, "corpus": 'a "b" \\ ü.txt', "learning_rate": 1e-05, "patience": 3}
+    )
     write_settings(Path("s.toml"), settings)
     assert read_settings("s.toml") == settings and list(settings) == SETTINGS
 
 
-@pytest.mark.parametrize("corpus, name", [
-    ("playhouse", "playhouse-cpu"), ("texts/My Life.txt", "My_Life-cpu"), ("https://a.b/c/input.txt?raw=1", "input-cpu"),
-    ("https://a.b/c/", "c-cpu"), ("../..", "..-cpu")])
+@pytest.mark.parametrize(
+    "corpus, name",
+    [
+        ("playhouse", "playhouse-cpu"),
+        ("texts/My Life.txt", "My_Life-cpu"),
+        ("https://a.b/c/input.txt?raw=1", "input-cpu"),
+        ("https://a.b/c/", "c-cpu"),
+        ("../..", "..-cpu"),
+    ],
+)
 def test_a_run_has_a_folder_of_its_own(corpus, name):
     assert Path(default_out(corpus, "cpu")) == Path("runs") / name
 
@@ -255,7 +360,11 @@ def test_a_run_has_a_folder_of_its_own(corpus, name):
 def test_from_a_text_to_a_sample(capsys):
     assert main(["train", "--corpus", "play.txt", *TINY, *STEPS]) == 0
     said, run = capsys.readouterr().out, Path("runs/play-cpu")
-    assert {path.name for path in run.iterdir()} >= {"settings.toml", "log.jsonl", "checkpoints.json"}
+    assert {path.name for path in run.iterdir()} >= {
+        "settings.toml",
+        "log.jsonl",
+        "checkpoints.json",
+    }
     assert [row["step"] for row in read_log(run)] == [5, 10, 12]
     best = min(row["val_loss"] for row in read_log(run))
     assert f"validation loss {best:.4f} nats per character; step" in said and "floor" not in said
@@ -268,9 +377,13 @@ def test_from_a_text_to_a_sample(capsys):
 
 def test_the_settings_in_the_folder_repeat_the_run():
     assert train("--dropout", "0.1", "--seed", "7", "--betas", "0.8", "0.9") == 0
-    assert main(["train", "--config", "run/settings.toml", "--out", "again", "--device", "cpu"]) == 0
+    assert (
+        main(["train", "--config", "run/settings.toml", "--out", "again", "--device", "cpu"]) == 0
+    )
     assert same_run("run", "again")
-    assert (Path("run") / "settings.toml").read_text() == (Path("again") / "settings.toml").read_text()
+    assert (Path("run") / "settings.toml").read_text() == (
+        Path("again") / "settings.toml"
+    ).read_text()
 
 
 def test_another_seed_is_another_run():
@@ -303,16 +416,26 @@ def test_more_steps_are_the_same_run():
     assert main(["train", "--resume", "--out", "short", "--steps", "12", "--device", "cpu"]) == 0
     assert same_run("short", "long") and read_settings("short/settings.toml")["steps"] == 12
     before = tree(Path("short"))
-    assert main(["train", "--resume", "--out", "short", "--device", "cpu"]) == 0  # nothing is left to do
+    assert (
+        main(["train", "--resume", "--out", "short", "--device", "cpu"]) == 0
+    )  # nothing is left to do
     assert main(["train", "--resume", "--out", "short", "--steps", "5", "--device", "cpu"]) == 0
     assert tree(Path("short")) == before
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--n-embd", "32"], ["--n-embd 32", "16", "new run"]), (["--seed", "1"], ["--seed 1", "1337"]),
-    (["--corpus", "oz"], ["--corpus oz", "play.txt"]), (["--preset", "baby"], ["--preset baby", "cpu"]),
-    (["--learning-rate", "1"], ["--learning-rate 1"]), (["--config", "run/settings.toml"], ["leave --config out"]),
-    (["--steps", "0"], ["steps is 0"]), (["--no-tied"], ["--tied False", "True"])])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--n-embd", "32"], ["--n-embd 32", "16", "new run"]),
+        (["--seed", "1"], ["--seed 1", "1337"]),
+        (["--corpus", "oz"], ["--corpus oz", "play.txt"]),
+        (["--preset", "baby"], ["--preset baby", "cpu"]),
+        (["--learning-rate", "1"], ["--learning-rate 1"]),
+        (["--config", "run/settings.toml"], ["leave --config out"]),
+        (["--steps", "0"], ["steps is 0"]),
+        (["--no-tied"], ["--tied False", "True"]),
+    ],
+)
 def test_what_contradicts_a_run_is_an_error(trained, options, words, capsys):
     before = tree(trained)
     assert main(["train", "--resume", "--out", str(trained), *options]) == 2
@@ -322,16 +445,40 @@ def test_what_contradicts_a_run_is_an_error(trained, options, words, capsys):
 
 
 def test_what_agrees_with_the_run_may_be_said_again(trained):
-    agreeing = read_train_options(["--resume", "--out", str(trained), "--corpus", str(trained.parent / "play.txt"), *TINY])
+    agreeing = read_train_options(
+        ["--resume", "--out", str(trained), "--corpus", str(trained.parent / "play.txt"), *TINY]
+    )
     assert agreeing.training.steps == 12 and FREE < set(SETTINGS)
     os.chdir(trained.parent)
-    assert read_train_options(["--resume", "--out", str(trained), "--corpus", "play.txt"]).model.n_embd == 16
+    assert (
+        read_train_options(["--resume", "--out", str(trained), "--corpus", "play.txt"]).model.n_embd
+        == 16
+    )
 
 
 def test_the_best_and_the_floor_are_told(capsys, monkeypatch):
-    assert main(["train", "--corpus", "playhouse", *TINY, "--steps", "2", "--eval-batches", "2", "--out", "run"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--corpus",
+                "playhouse",
+                *TINY,
+                "--steps",
+                "2",
+                "--eval-batches",
+                "2",
+                "--out",
+                "run",
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
-    assert re.search(r"estimated validation loss \d\.\d{4} nats per character, \d\.\d{4} above the floor of 0\.30\d\d; step 2 of 2", said)
+    assert re.search(
+        r"estimated validation loss \d\.\d{4} nats per character, \d\.\d{4} above the floor of 0\.30\d\d; step 2 of 2",
+        said,
+    )
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_1(capsys):
@@ -340,25 +487,60 @@ def test_a_loss_that_is_no_number_ends_the_run_with_1(capsys):
     assert Path("run/settings.toml").exists() and load_model("run")
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--corpus", "nowhere.txt"], ["nowhere.txt", "path of a text file"]), (["--corpus", "empty.txt"], ["empty.txt", "0 characters"]),
-    (["--corpus", "short.txt"], ["block_size 64", "longer text"]), (["--corpus", "picture.png"], ["picture.png", "UTF-8"]),
-    (["--corpus", "."], ["no corpus and no file"]), (["--corpus", "{site}/gone.txt"], ["gone.txt", "404", "Nothing was kept"]),
-    (["--n-head", "3"], ["128", "3"]), (["--n-layer", "0"], ["n_layer is 0"]), (["--batch-size", "0"], ["batch_size is 0"]),
-    (["--activation", "swish"], ["swish", "gelu"]), (["--config", "nowhere.toml"], ["nowhere.toml"]),
-    (["--n-layers", "3"], ["--n-layer"]), (["--n-layer", "three"], ["--n-layer", "three"]), (["--preset", "huge"], ["huge"]),
-    (["--device", "toaster"], ["toaster", "--device"]), (["--device", "meta"], ["meta"]), (["--out", "full"], ["full", "--resume"]),
-    (["--out", "play.txt"], ["play.txt", "--out"]), (["--resume"], ["settings.toml", "is not there"]), (["--dropout", "1.5"], ["dropout is 1.5"]),
-    (["--resume", "--out", "full"], ["settings.toml", "is not there"]), (["stray"], ["stray"]),
-    (["--corpus", "middling.txt", "--eval-batches", "3"], ["--eval-batches 0"])])
-def test_what_cannot_be_trained_is_told_at_once_and_leaves_nothing(tmp_path, site, capsys, options, words):
-    Path("empty.txt").write_text(""), Path("short.txt").write_text("a text of some thirty letters.\n")
-    Path("picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xd8" * 20), Path("middling.txt").write_text("0123456789" * 50)
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--corpus", "nowhere.txt"], ["nowhere.txt", "path of a text file"]),
+        (["--corpus", "empty.txt"], ["empty.txt", "0 characters"]),
+        (["--corpus", "short.txt"], ["block_size 64", "longer text"]),
+        (["--corpus", "picture.png"], ["picture.png", "UTF-8"]),
+        (["--corpus", "."], ["no corpus and no file"]),
+        (["--corpus", "{site}/gone.txt"], ["gone.txt", "404", "Nothing was kept"]),
+        (["--n-head", "3"], ["128", "3"]),
+        (["--n-layer", "0"], ["n_layer is 0"]),
+        (["--batch-size", "0"], ["batch_size is 0"]),
+        (["--activation", "swish"], ["swish", "gelu"]),
+        (["--config", "nowhere.toml"], ["nowhere.toml"]),
+        (["--n-layers", "3"], ["--n-layer"]),
+        (["--n-layer", "three"], ["--n-layer", "three"]),
+        (["--preset", "huge"], ["huge"]),
+        (["--device", "toaster"], ["toaster", "--device"]),
+        (["--device", "meta"], ["meta"]),
+        (["--out", "full"], ["full", "--resume"]),
+        (["--out", "play.txt"], ["play.txt", "--out"]),
+        (["--resume"], ["settings.toml", "is not there"]),
+        (["--dropout", "1.5"], ["dropout is 1.5"]),
+        (["--resume", "--out", "full"], ["settings.toml", "is not there"]),
+        (["stray"], ["stray"]),
+        (["--corpus", "middling.txt", "--eval-batches", "3"], ["--eval-batches 0"]),
+    ],
+)
+def test_what_cannot_be_trained_is_told_at_once_and_leaves_nothing(
+    tmp_path, site, capsys, options, words
+):
+    (
+        Path("empty.txt").write_text(""),
+        Path("short.txt").write_text("a text of some thirty letters.\n"),
+    )
+    (
+        Path("picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xd8" * 20),
+        Path("middling.txt").write_text("0123456789" * 50),
+    )
     Path("full").mkdir(), Path("full/treasure").write_text("gold")
     before, began = tree(tmp_path), time.process_time()
     options = [option.replace("{site}", site.address) for option in options]
     corpus = [] if "--corpus" in options else ["--corpus", "play.txt"]
-    assert main(["train", *corpus, *(["--out", "some/where"] if "--out" not in options else []), *options]) == 2
+    assert (
+        main(
+            [
+                "train",
+                *corpus,
+                *(["--out", "some/where"] if "--out" not in options else []),
+                *options,
+            ]
+        )
+        == 2
+    )
     said = re.sub(r"[\s│]+", " ", capsys.readouterr().err)
     assert all(word in said for word in words), said
     assert tree(tmp_path) == before and time.process_time() - began < 10
@@ -367,7 +549,10 @@ def test_what_cannot_be_trained_is_told_at_once_and_leaves_nothing(tmp_path, sit
 def test_without_tensorboard_nothing_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     before = tree(tmp_path)
-    assert train("--tensorboard", out="a/b/run") == 2 and "pip install tensorboard" in capsys.readouterr().err
+    assert (
+        train("--tensorboard", out="a/b/run") == 2
+        and "pip install tensorboard" in capsys.readouterr().err
+    )
     assert tree(tmp_path) == before
 
 
@@ -375,13 +560,19 @@ def test_a_text_from_the_net(site):
     site.pages["/texts/play.txt"] = TEXT.encode()
     address = f"{site.address}/texts/play.txt"
     assert main(["train", "--corpus", address, *TINY, *STEPS]) == 0 and train(out="run") == 0
-    assert same_run("runs/play-cpu", "run") and read_settings("runs/play-cpu/settings.toml")["corpus"] == address
+    assert (
+        same_run("runs/play-cpu", "run")
+        and read_settings("runs/play-cpu/settings.toml")["corpus"] == address
+    )
 
 
 @pytest.mark.parametrize("sizes", [["--n-embd", "1000000"], ["--n-layer", "1000000000"]])
 def test_a_model_larger_than_the_memory_is_not_begun(sizes, capsys):
     assert main(["train", "--device", "cpu", "--out", "vast", *sizes]) == 2
-    assert re.search(r"takes [\d,]+ GiB to train, and cpu has \d+: take a smaller --n-embd", capsys.readouterr().err)
+    assert re.search(
+        r"takes [\d,]+ GiB to train, and cpu has \d+: take a smaller --n-embd",
+        capsys.readouterr().err,
+    )
     assert not Path("vast").exists()
 
 
@@ -389,8 +580,12 @@ def test_memory_that_runs_out_is_told_with_the_way_out(monkeypatch, capsys):
     def explode(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("chargpt_lib.runs.train", explode)
-    assert train() == 2 and "halve --batch-size" in capsys.readouterr().err and not Path("run").exists()
+    monkeypatch.setattr("chargpt_lib.cli.commands.train", explode)
+    assert (
+        train() == 2
+        and "halve --batch-size" in capsys.readouterr().err
+        and not Path("run").exists()
+    )
 
 
 # ---------------------------------------------------------------- eval
@@ -401,7 +596,7 @@ def exact(model, ids):
     total, T = 0.0, model.block_size
     model = model.double()
     for start in range(0, len(ids) - 1, T):
-        x, y = ids[start:start + T][: len(ids) - 1 - start], ids[start + 1:start + T + 1]
+        x, y = ids[start : start + T][: len(ids) - 1 - start], ids[start + 1 : start + T + 1]
         with torch.no_grad():
             logits = model(x[None])[0][0]
         total -= sum(math.log(F.softmax(row, -1)[target]) for row, target in zip(logits, y))
@@ -412,35 +607,58 @@ def exact(model, ids):
 def test_eval_is_exact(trained, split, capsys):
     assert main(["eval", str(trained), "--split", split]) == 0
     said = capsys.readouterr().out
-    part = TEXT[:int(0.9 * len(TEXT))] if split == "train" else TEXT[int(0.9 * len(TEXT)):]
+    part = TEXT[: int(0.9 * len(TEXT))] if split == "train" else TEXT[int(0.9 * len(TEXT)) :]
     model, tokenizer = load_model(trained)
     nats = exact(model, tokenizer.encode(part))
     found = [float(number) for number in re.findall(r"^(\d+\.\d{4}) ", said, re.M)]
-    assert found == pytest.approx([nats, nats / math.log(2), math.exp(nats)], abs=6e-5 * math.exp(nats))
+    assert found == pytest.approx(
+        [nats, nats / math.log(2), math.exp(nats)], abs=6e-5 * math.exp(nats)
+    )
     assert f"{split}: {len(part):,} characters" in said and "estimated" not in said
 
 
 def test_eval_knows_the_runs_corpus_the_floor_and_nanogpts_estimate(trained, capsys):
     assert main(["eval", str(trained), "--estimate", "400"]) == 0
     said = capsys.readouterr().out
-    exact_loss, guess = (float(re.search(rf"([\d.]+) nats per character{more}", said)[1]) for more in ("\n", ", estimated from 400"))
+    exact_loss, guess = (
+        float(re.search(rf"([\d.]+) nats per character{more}", said)[1])
+        for more in ("\n", ", estimated from 400")
+    )
     assert abs(exact_loss - guess) < 0.1
-    assert main(["eval", str(find(trained))]) == 0 and capsys.readouterr().out.startswith(said.split("\n")[0])
+    assert main(["eval", str(find(trained))]) == 0 and capsys.readouterr().out.startswith(
+        said.split("\n")[0]
+    )
     tokenizer = CharTokenizer(TEXT)
     save_model("model", GPT(GPTConfig.cpu(tokenizer.vocab_size, n_layer=1, n_embd=16)), tokenizer)
     assert main(["eval", "model"]) == 2 and "settings.toml" in capsys.readouterr().err
     assert main(["eval", "model", "--corpus", "play.txt"]) == 0
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["eval", "nowhere"], ["nowhere", "right folder"]), (["eval", "{run}", "--corpus", "snow.txt"], ["'☃'", "not in the alphabet"]),
-    (["eval", "{run}", "--split", "test"], ["test"]), (["eval", "{run}", "--device", "toaster"], ["toaster"]),
-    (["sample", "nowhere"], ["nowhere"]), (["sample", "{run}", "--prompt", "☃"], ["'☃'"]), (["sample", "{run}", "--temperature", "-1"], ["temperature is -1"]),
-    (["sample", "{run}", "--top-k", "0"], ["top_k is 0"]), (["sample", "{run}", "--num-samples", "0"], ["--num-samples"]),
-    (["sample", "{run}", "--stop", "☃"], ["'☃'"]), (["sample"], ["FOLDER", "required"]), (["attend", "{run}", "--out", "play.txt"], [".html"]),
-    (["attend", "{run}", "--prompt", "O damp goose! O damp goose!"], ["27 characters", "from 1 to 16"]),
-    (["attend", "{run}", "--out", "play.txt/place.html", "--prompt", "O"], ["play.txt"]),
-    (["info", "nowhere"], ["nowhere"]), (["info", "--preset", "huge"], ["huge", "baby"]), (["grade"], ["--out"])])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["eval", "nowhere"], ["nowhere", "right folder"]),
+        (["eval", "{run}", "--corpus", "snow.txt"], ["'☃'", "not in the alphabet"]),
+        (["eval", "{run}", "--split", "test"], ["test"]),
+        (["eval", "{run}", "--device", "toaster"], ["toaster"]),
+        (["sample", "nowhere"], ["nowhere"]),
+        (["sample", "{run}", "--prompt", "☃"], ["'☃'"]),
+        (["sample", "{run}", "--temperature", "-1"], ["temperature is -1"]),
+        (["sample", "{run}", "--top-k", "0"], ["top_k is 0"]),
+        (["sample", "{run}", "--num-samples", "0"], ["--num-samples"]),
+        (["sample", "{run}", "--stop", "☃"], ["'☃'"]),
+        (["sample"], ["FOLDER", "required"]),
+        (["attend", "{run}", "--out", "play.txt"], [".html"]),
+        (
+            ["attend", "{run}", "--prompt", "O damp goose! O damp goose!"],
+            ["27 characters", "from 1 to 16"],
+        ),
+        (["attend", "{run}", "--out", "play.txt/place.html", "--prompt", "O"], ["play.txt"]),
+        (["info", "nowhere"], ["nowhere"]),
+        (["info", "--preset", "huge"], ["huge", "baby"]),
+        (["grade"], ["--out"]),
+    ],
+)
 def test_what_else_cannot_be_done(trained, arguments, words, capsys):
     Path("snow.txt").write_text("☃" * 30, encoding="utf-8")
     before = tree(Path.cwd())
@@ -454,14 +672,25 @@ def test_what_else_cannot_be_done(trained, arguments, words, capsys):
 # ---------------------------------------------------------------- sample, attend
 
 
-@pytest.mark.parametrize("options, knobs", [
-    ([], {}), (["--temperature", "0"], {"temperature": 0.0}), (["--top-k", "3"], {"top_k": 3}), (["--top-p", "0.5"], {"top_p": 0.5}),
-    (["--min-p", "0.2"], {"min_p": 0.2}), (["--repetition-penalty", "2"], {"repetition_penalty": 2.0}),
-    (["--stop", "e", "--stop", " "], {"stop": ["e", " "]}), (["--prompt", "O damp"], {"prompt": "O damp"})])
+@pytest.mark.parametrize(
+    "options, knobs",
+    [
+        ([], {}),
+        (["--temperature", "0"], {"temperature": 0.0}),
+        (["--top-k", "3"], {"top_k": 3}),
+        (["--top-p", "0.5"], {"top_p": 0.5}),
+        (["--min-p", "0.2"], {"min_p": 0.2}),
+        (["--repetition-penalty", "2"], {"repetition_penalty": 2.0}),
+        (["--stop", "e", "--stop", " "], {"stop": ["e", " "]}),
+        (["--prompt", "O damp"], {"prompt": "O damp"}),
+    ],
+)
 def test_every_knob_reaches_the_sampler(trained, options, knobs, capsys):
     assert main(["sample", str(trained), "--max-new-tokens", "50", "--seed", "5", *options]) == 0
     model, tokenizer = load_model(trained)
-    wanted = generate(model, **{"prompt": "", "max_new_tokens": 50, "seed": 5, "tokenizer": tokenizer} | knobs)
+    wanted = generate(
+        model, **{"prompt": "", "max_new_tokens": 50, "seed": 5, "tokenizer": tokenizer} | knobs
+    )
     output = capsys.readouterr()
     assert output.out == wanted + "\n" and output.err == ""
 
@@ -469,8 +698,17 @@ def test_every_knob_reaches_the_sampler(trained, options, knobs, capsys):
 def test_the_knobs_change_something(trained, capsys):
     """Otherwise the test above would pass with a sampler that is deaf."""
     texts = set()
-    for options in ([], ["--temperature", "0"], ["--top-k", "2"], ["--top-p", "0.3"], ["--repetition-penalty", "9"], ["--seed", "6"]):
-        assert main(["sample", str(trained), "--max-new-tokens", "50", "--seed", "5", *options]) == 0
+    for options in (
+        [],
+        ["--temperature", "0"],
+        ["--top-k", "2"],
+        ["--top-p", "0.3"],
+        ["--repetition-penalty", "9"],
+        ["--seed", "6"],
+    ):
+        assert (
+            main(["sample", str(trained), "--max-new-tokens", "50", "--seed", "5", *options]) == 0
+        )
         texts.add(capsys.readouterr().out)
     assert len(texts) == 6
 
@@ -481,7 +719,9 @@ def test_several_samples_and_a_seed_to_have_them_again(trained, capsys):
     texts = output.out.removesuffix("\n").split("\n---------------\n")
     assert len(set(texts)) == 3 and all(len(text) == 30 for text in texts)
     seed = re.search(r"--seed (\d+)", output.err)[1]
-    assert main(["sample", str(trained), "--max-new-tokens", "30", "--seed", str(int(seed) + 1)]) == 0
+    assert (
+        main(["sample", str(trained), "--max-new-tokens", "30", "--seed", str(int(seed) + 1)]) == 0
+    )
     assert capsys.readouterr().out == texts[1] + "\n"
     assert main(["sample", str(trained), "--max-new-tokens", "30"]) == 0
     assert capsys.readouterr().out.rstrip("\n") not in texts, "without a seed, each time another"
@@ -496,8 +736,13 @@ def test_an_alphabet_without_line_ends(capsys):
 
 def test_a_sample_streams_and_ends_where_nobody_reads_on(trained):
     """Ten million characters: what arrives arrives while they are written, and `| head` is no traceback."""
-    process = subprocess.Popen([*COMMAND, "sample", str(trained), "--max-new-tokens", "10000000"], env=ENV,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "sample", str(trained), "--max-new-tokens", "10000000"],
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert len(process.stdout.read(20)) == 20 and process.poll() is None
     process.stdout.close()
     assert process.wait(timeout=300) == 0 and process.stderr.read() == ""
@@ -505,8 +750,13 @@ def test_a_sample_streams_and_ends_where_nobody_reads_on(trained):
 
 
 def test_a_sample_interrupted(trained):
-    process = subprocess.Popen([*COMMAND, "sample", str(trained), "--max-new-tokens", "10000000"], env=ENV,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "sample", str(trained), "--max-new-tokens", "10000000"],
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     process.stdout.read(20)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=300)
@@ -516,36 +766,75 @@ def test_a_sample_interrupted(trained):
 def test_attend_writes_a_page_that_needs_nothing_else(trained, capsys):
     assert main(["attend", str(trained), "--prompt", "O damp goose!", "--out", "maps.html"]) == 0
     page = Path("maps.html").read_text(encoding="utf-8")
-    assert page.startswith("<!DOCTYPE html>") and '"O damp goose!"' in page and not re.search(r'(src|href)="http', page)
+    assert (
+        page.startswith("<!DOCTYPE html>")
+        and '"O damp goose!"' in page
+        and not re.search(r'(src|href)="http', page)
+    )
     assert "maps.html" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- info
 
 
-@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"bias": True, "qkv_bias": True, "n_layer": 3}, {"block_size": 128, "n_head": 8}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tied": False},
+        {"bias": True, "qkv_bias": True, "n_layer": 3},
+        {"block_size": 128, "n_head": 8},
+    ],
+)
 def test_parts_and_flops_are_what_torch_counts(changes):
     """FLOPs within 5%: nobody counts norms, softmax and the loss. A forward and backward pass at a full block."""
-    model = GPT(GPTConfig(**{"vocab_size": 60, "block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128} | changes))
+    model = GPT(
+        GPTConfig(
+            **{"vocab_size": 60, "block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
+            | changes
+        )
+    )
     parts, C, L = parameters_by_part(model), 128, model.config.n_layer
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
     assert parts["characters"] == 60 * C and parts["positions"] == model.block_size * C
     if not model.config.bias:
-        assert parts["attention"] == 4 * C * C * L and parts["feed-forward"] == 8 * C * C * L and parts["norms"] == (2 * L + 1) * C
+        assert (
+            parts["attention"] == 4 * C * C * L
+            and parts["feed-forward"] == 8 * C * C * L
+            and parts["norms"] == (2 * L + 1) * C
+        )
     idx = torch.zeros(2, model.block_size, dtype=torch.int64)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
         model(idx, idx)[1].backward()
-    assert flops_per_character(model) == pytest.approx(counter.get_total_flops() / idx.numel(), rel=0.05)
+    assert flops_per_character(model) == pytest.approx(
+        counter.get_total_flops() / idx.numel(), rel=0.05
+    )
 
 
 def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
     assert main(["info", str(trained), "--device", "cpu"]) == 0
     said, (model, _) = capsys.readouterr().out, load_model(trained)
-    numbers = [int(number.replace(",", "")) for number in re.findall(r"^(?:characters|positions|attention|feed-forward|norms|last matrix) +([\d,]+)", said, re.M)]
-    assert len(numbers) == 6 and sum(numbers) == model.num_params() == int(re.search(r"^in all +([\d,]+)", said, re.M)[1].replace(",", ""))
+    numbers = [
+        int(number.replace(",", ""))
+        for number in re.findall(
+            r"^(?:characters|positions|attention|feed-forward|norms|last matrix) +([\d,]+)",
+            said,
+            re.M,
+        )
+    ]
+    assert len(numbers) == 6 and sum(numbers) == model.num_params() == int(
+        re.search(r"^in all +([\d,]+)", said, re.M)[1].replace(",", "")
+    )
     assert f"{flops_per_character(model):,} FLOPs" in said and "12 steps" in said
     assert "device cpu (--device says so), precision fp32" in said and torch.__version__ in said
-    assert main(["info"]) == 0 and "parameters" not in (said := capsys.readouterr().out) and "chargpt " in said
+    assert (
+        main(["info"]) == 0
+        and "parameters" not in (said := capsys.readouterr().out)
+        and "chargpt " in said
+    )
     assert main(["info", "--preset", "lecture", "--corpus", "play.txt"]) == 0
     lecture = GPT(PRESETS["lecture"][0](len(set(TEXT))))
     assert f"{lecture.num_params():,}" in capsys.readouterr().out
@@ -561,11 +850,28 @@ def test_the_environment_names_the_device(trained, monkeypatch, capsys):
 
 # ---------------------------------------------------------------- real processes
 
-LONG = ["train", "--corpus", "play.txt", *TINY, "--time-budget", "None", "--steps", "600", "--eval-interval", "50"]
+LONG = [
+    "train",
+    "--corpus",
+    "play.txt",
+    *TINY,
+    "--time-budget",
+    "None",
+    "--steps",
+    "600",
+    "--eval-interval",
+    "50",
+]
 
 
 def test_ctrl_c_and_the_command_it_prints():
-    process = subprocess.Popen([*COMMAND, *LONG, "--out", "a run"], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, *LONG, "--out", "a run"],
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     wait_for_row("a run", process)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=300)
@@ -585,13 +891,21 @@ def test_ctrl_c_and_the_command_it_prints():
 
 
 def test_a_killed_run_keeps_its_settings():
-    process = subprocess.Popen([*COMMAND, *LONG, "--checkpoint-interval", "20", "--out", "run"], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*COMMAND, *LONG, "--checkpoint-interval", "20", "--out", "run"],
+        env=ENV,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for_row("run", process)
     process.kill()
     process.wait()
     assert Path("run/settings.toml").exists() and not Path("run/settings.toml.part").exists()
     last = json.loads(Path("run/checkpoints.json").read_text())["last"]
-    assert main(["train", "--resume", "--out", "run", "--steps", str(int(last.split("-")[1]) + 30)]) == 0
+    assert (
+        main(["train", "--resume", "--out", "run", "--steps", str(int(last.split("-")[1]) + 30)])
+        == 0
+    )
 
 
 def test_the_printed_usage_runs():
@@ -607,14 +921,25 @@ def test_a_run_that_has_had_its_time_says_so(capsys):
     before = tree(Path("timed"))
     capsys.readouterr()
     assert main(["train", "--resume", "--out", "timed", "--steps", "9000", "--device", "cpu"]) == 0
-    assert "nothing is left to do" in (said := capsys.readouterr().out) and "--time-budget of 0.2 seconds" in said
+    assert (
+        "nothing is left to do" in (said := capsys.readouterr().out)
+        and "--time-budget of 0.2 seconds" in said
+    )
     assert tree(Path("timed")) == before
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["train", "--resume"], ["runs/playhouse-cpu", "--out"]), (["train", "--out", ""], ["--out is empty"]),
-    (["eval", "RUN", "--estimate", "0"], ["--estimate is 0"]),
-    (["sample", "RUN", "--max-new-tokens", "99999999999999999999"], ["--max-new-tokens is", "100,000,000"])])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["train", "--resume"], ["runs/playhouse-cpu", "--out"]),
+        (["train", "--out", ""], ["--out is empty"]),
+        (["eval", "RUN", "--estimate", "0"], ["--estimate is 0"]),
+        (
+            ["sample", "RUN", "--max-new-tokens", "99999999999999999999"],
+            ["--max-new-tokens is", "100,000,000"],
+        ),
+    ],
+)
 def test_what_a_new_user_tried(arguments, words, trained, capsys):
     assert main([str(trained) if word == "RUN" else word for word in arguments]) == 2
     said = capsys.readouterr().err
@@ -626,16 +951,34 @@ def test_a_run_that_exploded_has_an_infinite_perplexity(trained, tmp_path, capsy
     with torch.no_grad():
         model.norm.weight.mul_(1e6)
     save_model(tmp_path / "exploded", model, tokenizer)
-    assert main(["eval", "exploded", "--corpus", str(trained.parent / "play.txt"), "--device", "cpu"]) == 0
+    assert (
+        main(["eval", "exploded", "--corpus", str(trained.parent / "play.txt"), "--device", "cpu"])
+        == 0
+    )
     assert "inf perplexity" in capsys.readouterr().out
 
 
 def test_two_processes_train_as_one_with_the_doubled_batch():
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
-                "--rdzv-endpoint", "127.0.0.1:0", "-m", "chargpt_lib.command_line"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "127.0.0.1:0",
+        "-m",
+        "chargpt_lib.cli",
+    ]
     words = ["train", "--corpus", "play.txt", *TINY, *STEPS]
-    done = subprocess.run([*launcher, *words, "--out", "two"], capture_output=True, text=True,
-                          env={**ENV, "GLOO_SOCKET_IFNAME": "lo", "CHARGPT_DEVICE": ""})
+    done = subprocess.run(
+        [*launcher, *words, "--out", "two"],
+        capture_output=True,
+        text=True,
+        env={**ENV, "GLOO_SOCKET_IFNAME": "lo", "CHARGPT_DEVICE": ""},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("into two") == 1 and done.stdout.count("chargpt sample two") == 1
     assert main([*words, "--batch-size", "8", "--out", "one"]) == 0

@@ -14,20 +14,31 @@ import torch
 from matplotlib import pyplot as plt
 
 from chargpt_lib import data
-from chargpt_lib.data import (BOOKS, COLOURS, CharTokenizer, cache_dir, choose_device, get_batch, load_corpus, pick_device,
-                              pick_scale, plot_excess, show)
+from chargpt_lib.data import BOOKS, CharTokenizer, get_batch, load_corpus
+from chargpt_lib.devices import choose_device, pick_device, pick_scale
+from chargpt_lib.files import cache_dir
 from chargpt_lib.playhouse import KINDS, Span, excess_by_kind
+from chargpt_lib.plots import COLOURS, plot_excess, show
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_text_comes_back_from_its_ids_and_from_the_file(seed, tmp_path):
     dice = random.Random(seed)
-    letters = [chr(dice.choice((10, 13, 34, 92, dice.randrange(32, 0xD800), dice.randrange(0x1F300, 0x1F600)))) for _ in range(9)]
+    letters = [
+        chr(
+            dice.choice(
+                (10, 13, 34, 92, dice.randrange(32, 0xD800), dice.randrange(0x1F300, 0x1F600))
+            )
+        )
+        for _ in range(9)
+    ]
     text = "".join(dice.choice(letters) for _ in range(dice.randrange(1, 200)))
     tokenizer = CharTokenizer.from_text(text)
     ids, places = tokenizer.encode(text), sorted(set(text))
     assert ids.dtype == torch.int64 and ids.tolist() == [places.index(char) for char in text]
-    assert tokenizer.decode(ids) == tokenizer.decode(ids.tolist()) == text and tokenizer.vocab_size == len(places)
+    assert tokenizer.decode(ids) == tokenizer.decode(
+        ids.tolist()
+    ) == text and tokenizer.vocab_size == len(places)
     tokenizer.save(tmp_path / "alphabet.json")
     assert CharTokenizer.load(str(tmp_path / "alphabet.json")).encode(text).tolist() == ids.tolist()
     assert json.loads((tmp_path / "alphabet.json").read_bytes())["alphabet"] == "".join(places)
@@ -42,12 +53,29 @@ def test_nothing_is_encoded_as_nothing():
 def test_an_unknown_character_is_named_with_its_place_and_the_alphabet():
     with pytest.raises(ValueError) as error:
         CharTokenizer.from_text("cab").encode("abcab?c?d")
-    assert all(said in str(error.value) for said in ("'?'", "position 5", "3 symbols", "'abc'", "leave it out"))
+    assert all(
+        said in str(error.value)
+        for said in ("'?'", "position 5", "3 symbols", "'abc'", "leave it out")
+    )
 
 
-@pytest.mark.parametrize("char, meant", [
-    ("’", "'"), ("“", '"'), ("—", "-"), ("…", "."), ("é", "e"), ("Ü", "U"), ("ﬁ", "f"), ("\t", " "), ("\u00a0", " "),
-    ("\r", " "), ("z", "Z"), ("É", "e")])
+@pytest.mark.parametrize(
+    "char, meant",
+    [
+        ("’", "'"),
+        ("“", '"'),
+        ("—", "-"),
+        ("…", "."),
+        ("é", "e"),
+        ("Ü", "U"),
+        ("ﬁ", "f"),
+        ("\t", " "),
+        ("\u00a0", " "),
+        ("\r", " "),
+        ("z", "Z"),
+        ("É", "e"),
+    ],
+)
 def test_what_could_be_meant_by_an_unknown_character(char, meant):
     with pytest.raises(ValueError, match=f"did you mean {meant!r}"):
         CharTokenizer(" '\"-.efUZ").encode(f"e{char}")
@@ -108,13 +136,24 @@ def test_a_text_shorter_than_a_window_and_its_target(N, longest):
 
 
 def test_the_excess_of_each_kind_counted_character_by_character():
-    spans = [Span(0, 2, "cast", 0.5), Span(2, 3, "word", 2.0), Span(3, 6, "cast", 0.25), Span(6, 9, "word", 1.0)]
+    spans = [
+        Span(0, 2, "cast", 0.5),
+        Span(2, 3, "word", 2.0),
+        Span(3, 6, "cast", 0.25),
+        Span(6, 9, "word", 1.0),
+    ]
     excess = excess_by_kind([None, 1, 1, 2, 3, 4, 1, 1, 2], spans)
-    assert excess == dict.fromkeys(KINDS, 0.0) | {"cast": (9 - 0.25) / 7, "word": (1 - 2 + 4 - 1) / 7}
+    assert excess == dict.fromkeys(KINDS, 0.0) | {
+        "cast": (9 - 0.25) / 7,
+        "word": (1 - 2 + 4 - 1) / 7,
+    }
 
 
 def test_the_bars_are_as_long_as_the_excess():
-    excesses = {name: {kind: (i + 1) * share for i, kind in enumerate(KINDS)} for name, share in (("a", 0.1), ("b", 0.02))}
+    excesses = {
+        name: {kind: (i + 1) * share for i, kind in enumerate(KINDS)}
+        for name, share in (("a", 0.1), ("b", 0.02))
+    }
     ax = plot_excess(excesses, 0.3).axes[0]
     assert len(COLOURS) == len(set(COLOURS.values())) == len(ax.containers) - 1 == len(KINDS)
     for row, name in enumerate(excesses):
@@ -123,7 +162,10 @@ def test_the_bars_are_as_long_as_the_excess():
             assert (bars[row].get_x(), bars[row].get_width()) == pytest.approx((end, width))
             end += width
         assert ax.texts[row].get_text().strip() == f"{end:.2f}"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"] and ax.yaxis_inverted()
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "a",
+        "b",
+    ] and ax.yaxis_inverted()
 
 
 def test_the_number_beside_the_bars_is_the_loss_even_where_a_kind_is_cheaper_than_its_price():
@@ -137,7 +179,9 @@ def test_a_shown_picture_has_words_and_is_closed(monkeypatch):
     show(fig, "nothing at all")
     [([picture], how)] = shown
     assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG") and how["raw"]
-    assert how["metadata"]["image/png"]["alt"] == "nothing at all" and not plt.fignum_exists(fig.number)
+    assert how["metadata"]["image/png"]["alt"] == "nothing at all" and not plt.fignum_exists(
+        fig.number
+    )
 
 
 # ---------------------------------------------------------------- places and devices
@@ -146,34 +190,60 @@ def test_a_shown_picture_has_words_and_is_closed(monkeypatch):
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     assert cache_dir() == tmp_path / "cache" and cache_dir().is_dir()
     monkeypatch.delenv("CHARGPT_CACHE")
-    monkeypatch.setattr(data, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "house" / "lib" / "x.py")))
+    monkeypatch.setattr(
+        data,
+        "find_spec",
+        lambda name: SimpleNamespace(origin=str(tmp_path / "house" / "lib" / "x.py")),
+    )
     (tmp_path / "house").mkdir()
     (tmp_path / "house" / "pyproject.toml").touch()
     assert cache_dir() == tmp_path / "house" / "data" / "cache" and cache_dir().is_dir()
 
 
-@pytest.mark.parametrize("wanted, card, apple, device", [
-    (None, (6, 0), False, "cpu"), (None, (7, 4), False, "cpu"), (None, (7, 5), True, "cuda"), (None, (9, 0), False, "cuda"),
-    (None, None, True, "mps"), (None, None, False, "cpu"), ("cpu", (9, 0), True, "cpu"), ("mps", (9, 0), False, "mps"),
-    ("cuda", (6, 0), False, "cuda")])
+@pytest.mark.parametrize(
+    "wanted, card, apple, device",
+    [
+        (None, (6, 0), False, "cpu"),
+        (None, (7, 4), False, "cpu"),
+        (None, (7, 5), True, "cuda"),
+        (None, (9, 0), False, "cuda"),
+        (None, None, True, "mps"),
+        (None, None, False, "cpu"),
+        ("cpu", (9, 0), True, "cpu"),
+        ("mps", (9, 0), False, "mps"),
+        ("cuda", (6, 0), False, "cuda"),
+    ],
+)
 def test_the_device_is_one_that_works(wanted, card, apple, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card is not None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old Faithful")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
     monkeypatch.setenv("CHARGPT_DEVICE", wanted or "")
-    monkeypatch.setattr(torch, "zeros", lambda size, device: torch.ones(size))  # here, whatever the device is
+    monkeypatch.setattr(
+        torch, "zeros", lambda size, device: torch.ones(size)
+    )  # here, whatever the device is
     chosen, why = choose_device()
-    assert chosen == pick_device() == torch.device(device) and pick_scale(chosen) == (1 if device == "cpu" else 8)
-    assert ("CHARGPT_DEVICE" in why) == bool(wanted) and ("Old Faithful" in why) == bool(card and not wanted)
+    assert chosen == pick_device() == torch.device(device) and pick_scale(chosen) == (
+        1 if device == "cpu" else 8
+    )
+    assert ("CHARGPT_DEVICE" in why) == bool(wanted) and ("Old Faithful" in why) == bool(
+        card and not wanted
+    )
     refused = card and not wanted and device == "cpu"
-    assert all((said in why) == bool(refused) for said in (f"capability {card and card[0]}.{card and card[1]}", "7.5 or more"))
+    assert all(
+        (said in why) == bool(refused)
+        for said in (f"capability {card and card[0]}.{card and card[1]}", "7.5 or more")
+    )
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "0", "mps:7", "cuda:99"])
 def test_a_device_that_is_none_is_named(name, monkeypatch):
     monkeypatch.setenv("CHARGPT_DEVICE", name)
-    with pytest.raises(ValueError, match=f"CHARGPT_DEVICE is '{name}', and nothing can be computed on it here .*: give cpu"):
+    with pytest.raises(
+        ValueError,
+        match=f"CHARGPT_DEVICE is '{name}', and nothing can be computed on it here .*: give cpu",
+    ):
         choose_device()
 
 
@@ -186,7 +256,9 @@ TEXT = b"Toby: O damp egg!\nMeg: You egg!\nExeunt, riding the egg.\n"
 def book(site, monkeypatch):
     """The site, with a book that `load_corpus("tiny")` knows."""
     monkeypatch.delenv("CHARGPT_DATA", raising=False)
-    monkeypatch.setitem(BOOKS, "tiny", ("tiny.txt", sha256(TEXT).hexdigest(), 0.6, f"{site.address}/tiny.txt"))
+    monkeypatch.setitem(
+        BOOKS, "tiny", ("tiny.txt", sha256(TEXT).hexdigest(), 0.6, f"{site.address}/tiny.txt")
+    )
     site.pages["/tiny.txt"] = TEXT
     return site
 
@@ -197,19 +269,32 @@ def kept():
 
 def test_playhouse_has_the_sizes_of_shakespeare_and_a_floor():
     name, train, val, floor, spans = load_corpus()
-    assert name == "playhouse" and 0 <= len(train) - 1_003_854 < 2_000 and 0 <= len(val) - 111_540 < 2_000
+    assert (
+        name == "playhouse"
+        and 0 <= len(train) - 1_003_854 < 2_000
+        and 0 <= len(val) - 111_540 < 2_000
+    )
     assert floor == pytest.approx(fsum(nats for _, _, _, nats in spans) / len(val), rel=1e-12)
     assert [start for start, *_ in spans] + [len(val)] == [0] + [end for _, end, *_ in spans]
-    assert not {scene for scene in val.split("\n\n") if scene} & set(train.split("\n\n")), "the same scene in both"
+    assert not {scene for scene in val.split("\n\n") if scene} & set(train.split("\n\n")), (
+        "the same scene in both"
+    )
 
 
-@pytest.mark.skipif(not os.environ.get("CHARGPT_DATA"), reason="CHARGPT_DATA does not say where the books are")
-@pytest.mark.parametrize("name, train, val, symbols", [("shakespeare", 1_003_854, 111_540, 65), ("oz", 165_020, 41_255, 74)])
+@pytest.mark.skipif(
+    not os.environ.get("CHARGPT_DATA"), reason="CHARGPT_DATA does not say where the books are"
+)
+@pytest.mark.parametrize(
+    "name, train, val, symbols",
+    [("shakespeare", 1_003_854, 111_540, 65), ("oz", 165_020, 41_255, 74)],
+)
 def test_the_real_books(name, train, val, symbols, monkeypatch):
     corpus = load_corpus(name)
     assert (corpus.name, len(corpus.train), len(corpus.val)) == (name, train, val)
     assert CharTokenizer.from_text(corpus.train + corpus.val).vocab_size == symbols
-    assert "\r" not in corpus.train + corpus.val and corpus.val_floor is None and not corpus.val_spans
+    assert (
+        "\r" not in corpus.train + corpus.val and corpus.val_floor is None and not corpus.val_spans
+    )
 
 
 def test_a_book_is_downloaded_once(book):
@@ -237,13 +322,18 @@ def change(site):
     site.pages["/tiny.txt"] += b"!"
 
 
-@pytest.mark.parametrize("damage, known", [
-    (vanish, True), (vanish, False), (break_off, True), (break_off, False), (change, True)])
+@pytest.mark.parametrize(
+    "damage, known",
+    [(vanish, True), (vanish, False), (break_off, True), (break_off, False), (change, True)],
+)
 def test_a_download_that_fails_leaves_nothing_and_says_how_to_go_on(damage, known, book):
     damage(book)
     with pytest.raises(OSError) as error:
         load_corpus("tiny" if known else f"{book.address}/tiny.txt")
-    assert all(said in str(error.value) for said in ("tiny.txt", f"{book.address}/tiny.txt", "CHARGPT_DATA", "'playhouse'"))
+    assert all(
+        said in str(error.value)
+        for said in ("tiny.txt", f"{book.address}/tiny.txt", "CHARGPT_DATA", "'playhouse'")
+    )
     assert kept() == []
     book.pages["/tiny.txt"], book.missing = TEXT, 0
     assert load_corpus("tiny").train and kept() == [TEXT]
@@ -262,7 +352,10 @@ def test_a_wrong_book_on_the_shelf_is_refused_and_left_alone(book, tmp_path, mon
     monkeypatch.setenv("CHARGPT_DATA", str(tmp_path))
     with pytest.raises(OSError) as error:
         load_corpus("tiny")
-    assert all(said in str(error.value) for said in (str(tmp_path / "tiny.txt"), "sha256", sha256(TEXT).hexdigest()))
+    assert all(
+        said in str(error.value)
+        for said in (str(tmp_path / "tiny.txt"), "sha256", sha256(TEXT).hexdigest())
+    )
     assert (tmp_path / "tiny.txt").read_bytes() == TEXT[:-1] and not book.asked and kept() == []
 
 
@@ -270,7 +363,13 @@ def test_two_addresses_are_two_texts(book):
     book.pages |= {"/a/input.txt": b"a" * 50, "/b/input.txt": b"b" * 100}
     for letter, size in (("a", 50), ("b", 100), ("a", 50)):
         address = f"{book.address}/{letter}/input.txt"
-        assert load_corpus(address) == (address, letter * (size * 9 // 10), letter * (size // 10), None, ())
+        assert load_corpus(address) == (
+            address,
+            letter * (size * 9 // 10),
+            letter * (size // 10),
+            None,
+            (),
+        )
     assert sorted(book.asked) == ["/a/input.txt", "/b/input.txt"]
 
 

@@ -19,22 +19,54 @@ from chargpt_lib.distributed import train_distributed
 from chargpt_lib.recipe import Alone
 from chargpt_lib.trainer import Run, follow, read_log, train
 from chargpt_lib.training import evaluate
-from tests.toys import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt, wait_for
+from tests.tiny import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt, wait_for
 
 CLOCK = {"seconds", "chars_per_second"}
-BY_TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
-               "--rdzv-endpoint", "127.0.0.1:0"]
-BY_ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-                 "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+BY_TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--nproc-per-node",
+    "2",
+    "--rdzv-backend",
+    "c10d",
+    "--rdzv-endpoint",
+    "127.0.0.1:0",
+]
+BY_ACCELERATE = [
+    sys.executable,
+    "-m",
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes",
+    "2",
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+    "--main_process_port",
+    "0",
+]
 
 
 def start(what, folder, launcher=BY_TORCHRUN):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CHARGPT_DEVICE": "cpu", "GLOO_SOCKET_IFNAME": "lo",
-                   "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CHARGPT_DEVICE": "cpu",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     folder.mkdir(exist_ok=True)
     with (folder / "printed").open("w") as file:
-        return subprocess.Popen([*launcher, two_processes.__file__, what, str(folder)], stdout=file,
-                                stderr=subprocess.STDOUT, env=environment)
+        return subprocess.Popen(
+            [*launcher, two_processes.__file__, what, str(folder)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
 
 
 def printed(folder):
@@ -87,11 +119,18 @@ def test_two_processes_are_one_with_twice_the_batch(name, seen):
     expected = train(model, corpus(name), settings(batch_size=8, **CASES[name]))
     precise = 1e-5 if name == "plain" else 1e-6
     result, weights = seen[0][name]
-    assert result["steps"] == expected["steps"] and column(result, "step") == column(expected, "step")
+    assert result["steps"] == expected["steps"] and column(result, "step") == column(
+        expected, "step"
+    )
     for what in ("train_loss", "val_loss", "grad_norm", "lr"):
         assert column(result, what) == pytest.approx(column(expected, what), abs=precise), what
     assert result["loss"] == pytest.approx(expected["loss"], abs=precise) and result["floor"] == 0.3
-    assert far(weights, model.state_dict()) < 3 * precise < 1e-2 < far(weights, case(name).state_dict())
+    assert (
+        far(weights, model.state_dict())
+        < 3 * precise
+        < 1e-2
+        < far(weights, case(name).state_dict())
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,7 +146,10 @@ def test_shards_give_the_same_as_copies(name, seen, folder):
     assert seen[0]["fsdp", name] == seen[1]["fsdp", name]
     (a, _), (b, _) = (load_model(folder / f"{kind} {name}") for kind in ("ddp", "fsdp"))
     assert far(a.state_dict(), b.state_dict()) < 2e-5
-    states = [load_checkpoint(folder / f"{kind} {name}", a, TOKENIZER)["optimizer"] for kind in ("ddp", "fsdp")]
+    states = [
+        load_checkpoint(folder / f"{kind} {name}", a, TOKENIZER)["optimizer"]
+        for kind in ("ddp", "fsdp")
+    ]
     assert states[0]["param_groups"] == states[1]["param_groups"]
     for i, moments in states[0]["state"].items():
         assert far(moments, states[1]["state"][i]) < 1e-5
@@ -117,7 +159,10 @@ def test_half_precision_patience_and_the_clock_are_agreed_upon(seen):
     for name in ("fp16", "patience", "budget"):
         assert seen[0][name] == seen[1][name]
     assert seen[0]["fp16"]["precision"] == "fp16" and seen[0]["fp16"]["loss"] < 4
-    assert seen[0]["patience"]["stopped"] == "patience" and seen[0]["budget"]["stopped"] == "time_budget"
+    assert (
+        seen[0]["patience"]["stopped"] == "patience"
+        and seen[0]["budget"]["stopped"] == "time_budget"
+    )
 
 
 def test_the_alphabet_is_odd():
@@ -125,7 +170,9 @@ def test_the_alphabet_is_odd():
 
 
 def test_shards_in_half_precision_too(seen):
-    assert column(seen[0]["fsdp", "fp16"], "train_loss") == pytest.approx(column(seen[0]["fp16"], "train_loss"), abs=1e-2)
+    assert column(seen[0]["fsdp", "fp16"], "train_loss") == pytest.approx(
+        column(seen[0]["fp16"], "train_loss"), abs=1e-2
+    )
 
 
 def test_data_may_cut_its_own_windows(seen):
@@ -154,23 +201,41 @@ def test_gradients_are_exchanged_once_a_step():
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_an_interrupt_in_one_process_stops_both_and_they_go_on_to_the_last_bit(kind, seen, folder):
     for rank in (0, 1):
-        assert seen[rank][kind, "stopped"]["stopped"] == "interrupted" and seen[rank][kind, "stopped"]["steps"] == 7
-        assert timeless(seen[rank][kind, "parts"]["log"]) == timeless(seen[rank][kind, "whole"]["log"])
+        assert (
+            seen[rank][kind, "stopped"]["stopped"] == "interrupted"
+            and seen[rank][kind, "stopped"]["steps"] == 7
+        )
+        assert timeless(seen[rank][kind, "parts"]["log"]) == timeless(
+            seen[rank][kind, "whole"]["log"]
+        )
         assert same(seen[rank][kind, "parts", "weights"], seen[rank][kind, "whole", "weights"])
-    whole, parts = (load_model(folder / f"{kind} {name}")[0].state_dict() for name in ("whole", "parts"))
+    whole, parts = (
+        load_model(folder / f"{kind} {name}")[0].state_dict() for name in ("whole", "parts")
+    )
     assert same(whole, parts)
-    states = [load_checkpoint(folder / f"{kind} {name}", tiny_gpt(dropout=0.1), TOKENIZER) for name in ("whole", "parts")]
+    states = [
+        load_checkpoint(folder / f"{kind} {name}", tiny_gpt(dropout=0.1), TOKENIZER)
+        for name in ("whole", "parts")
+    ]
     assert str(states[0]["optimizer"]) == str(states[1]["optimizer"])
     assert torch.equal(states[0]["others"][0]["torch"], states[1]["others"][0]["torch"])
-    assert not torch.equal(states[0]["random"]["torch"], states[0]["others"][0]["torch"])  # each has its own dropout
+    assert not torch.equal(
+        states[0]["random"]["torch"], states[0]["others"][0]["torch"]
+    )  # each has its own dropout
 
 
 def test_one_process_writes_and_what_is_saved_can_write(seen, folder):
     printed_once = printed(folder)
-    assert printed_once.count("interrupted after step 7: saved in") == 2  # one each for ddp and fsdp
+    assert (
+        printed_once.count("interrupted after step 7: saved in") == 2
+    )  # one each for ddp and fsdp
     for kind in ("ddp", "fsdp"):
         rows = read_log(folder / f"{kind} whole")
-        assert rows == seen[0][kind, "whole"]["log"] and [row["step"] for row in rows] == [5, 10, 12]
+        assert rows == seen[0][kind, "whole"]["log"] and [row["step"] for row in rows] == [
+            5,
+            10,
+            12,
+        ]
         model, tokenizer = load_model(folder / f"{kind} whole")
         assert tokenizer.alphabet == TOKENIZER.alphabet
         assert evaluate(model, VAL) == pytest.approx(seen[0][kind, "whole"]["loss"], abs=1e-6)
@@ -178,7 +243,11 @@ def test_one_process_writes_and_what_is_saved_can_write(seen, folder):
 
 
 def test_another_number_of_processes_is_refused(seen, folder):
-    assert "was saved by 1 process(es), and 2 would go on" in seen[0]["errors"]["alone"] == seen[1]["errors"]["alone"]
+    assert (
+        "was saved by 1 process(es), and 2 would go on"
+        in seen[0]["errors"]["alone"]
+        == seen[1]["errors"]["alone"]
+    )
     with pytest.raises(ValueError, match=r"was saved by 2 process\(es\), and 1 would go on"):
         train(tiny_gpt(dropout=0.1), CORPUS, settings(out=str(folder / "ddp whole")), resume=True)
 
@@ -196,9 +265,15 @@ def test_an_interrupted_launcher_leaves_a_run_that_can_go_on(tmp_path):
 # ---------------------------------------------------------------- what goes wrong
 
 
-@pytest.mark.parametrize("name, said", [
-    ("occupied", "FileExistsError: .*is not empty"), ("sick", "FloatingPointError: step 8: the loss is nan"),
-    ("full", "ZeroDivisionError"), ("nowhere", "ValueError: with fsdp .*give a folder, out")])
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("occupied", "FileExistsError: .*is not empty"),
+        ("sick", "FloatingPointError: step 8: the loss is nan"),
+        ("full", "ZeroDivisionError"),
+        ("nowhere", "ValueError: with fsdp .*give a folder, out"),
+    ],
+)
 def test_both_have_the_error_of_one(name, said, seen):
     for rank in (0, 1):
         assert re.match(said, seen[rank]["errors"][name])
@@ -228,7 +303,9 @@ def test_more_processes_than_cards_are_refused(monkeypatch):
 
 def test_started_plainly_it_is_train():
     models = tiny_gpt(dropout=0.1), tiny_gpt(dropout=0.1)
-    results = [run(model, CORPUS, settings()) for run, model in zip((train, train_distributed), models)]
+    results = [
+        run(model, CORPUS, settings()) for run, model in zip((train, train_distributed), models)
+    ]
     assert timeless(results[0]["log"]) == timeless(results[1]["log"])
     assert same(*(model.state_dict() for model in models))
 
@@ -242,7 +319,9 @@ def test_other_launchers_start_the_same_run(launcher, tmp_path, seen):
     assert end(process, tmp_path) == 0
     for rank in (0, 1):
         result, weights = torch.load(tmp_path / f"short {rank}.pt", weights_only=False)
-        assert timeless(result["log"]) == timeless(seen[0]["plain"][0]["log"]) and same(weights, seen[0]["plain"][1])
+        assert timeless(result["log"]) == timeless(seen[0]["plain"][0]["log"]) and same(
+            weights, seen[0]["plain"][1]
+        )
 
 
 # ---------------------------------------------------------------- shares of an evaluation
@@ -253,7 +332,9 @@ def test_other_launchers_start_the_same_run(launcher, tmp_path, seen):
 def test_the_shares_of_an_evaluation_are_the_whole(characters, size, monkeypatch):
     """The processes one after the other: each adds its sum to the same total."""
     model, sums = tiny_gpt().eval(), []
-    monkeypatch.setattr(distributed.dist, "all_reduce", lambda total, group: sums.append(total.item()))
+    monkeypatch.setattr(
+        distributed.dist, "all_reduce", lambda total, group: sums.append(total.item())
+    )
     calls = []
     model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
     made = []
@@ -262,5 +343,7 @@ def test_the_shares_of_an_evaluation_are_the_whole(characters, size, monkeypatch
         calls.clear()
         distributed.evaluate_in_shares(model, IDS[:characters], team)
         made.append(len(calls))
-    assert sum(sums) / (characters - 1) == pytest.approx(evaluate(model, IDS[:characters]), abs=1e-6)
+    assert sum(sums) / (characters - 1) == pytest.approx(
+        evaluate(model, IDS[:characters]), abs=1e-6
+    )
     assert len(set(made)) == 1  # shards wait for each other in every call

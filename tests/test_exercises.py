@@ -5,17 +5,23 @@ import re
 import pytest
 
 import build
-from chargpt_lib.checks import EXERCISES, load_keys
+from chargpt_lib.exercises.judge import EXERCISES, load_keys
 
 load_keys()
 LESSONS = [lesson for lesson in build.read_lessons(build.HERE) if lesson.name[0].isdigit()]
-CELLS = {cell.metadata["exercise"]: (lesson, lesson.cells.index(cell))
-         for lesson in LESSONS for cell in lesson.cells if "exercise" in cell.metadata}
+CELLS = {
+    cell.metadata["exercise"]: (lesson, lesson.cells.index(cell))
+    for lesson in LESSONS
+    for cell in lesson.cells
+    if "exercise" in cell.metadata
+}
 
 
 def test_there_are_enough():
     for lesson in LESSONS:
-        assert len([name for name, (other, _) in CELLS.items() if other is lesson]) >= 4, lesson.name
+        assert len([name for name, (other, _) in CELLS.items() if other is lesson]) >= 4, (
+            lesson.name
+        )
     assert len(CELLS) >= 30 and set(CELLS) == set(EXERCISES)
     minutes = [exercise.minutes for exercise in EXERCISES.values()]
     assert min(minutes) <= 2 and max(minutes) >= 20
@@ -25,10 +31,18 @@ def test_there_are_enough():
 def test_an_exercise_says_what_it_is(name):
     """Stars, minutes and reason stand before it, and are those of the key; the check comes right after it."""
     (lesson, place), exercise = CELLS[name], EXERCISES[name]
-    before = next(cell for cell in reversed(lesson.cells[:place]) if cell.cell_type == "markdown" and "★" in cell.source)
+    before = next(
+        cell
+        for cell in reversed(lesson.cells[:place])
+        if cell.cell_type == "markdown" and "★" in cell.source
+    )
     assert "### Exercise: " in before.source, lesson.name
-    assert re.search(rf"^★{{{exercise.stars}}} · {exercise.minutes} minutes · .{{20,}}", before.source, re.M), before.source
-    assert exercise.stars == (1 if exercise.minutes <= 5 else 2 if exercise.minutes <= 10 else 3) or exercise.minutes in (5, 10)
+    assert re.search(
+        rf"^★{{{exercise.stars}}} · {exercise.minutes} minutes · .{{20,}}", before.source, re.M
+    ), before.source
+    assert exercise.stars == (
+        1 if exercise.minutes <= 5 else 2 if exercise.minutes <= 10 else 3
+    ) or exercise.minutes in (5, 10)
     assert lesson.cells[place + 1].source.startswith(f'check("{name}", {name})')
     assert exercise.lesson == lesson.module and exercise.answer.__doc__
 
@@ -38,8 +52,16 @@ def test_nothing_hangs_on_an_answer(lesson):
     """No other cell uses the learner's function, unless `passed` has been asked."""
     names = [name for name, (other, _) in CELLS.items() if other is lesson]
     for cell in lesson.cells:
-        if cell.cell_type == "code" and "exercise" not in cell.metadata and build.directive(cell)[0] != "key":
-            used = [name for name in names if re.search(rf"\b{name}\b", re.sub(r'check\("\w+", \w+\)', "", cell.source))]
+        if (
+            cell.cell_type == "code"
+            and "exercise" not in cell.metadata
+            and build.directive(cell)[0] != "key"
+        ):
+            used = [
+                name
+                for name in names
+                if re.search(rf"\b{name}\b", re.sub(r'check\("\w+", \w+\)', "", cell.source))
+            ]
             assert not used or "passed(" in cell.source, (used, cell.source)
     assert any(cell.source.startswith("progress()") for cell in lesson.cells)
 
@@ -53,12 +75,18 @@ def test_hints_are_short_and_fit_their_places():
 def test_the_teachers_page_lists_them_all():
     page = (build.HERE.root / "notebooks" / "TEACHING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d\d) \| `(\w+)` \| (★+) \| (\d+) \| .{20,} \|$", page, re.M)
-    wanted = [(CELLS[name][0].name[:2], name, "★" * exercise.stars, str(exercise.minutes)) for name, exercise in
-              ((name, EXERCISES[name]) for name in CELLS)]
+    wanted = [
+        (CELLS[name][0].name[:2], name, "★" * exercise.stars, str(exercise.minutes))
+        for name, exercise in ((name, EXERCISES[name]) for name in CELLS)
+    ]
     assert sorted(rows) == sorted(wanted)
     for lesson in LESSONS:
-        minutes = sum(exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson.module)
-        assert re.search(rf"^\| {lesson.name[:2]} [\w ]+ \| \d+ \| {minutes} \|", page, re.M), lesson.name
+        minutes = sum(
+            exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson.module
+        )
+        assert re.search(rf"^\| {lesson.name[:2]} [\w ]+ \| \d+ \| {minutes} \|", page, re.M), (
+            lesson.name
+        )
 
 
 def test_only_signs_name_places():

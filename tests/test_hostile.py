@@ -16,9 +16,12 @@ from tests.hostile.files import variants
 from tests.mistakes import RIGHT, WRONG, as_cell, single_head  # noqa: F401
 
 ROOT = build.HERE.root
-LESSON, = [lesson for lesson in build.read_lessons(build.HERE) if lesson.module == "single_head"]
-ANSWERS = {cell.metadata["exercise"]: build.answered(cell.source, solved=True)
-           for cell in LESSON.cells if "exercise" in cell.metadata}
+(LESSON,) = [lesson for lesson in build.read_lessons(build.HERE) if lesson.module == "single_head"]
+ANSWERS = {
+    cell.metadata["exercise"]: build.answered(cell.source, solved=True)
+    for cell in LESSON.cells
+    if "exercise" in cell.metadata
+}
 LEARNERS = nbformat.read(ROOT / "notebooks" / "03_single_head.ipynb", as_version=4)
 OTHERS = (ROOT / "notebooks" / "solutions" / "04_multi_head.ipynb").read_bytes()
 FILES = variants(json.loads(nbformat.writes(LEARNERS)), ANSWERS, OTHERS)
@@ -33,12 +36,20 @@ def nth(answers, name, n):
 def honest():
     """Three learners who write differently: {name: (their answers, the score they deserve)}."""
     half = list(ANSWERS)[:2]
-    for number, answer in enumerate((ANSWERS.get, lambda name: nth(RIGHT, name, 0), lambda name: nth(RIGHT, name, 1))):
+    for number, answer in enumerate(
+        (ANSWERS.get, lambda name: nth(RIGHT, name, 0), lambda name: nth(RIGHT, name, 1))
+    ):
         wrong = {name: nth(WRONG, name, number) for name in ANSWERS}
         right = {name: answer(name) for name in ANSWERS}
         yield f"honest{number}", (right, 100)
-        yield f"half{number}", ({name: (right if name in half else wrong)[name] for name in ANSWERS}, 50)
-        yield f"other_half{number}", ({name: (wrong if name in half else right)[name] for name in ANSWERS}, 50)
+        yield (
+            f"half{number}",
+            ({name: (right if name in half else wrong)[name] for name in ANSWERS}, 50),
+        )
+        yield (
+            f"other_half{number}",
+            ({name: (wrong if name in half else right)[name] for name in ANSWERS}, 50),
+        )
         yield f"mistaken{number}", (wrong, 0)
 
 
@@ -53,7 +64,10 @@ def few(window_mask):
 
 def small(answers):
     """A notebook that holds only these answers."""
-    cells = [nbformat.v4.new_code_cell(text, metadata={"exercise": name}) for name, text in answers.items()]
+    cells = [
+        nbformat.v4.new_code_cell(text, metadata={"exercise": name})
+        for name, text in answers.items()
+    ]
     return json.dumps(nbformat.v4.new_notebook(cells=cells)).encode()
 
 
@@ -71,20 +85,49 @@ def graded(tmp_path_factory):
         (folder / f"{name}.ipynb").write_bytes(data)
     for name, (answers, _) in HONEST.items():
         (folder / f"{name}.ipynb").write_bytes(small(answers))
-    (folder / "weights.toml").write_text("\n".join(f"{name} = {weight}" for name, weight in WEIGHTS.items()))
+    (folder / "weights.toml").write_text(
+        "\n".join(f"{name} = {weight}" for name, weight in WEIGHTS.items())
+    )
     (folder / "same").mkdir()
     (folder / "same" / "all_right.ipynb").write_bytes(FILES["all_blank"][0])
-    command = [sys.executable, "-c", "from chargpt_lib.command_line import main; raise SystemExit(main())", "grade",
-               str(folder), "--out", str(folder / "marks"), "--lesson", "03", "--weights", str(folder / "weights.toml")]
+    command = [
+        sys.executable,
+        "-c",
+        "from chargpt_lib.cli.main import main; raise SystemExit(main())",
+        "grade",
+        str(folder),
+        "--out",
+        str(folder / "marks"),
+        "--lesson",
+        "03",
+        "--weights",
+        str(folder / "weights.toml"),
+    ]
     (rooms := tmp_path_factory.mktemp("rooms")).chmod(0o711)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(rooms)}
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    records = json.loads((folder / "marks" / "grades.json").read_text(encoding="utf-8"))["submissions"]
-    rows = {row["submission"]: row for row in csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8"))}
+    records = json.loads((folder / "marks" / "grades.json").read_text(encoding="utf-8"))[
+        "submissions"
+    ]
+    rows = {
+        row["submission"]: row
+        for row in csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8"))
+    }
     print(run.stdout[-3000:], run.stderr[-3000:])
-    return {"records": {name.removeprefix(f"{folder}/").removesuffix(".ipynb"): record for name, record in records.items()},
-            "rows": {name.removeprefix(f"{folder}/").removesuffix(".ipynb"): row for name, row in rows.items()},
-            "folder": folder, "decoy": decoy, "rooms": rooms, "code": run.returncode}
+    return {
+        "records": {
+            name.removeprefix(f"{folder}/").removesuffix(".ipynb"): record
+            for name, record in records.items()
+        },
+        "rows": {
+            name.removeprefix(f"{folder}/").removesuffix(".ipynb"): row
+            for name, row in rows.items()
+        },
+        "folder": folder,
+        "decoy": decoy,
+        "rooms": rooms,
+        "code": run.returncode,
+    }
 
 
 @pytest.mark.parametrize("name", CHEATS)
@@ -113,12 +156,16 @@ def test_a_file_as_tools_write_it(graded, name):
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_work_gets_just_what_it_deserves(graded, name):
     record = graded["records"][name]
-    assert record["score"] == HONEST[name][1] and record["ran"] and "○" not in record["marks"].values(), record
+    assert (
+        record["score"] == HONEST[name][1] and record["ran"] and "○" not in record["marks"].values()
+    ), record
 
 
 def test_nothing_outside_was_touched(graded):
     decoy = graded["decoy"]
-    assert [path.name for path in decoy.iterdir()] == ["note.txt"] and (decoy / "note.txt").read_text() == "note"
+    assert [path.name for path in decoy.iterdir()] == ["note.txt"] and (
+        decoy / "note.txt"
+    ).read_text() == "note"
     assert (ROOT / "tests" / "hostile" / "answers.py").exists()
 
 
@@ -128,7 +175,10 @@ def test_the_batch_finished_and_says_that_not_all_could_be_run(graded):
 
 
 def test_files_of_one_name_are_kept_apart(graded):
-    assert graded["records"]["all_right"]["score"] == 100 and graded["records"]["same/all_right"]["score"] == 0
+    assert (
+        graded["records"]["all_right"]["score"] == 100
+        and graded["records"]["same/all_right"]["score"] == 0
+    )
     pages = [record["feedback"] for record in graded["records"].values()]
     assert len(set(pages)) == len(pages)
 

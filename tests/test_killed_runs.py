@@ -52,7 +52,7 @@ from pathlib import Path
 import torch
 import torch._dynamo  # which every optimizer wants at its first step: seconds in which there would be nothing to kill
 from safetensors.torch import load_file
-from tests.toys import CORPUS, TOKENIZER, settings, tiny_gpt
+from tests.tiny import CORPUS, TOKENIZER, settings, tiny_gpt
 
 torch.set_num_threads(1)
 {training}
@@ -109,8 +109,16 @@ def test_twenty_killed_trainings(training, tmp_path):
     assert len({verdict["step"] for verdict in verdicts}) >= 5, "all were killed at the same place"
 
 
-@pytest.mark.parametrize("left", [["step-00000000.part"], ["step-00000000"], ["step-00000000", "checkpoints.json.part"],
-                                  ["settings.toml"], ["settings.toml.part"]])
+@pytest.mark.parametrize(
+    "left",
+    [
+        ["step-00000000.part"],
+        ["step-00000000"],
+        ["step-00000000", "checkpoints.json.part"],
+        ["settings.toml"],
+        ["settings.toml.part"],
+    ],
+)
 def test_what_the_very_first_save_leaves_does_not_count(left, tmp_path):
     for name in left:
         (tmp_path / name).mkdir() if name.startswith("step") else (tmp_path / name).touch()

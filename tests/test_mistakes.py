@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from chargpt_lib.answers import call
-from chargpt_lib.checks import EXERCISES, find, judge
+from chargpt_lib.exercises.compare import call
+from chargpt_lib.exercises.judge import EXERCISES, find, judge
 from tests.mistakes import RIGHT, WRONG
 
 for path in sorted((Path(__file__).parent / "mistakes").glob("[!_]*.py")):
@@ -47,5 +47,7 @@ def test_every_exercise_has_enough_answers(name):
 
 def test_most_mistakes_are_named():
     named = [answer for answer in WRONG if answer.hint]
-    print(f"{len(EXERCISES)} exercises, {len(WRONG)} wrong answers, {len(named) / len(WRONG):.0%} named; {len(RIGHT)} right")
+    print(
+        f"{len(EXERCISES)} exercises, {len(WRONG)} wrong answers, {len(named) / len(WRONG):.0%} named; {len(RIGHT)} right"
+    )
     assert len(named) >= 0.8 * len(WRONG)

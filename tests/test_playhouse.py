@@ -13,14 +13,38 @@ from types import SimpleNamespace
 import pytest
 
 from chargpt_lib import playhouse
-from chargpt_lib.playhouse import (ADJECTIVES, ADVERBS, DEEDS, FATES, KINDS, LADIES, LORDS, NOUNS, PLACES, PROPS, VERBS,
-                                   deck, excess_by_kind, write)
+from chargpt_lib.playhouse import (
+    ADJECTIVES,
+    ADVERBS,
+    DEEDS,
+    FATES,
+    KINDS,
+    LADIES,
+    LORDS,
+    NOUNS,
+    PLACES,
+    PROPS,
+    VERBS,
+    deck,
+    excess_by_kind,
+    write,
+)
 
 COMPANY = LORDS + LADIES
 SHAKESPEARE = set("\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 # seed: (at least so many characters, sha256 of the text, the entropy)
-PINNED = {1337: (1_115_394, "63cc449555a9c2be6bd6e62102334c467d225b8c0cd08ef99a16df0f8b91f1b4", "0.30212772246211117"),
-          2024: (111_540, "82f89ca8be08d6668f3486ea848bb361232dbbf9831c2a9cacfc7e35553edd21", "0.3031443688956758")}
+PINNED = {
+    1337: (
+        1_115_394,
+        "63cc449555a9c2be6bd6e62102334c467d225b8c0cd08ef99a16df0f8b91f1b4",
+        "0.30212772246211117",
+    ),
+    2024: (
+        111_540,
+        "82f89ca8be08d6668f3486ea848bb361232dbbf9831c2a9cacfc7e35553edd21",
+        "0.3031443688956758",
+    ),
+}
 VALIDATION = write(111_540, seed=2024)
 
 # ---------------------------------------------------------------- a second reading of the rules, from the text alone
@@ -36,8 +60,16 @@ def read(text, at, memory, *parts):
     if callable(part):
         ways = part(text, at, memory)
     else:
-        [(name, words)] = part.items() if isinstance(part, dict) else [("", [part] if isinstance(part, str) else part)]
-        ways = [(at + len(word), -log(len(words)), {**memory, name: word}) for word in words if text.startswith(word, at)]
+        [(name, words)] = (
+            part.items()
+            if isinstance(part, dict)
+            else [("", [part] if isinstance(part, str) else part)]
+        )
+        ways = [
+            (at + len(word), -log(len(words)), {**memory, name: word})
+            for word in words
+            if text.startswith(word, at)
+        ]
     for end, p, learnt in ways:
         for last, q, known in read(text, end, learnt, *rest):
             yield last, p + q, known
@@ -68,12 +100,25 @@ def line(text, at, m):
     """From the colon after a speaker's name to the end of the scene."""
     others, deed = [name for name in m["cast"] if name != m["speaker"]], m.get("deed")
     lords, ladies = ([name for name in others if name in them] for them in (LORDS, LADIES))
-    name = either((3 * len(others), {"who": others}), (len(lords), "my lord ", {"who": lords}),
-                  (len(ladies), "my lady ", {"who": ladies}))
-    speech = either((6, *ONE), (4, *ALL), (4, "As ", NOUNS, "s say, '", either((1, *ONE), (1, *ALL)), "'"),
-                    (8, "Who ", {"deed": DEEDS}, " the ", THING, ", ", name, "?"), (5, "You ", ADJECTIVES, " ", NOUNS, "!"),
-                    (5, "You ", ADJECTIVES, " ", NOUNS, ", ", name, "!"), (4, "O ", ADJECTIVES, " ", m["prop"], "!"))
-    answer = either((1, "Not I, ", {"who": [m["asker"]]}, "."), (1, "I ", deed, " it."), (1, "The ", THING, " ", deed, " it."))
+    name = either(
+        (3 * len(others), {"who": others}),
+        (len(lords), "my lord ", {"who": lords}),
+        (len(ladies), "my lady ", {"who": ladies}),
+    )
+    speech = either(
+        (6, *ONE),
+        (4, *ALL),
+        (4, "As ", NOUNS, "s say, '", either((1, *ONE), (1, *ALL)), "'"),
+        (8, "Who ", {"deed": DEEDS}, " the ", THING, ", ", name, "?"),
+        (5, "You ", ADJECTIVES, " ", NOUNS, "!"),
+        (5, "You ", ADJECTIVES, " ", NOUNS, ", ", name, "!"),
+        (4, "O ", ADJECTIVES, " ", m["prop"], "!"),
+    )
+    answer = either(
+        (1, "Not I, ", {"who": [m["asker"]]}, "."),
+        (1, "I ", deed, " it."),
+        (1, "The ", THING, " ", deed, " it."),
+    )
     now = {"cast": m["cast"], "prop": m["prop"], "asker": m["speaker"]}
     return read(text, at, now, ": ", answer if deed else speech, "\n", end_of_line)
 
@@ -88,9 +133,13 @@ def end_of_line(text, at, m):
 
 def scene(text, at):
     """Every way to read one scene."""
-    for end, p, m in read(text, at, {}, PLACES, ". Enter ", CAST, " with ", CARRIED, " ", {"prop": PROPS}, ".\n"):
+    for end, p, m in read(
+        text, at, {}, PLACES, ". Enter ", CAST, " with ", CARRIED, " ", {"prop": PROPS}, ".\n"
+    ):
         cast = re.split(", | and ", m["cast"])
-        for last, q, _ in read(text, end, {"cast": cast, "prop": m["prop"], "asker": None}, {"speaker": cast}, line):
+        for last, q, _ in read(
+            text, end, {"cast": cast, "prop": m["prop"], "asker": None}, {"speaker": cast}, line
+        ):
             yield last, p + q
 
 
@@ -112,8 +161,26 @@ def test_one_text_has_one_reading_and_it_costs_what_is_claimed(seed, size):
 
 
 def test_a_price_worked_out_by_hand():
-    text = "A duel. Enter Hal and Gil with a rude mop.\nHal: O odd mop!\nExeunt, riding the mop.\n\n"
-    ways = len(PLACES) * 16 * 3 / 2 * 15 * len(ADJECTIVES) * 17 * 2 * 18 / 2 * len(ADJECTIVES) * 4 / 3 * 3 * len(FATES)
+    text = (
+        "A duel. Enter Hal and Gil with a rude mop.\nHal: O odd mop!\nExeunt, riding the mop.\n\n"
+    )
+    ways = (
+        len(PLACES)
+        * 16
+        * 3
+        / 2
+        * 15
+        * len(ADJECTIVES)
+        * 17
+        * 2
+        * 18
+        / 2
+        * len(ADJECTIVES)
+        * 4
+        / 3
+        * 3
+        * len(FATES)
+    )
     assert score(text) == pytest.approx(log(ways), rel=1e-12)
 
 
@@ -125,10 +192,25 @@ Meg: As nuns say, 'The goat floats twice.'
 Exit Meg, eating the egg.
 
 """
-MISTAKES = [("bishops sing.", "bishops sings."), ("bishops", "bishop"), ("floats", "float"), ("egg.\n\n", "pie.\n\n"),
-            ("lady Meg", "lord Meg"), ("lady Meg", "lady Bess"), ("Not I, Toby", "Not I, Meg"), ("Not I, Toby", "I tickled it"),
-            ("Not I, Toby.", "O damp egg!"), ("Meg: Not I", "Toby: Not I"), ("Toby: All", "Meg: All"), ("twice.'", "twice."),
-            ("Exit Meg", "Exit Nell"), ("by and Meg", "by and Toby"), ("a damp", "an damp"), ("\n\n", "\n"), ("E", "e")]
+MISTAKES = [
+    ("bishops sing.", "bishops sings."),
+    ("bishops", "bishop"),
+    ("floats", "float"),
+    ("egg.\n\n", "pie.\n\n"),
+    ("lady Meg", "lord Meg"),
+    ("lady Meg", "lady Bess"),
+    ("Not I, Toby", "Not I, Meg"),
+    ("Not I, Toby", "I tickled it"),
+    ("Not I, Toby.", "O damp egg!"),
+    ("Meg: Not I", "Toby: Not I"),
+    ("Toby: All", "Meg: All"),
+    ("twice.'", "twice."),
+    ("Exit Meg", "Exit Nell"),
+    ("by and Meg", "by and Toby"),
+    ("a damp", "an damp"),
+    ("\n\n", "\n"),
+    ("E", "e"),
+]
 
 
 @pytest.mark.parametrize("right, wrong", MISTAKES)
@@ -144,10 +226,28 @@ def test_no_letter_of_a_scene_can_be_changed():
             assert not list(scene(SCENE[:at] + other + SCENE[at + 1 :], 0)), (at, other)
 
 
-TITLED = [f"my {title} {name}" for title, names in (("lord", LORDS), ("lady", LADIES)) for name in names]
-DECKS = [NOUNS, [*NOUNS, *ADJECTIVES], CARRIED, VERBS, ADVERBS, DEEDS, FATES, PLACES, PROPS, ["Ex", *COMPANY], COMPANY + TITLED,
-         ["The ", "All ", "As ", "Who ", "You ", "O "], ["Not I, ", "I ", "The "], [".", " "], ["!", ", "], [", ", " and "],
-         ["it ", "eunt, "]]  # the largest of their kind: a part of a prefix-free deck is prefix-free
+TITLED = [
+    f"my {title} {name}" for title, names in (("lord", LORDS), ("lady", LADIES)) for name in names
+]
+DECKS = [
+    NOUNS,
+    [*NOUNS, *ADJECTIVES],
+    CARRIED,
+    VERBS,
+    ADVERBS,
+    DEEDS,
+    FATES,
+    PLACES,
+    PROPS,
+    ["Ex", *COMPANY],
+    COMPANY + TITLED,
+    ["The ", "All ", "As ", "Who ", "You ", "O "],
+    ["Not I, ", "I ", "The "],
+    [".", " "],
+    ["!", ", "],
+    [", ", " and "],
+    ["it ", "eunt, "],
+]  # the largest of their kind: a part of a prefix-free deck is prefix-free
 
 
 @pytest.mark.parametrize("words", DECKS, ids=lambda words: words[0])
@@ -175,12 +275,20 @@ def test_no_other_deck_occurs_and_the_dice_are_fair(monkeypatch):
         assert any(weights.keys() <= set(words) for words in DECKS), options
         for word, weight in weights.items():
             throws, p = counts.total(), weight / sum(weights.values())
-            assert abs(counts[word] - throws * p) <= 5 * sqrt(throws * p * (1 - p)) + 2, (word, counts[word], throws)
+            assert abs(counts[word] - throws * p) <= 5 * sqrt(throws * p * (1 - p)) + 2, (
+                word,
+                counts[word],
+                throws,
+            )
 
 
 def test_only_random_is_asked(monkeypatch):
     expected, real = write(5_000), random.Random
-    monkeypatch.setattr(playhouse, "random", SimpleNamespace(Random=lambda seed: SimpleNamespace(random=real(seed).random)))
+    monkeypatch.setattr(
+        playhouse,
+        "random",
+        SimpleNamespace(Random=lambda seed: SimpleNamespace(random=real(seed).random)),
+    )
     assert write(5_000) == expected
 
 
@@ -190,10 +298,18 @@ def test_the_same_on_every_python_and_in_seconds(seed):
     start = time.process_time()
     script = write(size, seed)
     assert time.process_time() - start < 20
-    assert (hashlib.sha256(script.text.encode()).hexdigest(), repr(script.entropy)) == (digest, entropy)
-    assert script.text[:-2].rindex("\n\n") + 2 < size <= len(script.text) and script.text.endswith(".\n\n")
+    assert (hashlib.sha256(script.text.encode()).hexdigest(), repr(script.entropy)) == (
+        digest,
+        entropy,
+    )
+    assert script.text[:-2].rindex("\n\n") + 2 < size <= len(script.text) and script.text.endswith(
+        ".\n\n"
+    )
     assert write(9_000, seed) == write(9_000, seed) != write(9_000, seed + 1)
-    assert script.text.startswith(write(9_000, seed).text) and write.__defaults__ == (1_115_394, 1337)
+    assert script.text.startswith(write(9_000, seed).text) and write.__defaults__ == (
+        1_115_394,
+        1337,
+    )
 
 
 def test_spans_cover_the_text_and_add_up_to_the_floor():
@@ -203,26 +319,39 @@ def test_spans_cover_the_text_and_add_up_to_the_floor():
     assert [span.start for span in spans] + [len(text)] == [0] + [span.end for span in spans]
     assert all(span.start < span.end and 0 <= span.nats < inf for span in spans)
     assert {span.kind for span in spans} == set(KINDS)
-    assert fsum(span.nats for span in spans) / len(text) == VALIDATION.entropy and 0.3 < VALIDATION.entropy < 0.8
+    assert (
+        fsum(span.nats for span in spans) / len(text) == VALIDATION.entropy
+        and 0.3 < VALIDATION.entropy < 0.8
+    )
 
 
 def test_the_file_to_read_is_the_validation_text():
-    assert (Path(__file__).parents[1] / "data" / "playhouse.txt").read_bytes() == VALIDATION.text.encode("ascii")
+    assert (
+        Path(__file__).parents[1] / "data" / "playhouse.txt"
+    ).read_bytes() == VALIDATION.text.encode("ascii")
 
 
 def test_nouns_and_verbs_agree():
-    assert not [word for word in NOUNS + VERBS if re.search("([sxzo]|[cs]h|[^aeiou]y|fe?)$", word)], "it would not take +s"
-    clauses = re.findall(rf"(The|All) (?:[a-z]+ )?([a-z]+) ({'|'.join(VERBS)})(s?)(?![a-z])", VALIDATION.text)
+    assert not [
+        word for word in NOUNS + VERBS if re.search("([sxzo]|[cs]h|[^aeiou]y|fe?)$", word)
+    ], "it would not take +s"
+    clauses = re.findall(
+        rf"(The|All) (?:[a-z]+ )?([a-z]+) ({'|'.join(VERBS)})(s?)(?![a-z])", VALIDATION.text
+    )
     assert len(clauses) > 300
     for start, noun, _, ending in clauses:
-        assert (start, noun in NOUNS, noun[:-1] in NOUNS, noun[-1], ending) in {("All", False, True, "s", ""),
-                                                                                ("The", True, False, noun[-1], "s")}
+        assert (start, noun in NOUNS, noun[:-1] in NOUNS, noun[-1], ending) in {
+            ("All", False, True, "s", ""),
+            ("The", True, False, noun[-1], "s"),
+        }
 
 
 def test_who_is_on_stage_who_speaks_next_and_what_is_carried_off():
     for scene in VALIDATION.text.split("\n\n")[:-1]:
         first, *middle, last = scene.split("\n")
-        *cast, prop = re.fullmatch(r"[\w ]+\. Enter (?:(\w+), )?(\w+) and (\w+) with an? \w+ (\w+)\.", first).groups()
+        *cast, prop = re.fullmatch(
+            r"[\w ]+\. Enter (?:(\w+), )?(\w+) and (\w+) with an? \w+ (\w+)\.", first
+        ).groups()
         leaving, carried = re.fullmatch(r"Ex(?:it (\w+)|eunt), [\w ]+ the (\w+)\.", last).groups()
         turns = [re.fullmatch(r"(\w+): (.+)", line).groups() for line in middle]
         assert carried == prop and {leaving, *(speaker for speaker, _ in turns)} <= {None, *cast}
@@ -230,7 +359,12 @@ def test_who_is_on_stage_who_speaks_next_and_what_is_carried_off():
         for (speaker, said), following in zip(turns, [*turns[1:], ("nobody", "")]):
             called = re.search(r", (?:my (lord|lady) )?([A-Z]\w+)[.!?]$", said)
             if called:
-                assert speaker != called[2] == following[0] in {"lord": LORDS, "lady": LADIES, None: cast}[called[1]]
+                assert (
+                    speaker
+                    != called[2]
+                    == following[0]
+                    in {"lord": LORDS, "lady": LADIES, None: cast}[called[1]]
+                )
             answered = re.fullmatch(r"(?:Not I, (\w+)|(?:I|The [a-z ]+) ([a-z]+) it)\.", said)
             assert (answered[1] == asked[0] or answered[2] == asked[1]) if asked else not answered
             asked = (speaker, said.split()[1]) if said.startswith("Who ") else None
@@ -242,9 +376,13 @@ def test_who_is_on_stage_who_speaks_next_and_what_is_carried_off():
 def test_the_excess_adds_up(nothing):
     paid, spans = [at % 97 / 50 for at in range(len(VALIDATION.text))], VALIDATION.spans
     excess = excess_by_kind(paid, spans)
-    assert tuple(excess) == KINDS and sum(excess.values()) == pytest.approx(fsum(paid) / len(paid) - VALIDATION.entropy)
+    assert tuple(excess) == KINDS and sum(excess.values()) == pytest.approx(
+        fsum(paid) / len(paid) - VALIDATION.entropy
+    )
     paid[:128] = [nothing] * 128  # a span that was not asked, or only in part, does not count
     paid[5_000] = nothing
     asked = [span for span in spans if span.start >= 128 and not span.start <= 5_000 < span.end]
     loss, floor = fsum(fsum(paid[s.start : s.end]) for s in asked), fsum(s.nats for s in asked)
-    assert sum(excess_by_kind(paid, spans).values()) == pytest.approx((loss - floor) / sum(s.end - s.start for s in asked))
+    assert sum(excess_by_kind(paid, spans).values()) == pytest.approx(
+        (loss - floor) / sum(s.end - s.start for s in asked)
+    )

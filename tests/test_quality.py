@@ -12,22 +12,51 @@ import pytest
 
 from chargpt_lib.data import Corpus, load_corpus
 from chargpt_lib.playhouse import critic, write
-from chargpt_lib.quality import (BOTTOM, CEILING, HEADINGS, PAIRS, Quality, blocks_of, compare, distinct, find_speech, learn,
-                                 longest_copy, partners, passages_of, quality, quality_table, scrambled, shape, share,
-                                 speakers, suffix_automaton, words_of)
+from chargpt_lib.quality import (
+    BOTTOM,
+    CEILING,
+    HEADINGS,
+    PAIRS,
+    Quality,
+    blocks_of,
+    compare,
+    distinct,
+    find_speech,
+    learn,
+    longest_copy,
+    partners,
+    passages_of,
+    quality,
+    quality_table,
+    scrambled,
+    shape,
+    share,
+    speakers,
+    suffix_automaton,
+    words_of,
+)
 
 SCENES = write(60_000, seed=1).text
 PLAYS = Corpus("plays", SCENES, write(12_000, seed=2).text)
-VERSES = Corpus("verses", "ANNE:\nWhere is the goose?\nGone: all gone.\n\nFIRST LORD:\nIt's here.\n\nANNE:\nO damp goose!\n\n" * 9,
-                "ANNE:\nHere it is.\n\n" * 9)
-NOVEL = Corpus("novel", 'The hen sat (in the rain).\nIt was wet.\n\n"Who is it?" said the hen. "A goose?"\n\n' * 9,
-               "The goose was a hen.\n\n" * 9)
+VERSES = Corpus(
+    "verses",
+    "ANNE:\nWhere is the goose?\nGone: all gone.\n\nFIRST LORD:\nIt's here.\n\nANNE:\nO damp goose!\n\n"
+    * 9,
+    "ANNE:\nHere it is.\n\n" * 9,
+)
+NOVEL = Corpus(
+    "novel",
+    'The hen sat (in the rain).\nIt was wet.\n\n"Who is it?" said the hen. "A goose?"\n\n' * 9,
+    "The goose was a hen.\n\n" * 9,
+)
 GAP = r"\n\s*\n"
 
 
 def texts(letters, count, longest, seed=0):
     dice = random.Random(seed)
-    return ["".join(dice.choice(letters) for _ in range(dice.randrange(longest))) for _ in range(count)]
+    return [
+        "".join(dice.choice(letters) for _ in range(dice.randrange(longest))) for _ in range(count)
+    ]
 
 
 # ---------------------------------------------------------------- words
@@ -46,7 +75,9 @@ def words_by_hand(text):
     return words + [word.lower()] * bool(word)
 
 
-@pytest.mark.parametrize("text", texts("aB'’é .-1\n", 200, 30) + ["", "'", "it''s", "o'er'", "Know't, thou", "x2y_z"])
+@pytest.mark.parametrize(
+    "text", texts("aB'’é .-1\n", 200, 30) + ["", "'", "it''s", "o'er'", "Know't, thou", "x2y_z"]
+)
 def test_words(text):
     assert words_of(text) == words_by_hand(text)
 
@@ -54,7 +85,7 @@ def test_words(text):
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_distinct_runs(n):
     for text in texts("abc", 100, 20, seed=n):
-        runs = ["|".join(text[i:i + n]) for i in range(len(text) - n + 1)]
+        runs = ["|".join(text[i : i + n]) for i in range(len(text) - n + 1)]
         assert distinct(list(text), n) == (len(Counter(runs)) / len(runs) if runs else None)
 
 
@@ -62,7 +93,11 @@ def test_known_answers():
     assert distinct("a b c a b c a b".split()) == 3 / 5
     assert distinct(["a"] * 103) == 1 / 100
     assert distinct(["a"] * 3) is None and distinct(["a"] * 4) == 1
-    assert share([]) is None and share([True, False, False, False]) == 0.25 and share(iter([False])) == 0
+    assert (
+        share([]) is None
+        and share([True, False, False, False]) == 0.25
+        and share(iter([False])) == 0
+    )
 
 
 # ---------------------------------------------------------------- copied
@@ -99,9 +134,20 @@ def test_the_longest_copy_against_difflib():
     assert len(longest_copy(sample, text)) == match.size > 20
 
 
-@pytest.mark.parametrize("sample, text, wanted", [
-    ("", "abc", ""), ("abc", "", ""), ("abc", "xyz", ""), ("abc", "abc", "abc"), ("xabcx", "yabcyabc", "abc"),
-    ("abcd", "cdab", "cd"), ("aaa", "aaaaa", "aaa"), ("ab ab ab", "ab ab", "ab ab"), ("Goose", "goose", "oose")])
+@pytest.mark.parametrize(
+    "sample, text, wanted",
+    [
+        ("", "abc", ""),
+        ("abc", "", ""),
+        ("abc", "xyz", ""),
+        ("abc", "abc", "abc"),
+        ("xabcx", "yabcyabc", "abc"),
+        ("abcd", "cdab", "cd"),
+        ("aaa", "aaaaa", "aaa"),
+        ("ab ab ab", "ab ab", "ab ab"),
+        ("Goose", "goose", "oose"),
+    ],
+)
 def test_copies_by_hand(sample, text, wanted):
     assert longest_copy(sample, text) == wanted
 
@@ -111,7 +157,10 @@ def test_a_hidden_passage_is_found_at_its_full_length():
     sample = scrambled(SCENES, 3000)
     sample = sample[:1000] + "$" + passage + "$" + sample[1000:]
     assert longest_copy(sample, SCENES) == passage
-    assert len(longest_copy(sample.replace(passage, passage[:199] + "$" + passage[200:]), SCENES)) == 200
+    assert (
+        len(longest_copy(sample.replace(passage, passage[:199] + "$" + passage[200:]), SCENES))
+        == 200
+    )
 
 
 @pytest.mark.parametrize("text", ["a" * 10**6, ("a" * 99 + "b") * 10**4, scrambled("ACGT", 10**6)])
@@ -124,34 +173,74 @@ def test_no_text_is_slow(text):
 # ---------------------------------------------------------------- form
 
 
-@pytest.mark.parametrize("text, blocks", [
-    ("", []), (" \n\n ", []), ("a", ["a"]), ("a\n\nb", ["a"]), ("a\n\nb\n", ["a", "b"]), ("a\nb\n\n\n\nc\n", ["a\nb", "c"]),
-    ("\n\na\n \nb\n\n", ["a", "b"])])
+@pytest.mark.parametrize(
+    "text, blocks",
+    [
+        ("", []),
+        (" \n\n ", []),
+        ("a", ["a"]),
+        ("a\n\nb", ["a"]),
+        ("a\n\nb\n", ["a", "b"]),
+        ("a\nb\n\n\n\nc\n", ["a\nb", "c"]),
+        ("\n\na\n \nb\n\n", ["a", "b"]),
+    ],
+)
 def test_blocks(text, blocks):
     assert blocks_of(text, GAP) == blocks
 
 
-@pytest.mark.parametrize("block, above, before", [
-    ("ANNE:\nO goose!", ["ANNE"], []), ("Anne: O goose!\nHal: What?", [], ["Anne", "Hal"]), ("First Lord:", ["First Lord"], []),
-    ("O goose!\nANNE:\nWhat?", [], []), ("It is late: so late\nthat", [], ["It is late"]), (": no", [], []), ("", [], []),
-    ("x" * 41 + ":\nno", ["x" * 41], []), ("x" * 42 + ":\nno", [], []), ("A: b: c", [], ["A"]), (" A: b", [], [])])
+@pytest.mark.parametrize(
+    "block, above, before",
+    [
+        ("ANNE:\nO goose!", ["ANNE"], []),
+        ("Anne: O goose!\nHal: What?", [], ["Anne", "Hal"]),
+        ("First Lord:", ["First Lord"], []),
+        ("O goose!\nANNE:\nWhat?", [], []),
+        ("It is late: so late\nthat", [], ["It is late"]),
+        (": no", [], []),
+        ("", [], []),
+        ("x" * 41 + ":\nno", ["x" * 41], []),
+        ("x" * 42 + ":\nno", [], []),
+        ("A: b: c", [], ["A"]),
+        (" A: b", [], []),
+    ],
+)
 def test_speakers(block, above, before):
     assert speakers(block, "above") == above
     assert speakers(block, "before") == before
     assert speakers(block, None) == []
 
 
-@pytest.mark.parametrize("blocks, speech", [
-    (["A:\nb", "C:\nd"], "above"), (["A: b", "C: d\ne"], "before"), (["A b", "C d"], None), ([], None),
-    (["A: b", "no"], "before"), (["A: b", "no", "no"], None), (["A:\nB: c", "A:\nb"], "above")])
+@pytest.mark.parametrize(
+    "blocks, speech",
+    [
+        (["A:\nb", "C:\nd"], "above"),
+        (["A: b", "C: d\ne"], "before"),
+        (["A b", "C d"], None),
+        ([], None),
+        (["A: b", "no"], "before"),
+        (["A: b", "no", "no"], None),
+        (["A:\nB: c", "A:\nb"], "above"),
+    ],
+)
 def test_where_names_stand(blocks, speech):
     assert find_speech(blocks) == speech
 
 
-@pytest.mark.parametrize("block, speech, wanted", [
-    ("A barn. Enter Meg.\nMeg: O!\nMeg: So?\nExit Meg.", "before", "ESX"), ("Meg: O!\nA barn.", "before", "ST"),
-    ("Meg: Enter Hal", "before", "S"), ("Exeunt.\nExits", "before", "XT"), ("Entering", "before", "T"),
-    ("ANNE:\nO\nso: what", "above", "NT"), ("ANNE:", "above", "N"), ("O\nANNE:\nso", "above", "T"), ("a\nb", None, "T")])
+@pytest.mark.parametrize(
+    "block, speech, wanted",
+    [
+        ("A barn. Enter Meg.\nMeg: O!\nMeg: So?\nExit Meg.", "before", "ESX"),
+        ("Meg: O!\nA barn.", "before", "ST"),
+        ("Meg: Enter Hal", "before", "S"),
+        ("Exeunt.\nExits", "before", "XT"),
+        ("Entering", "before", "T"),
+        ("ANNE:\nO\nso: what", "above", "NT"),
+        ("ANNE:", "above", "N"),
+        ("O\nANNE:\nso", "above", "T"),
+        ("a\nb", None, "T"),
+    ],
+)
 def test_shapes(block, speech, wanted):
     assert shape(block, speech) == wanted
 
@@ -160,7 +249,12 @@ def test_what_training_texts_tell():
     plays, verses, novel = (learn(corpus.train) for corpus in (PLAYS, VERSES, NOVEL))
     assert (plays.speech, plays.shapes, plays.pairs) == ("before", {"ESX"}, ("''",))
     assert plays.names == set(re.findall(r"^(\w+): ", SCENES, re.M))
-    assert (verses.speech, verses.names, verses.shapes, verses.pairs) == ("above", {"ANNE", "FIRST LORD"}, {"NT"}, ())
+    assert (verses.speech, verses.names, verses.shapes, verses.pairs) == (
+        "above",
+        {"ANNE", "FIRST LORD"},
+        {"NT"},
+        (),
+    )
     assert (novel.speech, novel.names, novel.pairs) == (None, frozenset(), ("()", '""'))
 
 
@@ -181,7 +275,9 @@ def test_without_empty_lines_each_line_is_a_block():
     assert quality("ann: hello\nzed: hi\nnobody\n", chat)[:3] == (3 / 5, 1 / 2, 2 / 3)
 
 
-@pytest.mark.parametrize("name, speech, shapes", [("shakespeare", "above", {"NT"}), ("oz", None, {"T"})])
+@pytest.mark.parametrize(
+    "name, speech, shapes", [("shakespeare", "above", {"NT"}), ("oz", None, {"T"})]
+)
 def test_the_books(name, speech, shapes):
     if not any(Path(os.environ.get("CHARGPT_DATA", "nowhere")).glob("*.txt")):
         pytest.skip("the books are not here: CHARGPT_DATA")
@@ -189,7 +285,9 @@ def test_the_books(name, speech, shapes):
     known = learn(corpus.train)
     assert (known.speech, known.shapes) == (speech, shapes)
     start = corpus.train.index("\n\n", 90_000)
-    rows = compare({"trained on": corpus.train[start:corpus.train.index("\n\n", start + 5000)]}, corpus)
+    rows = compare(
+        {"trained on": corpus.train[start : corpus.train.index("\n\n", start + 5000)]}, corpus
+    )
     assert rows["trained on"].words == 1 and rows["trained on"].copied >= 5000
     for field in ("words", "structure", "ended"):
         value = getattr(rows[CEILING], field)
@@ -203,7 +301,11 @@ def test_the_books(name, speech, shapes):
 def partners_by_deleting(text, pair):
     """Deletes innermost pairs until there are none."""
     total, met = sum(map(text.count, pair)), 0
-    while (shorter := re.sub(rf"{re.escape(pair[0])}([^{re.escape(pair)}]*){re.escape(pair[1])}", r"\1", text)) != text:
+    while (
+        shorter := re.sub(
+            rf"{re.escape(pair[0])}([^{re.escape(pair)}]*){re.escape(pair[1])}", r"\1", text
+        )
+    ) != text:
         met, text = met + len(text) - len(shorter), shorter
     return met, total
 
@@ -214,19 +316,46 @@ def test_brackets(pair):
         assert partners(text, pair) == partners_by_deleting(text, pair), text
 
 
-@pytest.mark.parametrize("text, pair, wanted", [
-    ('"Who?" said she. "I!"', '""', (4, 4)), ('"Who? said she', '""', (0, 1)), ('Who?" said she', '""', (0, 1)),
-    ('Who?" said "she', '""', (0, 2)), ('no--"yes," he said--"no"', '""', (4, 4)), ("(\"so\")", '""', (2, 2)),
-    ("As eels say, 'The moon sings.'", "''", (2, 2)), ("As eels say, 'The moon sings.", "''", (0, 1)),
-    ("Meg's goose isn't 'ours'", "''", (2, 2)), ("Meg’s ‘goose’", "‘’", (2, 2)), ("o' th' wood", "''", (0, 2)),
-    ("'Tis", "''", (0, 1)), ('" a"', '""', (0, 2)), ('so,"no," he', '""', (0, 2)), ("\" ' \"", '""', (0, 2)), ("", "()", (0, 0)), ("none", '""', (0, 0))])
+@pytest.mark.parametrize(
+    "text, pair, wanted",
+    [
+        ('"Who?" said she. "I!"', '""', (4, 4)),
+        ('"Who? said she', '""', (0, 1)),
+        ('Who?" said she', '""', (0, 1)),
+        ('Who?" said "she', '""', (0, 2)),
+        ('no--"yes," he said--"no"', '""', (4, 4)),
+        ('("so")', '""', (2, 2)),
+        ("As eels say, 'The moon sings.'", "''", (2, 2)),
+        ("As eels say, 'The moon sings.", "''", (0, 1)),
+        ("Meg's goose isn't 'ours'", "''", (2, 2)),
+        ("Meg’s ‘goose’", "‘’", (2, 2)),
+        ("o' th' wood", "''", (0, 2)),
+        ("'Tis", "''", (0, 1)),
+        ('" a"', '""', (0, 2)),
+        ('so,"no," he', '""', (0, 2)),
+        ('" \' "', '""', (0, 2)),
+        ("", "()", (0, 0)),
+        ("none", '""', (0, 0)),
+    ],
+)
 def test_quotes(text, pair, wanted):
     assert partners(text, pair) == wanted
 
 
-@pytest.mark.parametrize("passage, ends", [
-    ("So it is.", 1), ("So it is", 0), ("Is it?'", 1), ('"It is!")', 1), ("It is. Or", 0), ("It is.  ", 1), ("It is,'", 0),
-    ("Mr. X", 0), ("It is…", 0)])
+@pytest.mark.parametrize(
+    "passage, ends",
+    [
+        ("So it is.", 1),
+        ("So it is", 0),
+        ("Is it?'", 1),
+        ('"It is!")', 1),
+        ("It is. Or", 0),
+        ("It is.  ", 1),
+        ("It is,'", 0),
+        ("Mr. X", 0),
+        ("It is…", 0),
+    ],
+)
 def test_the_end_of_a_passage(passage, ends):
     assert quality(passage, NOVEL).ended == ends
 
@@ -234,7 +363,9 @@ def test_the_end_of_a_passage(passage, ends):
 def test_passages():
     assert passages_of("A barn.\nMeg: So?", "before") == ["A barn.", "Meg: So?"]
     assert passages_of("ANNE:\nSo?\nO: so.", "above") == ["So?\nO: so."]
-    assert passages_of("ANNE:", "above") == passages_of("ANNE:\n ", "above") == [] and passages_of("So\nis it.", "above") == ["So\nis it."]
+    assert passages_of("ANNE:", "above") == passages_of("ANNE:\n ", "above") == [] and passages_of(
+        "So\nis it.", "above"
+    ) == ["So\nis it."]
     assert passages_of("So\nis it.", None) == ["So\nis it."]
 
 
@@ -242,46 +373,81 @@ def test_passages():
 
 
 def test_a_scene_by_hand():
-    scene = ("A barn. Enter Meg and Hal with a damp goose.\nMeg: O damp gloose!\nZorg: As hens say, 'The owl naps.\n"
-             "Hal: You odd owl\nExit Hal, riding the goose.\n\n")
+    scene = (
+        "A barn. Enter Meg and Hal with a damp goose.\nMeg: O damp gloose!\nZorg: As hens say, 'The owl naps.\n"
+        "Hal: You odd owl\nExit Hal, riding the goose.\n\n"
+    )
     words = words_by_hand(scene)
     assert quality(scene + "Meg: You odd owl!\n\n", PLAYS) == Quality(
-        words=(len(words) + 4 - 2) / (len(words) + 4), speakers=3 / 4, structure=1 / 2, ended=5 / 6, closed=0.0,
-        distinct=1.0, copied=len(longest_copy(scene, SCENES)))
+        words=(len(words) + 4 - 2) / (len(words) + 4),
+        speakers=3 / 4,
+        structure=1 / 2,
+        ended=5 / 6,
+        closed=0.0,
+        distinct=1.0,
+        copied=len(longest_copy(scene, SCENES)),
+    )
 
 
 def test_verses_by_hand():
     sample = "ANNE:\nWhere is it\n\nSECOND LORD:\nIt's gone.\n\nO goose!\n\nFIRST LORD:\n\n"
     assert quality(sample, VERSES) == Quality(
-        words=10 / 12, speakers=2 / 3, structure=2 / 4, ended=2 / 3, closed=None, distinct=1.0, copied=len("ANNE:\nWhere is "))
+        words=10 / 12,
+        speakers=2 / 3,
+        structure=2 / 4,
+        ended=2 / 3,
+        closed=None,
+        distinct=1.0,
+        copied=len("ANNE:\nWhere is "),
+    )
 
 
 def test_a_novel_by_hand():
     sample = 'The hen sat (in the rain.\n\n"A goose?" said the hat.\n\nIt was\n'
     assert quality(sample, NOVEL) == Quality(
-        words=12 / 13, speakers=None, structure=None, ended=2 / 3, closed=2 / 3, distinct=1.0,
-        copied=len("The hen sat (in the rain"))
+        words=12 / 13,
+        speakers=None,
+        structure=None,
+        ended=2 / 3,
+        closed=2 / 3,
+        distinct=1.0,
+        copied=len("The hen sat (in the rain"),
+    )
 
 
 def test_real_text_is_at_the_top_and_what_is_broken_in_it_is_counted():
     """Damage that is done once costs exactly its share, and nothing elsewhere."""
     sample = PLAYS.val
-    real, lines = quality(sample, PLAYS), sample.rstrip().count("\n") + 1 - sample.rstrip().count("\n\n")
+    real, lines = (
+        quality(sample, PLAYS),
+        sample.rstrip().count("\n") + 1 - sample.rstrip().count("\n\n"),
+    )
     speeches, scenes = len(re.findall(r"^\w+: ", sample, re.M)), sample.rstrip().count("\n\n") + 1
     assert real.words > 0.98 and real[1:5] == (1, 1, 1, 1) and 0.7 < real.distinct < 1
 
     def cost(field, old, new):
         assert old in sample
         score = quality(sample.replace(old, new, 1), PLAYS)
-        others = {name for name in Quality._fields[:5] if getattr(score, name) != getattr(real, name)} - {field}
+        others = {
+            name for name in Quality._fields[:5] if getattr(score, name) != getattr(real, name)
+        } - {field}
         return getattr(real, field) - getattr(score, field), others
 
     name, other = re.search(r"^(\w+): ", sample, re.M)[1], "Zedd"
-    assert cost("speakers", f"\n{name}: ", f"\n{other}: ") == (pytest.approx(1 / speeches), {"words"})
-    assert cost("words", " with ", " wiht ") == (pytest.approx(1 / len(words_by_hand(sample))), set())
+    assert cost("speakers", f"\n{name}: ", f"\n{other}: ") == (
+        pytest.approx(1 / speeches),
+        {"words"},
+    )
+    assert cost("words", " with ", " wiht ") == (
+        pytest.approx(1 / len(words_by_hand(sample))),
+        set(),
+    )
     assert cost("structure", "\nExit ", "\nThe ") == (pytest.approx(1 / scenes), set())
     assert cost("ended", "!\n", "\n") == (pytest.approx(1 / lines), set())
-    assert cost("closed", ".'\n", ".\n") == (pytest.approx(1 / (2 * len(re.findall(" '", sample)) - 1)), set())
+    assert cost("closed", ".'\n", ".\n") == (
+        pytest.approx(1 / (2 * len(re.findall(" '", sample)) - 1)),
+        set(),
+    )
 
 
 def test_speakers_and_words_as_the_critic_counts_them():
@@ -295,15 +461,17 @@ def test_speakers_and_words_as_the_critic_counts_them():
 
 def test_a_copy_is_perfect_and_says_so():
     start = SCENES.index("\n\n") + 2
-    score = quality(SCENES[start:start + 5000], PLAYS)
+    score = quality(SCENES[start : start + 5000], PLAYS)
     assert score[:5] == (1, 1, 1, 1, 1) and score.copied == 5000
 
 
 def test_what_the_end_cuts_off_is_no_fault():
-    whole = PLAYS.val[:PLAYS.val.index("\n\n", 1000) + 2]
+    whole = PLAYS.val[: PLAYS.val.index("\n\n", 1000) + 2]
     for length in range(len(whole) - 150, len(whole)):
         score = quality(whole[:length], PLAYS)
-        assert whole[length - 1] == "\n" or score[1:5] in ((1, 1, 1, 1), (1, 1, 1, None)), whole[:length][-80:]
+        assert whole[length - 1] == "\n" or score[1:5] in ((1, 1, 1, 1), (1, 1, 1, None)), whole[
+            :length
+        ][-80:]
 
 
 # ---------------------------------------------------------------- what may go wrong
@@ -312,9 +480,13 @@ def test_what_the_end_cuts_off_is_no_fault():
 @pytest.mark.parametrize("corpus", [PLAYS, VERSES, NOVEL], ids=lambda corpus: corpus.name)
 def test_small_samples(corpus):
     plain = corpus is not NOVEL
-    assert quality("goose", corpus) == Quality(1.0, None, 0.0 if plain else None, 0.0, None, None, 5)
+    assert quality("goose", corpus) == Quality(
+        1.0, None, 0.0 if plain else None, 0.0, None, None, 5
+    )
     assert quality("\n\n", corpus) == Quality(None, None, None, None, None, None, 2)
-    assert quality("?! 12", corpus)[:2] == (None, None) and quality("?! 12", corpus).distinct is None
+    assert (
+        quality("?! 12", corpus)[:2] == (None, None) and quality("?! 12", corpus).distinct is None
+    )
     assert quality("🦢", corpus) == Quality(None, None, 0.0 if plain else None, 0.0, None, None, 0)
 
 
@@ -369,13 +541,20 @@ def test_noise_has_the_frequencies_of_the_text_and_no_order():
         assert abs(counts[char] - n * p) < 5 * (n * p * (1 - p)) ** 0.5 + 3, char
     p = (shares["e"] / len(SCENES)) * (shares[" "] / len(SCENES))
     assert abs(noise.count("e ") - n * p) < 5 * (n * p) ** 0.5
-    assert noise == scrambled(SCENES, n) != scrambled(SCENES, n, seed=1) and scrambled("ab", 0) == ""
+    assert (
+        noise == scrambled(SCENES, n) != scrambled(SCENES, n, seed=1) and scrambled("ab", 0) == ""
+    )
 
 
 def test_the_table():
-    rows = {"mine": Quality(0.9375, 1.0, None, 0.0, None, 0.5, 12), "a longer name": Quality(None, *[0.0404] * 5, 10_000)}
+    rows = {
+        "mine": Quality(0.9375, 1.0, None, 0.0, None, 0.5, 12),
+        "a longer name": Quality(None, *[0.0404] * 5, 10_000),
+    }
     lines = quality_table(rows).split("\n")
-    assert len(set(map(len, lines))) == 1 and all(line.startswith("| ") and line.endswith(" |") for line in lines)
+    assert len(set(map(len, lines))) == 1 and all(
+        line.startswith("| ") and line.endswith(" |") for line in lines
+    )
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert tuple(cells[0]) == HEADINGS and all(set(cell) <= set("-:") for cell in cells[1])
     assert cells[2] == ["mine", "93.8%", "100.0%", "–", "0.0%", "–", "50.0%", "12"]

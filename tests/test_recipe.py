@@ -13,28 +13,83 @@ import torch
 
 from chargpt_lib import recipe, trainer
 from chargpt_lib.bigram import BigramLanguageModel
+from chargpt_lib.devices import pick_precision
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.recipe import (TrainConfig, Windows, checkpointed, compiled, interruptible, learning_rate, make_optimizer,
-                                pick_precision)
+from chargpt_lib.recipe import (
+    TrainConfig,
+    Windows,
+    checkpointed,
+    compiled,
+    interruptible,
+    learning_rate,
+    make_optimizer,
+)
 
 
 def tiny_gpt(**changes):
     torch.manual_seed(0)
-    return GPT(GPTConfig(**{"vocab_size": 7, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 8} | changes))
+    return GPT(
+        GPTConfig(
+            **{"vocab_size": 7, "block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 8} | changes
+        )
+    )
 
 
 # ---------------------------------------------------------------- the config
 
-BAD = [("steps", 0), ("steps", 2.5), ("steps", True), ("steps", "9"), ("epochs", 0), ("epochs", -1.0), ("epochs", math.inf),
-       ("time_budget", 0), ("time_budget", math.nan), ("batch_size", 0), ("batch_size", None), ("grad_accum", 0),
-       ("grad_accum", 1.0), ("learning_rate", 0), ("learning_rate", -1e-3), ("learning_rate", math.nan),
-       ("learning_rate", math.inf), ("learning_rate", "1e-3"), ("min_lr", -1), ("min_lr", 2e-3), ("warmup", -0.1),
-       ("warmup", 1.0), ("warmup", 100), ("schedule", "linear"), ("schedule", None), ("decay", -0.1), ("decay", 1.1),
-       ("weight_decay", -0.1), ("betas", (0.9, 1.0)), ("betas", 0.9), ("betas", (0.9,)), ("betas", ("a", "b")),
-       ("grad_clip", -1), ("grad_clip", None), ("seed", -1), ("seed", 2**32), ("seed", 1.5), ("precision", "fp8"),
-       ("precision", torch.float16), ("compile", 1), ("gradient_checkpointing", "yes"), ("eval_interval", 0),
-       ("eval_batches", -1), ("patience", 0), ("out", 7), ("checkpoint_interval", 0), ("tensorboard", True),
-       ("tensorboard", "yes"), ("schedule", ["wsd"]), ("warmup", "a"), ("learning_rate", None)]
+BAD = [
+    ("steps", 0),
+    ("steps", 2.5),
+    ("steps", True),
+    ("steps", "9"),
+    ("epochs", 0),
+    ("epochs", -1.0),
+    ("epochs", math.inf),
+    ("time_budget", 0),
+    ("time_budget", math.nan),
+    ("batch_size", 0),
+    ("batch_size", None),
+    ("grad_accum", 0),
+    ("grad_accum", 1.0),
+    ("learning_rate", 0),
+    ("learning_rate", -1e-3),
+    ("learning_rate", math.nan),
+    ("learning_rate", math.inf),
+    ("learning_rate", "1e-3"),
+    ("min_lr", -1),
+    ("min_lr", 2e-3),
+    ("warmup", -0.1),
+    ("warmup", 1.0),
+    ("warmup", 100),
+    ("schedule", "linear"),
+    ("schedule", None),
+    ("decay", -0.1),
+    ("decay", 1.1),
+    ("weight_decay", -0.1),
+    ("betas", (0.9, 1.0)),
+    ("betas", 0.9),
+    ("betas", (0.9,)),
+    ("betas", ("a", "b")),
+    ("grad_clip", -1),
+    ("grad_clip", None),
+    ("seed", -1),
+    ("seed", 2**32),
+    ("seed", 1.5),
+    ("precision", "fp8"),
+    ("precision", torch.float16),
+    ("compile", 1),
+    ("gradient_checkpointing", "yes"),
+    ("eval_interval", 0),
+    ("eval_batches", -1),
+    ("patience", 0),
+    ("out", 7),
+    ("checkpoint_interval", 0),
+    ("tensorboard", True),
+    ("tensorboard", "yes"),
+    ("schedule", ["wsd"]),
+    ("warmup", "a"),
+    ("learning_rate", None),
+]
 
 
 @pytest.mark.parametrize("name, value", BAD)
@@ -47,10 +102,22 @@ def test_every_field_is_among_the_bad_ones():
     assert {name for name, _ in BAD} == {field.name for field in fields(TrainConfig)}
 
 
-@pytest.mark.parametrize("values", [
-    {"steps": 1}, {"epochs": 0.5, "steps": 3}, {"time_budget": 1}, {"learning_rate": 1, "min_lr": 1}, {"warmup": 0},
-    {"grad_clip": 0, "weight_decay": 0}, {"schedule": "wsd", "warmup": 0.25, "decay": 0.75}, {"betas": [0, 0.5]},
-    {"seed": 0}, {"out": "folder", "tensorboard": True}, {"patience": 1, "eval_batches": 1}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": 1},
+        {"epochs": 0.5, "steps": 3},
+        {"time_budget": 1},
+        {"learning_rate": 1, "min_lr": 1},
+        {"warmup": 0},
+        {"grad_clip": 0, "weight_decay": 0},
+        {"schedule": "wsd", "warmup": 0.25, "decay": 0.75},
+        {"betas": [0, 0.5]},
+        {"seed": 0},
+        {"out": "folder", "tensorboard": True},
+        {"patience": 1, "eval_batches": 1},
+    ],
+)
 def test_the_edges_are_allowed(values):
     config = TrainConfig(**values)
     assert all(getattr(config, name) == value for name, value in values.items())
@@ -72,7 +139,9 @@ def test_every_field_is_plain_explained_and_used():
     parts = recipe.learning_rate, recipe.make_optimizer, recipe.read_data, trainer
     code = "".join(map(inspect.getsource, parts))
     for field in fields(TrainConfig):
-        assert re.search(rf"^    {field.name}: .+ = .+  # .+", source, re.M), f"{field.name} has no line that explains it"
+        assert re.search(rf"^    {field.name}: .+ = .+  # .+", source, re.M), (
+            f"{field.name} has no line that explains it"
+        )
         assert f"config.{field.name}" in code, f"nobody uses {field.name}"
 
 
@@ -82,7 +151,9 @@ def test_every_field_is_plain_explained_and_used():
 def torchs(schedulers, milestones, steps, peak):
     """The rates that torch's own schedulers give, one after the other."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
-    chain = torch.optim.lr_scheduler.SequentialLR(optimizer, [make(optimizer) for make in schedulers], milestones)
+    chain = torch.optim.lr_scheduler.SequentialLR(
+        optimizer, [make(optimizer) for make in schedulers], milestones
+    )
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -95,20 +166,41 @@ def torchs(schedulers, milestones, steps, peak):
 @pytest.mark.filterwarnings("ignore")  # torch's own schedulers warn of their own chaining
 def test_cosine_is_torchs(steps, rising, lowest):
     schedule = torch.optim.lr_scheduler
-    expected = torchs([lambda o: schedule.LinearLR(o, 1 / rising, 1, rising - 1),
-                       lambda o: schedule.CosineAnnealingLR(o, steps - rising, lowest)], [rising], steps, 3e-3)
+    expected = torchs(
+        [
+            lambda o: schedule.LinearLR(o, 1 / rising, 1, rising - 1),
+            lambda o: schedule.CosineAnnealingLR(o, steps - rising, lowest),
+        ],
+        [rising],
+        steps,
+        3e-3,
+    )
     config = TrainConfig(steps=steps, warmup=rising / steps, learning_rate=3e-3, min_lr=lowest)
-    assert [learning_rate(step, config) for step in range(steps)] == pytest.approx(expected, rel=1e-6)
+    assert [learning_rate(step, config) for step in range(steps)] == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("steps, rising, falling", [(100, 10, 20), (80, 4, 40)])
 @pytest.mark.filterwarnings("ignore")
 def test_wsd_is_torchs(steps, rising, falling):
     schedule = torch.optim.lr_scheduler
-    expected = torchs([lambda o: schedule.LinearLR(o, 1 / rising, 1, rising - 1), lambda o: schedule.ConstantLR(o, 1),
-                       lambda o: schedule.LinearLR(o, 1, 0, falling)], [rising, steps - falling], steps, 0.1)
-    config = TrainConfig(steps=steps, warmup=rising / steps, learning_rate=0.1, schedule="wsd", decay=falling / steps)
-    assert [learning_rate(step, config) for step in range(steps)] == pytest.approx(expected, rel=1e-6)
+    expected = torchs(
+        [
+            lambda o: schedule.LinearLR(o, 1 / rising, 1, rising - 1),
+            lambda o: schedule.ConstantLR(o, 1),
+            lambda o: schedule.LinearLR(o, 1, 0, falling),
+        ],
+        [rising, steps - falling],
+        steps,
+        0.1,
+    )
+    config = TrainConfig(
+        steps=steps, warmup=rising / steps, learning_rate=0.1, schedule="wsd", decay=falling / steps
+    )
+    assert [learning_rate(step, config) for step in range(steps)] == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_without_decay_the_rate_stays():
@@ -127,8 +219,12 @@ def test_time_drives_the_schedule_as_steps_do(schedule):
     by_time = TrainConfig(time_budget=60, schedule=schedule, warmup=0.1)
     by_steps = TrainConfig(steps=1000, schedule=schedule, warmup=0.1)
     for share in (0.101, 0.3, 0.5, 0.85, 0.95, 1.0):
-        assert learning_rate(7, by_time, share) == pytest.approx(learning_rate(round(1000 * share), by_steps), rel=1e-6)
-    assert learning_rate(0, by_time, 0.05) == pytest.approx(0.5e-3) and learning_rate(9, by_time, 2.0) == pytest.approx(0)
+        assert learning_rate(7, by_time, share) == pytest.approx(
+            learning_rate(round(1000 * share), by_steps), rel=1e-6
+        )
+    assert learning_rate(0, by_time, 0.05) == pytest.approx(0.5e-3) and learning_rate(
+        9, by_time, 2.0
+    ) == pytest.approx(0)
     both = TrainConfig(steps=1000, time_budget=60, schedule=schedule, warmup=0.1)
     assert learning_rate(900, both, 0.2) == learning_rate(900, by_steps)  # whichever is further
     assert learning_rate(200, both, 0.9) == pytest.approx(learning_rate(900, by_steps))
@@ -147,20 +243,29 @@ def test_an_epoch_has_each_window_once(length, T):
         assert torch.equal(x, x[:, :1] + torch.arange(T)) and len(x.unique()) == x.numel()
         assert windows.count * T > length - 2 * T - 1 and y.max() < length
         firsts.append(x[:, 0].tolist())
-    assert length < 3 * T or (T == 1 or len({min(starts) for starts in firsts}) > 1) and firsts[0] != sorted(firsts[0])
+    assert (
+        length < 3 * T
+        or (T == 1 or len({min(starts) for starts in firsts}) > 1)
+        and firsts[0] != sorted(firsts[0])
+    )
 
 
 def test_every_character_is_seen_in_the_end():
     windows = Windows(torch.arange(45), 8, seed=0)
     x, y = windows.batch(0, 40 * windows.count)
-    assert set(x.flatten().tolist()) == set(range(44)) and set(y.flatten().tolist()) == set(range(1, 45))
+    assert set(x.flatten().tolist()) == set(range(44)) and set(y.flatten().tolist()) == set(
+        range(1, 45)
+    )
 
 
 def test_every_seed_and_every_epoch_has_another_order():
     """torch takes 32 bits of a seed: with too simple a mixture, all odd seeds were the same."""
     ids = torch.arange(4001)
-    orders = {tuple(Windows(ids, 8, seed).order(epoch).tolist())
-              for seed in (0, 1, 2, 3, 1337, 1338, 2**31, 2**32 - 1) for epoch in range(5)}
+    orders = {
+        tuple(Windows(ids, 8, seed).order(epoch).tolist())
+        for seed in (0, 1, 2, 3, 1337, 1338, 2**31, 2**32 - 1)
+        for epoch in range(5)
+    }
     assert len(orders) == 8 * 5
 
 
@@ -173,7 +278,9 @@ def test_batches_go_on_over_the_ends_of_epochs():
             parts.append(windows.batch(seen, size)[0])
             seen += size
         assert torch.equal(torch.cat(parts), whole)
-    assert torch.equal(Windows(torch.arange(60), 8, seed=1).batch(17, 9)[0], whole[17:26])  # needs no memory of the way
+    assert torch.equal(
+        Windows(torch.arange(60), 8, seed=1).batch(17, 9)[0], whole[17:26]
+    )  # needs no memory of the way
     assert not torch.equal(Windows(torch.arange(60), 8, seed=2).batch(0, 31)[0], whole)
 
 
@@ -187,7 +294,9 @@ def test_the_dice_of_others_are_left_alone():
 
 @pytest.mark.parametrize("length", [0, 1, 8])
 def test_a_text_without_a_window(length):
-    with pytest.raises(ValueError, match=f"text of {length} ids .* block_size 8 .* at most {max(length - 1, 0)}"):
+    with pytest.raises(
+        ValueError, match=f"text of {length} ids .* block_size 8 .* at most {max(length - 1, 0)}"
+    ):
         Windows(torch.arange(length), 8, 0)
 
 
@@ -196,7 +305,9 @@ def test_a_text_without_a_window(length):
 
 def test_decay_is_for_matrices():
     model = tiny_gpt(bias=True)
-    optimizer = make_optimizer(model, TrainConfig(weight_decay=0.3, betas=(0.8, 0.95), learning_rate=0.01))
+    optimizer = make_optimizer(
+        model, TrainConfig(weight_decay=0.3, betas=(0.8, 0.95), learning_rate=0.01)
+    )
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -204,17 +315,30 @@ def test_decay_is_for_matrices():
     for name, parameter in model.named_parameters():
         factor = 1 - 0.01 * 0.3 if parameter.dim() > 1 else 1
         assert torch.allclose(parameter, factor * before[name]), name
-    assert {(group["betas"], group["fused"]) for group in optimizer.param_groups} == {((0.8, 0.95), True)}
+    assert {(group["betas"], group["fused"]) for group in optimizer.param_groups} == {
+        ((0.8, 0.95), True)
+    }
 
 
 CARDS = {"cuda:0": (9, 0), "cuda:1": (8, 0), "cuda:2": (7, 5), "cuda:3": (7, 0), "cuda:4": (6, 1)}
 
 
-@pytest.mark.parametrize("device, expected", [
-    ("cuda:0", "bf16"), ("cuda:1", "bf16"), ("cuda:2", "fp16"), ("cuda:3", "fp32"), ("cuda:4", "fp32"), ("cpu", "fp32"),
-    ("mps", "fp32")])
+@pytest.mark.parametrize(
+    "device, expected",
+    [
+        ("cuda:0", "bf16"),
+        ("cuda:1", "bf16"),
+        ("cuda:2", "fp16"),
+        ("cuda:3", "fp32"),
+        ("cuda:4", "fp32"),
+        ("cpu", "fp32"),
+        ("mps", "fp32"),
+    ],
+)
 def test_precision_by_card(device, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)  # as torch says of a T4
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: True
+    )  # as torch says of a T4
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: CARDS[str(device)])
     assert pick_precision(device) == pick_precision(torch.device(device)) == expected
 
@@ -235,7 +359,9 @@ def gradient_and_bytes(model, x, y):
         loss = model(x, y)[1]
     loss.backward()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    return [p.grad.clone() for p in model.parameters()], sum(size for at, size in kept.items() if at not in weights)
+    return [p.grad.clone() for p in model.parameters()], sum(
+        size for at, size in kept.items() if at not in weights
+    )
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -255,7 +381,9 @@ def test_checkpointing_ends_with_its_block_and_needs_blocks():
         assert all("forward" in vars(block) for block in model.blocks)
         raise RuntimeError("in the middle")
     assert not any("forward" in vars(block) for block in model.blocks)
-    with pytest.raises(ValueError, match="gradient_checkpointing is True.*BigramLanguageModel has no blocks"):
+    with pytest.raises(
+        ValueError, match="gradient_checkpointing is True.*BigramLanguageModel has no blocks"
+    ):
         with checkpointed(BigramLanguageModel(3)):
             pass
 
@@ -273,30 +401,60 @@ def test_a_compiled_model_says_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("when", ["at once", "at the first call"])
-@pytest.mark.parametrize("trace, reason", [
-    ("no C++ compiler\nand a long trace", "no C++ compiler"),
-    ("C++ compile error\nCommand: g++\nm.cpp:31:10: fatal error: no Python.h\n 31 |", "m.cpp:31:10: fatal error: no Python.h"),
-    ("", "")])
+@pytest.mark.parametrize(
+    "trace, reason",
+    [
+        ("no C++ compiler\nand a long trace", "no C++ compiler"),
+        (
+            "C++ compile error\nCommand: g++\nm.cpp:31:10: fatal error: no Python.h\n 31 |",
+            "m.cpp:31:10: fatal error: no Python.h",
+        ),
+        ("", ""),
+    ],
+)
 def test_where_compile_fails_the_model_stays(when, trace, reason, monkeypatch):
     def broken(model):
         def call(*args):
-            model.token_embedding.weight.grad = torch.ones_like(model.token_embedding.weight)  # a half-done trial
+            model.token_embedding.weight.grad = torch.ones_like(
+                model.token_embedding.weight
+            )  # a half-done trial
             raise RuntimeError(trace)
+
         return call() if when == "at once" else call
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(torch, "__file__", "/env/torch/__init__.py")  # wherever it lies: a space would be named, too
+    monkeypatch.setattr(
+        torch, "__file__", "/env/torch/__init__.py"
+    )  # wherever it lies: a space would be named, too
     model = tiny_gpt()
-    with pytest.warns(UserWarning, match=re.escape(f"goes on without it: RuntimeError: {reason}") + "$"):
+    with pytest.warns(
+        UserWarning, match=re.escape(f"goes on without it: RuntimeError: {reason}") + "$"
+    ):
         assert compiled(model, torch.zeros(1, 8, dtype=torch.int64)) is model
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("path, trace, told", [
-    ("/two words/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", True),
-    ("/two words/env/torch/__init__.py", "CppCompileError: C++ compile error\nm.cpp:3:10: fatal error: no Python.h", True),
-    ("/two words/env/torch/__init__.py", "no C++ compiler", False),
-    ("/one/env/torch/__init__.py", "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status", False)])
+@pytest.mark.parametrize(
+    "path, trace, told",
+    [
+        (
+            "/two words/env/torch/__init__.py",
+            "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status",
+            True,
+        ),
+        (
+            "/two words/env/torch/__init__.py",
+            "CppCompileError: C++ compile error\nm.cpp:3:10: fatal error: no Python.h",
+            True,
+        ),
+        ("/two words/env/torch/__init__.py", "no C++ compiler", False),
+        (
+            "/one/env/torch/__init__.py",
+            "CppCompileError: C++ compile error\ncollect2: error: ld returned 1 exit status",
+            False,
+        ),
+    ],
+)
 def test_a_space_in_torchs_path_is_named(path, trace, told, monkeypatch):
     """PyTorch gives -L/two words/env/torch/lib to the linker, unquoted."""
     monkeypatch.setattr(torch, "__file__", path)
@@ -304,7 +462,9 @@ def test_a_space_in_torchs_path_is_named(path, trace, told, monkeypatch):
     with pytest.warns(UserWarning) as warned:
         compiled(tiny_gpt(), torch.zeros(1, 8, dtype=torch.int64))
     said = str(warned[0].message)
-    assert ("unquoted to the linker: make the environment in a folder without a space" in said) == told
+    assert (
+        "unquoted to the linker: make the environment in a folder without a space" in said
+    ) == told
     assert (path in said and "graphics card" in said) == told
 
 

@@ -12,13 +12,16 @@ import pytest
 
 import build
 import release
-from chargpt_lib.checks import EXERCISES, load_keys
-from tests.mistakes import as_cell, single_head
-from tests.mistakes import WRONG
+from chargpt_lib.exercises.judge import EXERCISES, load_keys
+from tests.mistakes import WRONG, as_cell
 
 load_keys()
-CELLS = {cell.metadata["exercise"]: cell.source for lesson in build.read_lessons(build.HERE)
-         for cell in lesson.cells if "exercise" in cell.metadata}
+CELLS = {
+    cell.metadata["exercise"]: cell.source
+    for lesson in build.read_lessons(build.HERE)
+    for cell in lesson.cells
+    if "exercise" in cell.metadata
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +36,19 @@ def course(tmp_path_factory):
 
 
 def unpacked(name, data):
-    return (gzip.decompress(data) if name.endswith(".gz") else data).decode("utf-8", "replace")  # a model is no text
+    return (gzip.decompress(data) if name.endswith(".gz") else data).decode(
+        "utf-8", "replace"
+    )  # a model is no text
 
 
 def texts(course):
     for path in course.rglob("*"):
         if path.suffix == ".whl":
             with zipfile.ZipFile(path) as wheel:
-                yield from ((f"{path.name}/{name}", unpacked(name, wheel.read(name))) for name in wheel.namelist())
+                yield from (
+                    (f"{path.name}/{name}", unpacked(name, wheel.read(name)))
+                    for name in wheel.namelist()
+                )
         elif path.is_file():
             yield path.relative_to(course).as_posix(), unpacked(path.name, path.read_bytes())
 
@@ -48,17 +56,38 @@ def texts(course):
 def test_it_holds_what_a_learner_needs_and_nothing_else(course):
     names = {name for name, _ in texts(course)}
     assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", "environment.yml"} <= names
-    assert {f"notebooks/{lesson.name}.ipynb" for lesson in build.read_lessons(build.HERE) if lesson.name[0].isdigit()} <= names
-    assert not [name for name in names if re.search(r"source|solution|mistake|hostile|tests|build\.py|C_(?!quality|hosts|presets|runs)|D_(?!command)", name)]
-    assert {"notebooks/A_playhouse.ipynb", "notebooks/start_here.ipynb",
-            "notebooks/conftest.py", "notebooks/sanitize.cfg", "data/models/playhouse/model.safetensors",
-            *(f"notebooks/{page}.ipynb" for page in ("C_quality", "C_hosts", "C_presets", "C_runs", "D_command_line"))} <= names
+    assert {
+        f"notebooks/{lesson.name}.ipynb"
+        for lesson in build.read_lessons(build.HERE)
+        if lesson.name[0].isdigit()
+    } <= names
+    assert not [
+        name
+        for name in names
+        if re.search(
+            r"source|solution|mistake|hostile|tests|build\.py|C_(?!quality|hosts|presets|runs)|D_(?!command)",
+            name,
+        )
+    ]
+    assert {
+        "notebooks/A_playhouse.ipynb",
+        "notebooks/start_here.ipynb",
+        "notebooks/conftest.py",
+        "notebooks/sanitize.cfg",
+        "data/models/playhouse/model.safetensors",
+        *(
+            f"notebooks/{page}.ipynb"
+            for page in ("C_quality", "C_hosts", "C_presets", "C_runs", "D_command_line")
+        ),
+    } <= names
 
 
 def test_its_links_lead_somewhere(course):
     for path in (course / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        text = "\n".join(
+            "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+        )
         for link in re.findall(r"\]\(([^):#]+)\)", text):
             assert (path.parent / link).exists(), f"{path.name} links to {link}"
 
@@ -69,23 +98,32 @@ def test_no_answer_is_in_it(course):
         if name.endswith(".ipynb"):
             text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
         for exercise, source in CELLS.items():
-            body = "\n".join(re.search(r"### BEGIN SOLUTION\n(.*?)\n    ### END", source, re.S)[1].splitlines())
+            body = "\n".join(
+                re.search(r"### BEGIN SOLUTION\n(.*?)\n    ### END", source, re.S)[1].splitlines()
+            )
             assert body not in text, f"{name} holds the answer to {exercise}"
-    keys = "".join(text for name, text in texts(course) if "/keys/" in name and name.endswith(".py"))  # folder and wheel
+    keys = "".join(
+        text for name, text in texts(course) if "/keys/" in name and name.endswith(".py")
+    )  # folder and wheel
     assert keys.count("raise NotAttempted") == 2 * len(CELLS) and "BEGIN SOLUTION" not in keys
 
 
 def test_its_checks_know_right_from_wrong(course, tmp_path):
     """In a process that finds only the release: every exercise, blank; one right, one wrong."""
-    wrong = next(answer for answer in WRONG if answer.exercise == "window_mask" and answer.hint == "one position too wide")
+    wrong = next(
+        answer
+        for answer in WRONG
+        if answer.exercise == "window_mask" and answer.hint == "one position too wide"
+    )
     right = build.answered(CELLS["window_mask"], solved=True)
     code = f"""
 import sys, torch
 sys.path = [path for path in sys.path if not path.startswith({str(build.HERE.root)!r}) or "site-packages" in path]
 sys.path.insert(0, {str(course)!r})
 import chargpt_lib
-from chargpt_lib.checks import EXERCISES, NotAttempted, check, load_keys, judge
-from chargpt_lib.answers import call
+from chargpt_lib.exercises.judge import EXERCISES, load_keys, judge
+from chargpt_lib.exercises import NotAttempted, check
+from chargpt_lib.exercises.compare import call
 assert chargpt_lib.__file__.startswith({str(course)!r})
 load_keys()
 for name, exercise in EXERCISES.items():
@@ -94,8 +132,13 @@ for source in ({right!r}, {as_cell(wrong)!r}):
     exec(source)
     check("window_mask", window_mask)
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={
-        name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
     lines = run.stdout.splitlines()
     assert lines[:-2] == [f"○ {name}: not attempted" for name in EXERCISES], run.stdout + run.stderr
     assert lines[-2] == "✓ window_mask" and "one position too wide" in lines[-1]

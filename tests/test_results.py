@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+
 from build import HERE, read_lessons
 from chargpt_lib.playhouse import KINDS
 from chargpt_lib.quality import BOTTOM, CEILING
@@ -40,7 +41,9 @@ def test_the_excess_by_kind_adds_up_to_the_loss():
 def test_the_promised_times_and_plays():
     assert PLAYHOUSE["GPT"]["seconds"] <= 120
     longest = {"07_attention_maps": 90}  # it looks into a recorded model, and trains none
-    assert all(lesson["all"] <= longest.get(name, 150) for name, lesson in PLAYHOUSE["lessons"].items())
+    assert all(
+        lesson["all"] <= longest.get(name, 150) for name, lesson in PLAYHOUSE["lessons"].items()
+    )
     assert all(lesson["first picture"] <= 15 for lesson in PLAYHOUSE["lessons"].values())
     assert PLAYHOUSE["lessons"]["07_attention_maps"]["first picture"] <= 10
     ladder = [lesson["all"] for name, lesson in PLAYHOUSE["lessons"].items() if name < "07"]
@@ -51,16 +54,28 @@ def test_the_promised_times_and_plays():
 def test_grading_is_quick_enough():
     grading = json.loads((RESULTS.parent / "grading.json").read_text(encoding="utf-8"))
     assert grading["submissions"] >= 60 and grading["minutes"] <= 15
-    assert all(grading["seconds"][kind]["median"] <= 8 for kind in ("right", "two mistakes", "blank"))
+    assert all(
+        grading["seconds"][kind]["median"] <= 8 for kind in ("right", "two mistakes", "blank")
+    )
     said = f"sixty notebooks in {grading['minutes']:.0f} minutes"
-    assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), f"the README should say: {said}"
+    assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), (
+        f"the README should say: {said}"
+    )
 
 
-@pytest.mark.parametrize("name, python, torch", [
-    ("colab-2026-08", "3.13", "2.11"), ("kaggle-2026-08", "3.12", "2.10"), ("python 3.15.2", "3.15", "2.15")])
+@pytest.mark.parametrize(
+    "name, python, torch",
+    [
+        ("colab-2026-08", "3.13", "2.11"),
+        ("kaggle-2026-08", "3.12", "2.10"),
+        ("python 3.15.2", "3.15", "2.15"),
+    ],
+)
 def test_the_lessons_run_on_the_versions_of_hosts(name, python, torch):
     record = json.loads((RESULTS.parent / "hosts.json").read_text(encoding="utf-8"))[name]
-    assert record["versions"]["torch"].startswith(torch) and record["versions"]["python"].startswith(python)
+    assert record["versions"]["torch"].startswith(torch) and record["versions"][
+        "python"
+    ].startswith(python)
     assert record.get("would change what is on the list", []) == []
     assert record["lessons"].keys() >= PLAYHOUSE["lessons"].keys()
     assert not [row for row in record["lessons"].values() if "error" in row]
@@ -73,9 +88,15 @@ def test_the_cpu_preset_on_shakespeare():
 
 def test_attention_is_recorded_and_shown_quickly():
     attention = json.loads((RESULTS.parent / "attention.json").read_text(encoding="utf-8"))
-    assert all(row["ratio, every head"]["median"] <= 2.5 for row in attention["cost at T = 256"].values())
+    assert all(
+        row["ratio, every head"]["median"] <= 2.5 for row in attention["cost at T = 256"].values()
+    )
     page = attention["page"]
-    assert page["bytes"] <= 400_000 and page["first paint, ms"]["median"] < 1000 and page["hover, ms"]["median"] < 50
+    assert (
+        page["bytes"] <= 400_000
+        and page["first paint, ms"]["median"] < 1000
+        and page["hover, ms"]["median"] < 50
+    )
 
 
 def test_heads_that_copy_names_were_proved_by_switching_them_off():
@@ -83,7 +104,9 @@ def test_heads_that_copy_names_were_proved_by_switching_them_off():
     attention = json.loads((RESULTS.parent / "attention.json").read_text(encoding="utf-8"))
     whole, *rows = attention["copying"]["copying heads off"]
     best = min(rows, key=lambda row: row["spelling's growth to that of copied names"])
-    growth = {kind: best["excess"][kind] - whole["excess"][kind] for kind in ("copied name", "spelling")}
+    growth = {
+        kind: best["excess"][kind] - whole["excess"][kind] for kind in ("copied name", "spelling")
+    }
     assert best["excess"]["copied name"] >= 3 * whole["excess"]["copied name"]
     assert growth["spelling"] <= 0.1 * growth["copied name"]
     coming = [row["copied name"] for row in attention["copying"]["how copying comes"].values()]
@@ -107,7 +130,9 @@ def headline(name):
 
 
 def test_the_readme_quotes_the_recorded_headlines():
-    assert table() in (HERE.root / "README.md").read_text(encoding="utf-8"), f"put this into README.md:\n{table()}"
+    assert table() in (HERE.root / "README.md").read_text(encoding="utf-8"), (
+        f"put this into README.md:\n{table()}"
+    )
 
 
 def test_the_published_numbers_are_reached():
@@ -116,27 +141,47 @@ def test_the_published_numbers_are_reached():
     assert exact["oz"]["training"] <= 2.175 and exact["oz"]["validation"] <= 2.191
     assert abs(exact["bigram"]["validation"] - headline("bigram")["the counted optimum"]) <= 0.02
     assert exact["cpu"]["validation"] <= 1.63 and headline("cpu")["seconds"]["wall clock"] <= 200
-    assert headline("local-cpu")["steps"] == 2000 and headline("local-cpu")["parameters"] == 3_197_440
+    assert (
+        headline("local-cpu")["steps"] == 2000 and headline("local-cpu")["parameters"] == 3_197_440
+    )
 
 
 def test_a_headline_says_all_that_a_repetition_needs():
     for path in (RESULTS.parent / "headline").glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
         assert TrainConfig(**record["settings"]).seed == record["settings"]["seed"]
-        assert record["settings"]["steps"] in (None, record["steps"]) and len(record["sample"]) == 600
+        assert (
+            record["settings"]["steps"] in (None, record["steps"]) and len(record["sample"]) == 600
+        )
         assert set(record["quality"]) == {CEILING, "sample", BOTTOM}
-        assert abs(record["loss"]["exact"]["validation"] - record["loss"]["200 random batches"]["validation"]) < 0.05
-        assert {"python", "torch"} <= record["versions"].keys() and record["device"] and record["log"]
+        assert (
+            abs(
+                record["loss"]["exact"]["validation"]
+                - record["loss"]["200 random batches"]["validation"]
+            )
+            < 0.05
+        )
+        assert (
+            {"python", "torch"} <= record["versions"].keys() and record["device"] and record["log"]
+        )
 
 
 def test_training_is_as_fast_as_a_plain_loop():
     """GPT-2 as transformers has it, and ours of the same sizes, biases and formula for the gelu."""
     cases = json.loads((RESULTS.parent / "throughput.json").read_text(encoding="utf-8"))["cases"]
-    ratios = {name: {rival: ratio["median"] for rival, ratio in case["ratio"].items()} for name, case in cases.items()}
+    ratios = {
+        name: {rival: ratio["median"] for rival, ratio in case["ratio"].items()}
+        for name, case in cases.items()
+    }
     assert ratios["cpu, as GPT-2"]["plain"] >= 1.0 and ratios["cpu"]["plain"] >= 1.0
-    assert ratios["cpu, as GPT-2"]["transformers"] >= 1.15 and ratios["local, 3.2M, as GPT-2"]["transformers"] >= 1.15
+    assert (
+        ratios["cpu, as GPT-2"]["transformers"] >= 1.15
+        and ratios["local, 3.2M, as GPT-2"]["transformers"] >= 1.15
+    )
     said = f"{ratios['cpu, as GPT-2']['transformers']:.1f} times as many characters a second as `transformers`' GPT-2"
-    assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), f"the README should say: {said}"
+    assert said in (HERE.root / "README.md").read_text(encoding="utf-8"), (
+        f"the README should say: {said}"
+    )
 
 
 ROBUSTNESS = json.loads((RESULTS.parent / "robustness.json").read_text(encoding="utf-8"))
@@ -146,14 +191,20 @@ TRAINS = [lesson for lesson in read_lessons(HERE) if lesson.name in PAGES]
 @pytest.mark.parametrize("lesson", TRAINS, ids=lambda lesson: lesson.name)
 def test_each_claim_about_a_trained_model_has_the_bound_that_was_recorded(lesson):
     recorded = Counter(row["claim"] for row in ROBUSTNESS["claims"] if row["page"] == lesson.name)
-    assert Counter(claim.text for claim in claims(lesson)) == recorded, "run python -m tests.benchmarks.robustness"
+    assert Counter(claim.text for claim in claims(lesson)) == recorded, (
+        "run python -m tests.benchmarks.robustness"
+    )
 
 
-@pytest.mark.parametrize("row", ROBUSTNESS["claims"], ids=lambda row: f"{row['page']}: {row['claim']}")
+@pytest.mark.parametrize(
+    "row", ROBUSTNESS["claims"], ids=lambda row: f"{row['page']}: {row['claim']}"
+)
 def test_each_claim_held_in_eight_runs_with_room(row):
     """The worst of all runs is further from the bound than the runs are from one another."""
     assert len(row["values"]) == len(ROBUSTNESS["runs"]) >= 8
-    assert row["worst"] == pytest.approx((min if row["sign"] in (">", ">=") else max)(row["values"]), rel=1e-5)
+    assert row["worst"] == pytest.approx(
+        (min if row["sign"] in (">", ">=") else max)(row["values"]), rel=1e-5
+    )
     assert margin(row) >= 1
 
 

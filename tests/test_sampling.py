@@ -17,7 +17,17 @@ from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.multi_head import MultiHeadLanguageModel
 from chargpt_lib.playhouse import write
 from chargpt_lib.sampling import (
-    Cache, Reader, deal_out, distribution, generate, in_int8, penalize, product, read_on, roll)
+    Cache,
+    Reader,
+    deal_out,
+    distribution,
+    generate,
+    in_int8,
+    penalize,
+    product,
+    read_on,
+    roll,
+)
 from chargpt_lib.single_head import SingleHeadLanguageModel
 
 TEXT = write(min_chars=200).text[:120]
@@ -29,16 +39,26 @@ def sharp(model, factor=8):
     """Large matrices, and biases and norms that count, so that no two characters are equally likely."""
     with torch.no_grad():
         for weights in model.parameters():
-            weights.mul_(factor) if weights.dim() > 1 else weights.add_(0.3 * torch.randn(weights.shape))
+            weights.mul_(factor) if weights.dim() > 1 else weights.add_(
+                0.3 * torch.randn(weights.shape)
+            )
     return model.eval()
 
 
 def gpt(**changes):
-    return sharp(GPT(GPTConfig(V, **{"block_size": BLOCK, "n_layer": 2, "n_head": 4, "n_embd": 32, **changes})))
+    return sharp(
+        GPT(
+            GPTConfig(
+                V, **{"block_size": BLOCK, "n_layer": 2, "n_head": 4, "n_embd": 32, **changes}
+            )
+        )
+    )
 
 
 def small(config):
-    return lambda: sharp(GPT(replace(config, vocab_size=V, block_size=BLOCK, n_layer=2, n_head=4, n_embd=32)))
+    return lambda: sharp(
+        GPT(replace(config, vocab_size=V, block_size=BLOCK, n_layer=2, n_head=4, n_embd=32))
+    )
 
 
 MODELS = {
@@ -83,8 +103,10 @@ def written(model, prompt, steps, **knobs):
 # ---------------------------------------------------------------- one throw
 
 
-@pytest.mark.parametrize("share", [
-    (1,), (1, 1), (0, 3, 0, 5, 0, 0, 8, 0), (97, 1, 2), (0, 0, 7), (7, 0, 0), tuple(range(20))])
+@pytest.mark.parametrize(
+    "share",
+    [(1,), (1, 1), (0, 3, 0, 5, 0, 0, 8, 0), (97, 1, 2), (0, 0, 7), (7, 0, 0), tuple(range(20))],
+)
 def test_an_even_grid_of_dice_gives_each_exactly_its_share(share):
     n = sum(share)
     dice = (torch.arange(n, dtype=torch.float64) + 0.5) / n
@@ -98,14 +120,22 @@ def test_no_die_finds_what_is_impossible():
     impossible = torch.rand(3000, V) < 0.7
     impossible[torch.arange(3000), torch.randint(V, (3000,))] = False
     for dtype in (torch.float32, torch.float64):
-        p = torch.randn(3000, V, dtype=dtype).mul(5).masked_fill(impossible, float("-inf")).softmax(-1)
+        p = (
+            torch.randn(3000, V, dtype=dtype)
+            .mul(5)
+            .masked_fill(impossible, float("-inf"))
+            .softmax(-1)
+        )
         for die in (0.0, 1e-300, 0.5, 1 - 2**-53, 1.0):
             ids = roll(p, torch.full((3000,), die, dtype=torch.float64))
             assert (p.gather(1, ids[:, None]) > 0).all()
 
 
 def test_each_row_has_its_own_die():
-    p, dice = torch.rand(200, 7, dtype=torch.float64).softmax(-1), torch.rand(200, dtype=torch.float64)
+    p, dice = (
+        torch.rand(200, 7, dtype=torch.float64).softmax(-1),
+        torch.rand(200, dtype=torch.float64),
+    )
     for row, die, found in zip(p.tolist(), dice.tolist(), roll(p, dice).tolist()):
         ends = list(itertools.accumulate(row))
         assert found == next(i for i, end in enumerate(ends) if die < end)
@@ -116,7 +146,12 @@ def test_each_row_has_its_own_die():
 
 def theirs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """transformers' own warpers, in the order in which its `generate` calls them."""
-    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    from transformers import (
+        MinPLogitsWarper,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
 
     chain = [TemperatureLogitsWarper(float(temperature))]
     chain += [TopKLogitsWarper(top_k)] if top_k is not None else []
@@ -127,8 +162,12 @@ def theirs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     return logits.softmax(-1)
 
 
-KNOBS = [dict(zip(("temperature", "top_k", "top_p", "min_p"), values)) for values in itertools.product(
-    (0.3, 1.0, 1.7), (None, 1, 5, 1000), (None, 0.05, 0.9), (None, 0.0, 0.2, 1.0))]
+KNOBS = [
+    dict(zip(("temperature", "top_k", "top_p", "min_p"), values))
+    for values in itertools.product(
+        (0.3, 1.0, 1.7), (None, 1, 5, 1000), (None, 0.05, 0.9), (None, 0.0, 0.2, 1.0)
+    )
+]
 
 
 @pytest.mark.parametrize("width", [0.1, 1, 10])
@@ -141,9 +180,13 @@ def test_the_knobs_turn_as_those_of_transformers(width):
 
 
 def test_what_cannot_come_stays_impossible():
-    logits = torch.randn(50, V, dtype=torch.float64).masked_fill(torch.rand(50, V) < 0.5, float("-inf"))
+    logits = torch.randn(50, V, dtype=torch.float64).masked_fill(
+        torch.rand(50, V) < 0.5, float("-inf")
+    )
     for knobs in KNOBS:
-        assert torch.allclose(distribution(logits, **knobs), theirs(logits, **knobs), rtol=0, atol=1e-12), knobs
+        assert torch.allclose(
+            distribution(logits, **knobs), theirs(logits, **knobs), rtol=0, atol=1e-12
+        ), knobs
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3, 10.0])
@@ -153,7 +196,9 @@ def test_the_penalty_is_that_of_transformers(penalty):
     logits, ids = torch.randn(60, V, dtype=torch.float64), torch.randint(V, (60, 9))
     logits[:, 3] = 0
     seen = F.one_hot(ids, V).sum(1) > 0
-    assert torch.equal(penalize(logits, seen, penalty), RepetitionPenaltyLogitsProcessor(penalty)(ids, logits))
+    assert torch.equal(
+        penalize(logits, seen, penalty), RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
+    )
 
 
 def test_equals_of_the_last_that_stays():
@@ -175,7 +220,9 @@ def test_almost_no_temperature_is_none(temperature):
     assert torch.equal(distribution(logits, temperature), distribution(logits, 0))
 
 
-@pytest.mark.parametrize("knobs", [{}, {"temperature": 0.5}, {"top_k": 4}, {"top_p": 0.8, "min_p": 0.05}])
+@pytest.mark.parametrize(
+    "knobs", [{}, {"temperature": 0.5}, {"top_k": 4}, {"top_p": 0.8, "min_p": 0.05}]
+)
 def test_characters_come_as_often_as_they_should(knobs):
     model, rows = sharp(BigramLanguageModel(V), 60), 4000
     prompt = torch.full((rows, 1), 5)
@@ -192,7 +239,9 @@ def test_characters_come_as_often_as_they_should(knobs):
 def test_throws_one_after_another_do_not_know_of_each_other():
     model = BigramLanguageModel(2)
     torch.nn.init.zeros_(model.table.weight)
-    new = generate(model, torch.zeros(64, 1, dtype=torch.int64), 128, seed=0)[:, 1:].double() * 2 - 1
+    new = (
+        generate(model, torch.zeros(64, 1, dtype=torch.int64), 128, seed=0)[:, 1:].double() * 2 - 1
+    )
     assert abs((new[:, 1:] * new[:, :-1]).mean()) < 0.05, "along a text"
     assert abs((new[1:] * new[:-1]).mean()) < 0.05, "between neighbours, whose seeds are neighbours"
 
@@ -205,9 +254,17 @@ def test_greedy_texts_are_those_of_transformers(penalty):
     other = HuggingFaceGPT2(model.config)
     copy_weights(model, other)
     prompt = TOKENIZER.encode(TEXT)[:24].view(3, 8)
-    wanted = other.gpt2.eval().generate(prompt, do_sample=False, max_new_tokens=40, repetition_penalty=penalty,
-                                        attention_mask=torch.ones_like(prompt), pad_token_id=0)
-    assert torch.equal(generate(model, prompt, 40, temperature=0, repetition_penalty=penalty), wanted)
+    wanted = other.gpt2.eval().generate(
+        prompt,
+        do_sample=False,
+        max_new_tokens=40,
+        repetition_penalty=penalty,
+        attention_mask=torch.ones_like(prompt),
+        pad_token_id=0,
+    )
+    assert torch.equal(
+        generate(model, prompt, 40, temperature=0, repetition_penalty=penalty), wanted
+    )
 
 
 # ---------------------------------------------------------------- with and without a cache
@@ -218,9 +275,9 @@ def test_greedy_texts_are_those_of_transformers(penalty):
 def test_logits_with_the_cache_are_those_without(make, slide):
     model = make()
     slide = min(slide, model.block_size)
-    rows = [TOKENIZER.encode(TEXT[start:start + 50]) for start in (0, 20, 41, 60)]
+    rows = [TOKENIZER.encode(TEXT[start : start + 50]) for start in (0, 20, 41, 60)]
     pads = [0, 7, 3, 18]  # the first prompt is longer than the block, the last one is inside
-    ids = torch.stack([F.pad(row[:50 - pad], (pad, 0)) for row, pad in zip(rows, pads)])
+    ids = torch.stack([F.pad(row[: 50 - pad], (pad, 0)) for row, pad in zip(rows, pads)])
     reader = Reader(model, slide)
     for n in (*range(20, 29), *range(35, 51)):
         logits = reader(ids[:, :n], pads)
@@ -238,16 +295,28 @@ def test_greedy_texts_are_those_of_the_plain_loop(make, slide):
         ids = TOKENIZER.encode(TEXT[:length])
         wanted = greedy(model, ids, steps, slide)
         for cached in (True, False):
-            assert torch.equal(generate(model, ids[None], steps, temperature=0, slide=slide, cached=cached)[0], wanted)
+            assert torch.equal(
+                generate(model, ids[None], steps, temperature=0, slide=slide, cached=cached)[0],
+                wanted,
+            )
 
 
 @pytest.mark.parametrize("cached", [True, False])
 @every_model
 def test_texts_of_different_lengths_are_written_as_one_by_one(make, cached):
     model, texts = make(), [TEXT[3:4], TEXT[:30], "", TEXT[20:31], TEXT[7:8]]
-    knobs = {"temperature": 1.1, "top_k": 20, "top_p": 0.95, "min_p": 0.01, "repetition_penalty": 1.2, "cached": cached}
+    knobs = {
+        "temperature": 1.1,
+        "top_k": 20,
+        "top_p": 0.95,
+        "min_p": 0.01,
+        "repetition_penalty": 1.2,
+        "cached": cached,
+    }
     together = written(model, texts, 25, seed=3, **knobs)
-    assert together == [written(model, text, 25, seed=3 + i, **knobs) for i, text in enumerate(texts)]
+    assert together == [
+        written(model, text, 25, seed=3 + i, **knobs) for i, text in enumerate(texts)
+    ]
     assert all(len(new) == len(text) + 25 for new, text in zip(together, texts))
 
 
@@ -326,11 +395,18 @@ def with_blocks(kind):
         for block in model.blocks:
             block.__class__ = kind
         return model
+
     return make
 
 
-OTHERS = {"from the end": FromTheEnd, "with the mean": WithTheMean, "backwards": Backwards, "cooled": Cooled,
-          "side by side": with_blocks(SideBySide), "shortsighted": with_blocks(Shortsighted)}
+OTHERS = {
+    "from the end": FromTheEnd,
+    "with the mean": WithTheMean,
+    "backwards": Backwards,
+    "cooled": Cooled,
+    "side by side": with_blocks(SideBySide),
+    "shortsighted": with_blocks(Shortsighted),
+}
 
 
 @pytest.mark.parametrize("length", [1, 3, 12])
@@ -339,7 +415,10 @@ def test_blocks_put_together_in_another_way_are_noticed(make, length):
     model = sharp(make(GPTConfig(V, block_size=BLOCK, n_layer=2, n_head=4, n_embd=32)))
     ids = TOKENIZER.encode(TEXT[:length])
     for seed, temperature in ((0, 0), (1, 1)):
-        texts = [generate(model, ids[None], 20, temperature, seed=seed, cached=cached) for cached in (True, False)]
+        texts = [
+            generate(model, ids[None], 20, temperature, seed=seed, cached=cached)
+            for cached in (True, False)
+        ]
         assert torch.equal(*texts)
         assert temperature or torch.equal(texts[0][0], greedy(model, ids, 20))
 
@@ -367,7 +446,9 @@ def test_what_goes_in_comes_out(make):
     assert written(model, texts[:1], 7, seed=0) == [TOKENIZER.decode(ids[0])]
 
 
-@pytest.mark.parametrize("more", [{}, {"temperature": 0}, {"stop": TEXT[4:5]}, {"slide": 4, "top_k": 3}])
+@pytest.mark.parametrize(
+    "more", [{}, {"temperature": 0}, {"stop": TEXT[4:5]}, {"slide": 4, "top_k": 3}]
+)
 @pytest.mark.parametrize("prompt", ["", TEXT[:5], TEXT[:40]])
 def test_a_stream_is_the_text_bit_by_bit(prompt, more):
     model = gpt()
@@ -397,11 +478,13 @@ def test_a_stream_writes_no_faster_than_it_is_read():
 def test_a_text_ends_with_its_first_stop_string(prompt, stop):
     model, ends = BigramLanguageModel(V), as_list(stop)
     for seed in range(3):
-        whole, short = (as_list(written(model, prompt, 200, seed=seed, stop=end)) for end in (None, stop))
+        whole, short = (
+            as_list(written(model, prompt, 200, seed=seed, stop=end)) for end in (None, stop)
+        )
         for before, text, cut in zip(as_list(prompt), whole, short, strict=True):
-            new = text[len(before):]
+            new = text[len(before) :]
             places = [new.find(end) + len(end) for end in ends if end in new]
-            assert cut == before + new[:min(places, default=200)]
+            assert cut == before + new[: min(places, default=200)]
 
 
 def test_a_stop_string_in_the_prompt_stops_nothing():
@@ -431,7 +514,9 @@ def test_the_seed_decides_and_nothing_else():
     texts = [written(model, TEXT[:3], 40, seed=seed) for seed in (5, 5, 6)]
     assert texts[0] == texts[1] != texts[2]
     assert torch.equal(torch.get_rng_state(), state), "a seed leaves torch's own dice alone"
-    assert written(model, TEXT[:3], 20, seed=5) == texts[0][:23], "a shorter text is the beginning of a longer one"
+    assert written(model, TEXT[:3], 20, seed=5) == texts[0][:23], (
+        "a shorter text is the beginning of a longer one"
+    )
     assert written(model, TEXT[:3], 40) != written(model, TEXT[:3], 40)
     again = []
     for _ in range(2):
@@ -467,14 +552,18 @@ def interrupted(model, after=150, error=KeyboardInterrupt):
     def stop(module, inputs, output):
         if next(calls) == after:
             raise error
+
     for part in model.modules():
         part.register_forward_hook(stop)
     return model
 
 
 @pytest.mark.parametrize("cached", [True, False])
-@pytest.mark.parametrize("prompt", [TEXT[:5], [TEXT[:5], "", TEXT[:9]], TOKENIZER.encode(TEXT[:6]).view(2, 3)],
-                         ids=["text", "texts", "ids"])
+@pytest.mark.parametrize(
+    "prompt",
+    [TEXT[:5], [TEXT[:5], "", TEXT[:9]], TOKENIZER.encode(TEXT[:6]).view(2, 3)],
+    ids=["text", "texts", "ids"],
+)
 def test_ctrl_c_gives_what_was_written_so_far(prompt, cached):
     model = gpt()
     whole = written(model, prompt, 100, seed=2, cached=cached)
@@ -482,11 +571,13 @@ def test_ctrl_c_gives_what_was_written_so_far(prompt, cached):
     assert model.training and type(part) is type(whole)
     if isinstance(prompt, torch.Tensor):
         new = part.shape[1] - prompt.shape[1]
-        assert torch.equal(part, whole[:, :part.shape[1]])
+        assert torch.equal(part, whole[:, : part.shape[1]])
     else:
         starts, parts, wholes = map(as_list, (prompt, part, whole))
         news = {len(text) - len(start) for start, text in zip(starts, parts)}
-        assert len(news) == 1 and all(text.startswith(beginning) for beginning, text in zip(parts, wholes))
+        assert len(news) == 1 and all(
+            text.startswith(beginning) for beginning, text in zip(parts, wholes)
+        )
         new = news.pop()
     assert 0 < new < 100
 
@@ -512,9 +603,15 @@ ENDS = {
     "bad input": lambda model: written(model, TEXT[:3], 9, temperature=-1),
     "a stream that is read": lambda model: list(written(model, TEXT[:3], 9, stream=True)),
     "a stream that is not": lambda model: written(model, TEXT[:3], 9, stream=True),
-    "a stream that is left": lambda model: [*itertools.islice(written(model, TEXT[:3], 90, stream=True), 4)],
-    "Ctrl-C in a stream": lambda model: list(written(interrupted(model), TEXT[:3], 90, stream=True)),
-    "an error in a stream": lambda model: list(written(interrupted(model, error=OSError), TEXT[:3], 90, stream=True)),
+    "a stream that is left": lambda model: [
+        *itertools.islice(written(model, TEXT[:3], 90, stream=True), 4)
+    ],
+    "Ctrl-C in a stream": lambda model: list(
+        written(interrupted(model), TEXT[:3], 90, stream=True)
+    ),
+    "an error in a stream": lambda model: list(
+        written(interrupted(model, error=OSError), TEXT[:3], 90, stream=True)
+    ),
 }
 
 
@@ -537,7 +634,9 @@ def test_dropout_does_not_reach_the_text():
 
 def test_no_gradient_is_kept():
     for cached in (True, False):
-        assert not generate(gpt(), torch.zeros(1, 3, dtype=torch.int64), 20, cached=cached).requires_grad
+        assert not generate(
+            gpt(), torch.zeros(1, 3, dtype=torch.int64), 20, cached=cached
+        ).requires_grad
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
@@ -570,8 +669,10 @@ def test_impossible_characters_are_no_fault():
 
 def untouchable():
     """A model that must not be asked anything."""
+
     def spent(module, inputs):
         raise AssertionError("time was spent before the input was looked at")
+
     model = gpt()
     for part in model.modules():
         part.register_forward_pre_hook(spent)
@@ -588,27 +689,66 @@ def refused(prompt, message, **knobs):
 
 
 BAD = [
-    ("temperature", -0.1), ("temperature", float("nan")), ("temperature", "hot"), ("temperature", None),
-    ("top_k", 0), ("top_k", -3), ("top_k", 2.5), ("top_k", "3"), ("top_k", float("nan")), ("top_k", float("inf")),
-    ("top_p", 0), ("top_p", 1.01), ("top_p", -1), ("top_p", float("nan")), ("top_p", "most"),
-    ("min_p", -0.1), ("min_p", 1.5), ("min_p", float("nan")), ("min_p", "some"),
-    ("repetition_penalty", 0), ("repetition_penalty", -1), ("repetition_penalty", float("nan")),
-    ("repetition_penalty", float("inf")), ("repetition_penalty", "much"),
-    ("max_new_tokens", -1), ("max_new_tokens", 2.5), ("max_new_tokens", None), ("max_new_tokens", "9"),
-    ("slide", 0), ("slide", BLOCK + 1), ("slide", 1.5), ("slide", None),
-    ("seed", "lucky"), ("seed", 1.5), ("seed", 2**70),
+    ("temperature", -0.1),
+    ("temperature", float("nan")),
+    ("temperature", "hot"),
+    ("temperature", None),
+    ("top_k", 0),
+    ("top_k", -3),
+    ("top_k", 2.5),
+    ("top_k", "3"),
+    ("top_k", float("nan")),
+    ("top_k", float("inf")),
+    ("top_p", 0),
+    ("top_p", 1.01),
+    ("top_p", -1),
+    ("top_p", float("nan")),
+    ("top_p", "most"),
+    ("min_p", -0.1),
+    ("min_p", 1.5),
+    ("min_p", float("nan")),
+    ("min_p", "some"),
+    ("repetition_penalty", 0),
+    ("repetition_penalty", -1),
+    ("repetition_penalty", float("nan")),
+    ("repetition_penalty", float("inf")),
+    ("repetition_penalty", "much"),
+    ("max_new_tokens", -1),
+    ("max_new_tokens", 2.5),
+    ("max_new_tokens", None),
+    ("max_new_tokens", "9"),
+    ("slide", 0),
+    ("slide", BLOCK + 1),
+    ("slide", 1.5),
+    ("slide", None),
+    ("seed", "lucky"),
+    ("seed", 1.5),
+    ("seed", 2**70),
 ]
 
 
 @pytest.mark.parametrize("name, value", BAD)
-@pytest.mark.parametrize("prompt", [TEXT[:3], [TEXT[:3]], torch.zeros(2, 3, dtype=torch.int64)],
-                         ids=["text", "texts", "ids"])
+@pytest.mark.parametrize(
+    "prompt",
+    [TEXT[:3], [TEXT[:3]], torch.zeros(2, 3, dtype=torch.int64)],
+    ids=["text", "texts", "ids"],
+)
 def test_a_knob_is_called_by_its_name(name, value, prompt):
     refused(prompt, rf"(?s)\b{name}\b.*{re.escape(str(value))}", **{name: value})
 
 
-@pytest.mark.parametrize("stop, message", [
-    ("", "stop"), (["\n", ""], "stop"), ("Ω", "Ω"), (["\n", "aΩ"], "Ω"), (3, "stop"), ([3], "stop"), ([None], "stop")])
+@pytest.mark.parametrize(
+    "stop, message",
+    [
+        ("", "stop"),
+        (["\n", ""], "stop"),
+        ("Ω", "Ω"),
+        (["\n", "aΩ"], "Ω"),
+        (3, "stop"),
+        ([3], "stop"),
+        ([None], "stop"),
+    ],
+)
 def test_a_stop_string_that_cannot_come(stop, message):
     for prompt in (TEXT[:3], [TEXT[:3]]):
         refused(prompt, message, stop=stop)
@@ -629,12 +769,27 @@ def test_a_tokenizer_of_another_alphabet():
     refused("abc", "vocab_size|alphabet|tokenizer", tokenizer=CharTokenizer(map(chr, range(2000))))
 
 
-SHAKESPEARE = CharTokenizer("\n !$&',-.3:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxyz")
+SHAKESPEARE = CharTokenizer(
+    "\n !$&',-.3:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxyz"
+)
 
 
-@pytest.mark.parametrize("char, guess", [
-    ("’", "'"), ("‘", "'"), ("—", "-"), ("–", "-"), ("…", "."), ("é", "e"), ("Ü", "U"), ("ﬁ", "f"), ("\t", " "),
-    ("\u00a0", " "), ("\r", " ")])
+@pytest.mark.parametrize(
+    "char, guess",
+    [
+        ("’", "'"),
+        ("‘", "'"),
+        ("—", "-"),
+        ("–", "-"),
+        ("…", "."),
+        ("é", "e"),
+        ("Ü", "U"),
+        ("ﬁ", "f"),
+        ("\t", " "),
+        ("\u00a0", " "),
+        ("\r", " "),
+    ],
+)
 def test_a_character_that_is_not_in_the_alphabet_and_what_is(char, guess):
     model = BigramLanguageModel(SHAKESPEARE.vocab_size)
     for prompt in (f"No{char}", ["Yes", f"No{char}"]):
@@ -667,10 +822,26 @@ def test_an_empty_prompt_where_no_line_ends():
         assert "empty" in str(error)
 
 
-@pytest.mark.parametrize("prompt", [
-    torch.zeros(1, 0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64),
-    torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 3), torch.tensor([[0, V]]), torch.tensor([[0, -1]]),
-    torch.tensor([[V] + 40 * [0]]), 3, None, b"bytes", [3], ["a", None], [b"a"]], ids=lambda prompt: str(prompt)[:40])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        torch.zeros(1, 0, dtype=torch.int64),
+        torch.zeros(0, 3, dtype=torch.int64),
+        torch.zeros(3, dtype=torch.int64),
+        torch.zeros(1, 2, 3, dtype=torch.int64),
+        torch.zeros(1, 3),
+        torch.tensor([[0, V]]),
+        torch.tensor([[0, -1]]),
+        torch.tensor([[V] + 40 * [0]]),
+        3,
+        None,
+        b"bytes",
+        [3],
+        ["a", None],
+        [b"a"],
+    ],
+    ids=lambda prompt: str(prompt)[:40],
+)
 def test_a_prompt_that_is_none(prompt):
     refused(prompt, r"prompt|ids|idx")
 
@@ -681,7 +852,9 @@ def test_many_texts_make_no_stream():
 
 
 @pytest.mark.parametrize("rows", [(1,), (1, 1), (2, 3), (32,), (33,), (4, 40)])
-@pytest.mark.parametrize("K, N, bias", [(1, 3, True), (3, 1, False), (8, 65, True), (6, 8, False), (20, 12, True)])
+@pytest.mark.parametrize(
+    "K, N, bias", [(1, 3, True), (3, 1, False), (8, 65, True), (6, 8, False), (20, 12, True)]
+)
 def test_the_shares_of_a_matrix_make_the_whole_product(rows, K, N, bias):
     layer, x = torch.nn.Linear(K, N, bias=bias), torch.randn(*rows, K)
     expected = x.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
@@ -704,9 +877,15 @@ def test_only_plain_matrices_of_the_cpu_are_dealt_out():
         def forward(self, x):
             return -super().forward(x)
 
-    plain, heard, wide = torch.nn.Linear(8, 2), torch.nn.Linear(8, 2), torch.nn.Linear(8, 2).double()
+    plain, heard, wide = (
+        torch.nn.Linear(8, 2),
+        torch.nn.Linear(8, 2),
+        torch.nn.Linear(8, 2).double(),
+    )
     handle = heard.register_forward_hook(lambda layer, inputs, out: 2 * out)
-    model = torch.nn.Sequential(plain, heard, Other(2, 3), wide, torch.nn.Linear(2, 2, device="meta"))
+    model = torch.nn.Sequential(
+        plain, heard, Other(2, 3), wide, torch.nn.Linear(2, 2, device="meta")
+    )
     assert list(deal_out(model)) == [plain]
     handle.remove()
     assert list(deal_out(model)) == [plain, heard]
@@ -716,7 +895,11 @@ def test_int8_rounds_each_row_of_a_matrix_by_its_own_scale():
     torch.manual_seed(0)
     model = gpt(dropout=0.2).train()
     copy = in_int8(model)
-    assert model.training and not copy.training and isinstance(model.blocks[1].attention.qkv, torch.nn.Linear)
+    assert (
+        model.training
+        and not copy.training
+        and isinstance(model.blocks[1].attention.qkv, torch.nn.Linear)
+    )
     for name in ("attention.qkv", "attention.proj", "feed_forward.fc", "feed_forward.proj"):
         for block, rounded in zip(model.blocks, copy.blocks):
             weight = block.get_submodule(name).weight
@@ -732,7 +915,7 @@ def test_int8_writes_with_the_cache_nearly_what_the_model_says():
     assert Reader(copy).cached
     cache = Cache(copy, 1)
     with torch.no_grad():
-        one_by_one = torch.cat([read_on(copy, ids[:, t:t + 1], cache) for t in range(BLOCK)], 1)
+        one_by_one = torch.cat([read_on(copy, ids[:, t : t + 1], cache) for t in range(BLOCK)], 1)
         whole = model(ids[:, :BLOCK])[0]
     assert 0 < (one_by_one - whole).std() < 0.05 * whole.std()
     assert len(generate(copy, "O", 3 * BLOCK, seed=1, tokenizer=TOKENIZER)) == 3 * BLOCK + 1

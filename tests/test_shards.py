@@ -33,25 +33,45 @@ def written(folder, length=5000, seed=0, **how):
 def everything(folder):
     """The text that a folder holds, read with nothing of the library -> training text, validation text."""
     index = json.loads((folder / "index.json").read_text())
-    return ["".join(index["alphabet"][i] for shard in index[kind]
-                    for i in memoryview((folder / shard["file"]).read_bytes()).cast("H")) for kind in ("train", "val")]
+    return [
+        "".join(
+            index["alphabet"][i]
+            for shard in index[kind]
+            for i in memoryview((folder / shard["file"]).read_bytes()).cast("H")
+        )
+        for kind in ("train", "val")
+    ]
 
 
 # ---------------------------------------------------------------- writing
 
 
-@pytest.mark.parametrize("length, shard_size, val_size", [
-    (5000, 700, 100), (5000, 500, 100), (5000, 490, 100), (5000, 10**6, 10**6), (20, 1, 1), (21, 3, 100), (1000, 450, 0),
-    (1000, 500, 0), (1000, 300, 99)])
+@pytest.mark.parametrize(
+    "length, shard_size, val_size",
+    [
+        (5000, 700, 100),
+        (5000, 500, 100),
+        (5000, 490, 100),
+        (5000, 10**6, 10**6),
+        (20, 1, 1),
+        (21, 3, 100),
+        (1000, 450, 0),
+        (1000, 500, 0),
+        (1000, 300, 99),
+    ],
+)
 def test_all_is_written_and_nothing_else(tmp_path, length, shard_size, val_size):
     text, read = written(tmp_path / "it", length, shard_size=shard_size, val_size=val_size)
     train, val = everything(tmp_path / "it")
     assert train + val == text and len(val) == min(val_size, length - int(length * 0.9))
-    assert len(read) == len(train) and (read.val_ids is None if not val else ABC.decode(read.val_ids) == val)
+    assert len(read) == len(train) and (
+        read.val_ids is None if not val else ABC.decode(read.val_ids) == val
+    )
     sizes = [shard["ids"] for shard in read.index["train"]]
     assert set(sizes[:-1]) <= {shard_size} and 0 < sizes[-1] <= shard_size
     assert sorted(path.name for path in (tmp_path / "it").iterdir()) == sorted(
-        ["index.json"] + [shard["file"] for shard in read.index["train"] + read.index["val"]])
+        ["index.json"] + [shard["file"] for shard in read.index["train"] + read.index["val"]]
+    )
     read.verify()
 
 
@@ -61,7 +81,10 @@ def test_a_file_gives_what_load_corpus_gives(tmp_path):
     corpus = load_corpus(path)
     write_shards(path, tmp_path / "it", val_size=10**6)
     assert everything(tmp_path / "it") == [corpus.train, corpus.val]
-    assert Shards(tmp_path / "it").tokenizer.alphabet == CharTokenizer.from_text(corpus.train + corpus.val).alphabet
+    assert (
+        Shards(tmp_path / "it").tokenizer.alphabet
+        == CharTokenizer.from_text(corpus.train + corpus.val).alphabet
+    )
 
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 64])
@@ -73,7 +96,11 @@ def test_pieces_leave_no_seams(tmp_path, monkeypatch, piece):
     for name, line in enumerate(lines):
         (tmp_path / "folder" / f"{name}.txt").write_bytes(line.encode())
     (tmp_path / "folder" / "0.md").write_text("no text")
-    for what, where in ((lines, "list"), (tmp_path / "folder", "shards"), (str(tmp_path / "folder"), "again")):
+    for what, where in (
+        (lines, "list"),
+        (tmp_path / "folder", "shards"),
+        (str(tmp_path / "folder"), "again"),
+    ):
         write_shards(what, tmp_path / where, val_size=5, shard_size=11)
         assert "".join(everything(tmp_path / where)) == expected
 
@@ -83,10 +110,16 @@ def test_what_stands_between_two_texts_can_be_chosen(tmp_path):
     assert "".join(everything(tmp_path / "it")) == "\n".join(["abc", "", "def"] * 9)
 
 
-@pytest.mark.parametrize("texts, where, character", [
-    (["abc", "abXc"], "text 1", "'X'"), ([{"text": "abc"}] * 2 + [{"text": "🦆"}], "text 2", "'🦆'"),
-    (["a" * 2**20 + "bbX"], "text 0, from character 1048576 on", "'X' at position 2"), (["ab" * 9 + "\uffff"], "text 0", "uffff"),
-    (["ab" * 9, "ab" * 9, "a"], "the separator", "'\\n'")])
+@pytest.mark.parametrize(
+    "texts, where, character",
+    [
+        (["abc", "abXc"], "text 1", "'X'"),
+        ([{"text": "abc"}] * 2 + [{"text": "🦆"}], "text 2", "'🦆'"),
+        (["a" * 2**20 + "bbX"], "text 0, from character 1048576 on", "'X' at position 2"),
+        (["ab" * 9 + "\uffff"], "text 0", "uffff"),
+        (["ab" * 9, "ab" * 9, "a"], "the separator", "'\\n'"),
+    ],
+)
 def test_an_unknown_character_is_named_with_its_text(tmp_path, texts, where, character):
     tokenizer = CharTokenizer("ab") if where == "the separator" else ABC
     with pytest.raises(ValueError) as caught:
@@ -102,10 +135,19 @@ def test_the_file_with_an_unknown_character_is_named(tmp_path):
         write_shards(tmp_path, tmp_path / "it", ABC)
 
 
-@pytest.mark.parametrize("texts, message", [
-    ([7], "^text 0 is a int, and no text"), (["a", None], "^text 1 is a NoneType"), ([b"abc"], "^text 0 is a bytes"),
-    ([{"story": "abc", "id": 3}], r"^text 0 is a row with the columns \['story', 'id'\]"), ([{"text": None}], "^text 0 is a row"),
-    ({"train": ["abc"], "test": ["abc"]}, r"dict with \['train', 'test'\]"), (["abc"], "have 3 characters"), ([], "0 characters")])
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        ([7], "^text 0 is a int, and no text"),
+        (["a", None], "^text 1 is a NoneType"),
+        ([b"abc"], "^text 0 is a bytes"),
+        ([{"story": "abc", "id": 3}], r"^text 0 is a row with the columns \['story', 'id'\]"),
+        ([{"text": None}], "^text 0 is a row"),
+        ({"train": ["abc"], "test": ["abc"]}, r"dict with \['train', 'test'\]"),
+        (["abc"], "have 3 characters"),
+        ([], "0 characters"),
+    ],
+)
 def test_what_is_no_text_is_named(tmp_path, texts, message):
     with pytest.raises(ValueError, match=message):
         write_shards(texts, tmp_path / "it", ABC)
@@ -136,7 +178,9 @@ def test_a_file_that_is_not_utf8(tmp_path):
         write_shards(tmp_path / "latin.txt", tmp_path / "it", ABC)
 
 
-@pytest.mark.parametrize("how", [{"shard_size": 0}, {"shard_size": 2.5}, {"val_size": -1}, {"val_size": None}])
+@pytest.mark.parametrize(
+    "how", [{"shard_size": 0}, {"shard_size": 2.5}, {"val_size": -1}, {"val_size": None}]
+)
 def test_sizes_that_are_none(tmp_path, how):
     with pytest.raises(ValueError, match=f"{[*how][0]} .*{[*how.values()][0]}"):
         write_shards(["abc" * 99], tmp_path / "it", **how)
@@ -174,6 +218,7 @@ def test_what_breaks_on_the_way_leaves_no_shard_and_other_files_alone(tmp_path, 
         yield random_text(5000)
         assert len(list(tmp_path.glob("it/*.bin"))) > 3
         raise error("now")
+
     (tmp_path / "it").mkdir()
     (tmp_path / "it" / "notes.txt").write_text("mine")
     with pytest.raises(error, match="now"):
@@ -185,8 +230,11 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     def full(descriptor):
         if len(list(tmp_path.glob("it/*.bin"))) == 3:
             raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"train-00002\.bin could not be written .*No space left.*is the disk full"):
+    with pytest.raises(
+        OSError, match=r"train-00002\.bin could not be written .*No space left.*is the disk full"
+    ):
         written(tmp_path / "it")
     assert list((tmp_path / "it").iterdir()) == []
 
@@ -201,14 +249,21 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss has another unit, or is missing")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere ru_maxrss has another unit, or is missing"
+)
 def test_200_megabytes_are_written_in_little_memory(tmp_path):
     line = random_text(10**6) + "\n"
     with open(tmp_path / "large.txt", "w") as file:
         for _ in range(200):
             file.write(line)
-    run = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "large.txt", tmp_path], capture_output=True, text=True,
-                         cwd=Path(__file__).parents[1], check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "large.txt", tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=True,
+    )
     assert int(run.stdout.split()[-1]) < 70_000, "kilobytes; half of it is the buffer for one shard"
     read = Shards(tmp_path / "large")
     assert len(read) + len(read.val_ids) == 200 * len(line) and len(read.index["train"]) == 12
@@ -219,7 +274,7 @@ def test_200_megabytes_are_written_in_little_memory(tmp_path):
 
 def test_places_are_the_texts_places_across_all_borders(tmp_path):
     text, read = written(tmp_path / "it", shard_size=7)
-    ids = ABC.encode(text)[:len(read)]
+    ids = ABC.encode(text)[: len(read)]
     assert torch.equal(read.at(torch.arange(len(read))), ids)
     places = torch.randint(len(read), (5, 6, 2), generator=torch.Generator().manual_seed(3))
     assert torch.equal(read.at(places), ids[places]) and read.at(places).dtype == torch.int64
@@ -229,7 +284,9 @@ def test_few_maps_are_open_at_a_time(tmp_path):
     _, read = written(tmp_path / "it", shard_size=7)
     read.at(torch.arange(len(read)))
     assert len(read.maps) <= 4 and len(read.index["train"]) == 700
-    assert all(isinstance(mapped, numpy.memmap) for mapped in read.maps.values()), "nothing is copied"
+    assert all(isinstance(mapped, numpy.memmap) for mapped in read.maps.values()), (
+        "nothing is copied"
+    )
 
 
 def spoil(path, change):
@@ -238,30 +295,49 @@ def spoil(path, change):
     path.write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda it: it.update(version=2), "its version is 2, and this library reads 1"), (lambda it: it.pop("version"), "'version'"),
-    (lambda it: it.pop("alphabet"), "'alphabet'"), (lambda it: it.update(alphabet="ba"), "its alphabet"),
-    (lambda it: it.update(alphabet=""), "its alphabet"), (lambda it: it.update(alphabet=["a", "b"]), "its alphabet"),
-    (lambda it: it.update(alphabet=[1, 2]), "no index"), (lambda it: it.update(alphabet=None), "no index"),
-    (lambda it: it.update(train=[]), "shards"), (lambda it: it.pop("train"), "'train'"), (lambda it: it.update(val=3), "no index"),
-    (lambda it: it.update(train={"a": 1}), "no index"), (lambda it: it["train"].reverse(), "names"),
-    (lambda it: it["train"][1].update(file="../../x"), "names"), (lambda it: it["train"][1].pop("ids"), "'ids'"),
-    (lambda it: it["train"][1].update(ids=7.0), "no length"), (lambda it: it["train"][1].update(ids=True), "no length"),
-    (lambda it: it["train"].append(7), "no index")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda it: it.update(version=2), "its version is 2, and this library reads 1"),
+        (lambda it: it.pop("version"), "'version'"),
+        (lambda it: it.pop("alphabet"), "'alphabet'"),
+        (lambda it: it.update(alphabet="ba"), "its alphabet"),
+        (lambda it: it.update(alphabet=""), "its alphabet"),
+        (lambda it: it.update(alphabet=["a", "b"]), "its alphabet"),
+        (lambda it: it.update(alphabet=[1, 2]), "no index"),
+        (lambda it: it.update(alphabet=None), "no index"),
+        (lambda it: it.update(train=[]), "shards"),
+        (lambda it: it.pop("train"), "'train'"),
+        (lambda it: it.update(val=3), "no index"),
+        (lambda it: it.update(train={"a": 1}), "no index"),
+        (lambda it: it["train"].reverse(), "names"),
+        (lambda it: it["train"][1].update(file="../../x"), "names"),
+        (lambda it: it["train"][1].pop("ids"), "'ids'"),
+        (lambda it: it["train"][1].update(ids=7.0), "no length"),
+        (lambda it: it["train"][1].update(ids=True), "no length"),
+        (lambda it: it["train"].append(7), "no index"),
+    ],
+)
 def test_an_index_that_says_something_else_is_named(tmp_path, change, message):
     written(tmp_path / "it")
     spoil(tmp_path / "it" / "index.json", change)
     with pytest.raises(ValueError) as caught:
         Shards(tmp_path / "it")
-    assert f"{tmp_path / 'it' / 'index.json'}: " in str(caught.value) and message in str(caught.value)
+    assert f"{tmp_path / 'it' / 'index.json'}: " in str(caught.value) and message in str(
+        caught.value
+    )
     assert "write the shards anew" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"null", b"\xff\xfe", b"[" * 100_000, b"\x80\x04K\x01."])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"7", b"null", b"\xff\xfe", b"[" * 100_000, b"\x80\x04K\x01."]
+)
 def test_an_index_that_is_none_is_named(tmp_path, content):
     written(tmp_path / "it")
     (tmp_path / "it" / "index.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"index\.json: this is no index of shards .* Copy it again"):
+    with pytest.raises(
+        ValueError, match=r"index\.json: this is no index of shards .* Copy it again"
+    ):
         Shards(tmp_path / "it")
 
 
@@ -275,17 +351,26 @@ def test_without_an_index_it_was_never_finished(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["train-00000.bin", "train-00003.bin", "val-00000.bin"])
-@pytest.mark.parametrize("damage, message", [
-    (lambda path: path.unlink(), "the file has no bytes"), (lambda path: path.write_bytes(b""), "the file has 0 bytes"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1]), "and index.json says"),
-    (lambda path: path.write_bytes(path.read_bytes() + b"\0\0"), "and index.json says"),
-    (lambda path: (path.unlink(), path.mkdir()), "the file has no bytes")])
-def test_a_shard_of_another_length_is_named_when_the_folder_is_opened(tmp_path, file, damage, message):
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda path: path.unlink(), "the file has no bytes"),
+        (lambda path: path.write_bytes(b""), "the file has 0 bytes"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "and index.json says"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\0\0"), "and index.json says"),
+        (lambda path: (path.unlink(), path.mkdir()), "the file has no bytes"),
+    ],
+)
+def test_a_shard_of_another_length_is_named_when_the_folder_is_opened(
+    tmp_path, file, damage, message
+):
     written(tmp_path / "it")
     damage(tmp_path / "it" / file)
     with pytest.raises(ValueError) as caught:
         Shards(tmp_path / "it")
-    assert str(caught.value).startswith(f"{tmp_path / 'it' / file}: ") and message in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'it' / file}: ") and message in str(
+        caught.value
+    )
 
 
 def test_zero_ids_are_no_shard(tmp_path):
@@ -321,21 +406,31 @@ def test_verify_finds_any_changed_byte(tmp_path):
 
 # ---------------------------------------------------------------- windows
 
-SHAPES = [(5000, 700, 16), (1000, 7, 16), (400, 1, 3), (5000, 10**6, 16), (300, 64, 1), (1000, 300, 890), (1000, 300, 500),
-          (1000, 899, 100)]
+SHAPES = [
+    (5000, 700, 16),
+    (1000, 7, 16),
+    (400, 1, 3),
+    (5000, 10**6, 16),
+    (300, 64, 1),
+    (1000, 300, 890),
+    (1000, 300, 500),
+    (1000, 899, 100),
+]
 
 
 @pytest.mark.parametrize("length, shard_size, T", SHAPES)
 def test_each_window_once_an_epoch_and_other_cuts_in_each(tmp_path, length, shard_size, T):
     text, read = written(tmp_path / "it", length, shard_size=shard_size, val_size=100)
-    ids, windows = ABC.encode(text)[:len(read)], read.windows(T, seed=5)
+    ids, windows = ABC.encode(text)[: len(read)], read.windows(T, seed=5)
     assert windows.count == Windows(ids, T, seed=5).count
     cuts = set()
     for epoch in range(6):
         starts = windows.starts(epoch * windows.count, windows.count)
         x, y = windows.batch(epoch * windows.count, windows.count)
-        assert torch.equal(x, torch.stack([ids[start:start + T] for start in starts.tolist()]))
-        assert torch.equal(y, torch.stack([ids[start + 1:start + T + 1] for start in starts.tolist()]))
+        assert torch.equal(x, torch.stack([ids[start : start + T] for start in starts.tolist()]))
+        assert torch.equal(
+            y, torch.stack([ids[start + 1 : start + T + 1] for start in starts.tolist()])
+        )
         ordered = starts.sort().values
         assert ordered[0] >= 0 and ordered[-1] + T < len(read) and (ordered.diff() == T).all()
         assert len(read) - T * windows.count < 2 * T + 1
@@ -351,7 +446,10 @@ def test_the_number_of_windows_seen_is_all_that_a_run_must_remember(tmp_path, si
     assert torch.equal(torch.cat([one.batch(seen, size)[0] for seen in batches]), expected)
     for seen in (batches[-1], 0, batches[len(batches) // 2]):
         x, y = Shards(tmp_path / "it").windows(16, seed=5).batch(seen, size)
-        assert torch.equal(x, expected[seen:seen + size]) and (x.dtype, x.shape) == (torch.int64, (size, 16))
+        assert torch.equal(x, expected[seen : seen + size]) and (x.dtype, x.shape) == (
+            torch.int64,
+            (size, 16),
+        )
         assert x.shape == y.shape and y.device.type == "cpu"
 
 
@@ -365,7 +463,9 @@ def test_one_shard_after_the_other_and_all_of_it_shuffled(tmp_path):
         assert sorted(turns.tolist()) == list(range(10)), "each shard has one turn"
         for part in starts.split(lengths.tolist()):
             assert not torch.equal(part, part.sort().values)
-            inversions = (part[:, None] > part).triu(1).double().sum() / (len(part) * (len(part) - 1) / 2)
+            inversions = (part[:, None] > part).triu(1).double().sum() / (
+                len(part) * (len(part) - 1) / 2
+            )
             assert 0.4 < inversions < 0.6, "a shuffled pile is half in order"
         orders.append(tuple(turns.tolist()))
     assert len(set(orders)) == 3
@@ -373,7 +473,10 @@ def test_one_shard_after_the_other_and_all_of_it_shuffled(tmp_path):
 
 def test_seeds_differ_and_the_same_seed_does_not(tmp_path):
     _, read = written(tmp_path / "it")
-    first = [tuple(read.windows(16, seed).starts(0, 300).tolist()) for seed in (1, *range(100), 1337, 2**31, 2**32 - 1)]
+    first = [
+        tuple(read.windows(16, seed).starts(0, 300).tolist())
+        for seed in (1, *range(100), 1337, 2**31, 2**32 - 1)
+    ]
     assert first[0] == first[2] and len(set(first)) == len(first) - 1
 
 
@@ -419,8 +522,11 @@ def datasets(monkeypatch, tmp_path):
 def test_datasets_streamed_or_not(tmp_path, datasets):
     texts = [random_text(100 + k, seed=k) for k in range(50)]
     rows = datasets.Dataset.from_dict({"text": texts, "author": ["dice"] * 50})
-    for name, data, tokenizer in (("whole", rows, None), ("stream", rows.to_iterable_dataset(), None),
-                                  ("parts", rows.to_iterable_dataset(num_shards=3), ABC)):
+    for name, data, tokenizer in (
+        ("whole", rows, None),
+        ("stream", rows.to_iterable_dataset(), None),
+        ("parts", rows.to_iterable_dataset(num_shards=3), ABC),
+    ):
         write_shards(data, tmp_path / name, tokenizer, shard_size=1000)
         assert "".join(everything(tmp_path / name)) == "\n\n".join(texts), name
     mixed = rows.to_iterable_dataset().shuffle(seed=3, buffer_size=10)
@@ -435,7 +541,12 @@ def test_datasets_streamed_or_not(tmp_path, datasets):
 def test_load_dataset_streams_the_lines_of_text_files(tmp_path, datasets):
     lines = [random_text(60, seed=k, alphabet="abcdef ").strip() or "a" for k in range(200)]
     (tmp_path / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
-    data = datasets.load_dataset("text", data_files=str(tmp_path / "lines.txt"), split="train", streaming=True,
-                                 cache_dir=str(tmp_path / "cache"))
+    data = datasets.load_dataset(
+        "text",
+        data_files=str(tmp_path / "lines.txt"),
+        split="train",
+        streaming=True,
+        cache_dir=str(tmp_path / "cache"),
+    )
     write_shards(data, tmp_path / "it", shard_size=1000, separator="\n")
     assert "".join(everything(tmp_path / "it")) == "\n".join(lines)

@@ -9,14 +9,21 @@ from torch import nn
 from torch.autograd.functional import jacobian
 from torch.nn import functional as F
 
-from chargpt_lib.single_head import (Head, SingleHeadLanguageModel, causal_mask, scaled_dot_product_attention,
-                                     small_weights)
+from chargpt_lib.single_head import (
+    Head,
+    SingleHeadLanguageModel,
+    causal_mask,
+    scaled_dot_product_attention,
+    small_weights,
+)
 
 
 @pytest.mark.parametrize("T", [1, 2, 7])
 def test_nobody_sees_the_future(T):
     mask = causal_mask(T)
-    assert mask.dtype == torch.bool and mask.tolist() == [[s <= t for s in range(T)] for t in range(T)]
+    assert mask.dtype == torch.bool and mask.tolist() == [
+        [s <= t for s in range(T)] for t in range(T)
+    ]
     assert causal_mask(T, "meta").device.type == "meta"
 
 
@@ -24,9 +31,14 @@ def attend(q, k, v, allowed):
     """Attention for one text, in plain numbers."""
     out, weights = [], []
     for t, query in enumerate(q):
-        scores = [exp(sum(a * b for a, b in zip(query, key)) / len(query) ** 0.5) * allowed(t, s) for s, key in enumerate(k)]
+        scores = [
+            exp(sum(a * b for a, b in zip(query, key)) / len(query) ** 0.5) * allowed(t, s)
+            for s, key in enumerate(k)
+        ]
         weights.append([score / sum(scores) for score in scores])
-        out.append([sum(w * value[i] for w, value in zip(weights[-1], v)) for i in range(len(v[0]))])
+        out.append(
+            [sum(w * value[i] for w, value in zip(weights[-1], v)) for i in range(len(v[0]))]
+        )
     return torch.tensor(out), torch.tensor(weights)
 
 
@@ -50,12 +62,18 @@ def test_attention_is_what_pytorch_says(shape, causal):
 
 @pytest.mark.parametrize("d", [1, 4, 64])
 def test_scores_are_divided_by_the_root_of_the_head_size(d):
-    query, keys = torch.full((1, d), d**-0.25), torch.stack([torch.full((d,), d**-0.25), torch.zeros(d)])  # scores 1 and 0
+    query, keys = (
+        torch.full((1, d), d**-0.25),
+        torch.stack([torch.full((d,), d**-0.25), torch.zeros(d)]),
+    )  # scores 1 and 0
     _, weights = scaled_dot_product_attention(query, keys, torch.zeros(2, 1))
     assert weights[0, 0].item() == pytest.approx(e / (e + 1))
     q, k = torch.randn(2, 2000, d)
-    _, weights = scaled_dot_product_attention(q[:, None], k.view(-1, 1, d).expand(-1, 2, -1) * torch.tensor([[[1.0], [0.0]]]),
-                                              torch.zeros(2000, 2, 1))
+    _, weights = scaled_dot_product_attention(
+        q[:, None],
+        k.view(-1, 1, d).expand(-1, 2, -1) * torch.tensor([[[1.0], [0.0]]]),
+        torch.zeros(2000, 2, 1),
+    )
     assert weights[..., 0].logit().std().item() == pytest.approx(1, abs=0.15)
 
 
@@ -63,7 +81,11 @@ def test_a_head_is_pytorchs_attention_of_its_three_matrices():
     head, x = Head(12, 5), torch.randn(2, 7, 12)
     q, k, v = (x @ layer.weight.T for layer in (head.query, head.key, head.value))
     torch.testing.assert_close(head(x), F.scaled_dot_product_attention(q, k, v, is_causal=True))
-    assert sum(p.numel() for p in head.parameters()) == 3 * 12 * 5 and head.weights.shape == (2, 7, 7)
+    assert sum(p.numel() for p in head.parameters()) == 3 * 12 * 5 and head.weights.shape == (
+        2,
+        7,
+        7,
+    )
 
 
 def test_the_gradients_of_a_head_flow_only_from_the_past():
@@ -82,9 +104,17 @@ def test_a_head_that_has_looked_can_be_copied():
 
 
 def test_small_weights_are_small():
-    model = nn.Sequential(nn.Embedding(300, 200), nn.Linear(200, 300), nn.Linear(300, 200, bias=False), nn.LayerNorm(200))
+    model = nn.Sequential(
+        nn.Embedding(300, 200),
+        nn.Linear(200, 300),
+        nn.Linear(300, 200, bias=False),
+        nn.LayerNorm(200),
+    )
     for layer in model.apply(small_weights)[:3]:
-        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.02) and abs(layer.weight.mean().item()) < 0.0005
+        assert (
+            layer.weight.std().item() == pytest.approx(0.02, rel=0.02)
+            and abs(layer.weight.mean().item()) < 0.0005
+        )
     assert model[1].bias.eq(0).all() and model[3].weight.eq(1).all() and model[3].bias.eq(0).all()
 
 
@@ -102,7 +132,9 @@ def test_the_model_is_the_sum_of_its_parts():
     x = parts["token_embedding.weight"][idx] + parts["position_embedding.weight"][:5]
     q, k, v = (x @ parts[f"attention.{name}.weight"].T for name in ("query", "key", "value"))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    torch.testing.assert_close(model(idx)[0], out @ parts["lm_head.weight"].T + parts["lm_head.bias"])
+    torch.testing.assert_close(
+        model(idx)[0], out @ parts["lm_head.weight"].T + parts["lm_head.bias"]
+    )
 
 
 def test_a_later_character_changes_nothing_before_it():
@@ -126,4 +158,6 @@ def test_without_positions_a_head_reads_a_bag_of_characters():
 @pytest.mark.parametrize("sizes", [(65, 64, 128), (74, 8, 32), (2, 1, 1)])
 def test_an_untrained_model_knows_nothing(sizes):
     idx, targets = torch.randint(sizes[0], (2, 32, sizes[1]))
-    assert SingleHeadLanguageModel(*sizes)(idx, targets)[1].item() == pytest.approx(log(sizes[0]), abs=0.1)
+    assert SingleHeadLanguageModel(*sizes)(idx, targets)[1].item() == pytest.approx(
+        log(sizes[0]), abs=0.1
+    )

@@ -12,9 +12,24 @@ ROOT = build.HERE.root
 
 def strict(notebook):
     """pytest's summary of a strict run."""
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-q", "-p",
-               "no:cacheprovider", str(notebook)]
-    environment = {**os.environ, "CHARGPT_STRICT": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=600",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(notebook),
+    ]
+    environment = {
+        **os.environ,
+        "CHARGPT_STRICT": "1",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return run.returncode, run.stdout
 

@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import json
-import signal
 import shutil
+import signal
 import sys
 import sysconfig
 from pathlib import Path
@@ -17,9 +17,9 @@ from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import load_checkpoint, load_model
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.recipe import Windows, learning_rate
-from chargpt_lib.training import estimate_loss, evaluate
 from chargpt_lib.trainer import plot_run, read_log, train
-from tests.toys import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
+from chargpt_lib.training import estimate_loss, evaluate
+from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
 CLOCK = {"seconds", "chars_per_second"}
 
@@ -30,7 +30,9 @@ def same_weights(a, b):
 
 def far(a, b):
     """The largest difference between two models' weights."""
-    return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    return max(
+        (p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters(), strict=True)
+    )
 
 
 def timeless(rows):
@@ -64,9 +66,18 @@ def plain(model, config):
     """The same training written down plainly: no fused kernel, no scaler, no log. -> losses, lengths of the gradients"""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": config.weight_decay},
-                                   {"params": others, "weight_decay": 0.0}], betas=config.betas, foreach=False)
-    windows, size = Windows(IDS, model.block_size, config.seed), config.batch_size * config.grad_accum
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        betas=config.betas,
+        foreach=False,
+    )
+    windows, size = (
+        Windows(IDS, model.block_size, config.seed),
+        config.batch_size * config.grad_accum,
+    )
     model.train()
     losses, norms = [], []
     for step in range(config.steps):
@@ -84,9 +95,20 @@ def plain(model, config):
     return losses, norms
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"grad_clip": 0.1}, {"grad_clip": 0.0}, {"weight_decay": 1.0, "betas": (0.5, 0.9)}, {"schedule": "wsd", "min_lr": 1e-3},
-    {"grad_accum": 4, "batch_size": 2}, {"grad_accum": 3, "grad_clip": 0.1}, {"seed": 5}, {"warmup": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"grad_clip": 0.1},
+        {"grad_clip": 0.0},
+        {"weight_decay": 1.0, "betas": (0.5, 0.9)},
+        {"schedule": "wsd", "min_lr": 1e-3},
+        {"grad_accum": 4, "batch_size": 2},
+        {"grad_accum": 3, "grad_clip": 0.1},
+        {"seed": 5},
+        {"warmup": 0.0},
+    ],
+)
 def test_the_loop_is_the_plain_one(changes):
     config = settings(eval_interval=1, **changes)
     expected, model = tiny_gpt(), tiny_gpt()
@@ -95,16 +117,22 @@ def test_the_loop_is_the_plain_one(changes):
     assert far(model, expected) < 2e-5 and far(model, tiny_gpt()) > 1e-2
     assert [row["train_loss"] for row in result["log"]] == pytest.approx(losses, abs=1e-5)
     assert [row["grad_norm"] for row in result["log"]] == pytest.approx(norms, rel=1e-3)
-    assert [row["lr"] for row in result["log"]] == [learning_rate(step, config) for step in range(12)]
+    assert [row["lr"] for row in result["log"]] == [
+        learning_rate(step, config) for step in range(12)
+    ]
 
 
 @pytest.mark.parametrize("batch_size, grad_accum", [(4, 2), (2, 4), (1, 8)])
 def test_accumulation_is_the_large_batch(batch_size, grad_accum):
     whole, parts = tiny_gpt().double(), tiny_gpt().double()
-    logs = [train(model, IDS, settings(batch_size=size, grad_accum=count, eval_interval=1))["log"]
-            for model, size, count in ((whole, 8, 1), (parts, batch_size, grad_accum))]
+    logs = [
+        train(model, IDS, settings(batch_size=size, grad_accum=count, eval_interval=1))["log"]
+        for model, size, count in ((whole, 8, 1), (parts, batch_size, grad_accum))
+    ]
     assert far(whole, parts) < 1e-6
-    assert [row["train_loss"] for row in logs[0]] == pytest.approx([row["train_loss"] for row in logs[1]], abs=1e-6)
+    assert [row["train_loss"] for row in logs[0]] == pytest.approx(
+        [row["train_loss"] for row in logs[1]], abs=1e-6
+    )
 
 
 def test_a_row_is_the_mean_since_the_last_one():
@@ -128,11 +156,18 @@ def test_the_seed_settles_everything(dropout):
 
 @pytest.mark.parametrize("epochs, batch_size, grad_accum", [(1, 4, 1), (2.5, 8, 2), (0.1, 1, 1)])
 def test_epochs_are_passes_over_the_text(epochs, batch_size, grad_accum):
-    config = settings(steps=None, epochs=epochs, batch_size=batch_size, grad_accum=grad_accum, eval_interval=1000)
+    config = settings(
+        steps=None, epochs=epochs, batch_size=batch_size, grad_accum=grad_accum, eval_interval=1000
+    )
     result = train(BigramLanguageModel(TOKENIZER.vocab_size, 16), IDS, config)
     windows = len(IDS) // 16 - 1
-    assert 0 <= result["steps"] * batch_size * grad_accum - epochs * windows < batch_size * grad_accum
-    assert train(BigramLanguageModel(TOKENIZER.vocab_size), IDS, settings(epochs=9, steps=3))["steps"] == 3
+    assert (
+        0 <= result["steps"] * batch_size * grad_accum - epochs * windows < batch_size * grad_accum
+    )
+    assert (
+        train(BigramLanguageModel(TOKENIZER.vocab_size), IDS, settings(epochs=9, steps=3))["steps"]
+        == 3
+    )
 
 
 # ---------------------------------------------------------------- measuring
@@ -151,9 +186,14 @@ def test_evaluation_is_exact_or_estimated_and_leaves_no_trace(eval_batches):
 
 def test_training_goes_on_in_training_mode():
     model, modes = tiny_gpt(), []
-    model.register_forward_pre_hook(lambda module, inputs: modes.append((module.training, torch.is_grad_enabled())))
+    model.register_forward_pre_hook(
+        lambda module, inputs: modes.append((module.training, torch.is_grad_enabled()))
+    )
     train(model, CORPUS, settings(eval_interval=3))
-    assert modes.count((True, True)) == 12 and modes.count((True, False)) == modes.count((False, True)) == 0
+    assert (
+        modes.count((True, True)) == 12
+        and modes.count((True, False)) == modes.count((False, True)) == 0
+    )
     assert (False, False) in modes
 
 
@@ -162,13 +202,17 @@ def test_patience_ends_a_run_that_learns_by_heart(out, tmp_path):
     few = CORPUS._replace(train=TEXT[:120])
     tokenizer = CharTokenizer.from_text(TEXT + "€")
     model = tiny_gpt(vocab_size=tokenizer.vocab_size, n_embd=32)
-    config = settings(steps=600, eval_interval=10, patience=3, out=str(tmp_path / "run") if out else None)
+    config = settings(
+        steps=600, eval_interval=10, patience=3, out=str(tmp_path / "run") if out else None
+    )
     result = train(model, few, config, tokenizer)
     curve = [row["val_loss"] for row in result["log"]]
     least = min(range(len(curve)), key=curve.__getitem__)
     assert result["stopped"] == "patience" and len(curve) == least + 4 and result["steps"] < 600
     assert result["loss"] == curve[least] and result["step"] == 10 * (least + 1)
-    assert evaluate(model, tokenizer.encode(few.val)) == pytest.approx(curve[least], abs=1e-9)  # the best weights are back
+    assert evaluate(model, tokenizer.encode(few.val)) == pytest.approx(
+        curve[least], abs=1e-9
+    )  # the best weights are back
 
 
 def test_the_last_weights_stay_where_they_are_the_best():
@@ -187,15 +231,25 @@ def test_the_time_budget_ends_the_run_and_the_schedule(monkeypatch):
     result = train(tiny_gpt(), CORPUS, config)
     rates = [row["lr"] for row in result["log"]]
     assert result["stopped"] == "time_budget" and result["seconds"] == pytest.approx(5.0)
-    assert 40 < result["steps"] <= 50 and rates == sorted(rates, reverse=True) and rates[-1] < 1e-4 < rates[0]
+    assert (
+        40 < result["steps"] <= 50
+        and rates == sorted(rates, reverse=True)
+        and rates[-1] < 1e-4 < rates[0]
+    )
     assert result["log"][-1]["step"] == result["steps"]  # the last weights are measured, too
 
 
 # ---------------------------------------------------------------- stopping and going on
 
-RUNS = {"plain": {}, "by heart": {"patience": 2, "eval_batches": 2}, "accumulated": {"grad_accum": 3},
-        "sparing": {"gradient_checkpointing": True}, "bf16": {"precision": "bf16"}, "fp16": {"precision": "fp16"},
-        "compiled": {"compile": True}}
+RUNS = {
+    "plain": {},
+    "by heart": {"patience": 2, "eval_batches": 2},
+    "accumulated": {"grad_accum": 3},
+    "sparing": {"gradient_checkpointing": True},
+    "bf16": {"precision": "bf16"},
+    "fp16": {"precision": "fp16"},
+    "compiled": {"compile": True},
+}
 
 
 @pytest.fixture
@@ -214,14 +268,27 @@ def test_an_interrupted_run_goes_on_to_the_last_bit(name, step, tmp_path, capsys
     with at_step(parts, step + trial, press, calls):
         first = train(parts, CORPUS, config)
     assert first["stopped"] == "interrupted" and first["steps"] == step
-    assert f"interrupted after step {step}: saved in {config.out}; a resumed run goes on from there" in capsys.readouterr().out
+    assert (
+        f"interrupted after step {step}: saved in {config.out}; a resumed run goes on from there"
+        in capsys.readouterr().out
+    )
     fresh = tiny_gpt(seed=9, dropout=0.1)
     torch.manual_seed(99)
     second = train(fresh, CORPUS, config, resume=True)
     assert timeless(second["log"]) == timeless(expected["log"]) == timeless(read_log(config.out))
-    assert same_weights(fresh, whole) and {**second, "seconds": 0, "log": 0} == {**expected, "seconds": 0, "log": 0}
-    states = [load_checkpoint(tmp_path / folder, tiny_gpt(dropout=0.1), TOKENIZER) for folder in ("whole", "parts")]
-    assert str(states[0]["optimizer"]) == str(states[1]["optimizer"]) and states[0]["scaler"] == states[1]["scaler"]
+    assert same_weights(fresh, whole) and {**second, "seconds": 0, "log": 0} == {
+        **expected,
+        "seconds": 0,
+        "log": 0,
+    }
+    states = [
+        load_checkpoint(tmp_path / folder, tiny_gpt(dropout=0.1), TOKENIZER)
+        for folder in ("whole", "parts")
+    ]
+    assert (
+        str(states[0]["optimizer"]) == str(states[1]["optimizer"])
+        and states[0]["scaler"] == states[1]["scaler"]
+    )
     assert torch.equal(states[0]["random"]["torch"], states[1]["random"]["torch"])
 
 
@@ -238,7 +305,9 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path):
     with open(tmp_path / "run" / "log.jsonl", "a") as file:
         file.write('{"step": 11, "train_l')  # the last line is cut short
     assert [row["step"] for row in read_log(config.out)] == [5, 10]
-    result = train(killed, IDS, config, TOKENIZER, resume=True)  # from step 8: the row of step 10 is written again
+    result = train(
+        killed, IDS, config, TOKENIZER, resume=True
+    )  # from step 8: the row of step 10 is written again
     assert timeless(read_log(config.out)) == timeless(expected["log"]) and result["steps"] == 12
     assert same_weights(killed, whole)
 
@@ -274,7 +343,12 @@ def test_a_finished_run_can_be_made_longer_and_with_another_rate(tmp_path):
     assert train(tiny_gpt(), CORPUS, config)["steps"] == 12
     again = train(tiny_gpt(), CORPUS, config, resume=True)
     assert again["steps"] == 12 and again["stopped"] == "steps" and len(again["log"]) == 3
-    result = train(tiny_gpt(), CORPUS, settings(out=config.out, steps=20, learning_rate=1e-9, weight_decay=0.7), resume=True)
+    result = train(
+        tiny_gpt(),
+        CORPUS,
+        settings(out=config.out, steps=20, learning_rate=1e-9, weight_decay=0.7),
+        resume=True,
+    )
     assert result["steps"] == 20 and [row["step"] for row in result["log"]] == [5, 10, 12, 15, 20]
     assert result["log"][-1]["lr"] < 1e-9
     groups = load_checkpoint(config.out, tiny_gpt(), TOKENIZER)["optimizer"]["param_groups"]
@@ -298,8 +372,15 @@ def test_what_is_saved_can_write(tmp_path):
 def test_a_loss_or_gradient_that_is_no_number(spoilt, where, every, tmp_path, monkeypatch):
     """every: how often the losses are fetched; on a graphics card not at each step."""
     start = trainer.Run.__init__
-    monkeypatch.setattr(trainer.Run, "__init__", lambda run, *more: start(run, *more) or setattr(run, "every", every))
-    model, config = tiny_gpt(), settings(out=str(tmp_path / "run"), checkpoint_interval=2, eval_interval=100)
+    monkeypatch.setattr(
+        trainer.Run,
+        "__init__",
+        lambda run, *more: start(run, *more) or setattr(run, "every", every),
+    )
+    model, config = (
+        tiny_gpt(),
+        settings(out=str(tmp_path / "run"), checkpoint_interval=2, eval_interval=100),
+    )
     norm = model.norm.weight
 
     def spoil():
@@ -310,7 +391,9 @@ def test_a_loss_or_gradient_that_is_no_number(spoilt, where, every, tmp_path, mo
 
     with at_step(model, 8, spoil), pytest.raises(FloatingPointError) as caught:
         train(model, CORPUS, config)
-    assert "step 8: the loss is " in str(caught.value) and f"checkpoints in {config.out}" in str(caught.value)
+    assert "step 8: the loss is " in str(caught.value) and f"checkpoints in {config.out}" in str(
+        caught.value
+    )
     state = load_checkpoint(config.out, model, TOKENIZER)
     assert state["step"] == 6 and all(p.isfinite().all() for p in model.parameters())
     assert train(model, CORPUS, config, resume=True)["steps"] == 12
@@ -319,7 +402,9 @@ def test_a_loss_or_gradient_that_is_no_number(spoilt, where, every, tmp_path, mo
 def test_no_checkpoint_is_promised_without_a_folder():
     model = tiny_gpt()
     with at_step(model, 2, lambda: model.norm.weight.data.fill_(float("nan"))):
-        with pytest.raises(FloatingPointError, match="^step 2: the loss is nan.*no out, so no checkpoint.*rate is"):
+        with pytest.raises(
+            FloatingPointError, match="^step 2: the loss is nan.*no out, so no checkpoint.*rate is"
+        ):
             train(model, CORPUS, settings())
 
 
@@ -328,13 +413,17 @@ def test_half_precision_skips_a_gradient_that_overflows(tmp_path):
     weight = model.norm.weight
 
     def spoil():
-        handle = weight.register_hook(lambda gradient: (handle.remove(), gradient * float("inf"))[1])
+        handle = weight.register_hook(
+            lambda gradient: (handle.remove(), gradient * float("inf"))[1]
+        )
 
     with at_step(model, 4, spoil):
         assert train(model, CORPUS, config)["steps"] == 6
     state = load_checkpoint(config.out, model, TOKENIZER)
     assert all(p.isfinite().all() for p in model.parameters()) and state["scaler"]["scale"] == 2**15
-    assert {moments["step"].item() for moments in state["optimizer"]["state"].values()} == {5}  # one step was left out
+    assert {moments["step"].item() for moments in state["optimizer"]["state"].values()} == {
+        5
+    }  # one step was left out
 
 
 def test_a_folder_in_use_is_not_written_over(tmp_path):
@@ -354,7 +443,11 @@ WRONG = {
     "a foreign alphabet": (IDS + 50, {}, "another alphabet"),
     "a batch for a text": (IDS.view(-1, 10), {}, r"int64, \(N,\)"),
     "floats": (IDS.float(), {}, r"float32 .* int64, \(N,\)"),
-    "patience without validation": (IDS, {"patience": 2}, "patience is 2, and ids have no validation"),
+    "patience without validation": (
+        IDS,
+        {"patience": 2},
+        "patience is 2, and ids have no validation",
+    ),
     "a folder without a tokenizer": (IDS, {"out": "run"}, "give tokenizer="),
 }
 
@@ -364,14 +457,20 @@ def test_what_cannot_be_trained_is_said_before_the_first_step(name, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     data, changes, said = WRONG[name]
     model = tiny_gpt()
-    with at_step(model, 1, lambda: pytest.fail("it has begun")), pytest.raises(ValueError, match=said):
+    with (
+        at_step(model, 1, lambda: pytest.fail("it has begun")),
+        pytest.raises(ValueError, match=said),
+    ):
         train(model, data, settings(**changes))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_saved_is_said_before_the_first_step(tmp_path):
     model = BigramLanguageModel(TOKENIZER.vocab_size, 16)
-    with at_step(model, 1, lambda: pytest.fail("it has begun")), pytest.raises(ValueError, match="GPT"):
+    with (
+        at_step(model, 1, lambda: pytest.fail("it has begun")),
+        pytest.raises(ValueError, match="GPT"),
+    ):
         train(model, CORPUS, settings(out=str(tmp_path / "run")))
     with pytest.raises(ValueError, match="has no blocks"):
         train(model, CORPUS, settings(gradient_checkpointing=True))
@@ -402,12 +501,19 @@ def test_where_compile_fails_the_run_goes_on(monkeypatch):
 # ---------------------------------------------------------------- speed, memory, precision
 
 
-@pytest.mark.skipif(not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()),
-                    reason="torch.compile wants a compiler and Python's headers; without them the run goes on")
-@pytest.mark.skipif(" " in torch.__file__, reason="PyTorch passes its own path, which has a space, unquoted to the linker")
+@pytest.mark.skipif(
+    not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()),
+    reason="torch.compile wants a compiler and Python's headers; without them the run goes on",
+)
+@pytest.mark.skipif(
+    " " in torch.__file__,
+    reason="PyTorch passes its own path, which has a space, unquoted to the linker",
+)
 def test_what_the_compiler_writes_trains_as_well():
     """The real one, not only its trial."""
-    results = [train(tiny_gpt(n_layer=1), CORPUS, settings(compile=compile)) for compile in (False, True)]
+    results = [
+        train(tiny_gpt(n_layer=1), CORPUS, settings(compile=compile)) for compile in (False, True)
+    ]
     assert [result["compiled"] for result in results] == [False, True]
     for row, other in zip(*(result["log"] for result in results), strict=True):
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
@@ -425,32 +531,49 @@ def test_checkpointing_changes_no_bit():
     model, expected = tiny_gpt(dropout=0.1), tiny_gpt(dropout=0.1)
     train(model, IDS, settings(gradient_checkpointing=True))
     train(expected, IDS, settings())
-    assert same_weights(model, expected) and not any("forward" in vars(block) for block in model.blocks)
+    assert same_weights(model, expected) and not any(
+        "forward" in vars(block) for block in model.blocks
+    )
 
 
-@pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)])
+@pytest.mark.parametrize(
+    "precision, dtype", [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)]
+)
 def test_precision_is_that_of_the_products(precision, dtype):
     model, seen = tiny_gpt(), set()
-    model.blocks[0].feed_forward.fc.register_forward_hook(lambda part, inputs, out: seen.add(out.dtype))
+    model.blocks[0].feed_forward.fc.register_forward_hook(
+        lambda part, inputs, out: seen.add(out.dtype)
+    )
     result = train(model, CORPUS, settings(precision=precision, steps=60))
     expected = train(tiny_gpt(), CORPUS, settings(steps=60))
     assert seen == {dtype} and result["precision"] == precision and expected["precision"] == "fp32"
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert result["loss"] == pytest.approx(expected["loss"], abs=0.05) and result["loss"] < 3.4  # from ln 52 = 3.95
+    assert (
+        result["loss"] == pytest.approx(expected["loss"], abs=0.05) and result["loss"] < 3.4
+    )  # from ln 52 = 3.95
 
 
 def test_nothing_is_fetched_from_the_device_at_each_step(monkeypatch):
     """On a graphics card every fetch makes Python wait: here `every` is set as there, and fetches are counted."""
     start, fetched = trainer.Run.__init__, []
-    monkeypatch.setattr(trainer.Run, "__init__", lambda run, *more: start(run, *more) or setattr(run, "every", 10))
+    monkeypatch.setattr(
+        trainer.Run, "__init__", lambda run, *more: start(run, *more) or setattr(run, "every", 10)
+    )
     for name in ("item", "tolist", "__float__", "__bool__"):
         original = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name,
-                            lambda tensor, original=original: fetched.append(tensor.requires_grad) or original(tensor))
+        monkeypatch.setattr(
+            torch.Tensor,
+            name,
+            lambda tensor, original=original: (
+                fetched.append(tensor.requires_grad) or original(tensor)
+            ),
+        )
     model = tiny_gpt()
     monkeypatch.setattr(model, "check", lambda idx: None)  # on a card it looks at no value
     train(model, IDS, settings(steps=40, eval_interval=40))
-    assert len(fetched) < 4 * 4 + 40, f"{len(fetched)} fetches in 40 steps"  # Windows fetch their shift, once an epoch
+    assert len(fetched) < 4 * 4 + 40, (
+        f"{len(fetched)} fetches in 40 steps"
+    )  # Windows fetch their shift, once an epoch
 
 
 # ---------------------------------------------------------------- watching
@@ -462,8 +585,19 @@ def test_the_log_is_there_while_the_run_goes_on(tmp_path):
     with at_step(model, 11, lambda: seen.extend(read_log(config.out))):
         result = train(model, CORPUS, config)
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result["log"] == read_log(tmp_path / "run" / "log.jsonl")
-    assert seen == result["log"][:2] and set(seen[0]) == {"step", "train_loss", "val_loss", "lr", "grad_norm", *CLOCK}
+    assert (
+        [json.loads(line) for line in lines]
+        == result["log"]
+        == read_log(tmp_path / "run" / "log.jsonl")
+    )
+    assert seen == result["log"][:2] and set(seen[0]) == {
+        "step",
+        "train_loss",
+        "val_loss",
+        "lr",
+        "grad_norm",
+        *CLOCK,
+    }
 
 
 def test_tensorboard_is_asked_for_before_the_first_step(tmp_path, monkeypatch):
@@ -482,18 +616,27 @@ def test_tensorboard_can_read_the_log(tmp_path):
     train(tiny_gpt(), CORPUS, config)
     result = train(tiny_gpt(), CORPUS, dataclasses.replace(config, steps=20), resume=True)
     events = EventAccumulator(config.out).Reload()
-    assert set(events.Tags()["scalars"]) == set(result["log"][0]) and result["log"][-1]["step"] == 20
+    assert (
+        set(events.Tags()["scalars"]) == set(result["log"][0]) and result["log"][-1]["step"] == 20
+    )
     for name in events.Tags()["scalars"]:
         assert [(event.step, event.value) for event in events.Scalars(name)] == [
-            (row["step"], pytest.approx(row[name], rel=1e-6)) for row in result["log"]]
+            (row["step"], pytest.approx(row[name], rel=1e-6)) for row in result["log"]
+        ]
 
 
 @pytest.mark.parametrize("floor", [None, 0.3])
 @pytest.mark.parametrize("data", [CORPUS, IDS], ids=["corpus", "ids"])
 def test_a_run_can_be_drawn(floor, data, tmp_path):
     result = train(tiny_gpt(), data, settings(out=str(tmp_path / "run")), TOKENIZER)
-    figures = [plot_run(log, floor) for log in (result["log"], tmp_path / "run", str(tmp_path / "run" / "log.jsonl"))]
+    figures = [
+        plot_run(log, floor)
+        for log in (result["log"], tmp_path / "run", str(tmp_path / "run" / "log.jsonl"))
+    ]
     lines = [[line.get_ydata() for line in ax.lines] for ax in figures[0].axes]
     assert list(lines[0][0]) == [row["train_loss"] for row in result["log"]]
     assert list(lines[1][0]) == [row["lr"] for row in result["log"]]
-    assert len(lines[0]) == 2 + (floor is not None) and len({len(figure.axes) for figure in figures}) == 1
+    assert (
+        len(lines[0]) == 2 + (floor is not None)
+        and len({len(figure.axes) for figure in figures}) == 1
+    )

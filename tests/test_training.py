@@ -15,16 +15,30 @@ from torch import nn
 
 from chargpt_lib import training
 from chargpt_lib.bigram import BigramLanguageModel, LanguageModel
-from chargpt_lib.data import CharTokenizer, Corpus, cache_dir
+from chargpt_lib.data import CharTokenizer, Corpus
+from chargpt_lib.files import cache_dir
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.playhouse import KINDS, write
-from chargpt_lib.training import (estimate_loss, evaluate, fingerprint, fit, ladder, load_or_fit, nats_per_character, pace,
-                                  plot_ladder)
+from chargpt_lib.training import (
+    estimate_loss,
+    evaluate,
+    fingerprint,
+    fit,
+    ladder,
+    load_or_fit,
+    nats_per_character,
+    pace,
+    plot_ladder,
+)
 
 
 def tiny_gpt(seed=0, **changes):
     torch.manual_seed(seed)
-    return GPT(GPTConfig(**{"vocab_size": 7, "block_size": 5, "n_layer": 1, "n_head": 2, "n_embd": 8} | changes))
+    return GPT(
+        GPTConfig(
+            **{"vocab_size": 7, "block_size": 5, "n_layer": 1, "n_head": 2, "n_embd": 8} | changes
+        )
+    )
 
 
 def chain(length):
@@ -60,13 +74,19 @@ class Idle(LanguageModel):
 
     def __init__(self, nan_at=None, spoilt=float("nan")):
         super().__init__(3, 4)
-        self.table, self.matrix, self.bias = (nn.Parameter(torch.ones(size)) for size in ((3, 3), (2, 2), (2,)))
+        self.table, self.matrix, self.bias = (
+            nn.Parameter(torch.ones(size)) for size in ((3, 3), (2, 2), (2,))
+        )
         self.nan_at, self.spoilt, self.modes = nan_at, spoilt, []
 
     def compute_logits(self, idx):
         self.modes.append(self.training)
         spoilt = self.spoilt if len(self.modes) - 1 == self.nan_at else 0.0
-        return self.table[idx] + 0.0 * (self.matrix.sum() + self.bias.sum()) + torch.tensor([spoilt, 0.0, 0.0])
+        return (
+            self.table[idx]
+            + 0.0 * (self.matrix.sum() + self.bias.sum())
+            + torch.tensor([spoilt, 0.0, 0.0])
+        )
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1, 2.0])
@@ -74,7 +94,10 @@ def test_decay_pulls_matrices_and_nothing_else(weight_decay):
     model = Idle().eval()
     fit(model, chain(50), steps=20, batch_size=2, lr=0.01, weight_decay=weight_decay)
     left = prod(1 - 0.01 * weight_decay * pace(step, 20) for step in range(20))
-    assert model.matrix.flatten().tolist() == pytest.approx([left] * 4) and model.bias.tolist() == [1, 1]
+    assert model.matrix.flatten().tolist() == pytest.approx([left] * 4) and model.bias.tolist() == [
+        1,
+        1,
+    ]
     assert model.modes == [True] * 20 and not model.training
 
 
@@ -89,7 +112,10 @@ def test_a_loss_that_is_no_number_stops_the_training(step, spoilt):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_seed_settles_the_losses(dropout):
     model, ids = tiny_gpt(dropout=dropout), chain(100)
-    runs = [fit(copy.deepcopy(model), ids, steps=4, batch_size=2, seed=seed).tolist() for seed in (1, 1, 2)]
+    runs = [
+        fit(copy.deepcopy(model), ids, steps=4, batch_size=2, seed=seed).tolist()
+        for seed in (1, 1, 2)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -102,17 +128,30 @@ class SessionOver(Exception):
 
 def until(last):
     """A watch that ends the session before step `last`."""
+
     def watch(step, model):
         if step == last:
             raise SessionOver
+
     return watch
 
 
 def test_somebody_watches_each_step():
     seen, model = [], tiny_gpt()
     start = copy.deepcopy(model.state_dict())
-    fit(model, chain(100), steps=4, batch_size=2, watch=lambda step, model: seen.append(
-        (step, model.training, all(torch.equal(start[name], now) for name, now in model.state_dict().items()))))
+    fit(
+        model,
+        chain(100),
+        steps=4,
+        batch_size=2,
+        watch=lambda step, model: seen.append(
+            (
+                step,
+                model.training,
+                all(torch.equal(start[name], now) for name, now in model.state_dict().items()),
+            )
+        ),
+    )
     assert seen == [(0, True, True), (1, True, False), (2, True, False), (3, True, False)]
 
 
@@ -126,7 +165,9 @@ def test_a_training_that_was_cut_off_goes_on_to_the_last_bit(last, tmp_path, mon
         fit(tiny_gpt(dropout=0.3), ids, **settings, keep=keep, watch=until(last))
     torch.manual_seed(5)  # another day
     steps, model = [], tiny_gpt(dropout=0.3)
-    assert torch.equal(fit(model, ids, **settings, keep=keep, watch=lambda step, model: steps.append(step)), losses)
+    assert torch.equal(
+        fit(model, ids, **settings, keep=keep, watch=lambda step, model: steps.append(step)), losses
+    )
     assert steps == list(range(last, 10)) and not list(tmp_path.glob("*.part"))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters()))
 
@@ -143,16 +184,27 @@ def test_what_was_put_aside_and_is_damaged_does_not_count(content, tmp_path, mon
 
 def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
     monkeypatch.setattr(training, "PAUSE", 0)
-    settings, folder, steps = {"sample_chars": 6, "steps": 5, "batch_size": 2}, tmp_path / "drive" / "chargpt", []
-    with pytest.raises(FileNotFoundError, match="drive is not there, .*: mount the Drive"):  # or Colab could not mount it
+    settings, folder, steps = (
+        {"sample_chars": 6, "steps": 5, "batch_size": 2},
+        tmp_path / "drive" / "chargpt",
+        [],
+    )
+    with pytest.raises(
+        FileNotFoundError, match="drive is not there, .*: mount the Drive"
+    ):  # or Colab could not mount it
         load_or_fit("GPT", tiny_gpt(), CORPUS, keep=folder, **settings)
     folder.parent.mkdir()
     with pytest.raises(SessionOver):
         load_or_fit("GPT", tiny_gpt(), CORPUS, keep=folder, watch=until(3), **settings)
     assert [path.suffix for path in folder.iterdir()] == [".half"]
     model = tiny_gpt()
-    result = load_or_fit("GPT", model, CORPUS, keep=folder, watch=lambda step, model: steps.append(step), **settings)
-    assert steps == [3, 4] and {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    result = load_or_fit(
+        "GPT", model, CORPUS, keep=folder, watch=lambda step, model: steps.append(step), **settings
+    )
+    assert steps == [3, 4] and {path.suffix for path in folder.iterdir()} == {
+        ".json",
+        ".safetensors",
+    }
     shutil.rmtree(cache_dir())  # with the session
     again = tiny_gpt()
     assert load_or_fit("GPT", again, CORPUS, keep=folder, **settings) == result and len(fits) == 2
@@ -185,8 +237,10 @@ def test_the_exact_loss_asks_for_each_character_once(length, stride):
     assert evaluate(model, ids, stride) == pytest.approx(sum(expected) / (length - 1), abs=1e-4)
 
 
-@pytest.mark.parametrize("length, stride, said", [(0, None, "fewer than 2"), (1, None, "fewer than 2"), (20, 6, "stride"),
-                                                  (20, -1, "stride")])
+@pytest.mark.parametrize(
+    "length, stride, said",
+    [(0, None, "fewer than 2"), (1, None, "fewer than 2"), (20, 6, "stride"), (20, -1, "stride")],
+)
 def test_what_cannot_be_measured(length, stride, said):
     with pytest.raises(ValueError, match=said):
         evaluate(tiny_gpt(), torch.zeros(length, dtype=torch.int64), stride)
@@ -196,42 +250,72 @@ def test_the_sampled_loss_is_near_the_exact_one():
     model, ids = BigramLanguageModel(3, block_size=8), chain(3000)
     nn.init.normal_(model.table.weight)
     paid = nats_per_character(model, ids)
-    a, b, c = (estimate_loss(model, ids, 40, 32, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    a, b, c = (
+        estimate_loss(model, ids, 40, 32, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
     assert a == b != c
-    assert max(abs(x - paid.mean().item()) for x in (a, c)) < 5 * paid.std().item() / (40 * 32 * 8) ** 0.5
+    assert (
+        max(abs(x - paid.mean().item()) for x in (a, c))
+        < 5 * paid.std().item() / (40 * 32 * 8) ** 0.5
+    )
 
 
 def test_the_sampled_loss_of_a_text_of_one_window_is_exact():
     model, ids = tiny_gpt(dropout=0.5), torch.randint(7, (6,))
-    assert estimate_loss(model, ids, batches=3, batch_size=2) == pytest.approx(evaluate(model, ids), abs=1e-5)
+    assert estimate_loss(model, ids, batches=3, batch_size=2) == pytest.approx(
+        evaluate(model, ids), abs=1e-5
+    )
 
 
 # ---------------------------------------------------------------- what a result hangs on
 
 CORPUS = Corpus("toy", "abcdef\n" * 30, "fabcde\n" * 9)
-CHANGES = {"a seed": dict(seed=1), "heads": dict(n_head=4), "dropout": dict(dropout=0.1), "ReLU": dict(activation="relu"),
-           "no scaling": dict(scaled_init=False), "untied": dict(tied=False), "a block": dict(block_size=4)}
+CHANGES = {
+    "a seed": dict(seed=1),
+    "heads": dict(n_head=4),
+    "dropout": dict(dropout=0.1),
+    "ReLU": dict(activation="relu"),
+    "no scaling": dict(scaled_init=False),
+    "untied": dict(tied=False),
+    "a block": dict(block_size=4),
+}
 
 
 def test_the_same_run_has_the_same_fingerprint():
     asked = tiny_gpt()
     evaluate(asked, torch.zeros(9, dtype=torch.int64))
-    keys = {fingerprint(model, CORPUS, {"steps": 3, "lr": 0.1}) for model in (tiny_gpt(), tiny_gpt(), asked)}
+    keys = {
+        fingerprint(model, CORPUS, {"steps": 3, "lr": 0.1})
+        for model in (tiny_gpt(), tiny_gpt(), asked)
+    }
     assert len(keys) == 1 and fingerprint(tiny_gpt(), CORPUS, {"lr": 0.1, "steps": 3}) in keys
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_model_has_another_fingerprint(change):
-    assert fingerprint(tiny_gpt(**CHANGES[change]), CORPUS, {}) != fingerprint(tiny_gpt(), CORPUS, {})
+    assert fingerprint(tiny_gpt(**CHANGES[change]), CORPUS, {}) != fingerprint(
+        tiny_gpt(), CORPUS, {}
+    )
 
 
-@pytest.mark.parametrize("corpus, settings", [
-    (CORPUS, {"steps": 4}), (CORPUS, {"steps": 3, "lr": 0.2}), (CORPUS, {}),
-    (CORPUS._replace(train="abcdef\n" * 31), {"steps": 3}),
-    (CORPUS._replace(val="bacdef\n" * 9), {"steps": 3}),
-    (CORPUS._replace(train=CORPUS.train[:-7], val=CORPUS.train[-7:] + CORPUS.val), {"steps": 3})])
+@pytest.mark.parametrize(
+    "corpus, settings",
+    [
+        (CORPUS, {"steps": 4}),
+        (CORPUS, {"steps": 3, "lr": 0.2}),
+        (CORPUS, {}),
+        (CORPUS._replace(train="abcdef\n" * 31), {"steps": 3}),
+        (CORPUS._replace(val="bacdef\n" * 9), {"steps": 3}),
+        (
+            CORPUS._replace(train=CORPUS.train[:-7], val=CORPUS.train[-7:] + CORPUS.val),
+            {"steps": 3},
+        ),
+    ],
+)
 def test_another_text_or_setting_has_another_fingerprint(corpus, settings):
-    assert fingerprint(tiny_gpt(), corpus, settings) != fingerprint(tiny_gpt(), CORPUS, {"steps": 3})
+    assert fingerprint(tiny_gpt(), corpus, settings) != fingerprint(
+        tiny_gpt(), CORPUS, {"steps": 3}
+    )
 
 
 TOY = """
@@ -296,12 +380,18 @@ def test_a_model_is_trained_once(tied, fits):
     [settings] = fits
     assert settings["steps"] == 5 and settings["batch_size"] == 2 and not settings["keep"].exists()
     assert loaded == trained and not first.training and not second.training
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values())
+    )
     assert (second.lm_head.weight is second.token_embedding.weight) == tied
     assert not torch.equal(second.lm_head.weight, tiny_gpt(tied=tied).lm_head.weight)
     val_ids = CharTokenizer.from_text(CORPUS.train).encode(CORPUS.val)
     assert loaded["loss"] == pytest.approx(evaluate(second, val_ids)) and len(loaded["losses"]) == 5
-    assert set(loaded["sample"]) <= set("abcdef\n") and len(loaded["sample"]) <= 7 and loaded["seconds"] > 0
+    assert (
+        set(loaded["sample"]) <= set("abcdef\n")
+        and len(loaded["sample"]) <= 7
+        and loaded["seconds"] > 0
+    )
     assert loaded["floor"] is None and loaded["excess"] == {}
 
 
@@ -309,15 +399,23 @@ def test_on_playhouse_each_kind_has_its_excess():
     train, val = write(3000, seed=1), write(3000, seed=2)
     tokenizer = CharTokenizer.from_text(train.text + val.text)
     model = BigramLanguageModel(tokenizer.vocab_size)
-    result = load_or_fit("bigram", model, Corpus("toy", train.text, val.text, val.entropy, tuple(val.spans)), steps=3)
+    result = load_or_fit(
+        "bigram", model, Corpus("toy", train.text, val.text, val.entropy, tuple(val.spans)), steps=3
+    )
     paid, expected = naive(model, tokenizer.encode(val.text), 1, 1), dict.fromkeys(KINDS, 0.0)
     for start, end, kind, price in val.spans[1:]:  # nobody is asked for the first character
-        expected[kind] += (sum(paid[start - 1 : end - 1]) - price) / (len(val.text) - val.spans[0].end)
+        expected[kind] += (sum(paid[start - 1 : end - 1]) - price) / (
+            len(val.text) - val.spans[0].end
+        )
     assert result["excess"] == pytest.approx(expected, abs=1e-5)
-    assert result["floor"] == val.entropy and result["loss"] == pytest.approx(sum(paid) / len(paid), abs=1e-5)
+    assert result["floor"] == val.entropy and result["loss"] == pytest.approx(
+        sum(paid) / len(paid), abs=1e-5
+    )
 
 
-@pytest.mark.parametrize("file, trained", [(0, 2), (1, 2), (2, 1)], ids=["weights", "report", "ladder"])
+@pytest.mark.parametrize(
+    "file, trained", [(0, 2), (1, 2), (2, 1)], ids=["weights", "report", "ladder"]
+)
 def test_a_run_that_breaks_off_can_be_repeated(file, trained, fits, monkeypatch):
     real, calls = os.replace, []
 
@@ -331,7 +429,9 @@ def test_a_run_that_breaks_off_can_be_repeated(file, trained, fits, monkeypatch)
         patch.setattr(os, "replace", replace)
         run()
     (_, result), (_, again) = run(), run()
-    assert len(fits) == trained and result == again and ladder("toy")["GPT"]["loss"] == result["loss"]
+    assert (
+        len(fits) == trained and result == again and ladder("toy")["GPT"]["loss"] == result["loss"]
+    )
 
 
 def test_half_a_file_has_no_name_that_is_loaded(monkeypatch):
@@ -345,8 +445,14 @@ def test_half_a_file_has_no_name_that_is_loaded(monkeypatch):
     assert not [path for path in cache_dir().iterdir() if path.suffix in (".safetensors", ".json")]
 
 
-@pytest.mark.parametrize("file, trained", [("*.safetensors", 2), (16 * "?" + ".json", 2), ("ladder.json", 1)])
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:20])], ids=["lost", "cut"])
+@pytest.mark.parametrize(
+    "file, trained", [("*.safetensors", 2), (16 * "?" + ".json", 2), ("ladder.json", 1)]
+)
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:20])],
+    ids=["lost", "cut"],
+)
 def test_a_damaged_file_is_made_again(file, trained, damage, fits):
     _, first = run()
     [path] = cache_dir().glob(file)
@@ -370,7 +476,13 @@ def test_a_model_for_another_alphabet_is_refused_before_it_is_trained(vocab_size
 
 # ---------------------------------------------------------------- the ladder
 
-ROW = {"loss": 2.0, "floor": 0.3, "seconds": 1.0, "excess": dict.fromkeys(KINDS, 0.1), "sample": "Ha!"}
+ROW = {
+    "loss": 2.0,
+    "floor": 0.3,
+    "seconds": 1.0,
+    "excess": dict.fromkeys(KINDS, 0.1),
+    "sample": "Ha!",
+}
 
 
 @pytest.fixture
@@ -386,8 +498,15 @@ def test_the_ladder_tells_own_results_from_recorded_ones(record):
     run("GPT", CORPUS._replace(name="another"))
     rows = ladder("toy")
     assert [(rung, row["recorded"], row["loss"]) for rung, row in rows.items()] == [
-        ("bigram", True, 3.0), ("blocks", False, result["loss"]), ("GPT", True, 2.0)]
-    assert rows["blocks"].keys() == rows["GPT"].keys() and list(ladder()) == ["bigram", "GPT"] and ladder("none") == {}
+        ("bigram", True, 3.0),
+        ("blocks", False, result["loss"]),
+        ("GPT", True, 2.0),
+    ]
+    assert (
+        rows["blocks"].keys() == rows["GPT"].keys()
+        and list(ladder()) == ["bigram", "GPT"]
+        and ladder("none") == {}
+    )
     own = run("GPT")[1]
     assert (ladder("toy")["GPT"]["recorded"], ladder("toy")["GPT"]["loss"]) == (False, own["loss"])
 
@@ -399,7 +518,9 @@ def labels(ax):
 def test_the_picture_of_a_ladder_with_spans(record):
     ax = plot_ladder("playhouse").axes[0]
     assert labels(ax) == ["bigram (recorded)", "GPT (recorded)"] and ax.yaxis_inverted()
-    assert [bars[0].get_width() for bars in ax.containers] == pytest.approx([0.3] + [0.1] * len(KINDS))
+    assert [bars[0].get_width() for bars in ax.containers] == pytest.approx(
+        [0.3] + [0.1] * len(KINDS)
+    )
 
 
 def test_the_picture_of_a_ladder_without_spans(record):
@@ -407,7 +528,10 @@ def test_the_picture_of_a_ladder_without_spans(record):
     ax = plot_ladder("toy").axes[0]
     assert labels(ax) == ["bigram (recorded)", "blocks", "GPT (recorded)"] and ax.yaxis_inverted()
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([3.0, result["loss"], 2.0])
-    assert "toy" in ax.get_title() and labels(plot_ladder("toy", upto="blocks").axes[0]) == ["bigram (recorded)", "blocks"]
+    assert "toy" in ax.get_title() and labels(plot_ladder("toy", upto="blocks").axes[0]) == [
+        "bigram (recorded)",
+        "blocks",
+    ]
 
 
 @pytest.mark.parametrize("corpus, upto", [("nowhere", "GPT"), ("late", "blocks")])

@@ -15,12 +15,19 @@ from chargpt_lib import trainer
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.distributed import train_distributed
 from chargpt_lib.recipe import Windows
-from tests.toys import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
+from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
 RANK = int(os.environ.get("RANK", 0))
 CASES = {  # what both the one process and the two are told; all but the first compute in float64
-    "plain": {}, "exact": {}, "accumulated": {"grad_accum": 3}, "clipped": {"grad_clip": 0.1}, "estimated": {"eval_batches": 3},
-    "epochs": {"steps": None, "epochs": 1.5}, "checkpointed": {"gradient_checkpointing": True}, "short": {}}
+    "plain": {},
+    "exact": {},
+    "accumulated": {"grad_accum": 3},
+    "clipped": {"grad_clip": 0.1},
+    "estimated": {"eval_batches": 3},
+    "epochs": {"steps": None, "epochs": 1.5},
+    "checkpointed": {"gradient_checkpointing": True},
+    "short": {},
+}
 
 
 def case(name, seed=0):
@@ -28,7 +35,9 @@ def case(name, seed=0):
 
 
 def corpus(name):
-    return CORPUS._replace(val=CORPUS.val[:13]) if name == "short" else CORPUS  # not even one window for each
+    return (
+        CORPUS._replace(val=CORPUS.val[:13]) if name == "short" else CORPUS
+    )  # not even one window for each
 
 
 def weights(model):
@@ -37,6 +46,7 @@ def weights(model):
 
 class Cut:
     """Data that cuts its own windows, as shards do."""
+
     tokenizer, val_ids = TOKENIZER, VAL
 
     def windows(self, block_size, seed):
@@ -80,12 +90,20 @@ def everything(folder):
     seen["fp16"] = train_distributed(tiny_gpt(), CORPUS, settings(precision="fp16"))
     few = CORPUS._replace(train=TEXT[:120])
     wide = CharTokenizer.from_text(TEXT + "€")
-    seen["patience"] = train_distributed(tiny_gpt(vocab_size=wide.vocab_size, n_embd=32), few, settings(
-        steps=600, eval_interval=10, patience=3, out=str(folder / "patience")), wide)
+    seen["patience"] = train_distributed(
+        tiny_gpt(vocab_size=wide.vocab_size, n_embd=32),
+        few,
+        settings(steps=600, eval_interval=10, patience=3, out=str(folder / "patience")),
+        wide,
+    )
     seen["budget"] = train_distributed(tiny_gpt(), CORPUS, settings(steps=None, time_budget=0.5))
     for fsdp in (False, True):
         kind = "fsdp" if fsdp else "ddp"
-        for name, changes in {"whole": {}, "parts": {}, "accumulated": CASES["accumulated"]}.items():
+        for name, changes in {
+            "whole": {},
+            "parts": {},
+            "accumulated": CASES["accumulated"],
+        }.items():
             config = settings(out=str(folder / f"{kind} {name}"), **changes)
             model = tiny_gpt(seed=RANK, dropout=0.0 if name == "accumulated" else 0.1)
             if name == "parts":
@@ -94,36 +112,55 @@ def everything(folder):
                 seen[kind, "stopped"] = train_distributed(model, CORPUS, config, fsdp=fsdp)
                 model = tiny_gpt(seed=9, dropout=0.1)
                 torch.manual_seed(99)
-            seen[kind, name] = train_distributed(model, CORPUS, config, resume=name == "parts", fsdp=fsdp)
+            seen[kind, name] = train_distributed(
+                model, CORPUS, config, resume=name == "parts", fsdp=fsdp
+            )
             seen[kind, name, "weights"] = {} if fsdp else weights(model)
     seen["fsdp", "fp16"] = train_distributed(
-        tiny_gpt(), CORPUS, settings(precision="fp16", out=str(folder / "fsdp fp16")), fsdp=True)
+        tiny_gpt(), CORPUS, settings(precision="fp16", out=str(folder / "fsdp fp16")), fsdp=True
+    )
     seen["errors"] = errors(folder)
     torch.save(seen, folder / f"seen {RANK}.pt")
 
 
 def errors(folder):
     """What goes wrong in one process only, or in both."""
+
     def sick(fsdp=False):
         model = tiny_gpt()
         spoil = lambda: model.norm.weight.data.fill_(float("nan"))
-        return train_distributed(at_step(model, 8, spoil) if RANK == 1 else model, CORPUS, settings(
-            out=str(folder / f"sick {fsdp}"), checkpoint_interval=2, eval_interval=100))
+        return train_distributed(
+            at_step(model, 8, spoil) if RANK == 1 else model,
+            CORPUS,
+            settings(out=str(folder / f"sick {fsdp}"), checkpoint_interval=2, eval_interval=100),
+        )
 
     def full():
-        real, trainer.save_checkpoint = trainer.save_checkpoint, lambda *more: 1 / 0 if more[4] == 10 else real(*more)
+        real, trainer.save_checkpoint = (
+            trainer.save_checkpoint,
+            lambda *more: 1 / 0 if more[4] == 10 else real(*more),
+        )
         try:
-            train_distributed(tiny_gpt(), CORPUS, settings(out=str(folder / "full"), checkpoint_interval=5))
+            train_distributed(
+                tiny_gpt(), CORPUS, settings(out=str(folder / "full"), checkpoint_interval=5)
+            )
         finally:
             trainer.save_checkpoint = real
 
     occupied = settings(out=str(folder / "ddp whole"))
     return {
         "occupied": said("occupied", lambda: train_distributed(tiny_gpt(), CORPUS, occupied)),
-        "sick": said("sick", sick), "full": said("full", full),
-        "alone": said("alone", lambda: train_distributed(
-            tiny_gpt(), CORPUS, settings(out=str(folder / "alone")), resume=True)),
-        "nowhere": said("nowhere", lambda: train_distributed(tiny_gpt(), CORPUS, settings(), fsdp=True)),
+        "sick": said("sick", sick),
+        "full": said("full", full),
+        "alone": said(
+            "alone",
+            lambda: train_distributed(
+                tiny_gpt(), CORPUS, settings(out=str(folder / "alone")), resume=True
+            ),
+        ),
+        "nowhere": said(
+            "nowhere", lambda: train_distributed(tiny_gpt(), CORPUS, settings(), fsdp=True)
+        ),
     }
 
 
@@ -138,8 +175,11 @@ def broken(folder):
     def fail():
         raise MemoryError("only here")
 
-    train_distributed(at_step(tiny_gpt(), 5, fail) if RANK == 1 else tiny_gpt(), CORPUS, settings(
-        steps=100_000, out=str(folder / "run")))
+    train_distributed(
+        at_step(tiny_gpt(), 5, fail) if RANK == 1 else tiny_gpt(),
+        CORPUS,
+        settings(steps=100_000, out=str(folder / "run")),
+    )
 
 
 def short(folder):

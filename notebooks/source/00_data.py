@@ -9,111 +9,66 @@
 # %% [markdown]
 # # 00 · A text, and numbers for it
 #
+# > Text as numbers: corpora, a character tokenizer, random batches.
+#
 # You will build: an alphabet, a tokenizer, a training and a validation text, and the batches that every later lesson uses.
 # You need some Python. A CPU is enough; the page runs in about ten seconds.
 #
 # A language model guesses the next character. Guess it often enough, and you are writing. Here is what it will have to learn to write.
 
 # %%
-#| default_exp data
-
-# %%
-#| key
-import math
-from collections import Counter
-
-import torch
-
-from chargpt_lib.checks import NotAttempted, exercise
-
-# %%
 import math
 
-from chargpt_lib.checks import NotAttempted, check, progress
+from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.playhouse import excess_by_kind, write
 
 script = write(min_chars=1000)
 print(script.text[:420])
 
 # %% [markdown]
-# These plays are made by a grammar that throws dice ([A · Playhouse](A_playhouse.ipynb) builds it). They come in any length, without a download, and they have a property that no book has: we know exactly how unpredictable they are.
+# These plays are made by a grammar that throws dice ([Playhouse](appendix/playhouse.ipynb) builds it). They come in any length, without a download, and they have a property that no book has: we know exactly how unpredictable they are.
 # Shakespeare and the Wizard of Oz are one line away, in a moment.
 #
-# Cells that begin with `#| export` go, word for word, into the library that later lessons import. Some of them take care of files or pictures; read those another day.
+# Cells that begin with `#| export` go, word for word, into the library that later lessons import.
 
 # %%
 #| export
 import json
-import os
 import unicodedata
-import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from chargpt_lib.playhouse import KINDS, write
-
-warnings.filterwarnings("ignore", message="IProgress not found")  # a widget that no saved page could show
+from chargpt_lib.files import fetch
+from chargpt_lib.playhouse import write
 
 # %% [markdown]
 # ## The alphabet
 #
-# Which characters are there, and how often?
+# Which characters are there, and how often? (Three helpers for pictures come from the library, `chargpt_lib/plots.py`: `show` adds a description for readers who cannot see the picture, `visible` makes spaces and line ends visible, `heatmap` draws a matrix.)
 
 # %%
 from collections import Counter
 
 import matplotlib.pyplot as plt
 
+from chargpt_lib.plots import heatmap, show, visible
+
 text = write(min_chars=100_000).text
 counts = Counter(text).most_common()
 print(len(text), "characters,", len(counts), "different ones")
-
-# %% [markdown]
-# Three small helpers for all the pictures of the course. `show` adds a description for readers who cannot see the picture; `visible` makes spaces and line ends visible; `heatmap` draws a matrix.
-
-# %%
-#| export
-def show(fig, alt):
-    """Displays a matplotlib figure; alt says in words what it shows."""
-    from IPython.core.pylabtools import print_figure
-    from IPython.display import display
-    from matplotlib.pyplot import close
-
-    picture = {"image/png": print_figure(fig, base64=True), "text/plain": alt}
-    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
-    close(fig)
-
-
-def visible(text):
-    """The characters of a text as labels, with signs for the space and the end of the line."""
-    return [{" ": "␣", "\n": "⏎"}.get(char, char) for char in text]
-
-
-def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
-    """Draws a matrix in colours -> the image, for a colorbar. rows, columns: labels; cells: a text for each field."""
-    values = torch.as_tensor(values).detach().cpu().numpy()
-    image = ax.imshow(values, cmap="cividis", vmin=vmin, vmax=vmax, aspect="auto")
-    font = {"family": "DejaVu Sans Mono", "fontsize": 9}
-    if rows:
-        ax.set_yticks(range(len(rows)), rows, **font)
-    if columns:
-        ax.set_xticks(range(len(columns)), columns, **font)
-    for i, row in enumerate(cells if cells is not None else []):
-        for j, cell in enumerate(row):
-            dark = image.norm(values[i, j].item()) < 0.5
-            ax.text(j, i, cell, ha="center", va="center", color="white" if dark else "black", **font)
-    return image
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
 ax.bar(range(len(counts)), [100 * n / len(text) for _, n in counts], color="#0072B2")
 ax.set_xticks(range(len(counts)), visible(char for char, _ in counts), family="DejaVu Sans Mono")
 ax.set(ylabel="% of the text", title="How often each character occurs")
-show(fig, "Bar chart: the space is the most frequent character, then e, t, a and o; capital letters are "
-     "rare.")
+show(
+    fig,
+    "Bar chart: the space is the most frequent character, then e, t, a and o; capital letters are "
+    "rare.",
+)
 
 # %% [markdown]
 # A model computes with numbers. So we number the alphabet: sort it, and let each character be its position. Python needs two small tables for it, one for each direction.
@@ -160,7 +115,9 @@ class CharTokenizer:
     def __init__(self, alphabet):
         self.alphabet = "".join(sorted(set(alphabet)))
         if not self.alphabet:
-            raise ValueError("the text is empty, so it has no alphabet: give at least one character")
+            raise ValueError(
+                "the text is empty, so it has no alphabet: give at least one character"
+            )
         self.stoi = {char: i for i, char in enumerate(self.alphabet)}
 
     @classmethod
@@ -179,16 +136,26 @@ class CharTokenizer:
         except KeyError as missing:
             char = missing.args[0]
             known = lookalike(char, self.stoi)
-            way_out = f"did you mean {known!r}?" if known else "leave it out, or take a tokenizer of a text that has it"
-            raise ValueError(f"character {char!r} at position {text.index(char)} is not in the alphabet of "
-                             f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}") from None
+            way_out = (
+                f"did you mean {known!r}?"
+                if known
+                else "leave it out, or take a tokenizer of a text that has it"
+            )
+            raise ValueError(
+                f"character {char!r} at position {text.index(char)} is not in the alphabet of "
+                f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}"
+            ) from None
 
     def decode(self, ids):
         """ids, a tensor (T,) or a list of integers -> text. ValueError for an id that no character has."""
         if (ids := torch.as_tensor(ids)).dim() != 1:
-            raise ValueError(f"ids have the shape {tuple(ids.shape)}; one text is (T,): take one row, ids[0]")
+            raise ValueError(
+                f"ids have the shape {tuple(ids.shape)}; one text is (T,): take one row, ids[0]"
+            )
         if bad := [i for i in ids.tolist() if not 0 <= i < self.vocab_size]:
-            raise ValueError(f"id {bad[0]} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}")
+            raise ValueError(
+                f"id {bad[0]} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}"
+            )
         return "".join(self.alphabet[i] for i in ids.tolist())
 
     def save(self, path):
@@ -232,73 +199,6 @@ def train_val_split(text, percent):
 # %%
 check("train_val_split", train_val_split)
 
-# %%
-#| key
-def train_val_split_case(draw):
-    """A length and a percentage that do not come out even, so that rounding shows."""
-    return [draw.text(20 * draw.integer(3, 9) + draw.choice([1, 3, 7, 9, 11, 13, 17, 19])), 5 * draw.integer(1, 6)]
-
-
-### BEGIN SOLUTION
-def train_val_split_at(text, cut):
-    return [text[:cut], text[cut:]]
-### END SOLUTION
-
-
-exercise(
-    train_val_split, stars=1, minutes=5,
-    cases=lambda draw: [
-        [draw.text(37), 10], train_val_split_case(draw), train_val_split_case(draw), [draw.text(5), 10],
-        [draw.text(10 * draw.integer(2, 9) + 1), 10],
-        [draw.text(draw.integer(1, 3)), draw.integer(70, 99)],
-        *([draw.text(length), percent] for length, percent in (  # fractions of a hundred are not exact in binary
-            draw.choice([(20, 80), (25, 68), (30, 90)]), draw.choice([(25, 28), (50, 14), (75, 56)]),
-            draw.choice([(50, 42), (90, 30), (100, 43), (100, 71)])))],
-    wrong={
-        ### BEGIN SOLUTION
-        "the first part is kept for validation, and the last is wanted":
-            lambda text, percent: train_val_split_at(text, len(text) - len(text) * (100 - percent) // 100)[::-1],
-        "the first part is kept for validation: the last is wanted, and the training text is rounded down":
-            lambda text, percent: train_val_split_at(text, len(text) * percent // 100)[::-1],
-        "the order is wrong: first the training text, then the validation text":
-            lambda text, percent: train_val_split_at(text, len(text) * (100 - percent) // 100)[::-1],
-        "the validation text is rounded down, so the training text is rounded up, and it should be the other way":
-            lambda text, percent: train_val_split_at(text, len(text) - len(text) * percent // 100),
-        "the training text is rounded up, not down":
-            lambda text, percent: train_val_split_at(text, math.ceil(len(text) * (1 - percent / 100))),
-        "rounded to the nearest whole number: the training text is rounded down":
-            lambda text, percent: train_val_split_at(text, round(len(text) * (100 - percent) / 100)),
-        "rounded to the nearest whole number: the training text is rounded down, the other gets the rest":
-            lambda text, percent: train_val_split_at(text, len(text) - round(len(text) * percent / 100)),
-        "the validation text is rounded down, and where nothing is left of it, text[-0:] is the whole text":
-            lambda text, percent: [text[: -(len(text) * percent // 100)], text[-(len(text) * percent // 100) :]],
-        "one character stands in both texts":
-            lambda text, percent: [text[: len(text) * (100 - percent) // 100],
-                                   text[max(len(text) * (100 - percent) // 100 - 1, 0) :]],
-        "one character, at the cut, is in neither text":
-            lambda text, percent: [text[: len(text) * (100 - percent) // 100],
-                                   text[len(text) * (100 - percent) // 100 + 1 :]],
-        "the last character, before the cut, is in neither text":
-            lambda text, percent: [text[: max(len(text) * (100 - percent) // 100 - 1, 0)],
-                                   text[len(text) * (100 - percent) // 100 :]],
-        "the validation text has `percent` characters, not `percent` per cent of them":
-            lambda text, percent: [text[:-percent], text[-percent:]],
-        "`percent` per cent are for training there; they are for validation":
-            lambda text, percent: train_val_split_at(text, len(text) * percent // 100),
-        "`percent` is used as a share: 10 per cent are 10 / 100 of the text":
-            lambda text, percent: train_val_split_at(text, int(len(text) * (1 - percent))),
-        "`percent` is used as a share, and for training: 10 per cent are 10 / 100 of the text, for validation":
-            lambda text, percent: train_val_split_at(text, len(text) * percent),
-        "1 - percent / 100 is not exact in a computer: compute with whole numbers, and divide last":
-            lambda text, percent: train_val_split_at(text, int(len(text) * (1 - percent / 100))),
-        "(100 - percent) / 100 is not exact in a computer: multiply first, and divide last":
-            lambda text, percent: train_val_split_at(text, int(len(text) * ((100 - percent) / 100))),
-        "percent / 100 is not exact in a computer: multiply first, and divide last":
-            lambda text, percent: train_val_split_at(text, len(text) - math.ceil(len(text) * (percent / 100))),
-        ### END SOLUTION
-    },
-)
-
 # %% [markdown]
 # A corpus is both texts. For Playhouse it also holds what the grammar knows: the **floor**, which is how unpredictable the second text is at best, and the **spans**, which say of every stretch of it whether it is spelling, grammar, a name, and so on.
 
@@ -316,48 +216,24 @@ class Corpus(NamedTuple):
 
 BOOKS = {  # name: (file, sha256, share of the text for training, address)
     "shakespeare": (
-        "tinyshakespeare.txt", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", 0.9,
+        "tinyshakespeare.txt",
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        0.9,
         "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/"
-        "data/tinyshakespeare/input.txt"),
+        "data/tinyshakespeare/input.txt",
+    ),
     "oz": (
-        "wizard_of_oz.txt", "29839f158eb174acb97433006bf2b19d9d2446b9589fec9d39c794fab155f1ec", 0.8,
+        "wizard_of_oz.txt",
+        "29839f158eb174acb97433006bf2b19d9d2446b9589fec9d39c794fab155f1ec",
+        0.8,
         "https://raw.githubusercontent.com/ddycai/random-sentence-generator/"
-        "44951393888c203ffd4053215e6499c69ff87324/wizard_of_oz.txt"),
+        "44951393888c203ffd4053215e6499c69ff87324/wizard_of_oz.txt",
+    ),
 }
 
 # %% [markdown]
-# The books come from the net. Three things can go wrong there: no network, half a file, another file than we meant. `pooch` downloads under a temporary name and compares the file's sha256, its fingerprint, before it gives it the real name.
+# The books come from the net, by `fetch` (`chargpt_lib/files.py`). Three things can go wrong there: no network, half a file, another file than we meant. `pooch` downloads under a temporary name and compares the file's sha256, its fingerprint, before it gives it the real name.
 # If you have the files already, set `CHARGPT_DATA` to their folder.
-
-# %%
-#| export
-def cache_dir():
-    """Where downloads and trained models are kept: `$CHARGPT_CACHE`, data/cache of a checkout, or the user's cache."""
-    import pooch
-
-    checkout = Path(find_spec("chargpt_lib").origin).parents[1]
-    inside = checkout / "data" / "cache" if (checkout / "pyproject.toml").exists() else pooch.os_cache("chargpt")
-    folder = Path(os.environ.get("CHARGPT_CACHE") or inside)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def fetch(file, url, sha256=None):
-    """The path of a file: from `$CHARGPT_DATA`, from the cache, or downloaded. OSError where that fails."""
-    import pooch
-
-    shelf = Path(os.environ.get("CHARGPT_DATA") or "no such folder") / file
-    try:
-        if shelf.is_file():
-            if sha256 and pooch.file_hash(str(shelf)) != sha256:
-                raise ValueError(f"{shelf} has another sha256 than {sha256}")
-            return shelf
-        name = file if sha256 else None  # without a fingerprint, pooch makes a name of the whole address
-        return Path(pooch.retrieve(url, known_hash=sha256, fname=name, path=cache_dir() / "downloads"))
-    except Exception as error:
-        raise OSError(
-            f"could not get {file} from {url}: {error}\nNothing was kept. Try again; or put the right file into a "
-            f"folder and set CHARGPT_DATA to it; or work offline with the corpus 'playhouse'.") from error
 
 # %% [markdown]
 # A text file from Windows ends its lines with two characters, `\r\n`. The `\r` would become a symbol of the alphabet that is trivial to predict, and the loss would look better than it is. So line ends are made `\n` first.
@@ -380,15 +256,21 @@ def load_corpus(name_or_path_or_url="playhouse"):
     elif name.startswith(("http://", "https://")):
         path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)
     elif not (path := Path(name)).is_file():
-        raise FileNotFoundError(f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
-                                f"the path of a text file, or an address that begins with http")
+        raise FileNotFoundError(
+            f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
+            f"the path of a text file, or an address that begins with http"
+        )
     try:
         text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "
-                         f"UTF-8 (most editors: Save as, Encoding) and try again") from None
+        raise ValueError(
+            f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "
+            f"UTF-8 (most editors: Save as, Encoding) and try again"
+        ) from None
     if len(text) < 20:
-        raise ValueError(f"{path} has {len(text)} characters: too few to train on one part and test on another")
+        raise ValueError(
+            f"{path} has {len(text)} characters: too few to train on one part and test on another"
+        )
     cut = int(share * len(text))
     return Corpus(name, text[:cut], text[cut:])
 
@@ -415,7 +297,7 @@ print(tokenizer.vocab_size, "symbols")
 window = train_ids[:9]
 x, y = window[:-1], window[1:]
 for t in range(8):
-    print(f"after {tokenizer.decode(x[:t + 1])!r:10} comes {tokenizer.decode(y[t:t + 1])!r}")
+    print(f"after {tokenizer.decode(x[: t + 1])!r:10} comes {tokenizer.decode(y[t : t + 1])!r}")
 
 # %% [markdown]
 # The targets `y` are the inputs `x`, moved by one. Several windows on top of each other are a **batch**. From here on, `B` is the number of windows and `T` the number of characters in each.
@@ -436,6 +318,7 @@ def buggy_windows(ids, starts, block_size):
     x = torch.stack([ids[start : start + block_size] for start in starts.tolist()])
     y = x.roll(-1, dims=1)
     return [x, y]
+
 
 x, y = buggy_windows(tokenizer.encode(EXAMPLE), torch.tensor([2]), block_size=6)
 print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
@@ -461,58 +344,6 @@ def batch_windows(ids, starts, block_size):
 check("batch_windows", batch_windows)
 
 # %%
-#| key
-def batch_windows_case(draw, T, B):
-    ids = draw.ids(90, 2 * T + draw.integer(2, 20))
-    starts = draw.ids(len(ids) - T - 1, B)  # not the last one
-    return [ids, starts, T]
-
-
-exercise(
-    batch_windows, stars=2, minutes=5,
-    cases=lambda draw: [
-        batch_windows_case(draw, draw.integer(4, 9), draw.integer(3, 6)), batch_windows_case(draw, 1, 3),
-        batch_windows_case(draw, draw.integer(2, 5), 1), [draw.ids(90, 6), torch.tensor([0, 0]), 5],
-        [draw.ids(90, 12), torch.tensor([7, 0, 3]), 4]],
-    wrong={
-        ### BEGIN SOLUTION
-        "the targets are the inputs themselves: move them by one":
-            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)]] * 2,
-        "the bug is still there: the last target of a window is its own first character":
-            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)],
-                                    ids[starts[:, None] + torch.arange(T)].roll(-1, dims=1)],
-        "the last target of a window is the first character of the next window in the batch":
-            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)],
-                                    ids[starts[:, None] + torch.arange(T)].roll(-1)],
-        "x and y have T - 1 columns: a window with its last target is T + 1 ids long":
-            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)][:, :-1],
-                                    ids[starts[:, None] + torch.arange(T)][:, 1:]],
-        "starts is a row, (B,), and a row plus a row is no table: starts[:, None] makes it a column":
-            lambda ids, starts, T: [ids[starts + torch.arange(T)], ids[starts + torch.arange(T) + 1]],
-        "starts is a row, (B,), and has to be a column before T + 1 places are added: starts[:, None]":
-            lambda ids, starts, T: [ids[starts + torch.arange(T + 1)][:, :-1],
-                                    ids[starts + torch.arange(T + 1)][:, 1:]],
-        "y has T - 1 columns: a slice ends before its end, so y needs one id more than [start + 1 : start + T]":
-            lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T)],
-                                    ids[starts[:, None] + torch.arange(1, T)]],
-        "x and y are exchanged": lambda ids, starts, T: [ids[starts[:, None] + torch.arange(T) + 1],
-                                                         ids[starts[:, None] + torch.arange(T)]],
-        ### END SOLUTION
-    },
-    signs={
-        "the targets are moved by two, not by one":
-            lambda got, want, ids, starts, T: torch.equal(got[1], ids[starts[:, None] + torch.arange(T) + 2]),
-        "the targets are moved the wrong way: they stand before x, not after it":
-            lambda got, want, ids, starts, T: T > 2 and torch.equal(got[1][:, 1:], want[0][:, :-1]),
-        "the windows do not begin at their starts, but at 0, T, 2T ...":
-            lambda got, want, ids, starts, T: torch.equal(got[0].flatten(), ids[: len(starts) * T]),
-        "only the last target of each window is wrong: it must come from the text, not from the window":
-            lambda got, want, ids, starts, T: T > 1 and torch.equal(got[0], want[0])
-            and torch.equal(got[1][:, :-1], want[1][:, :-1]),
-    },
-)
-
-# %%
 #| export
 def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     """Random windows of a text.
@@ -521,8 +352,10 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     ValueError where the text is shorter than a window and its last target.
     """
     if len(ids) <= block_size:
-        raise ValueError(f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
-                         f"take a longer text, or a block_size of at most {max(len(ids) - 1, 0)}")
+        raise ValueError(
+            f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
+            f"take a longer text, or a block_size of at most {max(len(ids) - 1, 0)}"
+        )
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
@@ -531,7 +364,9 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
 # A generator with a fixed seed throws the same dice each time.
 
 # %%
-x, y = get_batch(train_ids, block_size=16, batch_size=4, generator=torch.Generator().manual_seed(1337))
+x, y = get_batch(
+    train_ids, block_size=16, batch_size=4, generator=torch.Generator().manual_seed(1337)
+)
 print(x.shape, y.shape)
 print(x[0])
 print(y[0])
@@ -542,9 +377,12 @@ for ax, batch, title in zip(axes, (x, y), ("x: what the model sees", "y: what co
     chars = [visible(tokenizer.decode(row)) for row in batch]
     heatmap(ax, batch, cells=chars, vmax=tokenizer.vocab_size)
     ax.set(title=title + ", (B, T)", xlabel="position t", ylabel="window b", yticks=range(4))
-show(fig, "Two grids of 4 rows and 16 columns of characters, coloured by id. "
-     "The right grid is the left one, moved by one to "
-     "the left.")
+show(
+    fig,
+    "Two grids of 4 rows and 16 columns of characters, coloured by id. "
+    "The right grid is the left one, moved by one to "
+    "the left.",
+)
 
 # %% [markdown]
 # ## How good is a guess?
@@ -565,34 +403,6 @@ def uniform_loss(vocab_size, ruled_out):
 
 # %%
 check("uniform_loss", uniform_loss)
-
-# %%
-#| key
-exercise(
-    uniform_loss, stars=1, minutes=2,
-    cases=lambda draw: [[V, ruled_out] for V in [draw.integer(12, 40), draw.integer(41, 300), draw.integer(1000, 5000)]
-                        for ruled_out in (draw.integer(2, V - 3), 0)] + [[7, 6]],
-    wrong={
-        ### BEGIN SOLUTION
-        "`ruled_out` is not used: only V - ruled_out symbols can still come": lambda V, ruled_out: math.log(V),
-        "that is the probability of each symbol; its price is minus its logarithm":
-            lambda V, ruled_out: 1 / (V - ruled_out),
-        "that is how many symbols are left; the price is minus the logarithm of the probability of one":
-            lambda V, ruled_out: V - ruled_out,
-        "that is the price of not being ruled out; asked is the price of one symbol among those left":
-            lambda V, ruled_out: -math.log((V - ruled_out) / V),
-        "these are bits: nats use the natural logarithm": lambda V, ruled_out: math.log2(V - ruled_out),
-        "that is the logarithm to the base 10: nats use the natural one":
-            lambda V, ruled_out: math.log10(V - ruled_out),
-        ### END SOLUTION
-    },
-    signs={
-        "the sign is wrong: a probability is below 1, its logarithm below 0, and a price above":
-            lambda got, want, *args: math.isclose(got, -want, rel_tol=1e-4),
-        "ln V - ln(ruled_out) is the logarithm of a quotient: subtract before the logarithm":
-            lambda got, want, V, ruled_out: math.isclose(got, math.log(V / ruled_out), rel_tol=1e-4),
-    },
-)
 
 # %% [markdown]
 # And now with the text. In the training text some symbols never come after a `g`. With equal chances for all others, the validation text pays this for each character that comes after a `g` (try your function on the first two numbers).
@@ -632,52 +442,6 @@ def character_entropy(text):
 # %%
 check("character_entropy", character_entropy)
 
-# %%
-#| key
-exercise(
-    character_entropy, stars=2, minutes=6,
-    cases=lambda draw: [
-        *([" aA" + draw.text(draw.integer(20, 90), "aaaaaAbbbcd\n é") + "o" * draw.integer(15, 30) + "\n "]
-          for _ in range(3)),
-        ["\n" + draw.text(draw.integer(6, 12)) + draw.text(draw.integer(5, 9), "xyzzz") + "XyY "],
-        [draw.text(1)], [draw.text(1) * draw.integer(2, 9)]],
-    wrong={
-        ### BEGIN SOLUTION
-        "all symbols count alike: each price has to be weighted with the share of its character":
-            lambda text: -sum(math.log(text.count(c) / len(text)) for c in set(text)) / len(set(text)),
-        "the prices are added without weights: each one times the share of its character":
-            lambda text: -sum(math.log(text.count(c) / len(text)) for c in set(text)),
-        "these are counts, not shares: divide by the length of the text first":
-            lambda text: -sum(text.count(c) * math.log(text.count(c)) for c in set(text)),
-        "the counts are divided by the number of different characters, not by the length of the text":
-            lambda text: -sum(text.count(c) / len(set(text)) * math.log(text.count(c) / len(set(text)))
-                              for c in set(text)),
-        "that is the price of the whole text: divide by its length":
-            lambda text: -sum(text.count(c) * math.log(text.count(c) / len(text)) for c in set(text)),
-        "the sum runs over the text, so a character counts once for each time it occurs":
-            lambda text: -sum(text.count(c) / len(text) * math.log(text.count(c) / len(text)) for c in text),
-        "that is ln of the number of different characters: it would be right if all were equally frequent":
-            lambda text: math.log(len(set(text))),
-        "capital letters are made small, and `A` is another character than `a`":
-            lambda text: character_entropy(text.lower()),
-        "spaces and line ends at the ends of the text are cut off; they are characters too":
-            lambda text: character_entropy(text.strip() or " "),
-        "spaces are left out, and they are characters too":
-            lambda text: character_entropy(text.replace(" ", "") or " "),
-        ### END SOLUTION
-    },
-    signs={
-        "it is not a number: 0 · ln 0 is nan, so only characters that occur may give a term":
-            lambda got, want, text: got != got,
-        "the sign is wrong: an entropy is never below 0":
-            lambda got, want, text: math.isclose(got, -want, rel_tol=1e-3),
-        "these are bits: nats use the natural logarithm":
-            lambda got, want, text: math.isclose(got * math.log(2), want, rel_tol=1e-3),
-        "that is the logarithm to the base 10: nats use the natural one":
-            lambda got, want, text: math.isclose(got * math.log(10), want, rel_tol=1e-3),
-    },
-)
-
 # %% [markdown]
 # Somebody who knows the whole grammar pays the floor: the grammar's own dice, and nothing else.
 #
@@ -697,38 +461,27 @@ print(f"knows the whole grammar:  {corpus.val_floor or float('nan'):.2f}")  # na
 # Four of the kinds need a word. **Cast**: who enters, and with what (`Enter Meg and Anne with a clumsy trumpet.`), thrown anew for each scene. **Addressee**: who is spoken to (`You tiny friar, Anne!`). **Copied name**: somebody or something that the scene has named before, such as whoever speaks next (`Anne:`) or leaves (`Exit Anne`). **Closing**: the end of what was begun, the `'` after a quotation, or the prop in the last line (`eating the trumpet.`).
 
 # %%
-#| export
-COLOURS = dict(zip(KINDS, ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")))
+from chargpt_lib.playhouse import KINDS
+from chargpt_lib.plots import plot_excess
 
-
-def plot_excess(excesses, floor):
-    """Stacked bars: {name of a model: {kind: nats per character above the floor}} -> matplotlib figure."""
-    from matplotlib.pyplot import subplots
-
-    fig, ax = subplots(figsize=(9, 1.3 + 0.4 * len(excesses)), layout="constrained")
-    names, left = list(excesses), [floor] * len(excesses)
-    ax.barh(names, left, color="#BBBBBB", label="the floor")
-    for kind, colour in COLOURS.items():
-        widths = [max(excesses[name][kind], 0) for name in names]
-        ax.barh(names, widths, left=left, color=colour, label=kind, edgecolor="white", linewidth=0.5)
-        left = [start + width for start, width in zip(left, widths)]
-    for name, end in zip(names, left):
-        ax.text(end, name, f" {floor + sum(excesses[name].values()):.2f}", va="center", fontsize=9)
-    ax.set(xlabel="nats per character", title="Where the nats go", xlim=(0, 1.12 * max(left)))
-    ax.invert_yaxis()
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
-    return fig
-
-# %%
-paid = {"knows nothing": uniform.expand(len(val_ids)),
-        "knows the frequencies": -q.clamp_min(1e-9)[val_ids].log()}
+paid = {
+    "knows nothing": uniform.expand(len(val_ids)),
+    "knows the frequencies": -q.clamp_min(1e-9)[val_ids].log(),
+}
 if corpus.val_spans:
-    excesses = {name: excess_by_kind(nats.tolist(), corpus.val_spans) for name, nats in paid.items()}
-    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: knowing nothing costs 4 nats a character, most of "
-         "it for spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.")
+    excesses = {
+        name: excess_by_kind(nats.tolist(), corpus.val_spans) for name, nats in paid.items()
+    }
+    show(
+        plot_excess(excesses, corpus.val_floor),
+        "Stacked bars: knowing nothing costs 4 nats a character, most of "
+        "it for spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.",
+    )
     for name, excess in excesses.items():
         last_four = sum(excess[kind] for kind in KINDS[3:])  # cast, addressee, copied name, closing
-        print(f"{name:21}  spelling {excess['spelling']:.2f}, the last four kinds together {last_four:.2f}")
+        print(
+            f"{name:21}  spelling {excess['spelling']:.2f}, the last four kinds together {last_four:.2f}"
+        )
 
 # %% [markdown]
 # Grey is the floor: nobody can save that. Most of the rest is spelling, and that will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will be the last to go: to save those, one has to remember.
@@ -737,22 +490,12 @@ if corpus.val_spans:
 # For other texts nobody knows the floor. But their losses have been measured, and come with the course:
 
 # %%
-#| export
-def recorded_folder():
-    """Where the results and models lie that come with the course: a checkout's data/, else the library's assets/."""
-    library = Path(find_spec("chargpt_lib").origin).parent
-    beside = library.parent / "data"
-    return beside if (beside / "results").is_dir() else library / "assets"
+from chargpt_lib.files import recorded
 
-
-def recorded():
-    """The results that come with the course: {corpus: {rung: {"loss": nats per character, ...}}}."""
-    path = recorded_folder() / "results" / "ladder.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-# %%
 for name in ("playhouse", "shakespeare"):
-    print(f"{name:12} by frequencies {recorded()[name]['frequencies']['loss']:.2f} nats per character")
+    print(
+        f"{name:12} by frequencies {recorded()[name]['frequencies']['loss']:.2f} nats per character"
+    )
 assert uniform - by_frequency > 0.3 or corpus.name != "playhouse"
 assert recorded()["shakespeare"]["frequencies"]["loss"] > 3
 
@@ -761,39 +504,12 @@ assert recorded()["shakespeare"]["frequencies"]["loss"] > 3
 #
 # The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` asks first.
 
-# %%
-#| export
-def choose_device():
-    """-> an accelerator that works, else the CPU; and why. `CHARGPT_DEVICE=cpu` (or cuda, mps) decides for you."""
-    if wanted := os.environ.get("CHARGPT_DEVICE"):
-        try:
-            torch.zeros(1, device=wanted).item()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ValueError(f"CHARGPT_DEVICE is {wanted!r}, and nothing can be computed on it here "
-                             f"({str(error).splitlines()[0]}): give cpu, cuda or mps, or leave it out") from None
-        return torch.device(wanted), "CHARGPT_DEVICE says so"
-    if torch.cuda.is_available():
-        name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-        if (major, minor) >= (7, 5):
-            return torch.device("cuda"), name
-        return torch.device("cpu"), f"{name} has compute capability {major}.{minor}; PyTorch is built for 7.5 or more"
-    if torch.backends.mps.is_available():
-        return torch.device("mps"), "Apple's graphics processor"
-    return torch.device("cpu"), "no graphics card was found"
-
-
-def pick_device():
-    return choose_device()[0]
-
-
-def pick_scale(device):
-    """How many times as many windows a lesson trains on in a step: 1 on a CPU; a graphics card has room for 8."""
-    return 1 if torch.device(device).type == "cpu" else 8
-
 # %% [markdown]
 # (The numbers of compute capability count NVIDIA's generations of cards. The setup cell on top of each page says what was chosen.) A card is hardly busy with what fills a CPU, so there the lessons' trainings read eight times as many windows in each step. Where a lesson trains, a line says so: `scale = pick_scale(device)`. Put a number of your own there.
 
 # %% tags=["nbval-ignore-output"]
+from chargpt_lib.devices import choose_device, pick_device, pick_scale
+
 device, why = choose_device()
 print(f"{device} ({why}), scale {pick_scale(device)}")
 
@@ -842,104 +558,6 @@ def merge_pairs(ids, vocab_size, merges):
 # %%
 check("merge_pairs", merge_pairs)
 
-# %%
-#| key
-### BEGIN SOLUTION
-def merge_pairs_variant(ids, V, merges, count=lambda ids: Counter(zip(ids, ids[1:])), most=max, choose=min, first=None,
-                        step=1, once=False, fits=tuple.__eq__, way=1, uses=2, hits=math.inf, last=True, needs=1,
-                        empty=None):
-    """The same with one thing changed: a mistake for each."""
-    new, counts = first(ids, V) if first else V, count(ids)
-    for _ in range(merges):
-        counts = counts if once else count(ids)
-        if empty and not counts:
-            raise empty
-        frequent = most(counts.values(), default=0)
-        if frequent < needs:
-            break
-        best = choose(pair for pair in counts if counts[pair] == frequent)
-        counts = {pair: n for pair, n in counts.items() if pair != best}
-        source, merged, done = ids[::way], [], 0
-        while source and (last or len(source) > 1):
-            hit = done < hits and fits(tuple(source[:2]), best[::way])
-            merged.append(new if hit else source[0])
-            source, done = source[uses if hit else 1 :], done + hit
-        ids, new = merged[::way], new + step
-    return ids
-
-
-def merge_pairs_apart(ids):
-    """The pairs as str.count counts: of `a a a` only one is `aa`."""
-    return {pair: merge_pairs_variant(ids, -1, 1, count=lambda ids: {pair: 1}).count(-1) for pair in zip(ids, ids[1:])}
-### END SOLUTION
-
-
-def merge_pairs_ties(draw):
-    """Different ids: all pairs are equally frequent; the first, the smallest, the largest and the one with the smallest
-    second id are four pairs."""
-    ids = sorted(draw.random.sample(range(20), 6))
-    return [[ids[place] for place in (3, 5, 4, 0, 2, 1)], draw.integer(30, 40), draw.integer(2, 3)]
-
-
-def merge_pairs_run(draw):
-    """Five ids a in a row, which are four pairs, or two that do not overlap; b c three times; and b at the end."""
-    a, b, c, d, e = draw.random.sample(range(20), 5)
-    return [[a] * 5 + [b, c, d, b, c, e, b, c, b], draw.integer(30, 40), 2]
-
-
-exercise(
-    merge_pairs, stars=3, minutes=25,
-    cases=lambda draw: [
-        [[draw.integer(0, 8)] * 7, 10, 2],
-        merge_pairs_ties(draw), merge_pairs_run(draw),
-        [draw.ids(4, draw.integer(25, 40)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
-        [draw.ids(3, draw.integer(15, 25)).tolist(), draw.integer(6, 20), draw.integer(3, 5)],
-        [[draw.integer(0, 5)], 6, 2], [draw.ids(4, 12).tolist(), 5, 0], [draw.ids(3, 4).tolist(), 7, 6]],
-    wrong={
-        ### BEGIN SOLUTION
-        "the second id of a merged pair is still there: it is used up":
-            lambda *args: merge_pairs_variant(*args, uses=1),
-        "the pairs are counted only once: after each merge count anew":
-            lambda *args: merge_pairs_variant(*args, once=True),
-        "among equally frequent pairs the first in the list is taken, not the smallest":
-            lambda *args: merge_pairs_variant(*args, choose=lambda pairs: next(iter(pairs))),
-        "among equally frequent pairs the largest is taken, not the smallest":
-            lambda *args: merge_pairs_variant(*args, choose=max),
-        "among equally frequent pairs the second id decides; the first id decides, the second only after it":
-            lambda *args: merge_pairs_variant(*args, choose=lambda pairs: min(pairs, key=lambda pair: pair[::-1])),
-        "every merge makes the same new id: the second makes vocab_size + 1":
-            lambda *args: merge_pairs_variant(*args, step=0),
-        "the first new id is vocab_size + 1, and ids below vocab_size are taken: vocab_size is free":
-            lambda *args: merge_pairs_variant(*args, first=lambda ids, V: V + 1),
-        "the new ids begin after the largest id in the list; they begin at vocab_size":
-            lambda *args: merge_pairs_variant(*args, first=lambda ids, V: max(ids) + 1),
-        "the merging goes from right to left: of `a a a` the first two are merged":
-            lambda *args: merge_pairs_variant(*args, way=-1),
-        "one merge is done, whatever `merges` says":
-            lambda ids, V, merges: merge_pairs_variant(ids, V, 1),
-        "a pair that occurs once is not merged, and should be": lambda *args: merge_pairs_variant(*args, needs=2),
-        "pairs that overlap are not all counted: in `a a a` the pair `aa` occurs twice":
-            lambda *args: merge_pairs_variant(*args, count=merge_pairs_apart),
-        "the list is counted in blocks of two; each id but the last begins a pair":
-            lambda *args: merge_pairs_variant(*args, count=lambda ids: Counter(zip(ids[::2], ids[1::2]))),
-        "the least frequent pair is merged, not the most frequent": lambda *args: merge_pairs_variant(*args, most=min),
-        "the last id of the list is lost when it belongs to no merged pair":
-            lambda *args: merge_pairs_variant(*args, last=False),
-        "a merge puts the new symbol in one place only: it belongs wherever the pair stands":
-            lambda *args: merge_pairs_variant(*args, hits=1),
-        "`a b` and `b a` are taken for the same pair, and they are two":
-            lambda *args: merge_pairs_variant(*args, count=lambda ids: Counter(
-                tuple(sorted(pair)) for pair in zip(ids, ids[1:])), fits=lambda two, best: tuple(sorted(two)) == best),
-        "the last id of the list is half of the pair, and is replaced: nothing follows it, so it stays":
-            lambda *args: merge_pairs_variant(*args, fits=lambda two, best: two == best[: len(two)]),
-        "a list of fewer than two ids has no pair, and the largest or smallest of nothing is a ValueError":
-            lambda *args: merge_pairs_variant(*args, empty=ValueError),
-        "a list of fewer than two ids has no pair, so there is no first one: an IndexError":
-            lambda *args: merge_pairs_variant(*args, empty=IndexError),
-        ### END SOLUTION
-    },
-)
-
 # %% [markdown]
 # What such a model pays, it pays for longer symbols: nats per symbol cannot be compared with nats per character. Divide by the characters, whatever the model reads.
 #
@@ -951,6 +569,6 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `load_corpus`, `CharTokenizer`, `get_batch`, `pick_device` and the helpers for pictures, in `chargpt_lib/data.py`.
+# `load_corpus`, `CharTokenizer` and `get_batch`, in `chargpt_lib/data.py`.
 #
 # Next: [01 · Bigram](01_bigram.ipynb), the simplest model that writes.

@@ -9,21 +9,12 @@
 # %% [markdown]
 # # 01 · Bigram: a table that writes
 #
+# > The bigram model: counted, and as a table of logits; n-gram tables with backoff.
+#
 # You will build: a table of letter pairs, the same table as a PyTorch model, and longer tables, until counting dies.
 # You need lesson 00. A CPU is enough; the page runs in about ten seconds.
 #
 # After `q` comes `u`. That is all a bigram model knows: for each character, which ones follow it, and how often. It sees one character of the past and nothing else.
-
-# %%
-#| default_exp bigram
-
-# %%
-#| key
-import math
-
-import torch
-
-from chargpt_lib.checks import NotAttempted, exercise
 
 # %%
 import math
@@ -31,9 +22,11 @@ import math
 import matplotlib.pyplot as plt
 import torch
 
-from chargpt_lib.checks import NotAttempted, check, progress
-from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, plot_excess, recorded, show, visible
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.files import recorded
 from chargpt_lib.playhouse import excess_by_kind
+from chargpt_lib.plots import heatmap, plot_excess, show, visible
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
@@ -74,8 +67,11 @@ image = heatmap(ax, (counts + 1).log10(), rows=labels, columns=labels, vmax=None
 ax.tick_params(labelsize=8)
 ax.set(xlabel="second character", ylabel="first character", title="How often each pair occurs")
 fig.colorbar(image, label="log10 (count + 1)", shrink=0.8)
-show(fig, "A square table of pairs. Most of it is dark: most pairs never occur. Vowels have bright rows, the "
-     "comma is followed by the space.")
+show(
+    fig,
+    "A square table of pairs. Most of it is dark: most pairs never occur. Vowels have bright rows, the "
+    "comma is followed by the space.",
+)
 
 # %% [markdown]
 # Look along the row of the comma: one bright spot. Most of the table is empty:
@@ -100,50 +96,6 @@ def count_skip_pairs(ids, vocab_size, gap):
 # %%
 check("count_skip_pairs", count_skip_pairs)
 
-# %%
-#| key
-### BEGIN SOLUTION
-def count_skip_pairs_of(first, second, vocab_size):
-    return torch.bincount(first * vocab_size + second, minlength=vocab_size**2).view(vocab_size, vocab_size)
-### END SOLUTION
-
-
-exercise(
-    count_skip_pairs, stars=1, minutes=4,
-    cases=lambda draw: [[draw.ids(V, N), V, gap] for N, V, gap in (
-        (draw.integer(40, 90), draw.integer(3, 6), 2), (draw.integer(40, 90), draw.integer(7, 9), draw.integer(3, 5)),
-        (draw.integer(20, 40), 5, 1), (1, 3, 1), (3, 4, draw.integer(4, 7)))] + [[draw.ids(3, 6), 4, 5]],
-    wrong={
-        ### BEGIN SOLUTION
-        "rows and columns are exchanged: the row is the character that comes first":
-            lambda ids, V, gap: count_skip_pairs_of(ids[gap:], ids[:-gap], V),
-        "the pairs stand one place too far apart: a gap of 1 means neighbours":
-            lambda ids, V, gap: count_skip_pairs_of(ids[: -gap - 1], ids[gap + 1 :], V),
-        "`gap` is not used: these are the neighbours":
-            lambda ids, V, gap: count_skip_pairs_of(ids[:-1], ids[1:], V),
-        "only every gap-th character is read; every character has a partner gap places further on":
-            lambda ids, V, gap: count_skip_pairs_of(ids[::gap][:-1], ids[::gap][1:], V),
-        "the end of the text is paired with its beginning: roll goes round in a circle":
-            lambda ids, V, gap: count_skip_pairs_of(ids, ids.roll(-gap), V),
-        "all distances up to the gap are counted, and only the gap itself is wanted":
-            lambda ids, V, gap: sum(count_skip_pairs_of(ids[:-g], ids[g:], V) for g in range(1, gap + 1)),
-        "the last pair is missing: the text of N ids has N - gap pairs":
-            lambda ids, V, gap: count_skip_pairs_of(ids[: -gap - 1], ids[gap:-1], V),
-        "the end of the text is paired with its beginning: ids[t - gap] needs a t of at least gap":
-            lambda ids, V, gap: count_skip_pairs_of(ids[torch.arange(len(ids)) - gap], ids, V),
-        "bincount stops at the largest number that occurs: say `minlength`, so that there are V² counts":
-            lambda ids, V, gap: torch.bincount(ids[:-gap] * V + ids[gap:]).view(V, V),
-        "every pair is counted in both directions":
-            lambda ids, V, gap: count_skip_pairs_of(ids[gap:], ids[:-gap], V)
-            + count_skip_pairs_of(ids[:-gap], ids[gap:], V),
-        ### END SOLUTION
-    },
-    signs={
-        "at [{0}, {1}] stands 1 for a pair that occurs more often: with an index, `+= 1` counts a pair only once":
-            lambda got, want, *args: (got != want) & (got.max() == 1) & torch.equal(got, want.clamp_max(1)),
-    },
-)
-
 # %% [markdown]
 # ## From counts to probabilities
 #
@@ -163,6 +115,7 @@ print(-torch.tensor(0.0).log())
 def buggy_smoothing(counts, amount):
     counts = counts + amount
     return counts / counts.sum(1)
+
 
 small_counts = torch.tensor([[0, 6, 2], [1, 0, 1], [3, 0, 0]])
 print(buggy_smoothing(small_counts, 0.01).sum(1))
@@ -184,48 +137,6 @@ def additive_smoothing(counts, amount):
 # %%
 check("additive_smoothing", additive_smoothing)
 
-# %%
-#| key
-exercise(
-    additive_smoothing, stars=2, minutes=6,
-    cases=lambda draw: [[draw.ids(9, V, V) * draw.ids(3, V, V), draw.choice(amounts)] for V, amounts in (
-        (draw.integer(3, 5), [0.01, 0.5]), (draw.integer(6, 9), [0.1, 2.0]), (2, [0.3]), (1, [0.01, 1.0]))],
-    wrong={
-        ### BEGIN SOLUTION
-        "the bug is still there: column b is divided by the sum of row b. Sums of shape (V, 1) would be right":
-            lambda counts, amount: (counts + amount) / (counts + amount).sum(1),
-        "columns sum to 1, not rows: that answers what came before":
-            lambda counts, amount: (counts + amount) / (counts + amount).sum(0),
-        "each row is divided by the sum of a column":
-            lambda counts, amount: (counts + amount) / (counts + amount).sum(0)[:, None],
-        "the whole table sums to 1, and each row should":
-            lambda counts, amount: (counts + amount) / (counts + amount).sum(),
-        "the amount is added to the probabilities, and should be added to the counts":
-            lambda counts, amount: counts / counts.sum(1, keepdim=True) + amount,
-        "the rows are divided by the sums of the old counts: what is added counts below the line too":
-            lambda counts, amount: (counts + amount) / counts.sum(1, keepdim=True),
-        "below the line the amount is added once, but each of the V counts of a row got it":
-            lambda counts, amount: (counts + amount) / (counts.sum(1, keepdim=True) + amount),
-        "the amount is not added anywhere": lambda counts, amount: counts / counts.sum(1, keepdim=True),
-        "that is the softmax of the counts: divide by the row's sum, without exponentials":
-            lambda counts, amount: (counts + amount).softmax(1),
-        "1 is added to each count, not `amount`":
-            lambda counts, amount: (counts + 1) / (counts + 1).sum(1, keepdim=True),
-        "0.01 is added to each count, not `amount`":
-            lambda counts, amount: (counts + 0.01) / (counts + 0.01).sum(1, keepdim=True),
-        "the amount is added only where the count is 0; it is added to every count":
-            lambda counts, amount: torch.where(counts == 0, amount, counts)
-            / torch.where(counts == 0, amount, counts).sum(1, keepdim=True),
-        "the result is transposed: P(b | a) stands in row a, column b":
-            lambda counts, amount: ((counts + amount) / (counts + amount).sum(1, keepdim=True)).T,
-        ### END SOLUTION
-    },
-    signs={
-        "at [{0}, {1}] a pair that never occurred got 0: its price would be infinite":
-            lambda got, want, counts, amount: got == 0,
-    },
-)
-
 # %% [markdown]
 # The same, for the whole text:
 
@@ -235,7 +146,12 @@ probabilities = probabilities / probabilities.sum(1, keepdim=True)  # (V, V), ea
 print(probabilities.sum(1)[:3])
 g = tokenizer.stoi["g"]
 best = probabilities[g].topk(4)
-print({tokenizer.alphabet[i]: round(p, 2) for p, i in zip(best.values.tolist(), best.indices.tolist())})
+print(
+    {
+        tokenizer.alphabet[i]: round(p, 2)
+        for p, i in zip(best.values.tolist(), best.indices.tolist())
+    }
+)
 
 # %% [markdown]
 # That is what follows a `g`. What does the table pay for our line?
@@ -248,8 +164,11 @@ ax.bar(range(len(nats)), nats, color="#D55E00")
 pairs = zip(visible(EXAMPLE), visible(EXAMPLE[1:]))
 ax.set_xticks(range(len(nats)), [f"{a}→{b}" for a, b in pairs], family="DejaVu Sans Mono")
 ax.set(ylabel="nats", title=f"What the table pays for {EXAMPLE!r}: {nats.mean():.2f} on average")
-show(fig, "Bars, one for each pair of the line: the space after O is cheapest, the exclamation mark after e is "
-     "dearest, then the a of damp and the g of goose.")
+show(
+    fig,
+    "Bars, one for each pair of the line: the space after O is cheapest, the exclamation mark after e is "
+    "dearest, then the a of damp and the g of goose.",
+)
 
 # %% [markdown]
 # ### Exercise: the price of what never came
@@ -267,55 +186,15 @@ def unseen_pair_nats(seen, vocab_size, amount):
 # %%
 check("unseen_pair_nats", unseen_pair_nats)
 
-# %%
-#| key
-exercise(
-    unseen_pair_nats, stars=2, minutes=5,
-    cases=lambda draw: [[draw.integer(200, 90_000), draw.integer(20, 100), draw.number(0.01, 0.05)],
-                        [draw.integer(1, 20), draw.integer(20, 100), draw.number(0.2, 0.8)],
-                        [draw.integer(20, 90), draw.integer(2, 9), draw.number(1.5, 3)],
-                        [0, draw.integer(20, 100), draw.number(0.01, 0.5)]],
-    wrong={
-        ### BEGIN SOLUTION
-        "below the line the amount is added once; all V counts got it":
-            lambda seen, V, amount: math.log((seen + amount) / amount),
-        "that is the probability; the price is minus its logarithm":
-            lambda seen, V, amount: amount / (seen + amount * V),
-        "1 is added to each count there, not `amount`": lambda seen, V, amount: math.log(seen + V),
-        "below the line `amount` is missing: each of the V counts got the amount, not 1":
-            lambda seen, V, amount: math.log((seen + V) / amount),
-        "that is ln V, as if nothing had been counted": lambda seen, V, amount: math.log(V),
-        "the amount is shared out (or seen is multiplied by V): each of the V counts gets it whole, beside seen":
-            lambda seen, V, amount: math.log((seen + amount) / (amount / V)),
-        "that is the price of the new row's sum; the amount stands above the line, not 1":
-            lambda seen, V, amount: math.log(seen + amount * V),
-        "b's own count, a 0, got the amount too: below the line are V amounts, not V - 1":
-            lambda seen, V, amount: math.log((seen + amount * (V - 1)) / amount),
-        "above the line stands b's own count, a 0, and the amount; `seen` counts the others":
-            lambda seen, V, amount: math.log((seen + amount * V) / (seen + amount)),
-        ### END SOLUTION
-    },
-    signs={
-        "the sign is wrong: the logarithm of a probability is below 0, its price above":
-            lambda got, want, *args: math.isclose(got, -want, rel_tol=1e-4),
-        "these are bits: nats use the natural logarithm":
-            lambda got, want, *args: math.isclose(got * math.log(2), want, rel_tol=1e-4),
-        "that is the logarithm to the base 10: nats use the natural one":
-            lambda got, want, *args: math.isclose(got * math.log(10), want, rel_tol=1e-4),
-        "the row's sum is the old one: the V added amounts belong to it":
-            lambda got, want, seen, V, amount: math.isclose(got, math.log(seen / amount), rel_tol=1e-4),
-        "seen never, a row has V equal amounts, and each costs ln V: yours does not":
-            lambda got, want, seen, *args: seen == 0,
-    },
-)
-
 # %% [markdown]
 # And the table? Give your function the numbers.
 
 # %%
 a, b = tokenizer.encode("!O")
-print(f"'!O' occurs {counts[a, b]} times, '!' {counts[a].sum()} times, V = {V}; "
-      f"the table asks {-probabilities[a, b].log():.2f} nats")
+print(
+    f"'!O' occurs {counts[a, b]} times, '!' {counts[a].sum()} times, V = {V}; "
+    f"the table asks {-probabilities[a, b].log():.2f} nats"
+)
 
 # %% [markdown]
 # ## Let it write
@@ -335,14 +214,18 @@ def pairs_never_seen(written):
     """How many pairs of neighbours in these ids never occur in the training text."""
     return sum(counts[a, b].item() == 0 for a, b in zip(written, written[1:]))
 
+
 def known_words(text):
     """The share of the words of a text that stand in the training text just so, with all their signs."""
     known = set(corpus.train.split())
     words = text.split()[1:-1]  # the first and the last may be cut in two
     return sum(word in known for word in words) / len(words)
 
+
 by_pairs = known_words(tokenizer.decode(written))
-print(f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}; words that do: ≈ {by_pairs:.0%}")
+print(
+    f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}; words that do: ≈ {by_pairs:.0%}"
+)
 assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 
 # %% [markdown]
@@ -372,92 +255,6 @@ def sample_chain(probabilities, start, uniforms):
 
 # %%
 check("sample_chain", sample_chain)
-
-# %%
-#| key
-def sample_chain_case(draw, V, T, dtype):
-    """Probabilities in 64ths, numbers halfway between 64ths: exact, and never on a border. Columns sum to 1 too."""
-    most, more = draw.integer(30, 36), draw.integer(16, 22)
-    table = sum(n * torch.eye(V, dtype=dtype)[draw.random.sample(range(V), V)] for n in (most, more, 64 - most - more))
-    return [table / 64, draw.integer(0, V - 1), ((draw.ids(64, T) + 0.5) / 64).to(dtype)]
-
-
-### BEGIN SOLUTION
-def sample_chain_variant(probabilities, start, uniforms, choose=None, again=True, back=1):
-    """The same, with another choice from the row, or from an earlier row: a mistake for each."""
-    written = [start]
-    for u in uniforms:
-        row = probabilities[written[-min(back, len(written))] if again else start]
-        written.append(int(choose(row, u) if choose else (row.cumsum(0) < u).sum()))
-    return torch.tensor(written[1:])
-
-
-def sample_chain_unbroken(probabilities, start, uniforms):
-    """Writes every id whose stretch ends beyond the number."""
-    written = []
-    for u in uniforms:
-        beyond = (probabilities[start].cumsum(0) > u).nonzero().flatten().tolist()
-        written, start = written + beyond, beyond[-1]
-    return torch.tensor(written)
-### END SOLUTION
-
-
-exercise(
-    sample_chain, stars=2, minutes=10,
-    cases=lambda draw: [
-        sample_chain_case(draw, draw.integer(5, 8), draw.integer(20, 30), torch.float32),
-        sample_chain_case(draw, draw.integer(9, 12), draw.integer(20, 30), torch.float64),
-        sample_chain_case(draw, draw.integer(5, 8), draw.integer(20, 30), torch.float32),
-        *(sample_chain_case(draw, V, 1, torch.float32) for V in (draw.integer(4, 6), 7, draw.integer(8, 9)))],
-    wrong={
-        ### BEGIN SOLUTION
-        "the most probable id is taken each time: the numbers are not used":
-            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: row.argmax()),
-        "every id is thrown by the row of `start`: after a throw, the row is that of the new id":
-            lambda p, start, us: sample_chain_variant(p, start, us, again=False),
-        "columns are laid end to end, not rows: what follows a stands in row a":
-            lambda p, start, us: sample_chain_variant(p.T, start, us),
-        "the ids are laid out from the most probable to the least; their own order is wanted":
-            lambda p, start, us: sample_chain_variant(
-                p, start, us, lambda row, u: row.argsort(descending=True, stable=True)[
-                    (row.sort(descending=True, stable=True).values.cumsum(0) < u).sum()]),
-        "that is an id with equal chances for all: the probabilities are not used":
-            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: u * len(row)),
-        "`start` is in the answer, and only what comes after it is wanted":
-            lambda p, start, us: torch.cat([torch.tensor([start]), sample_chain_variant(p, start, us)]),
-        "`start` is in the answer, and the last id is missing":
-            lambda p, start, us: torch.cat([torch.tensor([start]), sample_chain_variant(p, start, us)])[:-1],
-        "the ends of stretches that lie beyond u are counted, not those before it":
-            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row.cumsum(0) > u).sum()),
-        "one id too low: the last stretch that ends before u is taken, not the one after it":
-            lambda p, start, us: sample_chain_variant(
-                p, start, us, lambda row, u: ((row.cumsum(0) < u).sum() - 1).clamp(0)),
-        "the first id that is alone more probable than u is taken: add up the probabilities":
-            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row > u).int().argmax()),
-        "one id too high: the stretch after the one that u points at is taken":
-            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row.cumsum(0) < u).sum() + 1),
-        "the probabilities are added up down the columns of the table: add up along a row":
-            lambda p, start, us: sample_chain_variant(p.cumsum(0), start, us, lambda row, u: (row < u).sum()),
-        "the ruler is filled from its end: id 0 owns the first stretch, not the last":
-            lambda p, start, us: sample_chain_variant(p, start, us, lambda row, u: (row.cumsum(0) < 1 - u).sum()),
-        "the ruler is laid from the last id to the first; id 0 owns the first stretch":
-            lambda p, start, us: sample_chain_variant(
-                p, start, us, lambda row, u: len(row) - 1 - (row.flip(0).cumsum(0) < u).sum()),
-        "several ids are written for one number: stop at the first stretch that ends beyond u":
-            sample_chain_unbroken,
-        "the row is one throw late: the id after this one is thrown by the row of this one":
-            lambda p, start, us: sample_chain_variant(p, start, us, back=2),
-        ### END SOLUTION
-    },
-    signs={
-        "one id too high: at index {0} it takes the stretch after the one that u points at":
-            lambda got, want, p, start, us: len(us) > 1 and (got != want) & torch.isin(
-                got - (p[torch.cat([torch.tensor([start]), got[:-1]])].cumsum(1) < us[:, None]).sum(1),
-                torch.tensor([1, 0, 1 - len(p)])).all(),
-        "the id written at index {0} has the probability 0 there: is it the right row, and the right stretch?":
-            lambda got, want, p, start, us: p[torch.cat([torch.tensor([start]), got[:-1]]), got] == 0,
-    },
-)
 
 # %% [markdown]
 # ## The same table as a model
@@ -500,7 +297,9 @@ class LanguageModel(nn.Module):
 
     def forward(self, idx, targets=None):
         """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
-        if not torch.compiler.is_compiling():  # a compiled model cannot look at the values of its input
+        if (
+            not torch.compiler.is_compiling()
+        ):  # a compiled model cannot look at the values of its input
             self.check(idx)
         logits = self.compute_logits(idx)
         if targets is None:
@@ -510,28 +309,38 @@ class LanguageModel(nn.Module):
     def check(self, idx):
         """ValueError for ids that this model cannot read."""
         if idx.dim() != 2:
-            raise ValueError(f"idx has the shape {tuple(idx.shape)}; it must be (B, T): for one text, text[None]")
+            raise ValueError(
+                f"idx has the shape {tuple(idx.shape)}; it must be (B, T): for one text, text[None]"
+            )
         if idx.shape[1] > self.block_size:
-            raise ValueError(f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
-                             f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]")
+            raise ValueError(
+                f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
+                f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]"
+            )
         low, high = idx.aminmax() if idx.device.type == "cpu" and idx.numel() else (0, 0)
         if low < 0 or high >= self.vocab_size:
-            raise ValueError(f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
-                             f"was the text encoded with another alphabet?")
+            raise ValueError(
+                f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
+                f"was the text encoded with another alphabet?"
+            )
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, generator=None):
         """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters."""
         if idx.dim() != 2 or not idx.shape[1]:
-            raise ValueError(f"the prompt has the shape {tuple(idx.shape)}; it must be (B, T) and not empty: for one "
-                             f"text, text[None]")
+            raise ValueError(
+                f"the prompt has the shape {tuple(idx.shape)}; it must be (B, T) and not empty: for one "
+                f"text, text[None]"
+            )
         was_training = self.training
         self.eval()
         try:
             for _ in range(max_new_tokens):
-                logits, _ = self(idx[:, -self.block_size:])
+                logits, _ = self(idx[:, -self.block_size :])
                 probabilities = logits[:, -1].softmax(-1)  # (B, V)
-                idx = torch.cat([idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1)
+                idx = torch.cat(
+                    [idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1
+                )
         finally:
             self.train(was_training)
         return idx
@@ -628,15 +437,21 @@ class NGramModel:
     def __init__(self, ids, n, vocab_size):
         if len(ids) < n or vocab_size**n > 2**63:
             most = min(len(ids), int(63 / max(log2(vocab_size), 1)))
-            raise ValueError(f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
-                             f"at most")
+            raise ValueError(
+                f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
+                f"at most"
+            )
         self.n, self.vocab_size = n, vocab_size
         self.groups, self.contexts, self.kinds = [], [], []
         for k in range(1, n + 1):
             groups = Table(ngram_numbers(ids, k, vocab_size))
             self.groups.append(groups)  # how often: context and character
-            self.contexts.append(Table(ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)))
-            self.kinds.append(Table(groups.numbers // vocab_size))  # how many different characters after a context
+            self.contexts.append(
+                Table(ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1))
+            )
+            self.kinds.append(
+                Table(groups.numbers // vocab_size)
+            )  # how many different characters after a context
 
     def probability(self, groups):
         """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
@@ -655,10 +470,14 @@ class NGramModel:
 
 # %%
 small = NGramModel(train_ids, n=3, vocab_size=V)
-after_go = torch.stack([torch.cat([tokenizer.encode("go"), torch.tensor([c])]) for c in range(V)])  # (V, 3)
+after_go = torch.stack(
+    [torch.cat([tokenizer.encode("go"), torch.tensor([c])]) for c in range(V)]
+)  # (V, 3)
 p = small.probability(after_go)
 print(f"the probabilities after 'go' sum to {p.sum():.6f}")
-print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:5].tolist()})
+print(
+    {tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:5].tolist()}
+)
 
 # %% [markdown]
 # Now all of them, from 1 to 6 characters, on the text they were counted on (its first hundred thousand characters are enough) and on the one they have not seen. There are $V^5$, about half a billion, possible contexts of 5 characters, and a million characters to count on. **Predict:** how many of the contexts in the validation text will be new?
@@ -676,7 +495,9 @@ lengths = (10_000, 100_000, len(train_ids))
 results = {(length, n): measure(n, train_ids[:length]) for length in lengths for n in range(1, 7)}
 for n in range(1, 7):
     on_train, on_val, unseen = results[lengths[-1], n]
-    print(f"n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.2%} of the contexts new")
+    print(
+        f"n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.2%} of the contexts new"
+    )
 
 # %% [markdown]
 # Hardly any: of the half a billion contexts, our grammar uses few. Each character more helps. So why not go on to $n = 100$? Look at what happens with less text to count on.
@@ -687,21 +508,37 @@ for length, colour, mark in zip(lengths, ("#D55E00", "#0072B2", "#009E73"), "osD
     rows = [results[length, n] for n in range(1, 7)]
     left.plot(range(1, 7), [row[0] for row in rows], mark + "--", color=colour, alpha=0.5)
     left.plot(range(1, 7), [row[1] for row in rows], mark + "-", color=colour)
-    right.plot(range(1, 7), [100 * row[2] for row in rows], mark + "-", color=colour, label=f"{length:,} characters")
+    right.plot(
+        range(1, 7),
+        [100 * row[2] for row in rows],
+        mark + "-",
+        color=colour,
+        label=f"{length:,} characters",
+    )
 if corpus.val_floor:
     left.axhline(corpus.val_floor, color="black", linestyle=":")
     left.annotate("the floor", (1, corpus.val_floor), va="bottom")
-left.set(xlabel="n", ylabel="nats per character", ylim=0, title="dashed: the counted text, full: a new text")
+left.set(
+    xlabel="n",
+    ylabel="nats per character",
+    ylim=0,
+    title="dashed: the counted text, full: a new text",
+)
 right.set(xlabel="n", ylabel="%", title="contexts never seen")
 right.legend(title="counted on", frameon=False)
-show(fig, "Left: with little text the training loss falls far below the validation loss as n grows. Right: "
-     "unseen contexts multiply.")
+show(
+    fig,
+    "Left: with little text the training loss falls far below the validation loss as n grows. Right: "
+    "unseen contexts multiply.",
+)
 
 # %%
 little, much = lengths[0], lengths[-1]
 for n in (4, 5, 6):
     on_train, on_val, unseen = results[little, n]
-    print(f"{little:,} characters, n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.0%} unseen")
+    print(
+        f"{little:,} characters, n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.0%} unseen"
+    )
 by_heart = on_val - on_train  # what a new text costs more than the counted one
 print(f"n = 6 costs {by_heart:.2f} nats more on a new text")
 assert (by_heart > 0.1 and unseen - results[much, 6][2] > 0.1) or corpus.name != "playhouse"
@@ -714,7 +551,11 @@ assert (by_heart > 0.1 and unseen - results[much, 6][2] > 0.1) or corpus.name !=
 for name in ("playhouse", "shakespeare"):
     losses = recorded()[name]["n-grams"]
     print(f"{name:12}", "  ".join(f"n={n}: {loss:.2f}" for n, loss in losses.items()))
-assert losses["4"] - losses["5"] > 0.05 and losses["6"] - losses["5"] > 0.02 and losses["8"] - losses["6"] > 0.1
+assert (
+    losses["4"] - losses["5"] > 0.05
+    and losses["6"] - losses["5"] > 0.02
+    and losses["8"] - losses["6"] > 0.1
+)
 
 # %% [markdown]
 # And this is what the bigram model writes on Shakespeare.
@@ -730,8 +571,12 @@ six = NGramModel(train_ids, 6, V)
 generator = torch.Generator().manual_seed(1337)
 written, everything = tokenizer.encode("\n\nA "), torch.arange(V)[:, None]
 for _ in range(350):
-    candidates = torch.cat([written[-5:].expand(V, -1), everything], dim=1)  # (V, 6): each character in turn
-    written = torch.cat([written, torch.multinomial(six.probability(candidates), 1, generator=generator)])
+    candidates = torch.cat(
+        [written[-5:].expand(V, -1), everything], dim=1
+    )  # (V, 6): each character in turn
+    written = torch.cat(
+        [written, torch.multinomial(six.probability(candidates), 1, generator=generator)]
+    )
 print(tokenizer.decode(written).strip())
 
 # %%
@@ -752,15 +597,26 @@ for n in (1, 2, 4, 6) if corpus.val_spans else ():
     nats = NGramModel(train_ids, n, V).nats(val_ids).tolist()
     excesses[f"n = {n}"] = excess_by_kind([None] * (n - 1) + nats, corpus.val_spans)
 if excesses:
-    show(plot_excess(excesses, corpus.val_floor), "Stacked bars: from n = 1 to n = 6 nearly all of the spelling "
-         "is saved, of the copied names two thirds, of the closings one third.")
+    show(
+        plot_excess(excesses, corpus.val_floor),
+        "Stacked bars: from n = 1 to n = 6 nearly all of the spelling "
+        "is saved, of the copied names two thirds, of the closings one third.",
+    )
     for kind in ("spelling", "copied name", "closing"):
-        print(f"{kind:12}", "  ".join(f"{name}: {excess[kind]:.3f}" for name, excess in excesses.items()))
+        print(
+            f"{kind:12}",
+            "  ".join(f"{name}: {excess[kind]:.3f}" for name, excess in excesses.items()),
+        )
 
 # %%
 if excesses:
-    left_over = {kind: excesses["n = 6"][kind] / excesses["n = 1"][kind] for kind in excesses["n = 1"]}
-    print("n = 6 has kept", {kind: f"{left_over[kind]:.0%}" for kind in ("spelling", "copied name", "closing")})
+    left_over = {
+        kind: excesses["n = 6"][kind] / excesses["n = 1"][kind] for kind in excesses["n = 1"]
+    }
+    print(
+        "n = 6 has kept",
+        {kind: f"{left_over[kind]:.0%}" for kind in ("spelling", "copied name", "closing")},
+    )
     assert left_over["spelling"] < 0.1
     assert left_over["copied name"] > 0.2 and left_over["closing"] > 0.4  # memory is missing
 
@@ -804,95 +660,6 @@ def kneser_ney(ids, vocab_size, discount):
 
 # %%
 check("kneser_ney", kneser_ney)
-
-# %%
-#| key
-def kneser_ney_case(draw, V, N):
-    """Skewed ids: frequent symbols with few neighbours, and a last symbol that never occurs."""
-    ids = draw.ids(V - 1, N) * draw.ids(2, N)
-    return [torch.cat([ids, torch.tensor([1, 2] * draw.integer(5, 9))]), V, draw.number(0.2, 0.9)]
-
-
-### BEGIN SOLUTION
-def kneser_ney_variant(ids, V, D, shorter=lambda counts, seen: seen.sum(0) / seen.sum(), longer=None, kinds=None,
-                       total=None):
-    """The same, with another shorter table, numerator, number of kinds or total: a mistake for each."""
-    counts = torch.bincount(ids[:-1] * V + ids[1:], minlength=V**2).double().view(V, V)
-    seen, total = (counts > 0).double(), total(counts) if total else counts.sum(1, keepdim=True)
-    below = shorter(counts, seen)
-    share = D * (kinds(seen) if kinds else seen.sum(1, keepdim=True)) / total
-    main = (longer(counts) if longer else (counts - D).clamp_min(0)) / total
-    return torch.where(total > 0, main + share * below, below)
-### END SOLUTION
-
-
-exercise(
-    kneser_ney, stars=3, minutes=25,
-    cases=lambda draw: [kneser_ney_case(draw, V, N) for V, N in (
-        (draw.integer(5, 7), draw.integer(20, 40)), (draw.integer(8, 10), draw.integer(20, 60)))]
-    + [[torch.tensor([1, 0]), 3, draw.number(0.2, 0.9)], [torch.tensor([0, 0]), 1, draw.number(0.2, 0.9)]],
-    wrong={
-        ### BEGIN SOLUTION
-        "the shorter table is how often b occurs; wanted is after how many different symbols":
-            lambda *args: kneser_ney_variant(*args, lambda counts, seen: counts.sum(0) / counts.sum()),
-        "the shorter table is how often b occurs; wanted is the number of different symbols before it":
-            lambda ids, V, D: kneser_ney_variant(
-                ids, V, D, lambda counts, seen: torch.bincount(ids, minlength=V).double() / len(ids)),
-        "e counts the symbols after b, and those before it are wanted: columns, not rows":
-            lambda *args: kneser_ney_variant(*args, lambda counts, seen: seen.sum(1) / seen.sum()),
-        "the shorter table is 1 / V: wanted is e / E":
-            lambda ids, V, D: kneser_ney_variant(ids, V, D, lambda counts, seen: torch.full((V,), 1 / V).double()),
-        "e is divided by V, and E is the number of different pairs":
-            lambda ids, V, D: kneser_ney_variant(ids, V, D, lambda counts, seen: seen.sum(0) / V),
-        "e is divided by the number of all pairs: E is that of the different ones":
-            lambda *args: kneser_ney_variant(*args, lambda counts, seen: seen.sum(0) / counts.sum()),
-        "the discount is not taken off the counts, so rows sum to more than 1":
-            lambda *args: kneser_ney_variant(*args, longer=lambda counts: counts),
-        "nothing is taken from a count of 0: the maximum with 0 is missing":
-            lambda ids, V, D: kneser_ney_variant(ids, V, D, longer=lambda counts: counts - D),
-        "the discount is taken d_a times in each row, and handed out once: d_a is missing":
-            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: 1),
-        "d is taken down the columns: it is how many different symbols follow a, in row a":
-            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: seen.sum(0)[:, None]),
-        "d_a is how many different symbols follow a, not V": lambda *args: kneser_ney_variant(*args, kinds=len),
-        "D is missing in the second part: what is handed out is D times d_a":
-            lambda ids, V, D: kneser_ney_variant(ids, V, D, kinds=lambda seen: seen.sum(1, keepdim=True) / D),
-        "N_a counts the last id too, and it begins no pair: N_a is the sum of row a":
-            lambda ids, V, D: kneser_ney_variant(
-                ids, V, D, total=lambda counts: torch.bincount(ids, minlength=V)[:, None]),
-        "N_a has the shape (V,), and column b is divided by N_b: a column (V, 1) is needed":
-            lambda *args: kneser_ney_variant(*args, total=lambda counts: counts.sum(1)),
-        "N_a and d_a have the shape (V,), so they meet the columns: columns (V, 1) are needed":
-            lambda *args: kneser_ney_variant(*args, total=lambda counts: counts.sum(1), kinds=lambda seen: seen.sum(1)),
-        "d_a has the shape (V,), so d_b stands in column b: a column (V, 1) is needed":
-            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: seen.sum(1)),
-        "the counts are transposed: the first symbol of a pair is the row":
-            lambda ids, V, D: kneser_ney_variant(ids.flip(0), V, D),
-        "e is divided by how many e are not 0; E is the sum of all e":
-            lambda *args: kneser_ney_variant(*args, lambda counts, seen: seen.sum(0) / (seen.sum(0) > 0).sum()),
-        "each row is only scaled up to 1 again: what was taken goes to the shorter table":
-            lambda *args: kneser_ney_variant(*args, kinds=lambda seen: 0, total=lambda counts:
-                                             (counts - args[2]).clamp_min(0).sum(1, keepdim=True)),
-        "rows and columns are exchanged: P(b | a) stands in row a": lambda *args: kneser_ney_variant(*args).T,
-        ### END SOLUTION
-    },
-    signs={
-        "at [{0}, {1}] stands no number, though something follows {0}: is N_a a column, (V, 1)?":
-            lambda got, want, ids, *args: got.isnan() & torch.isin(torch.arange(len(got)), ids[:-1])[:, None],
-        "row {0} is not a number: nothing follows this symbol, so only the shorter table speaks":
-            lambda got, want, *args: got.isnan().any(1),
-        "at [{0}, {1}] stands a negative probability": lambda got, want, *args: got < 0,
-        "row {0} is all 0: nothing follows this symbol, so only the shorter table speaks":
-            lambda got, want, *args: (got == 0).all(1),
-        "row {0} is wrong where nothing follows its symbol: there only the shorter table speaks":
-            lambda got, want, ids, V, D: (torch.bincount(ids[:-1], minlength=V) == 0) & ~torch.isclose(got, want).all(1)
-            & torch.isclose(got, want)[ids[:-1]].all(),
-        "row {0} sums to less than 1: is all that the discount took handed out, and N_a the sum of row a?":
-            lambda got, want, *args: got.sum(1) < 1 - 1e-6,
-        "row {0} sums to more than 1: what is handed out must be what the discount took, D from each count not 0":
-            lambda got, want, *args: got.sum(1) > 1 + 1e-6,
-    },
-)
 
 # %% [markdown]
 # How far you have come:

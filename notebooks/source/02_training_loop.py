@@ -9,23 +9,13 @@
 # %% [markdown]
 # # 02 · The training loop: nobody counts
 #
+# > Training: the loop, the exact loss, the loss above the entropy by cause, and models trained once.
+#
 # You will build: the loss and its gradient by hand, then the loop that trains every model of this course.
 # You need lessons 00 and 01, and to remember what a derivative is. On a CPU the page takes about a quarter of a minute.
 #
 # In lesson 01 we counted, and counting gave the best table there is. But a model with a hundred thousand parameters has no counts to look up.
 # It starts with random numbers, and improves them a little, again and again. If that method is any good, it has to find the counted table too. So we know the right answer before we begin.
-
-# %%
-#| default_exp training
-
-# %%
-#| key
-import math
-
-import torch
-from torch.nn import functional as F
-
-from chargpt_lib.checks import NotAttempted, exercise
 
 # %% [markdown]
 # ## Softmax
@@ -39,8 +29,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
 
-from chargpt_lib.checks import NotAttempted, check, progress
-from chargpt_lib.data import show
+from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.plots import show
 
 z = torch.tensor([2.0, 1.0, -1.0, 0.0])  # logits: one number for each of four characters
 p = z.exp() / z.exp().sum()
@@ -71,39 +61,6 @@ def sharpened_probabilities(p, a):
 check("sharpened_probabilities", sharpened_probabilities)
 
 # %%
-#| key
-exercise(
-    sharpened_probabilities, stars=1, minutes=5,
-    cases=lambda draw: [
-        [torch.tensor([1.0]), 2.0],
-        [draw.normal(draw.integer(3, 7)).softmax(-1), draw.number(1.5, 3)],
-        [draw.normal(draw.integer(2, 4), draw.integer(5, 7), dtype=torch.float64).softmax(-1), draw.number(0.2, 0.7)],
-        [(2 * draw.normal(2, 3, 4)).softmax(-1), draw.number(1.5, 3)],
-        [torch.tensor([0.0, 0.25, 0.75]), draw.number(1.5, 3)],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "probabilities were taken for logits: softmax of a p. Which logits give p?": lambda p, a: (a * p).softmax(-1),
-        "the powers of p do not sum to 1 yet": lambda p, a: p**a,
-        "1 / a in the place of a: it flattens where it should sharpen": lambda p, a: (p.log() / a).softmax(-1),
-        "p comes out as it went in: adding to all logits, or scaling all p, changes nothing. a multiplies the logits":
-            lambda p, a: p * 1.0,
-        "ln(p / (1 - p)) is the logit of one against the rest, where V = 2; for any V, ln p will do":
-            lambda p, a: (a * (p / (1 - p)).log()).softmax(-1),
-        "each logit is multiplied by its own p: a ln p is enough": lambda p, a: (a * p.log() * p).softmax(-1),
-        "the softmax runs over the first axis; each row of the last one has to sum to 1":
-            lambda p, a: (a * p.log()).softmax(0),
-        "these are the new logits: they are no probabilities yet": lambda p, a: a * p.log(),
-        ### END SOLUTION
-    },
-    signs={
-        "nan, for a p of 0 or 1: a p of 0 has the logit -∞, and keeps the probability 0":
-            lambda got, want, p, a: bool(got.isnan().any()),
-        "they do not sum to 1": lambda got, want, p, a: not torch.allclose(got.sum(-1), want.sum(-1), atol=1e-3),
-    },
-)
-
-# %%
 print(p)
 print(F.softmax(2 * z, dim=0))  # twice the logits
 
@@ -120,7 +77,9 @@ print(F.softmax(2 * z, dim=0))  # twice the logits
 y = 1
 by_definition = -p[y].log()
 by_logits = -z[y] + z.exp().sum().log()
-by_pytorch = F.cross_entropy(z[None], torch.tensor([y]))  # it wants a batch: z[None] is z as the only row of one
+by_pytorch = F.cross_entropy(
+    z[None], torch.tensor([y])
+)  # it wants a batch: z[None] is z as the only row of one
 print(f"{by_definition:.4f} {by_logits:.4f} {by_pytorch:.4f}")
 
 # %% [markdown]
@@ -142,85 +101,6 @@ def loss_of_any(z, right):
 
 # %%
 check("loss_of_any", loss_of_any)
-
-# %%
-#| key
-def loss_of_any_right(draw, N, V):
-    """Two or more of V in each row, and not all."""
-    order = draw.uniform(N, V).argsort(-1)
-    return order < torch.tensor([[draw.integer(2, V - 1)] for _ in range(N)])
-
-
-def loss_of_any_case(draw, N, scale=1.0, offset=0.0, dtype=torch.float32):
-    V = draw.integer(4, 8)
-    return [scale * draw.normal(N, V, dtype=dtype) + offset, loss_of_any_right(draw, N, V)]
-
-
-def loss_of_any_far(draw, N, V=5):
-    right = loss_of_any_right(draw, N, V)
-    return [draw.normal(N, V, dtype=torch.float64) + torch.where(right, -draw.number(1200, 2000), 0.0), right]
-
-
-def loss_of_any_tops(z, right):
-    """The largest logit of all, and of the right ones, in each row."""
-    return z.amax(-1), torch.where(right, z, -math.inf).amax(-1)
-
-
-def loss_of_any_lacks(got, want, added, taken):
-    """Is it wrong by just these numbers? (Of one row alone that may be chance.)"""
-    return len(got) > 1 and torch.allclose(got, want - added + taken, atol=2e-3)
-
-
-exercise(
-    loss_of_any, stars=3, minutes=15, atol=2e-3,
-    cases=lambda draw: [
-        loss_of_any_case(draw, 1), loss_of_any_case(draw, draw.integer(2, 5), 2.0, dtype=torch.float64),
-        loss_of_any_case(draw, 3, offset=1000.0), loss_of_any_far(draw, draw.integer(2, 5)),
-        [draw.normal(2, 3), torch.ones(2, 3).bool()], [draw.normal(3, 6), F.one_hot(draw.ids(6, 3), 6).bool()],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "it takes the mean of the right probabilities; any of them will do, so sum them":
-            lambda z, right: -(z.log_softmax(-1).masked_fill(~right, -math.inf).logsumexp(-1) - right.sum(-1).log()),
-        "it sums the logarithms: that asks for all of them at once, and any one is enough":
-            lambda z, right: -z.log_softmax(-1).masked_fill(~right, 0.0).sum(-1),
-        "it takes the mean of the logarithms; the sum stands inside the logarithm":
-            lambda z, right: -z.log_softmax(-1).masked_fill(~right, 0.0).sum(-1) / right.sum(-1),
-        "only the likeliest of the right characters counts; the others count too":
-            lambda z, right: -z.log_softmax(-1).masked_fill(~right, -math.inf).max(-1).values,
-        "it is the mean of the rows; each row's own loss is wanted":
-            lambda z, right: (z.logsumexp(-1) - z.masked_fill(~right, -math.inf).logsumexp(-1)).mean(),
-        "the softmax runs over the rows (axis 0); a row's probabilities sum to 1 over the characters":
-            lambda z, right: -z.log_softmax(0).masked_fill(~right, -math.inf).logsumexp(-1),
-        "wrong characters were given the logit 0, and e^0 = 1 still counts; e^-∞ does not":
-            lambda z, right: z.logsumexp(-1) - (z * right).logsumexp(-1),
-        "the right logits themselves are summed; sum their exponentials, then take the logarithm":
-            lambda z, right: z.logsumexp(-1) - (z * right).sum(-1),
-        ### END SOLUTION
-    },
-    signs={
-        "row {0} is nan: a wrong character's exponential is infinite, and ∞ · 0 is nan. Leave it out before exp":
-            lambda got, want, z, right: got.isnan() & (z.amax(-1) < 500),
-        "row {0} is nan: the exponentials overflow. Only differences of logits count: subtract the largest":
-            lambda got, want, z, right: got.isnan(),
-        "row {0} pays infinitely: the right e^z became 0 before the logarithm. Take the largest right logit out":
-            lambda got, want, z, right: got.isinf(),
-        "row {0} pays too little: a floor under the probability (clamp, + 1e-9) hides how small it was":
-            lambda got, want, z, right: (want > 1000) & (got > 5) & (got < 120),
-        "the sign is wrong: a loss is never negative":
-            lambda got, want, z, right: torch.allclose(-got, want, atol=1e-3),
-        "it is in bits, and nats are wanted: the natural logarithm":
-            lambda got, want, z, right: torch.allclose(got * math.log(2), want, atol=1e-3),
-        "the logarithm to base 10 was taken, and nats are wanted":
-            lambda got, want, z, right: torch.allclose(got * math.log(10), want, atol=1e-3),
-        "the two largest logits were taken out, and are not put back after the logarithms":
-            lambda got, want, z, right: loss_of_any_lacks(got, want, *loss_of_any_tops(z, right)),
-        "the largest of all logits was taken out, and is not put back after the logarithm":
-            lambda got, want, z, right: loss_of_any_lacks(got, want, loss_of_any_tops(z, right)[0], 0.0),
-        "the largest of the right logits was taken out, and is not put back after the logarithm":
-            lambda got, want, z, right: loss_of_any_lacks(got, want, 0.0, loss_of_any_tops(z, right)[1]),
-    },
-)
 
 # %% [markdown]
 # ## The gradient, by hand
@@ -256,14 +136,21 @@ print([round(n, 4) for n in nudged])
 assert torch.allclose(torch.tensor(nudged), gradient, atol=1e-4)
 
 # %%
-pictures = (p, "p: believed", "#0072B2"), (one_hot, "y: what came", "#009E73"), (gradient, "gradient: p - y", "#D55E00")
+pictures = (
+    (p, "p: believed", "#0072B2"),
+    (one_hot, "y: what came", "#009E73"),
+    (gradient, "gradient: p - y", "#D55E00"),
+)
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.2), sharey=True, layout="constrained")
 for ax, (values, title, colour) in zip(axes, pictures):
     ax.bar(range(4), values, color=colour)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(title=title, xticks=range(4), xlabel="character")
-show(fig, "Three bar charts: what was believed, positive everywhere; what came, 1 at character 1; "
-     "their difference, negative only at character 1.")
+show(
+    fig,
+    "Three bar charts: what was believed, positive everywhere; what came, 1 at character 1; "
+    "their difference, negative only at character 1.",
+)
 
 # %% [markdown]
 # Descent goes *against* the gradient. The logit of the character that came goes up, in proportion to $1 - p_y$, what was missing to certainty. The others go down, each by as much as it was believed. Where the model was right and sure, nothing moves.
@@ -286,63 +173,6 @@ def smoothed_gradient(z, y, epsilon):
 # %%
 check("smoothed_gradient", smoothed_gradient)
 
-# %%
-#| key
-def smoothed_gradient_case(draw, B, T, dtype=torch.float32):
-    V = draw.integer(3, 7)
-    return [2 * draw.normal(B, T, V, dtype=dtype), draw.ids(V, B, T), draw.number(0.1, 0.5)]
-
-
-### BEGIN SOLUTION
-def smoothed_gradient_by(z, y, p=None, t=None, e=0.0):
-    one_hot = F.one_hot(y, z.shape[-1])
-    return ((z.softmax(-1) if p is None else p) - ((1 - e) * one_hot + e / z.shape[-1] if t is None else t)) / y.numel()
-### END SOLUTION
-
-
-exercise(
-    smoothed_gradient, stars=2, minutes=10, atol=1e-6,
-    cases=lambda draw: [
-        smoothed_gradient_case(draw, 1, 1), smoothed_gradient_case(draw, 1, draw.integer(2, 5)),
-        smoothed_gradient_case(draw, 2, 3), smoothed_gradient_case(draw, 4, 2, torch.float64),
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "the loss is a mean over B · T positions, and its gradient is that many times smaller":
-            lambda z, y, e: smoothed_gradient_by(z, y, e=e) * y.numel(),
-        "it divides by B; the mean is over all B · T positions":
-            lambda z, y, e: smoothed_gradient_by(z, y, e=e) * y.shape[1],
-        "it divides by T; the mean is over all B · T positions":
-            lambda z, y, e: smoothed_gradient_by(z, y, e=e) * len(y),
-        "it divides by V too; the mean is over the positions, not over the characters":
-            lambda z, y, e: smoothed_gradient_by(z, y, e=e) / z.shape[-1],
-        "that is the gradient without smoothing: ε does nothing": lambda z, y, e: smoothed_gradient_by(z, y),
-        "ε goes to the wrong characters only; the right one gets its ε / V too": lambda z, y, e: smoothed_gradient_by(
-            z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e - e / (z.shape[-1] - 1)) + e / (z.shape[-1] - 1)),
-        "t sums to more than 1: what ε gives to all is first taken from the right one, (1 - ε) y":
-            lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) + e / z.shape[-1]),
-        "ε itself goes to every character; it is shared among them, ε / V":
-            lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e) + e),
-        "t sums to less than 1: the right character has 1 - ε, and gets its ε / V on top":
-            lambda z, y, e: smoothed_gradient_by(
-                z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e - e / z.shape[-1]) + e / z.shape[-1]),
-        "(1 - ε)(p - y) is the first part only; the ε / V of every character adds ε (p - 1 / V)":
-            lambda z, y, e: smoothed_gradient_by(z, y) * (1 - e),
-        "every character's ε / V is missing from t":
-            lambda z, y, e: smoothed_gradient_by(z, y, t=F.one_hot(y, z.shape[-1]) * (1 - e)),
-        "each term of the sum was differentiated by its own logit only; each logit moves all p": lambda z, y, e: (
-            ((1 - e) * F.one_hot(y, z.shape[-1]) + e / z.shape[-1]) * (z.softmax(-1) - 1) / y.numel()),
-        "the softmax runs over the positions; it belongs on the last axis, over the characters":
-            lambda z, y, e: smoothed_gradient_by(z, y, z.softmax(1), e=e),
-        "p is missing: the logits themselves were taken": lambda z, y, e: smoothed_gradient_by(z, y, z, e=e),
-        ### END SOLUTION
-    },
-    signs={
-        "the sign is reversed: it is what was believed minus what was wanted":
-            lambda got, want, z, y, e: torch.allclose(got, -want, atol=1e-6),
-    },
-)
-
 # %% [markdown]
 # ## The gradient, by machine
 #
@@ -354,7 +184,9 @@ loss = F.cross_entropy(z[None], torch.tensor([y]))
 loss.backward()
 print(z.grad)
 difference = (z.grad - gradient).abs().max()
-print(f"by hand and by machine, largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})")
+print(
+    f"by hand and by machine, largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})"
+)
 assert torch.allclose(z.grad, gradient)
 
 # %% [markdown]
@@ -376,9 +208,17 @@ fig, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
 for c, (char, colour) in enumerate(zip("abcd", ("#0072B2", "#E69F00", "#009E73", "#CC79A7"))):
     ax.plot([p[c] for p in path], color=colour, label=char)
     ax.axhline(shares[c], color=colour, linestyle=":", linewidth=1)
-ax.set(xlabel="step", ylabel="probability", title="Descent finds the counted shares (dotted)", xlim=(0, 199))
+ax.set(
+    xlabel="step",
+    ylabel="probability",
+    title="Descent finds the counted shares (dotted)",
+    xlim=(0, 199),
+)
 ax.legend(ncols=4, frameon=False)
-show(fig, "Four lines that start from 0.25 and approach 0.5, 0.3, 0.2 and 0; the last one is the slowest.")
+show(
+    fig,
+    "Four lines that start from 0.25 and approach 0.5, 0.3, 0.2 and 0; the last one is the slowest.",
+)
 
 # %% [markdown]
 # It arrives, without having counted. `d` takes longest: no finite logit gives it the probability 0, and its gradient sinks with its probability.
@@ -389,7 +229,8 @@ show(fig, "Four lines that start from 0.25 and approach 0.5, 0.3, 0.2 and 0; the
 
 # %%
 from chargpt_lib.bigram import BigramLanguageModel
-from chargpt_lib.data import CharTokenizer, get_batch, heatmap, load_corpus, visible
+from chargpt_lib.data import CharTokenizer, get_batch, load_corpus
+from chargpt_lib.plots import heatmap, visible
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
@@ -403,10 +244,10 @@ model = BigramLanguageModel(V)
 optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
 for step in range(101):
     x, y = get_batch(train_ids, block_size=1, batch_size=4096)  # 1. some pairs
-    logits, loss = model(x, y)                                  # 2. what does the model pay?
-    optimizer.zero_grad()                                       # 3. forget the last gradient: backward adds to it
-    loss.backward()                                             # 4. which way is up?
-    optimizer.step()                                            # 5. a step down
+    logits, loss = model(x, y)  # 2. what does the model pay?
+    optimizer.zero_grad()  # 3. forget the last gradient: backward adds to it
+    loss.backward()  # 4. which way is up?
+    optimizer.step()  # 5. a step down
     if step % 25 == 0:
         print(f"step {step:3}  loss ≈ {loss:.2f}")
 
@@ -427,9 +268,12 @@ def descend_with_bugs(table, x, y, steps, lr):
             table -= lr * table.grad
     return table.detach()
 
+
 came = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)  # after character 0
 for steps in (5, 20, 80):
-    found = descend_with_bugs(torch.zeros(4, 4), torch.zeros_like(came), came, steps, lr=0.5)[0].softmax(0)
+    found = descend_with_bugs(torch.zeros(4, 4), torch.zeros_like(came), came, steps, lr=0.5)[
+        0
+    ].softmax(0)
     print(steps, [round(share, 2) for share in found.tolist()])
 
 # %% [markdown]
@@ -453,69 +297,6 @@ def descend_on_table(table, x, y, steps, lr):
 
 # %%
 check("descend_on_table", descend_on_table)
-
-# %%
-#| key
-def descend_on_table_case(draw, V, N, steps, dtype=torch.float32):
-    return [draw.normal(V, V, dtype=dtype), draw.ids(V, N), draw.ids(V, N), steps, draw.number(0.5, 2)]
-
-
-### BEGIN SOLUTION
-def descend_on_table_with(table, x, y, steps, lr, softmax=1, keep=False, stale=False, own=False):
-    start, total = table.clone(), 0.0
-    for _ in range(steps):
-        leaf = (start if stale else table).clone().requires_grad_()
-        F.cross_entropy(leaf[x].softmax(-1) if softmax == 2 else leaf[x], y).backward()
-        total = leaf.grad + (total if keep else 0.0)
-        if own:
-            total = total * len(x) / x.bincount(minlength=len(table)).clamp_min(1)[:, None]
-        table = table - lr * total
-    return table
-
-
-def descend_on_table_rows(table, x, y, steps, lr):
-    for _ in range(steps):
-        rows = (table[x].softmax(-1) - F.one_hot(y, len(table))) / len(x)
-        table = table.index_put((x,), table[x] - lr * rows)
-    return table
-### END SOLUTION
-
-
-exercise(
-    descend_on_table, stars=2, minutes=10,
-    cases=lambda draw: [
-        descend_on_table_case(draw, 3, 1, 3), descend_on_table_case(draw, 4, 6, 1),
-        descend_on_table_case(draw, 4, 6, 0),
-        descend_on_table_case(draw, draw.integer(2, 5), draw.integer(5, 9), draw.integer(3, 6), torch.float64),
-        descend_on_table_case(draw, 3, 8, 5),
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "one bug is left: gradients add up from step to step": lambda *args: descend_on_table_with(*args, keep=True),
-        "one bug is left: softmax twice. F.cross_entropy takes logits, and gets probabilities":
-            lambda *args: descend_on_table_with(*args, softmax=2),
-        "both bugs are still in it": lambda *args: descend_on_table_with(*args, softmax=2, keep=True),
-        "it goes up: the step is against the gradient": lambda *args: descend_on_table_with(*args[:4], -args[4]),
-        "it takes the sum over the pairs; the loss is their mean":
-            lambda *args: descend_on_table_with(*args[:4], args[4] * len(args[1])),
-        "the gradient is that of the first table at every step: work it out anew":
-            lambda *args: descend_on_table_with(*args, stale=True),
-        "it takes one step too many": lambda *args: descend_on_table_with(*args[:3], args[3] + 1, args[4]),
-        "it takes one step, whatever `steps` says":
-            lambda *args: descend_on_table_with(*args[:3], min(args[3], 1), args[4]),
-        "it takes one step too few": lambda *args: descend_on_table_with(*args[:3], args[3] - 1, args[4]),
-        "these are the probabilities; the table of logits is wanted":
-            lambda *args: descend_on_table_with(*args).softmax(-1),
-        "`table[x] -= ...` moves a row once, however often x repeats it; its steps have to add up":
-            descend_on_table_rows,
-        "each row's mean is taken over its own pairs; the loss is the mean over all N":
-            lambda *args: descend_on_table_with(*args, own=True),
-        "the table comes back as it went in": lambda *args: args[0].clone(),
-        "x and y are exchanged: the row of x predicts y":
-            lambda table, x, y, steps, lr: descend_on_table_with(table, y, x, steps, lr),
-        ### END SOLUTION
-    },
-)
 
 # %% [markdown]
 # Descent on random batches is called stochastic gradient descent, SGD. It is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a pace of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use it from here on.
@@ -543,8 +324,10 @@ from safetensors.torch import load_model, save_model
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from chargpt_lib.data import CharTokenizer, cache_dir, get_batch, plot_excess, recorded
+from chargpt_lib.data import CharTokenizer, get_batch
+from chargpt_lib.files import cache_dir, recorded
 from chargpt_lib.playhouse import excess_by_kind
+from chargpt_lib.plots import plot_excess
 
 # %%
 #| export
@@ -559,8 +342,11 @@ def pace(step, steps, warmup=0.05, decay=0.6):
 fig, ax = plt.subplots(figsize=(7, 1.8), layout="constrained")
 ax.plot([pace(step, 1000) for step in range(1000)], color="#0072B2")
 ax.set(xlabel="step", ylabel="share of the peak", title="warmup, plateau, decay")
-show(fig, "A line that rises steeply to 1 within 50 steps, stays there until step 400, and falls linearly to "
-     "0 at step 1000.")
+show(
+    fig,
+    "A line that rises steeply to 1 within 50 steps, stays there until step 400, and falls linearly to "
+    "0 at step 1000.",
+)
 
 # %% [markdown]
 # ## fit
@@ -579,8 +365,12 @@ PAUSE = 30  # seconds
 #| export
 def put_aside(keep, model, optimizer, dice, losses):
     """Writes all that `fit` needs to go on, under a temporary name first."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses,
-             "dice": [dice.get_state(), torch.get_rng_state()]}
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "losses": losses,
+        "dice": [dice.get_state(), torch.get_rng_state()],
+    }
     torch.save(state, f"{keep}.part")
     os.replace(f"{keep}.part", keep)
 
@@ -600,7 +390,9 @@ def take_up(keep, model, optimizer, dice):
 
 # %%
 #| export
-def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None):
+def fit(
+    model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None
+):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
     ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if it is there.
@@ -611,13 +403,24 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, 
     parameters = list(model.parameters())
     matrices = [p for p in parameters if p.dim() > 1]
     others = [p for p in parameters if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda"))
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda")
+    )
     generator, saved = torch.Generator().manual_seed(seed), time.perf_counter()
     losses = take_up(keep, model, optimizer, generator) if keep else []
     model.train()
-    with tqdm(range(len(losses), steps), initial=len(losses), total=steps, unit="step", mininterval=0.5,
-              file=sys.stdout) as bar:
+    with tqdm(
+        range(len(losses), steps),
+        initial=len(losses),
+        total=steps,
+        unit="step",
+        mininterval=0.5,
+        file=sys.stdout,
+    ) as bar:
         for step in bar:
             if keep and time.perf_counter() - saved > PAUSE:
                 put_aside(keep, model, optimizer, generator, losses)
@@ -634,8 +437,10 @@ def fit(model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, 
             optimizer.step()
             losses.append(loss.item())
             if not isfinite(losses[-1]):
-                raise FloatingPointError(f"the loss is {losses[-1]} at step {step}, after {losses[-4:-1]}; the peak "
-                                         f"learning rate is {lr}: try a tenth of it, from a new model")
+                raise FloatingPointError(
+                    f"the loss is {losses[-1]} at step {step}, after {losses[-4:-1]}; the peak "
+                    f"learning rate is {lr}: try a tenth of it, from a new model"
+                )
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()
@@ -656,13 +461,20 @@ ax.plot(losses, color="#56B4E9", label="the loss of each batch")
 ax.axhline(optimum, color="#D55E00", linestyle="--", label="the counted table")
 ax.set(xlabel="step", ylabel="nats per character", title="Descent against counting")
 ax.legend(frameon=False)
-show(fig, "The loss falls steeply from 4 to the line of the counted table within 100 steps, and stays there.")
+show(
+    fig,
+    "The loss falls steeply from 4 to the line of the counted table within 100 steps, and stays there.",
+)
 
 # %%
 before, early, last = losses[0].item(), losses[100:200].mean().item(), losses[-100:].mean().item()
-print(f"step 0: ≈ {before:.2f}; steps 100 to 199, on average: ≈ {early:.2f}; the last 100: ≈ {last:.2f}")
+print(
+    f"step 0: ≈ {before:.2f}; steps 100 to 199, on average: ≈ {early:.2f}; the last 100: ≈ {last:.2f}"
+)
 off = last - optimum
-print(f"the last 100 are ≈ {off:.3f} nats away from the counted table (less than 0.05: {abs(off) < 0.05})")
+print(
+    f"the last 100 are ≈ {off:.3f} nats away from the counted table (less than 0.05: {abs(off) < 0.05})"
+)
 assert before - last > 1 or corpus.name != "playhouse"
 assert abs(early - optimum) < 0.1 or corpus.name != "playhouse"
 assert abs(off) < 0.05 or corpus.name != "playhouse"
@@ -681,7 +493,9 @@ def estimate_loss(model, ids, batches=50, batch_size=32, generator=None):
     """The mean loss over random windows, in nats per character: quick and rough."""
     model.eval()
     device = next(model.parameters()).device
-    draws = (get_batch(ids, model.block_size, batch_size, generator, device) for _ in range(batches))
+    draws = (
+        get_batch(ids, model.block_size, batch_size, generator, device) for _ in range(batches)
+    )
     return sum(model(x, y)[1].item() for x, y in draws) / batches
 
 
@@ -697,20 +511,28 @@ def nats_per_character(model, ids, stride=None, batch_size=64):
         raise ValueError("a text of fewer than 2 characters has nothing to predict")
     stride = model.block_size if stride is None else stride
     if not 1 <= stride <= model.block_size:
-        raise ValueError(f"stride is {stride}; it must be from 1 to the block_size, {model.block_size}")
+        raise ValueError(
+            f"stride is {stride}; it must be from 1 to the block_size, {model.block_size}"
+        )
     model.eval()
     device = next(model.parameters()).device
     windows = []  # (from, to, the first character counted)
     for start in range(0, len(ids) - 1, stride):
-        windows.append((max(0, start + stride - model.block_size), min(start + stride, len(ids) - 1), start))
+        windows.append(
+            (max(0, start + stride - model.block_size), min(start + stride, len(ids) - 1), start)
+        )
     pieces = []
-    for _, group in groupby(windows, key=lambda window: (window[1] - window[0], window[2] - window[0])):
+    for _, group in groupby(
+        windows, key=lambda window: (window[1] - window[0], window[2] - window[0])
+    ):
         group = list(group)
         for i in range(0, len(group), batch_size):
-            x = torch.stack([ids[a:b] for a, b, _ in group[i:i + batch_size]]).to(device)
-            y = torch.stack([ids[a + 1:b + 1] for a, b, _ in group[i:i + batch_size]]).to(device)
+            x = torch.stack([ids[a:b] for a, b, _ in group[i : i + batch_size]]).to(device)
+            y = torch.stack([ids[a + 1 : b + 1] for a, b, _ in group[i : i + batch_size]]).to(
+                device
+            )
             nats = F.cross_entropy(model(x)[0].transpose(1, 2), y, reduction="none")  # (B, T)
-            pieces.append(nats[:, group[0][2] - group[0][0]:].flatten().cpu())
+            pieces.append(nats[:, group[0][2] - group[0][0] :].flatten().cpu())
     return torch.cat(pieces)
 
 # %%
@@ -728,14 +550,21 @@ ax.plot(estimates, [0] * 30, "|", markersize=18, color="#0072B2", label="30 esti
 ax.plot(exact, 0, "D", color="#D55E00", label="exact")
 ax.set(xlabel="nats per character", yticks=[], title="Sampled and exact loss of the same model")
 ax.legend(loc="center left", frameon=False, bbox_to_anchor=(1, 0.5))
-show(fig, "Thirty ticks scattered around one diamond: the sampled losses vary, the exact one does not.")
+show(
+    fig,
+    "Thirty ticks scattered around one diamond: the sampled losses vary, the exact one does not.",
+)
 
 # %%
 print(f"estimates from ≈ {min(estimates):.2f} to ≈ {max(estimates):.2f}; exact ≈ {exact:.4f}")
 away = exact - optimum
-print(f"counted {optimum:.4f}: descent is ≈ {away:.4f} away from it (less than 0.01: {abs(away) < 0.01})")
+print(
+    f"counted {optimum:.4f}: descent is ≈ {away:.4f} away from it (less than 0.01: {abs(away) < 0.01})"
+)
 assert abs(away) < 0.01 or corpus.name != "playhouse"
-assert (exact - min(estimates) > 0.01 and max(estimates) - exact > 0.01) or corpus.name != "playhouse"
+assert (
+    exact - min(estimates) > 0.01 and max(estimates) - exact > 0.01
+) or corpus.name != "playhouse"
 
 # %% [markdown]
 # Are the tables alike, too?
@@ -751,9 +580,15 @@ fig.colorbar(image, ax=axes, label="log10 of the probability", shrink=0.8)
 show(fig, "Two square tables of probabilities, counted and learnt, that look the same.")
 
 # %%
-elsewhere = (counted - descended).abs().sum(1) / 2  # (V,): how much of each row's probability lies elsewhere
-elsewhere = (elsewhere @ counts.sum(1) / counts.sum()).item()  # the mean over the characters of the text
-print(f"of the probability after a character, ≈ {elsewhere:.1%} lies elsewhere (less than 5%: {elsewhere < 0.05})")
+elsewhere = (counted - descended).abs().sum(
+    1
+) / 2  # (V,): how much of each row's probability lies elsewhere
+elsewhere = (
+    elsewhere @ counts.sum(1) / counts.sum()
+).item()  # the mean over the characters of the text
+print(
+    f"of the probability after a character, ≈ {elsewhere:.1%} lies elsewhere (less than 5%: {elsewhere < 0.05})"
+)
 assert elsewhere < 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
@@ -797,8 +632,15 @@ def source_of(thing, found):
     if isinstance(thing, (dict, list, tuple)):
         for part in thing.values() if isinstance(thing, dict) else thing:
             source_of(part, found)
-    thing = thing.fget if isinstance(thing, property) else inspect.unwrap(getattr(thing, "__func__", thing))
-    if isinstance(thing, FunctionType) and thing.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
+    thing = (
+        thing.fget
+        if isinstance(thing, property)
+        else inspect.unwrap(getattr(thing, "__func__", thing))
+    )
+    if isinstance(thing, FunctionType) and thing.__module__.split(".")[0] in (
+        "__main__",
+        "chargpt_lib",
+    ):
         source = inspect.getsource(thing)
         if source not in found:
             found.add(source)
@@ -815,7 +657,13 @@ def fingerprint(model, corpus, settings):
         for ancestor in type(layer).__mro__:
             if ancestor.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
                 source_of(dict(vars(ancestor)), found)
-        plain.append({k: v for k, v in vars(layer).items() if isinstance(v, (int, float, str)) and k != "training"})
+        plain.append(
+            {
+                k: v
+                for k, v in vars(layer).items()
+                if isinstance(v, (int, float, str)) and k != "training"
+            }
+        )
     digest = hashlib.sha256(json.dumps([plain, settings, sorted(found)], sort_keys=True).encode())
     digest.update("\0".join((corpus.train, corpus.val)).encode())
     for weights in model.state_dict().values():
@@ -857,15 +705,22 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
     Returns {"loss": exact validation loss, "floor", "seconds": of training, without those before an interruption,
     "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote}.
     """
-    key, folder = fingerprint(model, corpus, {**settings, "sample": sample_chars}), Path(keep or cache_dir())
+    key, folder = (
+        fingerprint(model, corpus, {**settings, "sample": sample_chars}),
+        Path(keep or cache_dir()),
+    )
     if not folder.parent.is_dir():
-        raise FileNotFoundError(f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?")
+        raise FileNotFoundError(
+            f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?"
+        )
     folder.mkdir(exist_ok=True)
     weights, report, half = (folder / f"{key}.{kind}" for kind in ("safetensors", "json", "half"))
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:
-        raise ValueError(f"the model knows {model.vocab_size} symbols and the corpus {corpus.name} has "
-                         f"{tokenizer.vocab_size}: make the model with the vocab_size of this corpus' tokenizer")
+        raise ValueError(
+            f"the model knows {model.vocab_size} symbols and the corpus {corpus.name} has "
+            f"{tokenizer.vocab_size}: make the model with the vocab_size of this corpus' tokenizer"
+        )
     result = read_json(report)
     try:
         if result:
@@ -876,11 +731,19 @@ def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **
     if not result:
         began, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
         losses = fit(model, tokenizer.encode(corpus.train), keep=half, watch=watch, **settings)
-        result = {"floor": corpus.val_floor, "seconds": time.perf_counter() - began, "losses": losses.tolist()}
+        result = {
+            "floor": corpus.val_floor,
+            "seconds": time.perf_counter() - began,
+            "losses": losses.tolist(),
+        }
         nats = nats_per_character(model, val_ids).double()
         result["loss"] = nats.mean().item()
-        result["excess"] = excess_by_kind([None, *nats.tolist()], corpus.val_spans) if corpus.val_spans else {}
-        written = model.generate(val_ids[:1][None].to(next(model.parameters()).device), sample_chars)
+        result["excess"] = (
+            excess_by_kind([None, *nats.tolist()], corpus.val_spans) if corpus.val_spans else {}
+        )
+        written = model.generate(
+            val_ids[:1][None].to(next(model.parameters()).device), sample_chars
+        )
         result["sample"] = tokenizer.decode(written[0].cpu()).strip()
         save_model(model, str(weights) + ".part")
         os.replace(str(weights) + ".part", weights)
@@ -925,23 +788,36 @@ def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
     if upto not in RUNGS:
         raise ValueError(f"no rung is called {upto!r}: there are {', '.join(RUNGS)}")
-    shown, rows = RUNGS[:RUNGS.index(upto) + 1], ladder(corpus)
-    rows = {f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung] for rung in shown if rung in rows}
+    shown, rows = RUNGS[: RUNGS.index(upto) + 1], ladder(corpus)
+    rows = {
+        f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung]
+        for rung in shown
+        if rung in rows
+    }
     if not rows:
-        raise ValueError(f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit")
+        raise ValueError(
+            f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit"
+        )
     if all(row["excess"] for row in rows.values()):
-        return plot_excess({name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"])
+        return plot_excess(
+            {name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"]
+        )
     from matplotlib.pyplot import subplots
 
     fig, ax = subplots(figsize=(9, 1.3 + 0.4 * len(rows)), layout="constrained")
-    ax.bar_label(ax.barh(list(rows), [row["loss"] for row in rows.values()], color="#0072B2"), fmt=" %.2f")
+    ax.bar_label(
+        ax.barh(list(rows), [row["loss"] for row in rows.values()], color="#0072B2"), fmt=" %.2f"
+    )
     ax.set(xlabel="nats per character", title=f"The ladder on {corpus}")
     ax.invert_yaxis()
     return fig
 
 # %%
-show(plot_ladder(corpus.name, upto="bigram"), "One stacked bar: the bigram model overpays about one and a half nats "
-     "for spelling, and less than half a nat for everything else.")
+show(
+    plot_ladder(corpus.name, upto="bigram"),
+    "One stacked bar: the bigram model overpays about one and a half nats "
+    "for spelling, and less than half a nat for everything else.",
+)
 
 # %%
 spelling = result["excess"].get("spelling", 0.0)
@@ -1007,79 +883,6 @@ def adamw_steps(w, gradients, rates, beta1, beta2, eps, decay):
 
 # %%
 check("adamw_steps", adamw_steps)
-
-# %%
-#| key
-def adamw_steps_case(draw, n, C, dtype=torch.float32):
-    rates = [draw.number(0.1, 0.5) for _ in range(n)]
-    return [1 + draw.uniform(C, dtype=dtype), draw.normal(n, C, dtype=dtype) + 0.5, rates, draw.number(0.6, 0.8),
-            draw.number(0.85, 0.95), draw.number(0.05, 0.2), draw.number(0.2, 0.5)]
-
-
-### BEGIN SOLUTION
-def adamw_steps_with(mistake):
-    def steps(w, gradients, rates, beta1, beta2, eps, decay):
-        m, v, after = torch.zeros_like(w), torch.zeros_like(w), mistake == "after"
-        if mistake == "betas":
-            beta1, beta2 = beta2, beta1
-        for i, (g, rate) in enumerate(zip(gradients, rates)):
-            t = {"zero": i, "late": i + 2, "first": 1, "all": len(rates)}.get(mistake, i + 1)
-            rate = rates[0] if mistake == "rate" else rate
-            g = g + decay * w if mistake == "l2" else g
-            square = {"square": g, "norm": g @ g}.get(mistake, g * g)
-            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * square
-            if mistake == "forgets":
-                m, v = (1 - beta1) * g, (1 - beta2) * g * g
-            m_hat = m if mistake == "uncorrected" else m / (1 - beta1**t)
-            v_hat = v if mistake in ("uncorrected", "v") else v / (1 - beta2**t)
-            if mistake == "power":
-                m_hat, v_hat = m / beta1**t, v / beta2**t
-            root = {"inside": (v_hat + eps).sqrt(), "rootless": v_hat + eps,
-                    "early": v_hat.sqrt() + eps / (1 - beta2 ** (i + 1)) ** 0.5}.get(mistake, v_hat.sqrt() + eps)
-            step = rate * m_hat / root
-            step = step + rate * decay * w / root if mistake == "inner" else step
-            pull = {"l2": 0.0, "inner": 0.0, "no decay": 0.0, "unpaced": decay}.get(mistake, rate * decay)
-            w = (w - step) * (1 - pull) if after else w + step - pull * w if mistake == "up" else w - step - pull * w
-            if mistake == "compound":
-                m, v = m_hat, v_hat
-        return w
-    return steps
-### END SOLUTION
-
-
-exercise(
-    adamw_steps, stars=3, minutes=18,
-    cases=lambda draw: [
-        adamw_steps_case(draw, 1, 1), adamw_steps_case(draw, 2, draw.integer(2, 5)),
-        adamw_steps_case(draw, draw.integer(3, 6), 4, torch.float64), adamw_steps_case(draw, draw.integer(3, 6), 3),
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "no bias correction: m and v are used as they are, too small at first": adamw_steps_with("uncorrected"),
-        "the bias correction counts from 0; the first step is t = 1": adamw_steps_with("zero"),
-        "the bias correction is one step ahead: at the first step t is 1": adamw_steps_with("late"),
-        "the bias correction stays that of the first step; by now t steps have passed": adamw_steps_with("first"),
-        "the bias correction divides by β^t; if all gradients were 1, m would be 1 - β^t": adamw_steps_with("power"),
-        "the bias correction takes the number of all steps; t is how many have passed": adamw_steps_with("all"),
-        "λ w is divided by the root of v too; it stands outside the fraction": adamw_steps_with("inner"),
-        "v takes up the squared length of g; it takes the square of each number": adamw_steps_with("norm"),
-        "the bias correction is written back into m and v: keep m and m̂ apart": adamw_steps_with("compound"),
-        "only m is corrected; v starts from 0 too": adamw_steps_with("v"),
-        "ε stands inside the root; it is added to the root": adamw_steps_with("inside"),
-        "ε is added before the bias correction, and is corrected with it": adamw_steps_with("early"),
-        "the root of v is missing": adamw_steps_with("rootless"),
-        "the decay is added to the gradient (Adam with L2); AdamW keeps it out of m and v": adamw_steps_with("l2"),
-        "the decay is not multiplied by the learning rate": adamw_steps_with("unpaced"),
-        "the decay pulls at the w after the step; it is the w from before it": adamw_steps_with("after"),
-        "there is no weight decay": adamw_steps_with("no decay"),
-        "β1 and β2 are exchanged: β1 belongs to m": adamw_steps_with("betas"),
-        "every step has the first learning rate": adamw_steps_with("rate"),
-        "v takes up the gradient; it takes its square": adamw_steps_with("square"),
-        "it forgets m and v at every step: they have to last": adamw_steps_with("forgets"),
-        "it goes up: the step is against the gradient": adamw_steps_with("up"),
-        ### END SOLUTION
-    },
-)
 
 # %% [markdown]
 # What you have answered so far, and what is left:

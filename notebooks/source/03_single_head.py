@@ -9,31 +9,22 @@
 # %% [markdown]
 # # 03 · A single head: looking at the past
 #
+# > One head of causal self-attention, and the language model that uses it.
+#
 # You will build: one head of attention, from an average to the formula of the paper, and a model that uses it.
 # You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute. (On a graphics card: not measured yet.)
 #
 # After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To know that, one has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
 
 # %%
-#| default_exp single_head
-
-# %%
-#| key
-import math
-
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-from chargpt_lib.checks import NotAttempted, exercise
-
-# %%
 import matplotlib.pyplot as plt
 import torch
 
-from chargpt_lib.checks import NotAttempted, check, passed, progress
+from chargpt_lib.exercises import NotAttempted, check, passed, progress
 
-x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [3.0, 0.0]])  # (T, C): 4 characters, 2 numbers for each
+x = torch.tensor(
+    [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [3.0, 0.0]]
+)  # (T, C): 4 characters, 2 numbers for each
 T, C = x.shape
 for t in range(T):
     print(t, x[: t + 1].mean(0))  # the mean of what came so far
@@ -66,17 +57,22 @@ print(masked.softmax(dim=-1))
 # $e^{-\infty} = 0$: exactly zero, not nearly. The advantage of this form: the scores need not be 0. Where the score is higher, the weight is larger.
 
 # %%
-from chargpt_lib.data import heatmap, show, visible
+from chargpt_lib.plots import heatmap, show, visible
 
 choosy = torch.tensor([[0.0, 0, 0, 0], [2, 0, 0, 0], [0, 3, 0, 0], [2, 0, 2, 0]])
 fig, axes = plt.subplots(1, 2, figsize=(7.5, 3), layout="constrained")
-for ax, s, title in zip(axes, (scores, choosy), ("equal scores: the average", "scores with preferences")):
+for ax, s, title in zip(
+    axes, (scores, choosy), ("equal scores: the average", "scores with preferences")
+):
     weights = s.masked_fill(hidden, float("-inf")).softmax(-1)
     image = heatmap(ax, weights, cells=[[f"{weight:.2f}" for weight in row] for row in weights])
     ax.set(title=title, xlabel="looks at", ylabel="position", xticks=range(T), yticks=range(T))
 fig.colorbar(image, ax=axes, label="weight")
-show(fig, "Two triangular matrices of weights. Left, each row is an equal average of the past. Right, single "
-     "places stand out.")
+show(
+    fig,
+    "Two triangular matrices of weights. Left, each row is an equal average of the past. Right, single "
+    "places stand out.",
+)
 
 # %% [markdown]
 # ## Who asks, who answers
@@ -103,7 +99,9 @@ sizes = (4, 16, 64, 256, 1024)
 spread, most, flow = {}, {}, {}
 for d in sizes:
     for scale in (1.0, d**-0.5):
-        a = (torch.randn(2000, 1, d) @ torch.randn(2000, d, 32)).squeeze(1) * scale  # scores of 32 places
+        a = (torch.randn(2000, 1, d) @ torch.randn(2000, d, 32)).squeeze(
+            1
+        ) * scale  # scores of 32 places
         a.requires_grad_()
         p = a.softmax(-1)
         (p * torch.randn_like(p)).sum(-1).mean().backward()  # some use of the weights
@@ -112,21 +110,30 @@ for d in sizes:
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9.5, 2.7), layout="constrained")
-titles = "standard deviation of a score", "mean largest weight of 32", "gradient that reaches the scores"
+titles = (
+    "standard deviation of a score",
+    "mean largest weight of 32",
+    "gradient that reaches the scores",
+)
 for ax, measured, title in zip(axes, (spread, most, flow), titles):
     ax.plot(sizes, [measured[d, 1.0] for d in sizes], "o--", color="#D55E00", label="q·k")
     ax.plot(sizes, [measured[d, d**-0.5] for d in sizes], "s-", color="#0072B2", label="q·k / √d")
     ax.set(xscale="log", xlabel="head size d")
     ax.set_title(title, fontsize=9)
 axes[1].legend(frameon=False)
-show(fig, "Without the square root the scores grow with the head size, the largest weight goes to 1, and the gradient "
-     "falls to a fraction. With it, all three lines are nearly level.")
+show(
+    fig,
+    "Without the square root the scores grow with the head size, the largest weight goes to 1, and the gradient "
+    "falls to a fraction. With it, all three lines are nearly level.",
+)
 
 # %%
 for d in sizes:
     for scale, name in (1.0, "q·k"), (d**-0.5, "q·k / √d"):
-        print(f"d = {d:4}, {name:8}: spread ≈ {spread[d, scale]:5.2f}, largest weight ≈ {most[d, scale]:.2f}, "
-              f"gradient ≈ {flow[d, scale]:.2f}")
+        print(
+            f"d = {d:4}, {name:8}: spread ≈ {spread[d, scale]:5.2f}, largest weight ≈ {most[d, scale]:.2f}, "
+            f"gradient ≈ {flow[d, scale]:.2f}"
+        )
 
 # %%
 per_root = [spread[d, 1.0] / d**0.5 for d in sizes]
@@ -175,7 +182,9 @@ ours, weights = scaled_dot_product_attention(q, k, v, causal_mask(5))
 theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 difference = (ours - theirs).abs().max()
 print(ours.shape)
-print(f"ours and PyTorch's, largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})")
+print(
+    f"ours and PyTorch's, largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})"
+)
 assert torch.allclose(ours, theirs, atol=1e-6)
 
 # %% [markdown]
@@ -194,38 +203,6 @@ def window_mask(T, w):
 
 # %%
 check("window_mask", window_mask)
-
-# %%
-#| key
-exercise(
-    window_mask, stars=1, minutes=5,
-    cases=lambda draw: [[1, 1], [2, draw.integer(1, 2)], [draw.integer(7, 40), draw.integer(2, 5)],
-                        *([T, draw.integer(1, T)] for T in (draw.integer(3, 9), draw.integer(10, 40)))],
-    wrong={
-        ### BEGIN SOLUTION
-        "the window is one position too wide: with itself, it sees w + 1":
-            lambda T, w: torch.ones(T, T).tril().triu(-w).bool(),
-        "the window is one position too narrow: with itself, it sees w - 1":
-            lambda T, w: torch.ones(T, T).tril().triu(2 - w).bool(),
-        "nothing is seen: `triu` counts diagonals upwards, and those below the main one have negative numbers":
-            lambda T, w: torch.ones(T, T).tril().triu(w).bool(),
-        "all rows see the same last w columns; each row has the w that end at itself":
-            lambda T, w: torch.ones(T, T).tril().bool() & (torch.arange(T) >= T - w),
-        "all rows see the same last w columns, the future among them; each row has the w that end at itself":
-            lambda T, w: (torch.arange(T) >= T - w).expand(T, T),
-        "the first rows are empty: t - w + 1 is negative there, and a negative start of a slice counts from the end":
-            lambda T, w: torch.ones(T, T).tril().triu(1 - w).bool() & (torch.arange(T)[:, None] >= w - 1),
-        "no window: the whole past is seen": lambda T, w: torch.ones(T, T).tril().bool(),
-        "rows and columns are exchanged: rows are the positions that look":
-            lambda T, w: torch.ones(T, T).tril().triu(1 - w).bool().T,
-        "True stands where one may not look": lambda T, w: ~torch.ones(T, T).tril().triu(1 - w).bool(),
-        ### END SOLUTION
-    },
-    signs={
-        "row {0} looks at position {1}: the mask lets the future in": lambda got, want, T, w: got.triu(1),
-        "row {0} does not look at itself": lambda got, want, T, w: ~got & torch.eye(T).bool(),
-    },
-)
 
 # %% [markdown]
 # ### Exercise: what the weights tell the scores
@@ -248,66 +225,6 @@ def score_gradient(r, g, d):
 
 # %%
 check("score_gradient", score_gradient)
-
-# %%
-#| key
-def score_gradient_case(draw, *shape, dtype=torch.float32):
-    d = draw.choice([4, 9, 16])
-    return [d**0.5 * draw.normal(*shape, dtype=dtype), 2 * draw.normal(*shape, dtype=dtype) + 1, d]
-
-
-### BEGIN SOLUTION
-def score_gradient_p(r, d):
-    return (r / d**0.5).softmax(-1)
-### END SOLUTION
-
-
-exercise(
-    score_gradient, stars=3, minutes=12,
-    cases=lambda draw: [
-        score_gradient_case(draw, 1), score_gradient_case(draw, draw.integer(3, 7)),
-        score_gradient_case(draw, 2, 4, dtype=torch.float64), score_gradient_case(draw, 3, 2, draw.integer(3, 5)),
-        [torch.tensor([[0.0, -math.inf, -math.inf], [2.0, 1.0, -math.inf]]), draw.normal(2, 3), 4],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "the chain rule ends at r / √d; one more factor leads to r": lambda r, g, d: score_gradient(r, g, d) * d**0.5,
-        "the factor √d is on the wrong side: r / √d changes more slowly than r, not faster":
-            lambda r, g, d: score_gradient(r, g, d) * d,
-        "it divides by d, where the root of d is meant": lambda r, g, d: score_gradient(r, g, d) / d**0.5,
-        "√d is missing, inside and outside: the weights are the softmax of r / √d":
-            lambda r, g, d: score_gradient(r, g, 1),
-        "each score was let move its own weight only, p (1 - p); it moves the others too":
-            lambda r, g, d: score_gradient_p(r, d) * (1 - score_gradient_p(r, d)) * g / d**0.5,
-        "that is p g: the sum over the other weights is missing": lambda r, g, d: score_gradient_p(r, d) * g / d**0.5,
-        "the plain mean of g is subtracted; it is the mean with the weights p":
-            lambda r, g, d: score_gradient_p(r, d) * (g - g.mean(-1, keepdim=True)) / d**0.5,
-        "the sum of all g is subtracted; each g counts by its weight p":
-            lambda r, g, d: score_gradient_p(r, d) * (g - g.sum(-1, keepdim=True)) / d**0.5,
-        "the sum runs over all queries; each query has its own":
-            lambda r, g, d: score_gradient_p(r, d) * (g - (score_gradient_p(r, d) * g).sum()) / d**0.5,
-        "p minus g is the rule for cross-entropy (lesson 02); here g says how the loss hangs on p":
-            lambda r, g, d: (score_gradient_p(r, d) - g) / d**0.5,
-        "p - g is the rule for cross-entropy (lesson 02); here g says how the loss hangs on p":
-            lambda r, g, d: score_gradient_p(r, d) - g,
-        "√d is missing inside: the weights are the softmax of r / √d, not of r":
-            lambda r, g, d: score_gradient(r, g, 1) / d**0.5,
-        "the sum has p_j in it, the same for all i; each g_i counts by its own p_i": lambda r, g, d: (
-            score_gradient_p(r, d) * (g - score_gradient_p(r, d) * g.sum(-1, keepdim=True)) / d**0.5),
-        "the weight's own part, i = j, is missing: its derivative is p_j (1 - p_j)": lambda r, g, d: (
-            -score_gradient_p(r, d) / d**0.5
-            * ((score_gradient_p(r, d) * g).sum(-1, keepdim=True) - score_gradient_p(r, d) * g)),
-        "for i = j it has p_j, and not p_j (1 - p_j)": lambda r, g, d: (
-            score_gradient_p(r, d) / d**0.5
-            * (g + score_gradient_p(r, d) * g - (score_gradient_p(r, d) * g).sum(-1, keepdim=True))),
-        ### END SOLUTION
-    },
-    signs={
-        "the sign is reversed": lambda got, want, r, g, d: torch.allclose(got, -want, atol=1e-5),
-        "number {0} is nan: a score of -∞ has the weight 0, and the derivative 0":
-            lambda got, want, r, g, d: got.isnan(),
-    },
-)
 
 # %% [markdown]
 # A **head** is three matrices that make queries, keys and values, and this function.
@@ -341,17 +258,26 @@ print(head(torch.randn(2, 5, 16)).shape)
 
 # %%
 noise = torch.randn(1, 8, 16)
-jacobian = torch.autograd.functional.jacobian(head, noise)  # (1, 8, 8, 1, 8, 16): every output by every input
+jacobian = torch.autograd.functional.jacobian(
+    head, noise
+)  # (1, 8, 8, 1, 8, 16): every output by every input
 depends = jacobian.abs().sum(dim=(0, 2, 3, 5))  # (8, 8): output position, input position
 fig, ax = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
 image = heatmap(ax, depends, vmax=None)
-ax.set(xlabel="input position s", ylabel="output position t", title="Does output t depend on input s?")
+ax.set(
+    xlabel="input position s", ylabel="output position t", title="Does output t depend on input s?"
+)
 fig.colorbar(image, label="sum of the |derivatives|")
-show(fig, "A triangle: outputs depend on inputs at and before their own position, and on none after it.")
+show(
+    fig,
+    "A triangle: outputs depend on inputs at and before their own position, and on none after it.",
+)
 
 # %%
 print("largest derivative with respect to the future:", depends.triu(1).max().item())
-print("pairs of an output and an input at or before it:", int(torch.ones(8, 8).tril().sum()), end=", ")
+print(
+    "pairs of an output and an input at or before it:", int(torch.ones(8, 8).tril().sum()), end=", "
+)
 print("with a derivative that is not 0:", int((depends.tril() != 0).sum()))
 assert depends.triu(1).max() == 0 and (depends.tril() != 0).sum() == 36
 
@@ -373,8 +299,11 @@ print(f"row 0 gives {leaky[0, 1:].sum():.1%} of its attention to the future")
 # %%
 def weights_with_a_bug(scores, starts):
     t = torch.arange(scores.shape[-1])
-    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])  # (B, T, T): not the future, not the fillers
+    may_look = (t <= t[:, None]) & (
+        t >= starts[:, None, None]
+    )  # (B, T, T): not the future, not the fillers
     return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
+
 
 print(weights_with_a_bug(torch.zeros(2, 4, 4), torch.tensor([0, 2]))[1])
 
@@ -396,71 +325,6 @@ def left_padded_weights(scores, starts):
 # %%
 check("left_padded_weights", left_padded_weights)
 
-# %%
-#| key
-def left_padded_weights_case(draw, T, starts, dtype=torch.float32):
-    return [draw.normal(len(starts), T, T, dtype=dtype), torch.tensor(starts)]
-
-
-def left_padded_weights_far(draw):
-    """The scores of one text are very large, those of the other very low."""
-    scores, starts = left_padded_weights_case(draw, 4, [draw.integer(1, 2), 0])
-    return [scores + torch.tensor([draw.number(200, 390), -draw.number(200, 390)])[:, None, None], starts]
-
-
-def left_padded_weights_rows(want):
-    """(B, T) bool: the queries that are fillers."""
-    return want.sum(-1) == 0
-
-
-exercise(
-    left_padded_weights, stars=2, minutes=8,
-    cases=lambda draw: [
-        left_padded_weights_case(draw, 1, [0]), left_padded_weights_case(draw, 5, [draw.integer(1, 3)]),
-        left_padded_weights_case(draw, draw.integer(4, 7), [draw.integer(1, 2), 0, 3], torch.float64),
-        left_padded_weights_case(draw, draw.integer(3, 6), [draw.integer(0, 2) for _ in range(4)]),
-        left_padded_weights_far(draw),
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "the softmax runs over the queries; the weights of one query sum to 1 over the places":
-            lambda scores, starts: scores.masked_fill(left_padded_weights(scores, starts) == 0, -math.inf).softmax(
-                -2).nan_to_num(0.0),
-        "only the fillers' keys are hidden, and the future is seen":
-            lambda scores, starts: (
-                scores.masked_fill(torch.arange(scores.shape[-1]) < starts[:, None, None], -math.inf).softmax(-1)
-                * (torch.arange(scores.shape[-1]) >= starts[:, None])[..., None]),
-        "`starts` is counted from the wrong end: fillers stand before a text, not after it":
-            lambda scores, starts: scores.masked_fill(
-                torch.ones_like(scores).triu(1).bool()
-                | (torch.arange(scores.shape[-1]) >= scores.shape[-1] - starts[:, None, None]), -math.inf).softmax(-1),
-        ### END SOLUTION
-    },
-    signs={
-        "text {0}: row {1} is nan: e^200 is too large for a float. softmax takes the largest score out first":
-            lambda got, want, scores, starts: (got.isnan().any(-1) & (scores.amax(-1) > 150)
-                                               & ~left_padded_weights_rows(want)),
-        "text {0}: row {1}: its exponentials are 0. Take the largest score of each row out of it, not one of all":
-            lambda got, want, scores, starts: (~((got.sum(-1) - 1).abs() < 0.1) & (scores.amax(-1) < -150)
-                                               & ~((got[:, -1:].sum(-1) - 1).abs() < 0.1)),
-        "text {0}: row {1}: its scores are far below 0, below the number that hides the others. −∞ is below them all":
-            lambda got, want, scores, starts: ((got.sum(-1) < 0.9) & (scores.amax(-1) < -150)
-                                               & ~left_padded_weights_rows(want)),
-        "text {0}: row {1} is nan. Nothing may be looked at there, and softmax divides 0 by 0":
-            lambda got, want, scores, starts: got.isnan().any(-1),
-        "text {0}: row {1} is a filler's: it has to be 0. (Scores that all are one large negative number are equal.)":
-            lambda got, want, scores, starts: left_padded_weights_rows(want) & (got.triu(1).sum(-1) > 0.01),
-        "text {0}: row {1} is a filler, and looks at a filler; its row should be 0":
-            lambda got, want, scores, starts: left_padded_weights_rows(want) & (got.abs().sum(-1) > 1e-3),
-        "text {0}: row {1} does not look at itself":
-            lambda got, want, scores, starts: (got.diagonal(0, 1, 2) == 0) & ~left_padded_weights_rows(want),
-        "text {0}: row {1} sums no more to 1: hide the scores before the softmax, not the weights after it":
-            lambda got, want, scores, starts: ((got.sum(-1) - 1).abs() > 1e-3) & ~left_padded_weights_rows(want),
-        "text {0}: row {1} looks at a filler": lambda got, want, scores, starts:
-            ((want == 0) & (got > 1e-3)).tril().any(-1) & ~left_padded_weights_rows(want),
-    },
-)
-
 # %% [markdown]
 # ## Where am I?
 #
@@ -472,7 +336,9 @@ shuffled = past[:, torch.tensor([3, 0, 5, 1, 4, 2])]
 in_order = head(torch.cat([past, now], dim=1))[:, -1]
 out_of_order = head(torch.cat([shuffled, now], dim=1))[:, -1]
 difference = (in_order - out_of_order).abs().max()
-print(f"in order and shuffled, largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})")
+print(
+    f"in order and shuffled, largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})"
+)
 assert torch.allclose(in_order, out_of_order, atol=1e-6)
 
 # %% [markdown]
@@ -509,7 +375,9 @@ class SingleHeadLanguageModel(LanguageModel):
 # %%
 from math import log
 
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale, recorded
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.devices import pick_device, pick_scale
+from chargpt_lib.files import recorded
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus, device = load_corpus(CORPUS), pick_device()
@@ -532,7 +400,9 @@ from chargpt_lib.training import ladder, load_or_fit, plot_ladder
 # %% tags=["nbval-ignore-output"]
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 result = load_or_fit("single head", model, corpus, steps=1500, batch_size=32 * scale, lr=1e-2)
-print(f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s of training\n\n{result['sample']}")
+print(
+    f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s of training\n\n{result['sample']}"
+)
 
 # %%
 better = ladder(corpus.name)["bigram"]["loss"] - result["loss"]
@@ -548,8 +418,11 @@ if corpus.val_floor:
     ax.axhline(corpus.val_floor, color="#009E73", linestyle=":", label="the floor")
 ax.set(xlabel="step", ylabel="nats per character", title="One head learns", ylim=0)
 ax.legend(frameon=False)
-show(fig, "The loss of each batch: first down to the level of the bigram model, then below it, still far above "
-     "the floor.")
+show(
+    fig,
+    "The loss of each batch: first down to the level of the bigram model, then below it, still far above "
+    "the floor.",
+)
 
 # %% [markdown]
 # About half a nat better than the bigram, with eyes alone. What does the head look at? Here are its weights on our line.
@@ -561,17 +434,24 @@ fig, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
 image = heatmap(ax, model.attention.weights[0], rows=labels, columns=labels)
 ax.set(xlabel="looks at", ylabel="position", title="Where the trained head looks")
 fig.colorbar(image, label="weight")
-show(fig, "A triangular heat map of attention weights over the characters of the line, brightest on the "
-     "diagonal and just before it.")
+show(
+    fig,
+    "A triangular heat map of attention weights over the characters of the line, brightest on the "
+    "diagonal and just before it.",
+)
 
 # %%
 weights = model.attention.weights[0].cpu()
 difference = (weights.sum(-1) - 1).abs().max()
-print(f"the sum of a row and 1, largest difference ≈ {difference:.1g} (below 1e-5: {bool(difference < 1e-5)})")
+print(
+    f"the sum of a row and 1, largest difference ≈ {difference:.1g} (below 1e-5: {bool(difference < 1e-5)})"
+)
 print("largest weight on the future:", weights.triu(1).max().item())
 assert weights.triu(1).max() == 0 and difference < 1e-5
 near = torch.stack([weights.diagonal(-back).sum() for back in range(4)]) / len(ids)
-print(f"of all weight, ≈ {near[0]:.0%} lies on the character itself, ≈ {near[1:].sum():.0%} on the three before it")
+print(
+    f"of all weight, ≈ {near[0]:.0%} lies on the character itself, ≈ {near[1:].sum():.0%} on the three before it"
+)
 assert near.sum() > 0.6 or corpus.name != "playhouse"
 
 # %% [markdown]
@@ -591,54 +471,14 @@ def characters_looked_at(weights):
 check("characters_looked_at", characters_looked_at)
 
 # %%
-#| key
-def characters_looked_at_case(draw, *shape, dtype=torch.float32):
-    scores = 1.5 * draw.normal(*shape, shape[-1], dtype=dtype)
-    return [scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -math.inf).softmax(-1)]
-
-
-exercise(
-    characters_looked_at, stars=2, minutes=7, atol=1e-4,
-    cases=lambda draw: [
-        characters_looked_at_case(draw, 1), characters_looked_at_case(draw, draw.integer(3, 8)),
-        characters_looked_at_case(draw, 2, draw.integer(3, 6), dtype=torch.float64),
-        characters_looked_at_case(draw, 3, 2, 4), [torch.eye(draw.integer(2, 5))],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "that is the entropy, in nats; e^H counts places": lambda w: torch.special.entr(w).sum(-1),
-        "it measures the columns; a query's weights stand in a row": lambda w: torch.special.entr(w).sum(-2).exp(),
-        "it counts the places with any weight at all; a weight of 0.01 is hardly a look": lambda w: (w > 0).sum(-1),
-        "it sums over axis 1; the places are the last axis, -1, however many stand before it":
-            lambda w: torch.special.entr(w).sum(1).exp(),
-        "that is 1 / Σ p², another measure of the same; e^H is wanted": lambda w: 1 / w.square().sum(-1),
-        "e is raised to each term before the sum; first the sum, then e^H":
-            lambda w: torch.special.entr(w).exp().sum(-1),
-        "it is the mean of the rows; each row's own number is wanted":
-            lambda w: torch.special.entr(w).sum(-1).exp().mean(),
-        "the rows are mixed: the entropy of the mean, or the sum over everything":
-            lambda w: torch.special.entr(w).sum().exp(),
-        "the mean over the places was taken; the entropy is their sum":
-            lambda w: torch.special.entr(w).mean(-1).exp(),
-        "e^H of a logarithm to base 2: take the same base twice":
-            lambda w: (torch.special.entr(w).sum(-1) / math.log(2)).exp(),
-        ### END SOLUTION
-    },
-    signs={
-        "it counts the places with any weight at all, and a weight of 0.01 is hardly a look":
-            lambda got, want, w: torch.equal(got.long(), (w > 0).sum(-1)) and torch.equal(got, got.round()),
-        "row {1} is nan: 0 · ln 0. A weight of 0 has to add 0": lambda got, want, w: got.isnan().view(-1, w.shape[-1]),
-        "the minus of the entropy is missing: it is less than one place":
-            lambda got, want, w: torch.allclose(got * want, torch.ones_like(want), atol=1e-3),
-    },
-)
-
-# %%
 def nine_tenths(weights):
     """(..., T, T) -> (..., T): how many places, the heaviest first, hold nine tenths of each row. A rougher measure."""
     return (weights.sort(descending=True).values.cumsum(-1) < 0.9).sum(-1) + 1
 
-looked = characters_looked_at(weights) if passed("characters_looked_at") else nine_tenths(weights)  # (T,)
+
+looked = (
+    characters_looked_at(weights) if passed("characters_looked_at") else nine_tenths(weights)
+)  # (T,)
 for places, (char, number) in enumerate(zip(labels, looked), 1):
     print(f"{char}  looks at ≈ {number:4.1f} of {places:2} characters")
 assert looked.min() > 0.99  # at one place at least, and at no more than there are
@@ -650,8 +490,10 @@ assert (looked / torch.arange(1, len(looked) + 1)).max() < 1.01
 # ## Where the nats go now
 
 # %%
-show(plot_ladder(corpus.name, upto="single head"), "Stacked bars: the single head pays less than the bigram model, "
-     "mostly in spelling.")
+show(
+    plot_ladder(corpus.name, upto="single head"),
+    "Stacked bars: the single head pays less than the bigram model, mostly in spelling.",
+)
 
 # %%
 excess, before = result["excess"], ladder(corpus.name)["bigram"]["excess"]
@@ -704,94 +546,6 @@ def merged_attention(outs, logs):
 
 # %%
 check("merged_attention", merged_attention)
-
-# %%
-#| key
-def merged_attention_case(draw, P, T, offset=0.0, scale=1.0, dtype=torch.float32):
-    outs, logs = draw.normal(P, T, draw.integer(2, 4), dtype=dtype), scale * draw.normal(P, T, dtype=dtype) + offset
-    unseen = draw.uniform(P, T) < 0.25
-    unseen[draw.integer(0, P - 1)] = False
-    return [outs.masked_fill(unseen[..., None], 0.0), logs.masked_fill(unseen, -math.inf)]
-
-
-def merged_attention_causal(draw):
-    """The first two pieces hold nothing for the first queries."""
-    outs, logs = draw.normal(3, 4, 2), draw.normal(3, 4)
-    outs[:2, :2], logs[:2, :2] = 0.0, -math.inf
-    return [outs, logs]
-
-
-def merged_attention_uneven(draw):
-    """One query's numbers are near 1000, the next one's near 0, the last one's near -1000."""
-    outs, logs = draw.normal(3, 3, 2, dtype=torch.float64), draw.normal(3, 3, dtype=torch.float64)
-    return [outs, logs + torch.tensor([draw.number(900, 1100), 0.0, -draw.number(900, 1100)])]
-
-
-def merged_attention_one_shift(got, want, logs):
-    """(T,) bool: the wrong queries, where the query with the largest ℓ of all is right, and they are far below it."""
-    bad = ~torch.isclose(got[0], want[0], 1e-3, 1e-3).all(-1) | ~torch.isclose(got[1], want[1], 1e-3, 1e-3)
-    top = logs.amax(0)
-    return bad & (top < top.max() - 500) & ~bad[top.argmax()]
-
-
-def merged_attention_close(got, other, want):
-    """(T,) bool: where a mistake's number stands in the place of the right one."""
-    like, right = [torch.isclose(got, value, rtol=1e-3, atol=1e-3) for value in (other, want)]
-    return (like & ~right) if got.dim() == 1 else like.all(-1) & ~right.all(-1)
-
-
-exercise(
-    merged_attention, stars=3, minutes=20, atol=1e-3, rtol=1e-3,
-    cases=lambda draw: [
-        [draw.normal(2, 3, 4), draw.normal(2, 3)], merged_attention_case(draw, 1, draw.integer(1, 4)),
-        merged_attention_case(draw, draw.integer(3, 5), 1, dtype=torch.float64), merged_attention_causal(draw),
-        merged_attention_case(draw, 3, 4, 1000.0, 2.0, torch.float64),
-        merged_attention_case(draw, 4, draw.integer(2, 4), -1000.0, 2.0, torch.float64),
-        merged_attention_uneven(draw),
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "the softmax runs over the queries; each query shares its weight out among the pieces":
-            lambda outs, logs: [(logs.softmax(1)[..., None] * outs).sum(0), logs.logsumexp(0)],
-        "o is right, but the weights e^ℓ of the pieces add up, not their logarithms ℓ":
-            lambda outs, logs: [merged_attention(outs, logs)[0], logs.sum(0)],
-        "o is right, but ℓ is only that of the heaviest piece":
-            lambda outs, logs: [merged_attention(outs, logs)[0], logs.max(0).values],
-        "o is right, but ℓ is a mean: the weights e^ℓ of the pieces add up":
-            lambda outs, logs: [merged_attention(outs, logs)[0], logs.logsumexp(0) - math.log(len(logs))],
-        "o is right, but the largest ℓ, taken out before e^ℓ, is not added after the logarithm": lambda outs, logs: [
-            merged_attention(outs, logs)[0], (logs - logs.amax(0)).logsumexp(0)],
-        "an empty piece (ℓ = −∞) has the weight e^−∞ = 0; here it counts as if its ℓ were 0, and e⁰ = 1":
-            lambda outs, logs: merged_attention(outs, logs.masked_fill(logs.isinf(), 0.0)),
-        "ℓ is right, but in o an empty piece (ℓ = −∞) counts as if its ℓ were 0, and e⁰ = 1":
-            lambda outs, logs: [
-                merged_attention(outs, logs.masked_fill(logs.isinf(), 0.0))[0], merged_attention(outs, logs)[1]],
-        "the two are exchanged: first o, then ℓ": lambda outs, logs: merged_attention(outs, logs)[::-1],
-        ### END SOLUTION
-    },
-    signs={
-        "query {0}: one largest ℓ was taken out for all queries, and is far above its own; each query has its own":
-            lambda got, want, outs, logs: merged_attention_one_shift(got, want, logs),
-        "query {0}: nan. e^ℓ is infinite for ℓ = 1000, and 0 for −1000: only the differences of a query's ℓ count":
-            lambda got, want, outs, logs: got[0].isnan().any(-1) & (want[1].abs() > 500),
-        "query {0}: nan. The first pieces hold nothing for it, and −∞ minus −∞ is no number":
-            lambda got, want, outs, logs: got[0].isnan().any(-1),
-        "query {0}: all pieces count alike; a piece counts by its share of the whole weight":
-            lambda got, want, outs, logs: merged_attention_close(got[0], outs.mean(0), want[0]),
-        "query {0}: the results are just added; a piece counts by its share of the whole weight":
-            lambda got, want, outs, logs: merged_attention_close(got[0], outs.sum(0), want[0]),
-        "query {0}: pieces count by ℓ; it is a logarithm, and the weight in a piece is e^ℓ":
-            lambda got, want, outs, logs: merged_attention_close(
-                got[0], (outs * (logs / logs.sum(0))[..., None]).sum(0), want[0]),
-        "query {0}: the sum of e^ℓ o is not yet divided by the whole weight":
-            lambda got, want, outs, logs: merged_attention_close(
-                got[0], (outs * logs.exp()[..., None]).sum(0), want[0]) & (want[1].abs() < 500),
-        "query {0}: ℓ is infinite; take the largest ℓ out before e^ℓ, and add it after the logarithm":
-            lambda got, want, outs, logs: got[1].isinf(),
-        "query {0}: o is right, but ℓ is the whole weight and not its logarithm":
-            lambda got, want, outs, logs: merged_attention_close(got[1], want[1].exp(), want[1]),
-    },
-)
 
 # %% [markdown]
 # What you have answered so far, and what is left:

@@ -9,22 +9,12 @@
 # %% [markdown]
 # # 06 · The full GPT: it writes plays
 #
+# > The GPT: its configuration, its model, and the recorded model that comes with the course.
+#
 # You will build: a GPT that can be the lecture's, nanoGPT's or GPT-2 itself, train it, and look inside it.
 # You need lesson 05. On two CPU cores the page takes a little over two minutes, nearly all of it training. (On a graphics card: not measured yet.)
 #
 # There is hardly anything new to build. All parts are there. What is left is to put them together once and for all, and to see what comes out.
-
-# %%
-#| default_exp gpt
-
-# %%
-#| key
-import math
-
-import torch
-from torch.nn import functional as F
-
-from chargpt_lib.checks import NotAttempted, exercise
 
 # %%
 import math
@@ -34,13 +24,25 @@ from math import log
 import matplotlib.pyplot as plt
 import torch
 
-from chargpt_lib.checks import NotAttempted, check, passed, progress
-from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, pick_scale, show, visible
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.devices import pick_device, pick_scale
+from chargpt_lib.exercises import NotAttempted, check, passed, progress
 from chargpt_lib.playhouse import critic
-from chargpt_lib.training import RUNGS, evaluate, ladder, load_or_fit, nats_per_character, plot_ladder
+from chargpt_lib.plots import heatmap, show, visible
+from chargpt_lib.training import (
+    RUNGS,
+    evaluate,
+    ladder,
+    load_or_fit,
+    nats_per_character,
+    plot_ladder,
+)
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-show(plot_ladder("playhouse", upto="blocks"), "Stacked bars: the ladder so far, from the bigram model to the blocks.")
+show(
+    plot_ladder("playhouse", upto="blocks"),
+    "Stacked bars: the ladder so far, from the bigram model to the blocks.",
+)
 
 # %% [markdown]
 # ## One description for a family
@@ -71,7 +73,8 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
 from chargpt_lib.blocks import ACTIVATIONS, Block, scaled_weights
-from chargpt_lib.data import CharTokenizer, recorded_folder
+from chargpt_lib.data import CharTokenizer
+from chargpt_lib.files import bundled_dir
 from chargpt_lib.multi_head import head_size
 from chargpt_lib.single_head import small_weights
 
@@ -85,7 +88,9 @@ def check_config(config):
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout is {config.dropout}; it is a probability below 1")
     if config.activation not in ACTIVATIONS:
-        raise ValueError(f"activation {config.activation!r} is not known: take one of {sorted(ACTIVATIONS)}")
+        raise ValueError(
+            f"activation {config.activation!r} is not known: take one of {sorted(ACTIVATIONS)}"
+        )
     head_size(config.n_embd, config.n_head)
 
 # %%
@@ -112,8 +117,18 @@ class GPTConfig:
     @classmethod
     def lecture(cls, vocab_size, block_size=256, n_embd=384, n_head=6, n_layer=6, dropout=0.2):
         """What one builds by hand: ReLU, q, k, v without bias, a last matrix of its own."""
-        return cls(vocab_size=vocab_size, block_size=block_size, n_embd=n_embd, n_head=n_head, n_layer=n_layer,
-                   dropout=dropout, bias=True, activation="relu", tied=False, scaled_init=False)
+        return cls(
+            vocab_size=vocab_size,
+            block_size=block_size,
+            n_embd=n_embd,
+            n_head=n_head,
+            n_layer=n_layer,
+            dropout=dropout,
+            bias=True,
+            activation="relu",
+            tied=False,
+            scaled_init=False,
+        )
 
     @classmethod
     def oz(cls, vocab_size):
@@ -133,8 +148,17 @@ class GPTConfig:
     @classmethod
     def gpt2(cls):
         """The smallest GPT-2: 124 million parameters, for 50,257 subwords."""
-        return cls(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, dropout=0.1, bias=True,
-                   qkv_bias=True, activation="gelu_tanh")
+        return cls(
+            vocab_size=50257,
+            block_size=1024,
+            n_layer=12,
+            n_head=12,
+            n_embd=768,
+            dropout=0.1,
+            bias=True,
+            qkv_bias=True,
+            activation="gelu_tanh",
+        )
 
 # %%
 print(GPTConfig.baby(vocab_size=65))
@@ -156,9 +180,19 @@ class GPT(LanguageModel):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
-        self.blocks = nn.Sequential(*[
-            Block(config.n_embd, config.n_head, config.bias, config.qkv_bias, config.activation, config.dropout)
-            for _ in range(config.n_layer)])
+        self.blocks = nn.Sequential(
+            *[
+                Block(
+                    config.n_embd,
+                    config.n_head,
+                    config.bias,
+                    config.qkv_bias,
+                    config.activation,
+                    config.dropout,
+                )
+                for _ in range(config.n_layer)
+            ]
+        )
         self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=not config.tied)
         if config.tied:
@@ -219,83 +253,17 @@ def gpt_parameters(V, T, C, H, N, family):
 # %%
 check("gpt_parameters", gpt_parameters)
 
-# %%
-#| key
-def gpt_parameters_cases(draw):
-    """Sizes of which no two mistakes make the same difference."""
-    cases = []
-    for family in ("nanoGPT", "lecture", "GPT-2", draw.choice(["nanoGPT", "GPT-2", "lecture"])):
-        V, T = draw.choice([53, 59, 61, 71, 79, 83]), draw.choice([101, 103, 107, 109, 113, 127, 131])
-        H, N = (1, 1) if len(cases) == 3 else (draw.integer(2, 8), draw.integer(3, 12))
-        cases.append([V, T, H * draw.integer(4, 20), H, N, family])
-    return cases
-
-
-exercise(
-    gpt_parameters, stars=3, minutes=13, cases=gpt_parameters_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "one block is counted, not N": lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, 1, family),
-        "the blocks alone are counted: what of the tables, and of what comes after the blocks?":
-            lambda V, T, C, H, N, family: (
-                gpt_parameters(V, T, C, H, N, family) - gpt_parameters(V, T, C, H, 0, family)),
-        "these are the large matrices of the blocks: norms, biases and tables count, too":
-            lambda V, T, C, H, N, family: 12 * N * C * C,
-        "the family is not looked at: this is always the lecture's count":
-            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, "lecture"),
-        "the family is not looked at: this is always nanoGPT's count":
-            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, "nanoGPT"),
-        "the family is not looked at: this is always GPT-2's count":
-            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, "GPT-2"),
-        "queries, keys and values have biases in GPT-2: three times C in each block":
-            lambda V, T, C, H, N, family: gpt_parameters(V, T, C, H, N, family) - 3 * C * N * (family == "GPT-2"),
-        ### END SOLUTION
-    },
-    signs={
-        "the position table is missing": lambda got, want, V, T, C, H, N, family: want - got == T * C,
-        "a tied matrix is counted twice: the token table is the last matrix":
-            lambda got, want, V, T, C, H, N, family: family != "lecture" and got - want in (V * C, V * C + V),
-        "a tied last matrix has no bias":
-            lambda got, want, V, T, C, H, N, family: family != "lecture" and got - want == V,
-        "the lecture's last matrix is not tied: it counts, with its bias":
-            lambda got, want, V, T, C, H, N, family: family == "lecture" and want - got in (V, V * C, V * C + V),
-        "the last norm, after all blocks, is missing":
-            lambda got, want, V, T, C, H, N, family: want - got == C + C * (family != "nanoGPT"),
-        "a block has two norms, not one":
-            lambda got, want, V, T, C, H, N, family: want - got == N * (C + C * (family != "nanoGPT")),
-        "a norm has its gamma in every family":
-            lambda got, want, V, T, C, H, N, family: family == "nanoGPT" and want - got in ((2 * N + 1) * C, 2 * N * C),
-        "each norm of this family has a beta, beside its gamma":
-            lambda got, want, V, T, C, H, N, family: want - got == (2 * N + 1) * C,
-        "the norms are missing: each has a gamma and, in this family, a beta":
-            lambda got, want, V, T, C, H, N, family: want - got == 2 * (2 * N + 1) * C,
-        "without biases a norm has only its gamma":
-            lambda got, want, V, T, C, H, N, family: got - want == (2 * N + 1) * C,
-        "nanoGPT has no biases anywhere":
-            lambda got, want, V, T, C, H, N, family: family == "nanoGPT" and got - want in (
-                6 * N * C, 9 * N * C, N * (6 * C + 2 * C) + C, N * (9 * C + 2 * C) + C),
-        "queries, keys and values have biases in GPT-2, and only there":
-            lambda got, want, V, T, C, H, N, family: family != "GPT-2" and got - want == 3 * C * N,
-        "the first feed-forward matrix ends 4C wide, and so its bias has 4C numbers":
-            lambda got, want, V, T, C, H, N, family: family == "lecture" and want - got == 3 * C * N,
-        "the heads share the width C: their number does not change the size":
-            lambda got, want, V, T, C, H, N, family: got - want in (
-                3 * N * (H - 1) * C * C, 4 * N * (H - 1) * C * C, N * (H - 1) * (3 * C * C + 3 * C)),
-        "a feed-forward layer has two matrices, C x 4C and 4C x C":
-            lambda got, want, V, T, C, H, N, family: 0 <= want - got - 4 * N * C * C <= 5 * N * C,
-        "the projection after the heads, C x C, is missing":
-            lambda got, want, V, T, C, H, N, family: want - got in (N * C * C, N * (C * C + C)),
-        "a bias is missing, or one too many: of the projection C, of the feed-forward layer 4C and C":
-            lambda got, want, V, T, C, H, N, family: abs(got - want) in [k * N * C for k in (1, 4, 5, 6)],
-    },
-)
-
 # %% [markdown]
 # Now build them and count. (`GPTConfig` has the sizes. Your function should say the same: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
 
 # %%
-for name, config in {"lecture": GPTConfig.lecture(65), "baby": GPTConfig.baby(65), "cpu": GPTConfig.cpu(65),
-                     "oz": GPTConfig.oz(73), "gpt2": GPTConfig.gpt2()}.items():
+for name, config in {
+    "lecture": GPTConfig.lecture(65),
+    "baby": GPTConfig.baby(65),
+    "cpu": GPTConfig.cpu(65),
+    "oz": GPTConfig.oz(73),
+    "gpt2": GPTConfig.gpt2(),
+}.items():
     with torch.device("meta"):  # counts without taking memory
         print(f"{name:8} {GPT(config).num_params():>12,}")
 
@@ -303,14 +271,26 @@ for name, config in {"lecture": GPTConfig.lecture(65), "baby": GPTConfig.baby(65
 assert GPT(GPTConfig.lecture(65)).num_params() == by_hand == 10_788_929
 
 # %%
-shares = {"tables": tables, "attention": N * attention, "feed-forward": N * feed_forward, "norms": N * norms,
-          "last norm, matrix": head}
+shares = {
+    "tables": tables,
+    "attention": N * attention,
+    "feed-forward": N * feed_forward,
+    "norms": N * norms,
+    "last norm, matrix": head,
+}
 fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
-ax.bar_label(ax.barh(list(shares), [n / 1e6 for n in shares.values()], color="#0072B2"), fmt=" %.2f")
-ax.set(xlabel="million parameters", title="The lecture GPT: where the parameters are", xlim=(0, 8.5))
+ax.bar_label(
+    ax.barh(list(shares), [n / 1e6 for n in shares.values()], color="#0072B2"), fmt=" %.2f"
+)
+ax.set(
+    xlabel="million parameters", title="The lecture GPT: where the parameters are", xlim=(0, 8.5)
+)
 ax.invert_yaxis()
-show(fig, "Bars: feed-forward layers hold 7.1 million parameters, attention 3.5, everything else together less than "
-     "0.2.")
+show(
+    fig,
+    "Bars: feed-forward layers hold 7.1 million parameters, attention 3.5, everything else together less than "
+    "0.2.",
+)
 
 # %% [markdown]
 # ## From ids to logits
@@ -319,7 +299,11 @@ show(fig, "Bars: feed-forward layers hold 7.1 million parameters, attention 3.5,
 
 # %%
 #| export
-PLAYHOUSE = {"block_size": 192, "n_embd": 96, "n_head": 6}  # for GPTConfig.cpu: 0.5 million parameters
+PLAYHOUSE = {
+    "block_size": 192,
+    "n_embd": 96,
+    "n_head": 6,
+}  # for GPTConfig.cpu: 0.5 million parameters
 
 # %%
 corpus, device = load_corpus(CORPUS), pick_device()
@@ -356,7 +340,7 @@ assert abs(loss - log(V)) < 0.2
 # If the session ends before the training does, run the page again: it goes on from the last half minute, if that was kept. On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). What was kept belongs to its numbers: was there a graphics card then, and is there none today, put the old number for `scale`.
 
 # %%
-KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see C_hosts)
+KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
 # %% tags=["nbval-ignore-output"]
@@ -368,7 +352,9 @@ better = ladder(corpus.name)["blocks"]["loss"] - result["loss"]
 print(f"≈ {better:.2f} nats better than the blocks (more than 0.05: {better > 0.05})")
 if corpus.name == "playhouse":
     above = result["loss"] - corpus.val_floor
-    print(f"≈ {above:.2f} nats above the floor, {corpus.val_floor:.3f} (less than 0.15: {above < 0.15})")
+    print(
+        f"≈ {above:.2f} nats above the floor, {corpus.val_floor:.3f} (less than 0.15: {above < 0.15})"
+    )
     assert better > 0.05 and above < 0.15
 
 # %%
@@ -378,14 +364,28 @@ fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.plot(losses, color="#56B4E9", linewidth=0.4, alpha=0.6, label="each batch")
 ax.plot(range(25, 25 + 10 * len(smooth), 10), smooth, color="#0072B2", label="mean of 50")
 for rung, style in zip(RUNGS[:4], ("-", "--", "-.", ":")):
-    ax.axhline(ladder(corpus.name)[rung]["loss"], color="#D55E00", linestyle=style, linewidth=0.8, label=rung)
+    ax.axhline(
+        ladder(corpus.name)[rung]["loss"],
+        color="#D55E00",
+        linestyle=style,
+        linewidth=0.8,
+        label=rung,
+    )
 if corpus.val_floor:
     ax.axhline(corpus.val_floor, color="#009E73", label="the floor")
-ax.set(xlabel="step", ylabel="nats per character", yscale="log", title="Down the whole ladder in one run")
+ax.set(
+    xlabel="step",
+    ylabel="nats per character",
+    yscale="log",
+    title="Down the whole ladder in one run",
+)
 ax.set_yticks([0.3, 0.5, 1, 2, 4], ["0.3", "0.5", "1", "2", "4"], minor=False)
 ax.minorticks_off()
 ax.legend(frameon=False, ncols=2, fontsize=8)
-show(fig, "The loss passes the losses of all earlier models one after the other and comes close to the floor.")
+show(
+    fig,
+    "The loss passes the losses of all earlier models one after the other and comes close to the floor.",
+)
 
 # %% [markdown]
 # ## Plays
@@ -399,7 +399,7 @@ plays = [tokenizer.decode(row.cpu()) for row in model.generate(start, 700, gener
 print(plays[0].strip())
 
 # %% [markdown]
-# The critic of [A · Playhouse](A_playhouse.ipynb) reads all eight. It looks at two things: whether each word occurs in the corpus, and whether each speaker stands on the cast list of the scene.
+# The critic of [Playhouse](appendix/playhouse.ipynb) reads all eight. It looks at two things: whether each word occurs in the corpus, and whether each speaker stands on the cast list of the scene.
 
 # %% tags=["nbval-ignore-output"]
 known = set(re.findall("[A-Za-z]+", corpus.train))
@@ -418,8 +418,10 @@ assert (verdict["words"] > 0.95 and verdict["speakers"] > 0.6) or corpus.name !=
 # Here is a scene with the last word missing. The right answer stands in its first line.
 
 # %%
-SCENE = ("A barn. Enter Meg and Toby with a damp goose.\nToby: The owl sings.\n"
-         "Meg: You odd nun!\nExit Toby, licking the ")
+SCENE = (
+    "A barn. Enter Meg and Toby with a damp goose.\nToby: The owl sings.\n"
+    "Meg: You odd nun!\nExit Toby, licking the "
+)
 SCENE = SCENE if corpus.name == "playhouse" else corpus.val[:110]
 idx = tokenizer.encode(SCENE).to(device)[None]
 x, guesses = model.embed(idx), []
@@ -433,11 +435,16 @@ last = 14
 sure = torch.stack([p[-last:].max(-1).values for _, p in guesses])  # (stages, last)
 chars = [visible(tokenizer.decode(p[-last:].argmax(-1))) for _, p in guesses]
 fig, ax = plt.subplots(figsize=(9, 2.8), layout="constrained")
-image = heatmap(ax, sure, rows=[stage for stage, _ in guesses], columns=visible(SCENE[-last:]), cells=chars)
+image = heatmap(
+    ax, sure, rows=[stage for stage, _ in guesses], columns=visible(SCENE[-last:]), cells=chars
+)
 ax.set(xlabel="after reading", title="The best guess for the next character, after each block")
 fig.colorbar(image, label="its probability")
-show(fig, "A grid of guessed characters: after the embedding they are poor, after the last block most of them "
-     "are right and sure.")
+show(
+    fig,
+    "A grid of guessed characters: after the embedding they are poor, after the last block most of them "
+    "are right and sure.",
+)
 
 # %% [markdown]
 # From top to bottom the guess is revised. The first row only repeats what was read: the last matrix is the token table, so each vector that has just been looked up points back at itself. In the last column the next letter should be the `g` of the goose. How likely does the model find it?
@@ -445,7 +452,9 @@ show(fig, "A grid of guessed characters: after the embedding they are poor, afte
 # %% tags=["nbval-ignore-output"]
 p = guesses[-1][1][-1]
 print(f"g: {p[tokenizer.stoi['g']]:.2f}")
-print({tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:4].tolist()})
+print(
+    {tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:4].tolist()}
+)
 
 # %%
 assert (p.sum() - 1).abs() < 1e-4
@@ -472,98 +481,6 @@ def logit_contributions(parts, gamma, w):
 # %%
 check("logit_contributions", logit_contributions)
 
-# %%
-#| key
-def logit_contributions_cases(draw):
-    """Before the last one the numbers are small: there epsilon counts."""
-    cases = []
-    for L, C, dtype, scale in ((1, 4, torch.float64, 1), (2, 8, torch.float32, 1),
-                               (draw.integer(3, 9), 16, torch.float32, 1), (4, 8, torch.float64, 0.01),
-                               (draw.integer(3, 9), draw.integer(5, 30), torch.float64, 1)):
-        parts = draw.normal(L, C, dtype=dtype) + draw.normal(L, 1, dtype=dtype) + 1
-        cases.append([scale * parts, draw.uniform(C, dtype=dtype) + 0.5, draw.normal(C, dtype=dtype) + 0.5])
-    return cases
-
-
-### BEGIN SOLUTION
-def logit_contributions_lens(parts, gamma, w):
-    return F.layer_norm(parts, parts.shape[-1:], gamma) @ w
-
-
-def logit_contributions_as(centre=lambda parts: parts.mean(-1, keepdim=True),
-                           spread=lambda x: (x.var(unbiased=False) + 1e-5).sqrt()):
-    return lambda parts, gamma, w: (parts - centre(parts)) / spread(parts.sum(0)) * gamma @ w
-
-
-def logit_contributions_rescaled(shares):
-    def rescale(parts, gamma, w):
-        rows = shares(parts, gamma, w)
-        return rows * logit_contributions_lens(parts.sum(0), gamma, w) / rows.sum()
-    return rescale
-
-
-def logit_contributions_gradient(parts, gamma, w):
-    x, v = parts.sum(0), gamma * w
-    spread = (x.var(unbiased=False) + 1e-5).sqrt()
-    normed = (x - x.mean()) / spread
-    return parts @ (v - v.mean() - normed * (v * normed).mean()) / spread
-### END SOLUTION
-
-
-exercise(
-    logit_contributions, stars=3, minutes=22, cases=logit_contributions_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "each part is normed by itself: they share one divisor, that of the whole x": logit_contributions_lens,
-        "these are the steps of the lens: each sum has another divisor there; keep that of the whole x":
-            lambda parts, gamma, w: logit_contributions_lens(parts.cumsum(0), gamma, w).diff(
-                prepend=parts.new_zeros(1)),
-        "this is the lens, at each sum; a share belongs to one part alone":
-            lambda parts, gamma, w: logit_contributions_lens(parts.cumsum(0), gamma, w),
-        "this is what the logit loses without the part: the divisor changes, too; keep that of the whole x":
-            lambda parts, gamma, w: (
-                logit_contributions_lens(parts.sum(0), gamma, w)
-                - logit_contributions_lens(parts.sum(0) - parts, gamma, w)),
-        "this is the gradient times each part: the norm's divisor is not differentiated, it is kept as a number":
-            logit_contributions_gradient,
-        "the shares are stretched until their sum is right: centre each part and divide, then it is so by itself":
-            logit_contributions_rescaled(lambda parts, gamma, w: parts @ w),
-        "w · gamma · r is stretched until the sum is right: centre each part and divide, then it is so by itself":
-            logit_contributions_rescaled(lambda parts, gamma, w: parts @ (gamma * w)),
-        "each part normed by itself, then stretched: centre each, and divide all by one number":
-            logit_contributions_rescaled(logit_contributions_lens),
-        "the means are missing: the norm takes the mean away first": logit_contributions_as(centre=lambda parts: 0),
-        "the mean of x is taken from every part: from each only its own":
-            logit_contributions_as(centre=lambda parts: parts.sum(0).mean()),
-        "the mean of x is split evenly: each part has a mean of its own":
-            logit_contributions_as(centre=lambda parts: parts.sum(0).mean() / len(parts)),
-        "gamma is missing": lambda parts, gamma, w: logit_contributions(parts, torch.ones_like(gamma), w),
-        "no divisor: the norm divides by the standard deviation of x": logit_contributions_as(spread=lambda x: 1),
-        "divided by the variance: take its root":
-            logit_contributions_as(spread=lambda x: x.var(unbiased=False) + 1e-5),
-        "the variance divides by C - 1: the norm's divides by C (unbiased=False)":
-            logit_contributions_as(spread=lambda x: (x.var() + 1e-5).sqrt()),
-        "epsilon is missing: where x is small it counts":
-            logit_contributions_as(spread=lambda x: x.std(unbiased=False)),
-        "epsilon stands outside the root: it is added to the variance":
-            logit_contributions_as(spread=lambda x: x.std(unbiased=False) + 1e-5),
-        "epsilon is missing, and the variance divides by C - 1: the norm's divides by C (unbiased=False)":
-            logit_contributions_as(spread=lambda x: x.std()),
-        "it is divided by the spread of all parts' numbers: by that of their sum x": lambda parts, gamma, w: (
-            (parts - parts.mean(-1, keepdim=True)) / (parts.var(unbiased=False) + 1e-5).sqrt() * gamma @ w),
-        "a number for each coordinate: the product with w also sums over C":
-            lambda parts, gamma, w: (
-                (parts - parts.mean(-1, keepdim=True)) / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt() * gamma * w),
-        ### END SOLUTION
-    },
-    signs={
-        "these are fractions: they must add up to the logit, not to 1":
-            lambda got, want, parts, gamma, w: abs(got.sum() - 1) < 1e-4 < abs(want.sum() - 1),
-        "they add up to the logit, but are dealt out wrongly: which steps of the norm work on each part alone?":
-            lambda got, want, parts, gamma, w: abs(got.sum() - want.sum()) < 1e-4 * (1 + abs(want.sum())),
-    },
-)
-
 # %% [markdown]
 # If yours passes, the next cell draws the shares for the `g` of the goose. A logit alone says little, because softmax sees only differences (lesson 02). So it takes $w_g$ minus the mean of all rows of the last matrix: by how much is the `g` above the mean logit, and through whom?
 
@@ -580,9 +497,15 @@ if passed("logit_contributions"):
         shares = logit_contributions(torch.stack(list(parts.values())), model.norm.weight, w).cpu()
     fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
     ax.barh(list(parts), shares, color="#0072B2")
-    ax.set(xlabel="share", title=f"g: {shares.sum():.1f} above the mean, most by {list(parts)[shares.argmax()]}")
+    ax.set(
+        xlabel="share",
+        title=f"g: {shares.sum():.1f} above the mean, most by {list(parts)[shares.argmax()]}",
+    )
     ax.invert_yaxis()
-    show(fig, "Bars, one for the embedding and one for each layer: how far each lifts the g above the mean logit.")
+    show(
+        fig,
+        "Bars, one for the embedding and one for each layer: how far each lifts the g above the mean logit.",
+    )
 
 # %% [markdown]
 # So who wrote the `g`? Whoever has the longest bar; bars to the left spoke against it. But to write is not to know. A feed-forward layer sees one position, and the goose stands seventy characters back: whatever it writes of it, a head must have fetched before, in the same block or an earlier one.
@@ -594,6 +517,7 @@ if passed("logit_contributions"):
 # %%
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
 
+
 def attention_weights(model, idx):
     """The weights of every head: a list of (H, T, T), one for each block."""
     x, weights, T = model.embed(idx), [], idx.shape[1]
@@ -601,7 +525,9 @@ def attention_weights(model, idx):
         attention = block.attention
         qkv = attention.qkv(block.norm_1(x)).view(1, T, 3, attention.n_head, attention.head_size)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        weights.append(scaled_dot_product_attention(q, k, v, causal_mask(T, idx.device))[1][0].cpu())
+        weights.append(
+            scaled_dot_product_attention(q, k, v, causal_mask(T, idx.device))[1][0].cpu()
+        )
         x = block(x)
     return weights
 
@@ -609,7 +535,9 @@ def attention_weights(model, idx):
 with torch.no_grad():
     weights = attention_weights(model, idx)
 heads = weights[0].shape[0]
-fig, axes = plt.subplots(4, heads, figsize=(11, 7.6), layout="constrained", sharex=True, sharey=True)
+fig, axes = plt.subplots(
+    4, heads, figsize=(11, 7.6), layout="constrained", sharex=True, sharey=True
+)
 for n, block_weights in enumerate(weights):
     for h, ax in enumerate(axes[n]):
         image = heatmap(ax, block_weights[h] ** 0.5)
@@ -618,8 +546,11 @@ for n, block_weights in enumerate(weights):
 fig.supxlabel("looks at position")
 fig.supylabel("position")
 fig.colorbar(image, ax=axes, label="square root of the weight", shrink=0.6)
-show(fig, "A wall of triangular heat maps, one for each head: the first block looks at the "
-     "neighbourhood, the later ones have single bright points far from the diagonal.")
+show(
+    fig,
+    "A wall of triangular heat maps, one for each head: the first block looks at the "
+    "neighbourhood, the later ones have single bright points far from the diagonal.",
+)
 
 # %%
 print("largest weight on the future, in any head:", max(w.triu(1).max().item() for w in weights))
@@ -631,12 +562,20 @@ for w in weights:
 
 # %%
 start = SCENE.find("goose") if "goose" in SCENE else 0
-on_prop = torch.stack([w[:, -1, start - 1:start + 5].sum(-1) for w in weights])  # (blocks, heads)
+on_prop = torch.stack([w[:, -1, start - 1 : start + 5].sum(-1) for w in weights])  # (blocks, heads)
 fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
 image = heatmap(ax, on_prop, cells=[[f"{value:.2f}" for value in row] for row in on_prop])
-ax.set(xlabel="head", ylabel="block", title="Weight on the word “goose” of the cast list", yticks=range(4))
+ax.set(
+    xlabel="head",
+    ylabel="block",
+    title="Weight on the word “goose” of the cast list",
+    yticks=range(4),
+)
 fig.colorbar(image, label="weight")
-show(fig, "A table of blocks and heads with the weight that each puts on the prop: most put hardly any there.")
+show(
+    fig,
+    "A table of blocks and heads with the weight that each puts on the prop: most put hardly any there.",
+)
 
 # %%
 few = (on_prop > 0.5).sum().item()
@@ -654,7 +593,9 @@ print(f"the most is ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {on_
 val_ids = tokenizer.encode(corpus.val)
 nats = nats_per_character(model, val_ids)
 disjoint, overlapping = nats.mean().item(), evaluate(model, val_ids, stride=96)
-whole = nats[: len(nats) // 192 * 192].view(-1, 192).mean(0)  # the mean loss at each place of a window
+whole = (
+    nats[: len(nats) // 192 * 192].view(-1, 192).mean(0)
+)  # the mean loss at each place of a window
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
@@ -662,16 +603,26 @@ ax.plot(range(1, 193), whole, color="#0072B2", linewidth=1)
 if corpus.val_floor:
     ax.axhline(corpus.val_floor, color="#009E73", linestyle=":", label="the floor")
     ax.legend(frameon=False)
-ax.set(xlabel="characters of past that the model can see", ylabel="nats per character", ylim=0, xlim=(0, 192),
-       title=f"Disjoint windows: {disjoint:.3f}   with half a window of past: {overlapping:.3f}")
-show(fig, "The loss is above 2 for the first character of a window, falls steeply within ten, and then stays a little "
-     "above the floor.")
+ax.set(
+    xlabel="characters of past that the model can see",
+    ylabel="nats per character",
+    ylim=0,
+    xlim=(0, 192),
+    title=f"Disjoint windows: {disjoint:.3f}   with half a window of past: {overlapping:.3f}",
+)
+show(
+    fig,
+    "The loss is above 2 for the first character of a window, falls steeply within ten, and then stays a little "
+    "above the floor.",
+)
 
 # %%
 saved = disjoint - overlapping
 first, later = whole[:3].mean(), whole[96:].mean()
 print(f"half a window of past saves ≈ {saved:.3f} nats (more than 0.01: {saved > 0.01})")
-print(f"the first three characters of a window cost ≈ {first:.2f} nats each, those from the 97th on ≈ {later:.2f}")
+print(
+    f"the first three characters of a window cost ≈ {first:.2f} nats each, those from the 97th on ≈ {later:.2f}"
+)
 assert saved > 0.01 and first - later > 0.5
 
 # %% [markdown]
@@ -680,12 +631,17 @@ assert saved > 0.01 and first - later > 0.5
 # ## Where the nats go now
 
 # %%
-show(plot_ladder(corpus.name), "Stacked bars: the full GPT is close to the floor. Small stripes of every kind remain.")
+show(
+    plot_ladder(corpus.name),
+    "Stacked bars: the full GPT is close to the floor. Small stripes of every kind remain.",
+)
 
 # %% tags=["nbval-ignore-output"]
 for rung, row in ladder(corpus.name).items():
     above = f", {row['loss'] - row['floor']:.3f} above the floor" if row["floor"] else ""
-    print(f"{rung:12} {row['loss']:.3f} nats per character{above}{' (recorded)' if row['recorded'] else ''}")
+    print(
+        f"{rung:12} {row['loss']:.3f} nats per character{above}{' (recorded)' if row['recorded'] else ''}"
+    )
 
 # %%
 rungs = [row["loss"] for row in ladder(corpus.name).values()]
@@ -735,25 +691,35 @@ def load_recorded(name):
 
     FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
     """
-    folder = recorded_folder() / "models" / name
-    config, alphabet, record = (folder / f"{part}.json" for part in ("config", "alphabet", "record"))
+    folder = bundled_dir() / "models" / name
+    config, alphabet, record = (
+        folder / f"{part}.json" for part in ("config", "alphabet", "record")
+    )
     if not record.is_file():
         raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
     record = json.loads(record.read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
     if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
-        raise ValueError(f"{weights} is not the file that was recorded: get it again from where the course came from")
+        raise ValueError(
+            f"{weights} is not the file that was recorded: get it again from where the course came from"
+        )
     model = GPT(GPTConfig(**json.loads(config.read_text(encoding="utf-8"))))
     load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
     return model.eval(), CharTokenizer(json.loads(alphabet.read_text(encoding="utf-8"))), record
 
 # %%
 recorded_model, recorded_tokenizer, record = load_recorded("playhouse")
-print(f"{recorded_model.num_params():,} parameters; {record['steps']:,} steps of {record['batch_size']} windows")
-print(f"trained on {record['date']}, on {record['machine']['processor']}, with PyTorch {record['machine']['torch']}")
+print(
+    f"{recorded_model.num_params():,} parameters; {record['steps']:,} steps of {record['batch_size']} windows"
+)
+print(
+    f"trained on {record['date']}, on {record['machine']['processor']}, with PyTorch {record['machine']['torch']}"
+)
 playhouse = corpus if corpus.name == "playhouse" else load_corpus("playhouse")
 measured = evaluate(recorded_model, recorded_tokenizer.encode(playhouse.val))
-print(f"exact loss {record['loss']:.3f} when it was recorded, {measured:.3f} here; the floor {record['floor']:.3f}")
+print(
+    f"exact loss {record['loss']:.3f} when it was recorded, {measured:.3f} here; the floor {record['floor']:.3f}"
+)
 assert abs(measured - record["loss"]) < 1e-4
 
 # %% [markdown]
@@ -776,40 +742,6 @@ def bits_per_byte(loss, text):
 # %%
 check("bits_per_byte", bits_per_byte)
 
-# %%
-#| key
-exercise(
-    bits_per_byte, stars=1, minutes=4,
-    cases=lambda draw: [[draw.number(0.3, 4.5), text] for text in (
-        draw.text(draw.integer(3, 30), "aboe \nßéö") + "é", draw.text(draw.integer(3, 30), "oaé鵞鳥\U0001fabf") + "鵞",
-        "\U0001fabf", draw.text(draw.integer(2, 40)), draw.choice("oag"))],
-    wrong={
-        ### BEGIN SOLUTION
-        "these are nats per byte: divide by ln 2": lambda loss, text: loss * len(text) / len(text.encode()),
-        "these are bits per character: spread them over the bytes": lambda loss, text: loss / math.log(2),
-        "the loss is multiplied by ln 2; a nat is more than a bit: divide":
-            lambda loss, text: loss * math.log(2) * len(text) / len(text.encode()),
-        "bytes over characters is upside down: more bytes make each byte cheaper":
-            lambda loss, text: loss / math.log(2) * len(text.encode()) / len(text),
-        "the loss is divided by the bytes, but not multiplied by the characters: it is a mean, not a sum":
-            lambda loss, text: loss / math.log(2) / len(text.encode()),
-        "these are the bits of the whole text: divide by its bytes":
-            lambda loss, text: loss / math.log(2) * len(text),
-        "it is divided by 8; a byte is a piece of text here, not 8 bits of cost":
-            lambda loss, text: loss / math.log(2) * len(text) / len(text.encode()) / 8,
-        "two bytes are counted for every character: UTF-8 takes one to four": lambda loss, text: loss / math.log(2) / 2,
-        "these are UTF-16's bytes: encode with utf-8":
-            lambda loss, text: loss / math.log(2) * len(text) / len(text.encode("utf-16-le")),
-        "the logarithm of the loss is taken; a nat is a fixed number of bits: divide by ln 2":
-            lambda loss, text: math.log2(loss) * len(text) / len(text.encode()),
-        "the logarithm of the loss is taken; divide by ln 2, then spread it over the bytes":
-            lambda loss, text: math.log2(loss),
-        "log10 was taken for the natural logarithm":
-            lambda loss, text: loss / math.log10(2) * len(text) / len(text.encode()),
-        ### END SOLUTION
-    },
-)
-
 # %% [markdown]
 # ## Mistakes people make
 #
@@ -828,14 +760,19 @@ exercise(
 # %%
 def write_on(table, positions, idx, u):
     for n in range(u.shape[1]):
-        window = idx[:, :len(positions)]
+        window = idx[:, : len(positions)]
         logits = table[window] + positions[: window.shape[1]]  # (B, T, V)
         ends = logits[:, -1].softmax(0).cumsum(-1)  # (B, V): where the piece of each character ends
-        new = (ends[:, :-1] < u[:, n:n + 1]).sum(-1, keepdim=True)  # (B, 1): how many pieces end before u
+        new = (ends[:, :-1] < u[:, n : n + 1]).sum(
+            -1, keepdim=True
+        )  # (B, 1): how many pieces end before u
         idx = torch.cat([idx, new], dim=1)
     return idx
 
-next_letter = 20 * torch.eye(26).roll(1, dims=1)  # nearly certain: after a comes b, after b comes c, ...
+
+next_letter = 20 * torch.eye(26).roll(
+    1, dims=1
+)  # nearly certain: after a comes b, after b comes c, ...
 written = write_on(next_letter, torch.zeros(4, 26), torch.tensor([[3]]), torch.full((1, 9), 0.5))
 print("".join("abcdefghijklmnopqrstuvwxyz"[i] for i in written[0].tolist()))
 
@@ -847,87 +784,16 @@ def sample_continuation(table, positions, idx, u):
     """table (V, V), positions (block_size, V), idx (B, T) int64, u (B, n) -> (B, T + n) int64: idx, then n new ids."""
     ### BEGIN SOLUTION
     for n in range(u.shape[1]):
-        window = idx[:, -len(positions):]
+        window = idx[:, -len(positions) :]
         logits = table[window] + positions[: window.shape[1]]
         ends = logits[:, -1].softmax(-1).cumsum(-1)
-        new = (ends[:, :-1] < u[:, n:n + 1]).sum(-1, keepdim=True)
+        new = (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)
         idx = torch.cat([idx, new], dim=1)
     return idx
     ### END SOLUTION
 
 # %%
 check("sample_continuation", sample_continuation)
-
-# %%
-#| key
-def sample_continuation_cases(draw):
-    """float64, so that no throw lies within rounding of an edge."""
-    cases = []
-    sizes = (6, 3, 4, 2, 12), (5, 4, 1, 1, 20), (draw.integer(4, 8), 4, 3, 7, 10), (3, 1, 2, 1, 9), (4, 5, 1, 1, 1)
-    for V, block_size, B, T, n in sizes:
-        table, positions = draw.normal(V, V, dtype=torch.float64), draw.normal(block_size, V, dtype=torch.float64)
-        cases.append([1.5 * table, 1.5 * positions, draw.ids(V, B, T), draw.uniform(B, n, dtype=torch.float64)])
-    table, positions = draw.uniform(8, 8, dtype=torch.float64), draw.uniform(4, 8, dtype=torch.float64)
-    idx, u = draw.ids(8, 1, 2), draw.uniform(1, 10, dtype=torch.float64)
-    return [*cases, [table, positions, idx.repeat(6, 1), u.repeat(6, 1)]]  # the same text and dice, six times
-
-
-### BEGIN SOLUTION
-def sample_continuation_as(cut=lambda idx, size: idx[:, -size:], soft=lambda logits: logits[:, -1].softmax(-1),
-                           dice=lambda u, n: u[:, n:n + 1], throw=lambda p, u: (p.cumsum(-1)[:, :-1] < u).sum(-1),
-                           places=lambda positions, t: positions[:t]):
-    def write(table, positions, idx, u):
-        for n in range(u.shape[1]):
-            window = cut(idx, len(positions))
-            p = soft(table[window] + places(positions, window.shape[1]))
-            idx = torch.cat([idx, throw(p, dice(u, n))[:, None]], dim=1)
-        return idx
-    return write
-### END SOLUTION
-
-
-exercise(
-    sample_continuation, stars=2, minutes=8, cases=sample_continuation_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "the window is cut from the beginning: it no longer sees what it has just written":
-            sample_continuation_as(cut=lambda idx, size: idx[:, :size]),
-        "the softmax runs over the batch: the probabilities of one text's next character sum to 1":
-            sample_continuation_as(soft=lambda logits: logits[:, -1].softmax(0)),
-        "nothing is mended yet: look at the axis of the softmax, and at the end from which the window is cut":
-            sample_continuation_as(cut=lambda idx, size: idx[:, :size], soft=lambda logits: logits[:, -1].softmax(0)),
-        "the window is longer than `positions`: a long text has to be cut to its last block_size characters":
-            sample_continuation_as(cut=lambda idx, size: idx),
-        "only the last character is looked at: the window still matters, because of the positions":
-            sample_continuation_as(cut=lambda idx, size: idx[:, -1:]),
-        "the positions are counted from the end: the window's first character has the first position":
-            sample_continuation_as(places=lambda positions, t: positions[-t:]),
-        "the window is one character too short": sample_continuation_as(
-            cut=lambda idx, size: idx[:, -max(size - 1, 1):]),
-        "the softmax runs over the places of the window: over the alphabet, the last axis":
-            sample_continuation_as(soft=lambda logits: logits.softmax(1)[:, -1]),
-        "no dice: the likeliest character is always taken":
-            sample_continuation_as(throw=lambda p, u: p.argmax(-1)),
-        "the first place is asked, not the last": sample_continuation_as(soft=lambda logits: logits[:, 0].softmax(-1)),
-        "the same throw is used for every character": sample_continuation_as(dice=lambda u, n: u[:, :1]),
-        "one throw, of the first text, is used for the whole batch":
-            sample_continuation_as(dice=lambda u, n: u[:1, n:n + 1]),
-        "u is compared with the probabilities, not with the ends of their pieces":
-            sample_continuation_as(throw=lambda p, u: (p[:, :-1] < u).sum(-1)),
-        "it counts the pieces that end after u: those before it":
-            sample_continuation_as(throw=lambda p, u: (p.cumsum(-1)[:, :-1] > u).sum(-1)),
-        "only the new characters are returned: idx belongs before them": lambda table, positions, idx, u: (
-            sample_continuation_as()(table, positions, idx, u)[:, idx.shape[1]:]),
-        "the text itself is cut, not only the window that the model sees": lambda table, positions, idx, u: (
-            sample_continuation_as()(table, positions, idx, u)[:, -len(positions) - 1:]),
-        ### END SOLUTION
-    },
-    signs={
-        "the dice are given: two texts with the same u are written on alike; do not draw numbers of your own":
-            lambda got, want, table, positions, idx, u: (
-                bool((idx == idx[0]).all() and (u == u[0]).all()) and (got != got[0]).any().item()),
-    },
-)
 
 # %% [markdown]
 # ### Exercise: one table, two gradients
@@ -952,61 +818,6 @@ def tied_gradient(E, idx, targets):
 
 # %%
 check("tied_gradient", tied_gradient)
-
-# %%
-#| key
-def tied_gradient_cases(draw):
-    """In most of them an id occurs twice."""
-    cases = []
-    for V, C, M, dtype in ((2, 1, 1, torch.float64), (5, 3, 8, torch.float32),
-                           (draw.integer(4, 9), 4, 12, torch.float64),
-                           (draw.integer(10, 20), draw.integer(2, 6), 6, torch.float32)):
-        idx, targets = draw.ids(V, M), draw.ids(V, M)
-        idx[-1] = idx[0]
-        targets[-1] = (targets[0] + 1) % V
-        cases.append([draw.normal(V, C, dtype=dtype), idx, targets])
-    return cases
-
-
-### BEGIN SOLUTION
-def tied_gradient_as(E, idx, targets, last=1.0, table=1.0, axis=-1, right=1.0, rows=None, add=True):
-    x = E[idx]
-    error = (x @ E.T).softmax(axis) - right * F.one_hot(targets, len(E)).to(E.dtype)
-    looked_up = torch.zeros_like(E).index_put_((idx if rows is None else rows,), error @ E, accumulate=add)
-    return (last * error.T @ x + table * looked_up) / len(idx)
-### END SOLUTION
-
-
-exercise(
-    tied_gradient, stars=3, minutes=20, cases=tied_gradient_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "this is the gradient of the last matrix alone: the table is also looked up":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, table=0.0),
-        "this is the gradient of the looked-up rows alone: the table is also the last matrix":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, last=0.0),
-        "this is the last matrix's gradient, twice: the rows that are looked up have another one":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, last=2.0, table=0.0),
-        "this is the looked-up rows' gradient, twice: the last matrix has another one":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, last=0.0, table=2.0),
-        "an id that occurs twice in idx keeps only one of its gradients: add them up (`+=` with an index does not)":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, add=False),
-        "this is the gradient of the sum: the loss is the mean over the M characters":
-            lambda E, idx, targets: len(idx) * tied_gradient_as(E, idx, targets),
-        "half of it: the two gradients add up, they are not averaged":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets) / 2,
-        "the sign is turned round: p - y, not y - p": lambda E, idx, targets: -tied_gradient_as(E, idx, targets),
-        "the targets are missing: p - y, not p alone":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, right=0.0),
-        "the looked-up gradient went to the rows of the targets: the rows of idx were looked up":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, rows=targets),
-        "the softmax runs over the characters of the text: over the alphabet, the last axis":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets, axis=0),
-        "it is divided by the numbers in the logits, M times V: by M alone":
-            lambda E, idx, targets: tied_gradient_as(E, idx, targets) / len(E),
-        ### END SOLUTION
-    },
-)
 
 # %% [markdown]
 # How far you are:

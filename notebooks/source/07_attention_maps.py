@@ -9,22 +9,12 @@
 # %% [markdown]
 # # 07 · Attention maps: what each head looks at
 #
+# > What each head looks at: attention recorded, drawn, shown live; heads ablated.
+#
 # You will build: a recorder that gets the attention weights out of any model, pictures of them (one you can move through), and a switch that turns single heads off.
 # You need lesson 06. On two CPU cores the page takes about a minute; with `TRAIN = True`, below, about three more the first time. (On a graphics card: not measured yet.)
 #
 # The model writes `Meg:` at the beginning of a line, and Meg is on the cast list. Where did it get her from? At the end of this page you can point to the heads that fetched her, switch them off, and watch strangers begin to speak.
-
-# %%
-#| default_exp attention_maps
-
-# %%
-#| key
-import math
-
-import torch
-from torch.nn import functional as F
-
-from chargpt_lib.checks import NotAttempted, exercise
 
 # %%
 import matplotlib.pyplot as plt
@@ -32,16 +22,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargpt_lib.checks import NotAttempted, check, progress
-from chargpt_lib.data import CharTokenizer, heatmap, load_corpus, pick_device, pick_scale, show, visible
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.devices import pick_device, pick_scale
+from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig, load_recorded
+from chargpt_lib.plots import heatmap, show, visible
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
 from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 TRAIN = False  # True: train a model of your own here, three minutes on two CPU cores, and look into that one
-KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see C_hosts)
+KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
@@ -57,10 +49,11 @@ from pathlib import Path
 from safetensors.torch import load_file, save_model
 from safetensors.torch import load_model as load_weights
 
-from chargpt_lib.data import cache_dir, recorded_folder
+from chargpt_lib.files import bundled_dir, cache_dir
 from chargpt_lib.training import fingerprint
 
 SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)  # of your own model
+
 
 def keep_copy(step, model):
     if step in SNAPSHOTS:
@@ -71,7 +64,9 @@ def keep_copy(step, model):
 if RECORDED:
     model, tokenizer, result = load_recorded("playhouse")
     model.to(device)
-    print(f"recorded by the authors of the course on {result['date']}, with PyTorch {result['machine']['torch']}")
+    print(
+        f"recorded by the authors of the course on {result['date']}, with PyTorch {result['machine']['torch']}"
+    )
 else:
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     torch.manual_seed(1337)
@@ -89,8 +84,10 @@ print(f"exact loss {result['loss']:.3f} nats per character")
 assert result["loss"] < 2.5 and not model.training
 
 # %%
-PLAY = ("A barn. Enter Meg and Hal with a damp goose.\nHal: The owl sings.\nMeg: Who hid the owl, Hal?\n"
-        "Hal: Not I, Meg.\nExit Hal, licking the goose.\n\n")
+PLAY = (
+    "A barn. Enter Meg and Hal with a damp goose.\nHal: The owl sings.\nMeg: Who hid the owl, Hal?\n"
+    "Hal: Not I, Meg.\nExit Hal, licking the goose.\n\n"
+)
 SCENE = PLAY if corpus.name == "playhouse" else corpus.val[: len(PLAY)]
 print(SCENE)
 
@@ -122,15 +119,22 @@ from collections import Counter
 
 from torch.overrides import TorchFunctionMode
 
+
 class Ear(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         heard[func.__name__] += 1
         return func(*args, **(kwargs or {}))
 
+
 heard, idx = Counter(), tokenizer.encode(SCENE).to(device)[None]
 with torch.no_grad(), Ear():
     model(idx)
-print({name: heard[name] for name in ("linear", "scaled_dot_product_attention", "layer_norm", "softmax")})
+print(
+    {
+        name: heard[name]
+        for name in ("linear", "scaled_dot_product_attention", "layer_norm", "softmax")
+    }
+)
 
 # %% [markdown]
 # Four blocks, four calls of the kernel (and four linear layers for each, and the last matrix). Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose results are square: as many positions looked at as positions that look. So these are the two calls to wait for. (We hear what the model's own code calls, not what goes on inside one call. `nn.MultiheadAttention` is a single call, so it stays silent; it hands out its weights when asked with `need_weights=True`.)
@@ -146,12 +150,12 @@ from html import escape
 from io import BytesIO
 
 import torch
-from matplotlib import colors, pyplot as plt
+from matplotlib import colors
+from matplotlib import pyplot as plt
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from chargpt_lib.data import heatmap, visible
-from chargpt_lib.pages import LEVELS, live_page, weights_as_text
+from chargpt_lib.plots import LEVELS, heatmap, live_page, visible, weights_as_text
 from chargpt_lib.single_head import causal_mask
 
 FUSED, SOFTMAX = F.scaled_dot_product_attention, (torch.softmax, torch.Tensor.softmax, F.softmax)
@@ -170,7 +174,9 @@ class Attentions(TorchFunctionMode):
         self.model, self.see, self.done, self.reading = model, see, done, []
 
     def __enter__(self):
-        parts = [part for part in self.model.modules() if part is self.model or list(part.children())]
+        parts = [
+            part for part in self.model.modules() if part is self.model or list(part.children())
+        ]
         self.hooks = [part.register_forward_pre_hook(self.begin) for part in parts]
         self.hooks += [part.register_forward_hook(self.end, always_call=True) for part in parts]
         return super().__enter__()
@@ -183,7 +189,9 @@ class Attentions(TorchFunctionMode):
     def begin(self, part, inputs):
         if part is self.model:
             self.reading, self.counts, self.source = [], [], None
-        self.reading.append(inputs[0] if inputs else part)  # what each running part was given, the innermost last
+        self.reading.append(
+            inputs[0] if inputs else part
+        )  # what each running part was given, the innermost last
 
     def end(self, part, inputs, out):
         self.reading.pop()
@@ -196,11 +204,18 @@ class Attentions(TorchFunctionMode):
         if not self.reading or not (square or func is FUSED):
             return out
         source = self.reading[-1] if out.dim() == 3 else None
-        if source is None or source is not self.source:  # single heads that read the same tensor are one layer
+        if (
+            source is None or source is not self.source
+        ):  # single heads that read the same tensor are one layer
             self.counts.append(0)
         heads = range(self.counts[-1], self.counts[-1] + (out.shape[1] if source is None else 1))
         self.counts[-1], self.source = heads.stop, source
-        return self.see(len(self.counts) - 1, heads, out, lambda some: weights_of(some, func, out, args, kwargs or {}))
+        return self.see(
+            len(self.counts) - 1,
+            heads,
+            out,
+            lambda some: weights_of(some, func, out, args, kwargs or {}),
+        )
 
 # %% [markdown]
 # One pass of our model, and one of lesson 04's loop over heads: which calls are met, and where are they put?
@@ -208,13 +223,21 @@ class Attentions(TorchFunctionMode):
 # %%
 from chargpt_lib.multi_head import MultiHeadAttention
 
+
 def report(layer, heads, out, weights):
     print(f"   layer {layer}, heads {list(heads)}: a result of the shape {tuple(out.shape)}")
     return out
 
-for name, part, given in (("ours", model, idx), ("the loop", MultiHeadAttention(8, 2), torch.randn(1, 5, 8))):
+
+for name, part, given in (
+    ("ours", model, idx),
+    ("the loop", MultiHeadAttention(8, 2), torch.randn(1, 5, 8)),
+):
     print(name)
-    with torch.no_grad(), Attentions(part, report, lambda counts: print("   heads of each layer:", counts)):
+    with (
+        torch.no_grad(),
+        Attentions(part, report, lambda counts: print("   heads of each layer:", counts)),
+    ):
         part(given)
 
 # %% [markdown]
@@ -230,10 +253,15 @@ def weights_of(some, func, out, args, kwargs):
     take = (lambda x: x[:, some]) if out.dim() == 4 else (lambda x: x[:, None].clone())
     if func is not FUSED:
         return take(out)
-    call = {**dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)), **kwargs}
+    call = {
+        **dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)),
+        **kwargs,
+    }
     q, k = call["query"], call["key"]
     mask = causal_mask(q.shape[-2], q.device) if call.get("is_causal") else call.get("attn_mask")
-    scores = take(q) * (call.get("scale") or q.shape[-1] ** -0.5) @ take(k).mT  # (B, len(some), T, T)
+    scores = (
+        take(q) * (call.get("scale") or q.shape[-1] ** -0.5) @ take(k).mT
+    )  # (B, len(some), T, T)
     if mask is not None:
         mask = mask if mask.dim() == 2 else take(mask.expand(*q.shape[:-1], -1))
         scores += torch.where(mask, 0.0, float("-inf")) if mask.dtype == torch.bool else mask
@@ -244,7 +272,9 @@ def check_heads(counts, heads):
     """IndexError where a model has no such (layer, head). counts: the number of heads of each layer."""
     for layer, head in heads:
         if layer not in range(len(counts)) or head not in range(counts[layer]):
-            raise IndexError(f"there is no layer {layer}, head {head}: the {len(counts)} layers have {counts} heads")
+            raise IndexError(
+                f"there is no layer {layer}, head {head}: the {len(counts)} layers have {counts} heads"
+            )
 
 
 class Maps:
@@ -255,10 +285,14 @@ class Maps:
     def of(self, text):
         """(L, H, T, T), on the CPU. ValueError where these are not the maps of this one text."""
         if not self.weights:
-            raise ValueError("nothing was recorded: run the model inside `with record_attention(model) as maps:`")
+            raise ValueError(
+                "nothing was recorded: run the model inside `with record_attention(model) as maps:`"
+            )
         B, _, T, columns = self.weights[0].shape
         if not (B == 1 and T == columns == len(text)):
-            raise ValueError(f"the maps are of {B} texts, {T} x {columns}; this is one text of {len(text)} characters")
+            raise ValueError(
+                f"the maps are of {B} texts, {T} x {columns}; this is one text of {len(text)} characters"
+            )
         return torch.cat(self.weights).float().cpu()
 
 # %% [markdown]
@@ -273,8 +307,13 @@ def record_attention(model, layers=None, heads=None):
     layers, heads: the numbers of those to keep; all without. The model and its results stay as they are. ValueError
     where a model shows no attention, IndexError where it has no such layer or head.
     """
-    if any(x is not None and not (isinstance(x, (list, tuple, range)) and len(x)) for x in (layers, heads)):
-        raise TypeError(f"layers={layers!r}, heads={heads!r}: give lists of numbers, as in heads=[3], or none at all")
+    if any(
+        x is not None and not (isinstance(x, (list, tuple, range)) and len(x))
+        for x in (layers, heads)
+    ):
+        raise TypeError(
+            f"layers={layers!r}, heads={heads!r}: give lists of numbers, as in heads=[3], or none at all"
+        )
     maps, parts = Maps(), {}
 
     def see(layer, numbers, out, weights):
@@ -287,11 +326,21 @@ def record_attention(model, layers=None, heads=None):
 
     def done(counts):
         if not counts:
-            raise ValueError(f"{type(model).__name__} shows no attention: no call of F.scaled_dot_product_attention, "
-                             f"no square softmax (calls inside nn.MultiheadAttention cannot be heard)")
-        check_heads(counts, [(layer, head) for layer in layers or range(len(counts)) for head in heads or [0]])
-        maps.weights = [part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts.values()]
-        maps.layers, maps.heads = list(parts), list(range(counts[0])) if heads is None else sorted(set(heads))
+            raise ValueError(
+                f"{type(model).__name__} shows no attention: no call of F.scaled_dot_product_attention, "
+                f"no square softmax (calls inside nn.MultiheadAttention cannot be heard)"
+            )
+        check_heads(
+            counts,
+            [(layer, head) for layer in layers or range(len(counts)) for head in heads or [0]],
+        )
+        maps.weights = [
+            part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts.values()
+        ]
+        maps.layers, maps.heads = (
+            list(parts),
+            list(range(counts[0])) if heads is None else sorted(set(heads)),
+        )
         maps.complete = layers is None and heads is None
 
     with Attentions(model, see, done):
@@ -305,11 +354,17 @@ with torch.no_grad(), record_attention(model) as maps:
     recorded_logits, _ = model(idx)
 for weights in maps.weights:
     sums = weights.sum(-1)
-    print(tuple(weights.shape), f"rows sum to {sums.min():.4f} up to {sums.max():.4f},",
-          "largest weight on the future:", weights.triu(1).max().item())
+    print(
+        tuple(weights.shape),
+        f"rows sum to {sums.min():.4f} up to {sums.max():.4f},",
+        "largest weight on the future:",
+        weights.triu(1).max().item(),
+    )
 with torch.no_grad():
     difference = (recorded_logits - model(idx)[0]).abs().max()
-print(f"largest difference of the logits from those of a pass that nobody listens to: ≈ {difference:.1g}")
+print(
+    f"largest difference of the logits from those of a pass that nobody listens to: ≈ {difference:.1g}"
+)
 assert difference < 1e-4
 
 # %% [markdown]
@@ -324,6 +379,7 @@ class Peek(nn.Module):
     def forward(self, x):
         scores = (self.ask(x) @ x.mT).masked_fill(~causal_mask(x.shape[1]), float("-inf"))
         return nn.Softmax(dim=-1)(scores) @ x
+
 
 strange = nn.Sequential(Peek(), nn.ReLU(), Peek())
 with record_attention(strange) as few:
@@ -355,7 +411,11 @@ def draw_weights(ax, weights, text, labels=True):
     """Draws (T, T) weights into matplotlib axes, with the characters of the text on both -> the image."""
     image, long = heatmap(ax, weights), len(text) > 80
     image.set_norm(colors.PowerNorm(0.5, vmin=0, vmax=1))
-    places = [t for t in range(len(text)) if labels and (not long or t == 0 or text[t - 1] == "\n" != text[t])]
+    places = [
+        t
+        for t in range(len(text))
+        if labels and (not long or t == 0 or text[t - 1] == "\n" != text[t])
+    ]
     names = [re.match(r"[^\s:]{0,8}", text[t:])[0] if long else visible(text[t])[0] for t in places]
     font = {"fontfamily": "DejaVu Sans Mono", "fontsize": 8 if long else min(9, 430 / len(text))}
     ax.set_xticks(places, names, rotation=90 if long else 0, **font)
@@ -365,7 +425,13 @@ def draw_weights(ax, weights, text, labels=True):
 
 def colorbar(fig, image, axes):
     """The colours of weights, stated beside the axes."""
-    fig.colorbar(image, ax=axes, label="attention weight", ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format="{x:g}")
+    fig.colorbar(
+        image,
+        ax=axes,
+        label="attention weight",
+        ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1],
+        format="{x:g}",
+    )
 
 # %%
 #| export
@@ -373,7 +439,9 @@ def plot_attention(maps, text, layer=0, head=0):
     """The map of one head, with the characters on both axes -> matplotlib figure. IndexError for one not recorded."""
     weights = maps.of(text)
     if layer not in maps.layers or head not in maps.heads:
-        raise IndexError(f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were")
+        raise IndexError(
+            f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
+        )
     side = min(max(0.125 * len(text) + 1, 3.2), 9)
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
@@ -385,12 +453,19 @@ def plot_attention(maps, text, layer=0, head=0):
 def plot_heads(maps, text):
     """The maps of all recorded heads, a row for each layer -> matplotlib figure."""
     weights = maps.of(text)
-    fig, axes = plt.subplots(*weights.shape[:2], squeeze=False, layout="constrained",
-                             figsize=(1.45 * weights.shape[1] + 1.5, 1.45 * len(weights) + 0.6))
+    fig, axes = plt.subplots(
+        *weights.shape[:2],
+        squeeze=False,
+        layout="constrained",
+        figsize=(1.45 * weights.shape[1] + 1.5, 1.45 * len(weights) + 0.6),
+    )
     for layer, line in enumerate(axes):
         for head, ax in enumerate(line):
             image = draw_weights(ax, weights[layer, head], text, labels=False)
-            ax.set(title=f"head {maps.heads[head]}" * (layer == 0), ylabel=f"layer {maps.layers[layer]}" * (head == 0))
+            ax.set(
+                title=f"head {maps.heads[head]}" * (layer == 0),
+                ylabel=f"layer {maps.layers[layer]}" * (head == 0),
+            )
     colorbar(fig, image, axes)
     return fig
 
@@ -402,8 +477,13 @@ def plot_heads(maps, text):
 def look(model, tokenizer, text, **chosen):
     """Lets the model read a text -> Maps. chosen: layers and heads, as for `record_attention`."""
     if not 0 < len(text) <= model.block_size:
-        raise ValueError(f"the text has {len(text)} characters; this model reads from 1 to {model.block_size} at once")
-    idx, was_training = tokenizer.encode(text)[None].to(next(model.parameters()).device), model.training
+        raise ValueError(
+            f"the text has {len(text)} characters; this model reads from 1 to {model.block_size} at once"
+        )
+    idx, was_training = (
+        tokenizer.encode(text)[None].to(next(model.parameters()).device),
+        model.training,
+    )
     model.eval()
     try:
         with torch.no_grad(), record_attention(model, **chosen) as maps:
@@ -418,8 +498,11 @@ first_maps = look(model, tokenizer, start)
 fig = plot_attention(first_maps, start, layer=3, head=0)
 for edge in (t - 0.5, t + 0.5):
     fig.axes[0].axhline(edge, color="white", linewidth=0.5)
-show(fig, "A triangular map with a character at each row and column: a few bright points far from the diagonal. The "
-     "row of the line's end is marked.")
+show(
+    fig,
+    "A triangular map with a character at each row and column: a few bright points far from the diagonal. The "
+    "row of the line's end is marked.",
+)
 
 # %% [markdown]
 # And its five neighbours in the same layer? For each head, the place that this row looks at most:
@@ -427,7 +510,9 @@ show(fig, "A triangular map with a character at each row and column: a few brigh
 # %%
 for head, row in enumerate(first_maps.of(start)[3, :, t]):
     s = row.argmax().item()
-    print(f"layer 3, head {head}: {row[s]:4.0%} on the {start[s]!r} in {start[max(s - 4, 0):s + 5]!r}")
+    print(
+        f"layer 3, head {head}: {row[s]:4.0%} on the {start[s]!r} in {start[max(s - 4, 0) : s + 5]!r}"
+    )
 
 # %% [markdown]
 # In the recorded model three of them, heads 0, 4 and 5, look most at a letter of a name: one of the two names has to be written next. Head 3 looks at the very first character, as many heads do that have nothing to do at this place (Xiao et al., 2024, call it an *attention sink*). But one line is not the rule. Over many scenes, below, heads 2 and 3 look at the cast list as well.
@@ -439,15 +524,18 @@ for head, row in enumerate(first_maps.of(start)[3, :, t]):
 
 # %%
 assert len(maps.weights) == 4 and all(weights.shape[1] == 6 for weights in maps.weights)
-show(plot_heads(maps, SCENE), "A wall of triangular maps, four layers of six heads: the first layer is spread over the "
-     "neighbourhood, in later ones single points and stripes far from the diagonal stand out.")
+show(
+    plot_heads(maps, SCENE),
+    "A wall of triangular maps, four layers of six heads: the first layer is spread over the "
+    "neighbourhood, in later ones single points and stripes far from the diagonal stand out.",
+)
 
 # %% [markdown]
 # ## Move through it
 #
 # A wall is for seeing that heads differ. For seeing what one of them does, a map you can move through is better. The page below is one piece of HTML with its script inside; it asks nothing of the network, so it also works offline, in a saved notebook, and sent by mail. Where scripts are cut out, as on GitHub, the wall remains.
 #
-# How a page carries its numbers and its script, [A · Pages](A_pages.ipynb) shows. Here we fill it: the weights, and for where scripts are cut out the wall and a table with the look back of each head that is furthest above chance.
+# How a page carries its numbers and its script stands in `chargpt_lib/plots.py`. Here we fill it: the weights, and for where scripts are cut out the wall and a table with the look back of each head that is furthest above chance.
 
 # %%
 #| export
@@ -456,25 +544,38 @@ def still_picture(maps, text):
     picture, fig, rows = BytesIO(), plot_heads(maps, text), []
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
-    for layer, heads in zip(maps.layers, maps.of(text).tril(-1) * torch.arange(1, len(text) + 1)[:, None]):
+    for layer, heads in zip(
+        maps.layers, maps.of(text).tril(-1) * torch.arange(1, len(text) + 1)[:, None]
+    ):
         for head, weights in zip(maps.heads, heads):
             t, s = divmod(weights.argmax().item(), len(text))
-            looks, at = [escape(char) for char in visible(text[t] + text[s])], f"{weights[t, s] / (t + 1):.0%}"
-            rows.append(f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}")
-    return (f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
-            f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
-            f"<details><summary>Each head's look back that is furthest above chance</summary>\n"
-            f"<table><thead><tr><th>layer<th>head<th>character<th>looks at<th>weight"
-            f"<tbody>{''.join(rows)}</table></details>")
+            looks, at = (
+                [escape(char) for char in visible(text[t] + text[s])],
+                f"{weights[t, s] / (t + 1):.0%}",
+            )
+            rows.append(
+                f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}"
+            )
+    return (
+        f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
+        f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
+        f"<details><summary>Each head's look back that is furthest above chance</summary>\n"
+        f"<table><thead><tr><th>layer<th>head<th>character<th>looks at<th>weight"
+        f"<tbody>{''.join(rows)}</table></details>"
+    )
 
 
 def attention_html(maps, text):
     """The maps as a page to move through -> Page. ValueError for a model that looks at the future."""
     weights = maps.of(text)
     if weights.triu(1).any():
-        raise ValueError("weights on the future, or nan: the page shows only the past; draw them with plot_attention")
+        raise ValueError(
+            "weights on the future, or nan: the page shows only the past; draw them with plot_attention"
+        )
     data = {"text": text, "layers": maps.layers, "heads": maps.heads, "levels": LEVELS}
-    return live_page("attention", {**data, "weights": weights_as_text(weights)}, still_picture(maps, text))
+    return live_page(
+        "attention", {**data, "weights": weights_as_text(weights)}, still_picture(maps, text)
+    )
 
 
 def attend(model, tokenizer, text, path):
@@ -488,7 +589,10 @@ attention_html(maps, SCENE)
 import re
 
 page = attention_html(maps, SCENE).html
-print("addresses that it asks for:", re.findall(r"(?:src|href)=.?(?:https?:|//)|@import|fetch\(", page))
+print(
+    "addresses that it asks for:",
+    re.findall(r"(?:src|href)=.?(?:https?:|//)|@import|fetch\(", page),
+)
 assert len(page) < 500_000
 
 # %% [markdown]
@@ -516,11 +620,15 @@ def places(text, t):
     speaker = re.match(r"\w+(?=:)", text[line:t])
     cast = [match.span(1) for match in re.finditer("Enter (.*) with ", text[: t + 1])]
     near = lambda start: range(max(start - 1, 0), start + 1)  # a start, or what stands before it
-    return {"previous": range(max(t - 1, 0), t), "word's start": near(words[-1]) if words else [],
-            "line's start": near(line),
-            "same": [same] if same >= 0 else [], "after the same": [same + 1] if 0 <= same < t - 1 else [],
-            "speaker": range(line, line + speaker.end()) if speaker else [],
-            "cast list": range(*cast[-1]) if cast else []}
+    return {
+        "previous": range(max(t - 1, 0), t),
+        "word's start": near(words[-1]) if words else [],
+        "line's start": near(line),
+        "same": [same] if same >= 0 else [],
+        "after the same": [same + 1] if 0 <= same < t - 1 else [],
+        "speaker": range(line, line + speaker.end()) if speaker else [],
+        "cast list": range(*cast[-1]) if cast else [],
+    }
 
 # %%
 owl = PLAY.index("owl, Hal")
@@ -547,91 +655,13 @@ def induction_targets(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
         for j in range(n - 1, t):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
     return targets
     ### END SOLUTION
 
 # %%
 check("induction_targets", induction_targets)
-
-# %%
-#| key
-def induction_targets_cases(draw):
-    letter = draw.integer(0, 50)
-    return [
-        [draw.ids(3, draw.integer(16, 24)), 1], [draw.ids(2, draw.integer(18, 26)), 2],
-        [draw.ids(2, draw.integer(20, 28)), 3], [draw.ids(30, 1), 1], [draw.ids(2, 3), draw.integer(4, 6)],
-        [torch.full((draw.integer(6, 9),), letter), 2],
-        [torch.cat([draw.ids(60, 5), draw.ids(2, 4)]).repeat(2), draw.integer(3, 4)],
-    ]
-
-
-### BEGIN SOLUTION
-def induction_targets_as(ids, n, same=torch.equal, first=0, last=0, shift=1, none=-1, pick=max):
-    """first, last: how much later the search begins and ends."""
-    targets = []
-    for t in range(len(ids)):
-        found = [j for j in range(n - 1 + first, t + last)
-                 if t >= n - 1 and same(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1])]
-        targets.append(pick(found) + shift if found else none)
-    return torch.tensor(targets)
-
-
-def induction_targets_whole(ids, n):
-    """As if empty windows at the beginning were equal."""
-    windows = [ids[max(t - n + 1, 0):t + 1].tolist() for t in range(len(ids))]
-    return torch.tensor([max((j + 1 for j in range(t) if windows[j] == windows[t]), default=-1)
-                         for t in range(len(ids))])
-### END SOLUTION
-
-
-exercise(
-    induction_targets, stars=2, minutes=8, cases=induction_targets_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "that is the earlier place itself, j; induction looks at what came next there, j + 1":
-            lambda ids, n: induction_targets_as(ids, n, shift=0),
-        "it is the first earlier place; the last one before t is wanted":
-            lambda ids, n: induction_targets_as(ids, n, pick=min),
-        "every position finds itself: j has to be earlier than t": lambda ids, n: induction_targets_as(ids, n, last=1),
-        "the target may be t itself: j = t - 1 is an earlier place, too":
-            lambda ids, n: induction_targets_as(ids, n, last=-1),
-        "the two may overlap: only places at least n before t were searched":
-            lambda ids, n: induction_targets_as(ids, n, last=1 - n),
-        "a position without a target has -1, not 0": lambda ids, n: induction_targets_as(ids, n, none=0),
-        "a position without a target has -1, not t": lambda ids, n: torch.where(
-            induction_targets(ids, n) < 0, torch.arange(len(ids)), induction_targets(ids, n)),
-        "one character is compared; n of them have to be the same": lambda ids, n: induction_targets_as(ids, 1),
-        "n + 1 characters are compared; the one at t is the last of the n":
-            lambda ids, n: induction_targets_as(ids, n + 1),
-        "that is where the earlier n characters begin; the target comes after their end":
-            lambda ids, n: induction_targets_as(ids, n, shift=1 - n),
-        "that is the second of the earlier n characters; the target comes after the last of them":
-            lambda ids, n: induction_targets_as(ids, n, shift=2 - n),
-        "the place at the very beginning of the text, j = n - 1, is not searched":
-            lambda ids, n: induction_targets_as(ids, n, first=1),
-        "how far back the target is, t - (j + 1); wanted is the position j + 1": lambda ids, n: torch.where(
-            induction_targets(ids, n) < 0, -1, torch.arange(len(ids)) - induction_targets(ids, n)),
-        "that is the character at the target, ids[j + 1]; wanted is its position": lambda ids, n: torch.where(
-            induction_targets(ids, n) < 0, -1, ids[induction_targets(ids, n)]),
-        "the same characters in another order are not the same text": lambda ids, n: induction_targets_as(
-            ids, n, same=lambda a, b: torch.equal(a.sort().values, b.sort().values)),
-        "the first n - 1 positions have fewer than n characters so far, and yet find a target":
-            induction_targets_whole,
-        ### END SOLUTION
-    },
-    signs={
-        "position {0} has fewer than n characters so far: -1 (a negative start of a slice counts from the end)":
-            lambda got, want, ids, n: (got >= 0) & (torch.arange(len(ids)) < n - 1),
-        "position {0} looks at a later one: the earlier place has to end before it":
-            lambda got, want, ids, n: got > torch.arange(len(ids)),
-        "position {0} has -1, but its n characters came before":
-            lambda got, want, ids, n: (got == -1) & (want >= 0),
-        "position {0} has a target, but its n characters never came before":
-            lambda got, want, ids, n: (got >= 0) & (want == -1),
-    },
-)
 
 # %% [markdown]
 # The measure of all things is a head that cannot choose and looks at everything alike (lesson 03's average). Below, each number is divided by what such a head would get: 1 is chance.
@@ -666,58 +696,18 @@ for back in (1, 10):
 # Whoever gives six hundredths to the previous character has found nothing. And ten before gets less, because the early positions, which have few places to choose from, do not take part.
 
 # %%
-#| key
-exercise(
-    chance_share, stars=1, minutes=4,
-    cases=lambda draw: [[draw.integer(3, 9), 1], [1, 0], [draw.integer(5, 90), 0],
-                        *([T, draw.integer(2, T - 2)] for T in (draw.integer(8, 20), draw.integer(21, 200))),
-                        *([T, T - 1] for T in (draw.integer(3, 40),))],
-    wrong={
-        ### BEGIN SOLUTION
-        "every position is given T places; position t sees only t + 1": lambda T, back: 1 / T,
-        "position t sees t + 1 places, itself among them, not t":
-            lambda T, back: sum(1 / t for t in range(back, T)) / (T - back),
-        "position t sees t + 1 places, itself among them, not t; position 0 was left out":
-            lambda T, back: sum(1 / t for t in range(max(back, 1), T)) / max(T - max(back, 1), 1),
-        "the first positions have no such target: they count neither as 0 nor in the divisor":
-            lambda T, back: sum(1 / (t + 1) for t in range(back, T)) / T,
-        "the first positions have no such target; their weights 1/(t + 1) are in the mean":
-            lambda T, back: sum(1 / (t + 1) for t in range(T)) / T,
-        "the first positions have no such target; their weights 1/(t + 1) are in the sum":
-            lambda T, back: sum(1 / (t + 1) for t in range(T)) / (T - back),
-        "it is a sum: a share is the mean over the positions":
-            lambda T, back: sum(1 / (t + 1) for t in range(back, T)),
-        "that is 1 over the mean number of places; wanted is the mean of 1 over it":
-            lambda T, back: 2 / (back + 1 + T),
-        "that is the weight on all of the last `back` characters; the target is one of them":
-            lambda T, back: sum(back / (t + 1) for t in range(back, T)) / (T - back),
-        "that is the weight at the first position with a target; the later ones see more places, and weigh less":
-            lambda T, back: 1 / (back + 1),
-        "the first position with a target, t = `back`, is left out":
-            lambda T, back: sum(1 / (t + 1) for t in range(back + 1, T)) / (T - back - 1),
-        "the first position with a target, t = `back`, is left out of the sum":
-            lambda T, back: sum(1 / (t + 1) for t in range(back + 1, T)) / (T - back),
-        "the last position, t = T - 1, is left out":
-            lambda T, back: sum(1 / (t + 1) for t in range(back, T - 1)) / (T - 1 - back),
-        "the last position, t = T - 1, is left out of the sum":
-            lambda T, back: sum(1 / (t + 1) for t in range(back, T - 1)) / (T - back),
-        "`//` leaves whole numbers, and 1 // 2 is 0: divide with `/`":
-            lambda T, back: sum(1 // (t + 1) for t in range(back, T)) / (T - back),
-        "an integral stands for the sum: ln is near, but not the same":
-            lambda T, back: math.log((T + 1) / (back + 1)) / (T - back),
-        ### END SOLUTION
-    },
-)
-
-# %%
 def profile(weights, text):
     """What heads look for: weights (..., T, T) -> {place: mean share of the weight that lies there, (...)}."""
     found, t = [places(text, t) for t in range(len(text))], torch.arange(len(text))
     shares = {}
     for name in found[0]:
-        there = torch.tensor([[s in row[name] for s in range(len(text))] for row in found])  # (T, T)
+        there = torch.tensor(
+            [[s in row[name] for s in range(len(text))] for row in found]
+        )  # (T, T)
         shares[name] = (weights * there).sum(-1)[..., there.any(-1)].mean(-1)
-    shares["entropy"] = torch.special.entr(weights).sum(-1).mean(-1)  # -p ln p, summed over a row, in nats
+    shares["entropy"] = (
+        torch.special.entr(weights).sum(-1).mean(-1)
+    )  # -p ln p, summed over a row, in nats
     shares["distance"] = (weights * (t[:, None] - t)).sum(-1).mean(-1)  # in characters
     return shares
 
@@ -727,7 +717,9 @@ import sys
 from tqdm import tqdm
 
 scenes = [scene + "\n\n" for scene in corpus.val.split("\n\n") if 60 < len(scene) < 190][:30]
-scenes = scenes or [corpus.val[i:i + 150] for i in range(0, 4500, 150)]  # a text without empty lines
+scenes = scenes or [
+    corpus.val[i : i + 150] for i in range(0, 4500, 150)
+]  # a text without empty lines
 even = causal_mask(192).float() / torch.arange(1, 193)[:, None]  # the average of the past
 profiles, chances = [], []
 for scene in tqdm(scenes, unit="scene", mininterval=0.5, file=sys.stdout):
@@ -739,19 +731,34 @@ for scene in tqdm(scenes, unit="scene", mininterval=0.5, file=sys.stdout):
 def mean(rows, name):
     return torch.stack([row[name] for row in rows]).nanmean(0)
 
+
 shares = {name: mean(profiles, name) for name in profiles[0]}  # {place: (layers, heads)}
 chance = {name: mean(chances, name) for name in profiles[0]}  # {place: a number}
-names = ("previous", "word's start", "line's start", "same", "after the same", "speaker", "cast list")
-lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1).flatten(0, 1)  # (heads, places)
+names = (
+    "previous",
+    "word's start",
+    "line's start",
+    "same",
+    "after the same",
+    "speaker",
+    "cast list",
+)
+lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1).flatten(
+    0, 1
+)  # (heads, places)
 heads = [(layer, head) for layer in maps.layers for head in maps.heads]
 assert (shares["previous"] <= 1).all() and 0 < chance["previous"] < 0.5
 
 # %%
 for name, column in zip(names, lift.T):
     best = column.nan_to_num().argmax().item()
-    print(f"{name:15} {column[best]:5.1f} times chance: layer {heads[best][0]}, head {heads[best][1]}")
+    print(
+        f"{name:15} {column[best]:5.1f} times chance: layer {heads[best][0]}, head {heads[best][1]}"
+    )
 for name, unit in (("entropy", "nats"), ("distance", "characters")):
-    print(f"{name:15} {shares[name].min():5.1f} to {shares[name].max():.1f} {unit}, by chance {chance[name]:.1f}")
+    print(
+        f"{name:15} {shares[name].min():5.1f} to {shares[name].max():.1f} {unit}, by chance {chance[name]:.1f}"
+    )
 
 # %% [markdown]
 # The cast list does not look like much. But these are means over all positions, and a head may look there at one kind of place only. We will come to that.
@@ -759,7 +766,9 @@ for name, unit in (("entropy", "nats"), ("distance", "characters")):
 # %%
 choosy = (shares["entropy"] < chance["entropy"]).sum().item()
 print(f"{choosy} of {len(heads)} heads are more choosy than chance")
-print(f"the one that looks most at the previous character does so {lift[:, 0].max():.0f} times as much as by chance")
+print(
+    f"the one that looks most at the previous character does so {lift[:, 0].max():.0f} times as much as by chance"
+)
 assert (choosy == 24 and lift[:, 0].max() > 3) or not RECORDED
 
 # %% [markdown]
@@ -783,74 +792,6 @@ def text_dependence(weights):
 # %%
 check("text_dependence", text_dependence)
 
-# %%
-#| key
-def text_dependence_case(draw, N, T, sharpness=2.0, dtype=torch.float32):
-    scores = sharpness * draw.normal(N, T, T, dtype=dtype)
-    return [scores.masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf).softmax(-1)]
-
-
-def text_dependence_sharp(draw, N, T):
-    """All weight on one place."""
-    places = torch.stack([draw.ids(t + 1, N) for t in range(T)], 1)
-    return [F.one_hot(places, T).double()]
-
-
-### BEGIN SOLUTION
-def text_dependence_entropy(rows, dim=-1):
-    return torch.special.entr(rows).sum(dim)
-
-
-def text_dependence_parts(weights):
-    return text_dependence_entropy(weights.mean(0)), text_dependence_entropy(weights)
-### END SOLUTION
-
-
-exercise(
-    text_dependence, stars=2, minutes=7, atol=1e-4,
-    cases=lambda draw: [
-        text_dependence_case(draw, draw.integer(3, 5), draw.integer(3, 6)),
-        text_dependence_case(draw, 1, draw.integer(2, 5), dtype=torch.float64),
-        text_dependence_case(draw, 3, 1), text_dependence_sharp(draw, 4, draw.integer(4, 6)),
-        text_dependence_case(draw, 2, draw.integer(3, 6), 0.5, torch.float64),
-        text_dependence_case(draw, 4, 4, 3.0),
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "that is the entropy of the mean alone: it is also large for a head that spreads in every text":
-            lambda weights: text_dependence_parts(weights)[0],
-        "that is the mean of the entropies alone: it says how far the head spreads within a text":
-            lambda weights: text_dependence_parts(weights)[1].mean(0),
-        "the sign is reversed: the entropy of the mean is the larger of the two":
-            lambda weights: -text_dependence(weights),
-        "the entropies are added up over the texts: their mean is wanted":
-            lambda weights: text_dependence_parts(weights)[0] - text_dependence_parts(weights)[1].sum(0),
-        "the rows are added up over the texts: the entropy of their mean is wanted": lambda weights: (
-            text_dependence_entropy(weights.sum(0)) - text_dependence_parts(weights)[1].mean(0)),
-        "these are bits: take the natural logarithm": lambda weights: text_dependence(weights) / math.log(2),
-        "these are places, e^H: the entropies themselves are wanted, in nats": lambda weights: (
-            text_dependence_parts(weights)[0].exp() - text_dependence_parts(weights)[1].exp().mean(0)),
-        "e is raised to J: J itself is wanted, in nats": lambda weights: text_dependence(weights).exp(),
-        "the entropies are those of the columns; a position's weights stand in a row": lambda weights: (
-            text_dependence_entropy(weights.mean(0), -2) - text_dependence_entropy(weights, -2).mean(0)),
-        "the texts' differences are not yet averaged: there is one J for each position": lambda weights: (
-            text_dependence_parts(weights)[0] - text_dependence_parts(weights)[1]),
-        "the entropies are averaged over the positions too; each position has a J of its own": lambda weights: (
-            text_dependence_parts(weights)[0] - text_dependence_parts(weights)[1].mean()),
-        "J is averaged over the positions; each has one of its own": lambda weights: text_dependence(weights).mean(),
-        "an entropy is the sum over the places, not their mean": lambda weights: (
-            text_dependence(weights) / weights.shape[-1]),
-        "the weights are averaged over the positions, and not over the texts": lambda weights: (
-            text_dependence_entropy(weights.mean(1)) - text_dependence_parts(weights)[1].mean(1)),
-        "both entropies are of the mean: first each row's entropy, then their mean": lambda weights: (
-            torch.zeros_like(weights[0, 0])),
-        ### END SOLUTION
-    },
-    signs={
-        "position {0} is nan: 0 · ln 0. A weight of 0 has to add 0": lambda got, want, weights: got.isnan(),
-    },
-)
-
 # %% [markdown]
 # ## Off
 #
@@ -866,7 +807,9 @@ def switch_off(model, heads):
     heads = [tuple(pair) for pair in heads]
 
     def see(layer, numbers, out, weights):
-        return out.masked_fill(torch.tensor([[[(layer, head) in heads]] for head in numbers], device=out.device), 0)
+        return out.masked_fill(
+            torch.tensor([[[(layer, head) in heads]] for head in numbers], device=out.device), 0
+        )
 
     with Attentions(model, see, lambda counts: check_heads(counts, heads)):
         yield
@@ -876,12 +819,19 @@ def switch_off(model, heads):
 from chargpt_lib.playhouse import excess_by_kind
 from chargpt_lib.training import nats_per_character
 
+
 def excess_without(off, start, end):
     """{kind: nats above the floor, for each character} of a stretch, with heads off; {"all": loss} without a floor."""
     with switch_off(model, off):
-        nats = nats_per_character(model, val_ids[start:end], stride=96).tolist()  # 96 characters of past or more
+        nats = nats_per_character(
+            model, val_ids[start:end], stride=96
+        ).tolist()  # 96 characters of past or more
     spans = [span for span in corpus.val_spans or [] if start <= span.start and span.end <= end]
-    return excess_by_kind([None] * (start + 1) + nats, spans) if spans else {"all": sum(nats) / len(nats)}
+    return (
+        excess_by_kind([None] * (start + 1) + nats, spans)
+        if spans
+        else {"all": sum(nats) / len(nats)}
+    )
 
 # %% [markdown]
 # One head after the other, on a first stretch of 20,000 characters of validation text; a second one we keep for later. Lesson 00's kinds of text say *what* got worse, in nats for each character of the text. (About half a minute.)
@@ -916,17 +866,24 @@ assert len(damage) == 24
 def table(ax, values, rows, vmax):
     heatmap(ax, values, rows, vmax=vmax, cells=[[f"{x:.1f}" for x in row] for row in values])
 
+
 fig, axes = plt.subplots(1, 2, figsize=(10, 6.6), layout="constrained", sharey=True)
 rows = [f"layer {layer}, head {head}" for layer, head in (heads[i] for i in order)]
 table(axes[0], lift[order], rows, vmax=8)
 table(axes[1], 1000 * damage[order], rows, vmax=20)
-titles = "looks at, times chance (yellow: 8 and more)", "off: thousandths of a nat lost (20 and more)"
+titles = (
+    "looks at, times chance (yellow: 8 and more)",
+    "off: thousandths of a nat lost (20 and more)",
+)
 fig.suptitle("The heads, first those without which most is lost", fontsize=10)
 for ax, columns, title in zip(axes, (names, kinds), titles):
     ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=9)
     ax.set_title(title, fontsize=10)
-show(fig, "Two tables side by side, a row for each head, first those without which most is lost: where each looks, and "
-     "what gets worse without it.")
+show(
+    fig,
+    "Two tables side by side, a row for each head, first those without which most is lost: where each looks, and "
+    "what gets worse without it.",
+)
 
 # %% [markdown]
 # One head stands out, in the first layer: without it the letters of the words themselves go wrong. Some heads could be removed, and hardly anything would be lost. And for a few, most of the loss stands in the columns that have to do with names (lesson 00: the *addressee* is who is spoken to, a *closing* ends the scene).
@@ -942,24 +899,40 @@ def on_cast(weights, scene):
     lines = [line for line in re.finditer(r".*\n(?=\w+:)", scene) if not re.search(asked, line[0])]
     if not cast or not lines:
         return weights.mean((-2, -1))  # another corpus
-    return weights[..., [line.end() - 1 for line in lines], cast.start(1):cast.end(1)].sum(-1).mean(-1)
+    return (
+        weights[..., [line.end() - 1 for line in lines], cast.start(1) : cast.end(1)]
+        .sum(-1)
+        .mean(-1)
+    )
+
 
 kind = "copied name" if "copied name" in kinds else "all"
 lost = damage[:, kinds.index(kind)].view(4, 6)
-fetched = torch.stack([on_cast(look(model, tokenizer, scene).of(scene), scene) for scene in scenes]).mean(0)
-by_chance = torch.stack([on_cast(even[:len(scene), :len(scene)], scene) for scene in scenes]).mean()
+fetched = torch.stack(
+    [on_cast(look(model, tokenizer, scene).of(scene), scene) for scene in scenes]
+).mean(0)
+by_chance = torch.stack(
+    [on_cast(even[: len(scene), : len(scene)], scene) for scene in scenes]
+).mean()
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 2.9), layout="constrained")
 seen = f"weight on the cast list, at ends of lines (chance: {by_chance:.2f})"
-for ax, values, title, digits in ((axes[0], fetched, seen, 2),
-                                  (axes[1], 1000 * lost, "off: thousandths of a nat lost on copied names", 1)):
-    image = heatmap(ax, values, vmax=values.max(), cells=[[f"{x:.{digits}f}" for x in row] for row in values])
+for ax, values, title, digits in (
+    (axes[0], fetched, seen, 2),
+    (axes[1], 1000 * lost, "off: thousandths of a nat lost on copied names", 1),
+):
+    image = heatmap(
+        ax, values, vmax=values.max(), cells=[[f"{x:.{digits}f}" for x in row] for row in values]
+    )
     ax.set(xlabel="head", ylabel="layer", yticks=range(4))
     ax.set_title(title, fontsize=10)
     fig.colorbar(image, ax=ax)
-show(fig, "Two tables of layers and heads: in the last layer, heads that look at the cast list are missed by the "
-     "copied names; in the layer below, one looks there as much and is not missed as much.")
+show(
+    fig,
+    "Two tables of layers and heads: in the last layer, heads that look at the cast list are missed by the "
+    "copied names; in the layer below, one looks there as much and is not missed as much.",
+)
 
 # %%
 print("head of the last layer        ", "".join(f"{head:6}" for head in range(6)))
@@ -979,18 +952,24 @@ def two_best(score):
     """The two (layer, head) with the largest score, (layers, heads)."""
     return [heads[i] for i in score.flatten().topk(2).indices.tolist()]
 
+
 spelling = damage[:, 0].view(4, 6) if kind == "copied name" else 0 * lost
 fetchers, onlookers = two_best(lost - 5 * spelling), two_best(fetched - 100 * lost.clamp(min=0))
 off = {"no head": [], "fetchers": fetchers, "onlookers": onlookers}
 rows = {label: excess_without(some, half, len(val_ids)) for label, some in off.items()}
 print(f"{'off (thousandths of a nat)':28}" + "".join(f"{kind:>13}" for kind in kinds))
 for label, row in rows.items():
-    print(f"{label:11}{str(off[label]):17}" + "".join(f"{round(1000 * nats):13}" for nats in row.values()))
+    print(
+        f"{label:11}{str(off[label]):17}"
+        + "".join(f"{round(1000 * nats):13}" for nats in row.values())
+    )
 
 # %%
 before, after, beside = (row[kind] for row in rows.values())
-print(f"{kind}, above the floor: without the fetchers {after / before:.1f} times as much, "
-      f"without the onlookers {beside / before:.1f} times")
+print(
+    f"{kind}, above the floor: without the fetchers {after / before:.1f} times as much, "
+    f"without the onlookers {beside / before:.1f} times"
+)
 assert (after > 2 * before and after > 2 * beside) or not RECORDED
 
 # %% [markdown]
@@ -1006,6 +985,7 @@ def stage(some, plays=50, chars=100):
         written = model.generate(opening, chars, torch.Generator(device).manual_seed(1337))
     return [tokenizer.decode(row.cpu()).split("\n\n")[0] for row in written]
 
+
 def speakers(text):
     return re.findall(r"^(\w+):", text, re.M)
 
@@ -1015,12 +995,16 @@ for label in off if corpus.name == "playhouse" else ():
     stages.append(stage(off[label]))
     said = Counter(name for play in stages[-1] for name in speakers(play))
     spoken.append((said["Meg"] + said["Hal"]) / said.total())
-    print(f"off: {label}\n   ≈ {spoken[-1]:.0%} of {said.total()} speeches by Meg or Hal; {dict(said.most_common(6))}")
+    print(
+        f"off: {label}\n   ≈ {spoken[-1]:.0%} of {said.total()} speeches by Meg or Hal; {dict(said.most_common(6))}"
+    )
 
 # %%
 if spoken:
-    print(f"speeches of Meg and Hal: ≈ {spoken[0]:.0%} with all heads, ≈ {spoken[1]:.0%} without the fetchers, "
-          f"≈ {spoken[2]:.0%} without the onlookers")
+    print(
+        f"speeches of Meg and Hal: ≈ {spoken[0]:.0%} with all heads, ≈ {spoken[1]:.0%} without the fetchers, "
+        f"≈ {spoken[2]:.0%} without the onlookers"
+    )
 assert not RECORDED or (spoken[1] < spoken[0] - 0.1 and spoken[1] < spoken[2] - 0.1)
 
 # %% [markdown]
@@ -1028,7 +1012,9 @@ assert not RECORDED or (spoken[1] < spoken[0] - 0.1 and spoken[1] < spoken[2] - 
 
 # %% tags=["nbval-ignore-output"]
 strange = [play for play in (stages[1] if stages else []) if set(speakers(play)) - {"Meg", "Hal"}]
-strange.sort(key=lambda play: speakers(play)[0] in ("Meg", "Hal"))  # first those that a stranger begins
+strange.sort(
+    key=lambda play: speakers(play)[0] in ("Meg", "Hal")
+)  # first those that a stranger begins
 for line in (strange or [SCENE])[0].splitlines():
     print("   " if set(speakers(line)) <= {"Meg", "Hal"} else "→  ", line)
 
@@ -1063,93 +1049,6 @@ def mean_ablation(heads, W_o, bias, h):
 # %%
 check("mean_ablation", mean_ablation)
 
-# %%
-#| key
-def mean_ablation_cases(draw):
-    """The numbers are not centred: head h has a mean worth having."""
-    some = draw.integer(2, 3), draw.integer(2, 4), draw.integer(2, 5), draw.integer(2, 4)
-    sizes = [(2, 3, 4, 2), (1, 2, 3, 3), (3, 4, 1, 2), (1, 2, 1, 3), (2, 1, 3, 4), some]
-    for i, (B, H, T, D) in enumerate(sizes):
-        dtype = (torch.float32, torch.float64)[i % 2]
-        heads = draw.normal(B, H, T, D, dtype=dtype) + 1 + draw.normal(H, 1, D, dtype=dtype)
-        yield [heads, draw.normal(H * D, H * D, dtype=dtype), 1 + draw.uniform(H * D, dtype=dtype),
-               draw.integer(0, H - 1)]
-
-
-### BEGIN SOLUTION
-def mean_ablation_projected(heads, W_o, bias):
-    return F.linear(heads.transpose(1, 2).flatten(2), W_o, bias)
-
-
-def mean_ablation_instead(heads, h, instead):
-    heads = heads.clone()
-    heads[:, h] = instead
-    return heads
-
-
-def mean_ablation_by(instead):
-    """instead(heads, h): what is put in the place of head h."""
-    return lambda heads, W_o, bias, h: mean_ablation_projected(
-        mean_ablation_instead(heads, h, instead(heads, h)), W_o, bias)
-
-
-def mean_ablation_right(heads, h):
-    return mean_ablation_instead(heads, h, heads[:, h].mean((0, 1)))
-### END SOLUTION
-
-
-exercise(
-    mean_ablation, stars=2, minutes=8, cases=lambda draw: list(mean_ablation_cases(draw)), atol=5e-5,
-    wrong={
-        ### BEGIN SOLUTION
-        "zeros stand in the head's place; its mean was wanted": mean_ablation_by(lambda heads, h: 0.0),
-        "the mean runs over the texts only: each position has one of its own":
-            mean_ablation_by(lambda heads, h: heads[:, h].mean(0)),
-        "the mean runs over the positions only: each text has one of its own":
-            mean_ablation_by(lambda heads, h: heads[:, h].mean(1, keepdim=True)),
-        "the mean is a single number: each of the D numbers has a mean of its own":
-            mean_ablation_by(lambda heads, h: heads[:, h].mean()),
-        "each place has the mean of its own D numbers: take it over texts and positions":
-            mean_ablation_by(lambda heads, h: heads[:, h].mean(-1, keepdim=True)),
-        "the mean of all heads stands there; that of head h was wanted":
-            mean_ablation_by(lambda heads, h: heads.mean((0, 1, 2))),
-        "the mean over the heads stands there; that of head h, over texts and positions, was wanted":
-            mean_ablation_by(lambda heads, h: heads.mean(1)),
-        "all heads are replaced by their means: only head h":
-            lambda heads, W_o, bias, h: mean_ablation_projected(
-                heads.mean((0, 2), keepdim=True).expand_as(heads), W_o, bias),
-        "the other heads are replaced, and head h stays; it is the other way round":
-            lambda heads, W_o, bias, h: mean_ablation_projected(mean_ablation_instead(
-                heads.mean((0, 2), keepdim=True).expand_as(heads), h, heads[:, h]), W_o, bias),
-        "another head is replaced: they are counted from 0":
-            lambda heads, W_o, bias, h: mean_ablation(heads, W_o, bias, h - 1),
-        "the mean is subtracted from the head; it should stand in the head's place":
-            mean_ablation_by(lambda heads, h: heads[:, h] - heads[:, h].mean((0, 1))),
-        "the mean is added to the head; it should stand in the head's place":
-            mean_ablation_by(lambda heads, h: heads[:, h] + heads[:, h].mean((0, 1))),
-        "nothing is replaced: this is the layer's plain result":
-            lambda heads, W_o, bias, h: mean_ablation_projected(heads, W_o, bias),
-        "the bias is missing": lambda heads, W_o, bias, h: mean_ablation(heads, W_o, 0 * bias, h),
-        "the bias is in it twice": lambda heads, W_o, bias, h: mean_ablation(heads, W_o, 2 * bias, h),
-        "W_o is not transposed: `nn.Linear` multiplies by W_o.T":
-            lambda heads, W_o, bias, h: mean_ablation(heads, W_o.T, bias, h),
-        "W_o is not transposed, and zeros stand in the head's place":
-            lambda heads, W_o, bias, h: mean_ablation_projected(
-                mean_ablation_instead(heads, h, 0.0), W_o.T, bias),
-        "the axes of heads and positions are not exchanged before they are joined (lesson 04)":
-            lambda heads, W_o, bias, h: F.linear(
-                mean_ablation_right(heads, h).reshape(len(heads), heads.shape[2], -1), W_o, bias),
-        "the heads lie number by number among each other: side by side, head 0 first (lesson 04)":
-            lambda heads, W_o, bias, h: F.linear(
-                mean_ablation_right(heads, h).permute(0, 2, 3, 1).flatten(2), W_o, bias),
-        "that is only what head h adds: the other heads write, too": lambda heads, W_o, bias, h: (
-            mean_ablation_projected(mean_ablation_instead(0 * heads, h, heads[:, h].mean((0, 1))), W_o, bias)),
-        "the median stands in the head's place; its mean was wanted":
-            mean_ablation_by(lambda heads, h: heads[:, h].flatten(0, 1).median(0).values),
-        ### END SOLUTION
-    },
-)
-
 # %% [markdown]
 # ## Through all layers
 #
@@ -1164,7 +1063,9 @@ exercise(
 def attention_rollout(maps):
     """How much of each position may have come from each, through all layers: (B, T, T). Abnar and Zuidema, 2020."""
     if not maps.complete:
-        raise ValueError("a rollout needs every layer and head: record without `layers=` and `heads=`")
+        raise ValueError(
+            "a rollout needs every layer and head: record without `layers=` and `heads=`"
+        )
     rollout = identity = torch.eye(maps.weights[0].shape[-1], device=maps.weights[0].device)
     for weights in maps.weights:
         rollout = (identity + weights.mean(1)) / 2 @ rollout
@@ -1173,19 +1074,27 @@ def attention_rollout(maps):
 # %%
 rollout = attention_rollout(maps)[0].cpu()
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 5), layout="constrained", sharey=True)
-for ax, weights, title in ((axes[0], maps.of(SCENE)[-1].mean(0), "the last layer, mean of its heads"),
-                           (axes[1], rollout, "rollout through all layers")):
+for ax, weights, title in (
+    (axes[0], maps.of(SCENE)[-1].mean(0), "the last layer, mean of its heads"),
+    (axes[1], rollout, "rollout through all layers"),
+):
     image = draw_weights(ax, weights, SCENE)
     ax.set_title(title, fontsize=10)
     ax.set(xlabel="comes from", ylabel="position")
 colorbar(fig, image, axes)
-show(fig, "Left the last layer's mean map, right the rollout: smoother, with an even diagonal; the very first "
-     "character gains most.")
+show(
+    fig,
+    "Left the last layer's mean map, right the rollout: smoother, with an even diagonal; the very first "
+    "character gains most.",
+)
 
 # %%
 print(f"rows sum to {rollout.sum(-1).min():.4f} up to {rollout.sum(-1).max():.4f}")
 print("weight on the future:", rollout.triu(1).max().item())
-assert torch.allclose(rollout.sum(-1), torch.ones(len(SCENE)), atol=1e-4) and rollout.triu(1).max() == 0
+assert (
+    torch.allclose(rollout.sum(-1), torch.ones(len(SCENE)), atol=1e-4)
+    and rollout.triu(1).max() == 0
+)
 
 # %% [markdown]
 # A rollout says what *can* have arrived. Whether it did, and what was made of it, no map says: what is handed over and the feed-forward layers are left out. For that there is the switch.
@@ -1203,6 +1112,7 @@ def rollout_of_last(weights, keeps):
     for A, keep in zip(weights, keeps):
         share = share @ ((1 - keep) * A)
     return share / share.sum()
+
 
 two_layers = torch.eye(4).repeat(2, 1, 1)  # positions that look at themselves, but for two:
 two_layers[0, 2] = torch.tensor([1.0, 0, 0, 0])  # in the lower layer 2 looks at 0,
@@ -1229,103 +1139,6 @@ def mended_rollout(weights, keeps):
 # %%
 check("mended_rollout", mended_rollout)
 
-# %%
-#| key
-def mended_rollout_case(draw, L, T, dtype=torch.float32):
-    scores = 1.5 * draw.normal(L, T, T, dtype=dtype)
-    weights = scores.masked_fill(torch.ones(T, T).triu(1).bool(), -math.inf).softmax(-1)
-    return [weights, 0.1 + 0.8 * draw.uniform(L, dtype=dtype)]
-
-
-def mended_rollout_extremes(draw):
-    """The first layer keeps all, the last one nothing."""
-    weights, keeps = mended_rollout_case(draw, 3, 4)
-    return [weights, keeps * torch.tensor([0, 1, 0]) + torch.tensor([1, 0, 0])]
-
-
-### BEGIN SOLUTION
-def mended_rollout_as(weights, keeps, mix=lambda A, keep: keep * torch.eye(len(A), dtype=A.dtype) + (1 - keep) * A,
-                      down=True, keeps_down=None, norm=False, start=-1, step=lambda share, A: share @ A):
-    share = torch.zeros_like(weights[0, -1])
-    share[start] = 1
-    for A, keep in zip(weights.flip(0) if down else weights,
-                       keeps.flip(0) if (down if keeps_down is None else keeps_down) else keeps):
-        share = step(share, mix(A, keep))
-    return share / share.sum() if norm else share
-
-
-def mended_rollout_eye(A):
-    return torch.eye(len(A), dtype=A.dtype)
-
-
-def mended_rollout_kept_out(A, keep):
-    return (1 - keep) * A
-### END SOLUTION
-
-
-exercise(
-    mended_rollout, stars=2, minutes=8,
-    cases=lambda draw: [
-        mended_rollout_case(draw, 2, draw.integer(3, 6)), mended_rollout_case(draw, draw.integer(1, 3), 1),
-        mended_rollout_case(draw, 1, draw.integer(2, 5), torch.float64), mended_rollout_extremes(draw),
-        mended_rollout_case(draw, draw.integer(3, 5), draw.integer(4, 7), torch.float64),
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "the order is still wrong: the last layer mixes what the one below has already mixed, so it comes first here":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, down=False),
-        "the order is right now, but what a position keeps of its own vector is still missing":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out, norm=True),
-        "what a position keeps of its own vector is missing, and the sums are below 1":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out),
-        "nothing is mended yet: what does a position keep, and which layer is the last?":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out, down=False, norm=True),
-        "only the last line is gone: what does a position keep, and which layer is the last?":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, mended_rollout_kept_out, down=False),
-        "keep and 1 - keep are exchanged": lambda weights, keeps: mended_rollout_as(weights, 1 - keeps),
-        "keep and 1 - keep are exchanged, and the layers still run upwards":
-            lambda weights, keeps: mended_rollout_as(weights, 1 - keeps, down=False),
-        "the layers are turned round, but not their keeps: each layer has its own":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, keeps_down=False),
-        "the keeps are turned round, but not the layers":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, down=False, keeps_down=True),
-        "half and half: each layer has a keep of its own":
-            lambda weights, keeps: mended_rollout(weights, torch.full_like(keeps, 0.5)),
-        "the weights are taken whole, not times 1 - keep, and all is stretched afterwards": lambda weights, keeps: (
-            mended_rollout_as(weights, keeps, lambda A, keep: keep * mended_rollout_eye(A) + A, norm=True)),
-        "the weights are taken whole: they count 1 - keep":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, lambda A, keep: keep * mended_rollout_eye(A) + A),
-        "the own vector is added whole: it counts `keep`": lambda weights, keeps: (
-            mended_rollout_as(weights, keeps, lambda A, keep: mended_rollout_eye(A) + (1 - keep) * A)),
-        "the own vector is added whole, and all is stretched afterwards: it counts `keep`": lambda weights, keeps: (
-            mended_rollout_as(weights, keeps, lambda A, keep: mended_rollout_eye(A) + (1 - keep) * A, norm=True)),
-        "`keep` is added to every weight, not to the diagonal alone": lambda weights, keeps: (
-            mended_rollout_as(weights, keeps, lambda A, keep: keep + (1 - keep) * A)),
-        "`keep` is added to every weight, not to the diagonal alone; the sum 1 hides it": lambda weights, keeps: (
-            mended_rollout_as(weights, keeps, lambda A, keep: keep + (1 - keep) * A, norm=True)),
-        "it reads a column, what others take from a position; a row says what it takes": lambda weights, keeps: (
-            mended_rollout_as(weights, keeps, step=lambda share, A: A @ share)),
-        "it follows the first position; the last was wanted":
-            lambda weights, keeps: mended_rollout_as(weights, keeps, start=0),
-        "that is only the last layer: those below have mixed before it":
-            lambda weights, keeps: mended_rollout(weights[-1:], keeps[-1:]),
-        "that is only the lowest layer: those above mix what it has mixed":
-            lambda weights, keeps: mended_rollout(weights[:1], keeps[:1]),
-        "that is the mean of the layers: each mixes what the one below has mixed": lambda weights, keeps: torch.stack(
-            [mended_rollout(A[None], keep[None]) for A, keep in zip(weights, keeps)]).mean(0),
-        "that is the rollout of every position: wanted is the row of the last":
-            lambda weights, keeps: torch.stack([mended_rollout_as(weights, keeps, start=t)
-                                                for t in range(weights.shape[-1])]),
-        ### END SOLUTION
-    },
-    signs={
-        "number {0} is nan: where a layer keeps everything, keep = 1, nothing is left to stretch to 1":
-            lambda got, want, weights, keeps: got.isnan(),
-        "the shares do not sum to 1: what is kept and what is taken have to sum to 1 in each layer":
-            lambda got, want, weights, keeps: abs(got.sum() - 1) > 1e-3,
-    },
-)
-
 # %% [markdown]
 # ## How it came about
 #
@@ -1341,17 +1154,23 @@ def measure_growth(album):
     for step in steps:
         load_weights(young, album / f"{step}.safetensors")
         seen = [look(young, tokenizer, scene).of(scene) for scene in scenes[:8]]
-        shares.append(torch.stack([on_cast(weights, scene) for weights, scene in zip(seen, scenes)]).mean(0))
+        shares.append(
+            torch.stack([on_cast(weights, scene) for weights, scene in zip(seen, scenes)]).mean(0)
+        )
         pictures.append(seen[0][layer, head, :100, :100].contiguous())
-    return {"steps": torch.tensor(steps), "head": torch.tensor([layer, head]), "on_cast": torch.stack(shares),
-            "maps": torch.stack(pictures).half()}
+    return {
+        "steps": torch.tensor(steps),
+        "head": torch.tensor([layer, head]),
+        "on_cast": torch.stack(shares),
+        "maps": torch.stack(pictures).half(),
+    }
 
 # %% [markdown]
 # Of the recorded model the copies were not kept, which would have taken thirteen times its size, but what this function found in them was. With `TRAIN = True` it is your own copies that are measured.
 
 # %%
 if RECORDED:
-    growth = load_file(recorded_folder() / "models" / "playhouse" / "growth.safetensors")
+    growth = load_file(bundled_dir() / "models" / "playhouse" / "growth.safetensors")
 else:
     growth = measure_growth(album)
 when, on_names = growth["steps"].tolist(), growth["on_cast"]  # (S,), (S, layers, heads)
@@ -1368,9 +1187,15 @@ for ax, n in zip(axes.flat, chosen):
         ax.set_xticks([sum(cast.span(1)) / 2], ["cast"], fontsize=8)
         ax.tick_params(labelbottom=True)
 colorbar(fig, image, axes)
-fig.suptitle(f"layer {layer}, head {head}, on the first 100 characters of a scene, while the model trains", fontsize=10)
-show(fig, "Ten maps of one head: even at step 0, stripes at 100, single bright points from 300 on; after step 600 "
-     "it changes little.")
+fig.suptitle(
+    f"layer {layer}, head {head}, on the first 100 characters of a scene, while the model trains",
+    fontsize=10,
+)
+show(
+    fig,
+    "Ten maps of one head: even at step 0, stripes at 100, single bright points from 300 on; after step 600 "
+    "it changes little.",
+)
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
@@ -1378,16 +1203,28 @@ for row in on_names.flatten(1).T:
     ax.plot(when, row, color="#BBBBBB", linewidth=0.8)
 ax.plot(when, on_names[:, layer, head], "o-", color="#0072B2", label=f"layer {layer}, head {head}")
 ax.axhline(by_chance, color="#D55E00", linestyle="--", label="chance")
-ax.set(xlabel="step", ylabel="weight", ylim=0, title="Weight on the cast list, at ends of lines: every head")
+ax.set(
+    xlabel="step",
+    ylabel="weight",
+    ylim=0,
+    title="Weight on the cast list, at ends of lines: every head",
+)
 fig.legend(loc="outside right upper", frameon=False)
-show(fig, "All heads begin at chance. A few rise far above it within the first thousand steps, the blue one among "
-     "them; more of them fall below it.")
+show(
+    fig,
+    "All heads begin at chance. A few rise far above it within the first thousand steps, the blue one among "
+    "them; more of them fall below it.",
+)
 
 # %%
 first, last = on_names[0], on_names[-1]  # (layers, heads)
-print(f"layer {layer}, head {head}: {first[layer, head]:.2f} at initialisation, {last[layer, head]:.2f} at the end")
-print(f"of {last.numel()} heads {(last > 2 * first).sum()} end above twice their first weight, "
-      f"{(last < first / 2).sum()} below half of it")
+print(
+    f"layer {layer}, head {head}: {first[layer, head]:.2f} at initialisation, {last[layer, head]:.2f} at the end"
+)
+print(
+    f"of {last.numel()} heads {(last > 2 * first).sum()} end above twice their first weight, "
+    f"{(last < first / 2).sum()} below half of it"
+)
 assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 
 # %% [markdown]
@@ -1432,94 +1269,6 @@ check("ov_circuit", ov_circuit)
 
 # %% [markdown]
 # The table holds V · V numbers, but all of them went through the D numbers of the value: D is the most kinds of things that a head can say. Whether it *does* copy in the text is another question; it also has to look at the right place. `margin` says what it would write if it did.
-
-# %%
-#| key
-def ov_circuit_cases(draw):
-    """In the second all matrices are square; at the end, a head that copies, and one that lowers all logits."""
-    size = draw.integer(2, 4)
-    some = draw.integer(6, 10), draw.integer(4, 6), draw.integer(2, 3)
-    for V, C, D, dtype in ((5, 4, 2, torch.float64), (4, 4, 4, torch.float32), (2, 3, 1, torch.float64),
-                           (size + 3, size, size, torch.float64), (*some, torch.float32), (4, 3, 2, torch.float64)):
-        E, W_v, W_o, W_u = (0.7 * draw.normal(*shape, dtype=dtype) for shape in ((V, C), (D, C), (C, D), (V, C)))
-        yield [E, W_v, W_o, W_u]
-    yield [W_u, W_v, W_v.T.contiguous(), W_u]
-    yield [E.abs(), W_v.abs(), W_o.abs(), -W_u.abs()]
-
-
-### BEGIN SOLUTION
-def ov_circuit_best(table, of=lambda table: table, dim=-1):
-    return of(table).masked_fill(torch.eye(len(table)).bool(), -math.inf).amax(dim)
-
-
-def ov_circuit_with(margin=None, table=None):
-    """margin(table), table(table): what stands in the place of the right ones."""
-    def answer(E, W_v, W_o, W_u):
-        right, own = ov_circuit(E, W_v, W_o, W_u)
-        shown = table(right) if table else right
-        return [shown, margin(shown) if margin else own]
-    return answer
-
-
-def ov_circuit_of(table):
-    return [table, table.diagonal() - ov_circuit_best(table)]
-### END SOLUTION
-
-
-exercise(
-    ov_circuit, stars=3, minutes=15, cases=lambda draw: list(ov_circuit_cases(draw)), atol=1e-4,
-    wrong={
-        ### BEGIN SOLUTION
-        "rows and columns of `table` are exchanged: row c is the character that is looked at":
-            lambda *args: [ov_circuit(*args)[0].T, ov_circuit(*args)[1]],
-        "rows and columns of `table` are exchanged, and the margins are taken from that":
-            lambda *args: ov_circuit_of(ov_circuit(*args)[0].T),
-        "the table of the characters is used as the last matrix, too; here W_u is another one":
-            lambda E, W_v, W_o, W_u: ov_circuit(E, W_v, W_o, E),
-        "the last matrix is looked up, too; the characters come from E":
-            lambda E, W_v, W_o, W_u: ov_circuit(W_u, W_v, W_o, W_u),
-        "E and W_u are exchanged: E is looked up, W_u reads":
-            lambda E, W_v, W_o, W_u: ov_circuit(W_u, W_v, W_o, E),
-        "W_v and W_o are left out: that is the way past the head":
-            lambda E, W_v, W_o, W_u: ov_circuit_of(E @ W_u.T),
-        "the character's own vector is in it: the residual goes past the head, the head writes only its part":
-            lambda E, W_v, W_o, W_u: ov_circuit_of(E @ W_u.T + ov_circuit(E, W_v, W_o, W_u)[0]),
-        "it is divided by the root of the head size: that belongs to the scores, and they are not in it":
-            lambda E, W_v, W_o, W_u: ov_circuit_of(ov_circuit(E, W_v, W_o, W_u)[0] / len(W_v)**0.5),
-        "probabilities stand in `table`: changes of logits are wanted": ov_circuit_with(
-            lambda p: p.diagonal() - ov_circuit_best(p), lambda table: table.softmax(-1)),
-        "probabilities stand in `table`: changes of logits are wanted (the margins are right)":
-            ov_circuit_with(table=lambda table: table.softmax(-1)),
-        "the mean of each row is subtracted from `table`: its margins stay, but the changes themselves are wanted":
-            ov_circuit_with(table=lambda table: table - table.mean(-1, keepdim=True)),
-        "`table` is right; the largest other change is sought in c's column: in c's row":
-            ov_circuit_with(lambda table: table.diagonal() - ov_circuit_best(table, dim=0)),
-        "`table` is right; the margin is taken from the largest absolute value: from the largest change":
-            ov_circuit_with(lambda table: table.diagonal() - ov_circuit_best(table, torch.abs)),
-        "`table` is right; the margin is the largest change minus the second, whosever they are; c's own comes first":
-            ov_circuit_with(lambda table: table.topk(2).values @ torch.tensor([1.0, -1.0], dtype=table.dtype)),
-        "`table` is right; the sign of the margin is reversed: own minus best other":
-            ov_circuit_with(lambda table: ov_circuit_best(table) - table.diagonal()),
-        "`table` is right; the own change alone says little: another logit may be raised more":
-            ov_circuit_with(lambda table: table.diagonal()),
-        "`table` is right; c itself is among those that it is compared with: the best *other* is wanted":
-            ov_circuit_with(lambda table: table.diagonal() - table.amax(-1)),
-        "`table` is right; the margin is taken from the mean of the row; c has to beat the best other":
-            ov_circuit_with(lambda table: table.diagonal() - table.mean(-1)),
-        "`table` is right; the margin is taken from the mean of the others; c has to beat the best of them":
-            ov_circuit_with(lambda table: table.diagonal() - (table.sum(-1) - table.diagonal()) / (len(table) - 1)),
-        "`table` is right; c counts as 0 among the others, and 0 is more than a negative change":
-            ov_circuit_with(lambda table: table.diagonal() - table.clone().fill_diagonal_(0).amax(-1)),
-        "the two are exchanged: first `table`, then `margin`": lambda *args: ov_circuit(*args)[::-1],
-        "`table` is right; the margin is wanted as a number for each c, not as True or False":
-            ov_circuit_with(lambda table: table.diagonal() > ov_circuit_best(table)),
-        ### END SOLUTION
-    },
-    signs={
-        "`table` itself lost its diagonal, at c = {0}: hide it in a copy":
-            lambda got, want, *args: got[0].diagonal().isinf() | (got[0].diagonal() == 0),
-    },
-)
 
 # %% [markdown]
 # How far you are:

@@ -9,23 +9,12 @@
 # %% [markdown]
 # # 09 · Checkpoints: as if nothing had happened
 #
+# > Checkpoints: safe, atomic, and resumed exactly.
+#
 # You will build: `save_checkpoint` and `load_checkpoint`, which let a killed run go on to the same last bit; and `save_model` and `load_model`, for a model that only has to write.
 # You need lesson 06. On two CPU cores the page takes less than half a minute. It needs no graphics card, and uses none: only on the CPU can "the same" be shown to the last bit.
 #
 # Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to remember, so that nobody can tell afterwards?
-
-# %%
-#| default_exp checkpoints
-
-# %%
-#| key
-import json
-import math
-
-import torch
-from safetensors.torch import save
-
-from chargpt_lib.checks import NotAttempted, exercise
 
 # %%
 import copy
@@ -44,9 +33,10 @@ import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import save_file
 
-from chargpt_lib.checks import NotAttempted, check, progress
-from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
+from chargpt_lib.data import CharTokenizer, get_batch, load_corpus
+from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.plots import show
 from chargpt_lib.training import pace
 
 # %%
@@ -56,7 +46,7 @@ corpus = load_corpus(CORPUS)
 # %% [markdown]
 # ## A run, and its end
 #
-# A small GPT with dropout, 160 steps of AdamW with a schedule. The loop is as short as a loop can be; lesson 10 builds the real one.
+# A small GPT with dropout, 160 steps of AdamW with a schedule. The loop is as short as a loop can be; lesson 11 builds the real one.
 
 # %%
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -105,7 +95,10 @@ ax.plot(whole, color="#0072B2", label="the run without an accident")
 ax.axvline(KILLED, color="#D55E00", linestyle="--", label="where the next one will die")
 ax.set(xlabel="step", ylabel="nats per character")
 ax.legend(frameon=False)
-show(fig, "The loss falls from 4 to about 2 nats in 160 steps; a dashed line marks where the next run dies.")
+show(
+    fig,
+    "The loss falls from 4 to about 2 nats in 160 steps; a dashed line marks where the next run dies.",
+)
 
 # %% [markdown]
 # It does: the same program, the same seeds, the same numbers. Now the accident. A third run dies after step 79. Shortly before, it has noted down its weights, the optimizer's state, and how the dice lie. (Where it notes them we shall see.)
@@ -130,7 +123,9 @@ model.load_state_dict(kept["weights"])
 weights_alone = train(model, optimizer, generator, KILLED, STEPS)
 jump = weights_alone[1] - whole[KILLED + 1]
 print(f"step 80: loss ≈ {weights_alone[0]:.4f}, without the accident ≈ {whole[KILLED]:.4f}")
-print(f"step 81: loss ≈ {weights_alone[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}: worse by ≈ {jump:.2f}")
+print(
+    f"step 81: loss ≈ {weights_alone[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}: worse by ≈ {jump:.2f}"
+)
 assert weights_alone[0] - whole[KILLED] < 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
@@ -145,7 +140,10 @@ def moves(moments):
         optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))
     train(model, optimizer, generator, KILLED, KILLED + 1)
     pairs = zip(model.state_dict().values(), kept["weights"].values())
-    return torch.cat([(new - old).abs().flatten() for new, old in pairs]) / optimizer.param_groups[0]["lr"]
+    return (
+        torch.cat([(new - old).abs().flatten() for new, old in pairs])
+        / optimizer.param_groups[0]["lr"]
+    )
 
 # %%
 without, with_them = ((moves(moments) > 0.9).float().mean().item() for moments in (False, True))
@@ -164,7 +162,10 @@ assert with_them < 0.1
 def batches_from(generator, n):
     return torch.stack([get_batch(ids, 64, 16, generator)[0] for _ in range(n)])
 
-first = batches_from(torch.Generator().manual_seed(1337), STEPS)  # what the run without an accident reads
+
+first = batches_from(
+    torch.Generator().manual_seed(1337), STEPS
+)  # what the run without an accident reads
 second = batches_from(start()[2], STEPS - KILLED)  # what the restarted one reads
 steps = [next(step for step in range(STEPS) if torch.equal(batch, first[step])) for batch in second]
 print("from step 80 on it should read the batches of steps 80 81 82 ... 159")
@@ -179,13 +180,22 @@ assert torch.equal(second, first[:KILLED])
 # %%
 model, optimizer, generator = start()
 model.load_state_dict(kept["weights"])
-optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))  # a copy: the optimizer writes into what it is given
+optimizer.load_state_dict(
+    copy.deepcopy(kept["optimizer"])
+)  # a copy: the optimizer writes into what it is given
 with_optimizer = train(model, optimizer, generator, KILLED, STEPS)
 jump = with_optimizer[1] - whole[KILLED + 1]
 print(f"step 81: loss ≈ {with_optimizer[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}")
 worse = sum(alone > other for alone, other in zip(weights_alone[1:11], with_optimizer[1:11])) / 10
-print(f"of the ten steps from 81 on, the weights alone are worse in ≈ {worse:.0%}, on the same batches")
-print("losses that differ:", sum(a != b for a, b in zip(with_optimizer, whole[KILLED:])), "of", STEPS - KILLED)
+print(
+    f"of the ten steps from 81 on, the weights alone are worse in ≈ {worse:.0%}, on the same batches"
+)
+print(
+    "losses that differ:",
+    sum(a != b for a, b in zip(with_optimizer, whole[KILLED:])),
+    "of",
+    STEPS - KILLED,
+)
 assert jump < 0.4 or corpus.name != "playhouse"
 assert worse > 0.4 or corpus.name != "playhouse"
 assert with_optimizer != whole[KILLED:]
@@ -211,7 +221,8 @@ from pathlib import Path
 import numpy
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_model as write_weights
+from safetensors.torch import load_file
+from safetensors.torch import save_model as write_weights
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from chargpt_lib.data import CharTokenizer
@@ -222,8 +233,12 @@ from chargpt_lib.gpt import GPT, GPTConfig
 def random_states(*generators):
     """How the dice lie: torch's on each device, Python's, numpy's, and those of these generators -> dict."""
     name, numbers, *rest = numpy.random.get_state()
-    states = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": [name, numbers.tolist(), *rest],
-              "generators": [generator.get_state() for generator in generators]}
+    states = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": [name, numbers.tolist(), *rest],
+        "generators": [generator.get_state() for generator in generators],
+    }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
@@ -234,14 +249,16 @@ def random_states(*generators):
 def restore_random_states(states, *generators):
     """Lays the dice as they lay; generators: all that `random_states` was given. Dice of absent devices stay out."""
     if len(generators) != len(states["generators"]):
-        raise ValueError(f"{len(states['generators'])} generators were saved, and {len(generators)} are given: give "
-                         f"all that random_states was given, in the same order")
+        raise ValueError(
+            f"{len(states['generators'])} generators were saved, and {len(generators)} are given: give "
+            f"all that random_states was given, in the same order"
+        )
     for generator, state in zip(generators, states["generators"]):
         generator.set_state(state)
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     numpy.random.set_state(states["numpy"])
-    for device, state in enumerate(states.get("cuda", [])[:torch.cuda.device_count()]):
+    for device, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
@@ -252,7 +269,12 @@ states = random_states(dice)
 throws = [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()]
 restore_random_states(states, dice)
 again = [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()]
-print("thrown:", *(f"≈ {number:.4f}" for number in throws), "  and again:", *(f"≈ {number:.4f}" for number in again))
+print(
+    "thrown:",
+    *(f"≈ {number:.4f}" for number in throws),
+    "  and again:",
+    *(f"≈ {number:.4f}" for number in again),
+)
 print("the same to the last bit:", throws == again)
 print("saved:", *sorted(set(states) - {"cuda", "mps"}))
 assert throws == again
@@ -267,26 +289,44 @@ optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))
 torch.set_rng_state(kept["dice"][0])
 generator.set_state(kept["dice"][1])
 with_dice = train(model, optimizer, generator, KILLED, STEPS)
-print("losses that differ:", sum(a != b for a, b in zip(with_dice, whole[KILLED:])), "of", STEPS - KILLED)
+print(
+    "losses that differ:",
+    sum(a != b for a, b in zip(with_dice, whole[KILLED:])),
+    "of",
+    STEPS - KILLED,
+)
 other = sum((a != b).sum().item() for a, b in zip(model.parameters(), run[0].parameters()))
 print(f"weights that differ: {other} of {model.num_params():,}")
 assert with_dice == whole[KILLED:] and other == 0
 
 # %%
-runs = {"weights alone": weights_alone, "with the optimizer": with_optimizer, "with the dice": with_dice}
+runs = {
+    "weights alone": weights_alone,
+    "with the optimizer": with_optimizer,
+    "with the dice": with_dice,
+}
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
 axes[0].plot(whole, color="#BBBBBB", linewidth=5, label="no accident")
-for (name, losses), colour, line in zip(runs.items(), ("#D55E00", "#E69F00", "#0072B2"), ("-", "-", "--")):
+for (name, losses), colour, line in zip(
+    runs.items(), ("#D55E00", "#E69F00", "#0072B2"), ("-", "-", "--")
+):
     axes[0].plot(range(KILLED, STEPS), losses, line, color=colour, label=name)
     apart = [abs(a - b) for a, b in zip(losses, whole[KILLED:])]
     axes[1].plot(range(KILLED, STEPS), apart, line, color=colour, label=name)
-axes[0].set(xlabel="step", ylabel="loss, nats per character", title="A restart at step 80", xlim=(40, STEPS))
+axes[0].set(
+    xlabel="step", ylabel="loss, nats per character", title="A restart at step 80", xlim=(40, STEPS)
+)
 axes[0].set_ylim(min(whole) - 0.1, max(whole[40:] + weights_alone) + 0.1)
-axes[1].set(xlabel="step", ylabel="nats per character", title="How far from the run without an accident")
+axes[1].set(
+    xlabel="step", ylabel="nats per character", title="How far from the run without an accident"
+)
 axes[0].legend(frameon=False, fontsize=8)
-show(fig, "Left: losses of four runs from step 40 on; the one restarted from the weights alone jumps up after step 80, "
-     "the dashed one with the dice lies on that without an accident. Right: how far they are from it; the dashed one "
-     "is at zero everywhere, the other two are not.")
+show(
+    fig,
+    "Left: losses of four runs from step 40 on; the one restarted from the weights alone jumps up after step 80, "
+    "the dashed one with the dice lies on that without an accident. Right: how far they are from it; the dashed one "
+    "is at zero everywhere, the other two are not.",
+)
 
 # %% [markdown]
 # Zero. Not small: zero. (On a graphics card some sums are added in an order that changes from time to time, so two runs differ in the last bits, accident or not.)
@@ -302,10 +342,15 @@ show(fig, "Left: losses of four runs from step 40 on; the one restarted from the
 def resumed(orders, batch_size, step):
     epochs, n = orders.shape
     epoch, place = step * batch_size // n, step * batch_size % n
-    return orders.flatten()[epoch * n + place:]
+    return orders.flatten()[epoch * n + place :]
 
-orders = torch.stack([torch.randperm(10, generator=torch.Generator().manual_seed(e)) for e in range(2)])
-read = torch.cat([orders[0], resumed(orders, batch_size=4, step=3)])  # steps 0 to 2 are the first epoch
+
+orders = torch.stack(
+    [torch.randperm(10, generator=torch.Generator().manual_seed(e)) for e in range(2)]
+)
+read = torch.cat(
+    [orders[0], resumed(orders, batch_size=4, step=3)]
+)  # steps 0 to 2 are the first epoch
 print("how often each window was read:", torch.bincount(read).tolist())
 
 # %% [markdown]
@@ -317,65 +362,11 @@ def resumed_windows(orders, batch_size, step):
     ### BEGIN SOLUTION
     n = orders.shape[1]
     epoch, batch = divmod(step, -(-n // batch_size))
-    return orders.flatten()[epoch * n + batch * batch_size:]
+    return orders.flatten()[epoch * n + batch * batch_size :]
     ### END SOLUTION
 
 # %%
 check("resumed_windows", resumed_windows)
-
-# %%
-#| key
-def resumed_windows_case(draw, E, n, batch_size, step):
-    return [torch.stack([torch.randperm(n, generator=draw.generator) for _ in range(E)]), batch_size, step]
-
-
-### BEGIN SOLUTION
-def resumed_windows_as(orders, batch_size, step, count=lambda n, size: -(-n // size), more=0, own=True, rest=True):
-    E, n = orders.shape
-    epoch, batch = divmod(step + more, count(n, batch_size))
-    rows = [orders[e] if own else orders[0] for e in range(epoch, E if rest else min(epoch + 1, E))]
-    return torch.cat([*rows, orders[0, :0]])[batch * batch_size:]
-### END SOLUTION
-
-
-exercise(
-    resumed_windows, stars=2, minutes=8,
-    cases=lambda draw: [
-        resumed_windows_case(draw, 3, 11, 4, draw.integer(4, 5)),  # in the second of three epochs of 4, 4 and 3
-        resumed_windows_case(draw, 4, 5 * (size := draw.integer(3, 5)) + draw.integer(1, size - 1), size, 13),
-        resumed_windows_case(draw, 3, 12, 4, draw.integer(4, 5)),
-        resumed_windows_case(draw, 2, draw.integer(7, 9), 5, 2), resumed_windows_case(draw, 2, 7, 3, 6),
-        resumed_windows_case(draw, 1, 1, 1, 0), resumed_windows_case(draw, 2, draw.integer(5, 8), 10, 1),
-        resumed_windows_case(draw, 2, 9, 4, 0)],
-    wrong={
-        ### BEGIN SOLUTION
-        "nothing is mended yet: the last batch of an epoch may be smaller, and each step is counted as a full one":
-            lambda orders, size, step: orders.flatten()[step * size:],
-        "the incomplete batch at the end of an epoch is not counted: n // batch_size is rounded down":
-            lambda orders, size, step: resumed_windows_as(orders, size, step, lambda n, size: max(n // size, 1)),
-        "where the windows come out even there is no extra batch: n // batch_size + 1 is one too many":
-            lambda orders, size, step: resumed_windows_as(orders, size, step, lambda n, size: n // size + 1),
-        "the epoch is read again from its start: some windows come twice":
-            lambda orders, size, step: orders[step // -(-orders.shape[1] // size):].flatten(),
-        "one batch is left out: `step` batches have been read, and batch number `step` has not":
-            lambda orders, size, step: resumed_windows_as(orders, size, step, more=1),
-        "the last batch that was read is read again": lambda orders, size, step: resumed_windows_as(
-            orders, size, max(step - 1, 0)),
-        "only the rest of this epoch is returned: the epochs after it are still to be read, too":
-            lambda orders, size, step: resumed_windows_as(orders, size, step, rest=False),
-        "all epochs are read in the order of the first: each has its own row":
-            lambda orders, size, step: resumed_windows_as(orders, size, step, own=False),
-        "that is what has been read; what is still to come is asked for": lambda orders, size, step: (
-            orders.flatten()[:orders.numel() - len(resumed_windows(orders, size, step))]),
-        "it skips `batch` windows, not `batch` batches": lambda orders, size, step: orders.flatten()[
-            step // -(-orders.shape[1] // size) * orders.shape[1] + step % -(-orders.shape[1] // size):],
-        "only the next batch is returned: all that is still to come":
-            lambda orders, size, step: resumed_windows_as(orders, size, step, rest=False)[:size],
-        "these are the numbers of the places; the windows that stand there are asked for": lambda orders, size, step: (
-            torch.arange(orders.numel() - len(resumed_windows(orders, size, step)), orders.numel())),
-        ### END SOLUTION
-    },
-)
 
 # %% [markdown]
 # ## A file that does as it pleases
@@ -386,6 +377,7 @@ exercise(
 class Weights:
     def __reduce__(self):  # how pickle is told to rebuild me
         return print, ("I am in. I could have deleted your files.",)
+
 
 gift = pickle.dumps(Weights())
 pickle.loads(gift)
@@ -407,11 +399,13 @@ print(torch.load(folder / "state.pt", weights_only=True))
 # For weights that others will load there is something with no program in it at all: **safetensors**. Eight bytes say how long the header is (a whole number, the smallest byte first). The header is JSON. The rest is numbers.
 
 # %%
-save_file({"table": torch.arange(6.0).view(2, 3), "ids": torch.tensor([7, 8])}, folder / "toy.safetensors")
+save_file(
+    {"table": torch.arange(6.0).view(2, 3), "ids": torch.tensor([7, 8])}, folder / "toy.safetensors"
+)
 data = (folder / "toy.safetensors").read_bytes()
 length = int.from_bytes(data[:8], "little")
 print(list(data[:8]), "->", length)
-for name, entry in json.loads(data[8:8 + length]).items():
+for name, entry in json.loads(data[8 : 8 + length]).items():
     print(f"{name:6}", entry)
 print("after the header:", len(data) - 8 - length, "bytes")
 
@@ -428,6 +422,7 @@ print("after the header:", len(data) - 8 - length, "bytes")
 # %% tags=["exercise"] exercise="safetensors_tensor"
 import json
 
+
 def safetensors_tensor(data, name):
     """data (n,) uint8: the bytes of a safetensors file -> the tensor of this name, in its shape and dtype."""
     ### BEGIN SOLUTION
@@ -436,73 +431,13 @@ def safetensors_tensor(data, name):
     entry = json.loads(file[8:start])[name]
     dtype = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}[entry["dtype"]]
     a, b = entry["data_offsets"]
-    return torch.frombuffer(bytearray(file[start + a:start + b]), dtype=dtype).view(entry["shape"])
+    return torch.frombuffer(bytearray(file[start + a : start + b]), dtype=dtype).view(
+        entry["shape"]
+    )
     ### END SOLUTION
 
 # %%
 check("safetensors_tensor", safetensors_tensor)
-
-# %%
-#| key
-def safetensors_tensor_case(draw, pick, notes=False):
-    """Six tensors, of which several have the same size; float64 and int64 come first in the file."""
-    tensors = {
-        "a.weight": draw.normal(3, 4), "b.weight": draw.normal(4, 3), "c.bias": draw.normal(4),
-        "d.table": draw.normal(2, 3, dtype=torch.float64), "e.ids": draw.ids(90, 5) + 5,
-        "f.scale": draw.normal(1, 1, 2), "g.step": draw.normal(1)[0]}
-    file = save(tensors, {"made by": draw.text(draw.integer(3, 40), "abc")} if notes else None)
-    return [torch.tensor(list(file), dtype=torch.uint8), pick]
-
-
-### BEGIN SOLUTION
-def safetensors_tensor_as(data, name, order="little", skip=8, base=None, dtype=None, entry=None, shape=lambda s: s):
-    file = bytes(data.tolist())
-    start = skip + int.from_bytes(file[:8], order)
-    header = json.loads(file[8:8 + int.from_bytes(file[:8], "little")])
-    wanted = header[name if entry is None else entry(header)]
-    kind = dtype or {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}[wanted["dtype"]]
-    a, b = (place + (start if base is None else base) for place in wanted["data_offsets"])
-    return torch.frombuffer(bytearray(file[a:b]), dtype=kind).view(shape(wanted["shape"]))
-### END SOLUTION
-
-
-exercise(
-    safetensors_tensor, stars=2, minutes=9,
-    cases=lambda draw: [
-        safetensors_tensor_case(draw, draw.choice(["a.weight", "b.weight"])),
-        safetensors_tensor_case(draw, "d.table", True), safetensors_tensor_case(draw, "e.ids"),
-        safetensors_tensor_case(draw, draw.choice(["c.bias", "f.scale"]), True),
-        safetensors_tensor_case(draw, "g.step")],
-    wrong={
-        ### BEGIN SOLUTION
-        "the offsets are counted from the end of the header, not from the start of the file":
-            lambda data, name: safetensors_tensor_as(data, name, base=0),
-        "the eight bytes before the header are forgotten: the numbers begin at 8 + its length":
-            lambda data, name: safetensors_tensor_as(data, name, skip=0),
-        "the offsets are counted from the end of the header, not from its start at byte 8":
-            lambda data, name: safetensors_tensor_as(data, name, base=8),
-        "the shape is missing: the numbers lie in one row, and `shape` says how to fold them":
-            lambda data, name: safetensors_tensor_as(data, name, shape=lambda s: [-1]),
-        "the shape is turned round": lambda data, name: safetensors_tensor_as(data, name, shape=lambda s: s[::-1]),
-        "the numbers are folded right and then turned over: rows first, as they lie": lambda data, name: (
-            safetensors_tensor_as(data, name).mT if safetensors_tensor_as(data, name).dim() > 1
-            else safetensors_tensor_as(data, name)),
-        "the file's first tensor is returned, whatever `name` says": lambda data, name: safetensors_tensor_as(
-            data, name, entry=lambda header: next(key for key in header if key != "__metadata__")),
-        "all numbers are returned as float32: the header says which dtype they have":
-            lambda data, name: safetensors_tensor_as(data, name).float(),
-        "the bytes themselves are returned; each number is made of several":
-            lambda data, name: safetensors_tensor_as(data, name).flatten().view(torch.uint8),
-        "the entry of the header is found; the numbers it points to are asked for": lambda data, name: json.loads(
-            bytes(data.tolist())[8:8 + int.from_bytes(bytes(data[:8].tolist()), "little")])[name]["data_offsets"],
-        ### END SOLUTION
-    },
-    signs={
-        "the smallest byte stands first, here and in the length": lambda got, want, data, name: (
-            torch.equal(want.flatten().view(torch.uint8).view(-1, want.element_size()).flip(1).flatten(),
-                        got.flatten().view(torch.uint8))),
-    },
-)
 
 # %% [markdown]
 # A model has one trap of its own: a tied table is one matrix with two names.
@@ -524,7 +459,7 @@ except RuntimeError as error:
 path = folder / "last.json"
 path.write_text(json.dumps({"step": 30, "loss": 2.81}))
 new = json.dumps({"step": 40, "loss": 2.66})
-path.write_text(new[:2 * len(new) // 3])  # here the power went off
+path.write_text(new[: 2 * len(new) // 3])  # here the power went off
 print("on the disk:", path.read_text())
 try:
     print(json.loads(path.read_text()))
@@ -558,7 +493,9 @@ def put(path, write):
         os.replace(temporary, path)
         flush(temporary.parent)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise OSError(f"{path} could not be written ({error}): is the disk full? What was saved before is still there")
+        raise OSError(
+            f"{path} could not be written ({error}): is the disk full? What was saved before is still there"
+        )
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -569,9 +506,11 @@ def put_json(path, value):
 # %%
 put_json(path, {"step": 30, "loss": 2.81})
 
+
 def dies_on_the_way(temporary):
-    temporary.write_text(new[:2 * len(new) // 3])
+    temporary.write_text(new[: 2 * len(new) // 3])
     raise OSError("no space left on device")
+
 
 try:
     put(path, dies_on_the_way)
@@ -589,15 +528,22 @@ print(json.loads(path.read_text()), "  left over:", len(list(folder.glob("*.part
 def described(model, tokenizer):
     """What must be known to build them again -> the settings of the model's GPTConfig, and the alphabet."""
     if not isinstance(getattr(model, "config", None), GPTConfig):
-        raise ValueError(f"a {type(model).__name__} has no GPTConfig to build it from again: give a GPT")
+        raise ValueError(
+            f"a {type(model).__name__} has no GPTConfig to build it from again: give a GPT"
+        )
     if model.config.vocab_size != tokenizer.vocab_size:
-        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} symbols, not {model.vocab_size}: give its own")
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} symbols, not {model.vocab_size}: give its own"
+        )
     return asdict(model.config), tokenizer.alphabet
 
 
 def save_model(folder, model, tokenizer):
     """Writes what is needed to sample: config.json, alphabet.json, model.safetensors. OSError where it cannot."""
-    folder, model = Path(folder), getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    folder, model = (
+        Path(folder),
+        getattr(model, "_orig_mod", model),
+    )  # torch.compile wraps the model
     settings, alphabet = described(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     put_json(folder / "config.json", settings)
@@ -617,7 +563,9 @@ print(*sorted(path.name for path in (folder / "mine").iterdir()))
 # %%
 #| export
 def damaged(path, why):
-    return ValueError(f"{path}: {why}. Copy the file again from where it came from, or take another checkpoint")
+    return ValueError(
+        f"{path}: {why}. Copy the file again from where it came from, or take another checkpoint"
+    )
 
 
 def load_json(path):
@@ -630,7 +578,10 @@ def load_json(path):
 def read_description(folder):
     """The GPTConfig in config.json, and the text in alphabet.json. ValueError for anything else."""
     path, settings = folder / "config.json", load_json(folder / "config.json")
-    kinds = {field.name: (float, int) if field.type is float else (field.type,) for field in fields(GPTConfig)}
+    kinds = {
+        field.name: (float, int) if field.type is float else (field.type,)
+        for field in fields(GPTConfig)
+    }
     for name, value in settings.items() if isinstance(settings, dict) else [("it", settings)]:
         if type(value) not in kinds.get(name, ()):
             raise damaged(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
@@ -639,8 +590,14 @@ def read_description(folder):
     except (TypeError, ValueError) as error:
         raise damaged(path, error) from None
     path, alphabet = folder / "alphabet.json", load_json(folder / "alphabet.json")
-    if not isinstance(alphabet, str) or list(alphabet) != sorted(set(alphabet)) or len(alphabet) != config.vocab_size:
-        raise damaged(path, f"this is no text of {config.vocab_size} different characters in their order")
+    if (
+        not isinstance(alphabet, str)
+        or list(alphabet) != sorted(set(alphabet))
+        or len(alphabet) != config.vocab_size
+    ):
+        raise damaged(
+            path, f"this is no text of {config.vocab_size} different characters in their order"
+        )
     return config, alphabet
 
 # %%
@@ -652,13 +609,20 @@ def fill(model, path):
     except Exception as error:  # a hostile header has many ways to fail
         raise damaged(path, error) from None
     own = model.state_dict()
-    filled = {own[name].data_ptr() for name in weights if name in own}  # a tied matrix has two names, and one is saved
+    filled = {
+        own[name].data_ptr() for name in weights if name in own
+    }  # a tied matrix has two names, and one is saved
     for name in sorted({*own, *weights}):
         if name not in own or name not in weights and own[name].data_ptr() not in filled:
-            raise damaged(path, f"{name} is {'missing' if name in own else 'no weight of this model'}")
+            raise damaged(
+                path, f"{name} is {'missing' if name in own else 'no weight of this model'}"
+            )
         here, there = own[name], weights.get(name, own[name])
         if there.shape != here.shape or torch.promote_types(there.dtype, here.dtype) != here.dtype:
-            raise damaged(path, f"{name} is {[*there.shape]} of {there.dtype}, not {[*here.shape]} of {here.dtype}")
+            raise damaged(
+                path,
+                f"{name} is {[*there.shape]} of {there.dtype}, not {[*here.shape]} of {here.dtype}",
+            )
     model.load_state_dict(weights, strict=False)
 
 # %% [markdown]
@@ -675,9 +639,14 @@ def pointers(out):
     """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved. ValueError."""
     path = out / POINTER
     names = load_json(path) if path.exists() else {}
-    if not isinstance(names, dict) or not set(names) <= {"last", "best"} or not all(
-            re.fullmatch(NAME, str(name)) for name in names.values()):
-        raise ValueError(f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}')
+    if (
+        not isinstance(names, dict)
+        or not set(names) <= {"last", "best"}
+        or not all(re.fullmatch(NAME, str(name)) for name in names.values())
+    ):
+        raise ValueError(
+            f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}'
+        )
     return names
 
 
@@ -688,7 +657,10 @@ def find(out, which=None):
     names = pointers(out)
     which = which or ("best" if "best" in names else "last")
     if which not in names or not (out / names[which]).is_dir():
-        inside = ", ".join(sorted(path.name for path in out.glob("*"))[:9]) or "nothing: is it the right folder?"
+        inside = (
+            ", ".join(sorted(path.name for path in out.glob("*"))[:9])
+            or "nothing: is it the right folder?"
+        )
         raise FileNotFoundError(f"there is no {which!r} checkpoint in {out}, which holds {inside}")
     return out / names[which]
 
@@ -700,9 +672,14 @@ def load_model(folder, device="cpu"):
     """
     folder = Path(folder) if Path(folder, "config.json").is_file() else find(Path(folder))
     (config, alphabet), path = read_description(folder), folder / "model.safetensors"
-    least = 12 * config.n_layer * config.n_embd**2 + (config.vocab_size + config.block_size) * config.n_embd
+    least = (
+        12 * config.n_layer * config.n_embd**2
+        + (config.vocab_size + config.block_size) * config.n_embd
+    )
     if path.is_file() and path.stat().st_size < least:
-        raise damaged(path, f"it is too short for the {least:,} parameters that config.json asks for")
+        raise damaged(
+            path, f"it is too short for the {least:,} parameters that config.json asks for"
+        )
     with torch.random.fork_rng(devices=[]):  # first weights are thrown, and nobody shall notice
         model = GPT(config)
     fill(model, path)
@@ -711,7 +688,10 @@ def load_model(folder, device="cpu"):
 # %%
 copied, alphabet = load_model(folder / "mine")
 text = tokenizer.encode(corpus.val[:60])[None]
-print("largest difference of the logits:", (copied(text)[0] - model.eval()(text)[0]).abs().max().item())
+print(
+    "largest difference of the logits:",
+    (copied(text)[0] - model.eval()(text)[0]).abs().max().item(),
+)
 print("the same alphabet:", alphabet.alphabet == tokenizer.alphabet)
 config_file, good = folder / "mine" / "config.json", (folder / "mine" / "config.json").read_text()
 for bad in ('"n_layer": 3', '"n_layer": 1000000000', '"n_layer": "two"'):
@@ -726,9 +706,9 @@ put_json(config_file, json.loads(good))
 # The model that comes with the course (lesson 06) lies in such a folder, with 16 bits for each weight, beside the record of its training. So it opens in the same way.
 
 # %%
-from chargpt_lib.data import recorded_folder
+from chargpt_lib.files import bundled_dir
 
-shipped = recorded_folder() / "models" / "playhouse"
+shipped = bundled_dir() / "models" / "playhouse"
 print(*sorted(path.name for path in shipped.iterdir()), sep="\n")
 print(f"{load_model(shipped)[0].num_params():,} parameters")
 
@@ -766,8 +746,10 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
         save_model(temporary, model, tokenizer)
         put(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
         if unsafe := get_unsafe_globals_in_checkpoint(temporary / "state.pt"):
-            raise ValueError(f"the state holds {', '.join(unsafe)}, and loading that would mean running what a file "
-                             f"says: give numbers, texts, tensors, lists and dicts (float(x) for numpy's numbers)")
+            raise ValueError(
+                f"the state holds {', '.join(unsafe)}, and loading that would mean running what a file "
+                f"says: give numbers, texts, tensors, lists and dicts (float(x) for numpy's numbers)"
+            )
         os.rename(temporary, out / name)
         flush(out)
         names = {**names, "last": name, **({"best": name} if best else {})}
@@ -790,19 +772,26 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     """
     folder, model = find(Path(out), which), getattr(model, "_orig_mod", model)
     (saved, there), (settings, alphabet) = read_description(folder), described(model, tokenizer)
-    other = [f"{name} is {value} there, {settings[name]} here" for name, value in asdict(saved).items()
-             if value != settings[name]]
+    other = [
+        f"{name} is {value} there, {settings[name]} here"
+        for name, value in asdict(saved).items()
+        if value != settings[name]
+    ]
     if there != alphabet:
         only, new = (sorted(set(a) - set(b)) for a, b in ((there, alphabet), (alphabet, there)))
         other.append(f"the alphabet has {only} only there, {new} only here")
     if other:
-        raise ValueError(f"{folder} is of another model: {', '.join(other)}. Build the model with its settings and its "
-                         f"alphabet, or begin a new run in another folder")
+        raise ValueError(
+            f"{folder} is of another model: {', '.join(other)}. Build the model with its settings and its "
+            f"alphabet, or begin a new run in another folder"
+        )
     path = folder / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken file has many ways to fail
-        why = re.split(r"\. |\n", str(error).split("WeightsUnpickler error: ")[-1])[0]  # without its advice to unpickle
+        why = re.split(r"\. |\n", str(error).split("WeightsUnpickler error: ")[-1])[
+            0
+        ]  # without its advice to unpickle
         raise damaged(path, f"{type(error).__name__}, {why[:200]}") from None
     if not isinstance(state, dict) or "step" not in state:
         raise damaged(path, "this is no state of a run")
@@ -837,10 +826,15 @@ assert losses == whole and other == 0
 # Another model is refused, with the reason:
 
 # %%
-deep = GPT(GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=64, dropout=0.1))
+deep = GPT(
+    GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=64, dropout=0.1)
+)
 other = CharTokenizer(tokenizer.alphabet[:-1] + "鵞")
-for fault in (lambda: load_checkpoint(out, deep, tokenizer), lambda: load_checkpoint(out, model, other),
-              lambda: load_checkpoint(out, model, tokenizer, "best")):
+for fault in (
+    lambda: load_checkpoint(out, deep, tokenizer),
+    lambda: load_checkpoint(out, model, other),
+    lambda: load_checkpoint(out, model, tokenizer, "best"),
+):
     try:
         fault()
     except (ValueError, FileNotFoundError) as error:
@@ -863,10 +857,15 @@ for step in itertools.count():
     print(step, flush=True)
 """
 
+
 def victim(number):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", SAVES, str(folder / f"victim {number}")], env=environment,
-                            stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", SAVES, str(folder / f"victim {number}")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 # %%
 small = GPT(GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32))
@@ -880,8 +879,10 @@ for number, process in enumerate(processes):
     state = load_checkpoint(folder / f"victim {number}", small, CharTokenizer("abc"))
     foreign = (state["moments"] != state["step"]).sum().item()
     lost = max(saved[-1] - state["step"], 0)
-    print(f"reported: up to step ≈ {saved[-1]}; on the disk: step ≈ {state['step']}; steps lost: {lost}; "
-          f"moments of another step: {foreign}")
+    print(
+        f"reported: up to step ≈ {saved[-1]}; on the disk: step ≈ {state['step']}; steps lost: {lost}; "
+        f"moments of another step: {foreign}"
+    )
     assert lost == 0 and foreign == 0
 
 # %% [markdown]
@@ -893,7 +894,9 @@ for number, process in enumerate(processes):
 for step, validation in ((90, 2.6), (100, 2.4), (110, 2.5), (120, 2.7)):
     save_checkpoint(out, model, tokenizer, {"validation": validation}, step, best=validation == 2.4)
     print(step, sorted(path.name for path in out.iterdir()))
-print("the best one's validation loss:", load_checkpoint(out, model, tokenizer, "best")["validation"])
+print(
+    "the best one's validation loss:", load_checkpoint(out, model, tokenizer, "best")["validation"]
+)
 print("load_model takes", find(out).name)
 
 # %% [markdown]
@@ -917,60 +920,18 @@ def checkpoint_bytes(parameters, frozen, weight_bytes, moment_bytes, master):
 # %%
 check("checkpoint_bytes", checkpoint_bytes)
 
-# %%
-#| key
-### BEGIN SOLUTION
-def checkpoint_bytes_as(moments=2, gradients=0, master=4, all_move=False, all_copied=False, weights=1, instead=False):
-    def answer(parameters, frozen, weight_bytes, moment_bytes, copies):
-        trained = parameters - frozen
-        size = weights * (parameters - trained * (instead and copies)) * weight_bytes
-        size += gradients * trained * weight_bytes + (parameters if all_move else trained) * moments * moment_bytes
-        return size + (parameters if all_copied else trained) * copies * (weight_bytes if master is None else master)
-    return answer
-### END SOLUTION
-
-
-exercise(
-    checkpoint_bytes, stars=1, minutes=5,
-    cases=lambda draw: [
-        [draw.integer(500, 900), draw.integer(100, 400), 2, 4, True], [draw.integer(10**6, 10**8), 0, 4, 4, False],
-        [draw.integer(500, 900), draw.integer(100, 400), draw.choice([1, 3]), 3, True],
-        [(n := draw.integer(5, 90)), n, 2, 4, True], [draw.integer(600, 900), draw.integer(100, 400), 4, 1, False]],
-    wrong={
-        ### BEGIN SOLUTION
-        "AdamW keeps two moments for each parameter that it trains, not one": checkpoint_bytes_as(moments=1),
-        "gradients are used up when a step is done: nobody needs them afterwards": checkpoint_bytes_as(gradients=1),
-        "frozen parameters have no moments: AdamW never moves them": checkpoint_bytes_as(all_move=True),
-        "frozen parameters have no master copy": checkpoint_bytes_as(all_copied=True),
-        "frozen parameters have neither moments nor a master copy": checkpoint_bytes_as(all_move=True, all_copied=True),
-        "the master copy has 4 bytes, whatever the weights have": checkpoint_bytes_as(master=None),
-        "the master copies are missing": checkpoint_bytes_as(master=0),
-        "the weights themselves are missing": checkpoint_bytes_as(weights=0),
-        "the weights are kept beside their master copies: both are there": checkpoint_bytes_as(instead=True),
-        "frozen parameters are not trained, but the model needs them: their weights count": lambda n, frozen, *more: (
-            checkpoint_bytes(n - frozen, 0, *more)),
-        "frozen ones are kept, the trained ones move: `frozen` and the others are exchanged": lambda n, frozen, *more: (
-            checkpoint_bytes(n, n - frozen, *more)),
-        "these are bits: a byte is wanted": lambda *args: 8 * checkpoint_bytes(*args),
-        "these are numbers, not bytes": lambda n, frozen, weight_bytes, moment_bytes, master: (
-            n + (n - frozen) * (2 + master)),
-        "three times the weights: so it is only where nothing is frozen and all numbers have the same size":
-            lambda n, frozen, weight_bytes, moment_bytes, master: 3 * n * weight_bytes,
-        "a master copy is kept only if `master` is True":
-            lambda n, frozen, weight_bytes, moment_bytes, master: (
-                checkpoint_bytes(n, frozen, weight_bytes, moment_bytes, 1)),
-        ### END SOLUTION
-    },
-)
-
 # %% [markdown]
 # Ours trains everything, in numbers of four bytes.
 
 # %%
-saved = save_checkpoint(out, model, tokenizer, {"optimizer": optimizer.state_dict(), "random": random_states()}, 130)
+saved = save_checkpoint(
+    out, model, tokenizer, {"optimizer": optimizer.state_dict(), "random": random_states()}, 130
+)
 sizes = {path.name: path.stat().st_size for path in saved.iterdir()}
 print(f"weights: {sizes['model.safetensors'] / model.num_params():.1f} bytes per parameter")
-print(f"all of it, compared with the weights: {sum(sizes.values()) / sizes['model.safetensors']:.0f} times")
+print(
+    f"all of it, compared with the weights: {sum(sizes.values()) / sizes['model.safetensors']:.0f} times"
+)
 
 # %% [markdown]
 # Three times: one for the weights, two for the moments. When the run is over, `save_model` keeps a third.
@@ -1028,90 +989,6 @@ check("surviving_files", surviving_files)
 # %% [markdown]
 # Saving over the only file, `write a new · flush a`, has a moment between its two events in which neither the old content nor the new would survive. The careful way has no such moment, at any place in the list: go through it with your finger.
 
-# %%
-#| key
-def surviving_files_cases(draw):
-    """Written with care, and not; killed and without power; a power cut in the middle; nothing at all; anything."""
-    a, b, c, d = draw.random.sample(["last", "best", "log", "weights", "config", "x.part", "notes", "a", "z"], 4)
-    texts = draw.random.sample(range(10, 99), 9)
-    v, w, x, y = (f"text {number}" for number in texts[:4])
-    yield [["write", a, v], ["flush", a], ["write", b, w], ["flush", b], ["rename", b, a], ["power"]]
-    yield [["write", a, v], ["flush", a], ["write", b, w], ["rename", b, a], ["power"]]
-    yield [["write", a, v], ["flush", a], ["write", a, w], ["power"]]
-    yield [["write", a, v], ["kill"], ["write", b, w], ["flush", b], ["kill"], ["rename", a, c]]
-    low, mid, high = sorted([b, c, d])
-    yield [["write", a, v], ["flush", a], ["write", mid, w], ["power"], ["write", high, x], ["rename", a, low]]
-    yield [["write", a, v], ["write", b, w], ["flush", a], ["power"]]
-    yield [["write", a, v], ["flush", a], ["write", a, w], ["write", c, y], ["rename", a, b], ["kill"]]
-    yield [["write", a, v], ["rename", a, b], ["write", c, x], ["flush", c], ["write", a, y], ["flush", b], ["power"]]
-    yield []
-    events, there = [["write", a, v]], {a}
-    for number in texts[4:] + texts[:4]:
-        name, other = draw.choice(sorted(there)), draw.choice([a, b, c, d])
-        what = draw.choice(["write", "write", "flush", "rename", "power", "kill"])
-        if what == "rename" and other != name:
-            there = there - {name} | {other}
-            events.append([what, name, other])
-        elif what in ("write", "flush"):
-            events.append([what, other, f"text {number}"] if what == "write" else [what, name])
-            there |= {other} if what == "write" else set()
-        elif what != "rename":
-            events.append([what])
-    yield events
-
-
-### BEGIN SOLUTION
-def surviving_files_as(write=lambda old, text: [text, ""], moved=lambda file: file, stays=False, all_flushed=False,
-                       kill=False, power=lambda file: [file[1]] * 2, left=bool, yields=False, seen=0, order=sorted):
-    def answer(events):
-        files = {}
-        for what, *names in events:
-            if what == "write":
-                files[names[0]] = write(files.get(names[0], ["", ""]), names[1])
-            elif what == "flush":
-                files.update({name: [files[name][0]] * 2 for name in (list(files) if all_flushed else names)})
-            elif what == "rename":
-                file = files[names[0]] if stays else files.pop(names[0])
-                files[names[1]] = files.get(names[1], moved(list(file))) if yields else moved(list(file))
-            elif what == "power" or kill:
-                files = {name: power(file) for name, file in files.items() if left(file)}
-        return [[name, file[seen]] for name, file in order(files.items())]
-    return answer
-### END SOLUTION
-
-
-exercise(
-    surviving_files, stars=3, minutes=15, cases=lambda draw: [[events] for events in surviving_files_cases(draw)],
-    wrong={
-        ### BEGIN SOLUTION
-        "a killed program loses nothing that the system already has: only a power cut empties the memory":
-            surviving_files_as(kill=True),
-        "nothing is ever lost here: a write reaches the disk only with a flush, and a power cut empties the memory":
-            surviving_files_as(power=lambda file: file),
-        "the old content is still there after a write without a flush; a write empties the file on the disk":
-            surviving_files_as(write=lambda old, text: [text, old[1]]),
-        "a flush flushes every file: it is meant for the one it names": surviving_files_as(all_flushed=True),
-        "a rename leaves the file under its old name as well: it moves, it does not copy":
-            surviving_files_as(stays=True),
-        "a rename flushes, too: it touches the name alone": surviving_files_as(moved=lambda file: [file[0], file[0]]),
-        "after a rename the flushed content is forgotten: what is on the disk goes along":
-            surviving_files_as(moved=lambda file: [file[0], ""]),
-        "after a rename the content in memory is forgotten: it goes along, too":
-            surviving_files_as(moved=lambda file: [file[1], file[1]]),
-        "a file that was never flushed is gone after a power cut: its name is there, and it is empty":
-            surviving_files_as(left=lambda file: file[1]),
-        "that is what is on the disk; programs see what is in memory": surviving_files_as(seen=1),
-        "a rename does not replace a file that has the new name already: that one is gone":
-            surviving_files_as(yields=True),
-        "the files stand in the order in which they came: sort them by name": surviving_files_as(order=list),
-        "after the power cut all files are empty: what was flushed comes back":
-            surviving_files_as(power=lambda file: ["", file[1]]),
-        "after a power cut there are no files: what was flushed comes back, what was not is empty":
-            surviving_files_as(left=lambda file: False),
-        ### END SOLUTION
-    },
-)
-
 # %% [markdown]
 # How far you are:
 
@@ -1121,4 +998,4 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `save_checkpoint`, `load_checkpoint`, `random_states` and `restore_random_states`, `save_model` and `load_model`, in `chargpt_lib/checkpoints.py`. Lesson 10's trainer stands on them.
+# `save_checkpoint`, `load_checkpoint`, `random_states` and `restore_random_states`, `save_model` and `load_model`, in `chargpt_lib/checkpoints.py`. Lesson 11's trainer stands on them.

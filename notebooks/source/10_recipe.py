@@ -9,22 +9,12 @@
 # %% [markdown]
 # # 10 · The recipe: what goes into a step
 #
+# > What goes into a training step: schedule, clipping, precision, accumulation, compile.
+#
 # You will build: every part of a serious training step, each alone. The order of the windows, the rate as a curve, batches larger than the memory, half the bits, half the memory, and a stop that waits for the end of a step.
-# You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [The second page](10_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
+# You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
 #
 # Lesson 02's `fit` trained all our models in one function. It has served well, for minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
-
-# %%
-#| default_exp recipe
-
-# %%
-#| key
-import math
-
-import torch
-import torch.nn.functional as F
-
-from chargpt_lib.checks import NotAttempted, exercise
 
 # %%
 import signal
@@ -35,9 +25,10 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from chargpt_lib.checks import NotAttempted, check, progress
-from chargpt_lib.data import CharTokenizer, get_batch, load_corpus, show
+from chargpt_lib.data import CharTokenizer, get_batch, load_corpus
+from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.plots import show
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -74,28 +65,63 @@ from chargpt_lib.training import evaluate
 #| export
 def check_train_config(config):
     """ValueError for what no training can use: the field, its value, the way out."""
+
     def number(low, kind=Real, most=inf):
-        return lambda x: isinstance(x, kind) and not isinstance(x, bool) and low <= x <= most and x != inf
+        return lambda x: (
+            isinstance(x, kind) and not isinstance(x, bool) and low <= x <= most and x != inf
+        )
 
     for names, right, meaning in (
-        ("batch_size grad_accum eval_interval checkpoint_interval", number(1, Integral), "a whole number from 1 on"),
-        ("steps patience", lambda x: x is None or number(1, Integral)(x), "a whole number from 1 on, or None"),
+        (
+            "batch_size grad_accum eval_interval checkpoint_interval",
+            number(1, Integral),
+            "a whole number from 1 on",
+        ),
+        (
+            "steps patience",
+            lambda x: x is None or number(1, Integral)(x),
+            "a whole number from 1 on, or None",
+        ),
         ("eval_batches", number(0, Integral), "a whole number; 0 for the exact loss"),
         ("seed", number(0, Integral, 2**32 - 1), "a whole number from 0 to 2^32 - 1"),
         ("epochs time_budget", lambda x: x is None or number(1e-9)(x), "a number above 0, or None"),
         ("learning_rate", number(1e-12), "a number above 0"),
-        ("min_lr", lambda x: number(0, Real, config.learning_rate)(x), f"from 0 to the rate, {config.learning_rate}"),
+        (
+            "min_lr",
+            lambda x: number(0, Real, config.learning_rate)(x),
+            f"from 0 to the rate, {config.learning_rate}",
+        ),
         ("weight_decay grad_clip", number(0), "a number, 0 for none"),
         ("warmup", number(0, Real, 0.99), "a share of the run, from 0 to 0.99"),
-        ("betas", lambda x: isinstance(x, (tuple, list)) and len(x) == 2 and all(map(number(0, Real, 0.999999), x)),
-         "two numbers from 0 to 0.999999"),
+        (
+            "betas",
+            lambda x: (
+                isinstance(x, (tuple, list))
+                and len(x) == 2
+                and all(map(number(0, Real, 0.999999), x))
+            ),
+            "two numbers from 0 to 0.999999",
+        ),
         ("schedule", ("cosine", "wsd").__contains__, "'cosine' or 'wsd'"),
-        ("decay", lambda x: number(0, Real, 1 if config.schedule == "cosine" else 1.000001 - config.warmup)(x),
-         f"a share of the run, and not more than the warmup, {config.warmup}, leaves of it"),
-        ("precision", ("auto", "fp32", "fp16", "bf16").__contains__, "'auto', 'fp32', 'fp16' or 'bf16'"),
+        (
+            "decay",
+            lambda x: number(
+                0, Real, 1 if config.schedule == "cosine" else 1.000001 - config.warmup
+            )(x),
+            f"a share of the run, and not more than the warmup, {config.warmup}, leaves of it",
+        ),
+        (
+            "precision",
+            ("auto", "fp32", "fp16", "bf16").__contains__,
+            "'auto', 'fp32', 'fp16' or 'bf16'",
+        ),
         ("compile gradient_checkpointing", lambda x: isinstance(x, bool), "True or False"),
         ("out", lambda x: x is None or isinstance(x, (str, Path)) and str(x), "a folder, or None"),
-        ("tensorboard", lambda x: x is False or x is True and config.out, "False, or True with a folder, out"),
+        (
+            "tensorboard",
+            lambda x: x is False or x is True and config.out,
+            "False, or True with a folder, out",
+        ),
     ):
         for name in names.split():
             if not right(getattr(config, name)):
@@ -110,7 +136,9 @@ def check_train_config(config):
 class TrainConfig:
     """How to train. Whichever comes first ends it: steps, epochs, time_budget or patience."""
 
-    steps: int | None = None  # of the optimizer; 2000, where neither epochs nor a time budget is given
+    steps: int | None = (
+        None  # of the optimizer; 2000, where neither epochs nor a time budget is given
+    )
     epochs: float | None = None  # passes over the training text
     time_budget: float | None = None  # seconds, evaluations included; the schedule ends with them
     batch_size: int = 32  # windows at a time
@@ -124,11 +152,15 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
     grad_clip: float = 1.0  # a longer gradient is cut to this length; 0: none is
     seed: int = 1337  # of the order of the windows, and of dropout
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the best that the device computes in
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = (
+        "auto"  # auto: the best that the device computes in
+    )
     compile: bool = False  # try torch.compile
     gradient_checkpointing: bool = False  # compute each block twice, and keep less of it
     eval_interval: int = 250  # steps from one evaluation, and row of the log, to the next
-    eval_batches: int = 0  # estimate the validation loss from so many batches; 0: exactly, from the whole text
+    eval_batches: int = (
+        0  # estimate the validation loss from so many batches; 0: exactly, from the whole text
+    )
     patience: int | None = None  # so many evaluations without a new best end the run
     out: str | None = None  # folder for checkpoints and log.jsonl
     checkpoint_interval: int = 1000  # steps
@@ -142,7 +174,12 @@ class TrainConfig:
 
 # %%
 print(TrainConfig(epochs=3, schedule="wsd"))
-for nonsense in ({"learning_rate": 0}, {"warmup": 100}, {"epochs": float("inf")}, {"schedule": "linear"}):
+for nonsense in (
+    {"learning_rate": 0},
+    {"warmup": 100},
+    {"epochs": float("inf")},
+    {"schedule": "linear"},
+):
     try:
         TrainConfig(**nonsense)
     except ValueError as error:
@@ -166,8 +203,10 @@ print(f"never drawn: {1 - len(drawn.unique()) / n:.0%}")
 def count_windows(size, block_size):
     """How many windows an epoch has, in a text of so many ids. ValueError where there is none."""
     if size <= block_size:
-        raise ValueError(f"a text of {size} ids has no window of block_size {block_size} and one target more: "
-                         f"take a longer text, or a model with a block_size of at most {max(size - 1, 0)}")
+        raise ValueError(
+            f"a text of {size} ids has no window of block_size {block_size} and one target more: "
+            f"take a longer text, or a model with a block_size of at most {max(size - 1, 0)}"
+        )
     return max(size // block_size - 1, 1)
 
 # %% [markdown]
@@ -194,16 +233,18 @@ class Windows:
         if epoch not in self.starts:
             dice = epoch_dice(self.seed, epoch)
             first = torch.randint(len(self.ids) - self.count * self.block_size, (), generator=dice)
-            self.starts = {epoch: first + self.block_size * torch.randperm(self.count, generator=dice)}
+            self.starts = {
+                epoch: first + self.block_size * torch.randperm(self.count, generator=dice)
+            }
         return self.starts[epoch]
 
     def batch(self, seen, size):
         """The windows that follow the first `seen` ones -> x, y, both (size, T), where the ids are."""
         epoch, at = divmod(seen, self.count)
-        starts = self.order(epoch)[at:at + size]
+        starts = self.order(epoch)[at : at + size]
         while len(starts) < size:
             epoch += 1
-            starts = torch.cat([starts, self.order(epoch)[:size - len(starts)]])
+            starts = torch.cat([starts, self.order(epoch)[: size - len(starts)]])
         windows = self.all[starts.to(self.ids.device, non_blocking=True)]  # (size, T + 1)
         return windows[:, :-1], windows[:, 1:]
 
@@ -212,12 +253,23 @@ windows = Windows(torch.arange(103), block_size=16, seed=1337)
 fig, ax = plt.subplots(figsize=(8, 1.9), layout="constrained")
 for epoch in range(3):
     for place, start in enumerate(windows.order(epoch).tolist()):
-        ax.barh(epoch, 16, left=start, color=("#56B4E9", "#E69F00", "#009E73")[epoch], edgecolor="black")
+        ax.barh(
+            epoch, 16, left=start, color=("#56B4E9", "#E69F00", "#009E73")[epoch], edgecolor="black"
+        )
         ax.text(start + 8, epoch, place + 1, ha="center", va="center")
-ax.set(xlabel="character of the text", ylabel="epoch", yticks=range(3), yticklabels=[1, 2, 3], xlim=(0, 103))
+ax.set(
+    xlabel="character of the text",
+    ylabel="epoch",
+    yticks=range(3),
+    yticklabels=[1, 2, 3],
+    xlim=(0, 103),
+)
 ax.set_title("Windows of 16 in a text of 103, numbered in the order they come", fontsize=10)
-show(fig, "Three rows of five bars laid end to end, numbered in another order in each row; each row begins at another "
-     "place.")
+show(
+    fig,
+    "Three rows of five bars laid end to end, numbered in another order in each row; each row begins at another "
+    "place.",
+)
 
 # %%
 seen = torch.cat([windows.batch(k, 1)[0] for k in range(windows.count)]).flatten()
@@ -241,62 +293,11 @@ def share_read_twice(n, batch_size, steps):
     """Whole numbers from 1 on, batch_size <= n -> float: the expected share, 0 to 1, of windows read twice or more."""
     ### BEGIN SOLUTION
     p = batch_size / n
-    return 1 - (1 - p)**steps - steps * p * (1 - p)**(steps - 1)
+    return 1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1)
     ### END SOLUTION
 
 # %%
 check("share_read_twice", share_read_twice)
-
-# %%
-#| key
-def share_read_twice_case(draw, n):
-    batch_size = draw.integer(n // 5, n // 3)
-    return [n, batch_size, draw.integer(4, 9)]
-
-
-exercise(
-    share_read_twice, stars=2, minutes=7,
-    cases=lambda draw: [
-        share_read_twice_case(draw, draw.integer(20, 40)), share_read_twice_case(draw, draw.integer(200, 400)),
-        [n := draw.integer(3000, 5000), draw.integer(20, 40), n // 32], [draw.integer(5, 50), draw.integer(1, 5), 1],
-        [n := draw.integer(5, 50), n, draw.integer(2, 5)], [draw.integer(6, 60), 1, 2], [1, 1, 1]],
-    wrong={
-        ### BEGIN SOLUTION
-        "that is the share read at least once: those read exactly once are still among them":
-            lambda n, size, steps: 1 - (1 - size / n)**steps,
-        "that is the share read exactly once": lambda n, size, steps: (
-            steps * size / n * (1 - size / n)**(steps - 1)),
-        "that is the share read exactly twice: three times and more is wanted, too": lambda n, size, steps: (
-            math.comb(steps, 2) * (size / n)**2 * (1 - size / n)**max(steps - 2, 0)),
-        "that is the share never read": lambda n, size, steps: (1 - size / n)**steps,
-        "those read once or never are the rest: take them from 1": lambda n, size, steps: (
-            (1 - size / n)**steps + steps * size / n * (1 - size / n)**(steps - 1)),
-        "that would be single draws: the windows of one batch are all different, so p is batch_size / n":
-            lambda n, size, steps: 1 - (1 - 1 / n)**(steps * size) - steps * size / n * (1 - 1 / n)**(steps * size - 1),
-        "each window has p = 1 / n here: a batch takes batch_size of them": lambda n, size, steps: (
-            1 - (1 - 1 / n)**steps - steps / n * (1 - 1 / n)**(steps - 1)),
-        "that is the limit for many windows and small batches, with its powers of e: the exact share is wanted":
-            lambda n, size, steps: 1 - math.exp(-steps * size / n) * (1 + steps * size / n),
-        "the one step in which a window is read may be any of them: that makes `steps` ways": lambda n, size, steps: (
-            1 - (1 - size / n)**steps - size / n * (1 - size / n)**(steps - 1)),
-        "read once means: read in one step, and missed in the steps - 1 others": lambda n, size, steps: (
-            1 - (1 - size / n)**steps - steps * size / n * (1 - size / n)**steps),
-        "a window read once was missed in all other steps: that factor is lacking":
-            lambda n, size, steps: 1 - (1 - size / n)**steps - steps * size / n,
-        "p squared holds for two steps alone: there are more": lambda n, size, steps: (size / n)**2,
-        "the square of \"at least once\" is no \"at least twice\": both would be the same step":
-            lambda n, size, steps: (1 - (1 - size / n)**steps)**2,
-        "so it would be with a shuffled pile, in which no window comes twice before all have come once: here are dice":
-            lambda n, size, steps: min(max(steps * size / n - 1, 0.0), 1.0),
-        ### END SOLUTION
-    },
-    signs={
-        "that is a number of windows; a share is asked for": lambda got, want, n, *_: n > 1 and (
-            math.isclose(got, n * want, rel_tol=1e-4) and want > 0),
-        "that is in percent; a share lies from 0 to 1": lambda got, want, *_: (
-            math.isclose(got, 100 * want, rel_tol=1e-4) and want > 0),
-    },
-)
 
 # %% [markdown]
 # Now with dice: 10,000 windows and 312 batches of 32, which is one epoch's worth. **Predict** the number with your formula first.
@@ -318,21 +319,30 @@ def read_data(model, corpus_or_ids, config, tokenizer):
     corpus_or_ids: a Corpus, ids (N,), or what has windows(block_size, seed), val_ids and tokenizer.
     """
     data = ids = corpus_or_ids
-    val_ids, tokenizer = getattr(data, "val_ids", None), tokenizer or getattr(data, "tokenizer", None)
+    val_ids, tokenizer = (
+        getattr(data, "val_ids", None),
+        tokenizer or getattr(data, "tokenizer", None),
+    )
     if isinstance(data, Corpus):
         tokenizer = tokenizer or CharTokenizer.from_text(data.train + data.val)
         ids, val_ids = tokenizer.encode(data.train), tokenizer.encode(data.val)
     if hasattr(data, "windows"):
         windows = data.windows(model.block_size, config.seed)
         if tokenizer.vocab_size != model.vocab_size:
-            raise ValueError(f"the data has {tokenizer.vocab_size} symbols, and the model knows {model.vocab_size}")
+            raise ValueError(
+                f"the data has {tokenizer.vocab_size} symbols, and the model knows {model.vocab_size}"
+            )
     elif ids.dim() != 1 or ids.dtype != torch.int64:
-        raise ValueError(f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)")
+        raise ValueError(
+            f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)"
+        )
     else:
         model.check(ids[:, None])
         windows = Windows(ids.to(next(model.parameters()).device), model.block_size, config.seed)
     if config.patience and val_ids is None:
-        raise ValueError(f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None")
+        raise ValueError(
+            f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None"
+        )
     if config.out and tokenizer is None:
         raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
     return windows, val_ids, tokenizer
@@ -360,20 +370,32 @@ def learning_rate(step, config, elapsed=0.0):
         left = (1 + cos(pi * max(done - config.warmup, 0) / (1 - config.warmup))) / 2
     else:
         left = min((1 - done) / config.decay, 1.0) if config.decay else 1.0
-    return min(config.learning_rate * rise, config.min_lr + (config.learning_rate - config.min_lr) * left)
+    return min(
+        config.learning_rate * rise, config.min_lr + (config.learning_rate - config.min_lr) * left
+    )
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
 for name, colour, style, changes in (
-    ("cosine", "#0072B2", "-", {}), ("wsd, decay 0.2", "#D55E00", "--", {"schedule": "wsd"}),
+    ("cosine", "#0072B2", "-", {}),
+    ("wsd, decay 0.2", "#D55E00", "--", {"schedule": "wsd"}),
     ("wsd, decay 0: constant", "#009E73", ":", {"schedule": "wsd", "decay": 0.0}),
 ):
     config = TrainConfig(steps=1000, **changes)
-    ax.plot([learning_rate(step, config) for step in range(1000)], style, color=colour, linewidth=2, label=name)
+    ax.plot(
+        [learning_rate(step, config) for step in range(1000)],
+        style,
+        color=colour,
+        linewidth=2,
+        label=name,
+    )
 ax.set(xlabel="step", ylabel="learning rate")
 ax.legend(frameon=False)
-show(fig, "Three lines rise together in 50 steps. One falls in half a cosine, one stays until step 800 and falls in a "
-     "line, one stays.")
+show(
+    fig,
+    "Three lines rise together in 50 steps. One falls in half a cosine, one stays until step 800 and falls in a "
+    "line, one stays.",
+)
 
 # %% [markdown]
 # Who pays by the hour does not know the number of steps. So the clock may turn the curve: `elapsed` is the share of the time budget that is gone, and whichever is further, steps or time, counts. Is PyTorch's own cosine the same?
@@ -389,7 +411,9 @@ for step in range(100):
 far = max(abs(learning_rate(step, config) - rate) for step, rate in enumerate(theirs))
 print(f"largest difference from PyTorch's ≈ {far:.0e} (below 1e-9: {far < 1e-9})")
 by_time = TrainConfig(time_budget=60, warmup=0.0)  # seconds; nobody knows how many steps
-print(f"the peak is {by_time.learning_rate}; after half the time the rate is {learning_rate(7, by_time, 0.5):.4f}")
+print(
+    f"the peak is {by_time.learning_rate}; after half the time the rate is {learning_rate(7, by_time, 0.5):.4f}"
+)
 assert far < 1e-9
 
 # %% [markdown]
@@ -403,51 +427,11 @@ def inverse_root_rate(step, peak, warmup):
     """step from 0 on, peak a float, warmup a number of steps from 1 on -> float: the learning rate of this step."""
     ### BEGIN SOLUTION
     k = step + 1
-    return peak * min(k / warmup, (warmup / k)**0.5)
+    return peak * min(k / warmup, (warmup / k) ** 0.5)
     ### END SOLUTION
 
 # %%
 check("inverse_root_rate", inverse_root_rate)
-
-# %%
-#| key
-exercise(
-    inverse_root_rate, stars=1, minutes=5, atol=1e-9,
-    cases=lambda draw: [
-        [0, draw.number(1e-3, 1e-2), draw.integer(10, 50)], [draw.integer(4, 7), draw.number(1e-3, 1e-2), 12],
-        [(w := draw.integer(10, 50)) - 1, draw.number(1e-3, 1e-2), w], [w, draw.number(1e-3, 1e-2), w],
-        [draw.integer(3, 9) * w + 2, draw.number(1e-3, 1e-2), w], [0, draw.number(1e-3, 1e-2), 1],
-        [draw.integer(5, 900), draw.number(1e-3, 1e-2), 1]],
-    wrong={
-        ### BEGIN SOLUTION
-        "everything comes one step late: `step` counts from 0, so the first step is number 1": lambda step, peak, w: (
-            peak * min(step / w, (w / max(step, 1))**0.5)),
-        "step 0 divides by zero: `step` counts from 0, so the first step is number 1": lambda step, peak, w: (
-            peak * min(step / w, (w / step)**0.5)),
-        "there is a jump after the warmup: the root of k alone is not 1 there": lambda step, peak, w: (
-            peak * (step + 1) / w if step < w else peak / (step + 1)**0.5),
-        "it falls as 1 / k; the root is missing": lambda step, peak, w: peak * min((step + 1) / w, w / (step + 1)),
-        "the root counts from the end of the warmup: k counts from the start of the run": lambda step, peak, w: (
-            peak * (step + 1) / w if step < w else peak / (step + 2 - w)**0.5),
-        "k counts the steps of the whole run, not those since the warmup": lambda step, peak, w: (
-            peak * (step + 1) / w if step < w else peak * min((w / max(step + 1 - w, 1))**0.5, 1.0)),
-        "the larger one of rise and fall is taken; the smaller is right": lambda step, peak, w: (
-            peak * max((step + 1) / w, (w / (step + 1))**0.5)),
-        "the rise is missing: it falls from the first step on": lambda step, peak, w: peak * (w / (step + 1))**0.5,
-        "the fall is missing: after the warmup the rate stays": lambda step, peak, w: peak * min((step + 1) / w, 1.0),
-        "the rise is one step too long: the last step of the warmup has the peak": lambda step, peak, w: (
-            peak * min((step + 1) / (w + 1), (w / (step + 1))**0.5)),
-        "that is the share of the peak: the peak is not multiplied in": lambda step, peak, w: (
-            min((step + 1) / w, (w / (step + 1))**0.5)),
-        "the paper's formula as it stands has its own peak, 1 / sqrt(warmup): here it is `peak`":
-            lambda step, peak, w: peak * min((step + 1)**-0.5, (step + 1) * w**-1.5),
-        "in the warmup it rises as a root: a line is wanted": lambda step, peak, w: (
-            peak * min(((step + 1) / w)**0.5, (w / (step + 1))**0.5)),
-        "after the warmup it goes on rising: the fraction under the root is upside down": lambda step, peak, w: (
-            peak * (step + 1) / w if step < w else peak * ((step + 1) / w)**0.5),
-        ### END SOLUTION
-    },
-)
 
 # %% [markdown]
 # ## A batch that does not fit
@@ -459,6 +443,7 @@ torch.manual_seed(1337)
 model = GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64)).double()
 x, y = get_batch(ids, 32, 16, torch.Generator().manual_seed(1337))
 
+
 def gradient(losses):
     model.zero_grad()
     for loss in losses:
@@ -467,8 +452,8 @@ def gradient(losses):
 
 # %%
 whole = gradient([model(x, y)[1]])
-quarters = gradient(model(x[i:i + 4], y[i:i + 4])[1] / 4 for i in range(0, 16, 4))
-forgotten = gradient(model(x[i:i + 4], y[i:i + 4])[1] for i in range(0, 16, 4))
+quarters = gradient(model(x[i : i + 4], y[i : i + 4])[1] / 4 for i in range(0, 16, 4))
+forgotten = gradient(model(x[i : i + 4], y[i : i + 4])[1] for i in range(0, 16, 4))
 far = (whole - quarters).abs().max().item()
 print(f"largest difference ≈ {far:.0e} (below 1e-12: {far < 1e-12})")
 print(f"without the division: {forgotten.norm() / whole.norm():.1f} times as long")
@@ -491,12 +476,15 @@ def accumulated(table, x, y, size):
         (loss / len(pieces)).backward()
     return table.grad
 
+
 table = torch.zeros(3, 3, dtype=torch.float64)
 lines = torch.tensor([[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 0, 0]])
 targets = torch.tensor([[1, 2, 0, 1], [2, 0, 1, 2], [1, -100, -100, -100]])
 at_once = accumulated(table, lines, targets, size=3)
 in_pieces = accumulated(table, lines, targets, size=2)
-print(f"derivative by the logit of 0 after 2: {at_once[2, 0]:.2f} at once, {in_pieces[2, 0]:.2f} two lines at a time")
+print(
+    f"derivative by the logit of 0 after 2: {at_once[2, 0]:.2f} at once, {in_pieces[2, 0]:.2f} two lines at a time"
+)
 
 # %% [markdown]
 # Not even the sign is the same. The third line, with one target, is a piece of its own, and gets half the say. Mend it: the sum of all pieces has to be the gradient of the mean loss over *all* targets of the batch, whatever `size` is. Still run the model on at most `size` lines at a time. Each line has at least one target.
@@ -515,75 +503,6 @@ def accumulated_gradient(table, x, y, size):
 # %%
 check("accumulated_gradient", accumulated_gradient)
 
-# %%
-#| key
-def accumulated_gradient_case(draw, lengths, size, V=5, dtype=torch.float32):
-    x, y = draw.ids(V, len(lengths), max(lengths)), draw.ids(V, len(lengths), max(lengths))
-    y[torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]] = -100
-    return [draw.normal(V, V, dtype=dtype), x, y, size]
-
-
-### BEGIN SOLUTION
-def accumulated_gradient_as(weight, last=False, whole=False, pads=False):
-    """weight(lines, targets, lines of all, targets of all, T, size): what the mean loss of a piece is multiplied by."""
-    def accumulate(table, x, y, size):
-        table, (B, T), targets = table.clone().requires_grad_(), y.shape, (y != -100).sum().item()
-        y = y.clamp(min=0) if pads else y
-        for i in range(0, B - size + 1 if whole and B >= size else B, size):
-            a, b = x[i:i + size], y[i:i + size]
-            if last:
-                table.grad = None
-            loss = F.cross_entropy(table[a].flatten(0, 1), b.flatten())
-            (loss * weight(len(b), (b != -100).sum().item(), B, targets, T, size)).backward()
-        return table.grad
-    return accumulate
-### END SOLUTION
-
-
-exercise(
-    accumulated_gradient, stars=2, minutes=8, atol=1e-6,
-    cases=lambda draw: [
-        accumulated_gradient_case(draw, [8, draw.integer(6, 7), draw.integer(4, 5), 2, 1], 2),
-        accumulated_gradient_case(draw, [5, draw.integer(3, 4), draw.integer(1, 2), 1], 2, 6, torch.float64),
-        accumulated_gradient_case(draw, [6] * 7, draw.choice([2, 3]), 4, torch.float64),
-        accumulated_gradient_case(draw, [draw.integer(1, 6)], 1), accumulated_gradient_case(draw, [4, 2, 3], 5),
-        accumulated_gradient_case(draw, [1] * 3, 2)],
-    wrong={
-        ### BEGIN SOLUTION
-        "nothing is mended yet: each piece counts the same, however many targets it has": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: 1 / -(-B // size)),
-        "the pieces are weighted by their lines (or places): the lines have different numbers of targets":
-            accumulated_gradient_as(lambda lines, n, B, N, T, size: lines / B),
-        "`size` / B is no weight for a piece: lines have different numbers of targets, and the last piece is smaller":
-            accumulated_gradient_as(lambda lines, n, B, N, T, size: min(size / B, 1)),
-        "the means of the pieces are added up as they are": accumulated_gradient_as(lambda *_: 1),
-        "the sum of all losses is not divided by the number of targets": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: n),
-        "it divides by all places, B·T: those with -100 are no targets": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: n / (B * T)),
-        "the number of pieces is rounded down": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: 1 / max(B // size, 1)),
-        "the sum of the losses is divided by the lines: the mean goes over the targets": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: n / B),
-        "divided by the targets and by the pieces: one of the two is too much": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: n / N / -(-B // size)),
-        "a mean is divided by the number of all targets: only a mean times its own targets is a sum":
-            accumulated_gradient_as(lambda lines, n, B, N, T, size: 1 / N),
-        "that is the last piece's gradient alone: between pieces nothing is set to zero": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: n / N, last=True),
-        "the last, smaller piece is left out": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: n / N, whole=True),
-        "each line counts the same: a line with more targets has more to say": lambda table, x, y, size: (
-            accumulated_gradient_as(lambda lines, n, B, N, T, size: 1 / B)(table, x, y, 1)),
-        "the places with -100 are counted as targets (as the character 0)": accumulated_gradient_as(
-            lambda lines, n, B, N, T, size: lines / B, pads=True),
-        ### END SOLUTION
-    },
-    signs={
-        "the sign is turned: that way the loss would rise": lambda got, want, *_: torch.allclose(got, -want, atol=1e-6),
-    },
-)
-
 # %% [markdown]
 # ## Not too far at once
 #
@@ -593,7 +512,10 @@ exercise(
 weights = [torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)]
 weights[0].grad, weights[1].grad = torch.tensor([3.0]), torch.tensor([4.0])
 length = torch.nn.utils.clip_grad_norm_(weights, max_norm=1.0)
-print(f"length before: {length:.1f}; now the gradient is", [f"{weight.grad.item():.1f}" for weight in weights])
+print(
+    f"length before: {length:.1f}; now the gradient is",
+    [f"{weight.grad.item():.1f}" for weight in weights],
+)
 
 # %% [markdown]
 # ## Decay for matrices
@@ -611,17 +533,23 @@ print(f"{(1 - 1e-3 * 0.1) ** 10_000:.2f}")
 def make_optimizer(model, config):
     """AdamW in one kernel, where there is one; weight decay for what has two dimensions or more."""
     parameters = list(model.parameters())
-    groups = [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-              {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     fused = parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused
+    )
 
 # %%
 small = GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64))
 for group in make_optimizer(small, TrainConfig()).param_groups:
     numbers = sum(p.numel() for p in group["params"])
-    print(f"decay {group['weight_decay']}: {len(group['params'])} tensors, {numbers:,} numbers, all of them "
-          f"{'matrices' if group['params'][0].dim() > 1 else 'gains'}")
+    print(
+        f"decay {group['weight_decay']}: {len(group['params'])} tensors, {numbers:,} numbers, all of them "
+        f"{'matrices' if group['params'][0].dim() > 1 else 'gains'}"
+    )
 
 # %% [markdown]
 # `fused` does the whole step in one kernel instead of one for each operation; it is the same arithmetic.
@@ -635,7 +563,9 @@ print("           largest   smallest normal   smallest at all   1 + this is stil
 for dtype in (torch.float32, torch.float16, torch.bfloat16):
     kind, name = torch.finfo(dtype), str(dtype).removeprefix("torch.")
     tiniest = kind.smallest_normal * kind.eps
-    print(f"{name:9} {kind.max:9.1e} {kind.smallest_normal:17.1e} {tiniest:17.1e} {kind.eps / 2:21.1e}")
+    print(
+        f"{name:9} {kind.max:9.1e} {kind.smallest_normal:17.1e} {tiniest:17.1e} {kind.eps / 2:21.1e}"
+    )
 
 # %% [markdown]
 # **Predict** the three results, in float16 and in bfloat16: $300 \cdot 300$; $10^{-8}$; $1 + 0.0004$, a weight and its step.
@@ -643,8 +573,12 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
 # %%
 for dtype in (torch.float16, torch.bfloat16):
     number = lambda x: torch.tensor(x, dtype=dtype)
-    print(f"{str(dtype):15}", (number(300.0) * number(300.0)).item(), f"{number(1e-8).item():.1e}",
-          (number(1.0) + number(4e-4)).item())
+    print(
+        f"{str(dtype):15}",
+        (number(300.0) * number(300.0)).item(),
+        f"{number(1e-8).item():.1e}",
+        (number(1.0) + number(4e-4)).item(),
+    )
 
 # %% [markdown]
 # Three troubles. The first: a product can be too large for float16. The second: a small gradient becomes 0 in float16. The third holds for both: a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large products are computed in 16 bits; `torch.autocast` knows which.
@@ -655,7 +589,9 @@ for dtype in (torch.float16, torch.bfloat16):
 gradients = whole[whole != 0].float()
 for scale in (1, 65536):
     lost, cut = ((gradients * scale).abs() < low for low in (2.0**-25, 2.0**-14))
-    print(f"times {scale:5}: ≈ {lost.float().mean():.2%} become 0, ≈ {cut.float().mean():.2%} have fewer digits")
+    print(
+        f"times {scale:5}: ≈ {lost.float().mean():.2%} become 0, ≈ {cut.float().mean():.2%} have fewer digits"
+    )
 assert (gradients.half() == 0).any() and not ((gradients * 65536).half() == 0).any()
 assert (gradients * 65536).half().isfinite().all()
 
@@ -663,20 +599,38 @@ assert (gradients * 65536).half().isfinite().all()
 fig, ax = plt.subplots(figsize=(8, 2.4), layout="constrained")
 bins = torch.linspace(-14, 6, 101)
 for scale, colour, name in ((1.0, "#D55E00", "gradients"), (65536.0, "#0072B2", "times 65,536")):
-    ax.hist((gradients.abs() * scale).log10().numpy(), bins=bins.numpy(), color=colour, alpha=0.6, label=name)
+    ax.hist(
+        (gradients.abs() * scale).log10().numpy(),
+        bins=bins.numpy(),
+        color=colour,
+        alpha=0.6,
+        label=name,
+    )
 ax.axvspan(-14, torch.tensor(2.0**-25).log10(), color="#BBBBBB", alpha=0.5, label="0 in float16")
-ax.axvspan(torch.tensor(65504.0).log10(), 6, hatch="//", facecolor="none", edgecolor="#BBBBBB", label="infinite")
+ax.axvspan(
+    torch.tensor(65504.0).log10(),
+    6,
+    hatch="//",
+    facecolor="none",
+    edgecolor="#BBBBBB",
+    label="infinite",
+)
 ax.set(xlabel="size of a gradient, power of 10", ylabel="how many", yscale="log", xlim=(-14, 6))
 ax.legend(frameon=False, fontsize=8)
-show(fig, "Two histograms of the same shape. The gradients reach into the grey zone where float16 has only 0; "
-     "multiplied by 65,536 they lie between the zones.")
+show(
+    fig,
+    "Two histograms of the same shape. The gradients reach into the grey zone where float16 has only 0; "
+    "multiplied by 65,536 they lie between the zones.",
+)
 
 # %% [markdown]
 # **Loss scaling:** multiply the *loss* by a large number; by the chain rule all gradients are multiplied with it. Divide them again in float32, before clipping. If one of them has become infinite, leave the step out and halve the factor; if none has for 2,000 steps, double it. `torch.amp.GradScaler` does just that. In one line:
 
 # %%
 gradient_in_16_bits = (torch.tensor(1e-8) * 65536).half()
-print(f"without: {torch.tensor(1e-8).half().item():.1e}, with: {gradient_in_16_bits.float().item() / 65536:.1e}")
+print(
+    f"without: {torch.tensor(1e-8).half().item():.1e}, with: {gradient_in_16_bits.float().item() / 65536:.1e}"
+)
 
 # %% [markdown]
 # ### Exercise: between backward and step
@@ -704,92 +658,12 @@ def unscale_and_clip(gradients, scale, most):
 # %%
 check("unscale_and_clip", unscale_and_clip)
 
-# %%
-#| key
-def unscale_and_clip_case(draw, size, scale, most, bad=()):
-    """Gradients of about this size, scaled; bad: what one number each of the first tensors is replaced by."""
-    shapes = [(draw.integer(2, 4), 3), (draw.integer(2, 5),), (2, draw.integer(2, 3))]
-    gradients = [((0.5 + draw.uniform(*shape)) * draw.normal(*shape).sign() * size * scale).half() for shape in shapes]
-    for gradient, number in zip(gradients, bad):
-        gradient.view(-1)[draw.integer(0, gradient.numel() - 1)] = number
-    return [gradients, scale, most]
-
-
-### BEGIN SOLUTION
-def unscale_and_clip_as(bad=lambda g: not g.isfinite().all(), drop=False, to=lambda g, scale: g.float() / scale,
-                        length=lambda gs: sum(g.square().sum() for g in gs).sqrt(), factor=None, each=False,
-                        before=lambda g, scale: g, after=lambda g, scale: g):
-    def clip(gradients, scale, most):
-        if any(bad(g) for g in gradients) and not drop:
-            return []
-        gradients = [to(g, scale) for g in gradients if not (drop and bad(g))]
-        of = [length([before(g, scale)]) for g in gradients] if each else [
-            length([before(g, scale) for g in gradients])] * len(gradients)
-        cut = factor or (lambda most, length: (most / length).clamp(max=1))
-        return [after(g * cut(most, l), scale) for g, l in zip(gradients, of)]
-    return clip
-### END SOLUTION
-
-
-exercise(
-    unscale_and_clip, stars=2, minutes=8, atol=1e-12,
-    cases=lambda draw: [
-        unscale_and_clip_case(draw, draw.number(1, 2), 1024.0, draw.number(0.5, 1)),
-        unscale_and_clip_case(draw, draw.number(0.08, 0.12), 4096.0, draw.number(1.5, 2)),
-        unscale_and_clip_case(draw, draw.number(1e-8, 2e-8), 65536.0, 1.0),
-        unscale_and_clip_case(draw, 1.0, 512.0, 1.0, [draw.choice([math.inf, -math.inf])]),
-        unscale_and_clip_case(draw, 0.01, 512.0, 1.0, [0.0, math.nan]),
-        [[torch.zeros(2, 2).half(), torch.zeros(3).half()], 128.0, 1.0],
-        [[(1 + draw.uniform(1)).mul(2048).half()], 1024.0, draw.number(0.5, 0.9)]],
-    wrong={
-        ### BEGIN SOLUTION
-        "the scaled gradients are clipped: their length is `scale` times the true one; undo the scaling first":
-            unscale_and_clip_as(before=lambda g, scale: g * scale),
-        "each tensor is clipped by its own length: the direction changes; the length goes over all together":
-            unscale_and_clip_as(each=True),
-        "each number is cut off at `most`: that is clipping by value, and changes the direction": (
-            lambda gradients, scale, most: [g.clamp(-most, most) for g in unscale_and_clip_as(
-                factor=lambda most, length: 1.0)(gradients, scale, most)]),
-        "the division is done in float16, where small gradients become 0 again": unscale_and_clip_as(
-            to=lambda g, scale: (g / scale).float()),
-        "the scaling is not undone": unscale_and_clip_as(to=lambda g, scale: g.float()),
-        "it multiplies by the scale once more": unscale_and_clip_as(to=lambda g, scale: g.float() * scale),
-        "nothing is clipped": unscale_and_clip_as(factor=lambda most, length: 1.0),
-        "a short gradient is made longer: the factor is at most 1": unscale_and_clip_as(
-            factor=lambda most, length: most / length),
-        "a short gradient is made longer (and zeros are spared): the factor is at most 1": unscale_and_clip_as(
-            factor=lambda most, length: most / (length + 1e-6)),
-        "infinite numbers and nan are not looked for: no step can be made with them": unscale_and_clip_as(
-            bad=lambda g: False),
-        "infinite numbers are found, and nan is not": unscale_and_clip_as(bad=lambda g: g.isinf().any()),
-        "nan is found, and infinite numbers are not": unscale_and_clip_as(bad=lambda g: g.isnan().any()),
-        "only the tensor with the bad number is left out: the whole step is, so return []":
-            unscale_and_clip_as(drop=True),
-        "the lengths of the tensors are added up: add the squares, then take the root": unscale_and_clip_as(
-            length=lambda gs: sum(g.norm() for g in gs)),
-        "the longest tensor sets the factor: the length goes over all of them together": unscale_and_clip_as(
-            length=lambda gs: max(g.norm() for g in gs)),
-        "the root is missing: that is the square of the length": unscale_and_clip_as(
-            length=lambda gs: sum(g.square().sum() for g in gs)),
-        "the largest number is taken for the length": unscale_and_clip_as(
-            length=lambda gs: max(g.abs().max() for g in gs)),
-        "what is returned is float16 again: the optimizer works in float32": unscale_and_clip_as(
-            after=lambda g, scale: g.half()),
-        ### END SOLUTION
-    },
-)
-
 # %% [markdown]
 # bfloat16 needs none of this. Cards have it from the generation of the A100 on; the T4 of the free notebooks has only float16 (PyTorch can imitate bfloat16 there, slowly, and says that it is "supported"; so we ask for the generation). A CPU is mostly no faster with either.
 
 # %%
-#| export
-def pick_precision(device):
-    """"bf16" on cards from compute capability 8.0 on, "fp16" from 7.5 on, else "fp32"."""
-    capability = torch.cuda.get_device_capability(device) if torch.device(device).type == "cuda" else (0, 0)
-    return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 5) else "fp32"
+from chargpt_lib.devices import pick_precision
 
-# %%
 print(pick_precision("cpu"))
 
 # %% [markdown]
@@ -817,7 +691,9 @@ torch.manual_seed(1337)
 deep = GPT(GPTConfig(V, block_size=32, n_layer=8, n_head=4, n_embd=64))
 plain = bytes_kept(deep, x, y)
 weights = 4 * deep.num_params()
-print(f"weights: {weights / 1e6:.1f} MB; kept for the way back, with 16 windows of 32: ≈ {plain / 1e6:.1f} MB")
+print(
+    f"weights: {weights / 1e6:.1f} MB; kept for the way back, with 16 windows of 32: ≈ {plain / 1e6:.1f} MB"
+)
 print(f"that is ≈ {plain / weights:.1f} times as much (more than 5 times: {plain / weights > 5})")
 assert plain / weights > 5
 
@@ -832,9 +708,13 @@ assert plain / weights > 5
 def checkpointed(model):
     """Inside, each block keeps only what goes into it, and computes the rest again (Chen et al., 2016)."""
     if not (blocks := list(getattr(model, "blocks", ()))):
-        raise ValueError(f"gradient_checkpointing is True, and a {type(model).__name__} has no blocks: leave it False")
+        raise ValueError(
+            f"gradient_checkpointing is True, and a {type(model).__name__} has no blocks: leave it False"
+        )
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # hides the method of its class
+        block.forward = partial(
+            checkpoint, block.forward, use_reentrant=False
+        )  # hides the method of its class
     try:
         yield
     finally:
@@ -848,8 +728,12 @@ with checkpointed(deep):
     sparing = bytes_kept(deep, x, y)
 after = torch.cat([p.grad.flatten() for p in deep.parameters()])
 share = sparing / plain
-print(f"kept on the way forward: ≈ {sparing / 1e6:.1f} MB, ≈ {share:.0%} of that (less than a third: {share < 0.33})")
-print(f"gradients that differ, in the last bit or more: {(before != after).sum()} of {len(before):,}")
+print(
+    f"kept on the way forward: ≈ {sparing / 1e6:.1f} MB, ≈ {share:.0%} of that (less than a third: {share < 0.33})"
+)
+print(
+    f"gradients that differ, in the last bit or more: {(before != after).sum()} of {len(before):,}"
+)
 assert share < 0.33
 
 # %%
@@ -875,15 +759,21 @@ def compiled(model, x):
         lines = str(error).strip().splitlines() or [""]
         reason = next((line for line in lines if "error: " in line), lines[0])
         if "C++ compile error" in lines[0] and " " in torch.__file__:
-            reason += (f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
-                       "in a folder without a space (on a graphics card it does not matter)")
-        warnings.warn(f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}")
+            reason += (
+                f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
+                "in a folder without a space (on a graphics card it does not matter)"
+            )
+        warnings.warn(
+            f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}"
+        )
         return model
     finally:
         model.zero_grad()
 
 # %%
-with mock.patch("torch.compile", side_effect=RuntimeError("no C++ compiler on this computer")):  # let us pretend
+with mock.patch(
+    "torch.compile", side_effect=RuntimeError("no C++ compiler on this computer")
+):  # let us pretend
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         print("what comes back is the model itself:", compiled(small, x) is small)
@@ -918,7 +808,9 @@ def interruptible():
 with interruptible() as pressed:
     for step in range(100):
         if step == 3:
-            signal.raise_signal(signal.SIGINT)  # as if you had pressed Ctrl-C in the middle of step 3
+            signal.raise_signal(
+                signal.SIGINT
+            )  # as if you had pressed Ctrl-C in the middle of step 3
         end_of_step = step
         if pressed:
             break
@@ -927,12 +819,12 @@ print("ended after step", end_of_step)
 # %% [markdown]
 # ## Alone
 #
-# In lesson 11 several processes share one run, each with a device of its own. Nobody should have to write the loop a second time for them. So what is done otherwise there stands in one place, and the loop asks it. For one process these are trifles:
+# In lesson 13 several processes share one run, each with a device of its own. Nobody should have to write the loop a second time for them. So what is done otherwise there stands in one place, and the loop asks it. For one process these are trifles:
 
 # %%
 #| export
 class Alone:
-    """What a run asks of the processes that share it. Here there is one; lesson 11 has several."""
+    """What a run asks of the processes that share it. Here there is one; lesson 13 has several."""
 
     rank, size = 0, 1  # which process this is, of how many
     apart = nullcontext  # in this context gradients stay as they are; outside they become means over the processes
@@ -961,7 +853,12 @@ class Alone:
 
 # %%
 team = Alone()
-print(f"process {team.rank} of {team.size}:", team.most(0.3, True), team.gather("my dice"), team.once(lambda: "done"))
+print(
+    f"process {team.rank} of {team.size}:",
+    team.most(0.3, True),
+    team.gather("my dice"),
+    team.once(lambda: "done"),
+)
 
 # %% [markdown]
 # ## Mistakes people make
@@ -982,4 +879,4 @@ progress()
 #
 # `TrainConfig`, `learning_rate`, `Windows`, `make_optimizer`, `pick_precision`, `checkpointed`, `compiled`, `interruptible`, `read_data` and `Alone`, in `chargpt_lib/recipe.py`.
 #
-# Next: [10 · Training in earnest](10_training_in_earnest.ipynb), which puts them into one loop.
+# Next: [11 · Training in earnest](11_training_in_earnest.ipynb), which puts them into one loop.

@@ -20,10 +20,11 @@
 # A model learns from a text. This one has been written by a small grammar with dice, so it is nonsense, but strict nonsense: in each scene only those speak who have entered, and whoever is asked by name answers.
 
 # %%
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device, pick_scale
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.devices import pick_device, pick_scale
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see C_hosts)
+KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # so many times as many windows at once; 1 on a CPU
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -43,8 +44,12 @@ from chargpt_lib.training import load_or_fit
 
 torch.manual_seed(1337)
 model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
-result = load_or_fit("first minute", model, corpus, steps=1400, batch_size=6 * scale, lr=5e-3, keep=KEEP)
-print(f"loss {result['loss']:.2f} on text it has never seen, after {result['seconds']:.0f} s of training")
+result = load_or_fit(
+    "first minute", model, corpus, steps=1400, batch_size=6 * scale, lr=5e-3, keep=KEEP
+)
+print(
+    f"loss {result['loss']:.2f} on text it has never seen, after {result['seconds']:.0f} s of training"
+)
 
 # %%
 loss = result["loss"]
@@ -57,7 +62,7 @@ assert loss < 1.0 or corpus.name != "playhouse"
 # %%
 import matplotlib.pyplot as plt
 
-from chargpt_lib.data import show
+from chargpt_lib.plots import show
 
 losses = torch.tensor(result["losses"]).unfold(0, 20, 5).mean(1)
 fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
@@ -75,7 +80,9 @@ show(fig, "The loss falls steeply from 4, then more and more slowly, and comes c
 
 # %% tags=["nbval-ignore-output"]
 start = tokenizer.encode("\n")[None].to(device)
-play = tokenizer.decode(model.generate(start, 300, torch.Generator(device).manual_seed(1337))[0].cpu())
+play = tokenizer.decode(
+    model.generate(start, 300, torch.Generator(device).manual_seed(1337))[0].cpu()
+)
 print(play.strip())
 
 # %%
@@ -96,12 +103,18 @@ attention_html(look(model, tokenizer, scene), scene)
 # (Only the picture, and nothing that answers? Then the page is shown where scripts are cut out. Run the cell.)
 
 # %%
-weights = look(model, tokenizer, scene).of(scene)  # (layers, heads, characters that look, characters looked at)
+weights = look(model, tokenizer, scene).of(
+    scene
+)  # (layers, heads, characters that look, characters looked at)
 totals = weights.sum(-1)
-print(f"what a head gives to all characters together: from {totals.min():.4f} to {totals.max():.4f}")
+print(
+    f"what a head gives to all characters together: from {totals.min():.4f} to {totals.max():.4f}"
+)
 names = slice(scene.index("Meg"), scene.index(" with")) if "Meg" in scene else slice(0, 1)
 on_names = weights[:, :, -1, names].sum(-1)  # (layers, heads)
-print(f"the head that looks most at the names gives them ≈ {on_names.max():.2f}, when the next speaker is due")
+print(
+    f"the head that looks most at the names gives them ≈ {on_names.max():.2f}, when the next speaker is due"
+)
 assert on_names.max() > 0.4 or corpus.name != "playhouse"
 
 # %% [markdown]
@@ -112,8 +125,11 @@ assert on_names.max() > 0.4 or corpus.name != "playhouse"
 # %%
 from chargpt_lib.training import plot_ladder
 
-show(plot_ladder("playhouse"), "Stacked bars: the losses of five models, from a table of letter pairs to the full GPT, "
-     "each lower than the one before, the last one close to the floor.")
+show(
+    plot_ladder("playhouse"),
+    "Stacked bars: the losses of five models, from a table of letter pairs to the full GPT, "
+    "each lower than the one before, the last one close to the floor.",
+)
 
 # %% [markdown]
 # ## Climb

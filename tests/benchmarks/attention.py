@@ -15,7 +15,8 @@ import torch
 from playwright.sync_api import sync_playwright
 
 from chargpt_lib.attention_maps import attention_html, look, record_attention, switch_off
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.devices import pick_device
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import critic, excess_by_kind
 from chargpt_lib.training import fit, nats_per_character, write_json
@@ -32,7 +33,10 @@ ROUNDS = 40
 def cost(config, device):
     """A pass with recording against one without, in turns."""
     torch.manual_seed(1337)
-    model, idx = GPT(config).to(device).eval(), torch.randint(config.vocab_size, (1, 256), device=device)
+    model, idx = (
+        GPT(config).to(device).eval(),
+        torch.randint(config.vocab_size, (1, 256), device=device),
+    )
     everything = {"every head": {}, "one head": {"layers": [1], "heads": [1]}}
     seconds = {name: [] for name in ("plain", *everything)}
 
@@ -50,8 +54,13 @@ def cost(config, device):
                 with record_attention(model, **chosen):
                     timed(name)
     plain = torch.tensor(seconds.pop("plain")[5:], dtype=torch.float64)
-    return {"plain, ms": spread(1000 * plain, 2),
-            **{f"ratio, {name}": spread(torch.tensor(rows[5:], dtype=torch.float64) / plain, 2) for name, rows in seconds.items()}}
+    return {
+        "plain, ms": spread(1000 * plain, 2),
+        **{
+            f"ratio, {name}": spread(torch.tensor(rows[5:], dtype=torch.float64) / plain, 2)
+            for name, rows in seconds.items()
+        },
+    }
 
 
 CLOCK = "<script>requestAnimationFrame(() => setTimeout(() => { window.painted = performance.now(); }))</script>"
@@ -78,7 +87,9 @@ def page(corpus, tokenizer):
     firsts, hovers = [], []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         path = Path(folder) / "page.html"
-        path.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body>{html}{CLOCK}', encoding="utf-8")
+        path.write_text(
+            f'<!DOCTYPE html><meta charset="utf-8"><body>{html}{CLOCK}', encoding="utf-8"
+        )
         browser = driver.chromium.launch(executable_path=find_chromium(), args=QUIET)
         for _ in range(7):
             tab = browser.new_page()
@@ -89,8 +100,12 @@ def page(corpus, tokenizer):
             tab.close()
         version = browser.version
         browser.close()
-    return {"bytes": len(html.encode()), "first paint, ms": spread(torch.tensor(firsts), 0),
-            "hover, ms": {**spread(torch.tensor(hovers), 1), "slowest": round(max(hovers), 1)}, "chromium": version}
+    return {
+        "bytes": len(html.encode()),
+        "first paint, ms": spread(torch.tensor(firsts), 0),
+        "hover, ms": {**spread(torch.tensor(hovers), 1), "slowest": round(max(hovers), 1)},
+        "chromium": version,
+    }
 
 
 def excess(model, ids, spans, off=()):
@@ -106,13 +121,19 @@ def stage(model, tokenizer, known, off):
     with switch_off(model, off):
         written = model.generate(curtain, 240, torch.Generator(curtain.device).manual_seed(1337))
     verdicts = [critic(tokenizer.decode(row.cpu()), known) for row in written]
-    return {key: sum(verdict[key] for verdict in verdicts) / len(verdicts) for key in ("speakers", "words")}
+    return {
+        key: sum(verdict[key] for verdict in verdicts) / len(verdicts)
+        for key in ("speakers", "words")
+    }
 
 
 def copying(corpus, tokenizer, device):
     """Trains the model, watches the copying come, and switches off the heads that do it."""
     torch.manual_seed(1337)
-    model, val_ids = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device), tokenizer.encode(corpus.val)
+    model, val_ids = (
+        GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device),
+        tokenizer.encode(corpus.val),
+    )
     coming, looking, began, step = {}, 0.0, time.perf_counter(), 0
 
     def watch(module, inputs):
@@ -135,7 +156,9 @@ def copying(corpus, tokenizer, device):
     heads = [(layer, head) for layer in range(4) for head in range(6)]
     alone = {head: excess(model, ids, corpus.val_spans, [head]) for head in heads}
     lost = {head: {kind: row[kind] - whole[kind] for kind in whole} for head, row in alone.items()}
-    best = sorted(heads, key=lambda head: 5 * lost[head]["spelling"] - lost[head]["copied name"])[:3]  # lesson 07's choice
+    best = sorted(heads, key=lambda head: 5 * lost[head]["spelling"] - lost[head]["copied name"])[
+        :3
+    ]  # lesson 07's choice
     known = set(re.findall("[A-Za-z]+", corpus.train))
     whole = excess(model, val_ids, corpus.val_spans)
     rows = [{"off": [], "excess": whole, **stage(model, tokenizer, known, [])}]
@@ -143,13 +166,27 @@ def copying(corpus, tokenizer, device):
         for off in map(list, combinations(best, count)):
             row = excess(model, val_ids, corpus.val_spans, off)
             more = {kind: row[kind] - whole[kind] for kind in ("copied name", "spelling")}
-            rows.append({"off": off, "excess": row, "copied name, times": row["copied name"] / whole["copied name"],
-                         "spelling's growth to that of copied names": more["spelling"] / more["copied name"],
-                         **stage(model, tokenizer, known, off)})
-    return {"training": {**SETTINGS, "seconds": seconds, "loss": nats_per_character(model, val_ids).double().mean().item(),
-                         "floor": corpus.val_floor},
-            "how copying comes": coming, "every head off, alone": {f"{l}.{h}": row for (l, h), row in lost.items()},
-            "copying heads off": rows}
+            rows.append(
+                {
+                    "off": off,
+                    "excess": row,
+                    "copied name, times": row["copied name"] / whole["copied name"],
+                    "spelling's growth to that of copied names": more["spelling"]
+                    / more["copied name"],
+                    **stage(model, tokenizer, known, off),
+                }
+            )
+    return {
+        "training": {
+            **SETTINGS,
+            "seconds": seconds,
+            "loss": nats_per_character(model, val_ids).double().mean().item(),
+            "floor": corpus.val_floor,
+        },
+        "how copying comes": coming,
+        "every head off, alone": {f"{l}.{h}": row for (l, h), row in lost.items()},
+        "copying heads off": rows,
+    }
 
 
 def main():
@@ -159,7 +196,8 @@ def main():
     report["cost at T = 256"] = {
         "baby": cost(GPTConfig.baby(65), device),
         "cpu": cost(GPTConfig.cpu(65, block_size=256), device),
-        "playhouse": cost(GPTConfig.cpu(65, **{**PLAYHOUSE, "block_size": 256}), device)}
+        "playhouse": cost(GPTConfig.cpu(65, **{**PLAYHOUSE, "block_size": 256}), device),
+    }
     print(report["cost at T = 256"])
     report["page"] = page(corpus, tokenizer)
     print(report["page"])

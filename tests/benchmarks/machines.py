@@ -21,13 +21,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from build import HERE
-from chargpt_lib.data import cache_dir
+from chargpt_lib.files import cache_dir
 from chargpt_lib.training import read_json, write_json
 from tests.benchmarks.machine import AS_ON_ANOTHER, processor_name
 
 OUT = HERE.root / "data" / "results" / "machines.json"
-PATHS = [*sorted(HERE.notebooks(False).glob("*.ipynb")), *sorted(HERE.notebooks(True).glob("*.ipynb"))]
-NOTEBOOKS = list({path.read_bytes(): path for path in reversed(PATHS)}.values())[::-1]  # some are their own solution
+PATHS = [
+    *sorted(HERE.notebooks(False).glob("*.ipynb")),
+    *sorted(HERE.notebooks(True).glob("*.ipynb")),
+]
+NOTEBOOKS = list({path.read_bytes(): path for path in reversed(PATHS)}.values())[
+    ::-1
+]  # some are their own solution
 SETTINGS = {
     "all threads": {},
     "avx2, one thread": {"ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"},
@@ -43,7 +48,11 @@ print(json.dumps({"capability": torch.backends.cpu.get_cpu_capability(), "thread
 def asked(python, setting):
     """What PyTorch says of itself in a setting."""
     command = [python, "-c", ASK]
-    return json.loads(subprocess.run(command, env={**os.environ, **setting}, check=True, capture_output=True, text=True).stdout)
+    return json.loads(
+        subprocess.run(
+            command, env={**os.environ, **setting}, check=True, capture_output=True, text=True
+        ).stdout
+    )
 
 
 def run_notebook(path, python, setting, home):
@@ -56,19 +65,41 @@ def run_notebook(path, python, setting, home):
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [python, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=3600", "--color=no",
-                   "-p", "no:cacheprovider", f"--junitxml={report}", str(path)]
+        command = [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "--nbval",
+            "--nbval-current-env",
+            "--nbval-cell-timeout=3600",
+            "--color=no",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+            str(path),
+        ]
         environment = {**os.environ, **setting, "CHARGPT_CACHE": str(home / "cache")}
-        done = subprocess.run(command, cwd=HERE.root, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=HERE.root, env=environment, capture_output=True, text=True
+        )
         if not report.exists():
-            raise RuntimeError(f"pytest did not run {HERE.name(path)}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise RuntimeError(
+                f"pytest did not run {HERE.name(path)}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
         cases = list(ElementTree.parse(report).iter("testcase"))
-    failed = [f"{case.get('name')}: {fault.get('message', '')[:200]}"
-              for case in cases for fault in (*case.findall("failure"), *case.findall("error"))]
+    failed = [
+        f"{case.get('name')}: {fault.get('message', '')[:200]}"
+        for case in cases
+        for fault in (*case.findall("failure"), *case.findall("error"))
+    ]
     seconds = round(time.perf_counter() - start, 1)
     result = {"cells": len(cases), "failed": failed, "seconds": seconds, "digest": digest}
     write_json(result_path, result)
-    print(f"{home.name:24} {HERE.name(path):46} {len(cases):4} cells, {len(failed)} failed, {seconds:6.1f} s", flush=True)
+    print(
+        f"{home.name:24} {HERE.name(path):46} {len(cases):4} cells, {len(failed)} failed, {seconds:6.1f} s",
+        flush=True,
+    )
     return result
 
 
@@ -79,10 +110,13 @@ def run_setting(name, python, setting):
     at_once = (os.cpu_count() or 1) if "OMP_NUM_THREADS" in setting else 1
     with ThreadPoolExecutor(at_once) as pool:
         results = list(pool.map(lambda path: run_notebook(path, python, setting, home), NOTEBOOKS))
-    return {"processor": processor_name(), **asked(python, setting),
-            "cells": sum(result["cells"] for result in results),
-            "failed": [fault for result in results for fault in result["failed"]],
-            "minutes": round(sum(result["seconds"] for result in results) / at_once / 60, 1)}
+    return {
+        "processor": processor_name(),
+        **asked(python, setting),
+        "cells": sum(result["cells"] for result in results),
+        "failed": [fault for result in results for fault in result["failed"]],
+        "minutes": round(sum(result["seconds"] for result in results) / at_once / 60, 1),
+    }
 
 
 def main():
@@ -91,11 +125,16 @@ def main():
         python = other if name == "avx2, one thread" else sys.executable
         wanted, has = setting.get("ATEN_CPU_CAPABILITY"), asked(python, setting)["capability"]
         if wanted and wanted.lower() != has.lower():
-            print(f"{name}: skipped, for this processor has no {wanted}; PyTorch computes with {has}")
+            print(
+                f"{name}: skipped, for this processor has no {wanted}; PyTorch computes with {has}"
+            )
             continue
         record = run_setting(name, python, setting)
         write_json(OUT, {**read_json(OUT), name: record})
-        print(f"{name}: {record['cells']} cells, {len(record['failed'])} failed, {record['minutes']} minutes", flush=True)
+        print(
+            f"{name}: {record['cells']} cells, {len(record['failed'])} failed, {record['minutes']} minutes",
+            flush=True,
+        )
         for fault in record["failed"]:
             print("   ", fault)
     sys.exit(any(record["failed"] for record in read_json(OUT).values()))

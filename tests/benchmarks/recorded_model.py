@@ -25,8 +25,9 @@ from safetensors.torch import save_file, save_model
 
 from build import HERE, directive, read_lessons
 from chargpt_lib.checkpoints import save_model as save_for_sampling
-from chargpt_lib.data import CharTokenizer, cache_dir, load_corpus
-from chargpt_lib.gpt import PLAYHOUSE, GPT, GPTConfig
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.files import cache_dir
+from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import excess_by_kind
 from chargpt_lib.training import fit, nats_per_character, write_json
 from tests.benchmarks.machine import processor_name
@@ -69,7 +70,11 @@ def write_model(model, tokenizer, corpus, seconds):
         "seconds": round(seconds, 1),
         "date": datetime.date.today().isoformat(),
         "made by": "python -m tests.benchmarks.recorded_model",
-        "machine": {"processor": processor_name(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": {
+            "processor": processor_name(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
         "sha256": hashlib.sha256((OUT / "model.safetensors").read_bytes()).hexdigest(),
     }
     write_json(OUT / "record.json", record)
@@ -81,7 +86,11 @@ def measure_growth(album):
     lesson = next(lesson for lesson in read_lessons(HERE) if lesson.module == "attention_maps")
     names = {"__name__": "__main__"}
     for cell in lesson.cells:
-        if cell.cell_type == "code" and directive(cell)[0] not in ("key", "default_exp") and "check(" not in cell.source:
+        if (
+            cell.cell_type == "code"
+            and directive(cell)[0] not in ("key", "default_exp")
+            and "check(" not in cell.source
+        ):
             exec(compile(cell.source, lesson.source, "exec"), names)
         if re.search(r"^def measure_growth", cell.source, re.M):
             return names["measure_growth"](album)
@@ -92,7 +101,9 @@ def main():
     matplotlib.use("Agg")
     album = cache_dir() / "recorded-model"
     if sys.argv[1:] != ["growth"]:
-        shutil.rmtree(album, ignore_errors=True)  # no copy of an earlier training may stay among them
+        shutil.rmtree(
+            album, ignore_errors=True
+        )  # no copy of an earlier training may stay among them
         album.mkdir()
         OUT.mkdir(parents=True, exist_ok=True)
         corpus = load_corpus("playhouse")

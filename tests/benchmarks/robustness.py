@@ -25,13 +25,24 @@ import nbformat
 import torch
 
 from build import HERE, directive, make_notebook, read_lessons, run_notebook
-from chargpt_lib.data import cache_dir
+from chargpt_lib.files import cache_dir
 from chargpt_lib.training import read_json, write_json
 from tests.benchmarks.machine import AS_ON_ANOTHER, processor_name
 
 OUT = HERE.root / "data" / "results" / "robustness.json"
-PAGES = ("start_here", "02_training_loop", "03_single_head", "04_multi_head", "05_blocks", "06_full_gpt", "09_checkpoints",
-         "10_recipe", "10_training_in_earnest", "11_data_on_disk", "11_many_devices")
+PAGES = (
+    "start_here",
+    "02_training_loop",
+    "03_single_head",
+    "04_multi_head",
+    "05_blocks",
+    "06_full_gpt",
+    "09_checkpoints",
+    "10_recipe",
+    "10_training_in_earnest",
+    "11_data_on_disk",
+    "11_many_devices",
+)
 SEEDS = (1337, 1, 2, 3)
 SETTINGS = {  # a thread each, because two runs are on their way at a time
     "one thread": {"OMP_NUM_THREADS": "1"},
@@ -109,15 +120,22 @@ def without_magics(source):
 
 def asserting_cells(lesson):
     """The code cells of a page in which a reader meets assertions."""
-    return [cell for cell in lesson.cells
-            if cell.cell_type == "code" and directive(cell)[0] is None and "exercise" not in cell.metadata]
+    return [
+        cell
+        for cell in lesson.cells
+        if cell.cell_type == "code"
+        and directive(cell)[0] is None
+        and "exercise" not in cell.metadata
+    ]
 
 
 def claim(node, lesson, cell):
     """The claim in a comparison. ValueError where it is not `expression < number`."""
     bound = number(node.comparators[0])
     if len(node.ops) != 1 or bound is None:
-        raise ValueError(f"{lesson.source}: `{ast.unparse(node)}` is not one expression, a sign and a number")
+        raise ValueError(
+            f"{lesson.source}: `{ast.unparse(node)}` is not one expression, a sign and a number"
+        )
     return Claim(lesson.name, cell.id, ast.unparse(node.left), SIGNS[type(node.ops[0])], bound)
 
 
@@ -143,14 +161,20 @@ class WritesDown(ast.NodeTransformer):
         lines = []
         for node in orderings(statement):
             left = ast.unparse(node.left)
-            lines += ast.parse(f"claimed.setdefault({self.cell + ' ' + left!r}, []).append(float({left}))").body
+            lines += ast.parse(
+                f"claimed.setdefault({self.cell + ' ' + left!r}, []).append(float({left}))"
+            ).body
         return lines or statement
 
 
 def trial(lesson, seed, path):
     """The solved notebook of a page with another seed, which writes {"cell expression": [values]} to the path."""
     notebook = make_notebook(HERE, lesson, solved=True, digest="")
-    asserting = {cell.id for cell in asserting_cells(lesson) if any(map(any, map(orderings, assertions(cell))))}
+    asserting = {
+        cell.id
+        for cell in asserting_cells(lesson)
+        if any(map(any, map(orderings, assertions(cell))))
+    }
     for cell in notebook.cells:
         if cell.cell_type == "code":
             if cell.id in asserting:
@@ -180,17 +204,32 @@ def values_path(lesson, seed, setting):
 def run_pages(names, seed, setting):
     """One run after the other of these pages, in a process of its own, which has the setting's environment."""
     lessons = [lesson for lesson in read_lessons(HERE) if lesson.name in names]
-    paths = [values_path(lesson, seed, setting) for lesson in lessons]  # below today's cache, which the pages do not use
+    paths = [
+        values_path(lesson, seed, setting) for lesson in lessons
+    ]  # below today's cache, which the pages do not use
     os.environ["CHARGPT_CACHE"] = str(folder(seed, setting))
     for lesson, values in zip(lessons, paths):
         if not values.exists():
             part = values.with_suffix(".part")
-            run_notebook(trial(lesson, seed, part), f"{lesson.name}, {seed}, {setting}", HERE.root / "notebooks", HERE.root)
+            run_notebook(
+                trial(lesson, seed, part),
+                f"{lesson.name}, {seed}, {setting}",
+                HERE.root / "notebooks",
+                HERE.root,
+            )
             part.rename(values)
 
 
 def start(names, seed, setting):
-    command = [sys.executable, "-m", "tests.benchmarks.robustness", "--run", str(seed), setting, *names]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.robustness",
+        "--run",
+        str(seed),
+        setting,
+        *names,
+    ]
     subprocess.run(command, cwd=HERE.root, env={**os.environ, **SETTINGS[setting]}, check=True)
 
 
@@ -207,11 +246,22 @@ def rows(names):
     for lesson in read_lessons(HERE):
         if lesson.name not in names:
             continue
-        runs = [read_json(values_path(lesson, seed, setting)) for setting in SETTINGS for seed in SEEDS]
+        runs = [
+            read_json(values_path(lesson, seed, setting)) for setting in SETTINGS for seed in SEEDS
+        ]
         for claim in claims(lesson):
             values = [worst(run[f"{claim.cell} {claim.expression}"], claim.sign) for run in runs]
-            found.append({"page": claim.page, "cell": claim.cell, "claim": claim.text, "sign": claim.sign,
-                          "bound": claim.bound, "worst": worst(values, claim.sign), "values": [float(f"{value:.6g}") for value in values]})
+            found.append(
+                {
+                    "page": claim.page,
+                    "cell": claim.cell,
+                    "claim": claim.text,
+                    "sign": claim.sign,
+                    "bound": claim.bound,
+                    "worst": worst(values, claim.sign),
+                    "values": [float(f"{value:.6g}") for value in values],
+                }
+            )
     return found
 
 
@@ -233,10 +283,18 @@ def main():
         list(pool.map(lambda run: start(names, *run), runs))
     other_pages = [row for row in read_json(OUT).get("claims", []) if row["page"] not in names]
     found = sorted(other_pages + rows(names), key=lambda row: PAGES.index(row["page"]))
-    write_json(OUT, {"runs": [f"seed {seed}, {setting}" for setting in SETTINGS for seed in SEEDS],
-                     "machine": {"processor": processor_name(), "torch": torch.__version__}, "claims": found})
+    write_json(
+        OUT,
+        {
+            "runs": [f"seed {seed}, {setting}" for setting in SETTINGS for seed in SEEDS],
+            "machine": {"processor": processor_name(), "torch": torch.__version__},
+            "claims": found,
+        },
+    )
     for row in sorted(found, key=margin):
-        print(f"{margin(row):8.1f} spreads  {row['page']:24} {row['claim']}: worst {row['worst']:.4g}")
+        print(
+            f"{margin(row):8.1f} spreads  {row['page']:24} {row['claim']}: worst {row['worst']:.4g}"
+        )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,13 @@ from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, sprea
 
 OUT = Path(__file__).parents[2] / "data" / "results" / "sampling.json"
 ROUNDS, BATCH, EDGE = 7, 32, 50  # EDGE: how many characters count as the first and as the last
-SETTINGS = {"do_sample": True, "top_k": 0, "use_cache": True, "pad_token_id": 0, "eos_token_id": None}
+SETTINGS = {
+    "do_sample": True,
+    "top_k": 0,
+    "use_cache": True,
+    "pad_token_id": 0,
+    "eos_token_id": None,
+}
 
 
 class PlainWriter(PlainGPT):
@@ -51,7 +57,7 @@ class PlainWriter(PlainGPT):
     @torch.no_grad()
     def write(self, idx, steps):
         for _ in range(steps):
-            logits = self(idx[:, -self.positions.num_embeddings:])[:, -1]
+            logits = self(idx[:, -self.positions.num_embeddings :])[:, -1]
             idx = torch.cat([idx, torch.multinomial(logits.softmax(-1), 1)], 1)
             yield idx[:, -1:]
 
@@ -71,18 +77,31 @@ def bare_products(model, steps, multiply):
 def contenders(config, steps):
     """{name: (how many texts, a function that starts writing)}; all of the same weights."""
     torch.manual_seed(1337)
-    ours, plain, theirs = GPT(config).eval(), PlainWriter(config).eval(), HuggingFaceGPT2(config).eval()
+    ours, plain, theirs = (
+        GPT(config).eval(),
+        PlainWriter(config).eval(),
+        HuggingFaceGPT2(config).eval(),
+    )
     for weights in ours.parameters():
-        weights.mul_(2 if weights.dim() > 1 else 1)  # so that some characters are likelier than others
+        weights.mul_(
+            2 if weights.dim() > 1 else 1
+        )  # so that some characters are likelier than others
     copy_weights(ours, plain)
     copy_weights(ours, theirs)
     idx = torch.randint(config.vocab_size, (2, config.block_size))
-    for name, logits in (("plain", plain(idx)[:, -1]), ("transformers", theirs.gpt2(input_ids=idx).logits[:, -1])):
-        assert torch.allclose(ours(idx)[0][:, -1], logits, rtol=0, atol=1e-4), f"{name} is another model"
+    for name, logits in (
+        ("plain", plain(idx)[:, -1]),
+        ("transformers", theirs.gpt2(input_ids=idx).logits[:, -1]),
+    ):
+        assert torch.allclose(ours(idx)[0][:, -1], logits, rtol=0, atol=1e-4), (
+            f"{name} is another model"
+        )
     start = torch.zeros(1, 1, dtype=torch.int64)
 
     def hugging_face():
-        out = theirs.gpt2.generate(start, max_new_tokens=steps, attention_mask=torch.ones_like(start), **SETTINGS)
+        out = theirs.gpt2.generate(
+            start, max_new_tokens=steps, attention_mask=torch.ones_like(start), **SETTINGS
+        )
         assert out.shape == (1, 1 + steps)
         return [out]
 
@@ -91,15 +110,24 @@ def contenders(config, steps):
             pieces = generate(model, start.repeat(texts, 1), steps, seed=0, stream=True)
             next(pieces)  # the prompt
             return pieces
+
         return texts, begin
 
     int8, shares = in_int8(ours), deal_out(ours)
-    one_core, all_cores = lambda layer, x: F.linear(x, layer.weight), lambda layer, x: product(layer, x, shares)
-    return {"ours": of_ours(ours, 1), "plain": (1, lambda: plain.write(start, steps)),
-            "transformers": (1, hugging_face), "bare products": (1, lambda: bare_products(ours, steps, one_core)),
-            "bare products, dealt out": (1, lambda: bare_products(ours, steps, all_cores)),
-            f"ours, batch of {BATCH}": of_ours(ours, BATCH), "ours, int8": of_ours(int8, 1),
-            f"ours, int8, batch of {BATCH}": of_ours(int8, BATCH)}
+    one_core, all_cores = (
+        lambda layer, x: F.linear(x, layer.weight),
+        lambda layer, x: product(layer, x, shares),
+    )
+    return {
+        "ours": of_ours(ours, 1),
+        "plain": (1, lambda: plain.write(start, steps)),
+        "transformers": (1, hugging_face),
+        "bare products": (1, lambda: bare_products(ours, steps, one_core)),
+        "bare products, dealt out": (1, lambda: bare_products(ours, steps, all_cores)),
+        f"ours, batch of {BATCH}": of_ours(ours, BATCH),
+        "ours, int8": of_ours(int8, 1),
+        f"ours, int8, batch of {BATCH}": of_ours(int8, BATCH),
+    }
 
 
 def times(begin):
@@ -114,26 +142,47 @@ def speed(config, rounds=ROUNDS):
     rivals = contenders(config, steps)
     seconds, edges = {name: [] for name in rivals}, {name: [] for name in rivals}
     for turn in range(rounds + 1):
-        for name in list(rivals)[::-1 if turn % 2 else 1]:
+        for name in list(rivals)[:: -1 if turn % 2 else 1]:
             passed = times(rivals[name][1])
             if turn:
                 seconds[name].append(passed[-1])
                 if len(passed) >= 2 * EDGE:
-                    edges[name].append((passed[EDGE - 1] / EDGE, (passed[-1] - passed[-EDGE - 1]) / EDGE))
+                    edges[name].append(
+                        (passed[EDGE - 1] / EDGE, (passed[-1] - passed[-EDGE - 1]) / EDGE)
+                    )
         last = {name: round(rows[-1], 2) for name, rows in seconds.items() if rows}
         print(f"round {turn} of {rounds}", last, flush=True)
-    rates = {name: rivals[name][0] * steps / torch.tensor(rows, dtype=torch.float64) for name, rows in seconds.items()}
-    edges = {name: 1000 * torch.tensor(rows, dtype=torch.float64) for name, rows in edges.items() if rows}
-    return {"characters a second": {name: spread(rate, 1) for name, rate in rates.items()},
-            "ratio, ours to": {name: spread(rates["ours"] / rates[name], 3)
-                               for name in ("plain", "transformers", "bare products", "bare products, dealt out")},
-            "ratio, ours in int8 to": {name: spread(rates["ours, int8"] / rates[name], 3)
-                                       for name in ("plain", "transformers", "bare products")},
-            "ratio to ours, one text in fp32": {name: spread(rates[name] / rates["ours"], 3)
-                                                for name in rates if name.startswith("ours, ")},
-            f"ms, first {EDGE} steps and last {EDGE}": {
-                name: {"first": spread(rows[:, 0], 3), "last": spread(rows[:, 1], 3),
-                       "last to first": spread(rows[:, 1] / rows[:, 0], 3)} for name, rows in edges.items()}}
+    rates = {
+        name: rivals[name][0] * steps / torch.tensor(rows, dtype=torch.float64)
+        for name, rows in seconds.items()
+    }
+    edges = {
+        name: 1000 * torch.tensor(rows, dtype=torch.float64) for name, rows in edges.items() if rows
+    }
+    return {
+        "characters a second": {name: spread(rate, 1) for name, rate in rates.items()},
+        "ratio, ours to": {
+            name: spread(rates["ours"] / rates[name], 3)
+            for name in ("plain", "transformers", "bare products", "bare products, dealt out")
+        },
+        "ratio, ours in int8 to": {
+            name: spread(rates["ours, int8"] / rates[name], 3)
+            for name in ("plain", "transformers", "bare products")
+        },
+        "ratio to ours, one text in fp32": {
+            name: spread(rates[name] / rates["ours"], 3)
+            for name in rates
+            if name.startswith("ours, ")
+        },
+        f"ms, first {EDGE} steps and last {EDGE}": {
+            name: {
+                "first": spread(rows[:, 0], 3),
+                "last": spread(rows[:, 1], 3),
+                "last to first": spread(rows[:, 1] / rows[:, 0], 3),
+            }
+            for name, rows in edges.items()
+        },
+    }
 
 
 def exact_losses(weights, config=None, corpus="shakespeare"):
@@ -145,15 +194,24 @@ def exact_losses(weights, config=None, corpus="shakespeare"):
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     model, ids = GPT(config or GPTConfig.baby(tokenizer.vocab_size)), tokenizer.encode(corpus.val)
     load_model(model, weights)
-    losses = {"characters": len(ids), "fp32": evaluate(model.eval(), ids), "int8": evaluate(in_int8(model), ids)}
+    losses = {
+        "characters": len(ids),
+        "fp32": evaluate(model.eval(), ids),
+        "int8": evaluate(in_int8(model), ids),
+    }
     return {**losses, "int8 - fp32": losses["int8"] - losses["fp32"]}
 
 
 def main(weights=None):
     config = GPTConfig.baby(65)
     losses = exact_losses(weights) if weights else read_json(OUT).get("exact validation loss")
-    report = {"measured with": measured_on("cpu", transformers),
-              "config": asdict(config), "rounds": ROUNDS, "new characters": config.block_size - 1, **speed(config)}
+    report = {
+        "measured with": measured_on("cpu", transformers),
+        "config": asdict(config),
+        "rounds": ROUNDS,
+        "new characters": config.block_size - 1,
+        **speed(config),
+    }
     if losses:
         report["exact validation loss"] = losses
     for title, rows in report.items():

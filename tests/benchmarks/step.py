@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib import training
-from chargpt_lib.data import CharTokenizer, load_corpus, pick_device
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.devices import pick_device
 from chargpt_lib.gpt import GPT, GPTConfig
 from tests.benchmarks.machine import measured_on
 
@@ -53,8 +54,10 @@ class PlainBlock(nn.Module):
 
     def forward(self, x):
         B, T, C = x.shape
-        q, k, v = (part.view(B, T, self.heads, C // self.heads).transpose(1, 2)
-                   for part in self.to_qkv(self.ln1(x)).split(self.width, dim=2))
+        q, k, v = (
+            part.view(B, T, self.heads, C // self.heads).transpose(1, 2)
+            for part in self.to_qkv(self.ln1(x)).split(self.width, dim=2)
+        )
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(y.transpose(1, 2).contiguous().view(B, T, C))
         return x + self.down(self.gelu(self.up(self.ln2(x))))
@@ -85,11 +88,25 @@ class HuggingFaceGPT2(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config(
-            vocab_size=config.vocab_size, n_positions=config.block_size, n_embd=config.n_embd, n_layer=config.n_layer,
-            n_head=config.n_head, activation_function={"gelu_tanh": "gelu_new"}.get(
-                config.activation, config.activation), resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, use_cache=False, attn_implementation="sdpa", bos_token_id=None, eos_token_id=None))
+        self.gpt2 = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                vocab_size=config.vocab_size,
+                n_positions=config.block_size,
+                n_embd=config.n_embd,
+                n_layer=config.n_layer,
+                n_head=config.n_head,
+                activation_function={"gelu_tanh": "gelu_new"}.get(
+                    config.activation, config.activation
+                ),
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                use_cache=False,
+                attn_implementation="sdpa",
+                bos_token_id=None,
+                eos_token_id=None,
+            )
+        )
 
     def forward(self, x, y):
         logits = self.gpt2(input_ids=x).logits
@@ -110,7 +127,9 @@ def copy_weights(ours, other):
             weight.zero_()
         else:
             value = next(values)
-            weight.copy_(value.T if ".c_" in name and value.dim() == 2 else value)  # GPT-2 keeps matrices transposed
+            weight.copy_(
+                value.T if ".c_" in name and value.dim() == 2 else value
+            )  # GPT-2 keeps matrices transposed
     assert next(values, None) is None, "the models have different weights"
 
 
@@ -125,9 +144,13 @@ def draw(ids, block_size, batch_size, generator, device):
 def take_steps(model, ids, block_size, batch_size, steps, lr=1e-3):
     """What `fit` does, written plainly; a generator: each `next` is one training step."""
     device = next(model.parameters()).device
-    groups = [{"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
-              {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda"))
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.1},
+        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda")
+    )
     generator = torch.Generator().manual_seed(1337)
     model.train()
     for step in range(steps):
@@ -152,8 +175,13 @@ def seconds_per_step(config, batch_size, repeats, ids, device):
         copy_weights(ours, rival)
     x, y = draw(ids, config.block_size, batch_size, torch.Generator().manual_seed(0), device)
     for name, rival in rivals.items():
-        assert torch.allclose(ours(x, y)[1], rival(x, y), rtol=0, atol=1e-5), f"{name} is another model"
-    turns = {name: take_steps(rival, ids, config.block_size, batch_size, steps) for name, rival in rivals.items()}
+        assert torch.allclose(ours(x, y)[1], rival(x, y), rtol=0, atol=1e-5), (
+            f"{name} is another model"
+        )
+    turns = {
+        name: take_steps(rival, ids, config.block_size, batch_size, steps)
+        for name, rival in rivals.items()
+    }
     seconds = {"ours": [], **{name: [] for name in turns}}
     get_batch, clock = training.get_batch, None
 
@@ -161,7 +189,9 @@ def seconds_per_step(config, batch_size, repeats, ids, device):
         nonlocal clock
         if clock is not None:
             seconds["ours"].append(time.perf_counter() - clock)
-        order = list(turns) if len(seconds["ours"]) % 2 else list(turns)[::-1]  # each comes first in its turn
+        order = (
+            list(turns) if len(seconds["ours"]) % 2 else list(turns)[::-1]
+        )  # each comes first in its turn
         for name in order:
             start = time.perf_counter()
             next(turns[name])
@@ -172,12 +202,17 @@ def seconds_per_step(config, batch_size, repeats, ids, device):
     with mock.patch.object(training, "get_batch", get_batch_after_the_others):
         training.fit(ours, ids, steps, batch_size)
     # the last step of ours ends with fit's own end: it is not counted, nor are its rivals'
-    return {name: torch.tensor(s[WARMUP : steps - 1], dtype=torch.float64) for name, s in seconds.items()}
+    return {
+        name: torch.tensor(s[WARMUP : steps - 1], dtype=torch.float64)
+        for name, s in seconds.items()
+    }
 
 
 def spread(values, digits):
     """The median and the quartiles."""
-    low, middle, high = values.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype)).tolist()
+    low, middle, high = values.quantile(
+        torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype)
+    ).tolist()
     return {"median": round(middle, digits), "quartiles": [round(low, digits), round(high, digits)]}
 
 
@@ -187,15 +222,22 @@ def main():
     report = {
         **measured_on(device, transformers),
         "what": "milliseconds per training step; ratio: ours to the other's in the same round, below 1 is faster",
-        "cases": {}}
+        "cases": {},
+    }
     for case, (config, batch_size, repeats) in CASES.items():
         print(f"{case}: {repeats} rounds, {WARMUP} before them that do not count")
         seconds = seconds_per_step(config, batch_size, repeats, ids, device)
         report["cases"][case] = {
-            "config": asdict(config), "batch_size": batch_size, "repeats": len(seconds["ours"]),
+            "config": asdict(config),
+            "batch_size": batch_size,
+            "repeats": len(seconds["ours"]),
             "ms": {name: spread(1000 * values, 2) for name, values in seconds.items()},
-            "ratio": {name: spread(seconds["ours"] / seconds[name], 3) for name in RIVALS}}
-    print(f"\n{'ms per training step':26}{'ours':>10}" + "".join(f"{name:>14}{'ratio':>8}{'quartiles':>16}" for name in RIVALS))
+            "ratio": {name: spread(seconds["ours"] / seconds[name], 3) for name in RIVALS},
+        }
+    print(
+        f"\n{'ms per training step':26}{'ours':>10}"
+        + "".join(f"{name:>14}{'ratio':>8}{'quartiles':>16}" for name in RIVALS)
+    )
     for case, row in report["cases"].items():
         line = f"{case:26}{row['ms']['ours']['median']:10.2f}"
         for name in RIVALS:

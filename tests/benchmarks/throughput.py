@@ -41,10 +41,26 @@ from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, draw,
 OUT = Path(__file__).parents[2] / "data" / "results" / "throughput.json"
 WARMUP = 8  # steps that are not counted
 CASES = {  # name: (config, batch size, steps counted); GPT-2 has biases, and its own formula for the gelu
-    "cpu, as GPT-2": (replace(GPTConfig.cpu(65), bias=True, qkv_bias=True, activation="gelu_tanh"), 12, 200),
+    "cpu, as GPT-2": (
+        replace(GPTConfig.cpu(65), bias=True, qkv_bias=True, activation="gelu_tanh"),
+        12,
+        200,
+    ),
     "cpu": (GPTConfig.cpu(65), 12, 200),
-    "local, 3.2M, as GPT-2": (GPTConfig(65, block_size=128, n_layer=4, n_head=4, n_embd=256, bias=True, qkv_bias=True,
-                                        activation="gelu_tanh"), 8, 120),
+    "local, 3.2M, as GPT-2": (
+        GPTConfig(
+            65,
+            block_size=128,
+            n_layer=4,
+            n_head=4,
+            n_embd=256,
+            bias=True,
+            qkv_bias=True,
+            activation="gelu_tanh",
+        ),
+        8,
+        120,
+    ),
 }
 
 
@@ -84,7 +100,9 @@ def of_weights(weights, config, Rival=None):
 
 def ours(weights, ids, config, batch_size, steps, compile=False):
     model = of_weights(weights, config)
-    settings = TrainConfig(steps=steps, batch_size=batch_size, schedule="wsd", decay=0.6, compile=compile)
+    settings = TrainConfig(
+        steps=steps, batch_size=batch_size, schedule="wsd", decay=0.6, compile=compile
+    )
     assert trainer.train(model, ids, settings)["compiled"] == compile, "torch.compile failed"
 
 
@@ -98,14 +116,29 @@ def hugging_face(weights, ids, config, batch_size, steps):
     model = of_weights(weights, config, HuggingFaceGPT2)
     with tempfile.TemporaryDirectory() as folder:
         settings = transformers.TrainingArguments(
-            folder, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=1e-3, weight_decay=0.1,
-            adam_beta2=0.99, warmup_steps=steps // 20, optim="adamw_torch_fused", save_strategy="no", report_to="none",
-            use_cpu=True)
-        transformers.Trainer(model.gpt2, settings, train_dataset=Windows(ids, config.block_size),
-                             callbacks=[Pause()]).train()
+            folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            learning_rate=1e-3,
+            weight_decay=0.1,
+            adam_beta2=0.99,
+            warmup_steps=steps // 20,
+            optim="adamw_torch_fused",
+            save_strategy="no",
+            report_to="none",
+            use_cpu=True,
+        )
+        transformers.Trainer(
+            model.gpt2, settings, train_dataset=Windows(ids, config.block_size), callbacks=[Pause()]
+        ).train()
 
 
-CONTENDERS = {"ours": ours, "plain": plain, "transformers": hugging_face, "ours, compiled": partial(ours, compile=True)}
+CONTENDERS = {
+    "ours": ours,
+    "plain": plain,
+    "transformers": hugging_face,
+    "ours, compiled": partial(ours, compile=True),
+}
 
 
 @torch.no_grad()
@@ -115,9 +148,13 @@ def same_model(weights, ids, config):
     x, y = draw(ids, config.block_size, 4, torch.Generator().manual_seed(0), "cpu")
     for Rival in (PlainGPT, HuggingFaceGPT2):
         rival = of_weights(weights, config, Rival)
-        assert torch.allclose(model(x, y)[1], rival(x, y), rtol=0, atol=1e-5), f"{Rival.__name__} is another model"
+        assert torch.allclose(model(x, y)[1], rival(x, y), rtol=0, atol=1e-5), (
+            f"{Rival.__name__} is another model"
+        )
     logits = rival.gpt2(input_ids=x, labels=x)
-    assert torch.allclose(logits.loss, F.cross_entropy(logits.logits[:, :-1].flatten(0, 1), x[:, 1:].flatten()))
+    assert torch.allclose(
+        logits.loss, F.cross_entropy(logits.logits[:, :-1].flatten(0, 1), x[:, 1:].flatten())
+    )
 
 
 def seconds_per_step(config, batch_size, steps, ids):
@@ -125,17 +162,27 @@ def seconds_per_step(config, batch_size, steps, ids):
     torch.manual_seed(1337)
     weights = GPT(config).state_dict()
     same_model(weights, ids, config)
-    turns = {name: greenlet(partial(begin, weights, ids, config, batch_size, steps + WARMUP + 2))
-             for name, begin in CONTENDERS.items()}
+    turns = {
+        name: greenlet(partial(begin, weights, ids, config, batch_size, steps + WARMUP + 2))
+        for name, begin in CONTENDERS.items()
+    }
     seconds, advance, dice = {name: [] for name in turns}, trainer.Run.advance, random.Random(1337)
-    with mock.patch.object(trainer.Run, "advance", lambda run: (pause(), advance(run))), redirect_stdout(StringIO()):
+    with (
+        mock.patch.object(trainer.Run, "advance", lambda run: (pause(), advance(run))),
+        redirect_stdout(StringIO()),
+    ):
         for _ in range(steps + WARMUP + 1):
-            for name in dice.sample(list(turns), len(turns)):  # who comes after whom matters: caches, freed memory
+            for name in dice.sample(
+                list(turns), len(turns)
+            ):  # who comes after whom matters: caches, freed memory
                 start = time.perf_counter()
                 turns[name].switch()
                 seconds[name].append(time.perf_counter() - start)
     before = {name: round(passed[0], 1) for name, passed in seconds.items()}
-    return {name: torch.tensor(passed[WARMUP + 1:], dtype=torch.float64) for name, passed in seconds.items()}, before
+    return {
+        name: torch.tensor(passed[WARMUP + 1 :], dtype=torch.float64)
+        for name, passed in seconds.items()
+    }, before
 
 
 def main():
@@ -149,16 +196,26 @@ def main():
     report = {
         **measured_on("cpu", transformers),
         "what": "characters a second of a whole training; ratio: the other's seconds for a step to ours in the same round; above 1, ours is faster",
-        "cases": {}}
+        "cases": {},
+    }
     for case, (config, batch_size, steps) in CASES.items():
         print(f"{case}: {steps} rounds")
         seconds, before = seconds_per_step(config, batch_size, steps, ids)
         characters = batch_size * config.block_size
         report["cases"][case] = {
-            "config": asdict(config), "batch_size": batch_size, "steps": steps,
-            "characters a second": {name: spread(characters / values, 0) for name, values in seconds.items()},
+            "config": asdict(config),
+            "batch_size": batch_size,
+            "steps": steps,
+            "characters a second": {
+                name: spread(characters / values, 0) for name, values in seconds.items()
+            },
             "seconds before the first step": before,
-            "ratio": {name: spread(seconds[name] / seconds["ours"], 3) for name in CONTENDERS if name != "ours"}}
+            "ratio": {
+                name: spread(seconds[name] / seconds["ours"], 3)
+                for name in CONTENDERS
+                if name != "ours"
+            },
+        }
         print(report["cases"][case]["ratio"], before)
     write_json(OUT, report)
     print(f"\n{report['what']}\nwritten to {OUT.relative_to(OUT.parents[2])}")

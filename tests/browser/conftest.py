@@ -5,13 +5,22 @@ from types import SimpleNamespace
 
 import pytest
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def find_chromium():
     """The path of a browser, or None."""
-    return next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    return next(
+        filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,10 @@ def watched(chromium):
         page.on("pageerror", lambda error: log.faults.append(str(error)))
         page.on("console", hear)
         page.on("dialog", close)
-        page.on("websocket", lambda socket: allowed("http" + socket.url[2:]) or log.refused.append(socket.url))
+        page.on(
+            "websocket",
+            lambda socket: allowed("http" + socket.url[2:]) or log.refused.append(socket.url),
+        )
         return page
 
     def close_pages():
@@ -80,8 +92,12 @@ def visit(watched, tmp_path):
         path = tmp_path / "page.html"
         head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>a page</title><body style="{colours}">'
         path.write_text(head + body, encoding="utf-8")
-        page = watched(lambda address: address == path.as_uri() or address.startswith("data:"),
-                       viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", **options)
+        page = watched(
+            lambda address: address == path.as_uri() or address.startswith("data:"),
+            viewport={"width": width, "height": 800},
+            color_scheme="dark" if dark else "light",
+            **options,
+        )
         if init:
             page.add_init_script(init)
         page.goto(path.as_uri())

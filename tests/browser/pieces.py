@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from chargpt_lib.pages import LEVELS, live_page, weights_as_text
+from chargpt_lib.plots import LEVELS, live_page, weights_as_text
 
 ASSETS = Path(__file__).resolve().parents[2] / "chargpt_lib" / "assets"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -14,8 +14,15 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwG
 def attention_html(weights, text):
     """weights: (L, H, T, T)."""
     L, H, _, _ = weights.shape
-    data = {"text": text, "layers": list(range(L)), "heads": list(range(H)), "levels": LEVELS,
-            "weights": weights_as_text(torch.as_tensor(weights.copy()))}
-    still = (f'<img alt="every head" width="300" height="300" src="data:image/png;base64,{PIXEL}">'
-             f"<details><summary>strongest looks</summary><table><tr><td>{escape(text)}</td></tr></table></details>")
+    data = {
+        "text": text,
+        "layers": list(range(L)),
+        "heads": list(range(H)),
+        "levels": LEVELS,
+        "weights": weights_as_text(torch.as_tensor(weights.copy())),
+    }
+    still = (
+        f'<img alt="every head" width="300" height="300" src="data:image/png;base64,{PIXEL}">'
+        f"<details><summary>strongest looks</summary><table><tr><td>{escape(text)}</td></tr></table></details>"
+    )
     return live_page("attention", data, still).html

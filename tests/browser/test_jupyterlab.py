@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from .pieces import attention_html
-from .test_viewer import PLAY, random_maps, same_tint, shown
+from chargpt_lib.pieces import attention_html
+from chargpt_lib.test_viewer import PLAY, random_maps, same_tint, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSON = ROOT / "notebooks" / "07_attention_maps.ipynb"
@@ -29,26 +29,56 @@ def lab(watched, tmp_path):
     def start(folder, theme="JupyterLab Light"):
         home = tmp_path / f"home{len(servers)}"
         for name, values in {"notification": SILENT, "themes": {"theme": theme}}.items():
-            path = home / "settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
+            path = (
+                home
+                / "settings"
+                / "@jupyterlab"
+                / "apputils-extension"
+                / f"{name}.jupyterlab-settings"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
-        places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
-                  "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-                  "IPYTHONDIR": "ipython"}
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root",
-                   f"--ServerApp.token={TOKEN}", f"--ServerApp.root_dir={folder}"]
+        places = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+            "IPYTHONDIR": "ipython",
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--port=0",
+            "--ip=127.0.0.1",
+            "--allow-root",
+            f"--ServerApp.token={TOKEN}",
+            f"--ServerApp.root_dir={folder}",
+        ]
         with (tmp_path / "server.log").open("w") as log:
-            environment = {**os.environ, **{name: str(home / place) for name, place in places.items()},
-                           "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            environment = {
+                **os.environ,
+                **{name: str(home / place) for name, place in places.items()},
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+            }
             servers.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
         note = home / "runtime" / f"jpserver-{servers[-1].pid}.json"
-        wait_for(lambda: servers[-1].poll() is not None or note.exists() and note.read_text().endswith("}"))
+        wait_for(
+            lambda: (
+                servers[-1].poll() is not None or note.exists() and note.read_text().endswith("}")
+            )
+        )
         address = json.loads(note.read_text())["url"]
         watched.log.excused = EXCUSED
 
         def open_notebook(name):
-            page = watched(lambda url: url.startswith((address, "data:", "blob:" + address)),
-                           viewport={"width": 1280, "height": 900})
+            page = watched(
+                lambda url: url.startswith((address, "data:", "blob:" + address)),
+                viewport={"width": 1280, "height": 900},
+            )
             page.goto(f"{address}lab/tree/{name}?token={TOKEN}")
             page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
             return page
@@ -70,16 +100,22 @@ def wait_for(condition, page=None):
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
-        page.wait_for_timeout(100) if page else time.sleep(0.1)  # a page needs its requests judged while we wait
+        page.wait_for_timeout(100) if page else time.sleep(
+            0.1
+        )  # a page needs its requests judged while we wait
 
 
 def write_notebook(folder):
     """A notebook of viewers: two in a row, the first one again, and a cell between them."""
     for name, seed in (("one", 0), ("other", 1)):
-        (folder / f"{name}.html").write_text(attention_html(random_maps(6, 6, 128)[:, ::-1 if seed else 1], PLAY[:128]))
+        (folder / f"{name}.html").write_text(
+            attention_html(random_maps(6, 6, 128)[:, :: -1 if seed else 1], PLAY[:128])
+        )
     show = "HTML(open('{}.html', encoding='utf-8').read())"
     first = "from IPython.display import HTML\n" + show.format("one")
-    cells = map(nbformat.v4.new_code_cell, [first, "2 + 2", show.format("other"), show.format("one")])
+    cells = map(
+        nbformat.v4.new_code_cell, [first, "2 + 2", show.format("other"), show.format("one")]
+    )
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=[*cells], metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / "viewers.ipynb")
@@ -92,10 +128,13 @@ def run_all(page, timeout=120_000):
     idle.wait_for(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function("""() => {
+    page.wait_for_function(
+        """() => {
         const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(one => one.textContent);
         return prompts.length && prompts.every(prompt => /\\[\\d+\\]/.test(prompt));
-    }""", timeout=timeout)
+    }""",
+        timeout=timeout,
+    )
     idle.wait_for()
 
 
@@ -118,13 +157,26 @@ def drive(page, viewer):
         page.keyboard.press(key)
         if to:
             assert part.get_attribute("aria-activedescendant") == to, key
-        assert active_cell(page) == before and page.locator(".jp-Cell").count() == cells, f"{key} reached the notebook"
+        assert active_cell(page) == before and page.locator(".jp-Cell").count() == cells, (
+            f"{key} reached the notebook"
+        )
 
-    for key, to in [("ArrowRight", "t8"), ("ArrowLeft", "t7"), ("ArrowDown", None), ("Control+Home", "t0"),
-                    ("ArrowUp", "t0"), ("ArrowRight", "t1")]:
+    for key, to in [
+        ("ArrowRight", "t8"),
+        ("ArrowLeft", "t7"),
+        ("ArrowDown", None),
+        ("Control+Home", "t0"),
+        ("ArrowUp", "t0"),
+        ("ArrowRight", "t1"),
+    ]:
         press(key, text, to)
     page.keyboard.press("Shift+Tab")
-    for key, to in [("Control+Home", "h0"), ("ArrowRight", "h1"), ("ArrowDown", None), ("Control+Home", "h0")]:
+    for key, to in [
+        ("Control+Home", "h0"),
+        ("ArrowRight", "h1"),
+        ("ArrowDown", None),
+        ("Control+Home", "h0"),
+    ]:
         press(key, heads, to)
     for key in "abxjk":  # in a notebook: a new cell above, below, cut this one, go down, go up
         press(key, heads, "h0")
@@ -150,9 +202,14 @@ def test_run_hover_and_drive(lab, folder, tmp_path, theme):
     assert_no_error(page)
     viewers = page.locator(".chargpt-attention .viewer")
     wait_for(lambda: viewers.count() == 3, page)
-    ground = page.evaluate("getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor")
+    ground = page.evaluate(
+        "getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor"
+    )
     ink = viewers.first.evaluate("one => getComputedStyle(one).color")
-    assert (ground, ink) in [("rgb(255, 255, 255)", "rgba(0, 0, 0, 0.87)"), ("rgb(17, 17, 17)", "rgb(255, 255, 255)")]
+    assert (ground, ink) in [
+        ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0.87)"),
+        ("rgb(17, 17, 17)", "rgb(255, 255, 255)"),
+    ]
     for number in (0, 1, 2, 0):  # the first one again, after it was out of sight
         drive(page, viewers.nth(number))
         page.screenshot(path=tmp_path / f"viewer{number}.png")
@@ -166,7 +223,9 @@ def test_saved_and_opened_again(lab, folder, tmp_path):
     page = here(name)
     run_all(page)
     page.keyboard.press("Control+s")
-    wait_for(lambda: (folder / name).read_text(encoding="utf-8").count("function attend") == 3, page)
+    wait_for(
+        lambda: (folder / name).read_text(encoding="utf-8").count("function attend") == 3, page
+    )
     page.close()
 
     page = here(name)
@@ -179,7 +238,9 @@ def test_saved_and_opened_again(lab, folder, tmp_path):
     assert place.locator("img").is_visible() and page.locator(".viewer").count() == 0
     place.locator("summary").click()
     assert place.locator("table").is_visible()
-    wait_for(lambda: page.locator(".chargpt-attention").count() == 3, page)  # JupyterLab shows what is far down later
+    wait_for(
+        lambda: page.locator(".chargpt-attention").count() == 3, page
+    )  # JupyterLab shows what is far down later
     assert page.locator(".jp-Notebook script").count() == 0
     page.screenshot(path=tmp_path / "untrusted.png")
 
@@ -200,7 +261,10 @@ def test_a_lesson_in_the_browser(lesson, lab, folder, tmp_path, monkeypatch):
     outputs = [output for cell in before.cells for output in cell.get("outputs", ())]
     assert_no_error(page, said=sum(output.get("name") == "stderr" for output in outputs))
     page.keyboard.press("Control+s")
-    wait_for(lambda: pictures(before) == pictures(nbformat.read(folder / lesson.name, as_version=4)), page)
+    wait_for(
+        lambda: pictures(before) == pictures(nbformat.read(folder / lesson.name, as_version=4)),
+        page,
+    )
     bars = page.locator(".jp-OutputArea-output pre", has_text="step/s")
     assert bars.count() or lesson != TRAINS, "no progress bar was seen"
     for bar in bars.all_inner_texts():
@@ -217,4 +281,7 @@ def test_a_lesson_in_the_browser(lesson, lab, folder, tmp_path, monkeypatch):
 
 def pictures(notebook):
     """How many pictures each cell shows."""
-    return [sum("image/png" in output.get("data", {}) for output in cell.get("outputs", ())) for cell in notebook.cells]
+    return [
+        sum("image/png" in output.get("data", {}) for output in cell.get("outputs", ()))
+        for cell in notebook.cells
+    ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .pieces import ASSETS, attention_html
+from chargpt_lib.pieces import ASSETS, attention_html
 
 PLAY = (Path(__file__).resolve().parents[2] / "data" / "playhouse.txt").read_text(encoding="utf-8")
 NASTY = {
@@ -57,7 +57,9 @@ def readout(page):
 
 def selected(page):
     """The selected position, as the page marks it."""
-    script = "all => all.flatMap((one, t) => one.getAttribute('aria-selected') === 'true' ? [t] : [])"
+    script = (
+        "all => all.flatMap((one, t) => one.getAttribute('aria-selected') === 'true' ? [t] : [])"
+    )
     [position] = letters(page).evaluate_all(script)
     assert page.locator(".text").get_attribute("aria-activedescendant") == f"t{position}"
     return position
@@ -65,7 +67,9 @@ def selected(page):
 
 def shown(page, what=".text [role=gridcell]"):
     """The weights that the tints stand for."""
-    colours = page.locator(what).evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    colours = page.locator(what).evaluate_all(
+        "all => all.map(one => getComputedStyle(one).backgroundColor)"
+    )
     found = [re.fullmatch(r"rgba\(0, 122, 192, ([\d.]+)\)", colour) for colour in colours]
     assert all(found), colours
     return np.array([float(match[1]) / STRONGEST for match in found]) ** 2
@@ -77,7 +81,9 @@ def same_tint(weights, truth):
 
 
 def active(page):
-    return page.evaluate("document.querySelector('.chargpt-attention').shadowRoot.activeElement?.className")
+    return page.evaluate(
+        "document.querySelector('.chargpt-attention').shadowRoot.activeElement?.className"
+    )
 
 
 # ---------------------------------------------------------------- what is seen
@@ -87,7 +93,16 @@ def test_the_viewer_replaces_the_picture(visit, html):
     page = visit(html(random_maps(2, 3, 40), PLAY[:40]))
     assert page.locator(".viewer").is_visible() and not page.locator("img").is_visible()
     assert letters(page).count() == 40 and page.locator(".heads td").count() == 3 * 4
-    assert page.locator(".heads th").all_inner_texts() == ["layer ↓ head →", "0", "1", "2", "mean", "0", "1", "mean"]
+    assert page.locator(".heads th").all_inner_texts() == [
+        "layer ↓ head →",
+        "0",
+        "1",
+        "2",
+        "mean",
+        "0",
+        "1",
+        "mean",
+    ]
     assert selected(page) == 39
 
 
@@ -96,7 +111,12 @@ def test_means_of_one_are_left_out(visit, html, L, H, count):
     page = visit(html(random_maps(L, H, 64), PLAY[:64]))
     assert page.locator(".heads td").count() == count
     head(page, count - 1).click()
-    names = {1: "layer 0, head 0", 4: "layer 0, mean of heads", 3: "head 0, mean of layers", 169: "mean of all heads"}
+    names = {
+        1: "layer 0, head 0",
+        4: "layer 0, mean of heads",
+        3: "head 0, mean of layers",
+        169: "mean of all heads",
+    }
     assert readout(page).startswith(names[count] + ": ")
 
 
@@ -127,7 +147,10 @@ def test_any_text_is_only_text(visit, html, name):
 
 def test_one_character(visit, html):
     page = visit(html(np.ones((1, 1, 1, 1)), "O"))
-    assert readout(page) == "layer 0, head 0: “O” (line 1, column 1, position 0) looks 100 % at “O” (position 0)."
+    assert (
+        readout(page)
+        == "layer 0, head 0: “O” (line 1, column 1, position 0) looks 100 % at “O” (position 0)."
+    )
     page.locator(".text").focus()
     for key in ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Control+End"]:
         page.keyboard.press(key)
@@ -168,9 +191,11 @@ def test_each_button_says_where_its_head_looks(visit, html):
     page = visit(html(maps, "abcdefghi"))
     assert page.locator(".heads td").all_inner_texts()[:3] == ["i", "h", "e"]
     names = [head(page, number).get_attribute("aria-label") for number in range(3)]
-    assert names == ["layer 0, head 0: looks 100 % at “i”, itself",
-                     "layer 0, head 1: looks 100 % at “h”, 1 character back",
-                     "layer 0, head 2: looks 100 % at “e”, 4 characters back"]
+    assert names == [
+        "layer 0, head 0: looks 100 % at “i”, itself",
+        "layer 0, head 1: looks 100 % at “h”, 1 character back",
+        "layer 0, head 2: looks 100 % at “e”, 4 characters back",
+    ]
     assert [head(page, number).get_attribute("title") for number in range(3)] == names
 
 
@@ -181,7 +206,9 @@ def test_the_readout_names_the_three_strongest(visit, html):
     before = text[:70]
     where = f"(line {before.count(chr(10)) + 1}, column {70 - (before.rfind(chr(10)) + 1) + 1}, position 70)"
     assert where in readout(page) and readout(page).startswith("layer 0, head 0: ")
-    percents, positions = zip(*re.findall(r"(\d+) % at (?:“.”|. [\w ]+) \(position (\d+)\)", readout(page)))
+    percents, positions = zip(
+        *re.findall(r"(\d+) % at (?:“.”|. [\w ]+) \(position (\d+)\)", readout(page))
+    )
     row = maps[0, 0, 70]
     assert [*map(int, positions)] == [*row.argsort()[::-1][:3]]
     assert np.abs(np.array([*map(int, percents)]) - 100 * np.sort(row)[::-1][:3]).max() <= 1.7
@@ -203,10 +230,16 @@ def test_the_table_is_the_row(visit, html):
         letters(page).nth(position).hover()
         row = maps[0, 0, position]
         page.locator(f".list caption:has-text('at position {position} looks')").wait_for()
-        assert page.locator(".list th[scope=col]").all_inner_texts() == ["position", "character", "weight"]
+        assert page.locator(".list th[scope=col]").all_inner_texts() == [
+            "position",
+            "character",
+            "weight",
+        ]
         found = [*map(int, page.locator(".list th[scope=row]").all_inner_texts())]
         assert len(found) <= min(20, position + 1)
-        assert np.all(np.diff(np.sqrt(row[found])) <= 0.012), "sorted, as far as the steps of the weights tell"
+        assert np.all(np.diff(np.sqrt(row[found])) <= 0.012), (
+            "sorted, as far as the steps of the weights tell"
+        )
         assert row[found].sum() > 0.97
 
 
@@ -215,7 +248,8 @@ def test_the_matrix_is_the_weights(visit, html):
     page = visit(html(maps, PLAY[:48]))
     head(page, 4).click()  # layer 1, head 1
     pixels = page.locator("canvas").evaluate(
-        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]")
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    )
     alpha = np.array(pixels).reshape(48, 48, 4)[:, :, 3] / 255 / STRONGEST
     assert np.abs(alpha - np.sqrt(maps[1, 1])).max() < 0.011
     assert not np.triu(alpha, 1).any(), "the future stays empty"
@@ -235,12 +269,21 @@ def test_pointing_in_the_matrix_reads_out_a_cell(visit, html):
         assert abs(marker["y"] - box["y"] - row * size) < 1.5 and abs(marker["height"] - size) < 3
         return readout(page)
 
-    assert "position 9) looks 100 % at " in point(9, 6) and letters(page).nth(6).get_attribute("class").endswith("aim")
+    assert "position 9) looks 100 % at " in point(9, 6) and letters(page).nth(6).get_attribute(
+        "class"
+    ).endswith("aim")
     assert "looks 0 % at " in point(9, 5)
     assert point(4, 11).endswith("cannot look at position 11, which comes later.")
     page.mouse.move(box["x"] - 60, box["y"])
-    assert selected(page) == 4 and "looks 100 % at " in readout(page) and page.locator(".aim").count() == 0
-    assert page.locator("canvas").get_attribute("aria-label") == "layer 0, head 0: 20 × 20 weights; row 4 is selected"
+    assert (
+        selected(page) == 4
+        and "looks 100 % at " in readout(page)
+        and page.locator(".aim").count() == 0
+    )
+    assert (
+        page.locator("canvas").get_attribute("aria-label")
+        == "layer 0, head 0: 20 × 20 weights; row 4 is selected"
+    )
 
 
 # ---------------------------------------------------------------- keys
@@ -251,10 +294,27 @@ def test_keys_move_through_the_text(visit, html):
     page = visit(html(random_maps(2, 2, len(text)), text))
     letters(page).nth(2).click()
     assert active(page) == "text"
-    steps = [("ArrowRight", 3), ("ArrowRight", 4), ("ArrowLeft", 3), ("ArrowLeft", 2), ("ArrowDown", 5),
-             ("ArrowDown", 6), ("ArrowDown", 7), ("End", 10), ("ArrowDown", 10), ("ArrowUp", 6),
-             ("ArrowUp", 4), ("ArrowUp", 0), ("ArrowUp", 0), ("End", 3), ("Home", 0), ("ArrowLeft", 0),
-             ("Control+End", 10), ("ArrowRight", 10), ("Control+Home", 0)]
+    steps = [
+        ("ArrowRight", 3),
+        ("ArrowRight", 4),
+        ("ArrowLeft", 3),
+        ("ArrowLeft", 2),
+        ("ArrowDown", 5),
+        ("ArrowDown", 6),
+        ("ArrowDown", 7),
+        ("End", 10),
+        ("ArrowDown", 10),
+        ("ArrowUp", 6),
+        ("ArrowUp", 4),
+        ("ArrowUp", 0),
+        ("ArrowUp", 0),
+        ("End", 3),
+        ("Home", 0),
+        ("ArrowLeft", 0),
+        ("Control+End", 10),
+        ("ArrowRight", 10),
+        ("Control+Home", 0),
+    ]
     for key, position in steps:
         page.keyboard.press(key)
         assert selected(page) == position, key
@@ -265,10 +325,18 @@ def test_keys_choose_a_head(visit, html):
     page = visit(html(maps, PLAY[:30]))
     page.keyboard.press("Tab")
     assert active(page) == "heads"
-    steps = [("ArrowRight", "layer 0, head 1"), ("ArrowDown", "layer 1, head 1"), ("Space", "layer 1, head 1"),
-             ("End", "layer 1, mean of heads"), ("ArrowDown", "mean of all heads"), ("Home", "head 0, mean of layers"),
-             ("Control+Home", "layer 0, head 0"), ("ArrowUp", "layer 0, head 0"), ("ArrowDown", "layer 1, head 0"),
-             ("Enter", "layer 1, head 0")]
+    steps = [
+        ("ArrowRight", "layer 0, head 1"),
+        ("ArrowDown", "layer 1, head 1"),
+        ("Space", "layer 1, head 1"),
+        ("End", "layer 1, mean of heads"),
+        ("ArrowDown", "mean of all heads"),
+        ("Home", "head 0, mean of layers"),
+        ("Control+Home", "layer 0, head 0"),
+        ("ArrowUp", "layer 0, head 0"),
+        ("ArrowDown", "layer 1, head 0"),
+        ("Enter", "layer 1, head 0"),
+    ]
     for key, name in steps:
         page.keyboard.press(key)
         assert readout(page).startswith(name + ": "), key
@@ -276,14 +344,30 @@ def test_keys_choose_a_head(visit, html):
     page.keyboard.press("Tab")
     assert active(page) == "text"
     page.keyboard.press("Tab")
-    assert page.evaluate("document.querySelector('.chargpt-attention').shadowRoot.activeElement.tagName") == "SUMMARY"
+    assert (
+        page.evaluate(
+            "document.querySelector('.chargpt-attention').shadowRoot.activeElement.tagName"
+        )
+        == "SUMMARY"
+    )
 
 
 def test_the_page_gets_only_the_keys_that_are_not_used(visit, html):
     page = visit(html(random_maps(1, 1, 20), PLAY[:20]) + "<p style='height: 3000px'>below</p>")
-    page.evaluate("window.keys = []; document.addEventListener('keydown', event => keys.push(event.key))")
+    page.evaluate(
+        "window.keys = []; document.addEventListener('keydown', event => keys.push(event.key))"
+    )
     letters(page).nth(4).click()
-    for key in ["Control+Home", "ArrowUp", "x", "Escape", "Shift+ArrowLeft", "ArrowDown", "End", "Space"]:
+    for key in [
+        "Control+Home",
+        "ArrowUp",
+        "x",
+        "Escape",
+        "Shift+ArrowLeft",
+        "ArrowDown",
+        "End",
+        "Space",
+    ]:
         page.keyboard.press(key)
     assert set(page.evaluate("keys")) - {"Control", "Shift"} == {"x", "Escape", "ArrowLeft"}
     page.wait_for_timeout(300)
@@ -314,13 +398,16 @@ def test_a_saved_page_lives_again(visit, html):
 
 
 def test_a_script_without_its_place_is_silent(visit, html):
-    page = visit(re.sub("data-key=\"\\w+\"", 'data-key="other"', html(random_maps(1, 1, 5), "goose")))
+    page = visit(re.sub('data-key="\\w+"', 'data-key="other"', html(random_maps(1, 1, 5), "goose")))
     assert page.locator("img").is_visible() and page.locator(".viewer").count() == 0
 
 
 @pytest.mark.parametrize("without", ["scripts", "shadows"])
 def test_without_scripts_the_picture_and_the_table_stay(visit, html, without):
-    options = {"scripts": {"java_script_enabled": False}, "shadows": {"init": "delete Element.prototype.attachShadow"}}
+    options = {
+        "scripts": {"java_script_enabled": False},
+        "shadows": {"init": "delete Element.prototype.attachShadow"},
+    }
     page = visit(html(random_maps(2, 2, 30), PLAY[:30]), **options[without])
     assert page.locator("img").is_visible() and page.locator("summary").is_visible()
     page.locator("summary").click()
@@ -329,13 +416,22 @@ def test_without_scripts_the_picture_and_the_table_stay(visit, html, without):
 
 def test_the_page_around_it_does_not_reach_in(visit, html):
     loud = "<style>* { color: red !important; } span, td, div { display: block; font-size: 40px; }</style>"
-    page = visit(loud + "<div style='text-align: right; white-space: pre'>" + html(random_maps(2, 2, 30), PLAY[:30]))
+    page = visit(
+        loud
+        + "<div style='text-align: right; white-space: pre'>"
+        + html(random_maps(2, 2, 30), PLAY[:30])
+    )
     box = [letters(page).nth(t).bounding_box() for t in range(2)]
     assert box[0]["height"] < 30 and box[0]["y"] == box[1]["y"] and box[0]["x"] < box[1]["x"] < 100
 
 
-SHAPES = {"usual": (6, 6, PLAY[:128]), "many heads": (12, 12, PLAY[:64]), "long": (2, 6, PLAY[:256]),
-          "one word": (2, 2, "w" * 200), "one": (1, 1, "O")}
+SHAPES = {
+    "usual": (6, 6, PLAY[:128]),
+    "many heads": (12, 12, PLAY[:64]),
+    "long": (2, 6, PLAY[:256]),
+    "one word": (2, 2, "w" * 200),
+    "one": (1, 1, "O"),
+}
 
 
 @pytest.mark.parametrize("width", [1280, 700, 420])
@@ -349,18 +445,25 @@ def test_nothing_overlaps_or_sticks_out(visit, html, tmp_path, name, width):
     parts = [".heads", ".text", ".readout", ".frame", ".legend", ".hint", "details:has(.list)"]
     boxes = [page.locator(part).bounding_box() for part in parts]
     for (a, one), (b, other) in itertools.combinations(zip(parts, boxes), 2):
-        shared = [min(one[x] + one[size], other[x] + other[size]) - max(one[x], other[x])
-                  for x, size in [("x", "width"), ("y", "height")]]
+        shared = [
+            min(one[x] + one[size], other[x] + other[size]) - max(one[x], other[x])
+            for x, size in [("x", "width"), ("y", "height")]
+        ]
         assert min(shared) <= 0, f"{a} and {b} overlap"
     if width <= 700 and len(text) > 1:
-        assert page.locator(".matrix").bounding_box()["y"] > page.locator(".readout").bounding_box()["y"], "one column"
+        assert (
+            page.locator(".matrix").bounding_box()["y"]
+            > page.locator(".readout").bounding_box()["y"]
+        ), "one column"
 
 
 # ---------------------------------------------------------------- for everybody's eyes, ears and patience
 
 
 def luminance(colour):
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(colour) / 255]
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(colour) / 255
+    ]
     return np.dot([0.2126, 0.7152, 0.0722], linear)
 
 
@@ -378,7 +481,9 @@ def test_text_can_be_read_on_every_tint(visit, html, dark):
     strongest = np.sqrt(shown(page)[0]) * STRONGEST
     assert strongest == pytest.approx(STRONGEST)
     for alpha in np.linspace(0, strongest, 50):
-        for ground in [(0, 0, 0), (17, 17, 17), (30, 30, 30)] if dark else [(255, 255, 255), (247, 247, 247)]:
+        for ground in (
+            [(0, 0, 0), (17, 17, 17), (30, 30, 30)] if dark else [(255, 255, 255), (247, 247, 247)]
+        ):
             tinted = alpha * np.array([0, 122, 192]) + (1 - alpha) * np.array(ground)
             for letter in [np.full(3, 255.0)] if dark else [np.zeros(3), 0.13 * tinted]:
                 assert contrast(letter, tinted) >= 4.5
@@ -407,13 +512,29 @@ def test_everything_has_a_role_and_a_name(visit, html):
     session, found = page.context.new_cdp_session(page), []
     for _ in range(50):  # the browser makes the tree in its own time
         tree = session.send("Accessibility.getFullAXTree")["nodes"]
-        found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]]
+        found = [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in tree
+            if not node["ignored"]
+        ]
         if any(role == "table" for role, _ in found):
             break
         page.wait_for_timeout(100)
-    named = {"grid", "gridcell", "group", "image", "img", "table", "rowheader", "columnheader", "caption"}
+    named = {
+        "grid",
+        "gridcell",
+        "group",
+        "image",
+        "img",
+        "table",
+        "rowheader",
+        "columnheader",
+        "caption",
+    }
     unnamed = [role for role, name in found if role in named - {"caption"} and not name]
-    assert len(unnamed) <= 1, unnamed  # <details> is a group of its own, named by its summary inside
+    assert len(unnamed) <= 1, (
+        unnamed
+    )  # <details> is a group of its own, named by its summary inside
     assert ("group", "attention viewer") in found and ("grid", "text: arrow keys move") in found
     assert ("grid", "heads: arrow keys choose") in found
     assert sum(role == "gridcell" for role, _ in found) >= 40 + 12
@@ -441,7 +562,9 @@ def test_quick_to_appear_and_to_answer(visit, html):
         }
         return times;
     }""")
-    print(f"\nfirst paint {first:.0f} ms, hover {np.median(hovers):.0f} ms (max {max(hovers):.0f}), {len(piece)} bytes")
+    print(
+        f"\nfirst paint {first:.0f} ms, hover {np.median(hovers):.0f} ms (max {max(hovers):.0f}), {len(piece)} bytes"
+    )
     assert first < 3000 and np.median(hovers) < 150
 
 

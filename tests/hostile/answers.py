@@ -12,7 +12,9 @@ def window_mask(T, w):
 
 def answer(body):
     """A window_mask with this body."""
-    return "def window_mask(T, w):\n" + "".join(f"    {line}\n" for line in body.strip().split("\n"))
+    return "def window_mask(T, w):\n" + "".join(
+        f"    {line}\n" for line in body.strip().split("\n")
+    )
 
 
 def steals(how):
@@ -30,30 +32,41 @@ return names["window_mask"](T, w)
 
 CHEATS = {
     "patches_check": """
-import chargpt_lib.checks
-chargpt_lib.checks.judge = lambda *a: "✓"
-""" + answer("return None"),
-    "defines_check": "def check(*a):\n    print('✓ window_mask')\n\njudge = check\n" + answer("return torch.ones(T, T).bool()"),
+import chargpt_lib.exercises.judge
+chargpt_lib.exercises.judge.judge = lambda *a: "✓"
+"""
+    + answer("return None"),
+    "defines_check": "def check(*a):\n    print('✓ window_mask')\n\njudge = check\n"
+    + answer("return torch.ones(T, T).bool()"),
     "patches_torch": """
 torch.equal = torch.isclose = torch.allclose = lambda *a, **k: torch.tensor(True)
 torch.Tensor.__eq__ = lambda a, b: torch.ones(a.shape).bool()
-""" + answer("return torch.ones(T, T).bool()"),
+"""
+    + answer("return torch.ones(T, T).bool()"),
     "patches_json": """
 import json
 json.dumps = lambda value, **k: '["value", true, ""]'
-""" + answer("return True"),
-    "imports_the_lesson": "from chargpt_lib.single_head import causal_mask\n" + answer("return causal_mask(T).triu(1 - w)"),
-    "imports_the_key": "from chargpt_lib.keys.single_head import window_mask",
-    "reads_the_key": steals("open('REPOSITORY/chargpt_lib/keys/single_head.py').read()"),
-    "reads_the_key_with_os": steals("os.read(os.open('REPOSITORY/chargpt_lib/keys/single_head.py', 0), 99999).decode()"),
-    "reads_the_key_with_torch": steals("""bytes(torch.from_file('REPOSITORY/chargpt_lib/keys/single_head.py', size=900,
+"""
+    + answer("return True"),
+    "imports_the_lesson": "from chargpt_lib.single_head import causal_mask\n"
+    + answer("return causal_mask(T).triu(1 - w)"),
+    "imports_the_key": "from chargpt_lib.exercises.keys.single_head import window_mask",
+    "reads_the_key": steals("open('REPOSITORY/chargpt_lib/exercises/keys/single_head.py').read()"),
+    "reads_the_key_with_os": steals(
+        "os.read(os.open('REPOSITORY/chargpt_lib/exercises/keys/single_head.py', 0), 99999).decode()"
+    ),
+    "reads_the_key_with_torch": steals("""bytes(torch.from_file('REPOSITORY/chargpt_lib/exercises/keys/single_head.py', size=900,
 dtype=torch.uint8).tolist()).decode()"""),
-    "reads_the_key_with_cat": steals("subprocess.check_output(['cat', 'REPOSITORY/chargpt_lib/keys/single_head.py']).decode()"),
-    "reads_the_key_with_c": steals("""(lambda libc, buffer: (libc.read(libc.open(b'REPOSITORY/chargpt_lib/keys/single_head.py',
+    "reads_the_key_with_cat": steals(
+        "subprocess.check_output(['cat', 'REPOSITORY/chargpt_lib/exercises/keys/single_head.py']).decode()"
+    ),
+    "reads_the_key_with_c": steals("""(lambda libc, buffer: (libc.read(libc.open(b'REPOSITORY/chargpt_lib/exercises/keys/single_head.py',
 0), buffer, 99999), buffer.value.decode())[1])(__import__('ctypes').CDLL(None), __import__('ctypes').create_string_buffer(99999))"""),
     "reads_the_source": steals("open('REPOSITORY/notebooks/source/03_single_head.py').read()"),
-    "reads_the_solution": steals("open('REPOSITORY/notebooks/solutions/03_single_head.ipynb').read()"),
-    "links_to_the_key": steals("""(os.symlink('REPOSITORY/chargpt_lib/keys/single_head.py', 'key'),
+    "reads_the_solution": steals(
+        "open('REPOSITORY/notebooks/solutions/03_single_head.ipynb').read()"
+    ),
+    "links_to_the_key": steals("""(os.symlink('REPOSITORY/chargpt_lib/exercises/keys/single_head.py', 'key'),
 open('key').read())[1]"""),
     "asks_the_frames": answer("""
 import gc, sys
@@ -91,13 +104,15 @@ class Yes:
         return True
     def __bool__(self):
         return True
-""" + answer("return Yes()"),
+"""
+    + answer("return Yes()"),
     "equals_everything_as_tensor": """
 class Yes(torch.Tensor):
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         return True
-""" + answer("return torch.ones(T, T).as_subclass(Yes)"),
+"""
+    + answer("return torch.ones(T, T).as_subclass(Yes)"),
     "speaks_for_the_room": answer("""
 import os, socket
 for fd in range(3, 64):
@@ -112,15 +127,19 @@ return torch.zeros(T, T).bool()
     "another_magic": "%%answer average_past\n" + SOLUTION,
     "evades_the_guard_and_forks": """
 import re, sys
-import chargpt_lib.lock
-chargpt_lib.lock.REFUSED = re.compile("(?!)")
-""" + answer("import os\nfor _ in range(60):\n    if os.fork() == 0:\n        while True:\n            pass"),
+import chargpt_lib.grading.isolation
+chargpt_lib.grading.isolation.REFUSED = re.compile("(?!)")
+"""
+    + answer(
+        "import os\nfor _ in range(60):\n    if os.fork() == 0:\n        while True:\n            pass"
+    ),
     "evades_the_guard_and_reads": """
 import os, re
-import chargpt_lib.lock
-chargpt_lib.lock.REFUSED, chargpt_lib.lock.CHANGES = re.compile("(?!)"), ()
+import chargpt_lib.grading.isolation
+chargpt_lib.grading.isolation.REFUSED, chargpt_lib.grading.isolation.CHANGES = re.compile("(?!)"), ()
 os.path.realpath = os.fsdecode = lambda path: os.getcwd()
-""" + steals("open('REPOSITORY/chargpt_lib/keys/single_head.py').read()"),
+"""
+    + steals("open('REPOSITORY/chargpt_lib/exercises/keys/single_head.py').read()"),
     "trickles": answer("""
 import os, time
 while True:
@@ -135,17 +154,26 @@ while True:
         pass
 """),
     "encodes_what_crashes": """
-import chargpt_lib.sandbox
-chargpt_lib.sandbox.encode = lambda value: {"tensor": "quint8", "shape": [1], "data": "AA=="}
-""" + answer("return 1"),
+import chargpt_lib.grading.worker
+chargpt_lib.grading.worker.encode = lambda value: {"tensor": "quint8", "shape": [1], "data": "AA=="}
+"""
+    + answer("return 1"),
     "raises_a_surrogate": answer("raise Exception('\\ud800')"),
     "returns_a_huge_number": answer("return 10**400"),
     "returns_many_for_one": answer("return [torch.ones(3), 10**5000, float('nan')]"),
-    "fills_the_disk": answer("import os\nfor i in range(10**6):\n    open(f'x{i}', 'wb').write(bytes(2**20))"),
-    "digs_a_deep_hole": answer("import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"),
-    "hides_memory": answer("import os\nhoard = [os.memfd_create('x') for _ in range(50)]\nfor fd in hoard:\n"
-                           "    os.write(fd, bytes(2**26))"),
-    "connects_to_a_local_socket": answer("import socket\nsocket.socket(socket.AF_UNIX).connect('/tmp/x')\nreturn None"),
+    "fills_the_disk": answer(
+        "import os\nfor i in range(10**6):\n    open(f'x{i}', 'wb').write(bytes(2**20))"
+    ),
+    "digs_a_deep_hole": answer(
+        "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')"
+    ),
+    "hides_memory": answer(
+        "import os\nhoard = [os.memfd_create('x') for _ in range(50)]\nfor fd in hoard:\n"
+        "    os.write(fd, bytes(2**26))"
+    ),
+    "connects_to_a_local_socket": answer(
+        "import socket\nsocket.socket(socket.AF_UNIX).connect('/tmp/x')\nreturn None"
+    ),
     "exits_when_defined": "import sys\nsys.exit(0)\n" + SOLUTION,
     "exits_when_called": answer("import sys\nsys.exit(0)"),
     "exits_hard": answer("import os\nos._exit(0)"),
@@ -165,24 +193,37 @@ while True:
     "eats_memory": answer("return torch.ones(10**11)"),
     "eats_memory_slowly": answer("hoard = []\nwhile True:\n    hoard.append(bytearray(10**8))"),
     "forks": answer("import os\nwhile True:\n    os.fork()"),
-    "forks_around_the_guard": answer("import multiprocessing.process, _posixsubprocess\n"
-                                     "_posixsubprocess.fork_exec([b'/bin/sleep'], [b'/bin/sleep'], *[None] * 20)"),
-    "starts_threads": answer("import threading, time\nwhile True:\n    threading.Thread(target=time.sleep, args=(999,)).start()"),
+    "forks_around_the_guard": answer(
+        "import multiprocessing.process, _posixsubprocess\n"
+        "_posixsubprocess.fork_exec([b'/bin/sleep'], [b'/bin/sleep'], *[None] * 20)"
+    ),
+    "starts_threads": answer(
+        "import threading, time\nwhile True:\n    threading.Thread(target=time.sleep, args=(999,)).start()"
+    ),
     "floods_the_output": answer("while True:\n    print('O damp goose!' * 10**6)"),
-    "floods_the_descriptor": answer("import os\nwhile True:\n    os.write(1, b'x' * 10**6)\n    os.write(2, b'x' * 10**6)"),
+    "floods_the_descriptor": answer(
+        "import os\nwhile True:\n    os.write(1, b'x' * 10**6)\n    os.write(2, b'x' * 10**6)"
+    ),
     "returns_a_flood": answer("return torch.zeros(10**8)"),
-    "returns_a_deep_list": answer("deep = []\nfor _ in range(10**5):\n    deep = [deep]\nreturn deep"),
+    "returns_a_deep_list": answer(
+        "deep = []\nfor _ in range(10**5):\n    deep = [deep]\nreturn deep"
+    ),
     "returns_itself": answer("loop = []\nloop.append(loop)\nreturn loop"),
     "returns_a_function": answer("return lambda: None"),
-    "kills_its_parent": answer("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.kill(-1, signal.SIGKILL)"),
-    "calls_home": answer("import socket\nsocket.create_connection(('127.0.0.1', 80), timeout=1)\nreturn None"),
+    "kills_its_parent": answer(
+        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.kill(-1, signal.SIGKILL)"
+    ),
+    "calls_home": answer(
+        "import socket\nsocket.create_connection(('127.0.0.1', 80), timeout=1)\nreturn None"
+    ),
     "not_python": "def window_mask(T, w)\n    return",
     "borrows": "def window_mask(T, w):\n    return mask_of_another_cell(T, w)",
     "lone_surrogate": "def window_mask(T, w):\n    return '\\ud800'\n# \ud800",
 }
 
 RIGHT_AFTER_ALL = {
-    "deletes_files": "import shutil\nshutil.rmtree('DECOY', ignore_errors=True)\nshutil.rmtree('REPOSITORY/tests/hostile', ignore_errors=True)\n" + SOLUTION,
+    "deletes_files": "import shutil\nshutil.rmtree('DECOY', ignore_errors=True)\nshutil.rmtree('REPOSITORY/tests/hostile', ignore_errors=True)\n"
+    + SOLUTION,
     "writes_files": """
 import contextlib, os
 for act in (lambda: open("DECOY/note.txt", "w").write("goose"), lambda: os.rename("DECOY/note.txt", "DECOY/goose.txt"),
@@ -190,9 +231,11 @@ for act in (lambda: open("DECOY/note.txt", "w").write("goose"), lambda: os.renam
             lambda: os.truncate("DECOY/note.txt", 0), lambda: torch.from_file("DECOY/note.txt", shared=True, size=4)):
     with contextlib.suppress(Exception):
         act()
-""" + SOLUTION,
+"""
+    + SOLUTION,
     "prints_a_lot": SOLUTION + "\nfor _ in range(1000):\n    print('O damp goose!' * 1000)\n",
-    "tries_it_out": SOLUTION + "\nprint(window_mask(3, 2))\nshow(window_mask(5, 2))\ncheck('window_mask', window_mask)\n",
+    "tries_it_out": SOLUTION
+    + "\nprint(window_mask(3, 2))\nshow(window_mask(5, 2))\ncheck('window_mask', window_mask)\n",
     "uses_an_earlier_lesson": "from chargpt_lib.data import CharTokenizer\n" + SOLUTION,
     "uses_an_optimizer": "torch.optim.AdamW([nn.Parameter(torch.ones(1))]).step()\n" + SOLUTION,
     "nbval_marker": "# NBVAL_SKIP\n" + SOLUTION + "# NBVAL_IGNORE_OUTPUT\n",

@@ -29,4 +29,4 @@ def wrong(exercise, hint=None):
 def as_cell(answer):
     """The text that a learner's cell with this answer would have."""
     source = inspect.getsource(answer.function)
-    return re.sub(r"^def \w+", f"def {answer.exercise}", source[source.index("def "):], count=1)
+    return re.sub(r"^def \w+", f"def {answer.exercise}", source[source.index("def ") :], count=1)

@@ -119,7 +119,7 @@ def chance_without_return(T, back):
 def remembers_where_each_piece_ended(ids, n):
     seen, targets = {}, []
     for t in range(len(ids)):
-        piece = tuple(ids[max(0, t + 1 - n):t + 1].tolist())
+        piece = tuple(ids[max(0, t + 1 - n) : t + 1].tolist())
         targets.append(seen.get(piece, -1) + (piece in seen))
         if len(piece) == n:
             seen[piece] = t
@@ -147,7 +147,7 @@ def in_a_text(ids, n):
     text = "".join(chr(100 + i) for i in ids.tolist())
     targets = []
     for t in range(len(text)):
-        found = text.rfind(text[t + 1 - n:t + 1], 0, t) if t >= n - 1 else -1
+        found = text.rfind(text[t + 1 - n : t + 1], 0, t) if t >= n - 1 else -1
         targets.append(found + n if found >= 0 else -1)
     return torch.tensor(targets)
 
@@ -157,7 +157,7 @@ def the_earlier_place_itself(ids, n):
     targets = torch.full((len(ids),), -1)
     for t in range(n - 1, len(ids)):
         for j in range(n - 1, t):
-            if (ids[j - n + 1:j + 1] == ids[t - n + 1:t + 1]).all():
+            if (ids[j - n + 1 : j + 1] == ids[t - n + 1 : t + 1]).all():
                 targets[t] = j
     return targets
 
@@ -167,7 +167,7 @@ def first_earlier_place(ids, n):
     targets = torch.full((len(ids),), -1)
     for t in range(n - 1, len(ids)):
         for j in range(n - 1, t):
-            if (ids[j - n + 1:j + 1] == ids[t - n + 1:t + 1]).all():
+            if (ids[j - n + 1 : j + 1] == ids[t - n + 1 : t + 1]).all():
                 targets[t] = j + 1
                 break
     return targets
@@ -178,7 +178,7 @@ def finds_itself(ids, n):
     targets = torch.full((len(ids),), -1)
     for t in range(n - 1, len(ids)):
         for j in range(n - 1, t + 1):
-            if (ids[j - n + 1:j + 1] == ids[t - n + 1:t + 1]).all():
+            if (ids[j - n + 1 : j + 1] == ids[t - n + 1 : t + 1]).all():
                 targets[t] = j + 1
     return targets
 
@@ -188,7 +188,7 @@ def never_itself(ids, n):
     targets = torch.full((len(ids),), -1)
     for t in range(len(ids)):
         for j in range(t - 2, n - 2, -1):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
                 break
     return targets
@@ -199,7 +199,7 @@ def no_overlap(ids, n):
     targets = torch.full((len(ids),), -1)
     for t in range(len(ids)):
         for j in range(n - 1, t - n + 1):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
     return targets
 
@@ -209,7 +209,7 @@ def zero_for_none(ids, n):
     targets = torch.zeros_like(ids)
     for t in range(n, len(ids)):
         for j in range(n - 1, t):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
     return targets
 
@@ -229,7 +229,7 @@ def n_more_characters(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
         for j in range(n, t):
-            if torch.equal(ids[j - n:j + 1], ids[t - n:t + 1]):
+            if torch.equal(ids[j - n : j + 1], ids[t - n : t + 1]):
                 targets[t] = j + 1
     return targets
 
@@ -239,7 +239,7 @@ def start_of_the_piece(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n - 1, len(ids)):
         for start in range(t - n + 1):
-            if torch.equal(ids[start:start + n], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[start : start + n], ids[t - n + 1 : t + 1]):
                 targets[t] = start
     return targets
 
@@ -249,7 +249,7 @@ def after_the_first_character(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n - 1, len(ids)):
         for start in range(t - n + 1):
-            if torch.equal(ids[start:start + n], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[start : start + n], ids[t - n + 1 : t + 1]):
                 targets[t] = start + 1
     return targets
 
@@ -259,7 +259,7 @@ def windows_that_are_shorter_at_the_beginning(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(len(ids)):
         for j in range(t):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
     return targets
 
@@ -269,7 +269,7 @@ def never_the_first_piece(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(len(ids)):
         for j in range(n, t):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
     return targets
 
@@ -279,7 +279,7 @@ def searches_the_future(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n - 1, len(ids)):
         for j in range(n - 1, len(ids)):
-            if j != t and torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if j != t and torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
     return targets
 
@@ -289,7 +289,7 @@ def the_character_there(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
         for j in range(n - 1, t):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = ids[j + 1]
     return targets
 
@@ -299,7 +299,7 @@ def distance_of_the_target(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
         for j in range(n - 1, t):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = t - j - 1
     return targets
 
@@ -309,7 +309,7 @@ def any_order(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
         for j in range(n - 1, t):
-            if sorted(ids[j - n + 1:j + 1].tolist()) == sorted(ids[t - n + 1:t + 1].tolist()):
+            if sorted(ids[j - n + 1 : j + 1].tolist()) == sorted(ids[t - n + 1 : t + 1].tolist()):
                 targets[t] = j + 1
     return targets
 
@@ -318,7 +318,7 @@ def any_order(ids, n):
 def a_list_of_numbers(ids, n):
     ids, targets = ids.tolist(), []
     for t in range(len(ids)):
-        ends = [j for j in range(n - 1, t) if ids[j - n + 1:j + 1] == ids[t - n + 1:t + 1]]
+        ends = [j for j in range(n - 1, t) if ids[j - n + 1 : j + 1] == ids[t - n + 1 : t + 1]]
         targets.append(ends[-1] + 1 if ends else -1)
     return targets
 
@@ -329,7 +329,7 @@ def writes_into_ids(ids, n):
     targets[:] = -1
     for t in range(n, len(ids)):
         for j in range(n - 1, t):
-            if torch.equal(old[j - n + 1:j + 1], old[t - n + 1:t + 1]):
+            if torch.equal(old[j - n + 1 : j + 1], old[t - n + 1 : t + 1]):
                 targets[t] = j + 1
     return targets
 
@@ -347,7 +347,7 @@ def targets_without_return(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
         for j in range(n - 1, t):
-            if torch.equal(ids[j - n + 1:j + 1], ids[t - n + 1:t + 1]):
+            if torch.equal(ids[j - n + 1 : j + 1], ids[t - n + 1 : t + 1]):
                 targets[t] = j + 1
 
 
@@ -443,7 +443,9 @@ def one_mean_of_all(weights):
 
 @wrong("text_dependence", "not their mean")
 def mean_over_places(weights):
-    return torch.special.entr(weights.mean(0)).mean(-1) - torch.special.entr(weights).mean(-1).mean(0)
+    return torch.special.entr(weights.mean(0)).mean(-1) - torch.special.entr(weights).mean(-1).mean(
+        0
+    )
 
 
 @wrong("text_dependence", "in place")
@@ -478,7 +480,7 @@ def moves_the_layers_result(heads, W_o, bias, h):
     """What head h adds is exchanged for its own mean, after the projection."""
     B, H, T, D = heads.shape
     whole = heads.permute(0, 2, 1, 3).reshape(B, T, H * D) @ W_o.T + bias
-    added = heads[:, h] @ W_o[:, h * D:(h + 1) * D].T
+    added = heads[:, h] @ W_o[:, h * D : (h + 1) * D].T
     return whole - added + added.flatten(0, 1).mean(0)
 
 
@@ -487,10 +489,12 @@ def head_by_head(heads, W_o, bias, h):
     B, H, T, D = heads.shape
     out = bias.repeat(B, T, 1)
     for i in range(H):
-        part = W_o[:, i * D:(i + 1) * D]
+        part = W_o[:, i * D : (i + 1) * D]
         for b in range(B):
             for t in range(T):
-                out[b, t] += part @ (heads[:, i].sum((0, 1)) / (B * T) if i == h else heads[b, i, t])
+                out[b, t] += part @ (
+                    heads[:, i].sum((0, 1)) / (B * T) if i == h else heads[b, i, t]
+                )
     return out
 
 
@@ -579,7 +583,7 @@ def without_bias(heads, W_o, bias, h):
 @wrong("mean_ablation", "twice")
 def bias_for_what_is_exchanged(heads, W_o, bias, h):
     D = heads.shape[-1]
-    part = W_o[:, h * D:(h + 1) * D]
+    part = W_o[:, h * D : (h + 1) * D]
     kept = heads.clone()
     kept[:, h] = 0
     return project(kept, W_o, bias) + F.linear(heads[:, h].mean((0, 1)), part, bias)
@@ -692,6 +696,7 @@ def path_by_path(weights, keeps):
         A, keep = weights[layer - 1], keeps[layer - 1]
         below = [share(layer - 1, s) for s in range(t + 1)]
         return keep * below[t] + (1 - keep) * sum(A[t, s] * below[s] for s in range(t + 1))
+
     return share(len(weights), weights.shape[-1] - 1)
 
 
@@ -881,13 +886,17 @@ def gradient_by_the_weights(E, W_v, W_o, W_u):
 @right("ov_circuit")
 def one_sum(E, W_v, W_o, W_u):
     table = torch.einsum("ci,di,jd,uj->cu", E, W_v, W_o, W_u)
-    others = table.flatten()[1:].view(len(E) - 1, len(E) + 1)[:, :-1].reshape(len(E), -1)  # without the diagonal
+    others = (
+        table.flatten()[1:].view(len(E) - 1, len(E) + 1)[:, :-1].reshape(len(E), -1)
+    )  # without the diagonal
     return [table, (table.diagonal()[:, None] - others).amin(-1)]
 
 
 @right("ov_circuit")
 def modules(E, W_v, W_o, W_u):
-    layers = torch.nn.Sequential(*(torch.nn.Linear(*W.shape[::-1], bias=False, dtype=E.dtype) for W in (W_v, W_o, W_u)))
+    layers = torch.nn.Sequential(
+        *(torch.nn.Linear(*W.shape[::-1], bias=False, dtype=E.dtype) for W in (W_v, W_o, W_u))
+    )
     with torch.no_grad():
         for layer, W in zip(layers, (W_v, W_o, W_u)):
             layer.weight.copy_(W)

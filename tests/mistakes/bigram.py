@@ -12,7 +12,9 @@ from tests.mistakes import right, wrong
 
 
 def count(first, second, vocab_size):
-    return torch.bincount(first * vocab_size + second, minlength=vocab_size**2).view(vocab_size, vocab_size)
+    return torch.bincount(first * vocab_size + second, minlength=vocab_size**2).view(
+        vocab_size, vocab_size
+    )
 
 
 # ---------------------------------------------------------------- count_skip_pairs
@@ -431,7 +433,12 @@ def wrong_comparison(probabilities, start, uniforms):
 
 @wrong("sample_chain", "one id too low")
 def one_too_low(probabilities, start, uniforms):
-    return walk(probabilities, start, uniforms, lambda row, u: max(torch.searchsorted(row.cumsum(0), u) - 1, 0))
+    return walk(
+        probabilities,
+        start,
+        uniforms,
+        lambda row, u: max(torch.searchsorted(row.cumsum(0), u) - 1, 0),
+    )
 
 
 @wrong("sample_chain", "add up the probabilities")
@@ -466,13 +473,20 @@ def fails_for_a_single_throw(probabilities, start, uniforms):
 
 @wrong("sample_chain", "one id too high")
 def one_too_high(probabilities, start, uniforms):
-    return walk(probabilities, start, uniforms, lambda row, u: torch.searchsorted(row.cumsum(0), u) + 1)
+    return walk(
+        probabilities, start, uniforms, lambda row, u: torch.searchsorted(row.cumsum(0), u) + 1
+    )
 
 
 @wrong("sample_chain", "one id too high")
 def one_too_high_up_to_the_last(probabilities, start, uniforms):
     last = len(probabilities) - 1
-    return walk(probabilities, start, uniforms, lambda row, u: min(torch.searchsorted(row.cumsum(0), u) + 1, last))
+    return walk(
+        probabilities,
+        start,
+        uniforms,
+        lambda row, u: min(torch.searchsorted(row.cumsum(0), u) + 1, last),
+    )
 
 
 @wrong("sample_chain", "down the columns")
@@ -482,13 +496,20 @@ def adds_up_the_columns(probabilities, start, uniforms):
 
 @wrong("sample_chain", "id 0 owns the first stretch")
 def from_the_end(probabilities, start, uniforms):
-    return walk(probabilities, start, uniforms, lambda row, u: bisect(list(accumulate(row.tolist())), 1 - u))
+    return walk(
+        probabilities, start, uniforms, lambda row, u: bisect(list(accumulate(row.tolist())), 1 - u)
+    )
 
 
 @wrong("sample_chain", "id 0 owns the first stretch")
 def reversed_row(probabilities, start, uniforms):
     V = len(probabilities)
-    return walk(probabilities, start, uniforms, lambda row, u: V - 1 - bisect(list(accumulate(row.tolist()[::-1])), u))
+    return walk(
+        probabilities,
+        start,
+        uniforms,
+        lambda row, u: V - 1 - bisect(list(accumulate(row.tolist()[::-1])), u),
+    )
 
 
 @wrong("sample_chain", "several ids are written for one number")
@@ -589,7 +610,9 @@ def absolute_discounting(ids, vocab_size, discount):
 
 @wrong("kneser_ney", "how often b occurs")
 def frequencies_in_the_text(ids, vocab_size, discount):
-    return interpolated(ids, vocab_size, discount, torch.bincount(ids, minlength=vocab_size).double() / len(ids))
+    return interpolated(
+        ids, vocab_size, discount, torch.bincount(ids, minlength=vocab_size).double() / len(ids)
+    )
 
 
 @wrong("kneser_ney", "symbols after b")
@@ -600,7 +623,9 @@ def counts_what_follows(ids, vocab_size, discount):
 
 @wrong("kneser_ney", "the shorter table is 1 / V")
 def backs_off_to_uniform(ids, vocab_size, discount):
-    return interpolated(ids, vocab_size, discount, torch.full((vocab_size,), 1 / vocab_size, dtype=torch.float64))
+    return interpolated(
+        ids, vocab_size, discount, torch.full((vocab_size,), 1 / vocab_size, dtype=torch.float64)
+    )
 
 
 @wrong("kneser_ney", "divided by V")
@@ -632,7 +657,9 @@ def divides_by_zero(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = counts > 0, counts.sum(1, keepdim=True)
     e = seen.sum(0) / seen.sum()
-    return (counts - discount).clamp(min=0) / total + discount * seen.sum(1, keepdim=True) / total * e
+    return (counts - discount).clamp(min=0) / total + discount * seen.sum(
+        1, keepdim=True
+    ) / total * e
 
 
 @wrong("kneser_ney", "is all 0")
@@ -640,7 +667,9 @@ def empty_rows(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = counts > 0, counts.sum(1, keepdim=True).clamp_min(1)
     e = seen.sum(0) / seen.sum()
-    return (counts - discount).clamp(min=0) / total + discount * seen.sum(1, keepdim=True) / total * e
+    return (counts - discount).clamp(min=0) / total + discount * seen.sum(
+        1, keepdim=True
+    ) / total * e
 
 
 @wrong("kneser_ney", "d_a is missing")
@@ -724,7 +753,10 @@ def divides_by_the_kinds(ids, vocab_size, discount):
 
 @wrong("kneser_ney", "counts the last id too")
 def the_last_id_counted(ids, vocab_size, discount):
-    counts, total = count(ids[:-1], ids[1:], vocab_size), torch.bincount(ids, minlength=vocab_size)[:, None]
+    counts, total = (
+        count(ids[:-1], ids[1:], vocab_size),
+        torch.bincount(ids, minlength=vocab_size)[:, None],
+    )
     seen = (counts > 0).double()
     e = seen.sum(0) / seen.sum()
     rows = F.relu(counts - discount) / total + discount * seen.sum(1)[:, None] / total * e

@@ -120,7 +120,9 @@ def hypotenuse(n_layer, start, added, scaled):
 
 @right("stream_deviation")
 def length_of_orthogonal_steps(n_layer, start, added, scaled):
-    steps = torch.full((2 * n_layer + 1,), added * ((2 * n_layer) ** -0.5 if scaled else 1.0), dtype=torch.float64)
+    steps = torch.full(
+        (2 * n_layer + 1,), added * ((2 * n_layer) ** -0.5 if scaled else 1.0), dtype=torch.float64
+    )
     steps[0] = start
     return steps.norm().item()
 
@@ -190,8 +192,10 @@ def everything_scaled(n_layer, start, added, scaled):
 @wrong("stream_deviation")
 def measured_on_dice(n_layer, start, added, scaled):
     dice, scale = random.Random(7), (2 * n_layer) ** -0.5 if scaled else 1
-    ends = [start * dice.gauss(0, 1) + sum(scale * added * dice.gauss(0, 1) for _ in range(2 * n_layer))
-            for _ in range(50)]
+    ends = [
+        start * dice.gauss(0, 1) + sum(scale * added * dice.gauss(0, 1) for _ in range(2 * n_layer))
+        for _ in range(50)
+    ]
     return math.sqrt(sum(end**2 for end in ends) / 50)
 
 
@@ -229,7 +233,10 @@ def where(x, u, p, training):
 
 @right("mended_dropout")
 def number_after_number(x, u, p, training):
-    out = [a / (1 - p) * (b >= p) if training else a for a, b in zip(x.flatten().tolist(), u.flatten().tolist())]
+    out = [
+        a / (1 - p) * (b >= p) if training else a
+        for a, b in zip(x.flatten().tolist(), u.flatten().tolist())
+    ]
     return torch.tensor(out, dtype=x.dtype).view(x.shape)
 
 
@@ -351,7 +358,9 @@ def jacobian_of_each_position(x, g, eps):
         for t in range(x.shape[1]):
             d = x[b, t] - x[b, t].sum() / C
             r = math.sqrt((d @ d).item() / C + eps)
-            jacobian = (torch.eye(C, dtype=x.dtype) - 1 / C) / r - torch.outer(d, d) / (C * r**3)  # dy_i / dx_j
+            jacobian = (torch.eye(C, dtype=x.dtype) - 1 / C) / r - torch.outer(d, d) / (
+                C * r**3
+            )  # dy_i / dx_j
             out[b, t] = g[b, t] @ jacobian
     return out
 
@@ -388,7 +397,9 @@ def straight_through(x, g, eps):
 
 @wrong("layer_norm_gradient", "way through s² is missing")
 def forgets_the_variance(x, g, eps):
-    return (g - g.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
+    return (g - g.mean(-1, keepdim=True)) / torch.sqrt(
+        x.var(-1, keepdim=True, unbiased=False) + eps
+    )
 
 
 @wrong("layer_norm_gradient", "way through μ is missing")
@@ -707,7 +718,11 @@ def loses_a_text_of_one_character(x, W_qkv, W_o, W_1, W_2, n_head):
 @wrong("parallel_block", "gelu_tanh")
 def gelu_as_gpt_2_computed_it(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return x + attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2, lambda z: F.gelu(z, approximate="tanh"))
+    return (
+        x
+        + attend(y, W_qkv, W_o, n_head)
+        + think(y, W_1, W_2, lambda z: F.gelu(z, approximate="tanh"))
+    )
 
 
 @wrong("parallel_block", "over C - 1")

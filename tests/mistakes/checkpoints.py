@@ -32,14 +32,14 @@ def counts_what_was_read(orders, batch_size, step):
 def all_batches_full(orders, batch_size, step):
     n = orders.shape[1]
     epoch, place = step * batch_size // n, step * batch_size % n
-    return orders.flatten()[epoch * n + place:]
+    return orders.flatten()[epoch * n + place :]
 
 
 @wrong("resumed_windows", "rounded down")
 def floor_of_batches(orders, batch_size, step):
     n = orders.shape[1]
     epoch, batch = divmod(step, max(n // batch_size, 1))
-    return orders.flatten()[epoch * n + batch * batch_size:]
+    return orders.flatten()[epoch * n + batch * batch_size :]
 
 
 @wrong("resumed_windows", "one too many")
@@ -47,7 +47,7 @@ def always_one_more_batch(orders, batch_size, step):
     n = orders.shape[1]
     epoch, batch = divmod(step, n // batch_size + 1)
     rest = orders[epoch:].flatten()
-    return rest[batch * batch_size:]
+    return rest[batch * batch_size :]
 
 
 @wrong("resumed_windows", "read again from its start")
@@ -59,19 +59,19 @@ def epoch_from_the_start(orders, batch_size, step):
 @wrong("resumed_windows", "one batch is left out")
 def skips_the_next(orders, batch_size, step):
     batches = [batch for order in orders for batch in order.split(batch_size)]
-    return torch.cat([*batches[step + 1:], orders[0, :0]])
+    return torch.cat([*batches[step + 1 :], orders[0, :0]])
 
 
 @wrong("resumed_windows", "read again")
 def repeats_the_last(orders, batch_size, step):
     batches = [batch for order in orders for batch in order.split(batch_size)]
-    return torch.cat([*batches[max(step - 1, 0):], orders[0, :0]])
+    return torch.cat([*batches[max(step - 1, 0) :], orders[0, :0]])
 
 
 @wrong("resumed_windows", "only the rest of this epoch")
 def this_epoch_only(orders, batch_size, step):
     epoch, batch = divmod(step, math.ceil(orders.shape[1] / batch_size))
-    return orders[epoch, batch * batch_size:] if epoch < len(orders) else orders[0, :0]
+    return orders[epoch, batch * batch_size :] if epoch < len(orders) else orders[0, :0]
 
 
 @wrong("resumed_windows", "the order of the first")
@@ -96,7 +96,7 @@ def what_was_read(orders, batch_size, step):
 def batches_taken_for_windows(orders, batch_size, step):
     n = orders.shape[1]
     epoch, batch = divmod(step, -(-n // batch_size))
-    return orders.flatten()[epoch * n + batch:]
+    return orders.flatten()[epoch * n + batch :]
 
 
 @wrong("resumed_windows", "the numbers of the places")
@@ -108,7 +108,9 @@ def places_not_windows(orders, batch_size, step):
 
 @wrong("resumed_windows", "a tensor")
 def list_of_windows(orders, batch_size, step):
-    return [window for order in orders for batch in order.split(batch_size) for window in batch.tolist()][step:]
+    return [
+        window for order in orders for batch in order.split(batch_size) for window in batch.tolist()
+    ][step:]
 
 
 @wrong("resumed_windows", "non-empty list")
@@ -121,7 +123,7 @@ def nothing_left_fails(orders, batch_size, step):
 def marks_what_was_read(orders, batch_size, step):
     n, rows = orders.shape[1], orders.view(-1)
     epoch, batch = divmod(step, -(-n // batch_size))
-    rows[:epoch * n + batch * batch_size] = -1
+    rows[: epoch * n + batch * batch_size] = -1
     return rows[rows >= 0]
 
 
@@ -129,7 +131,7 @@ def marks_what_was_read(orders, batch_size, step):
 def windows_without_return(orders, batch_size, step):
     n = orders.shape[1]
     epoch, batch = divmod(step, -(-n // batch_size))
-    orders.flatten()[epoch * n + batch * batch_size:]
+    orders.flatten()[epoch * n + batch * batch_size :]
 
 
 # ---------------------------------------------------------------- safetensors_tensor
@@ -148,12 +150,19 @@ def number_by_number(data, name):
     import struct
 
     length = sum(byte * 256**place for place, byte in enumerate(data[:8].tolist()))
-    header = json.loads("".join(map(chr, data[8:8 + length].tolist())))
-    letter, dtype = {"F32": ("f", torch.float32), "F64": ("d", torch.float64), "I64": ("q", torch.int64)}[
-        header[name]["dtype"]]
+    header = json.loads("".join(map(chr, data[8 : 8 + length].tolist())))
+    letter, dtype = {
+        "F32": ("f", torch.float32),
+        "F64": ("d", torch.float64),
+        "I64": ("q", torch.int64),
+    }[header[name]["dtype"]]
     start, end = header[name]["data_offsets"]
-    numbers = struct.iter_unpack("<" + letter, bytes(data.tolist())[8 + length + start:8 + length + end])
-    return torch.tensor([number for number, in numbers], dtype=dtype).reshape(header[name]["shape"])
+    numbers = struct.iter_unpack(
+        "<" + letter, bytes(data.tolist())[8 + length + start : 8 + length + end]
+    )
+    return torch.tensor([number for (number,) in numbers], dtype=dtype).reshape(
+        header[name]["shape"]
+    )
 
 
 @right("safetensors_tensor")
@@ -161,17 +170,17 @@ def views_of_the_tensor(data, name):
     import json
 
     length = data[:8].clone().view(torch.int64).item()
-    entry = json.loads(bytes(data[8:8 + length].tolist()))[name]
+    entry = json.loads(bytes(data[8 : 8 + length].tolist()))[name]
     kinds = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
     a, b = entry["data_offsets"]
-    return data[8 + length:][a:b].clone().view(kinds[entry["dtype"]]).view(entry["shape"])
+    return data[8 + length :][a:b].clone().view(kinds[entry["dtype"]]).view(entry["shape"])
 
 
 def read(data, name, order="little"):
     """What the wrong ones share: the header's length, the entry, and the bytes."""
     file = bytes(data.tolist())
     length = int.from_bytes(file[:8], order)
-    return file, length, json.loads(file[8:8 + length])
+    return file, length, json.loads(file[8 : 8 + length])
 
 
 KINDS = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
@@ -192,28 +201,30 @@ def offsets_from_the_start(data, name):
 def forgets_the_eight(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
-    return numbers_of(file[length + a:length + b], header[name]).view(header[name]["shape"])
+    return numbers_of(file[length + a : length + b], header[name]).view(header[name]["shape"])
 
 
 @wrong("safetensors_tensor", "not from its start at byte 8")
 def offsets_from_the_header(data, name):
     file, _, header = read(data, name)
     a, b = header[name]["data_offsets"]
-    return numbers_of(file[8 + a:8 + b], header[name]).view(header[name]["shape"])
+    return numbers_of(file[8 + a : 8 + b], header[name]).view(header[name]["shape"])
 
 
 @wrong("safetensors_tensor", "the shape is missing")
 def flat_numbers(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
-    return numbers_of(file[8 + length + a:8 + length + b], header[name])
+    return numbers_of(file[8 + length + a : 8 + length + b], header[name])
 
 
 @wrong("safetensors_tensor", "the shape is turned round")
 def shape_backwards(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
-    return numbers_of(file[8 + length + a:8 + length + b], header[name]).view(header[name]["shape"][::-1])
+    return numbers_of(file[8 + length + a : 8 + length + b], header[name]).view(
+        header[name]["shape"][::-1]
+    )
 
 
 @wrong("safetensors_tensor", "whatever `name` says")
@@ -221,7 +232,7 @@ def first_of_the_file(data, name):
     file, length, header = read(data, name)
     first = next(entry for key, entry in header.items() if key != "__metadata__")
     a, b = first["data_offsets"]
-    return numbers_of(file[8 + length + a:8 + length + b], first).view(first["shape"])
+    return numbers_of(file[8 + length + a : 8 + length + b], first).view(first["shape"])
 
 
 @wrong("safetensors_tensor", "as float32")
@@ -233,7 +244,7 @@ def everything_as_float(data, name):
 def bytes_not_numbers(data, name):
     _, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
-    return data[8 + length + a:8 + length + b]
+    return data[8 + length + a : 8 + length + b]
 
 
 @wrong("safetensors_tensor", "the entry of the header")
@@ -246,14 +257,17 @@ def big_end_first(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
     letter = {"F32": "f", "F64": "d", "I64": "q"}[header[name]["dtype"]]
-    numbers = [number for number, in struct.iter_unpack(">" + letter, file[8 + length + a:8 + length + b])]
+    numbers = [
+        number
+        for (number,) in struct.iter_unpack(">" + letter, file[8 + length + a : 8 + length + b])
+    ]
     return torch.tensor(numbers, dtype=KINDS[header[name]["dtype"]]).view(header[name]["shape"])
 
 
 @wrong("safetensors_tensor", "JSONDecodeError")
 def header_too_short(data, name):
     file = bytes(data.tolist())
-    return json.loads(file[8:int.from_bytes(file[:8], "little")])[name]
+    return json.loads(file[8 : int.from_bytes(file[:8], "little")])[name]
 
 
 @wrong("safetensors_tensor", "in place")
@@ -261,14 +275,16 @@ def scribbles_on_the_file(data, name):
     file, length, header = read(data, name)
     data[:8] = 0
     a, b = header[name]["data_offsets"]
-    return numbers_of(file[8 + length + a:8 + length + b], header[name]).view(header[name]["shape"])
+    return numbers_of(file[8 + length + a : 8 + length + b], header[name]).view(
+        header[name]["shape"]
+    )
 
 
 @wrong("safetensors_tensor", "is there a `return`?")
 def tensor_without_return(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
-    numbers_of(file[8 + length + a:8 + length + b], header[name]).view(header[name]["shape"])
+    numbers_of(file[8 + length + a : 8 + length + b], header[name]).view(header[name]["shape"])
 
 
 # ---------------------------------------------------------------- checkpoint_bytes
@@ -332,7 +348,9 @@ def copies_always(parameters, frozen, weight_bytes, moment_bytes, master):
 
 @wrong("checkpoint_bytes", "whatever the weights have")
 def copies_as_small_as_weights(parameters, frozen, weight_bytes, moment_bytes, master):
-    return parameters * weight_bytes + (parameters - frozen) * (2 * moment_bytes + weight_bytes * master)
+    return parameters * weight_bytes + (parameters - frozen) * (
+        2 * moment_bytes + weight_bytes * master
+    )
 
 
 @wrong("checkpoint_bytes", "both are there")
@@ -434,7 +452,10 @@ def power_is_a_kill(events):
 
 @wrong("surviving_files", "the old content is still there")
 def write_spares_the_disk(events):
-    return play(events, write=lambda files, name, text: files.update({name: (text, files.get(name, ("", ""))[1])}))
+    return play(
+        events,
+        write=lambda files, name, text: files.update({name: (text, files.get(name, ("", ""))[1])}),
+    )
 
 
 @wrong("surviving_files", "a write reaches the disk only with a flush")
@@ -444,7 +465,10 @@ def writes_through(events):
 
 @wrong("surviving_files", "a flush flushes every file")
 def flushes_everything(events):
-    return play(events, flush=lambda files, name: {other: (memory, memory) for other, (memory, _) in files.items()})
+    return play(
+        events,
+        flush=lambda files, name: {other: (memory, memory) for other, (memory, _) in files.items()},
+    )
 
 
 @wrong("surviving_files", "it does not copy")
@@ -464,7 +488,10 @@ def rename_forgets_the_disk(events):
 
 @wrong("surviving_files", "was never flushed is gone")
 def empty_files_vanish(events):
-    return play(events, power=lambda files: {name: (disk, disk) for name, (_, disk) in files.items() if disk})
+    return play(
+        events,
+        power=lambda files: {name: (disk, disk) for name, (_, disk) in files.items() if disk},
+    )
 
 
 @wrong("surviving_files", "programs see what is in memory")
@@ -474,8 +501,12 @@ def tells_of_the_disk(events):
 
 @wrong("surviving_files", "that one is gone")
 def rename_does_not_replace(events):
-    return play(events, rename=lambda files, a, b: {
-        name: file for name, file in {b: files[a], **files}.items() if name != a})
+    return play(
+        events,
+        rename=lambda files, a, b: {
+            name: file for name, file in {b: files[a], **files}.items() if name != a
+        },
+    )
 
 
 @wrong("surviving_files", "sort them by name")

@@ -425,13 +425,17 @@ def capital_letters(text):
 @wrong("character_entropy", "at the ends of the text are cut off")
 def stripped(text):
     text = text.strip()
-    return -sum(text.count(char) / len(text) * math.log(text.count(char) / len(text)) for char in set(text))
+    return -sum(
+        text.count(char) / len(text) * math.log(text.count(char) / len(text)) for char in set(text)
+    )
 
 
 @wrong("character_entropy", "spaces are left out")
 def without_spaces(text):
     text = text.replace(" ", "")
-    return -sum(text.count(char) / len(text) * math.log(text.count(char) / len(text)) for char in set(text))
+    return -sum(
+        text.count(char) / len(text) * math.log(text.count(char) / len(text)) for char in set(text)
+    )
 
 
 @wrong("character_entropy", "0 · ln 0 is nan")
@@ -621,7 +625,9 @@ def sorts_no_pairs(ids, vocab_size, merges):
     return ids
 
 
-def with_counts(ids, vocab_size, merges, count, merge=merge, key=lambda counts, pair: (-counts[pair], pair)):
+def with_counts(
+    ids, vocab_size, merges, count, merge=merge, key=lambda counts, pair: (-counts[pair], pair)
+):
     for new in range(vocab_size, vocab_size + merges):
         if len(ids) > 1:
             counts = count(ids)
@@ -664,12 +670,20 @@ def counts_blocks(ids, vocab_size, merges):
 
 @wrong("merge_pairs", "least frequent")
 def rarest_first(ids, vocab_size, merges):
-    return with_counts(ids, vocab_size, merges, neighbours, key=lambda counts, pair: (counts[pair], pair))
+    return with_counts(
+        ids, vocab_size, merges, neighbours, key=lambda counts, pair: (counts[pair], pair)
+    )
 
 
 @wrong("merge_pairs", "the second id decides")
 def ties_by_the_second(ids, vocab_size, merges):
-    return with_counts(ids, vocab_size, merges, neighbours, key=lambda counts, pair: (-counts[pair], pair[1], pair[0]))
+    return with_counts(
+        ids,
+        vocab_size,
+        merges,
+        neighbours,
+        key=lambda counts, pair: (-counts[pair], pair[1], pair[0]),
+    )
 
 
 @wrong("merge_pairs", "the last id of the list is lost")
@@ -705,7 +719,13 @@ def in_either_order(ids, vocab_size, merges):
                 out.append(i)
         return out
 
-    return with_counts(ids, vocab_size, merges, lambda ids: Counter((min(p), max(p)) for p in zip(ids, ids[1:])), merge)
+    return with_counts(
+        ids,
+        vocab_size,
+        merges,
+        lambda ids: Counter((min(p), max(p)) for p in zip(ids, ids[1:])),
+        merge,
+    )
 
 
 @wrong("merge_pairs", "half of the pair")

@@ -129,7 +129,7 @@ def rounded_to_whole(targets):
 def groups_of_two_to_the_k(held, rounds):
     """After the rounds each has the sum of its group of 2^rounds that follow one another."""
     size = 2**rounds
-    sums = [held[start:start + size].sum(0) for start in range(0, len(held), size)]
+    sums = [held[start : start + size].sum(0) for start in range(0, len(held), size)]
     return torch.stack([sums[r // size] for r in range(len(held))])
 
 
@@ -167,7 +167,7 @@ def one_after_the_other_in_a_pair(held, rounds):
 @wrong("recursive_doubling", "hears from r + 2^k")
 def jumps_to_the_right(held, rounds):
     for k in range(rounds):
-        held = held + held.roll(-2**k, 0)
+        held = held + held.roll(-(2**k), 0)
     return held
 
 
@@ -288,7 +288,11 @@ def partner_always_above(held, rounds):
 def tries_numbers(parameters, memory, stage):
     """The bytes on a card, times n, so that all is whole numbers."""
     for n in range(1, 500):
-        weight, gradient, moments = (1 if stage > 2 else n), (1 if stage > 1 else n), (1 if stage > 0 else n)
+        weight, gradient, moments = (
+            (1 if stage > 2 else n),
+            (1 if stage > 1 else n),
+            (1 if stage > 0 else n),
+        )
         if parameters * (2 * weight + 2 * gradient + 12 * moments) <= memory * n:
             return n
     return 0
@@ -311,6 +315,7 @@ def by_bisection(parameters, memory, stage):
     def fits(n):
         per = 2 / (n if stage == 3 else 1) + 2 / (n if stage >= 2 else 1) + 12 / (n if stage else 1)
         return per * parameters <= memory * (1 + 1e-12)
+
     low, high = 0, 100_000
     if not fits(high):
         return 0
@@ -323,7 +328,11 @@ def by_bisection(parameters, memory, stage):
 @wrong("cards_needed", "4, 4 and 8 bytes")
 def all_in_float32(parameters, memory, stage):
     for n in range(1, 1000):
-        per = 4 / (n if stage >= 3 else 1) + 4 / (n if stage >= 2 else 1) + 8 / (n if stage >= 1 else 1)
+        per = (
+            4 / (n if stage >= 3 else 1)
+            + 4 / (n if stage >= 2 else 1)
+            + 8 / (n if stage >= 1 else 1)
+        )
         if per * parameters <= memory:
             return n
     return 0
@@ -332,7 +341,11 @@ def all_in_float32(parameters, memory, stage):
 @wrong("cards_needed", "12 bytes, not 8")
 def no_float32_copy(parameters, memory, stage):
     for n in range(1, 1000):
-        per = 2 / (n if stage >= 3 else 1) + 2 / (n if stage >= 2 else 1) + 8 / (n if stage >= 1 else 1)
+        per = (
+            2 / (n if stage >= 3 else 1)
+            + 2 / (n if stage >= 2 else 1)
+            + 8 / (n if stage >= 1 else 1)
+        )
         if per * parameters <= memory:
             return n
     return 0
@@ -355,7 +368,11 @@ def always_stage_three(parameters, memory, stage):
 @wrong("cards_needed", "weights are not cut first")
 def weights_first(parameters, memory, stage):
     for n in range(1, 1000):
-        per = 2 / (n if stage >= 1 else 1) + 2 / (n if stage >= 2 else 1) + 12 / (n if stage >= 3 else 1)
+        per = (
+            2 / (n if stage >= 1 else 1)
+            + 2 / (n if stage >= 2 else 1)
+            + 12 / (n if stage >= 3 else 1)
+        )
         if per * parameters <= memory:
             return n
     return 0
@@ -364,7 +381,11 @@ def weights_first(parameters, memory, stage):
 @wrong("cards_needed", "one thing alone")
 def one_thing_a_stage(parameters, memory, stage):
     for n in range(1, 1000):
-        per = 2 / (n if stage == 3 else 1) + 2 / (n if stage == 2 else 1) + 12 / (n if stage == 1 else 1)
+        per = (
+            2 / (n if stage == 3 else 1)
+            + 2 / (n if stage == 2 else 1)
+            + 12 / (n if stage == 1 else 1)
+        )
         if per * parameters <= memory:
             return n
     return 0
@@ -398,7 +419,11 @@ def floors(parameters, memory, stage):
 @wrong("cards_needed", "exactly full")
 def strictly_less(parameters, memory, stage):
     for n in range(1, 1000):
-        weight, gradient, moments = (1 if stage > 2 else n), (1 if stage > 1 else n), (1 if stage > 0 else n)
+        weight, gradient, moments = (
+            (1 if stage > 2 else n),
+            (1 if stage > 1 else n),
+            (1 if stage > 0 else n),
+        )
         if parameters * (2 * weight + 2 * gradient + 12 * moments) < memory * n:
             return n
     return 0
@@ -458,8 +483,12 @@ def fewest_parts(windows, ranks, fits):
 
 @right("split_step")
 def all_pairs(windows, ranks, fits):
-    pairs = [(size, parts) for size in range(1, fits + 1) for parts in range(1, windows + 1)
-             if size * parts * ranks == windows]
+    pairs = [
+        (size, parts)
+        for size in range(1, fits + 1)
+        for parts in range(1, windows + 1)
+        if size * parts * ranks == windows
+    ]
     return list(sorted(pairs)[-1]) if pairs else []
 
 

@@ -86,7 +86,11 @@ def beta_always(V, T, C, H, N, family):
 
 @wrong("gpt_parameters", "no biases anywhere")
 def nanogpt_with_biases(V, T, C, H, N, family):
-    return 12 * N * C**2 + (10 * N + 2 + V + T) * C if family == "nanoGPT" else powers_of_c(V, T, C, H, N, family)
+    return (
+        12 * N * C**2 + (10 * N + 2 + V + T) * C
+        if family == "nanoGPT"
+        else powers_of_c(V, T, C, H, N, family)
+    )
 
 
 @wrong("gpt_parameters", "not tied")
@@ -104,7 +108,18 @@ def no_bias_of_the_projection(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - (0 if family == "nanoGPT" else N * C)
 
 
-def parameters(V, T, C, H, N, family, gammas=True, betas=True, ff_bias=True, qkv=lambda family: family == "GPT-2"):
+def parameters(
+    V,
+    T,
+    C,
+    H,
+    N,
+    family,
+    gammas=True,
+    betas=True,
+    ff_bias=True,
+    qkv=lambda family: family == "GPT-2",
+):
     """Counted part by part, so that a part can be left out."""
     bias = family != "nanoGPT"
     norm = C * gammas + C * (bias and betas)
@@ -240,7 +255,11 @@ def default_variance(parts, gamma, w):
 
 @wrong("logit_contributions", "divided by the variance")
 def no_root(parts, gamma, w):
-    return (parts - parts.mean(1, keepdim=True)) @ (gamma * w) / (parts.sum(0).var(unbiased=False) + 1e-5)
+    return (
+        (parts - parts.mean(1, keepdim=True))
+        @ (gamma * w)
+        / (parts.sum(0).var(unbiased=False) + 1e-5)
+    )
 
 
 @wrong("logit_contributions", "no divisor")
@@ -258,7 +277,9 @@ def centres_the_input(parts, gamma, w):
 @wrong("logit_contributions", "sums over C")
 def for_each_coordinate(parts, gamma, w):
     x = parts.sum(0)
-    return (parts - parts.mean(-1, keepdim=True)) * gamma * w / (x.var(unbiased=False) + 1e-5).sqrt()
+    return (
+        (parts - parts.mean(-1, keepdim=True)) * gamma * w / (x.var(unbiased=False) + 1e-5).sqrt()
+    )
 
 
 @wrong("logit_contributions", "fractions")
@@ -325,7 +346,9 @@ def no_epsilon(parts, gamma, w):
 @wrong("logit_contributions", "outside the root")
 def epsilon_outside(parts, gamma, w):
     x = parts.sum(0)
-    return (parts - parts.mean(-1, keepdim=True)) / (x.var(correction=0).sqrt() + 1e-5) @ (gamma * w)
+    return (
+        (parts - parts.mean(-1, keepdim=True)) / (x.var(correction=0).sqrt() + 1e-5) @ (gamma * w)
+    )
 
 
 @wrong("logit_contributions", "divides by C - 1")
@@ -359,7 +382,12 @@ def fills_a_tensor_of_their_dtype(parts, gamma, w):
     shares = torch.zeros(len(parts), dtype=parts.dtype)
     for i, part in enumerate(parts):
         for c in range(len(x)):
-            shares[i] += gamma[c] * w[c] * (part[c] - part.mean()) / (((x - x.mean()) ** 2).mean() + 1e-5).sqrt()
+            shares[i] += (
+                gamma[c]
+                * w[c]
+                * (part[c] - part.mean())
+                / (((x - x.mean()) ** 2).mean() + 1e-5).sqrt()
+            )
     return shares
 
 
@@ -440,7 +468,9 @@ def one_text_at_a_time(table, positions, idx, u):
     for text, row in zip(texts, u.tolist()):
         for number in row:
             place = min(len(text), len(positions)) - 1
-            weights = [math.exp(a + b) for a, b in zip(table[text[-1]].tolist(), positions[place].tolist())]
+            weights = [
+                math.exp(a + b) for a, b in zip(table[text[-1]].tolist(), positions[place].tolist())
+            ]
             ends = accumulate(weight / sum(weights) for weight in weights)
             text.append(next(i for i, end in enumerate(ends) if end >= number))
     return torch.tensor(texts)
@@ -451,8 +481,8 @@ def searchsorted(table, positions, idx, u):
     (B, T), size = idx.shape, positions.shape[0]
     out = torch.cat([idx, idx.new_zeros(u.shape)], dim=1)
     for t in range(T, T + u.shape[1]):
-        window = out[:, max(0, t - size):t]
-        logits = (table[window] + positions[:window.shape[1]])[:, -1, :]
+        window = out[:, max(0, t - size) : t]
+        logits = (table[window] + positions[: window.shape[1]])[:, -1, :]
         p = torch.exp(logits - logits.logsumexp(-1, keepdim=True))
         found = torch.searchsorted(p.cumsum(-1), u[:, t - T, None].contiguous())
         out[:, t] = found.squeeze(1).clamp(max=len(table) - 1)
@@ -463,7 +493,7 @@ def write(table, positions, idx, u, front=False, axis=-1, at=-1):
     size = len(positions)
     for number in u.T:
         window = idx[:, :size] if front else idx[:, -size:]
-        p = (table[window] + positions[:window.shape[1]])[:, at].softmax(axis)
+        p = (table[window] + positions[: window.shape[1]])[:, at].softmax(axis)
         new = (p.cumsum(1)[:, :-1] < number[:, None]).sum(1)
         idx = torch.cat((idx, new[:, None]), 1)
     return idx
@@ -492,7 +522,7 @@ def first_place(table, positions, idx, u):
 @wrong("sample_continuation", "longer than `positions`")
 def window_one_too_long(table, positions, idx, u):
     for n in range(u.shape[1]):
-        window = idx[:, -len(positions) - 1:]
+        window = idx[:, -len(positions) - 1 :]
         logits = table[window] + positions[: window.shape[1]]
         ends = logits[:, -1].softmax(-1).cumsum(-1)
         idx = torch.cat([idx, (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)], dim=1)
@@ -510,8 +540,8 @@ def only_the_last_character(table, positions, idx, u):
 @wrong("sample_continuation", "counted from the end")
 def positions_from_the_end(table, positions, idx, u):
     for n in range(u.shape[1]):
-        window = idx[:, -len(positions):]
-        ends = (table[window] + positions[-window.shape[1]:])[:, -1].softmax(-1).cumsum(-1)
+        window = idx[:, -len(positions) :]
+        ends = (table[window] + positions[-window.shape[1] :])[:, -1].softmax(-1).cumsum(-1)
         idx = torch.cat([idx, (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)], dim=1)
     return idx
 
@@ -546,7 +576,7 @@ def softmax_over_time(table, positions, idx, u):
 
 @wrong("sample_continuation", "only the new characters")
 def without_the_prompt(table, positions, idx, u):
-    return write(table, positions, idx, u)[:, -u.shape[1]:]
+    return write(table, positions, idx, u)[:, -u.shape[1] :]
 
 
 @wrong("sample_continuation", "same throw")

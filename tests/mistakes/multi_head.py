@@ -103,7 +103,9 @@ def head_after_head(q, k, n_head):
     heads = []
     for q_h, k_h in zip(q.chunk(n_head, -1), k.chunk(n_head, -1)):
         scores = torch.einsum("btd,bsd->bts", q_h, k_h) / math.sqrt(q_h.shape[-1])
-        heads.append(torch.softmax(scores + torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1), dim=-1))
+        heads.append(
+            torch.softmax(scores + torch.full((T, T), -torch.inf, dtype=q.dtype).triu(1), dim=-1)
+        )
     return torch.stack(heads, dim=1)
 
 
@@ -215,8 +217,11 @@ def bisection(memory, batch_size, n_head, number_bytes):
     fits, too_long = 0, memory + 1
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
-        fits, too_long = (middle, too_long) if (
-            number_bytes * batch_size * n_head * middle**2 <= memory) else (fits, middle)
+        fits, too_long = (
+            (middle, too_long)
+            if (number_bytes * batch_size * n_head * middle**2 <= memory)
+            else (fits, middle)
+        )
     return fits
 
 
@@ -328,7 +333,9 @@ def root_of_a_tensor_of_the_memory(memory, batch_size, n_head, number_bytes):
 @right("head_contributions")
 def one_head_at_a_time(heads, W_o):
     D = heads.shape[-1]
-    return torch.stack([heads[:, h] @ W_o[:, h * D : (h + 1) * D].T for h in range(heads.shape[1])], dim=1)
+    return torch.stack(
+        [heads[:, h] @ W_o[:, h * D : (h + 1) * D].T for h in range(heads.shape[1])], dim=1
+    )
 
 
 @right("head_contributions")
@@ -350,7 +357,9 @@ def einstein(heads, W_o):
 @wrong("head_contributions", "cut by rows")
 def rows_of_the_weight(heads, W_o):
     D = heads.shape[-1]
-    return torch.stack([heads[:, h] @ W_o[h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1)
+    return torch.stack(
+        [heads[:, h] @ W_o[h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1
+    )
 
 
 @wrong("head_contributions", "every H-th column")
@@ -419,19 +428,25 @@ def scaled_by_the_head_size(heads, W_o):
 @wrong("head_contributions", "first transpose, then take")
 def rows_of_the_weight_transposed(heads, W_o):
     D = heads.shape[-1]
-    return torch.stack([heads[:, h] @ W_o[h * D : (h + 1) * D].T for h in range(heads.shape[1])], dim=1)
+    return torch.stack(
+        [heads[:, h] @ W_o[h * D : (h + 1) * D].T for h in range(heads.shape[1])], dim=1
+    )
 
 
 @wrong("head_contributions", "first transpose, then take")
 def columns_of_the_transposed_weight(heads, W_o):
     D = heads.shape[-1]
-    return torch.stack([heads[:, h] @ W_o.T[:, h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1)
+    return torch.stack(
+        [heads[:, h] @ W_o.T[:, h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1
+    )
 
 
 @wrong("head_contributions", "(C, D) still")
 def columns_not_transposed(heads, W_o):
     D = heads.shape[-1]
-    return torch.stack([heads[:, h] @ W_o[:, h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1)
+    return torch.stack(
+        [heads[:, h] @ W_o[:, h * D : (h + 1) * D] for h in range(heads.shape[1])], dim=1
+    )
 
 
 @wrong("head_contributions", "RuntimeError: view size is not compatible")
@@ -478,13 +493,17 @@ def groups_as_an_axis(x, W_q, W_k, W_v, W_o, n_head):
 def matrices_repeated(x, W_q, W_k, W_v, W_o, n_head):
     B, T, C = x.shape
     D = C // n_head
-    W_k, W_v = (torch.stack([W.view(-1, D, C)] * (C // len(W)), 1).reshape(C, C) for W in (W_k, W_v))
+    W_k, W_v = (
+        torch.stack([W.view(-1, D, C)] * (C // len(W)), 1).reshape(C, C) for W in (W_k, W_v)
+    )
     q, k, v = (torch.stack((x @ W.T).split(D, -1), 1) for W in (W_q, W_k, W_v))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return sum(out[:, h] @ W_o[:, h * D :][:, :D].T for h in range(n_head))
 
 
-def attention(x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part.repeat_interleave(n, 1), **how):
+def attention(
+    x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part.repeat_interleave(n, 1), **how
+):
     B, T, C = x.shape
     q, k, v = ((x @ W.T).view(B, T, -1, C // n_head).transpose(1, 2) for W in (W_q, W_k, W_v))
     k, v = (share(part, n_head // part.shape[1]) for part in (k, v))
@@ -499,7 +518,9 @@ def repeat_in_turns(x, W_q, W_k, W_v, W_o, n_head):
 
 @wrong("grouped_query_attention", "keys and values 0")
 def one_for_all(x, W_q, W_k, W_v, W_o, n_head):
-    return attention(x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part[:, :1].expand(-1, n_head, -1, -1))
+    return attention(
+        x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part[:, :1].expand(-1, n_head, -1, -1)
+    )
 
 
 @wrong("grouped_query_attention", "root of the width C")
@@ -568,7 +589,11 @@ def each_head_with_its_own(x, W_q, W_k, W_v, W_o, n_head, group):
     D, out = x.shape[-1] // n_head, []
     for h in range(n_head):
         g = group(h)
-        q, k, v = x @ W_q[h * D : (h + 1) * D].T, x @ W_k[g * D : (g + 1) * D].T, x @ W_v[g * D : (g + 1) * D].T
+        q, k, v = (
+            x @ W_q[h * D : (h + 1) * D].T,
+            x @ W_k[g * D : (g + 1) * D].T,
+            x @ W_v[g * D : (g + 1) * D].T,
+        )
         out.append(F.scaled_dot_product_attention(q, k, v, is_causal=True))
     return torch.cat(out, dim=-1) @ W_o.T
 
@@ -585,7 +610,9 @@ def h_divided_by_the_groups(x, W_q, W_k, W_v, W_o, n_head):
     q, k, v = ((x @ W.T).view(B, T, -1, D).transpose(1, 2) for W in (W_q, W_k, W_v))
     G, out = k.shape[1], []
     for h in range(n_head):
-        out.append(F.scaled_dot_product_attention(q[:, h], k[:, h // G], v[:, h // G], is_causal=True))
+        out.append(
+            F.scaled_dot_product_attention(q[:, h], k[:, h // G], v[:, h // G], is_causal=True)
+        )
     return torch.cat(out, dim=-1) @ W_o.T
 
 
@@ -607,7 +634,9 @@ def repeated_g_times(x, W_q, W_k, W_v, W_o, n_head):
     B, T, C = x.shape
     q, k, v = ((x @ W.T).view(B, T, -1, C // n_head).transpose(1, 2) for W in (W_q, W_k, W_v))
     k, v = (part.repeat_interleave(part.shape[1], dim=1) for part in (k, v))
-    scores = (q @ k.mT / (C // n_head) ** 0.5).masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
+    scores = (q @ k.mT / (C // n_head) ** 0.5).masked_fill(
+        torch.ones(T, T).triu(1).bool(), float("-inf")
+    )
     return (scores.softmax(-1) @ v).transpose(1, 2).reshape(B, T, C) @ W_o.T
 
 

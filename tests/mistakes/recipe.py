@@ -14,7 +14,7 @@ from tests.mistakes import right, wrong
 def sum_of_all_counts(n, batch_size, steps):
     p, share = batch_size / n, 0.0
     for k in range(2, steps + 1):
-        share += math.comb(steps, k) * p**k * (1 - p)**(steps - k)
+        share += math.comb(steps, k) * p**k * (1 - p) ** (steps - k)
     return share
 
 
@@ -31,19 +31,19 @@ def step_by_step(n, batch_size, steps):
 
 @wrong("share_read_twice", "share read at least once")
 def at_least_once(n, batch_size, steps):
-    return 1 - (1 - batch_size / n)**steps
+    return 1 - (1 - batch_size / n) ** steps
 
 
 @wrong("share_read_twice", "exactly twice")
 def exactly_twice(n, batch_size, steps):
     p = batch_size / n
-    return steps * (steps - 1) / 2 * p * p * (1 - p)**(steps - 2) if steps > 1 else 0.0
+    return steps * (steps - 1) / 2 * p * p * (1 - p) ** (steps - 2) if steps > 1 else 0.0
 
 
 @wrong("share_read_twice", "exactly once")
 def just_once(n, batch_size, steps):
     p = batch_size / n
-    return steps * p * (1 - p)**(steps - 1)
+    return steps * p * (1 - p) ** (steps - 1)
 
 
 @wrong("share_read_twice", "never read")
@@ -54,7 +54,7 @@ def never_read(n, batch_size, steps):
 @wrong("share_read_twice", "single draws")
 def draws_one_by_one(n, batch_size, steps):
     draws = steps * batch_size
-    return 1 - (1 - 1 / n)**draws - draws / n * (1 - 1 / n)**(draws - 1)
+    return 1 - (1 - 1 / n) ** draws - draws / n * (1 - 1 / n) ** (draws - 1)
 
 
 @wrong("share_read_twice", "powers of e")
@@ -66,13 +66,13 @@ def poisson(n, batch_size, steps):
 @wrong("share_read_twice", "`steps` ways")
 def one_way_only(n, batch_size, steps):
     p = batch_size / n
-    return 1 - (1 - p)**steps - p * (1 - p)**(steps - 1)
+    return 1 - (1 - p) ** steps - p * (1 - p) ** (steps - 1)
 
 
 @wrong("share_read_twice", "steps - 1 others")
 def one_power_too_many(n, batch_size, steps):
     p = batch_size / n
-    return 1 - (1 - p)**steps * (1 + steps * p)
+    return 1 - (1 - p) ** steps * (1 + steps * p)
 
 
 @wrong("share_read_twice", "shuffled pile")
@@ -83,24 +83,24 @@ def as_if_shuffled(n, batch_size, steps):
 @wrong("share_read_twice", "a number of windows")
 def windows_not_share(n, batch_size, steps):
     p = batch_size / n
-    return n * (1 - (1 - p)**steps - steps * p * (1 - p)**(steps - 1))
+    return n * (1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1))
 
 
 @wrong("share_read_twice", "in percent")
 def in_percent(n, batch_size, steps):
     p = batch_size / n
-    return 100 * (1 - (1 - p)**steps - steps * p * (1 - p)**(steps - 1))
+    return 100 * (1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1))
 
 
-@wrong("share_read_twice", "no \"at least twice\"")
+@wrong("share_read_twice", 'no "at least twice"')
 def once_squared(n, batch_size, steps):
-    return (1 - (1 - batch_size / n)**steps)**2
+    return (1 - (1 - batch_size / n) ** steps) ** 2
 
 
 @wrong("share_read_twice", "is there a `return`?")
 def share_without_return(n, batch_size, steps):
     p = batch_size / n
-    1 - (1 - p)**steps - steps * p * (1 - p)**(steps - 1)
+    1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1)
 
 
 # ---------------------------------------------------------------- inverse_root_rate
@@ -128,7 +128,7 @@ def counts_from_zero(step, peak, warmup):
 
 @wrong("inverse_root_rate", "divides by zero")
 def divides_by_step(step, peak, warmup):
-    return min(peak * step / warmup, peak * (warmup / step)**0.5)
+    return min(peak * step / warmup, peak * (warmup / step) ** 0.5)
 
 
 @wrong("inverse_root_rate", "a jump after the warmup")
@@ -163,7 +163,7 @@ def formula_of_the_paper(step, peak, warmup):
 def warmup_plus_one(step, peak, warmup):
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
-    return peak * (warmup / (step + 1))**0.5
+    return peak * (warmup / (step + 1)) ** 0.5
 
 
 @wrong("inverse_root_rate", "share of the peak")
@@ -183,7 +183,7 @@ def no_rise(step, peak, warmup):
 
 @wrong("inverse_root_rate", "is there a `return`?")
 def rate_without_return(step, peak, warmup):
-    peak * min((step + 1) / warmup, (warmup / (step + 1))**0.5)
+    peak * min((step + 1) / warmup, (warmup / (step + 1)) ** 0.5)
 
 
 # ---------------------------------------------------------------- accumulated_gradient
@@ -206,8 +206,8 @@ def sums_then_one_division(table, x, y, size):
     leaf = table.detach().clone()
     leaf.requires_grad = True
     for start in range(0, len(x), size):
-        log_probs = leaf.log_softmax(1)[x[start:start + size]]
-        b = y[start:start + size]
+        log_probs = leaf.log_softmax(1)[x[start : start + size]]
+        b = y[start : start + size]
         picked = log_probs.gather(2, b.clamp(min=0)[..., None])[..., 0]
         (-picked * (b != -100)).sum().backward()
     return leaf.grad / (y != -100).sum()
@@ -264,7 +264,9 @@ def sum_of_losses(table, x, y, size):
 def sum_by_places(table, x, y, size):
     table = table.clone().requires_grad_()
     for a, b in zip(x.split(size), y.split(size)):
-        (F.cross_entropy(table[a].flatten(0, 1), b.flatten(), reduction="sum") / y.numel()).backward()
+        (
+            F.cross_entropy(table[a].flatten(0, 1), b.flatten(), reduction="sum") / y.numel()
+        ).backward()
     return table.grad
 
 
@@ -358,7 +360,10 @@ def number_after_number(gradients, scale, most):
         return []
     length = math.hypot(*numbers)
     factor = most / length if length > most else 1.0
-    return [torch.tensor([x / scale * factor for x in g.flatten().tolist()]).view(g.shape) for g in gradients]
+    return [
+        torch.tensor([x / scale * factor for x in g.flatten().tolist()]).view(g.shape)
+        for g in gradients
+    ]
 
 
 @right("unscale_and_clip")
@@ -416,7 +421,9 @@ def never_unscaled(gradients, scale, most):
 
 @wrong("unscale_and_clip", "nothing is clipped")
 def only_unscaled(gradients, scale, most):
-    return [g.float() / scale for g in gradients] if all(g.isfinite().all() for g in gradients) else []
+    return (
+        [g.float() / scale for g in gradients] if all(g.isfinite().all() for g in gradients) else []
+    )
 
 
 @wrong("unscale_and_clip", "a short gradient is made longer")

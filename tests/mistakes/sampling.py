@@ -129,7 +129,10 @@ def temperature_without_return(p, r):
 def character_by_character(p, share):
     numbers = p.tolist()
     H = -sum(x * math.log(x) for x in numbers if x)
-    order = sorted((c for c, x in enumerate(numbers) if x), key=lambda c: (round(abs(math.log(numbers[c]) + H), 5), c))
+    order = sorted(
+        (c for c, x in enumerate(numbers) if x),
+        key=lambda c: (round(abs(math.log(numbers[c]) + H), 5), c),
+    )
     held, out = 0.0, torch.zeros_like(p)
     for c in order:
         if held >= share:
@@ -155,7 +158,9 @@ def who_stands_before_whom(p, share):
     log = p.clamp_min(1e-30).log()
     distance = (-log + (p * log).sum()).abs()
     places = torch.arange(len(p))
-    first = (distance[None] < distance[:, None]) | (distance[None] == distance[:, None]) & (places < places[:, None])
+    first = (distance[None] < distance[:, None]) | (distance[None] == distance[:, None]) & (
+        places < places[:, None]
+    )
     kept = (first.to(p.dtype) @ p < share) & (p > 0)
     return torch.where(kept, p, 0) / p[kept].sum()
 
@@ -363,12 +368,16 @@ def counts_a_real_cache(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
 @right("cache_outgrows_weights")
 def rounds_up_one_byte_more(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     width_of_keys = C * G // H
-    return -(-(parameters * weight_bytes + 1) // (N * B * (width_of_keys + width_of_keys) * cache_bytes))
+    return -(
+        -(parameters * weight_bytes + 1) // (N * B * (width_of_keys + width_of_keys) * cache_bytes)
+    )
 
 
 @right("cache_outgrows_weights")
 def by_halving(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
-    cache = lambda T: sum(B * (C // H) * T * cache_bytes for _ in range(N) for _ in range(G) for _ in ("key", "value"))
+    cache = lambda T: sum(
+        B * (C // H) * T * cache_bytes for _ in range(N) for _ in range(G) for _ in ("key", "value")
+    )
     low, high = 0, 1
     while cache(high) <= parameters * weight_bytes:
         high *= 2
@@ -465,7 +474,7 @@ def cache_without_return(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
 def one_prompt_after_the_other(E, P, prompts):
     out = []
     for prompt in prompts:
-        x = E[prompt] + P[:len(prompt)]
+        x = E[prompt] + P[: len(prompt)]
         out.append((x @ x[-1] / E.shape[1] ** 0.5).softmax(0) @ x)
     return torch.stack(out)
 
@@ -474,7 +483,7 @@ def one_prompt_after_the_other(E, P, prompts):
 def empty_places_behind(E, P, prompts):
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     idx = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
-    x = E[idx] + P[:idx.shape[1]]
+    x = E[idx] + P[: idx.shape[1]]
     q = x[torch.arange(len(idx)), lengths - 1]
     scores = torch.einsum("bc,btc->bt", q, x) / E.shape[1] ** 0.5
     there = torch.arange(idx.shape[1]) < lengths[:, None]
@@ -563,7 +572,9 @@ def hides_one_too_many(E, P, prompts):
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
     places = torch.arange(N) - torch.tensor([[N - len(prompt)] for prompt in prompts])
     x = E[idx] + P[places.clamp(min=0)]
-    scores = (x[:, -1:] @ x.mT / E.shape[1] ** 0.5).masked_fill((places <= 0)[:, None], float("-inf"))
+    scores = (x[:, -1:] @ x.mT / E.shape[1] ** 0.5).masked_fill(
+        (places <= 0)[:, None], float("-inf")
+    )
     return (scores.softmax(-1) @ x)[:, 0]
 
 
@@ -573,7 +584,9 @@ def hides_one_too_few(E, P, prompts):
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
     places = torch.arange(N) - torch.tensor([[N - len(prompt)] for prompt in prompts])
     x = E[idx] + P[places.clamp(min=0)]
-    scores = (x[:, -1:] @ x.mT / E.shape[1] ** 0.5).masked_fill((places < -1)[:, None], float("-inf"))
+    scores = (x[:, -1:] @ x.mT / E.shape[1] ** 0.5).masked_fill(
+        (places < -1)[:, None], float("-inf")
+    )
     return (scores.softmax(-1) @ x)[:, 0]
 
 
@@ -643,7 +656,7 @@ def nobody_sees_itself(E, P, prompts):
 @wrong("mended_pads", "is there a `return`?")
 def vectors_without_return(E, P, prompts):
     for prompt in prompts:
-        x = E[prompt] + P[:len(prompt)]
+        x = E[prompt] + P[: len(prompt)]
         (x @ x[-1] / E.shape[1] ** 0.5).softmax(0) @ x
 
 
@@ -854,7 +867,10 @@ def same_throw_again(p, q, draft, u, w):
             n, last, throw = k, (p[k] - q[k]).clamp(min=0), u[k]
             last = last / last.sum()
             break
-    return [torch.cat([draft[:n], (last.cumsum(0) <= throw).sum().clamp(max=len(last) - 1)[None]]), last]
+    return [
+        torch.cat([draft[:n], (last.cumsum(0) <= throw).sum().clamp(max=len(last) - 1)[None]]),
+        last,
+    ]
 
 
 @wrong("speculative_write", "only the new character is returned")
@@ -886,7 +902,7 @@ def nothing_drafted(p, q, draft, u, w):
             last = (p[k] - q[k]).clamp(min=0)
             last = last / last.sum()
             return [torch.cat([draft[:k], (last.cumsum(0) <= w).sum()[None]]), last]
-    return [torch.cat([draft[:k + 1], (p[k + 1].cumsum(0) <= w).sum()[None]]), p[k + 1]]
+    return [torch.cat([draft[: k + 1], (p[k + 1].cumsum(0) <= w).sum()[None]]), p[k + 1]]
 
 
 @wrong("speculative_write", "in place")

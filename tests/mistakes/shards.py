@@ -20,7 +20,7 @@ def by_the_bits_of_the_largest(n, vocab_size):
 @right("bytes_on_disk")
 def doubles_until_it_fits(n, vocab_size):
     width = 1
-    while 2**(8 * width) < vocab_size:
+    while 2 ** (8 * width) < vocab_size:
         width = width * 2
     return width * n
 
@@ -43,7 +43,7 @@ def below_256(n, vocab_size):
 @wrong("bytes_on_disk", "the ids end at vocab_size - 1")
 def one_too_many(n, vocab_size):
     for width in (1, 2, 4, 8):
-        if vocab_size - 1 <= 2**(8 * width):
+        if vocab_size - 1 <= 2 ** (8 * width):
             return width * n
 
 
@@ -105,7 +105,7 @@ def bytes_without_return(n, vocab_size):
 
 @wrong("bytes_on_disk")
 def by_a_logarithm(n, vocab_size):
-    return n * 2**math.ceil(math.log2(math.log(vocab_size, 256)))
+    return n * 2 ** math.ceil(math.log2(math.log(vocab_size, 256)))
 
 
 # ---------------------------------------------------------------- locate_id
@@ -234,7 +234,7 @@ def with_enumerate(items, size, draws):
             buffer.append(item)
             continue
         place = draws[k - size]
-        out, buffer = out + [buffer[place]], buffer[:place] + [item] + buffer[place + 1:]
+        out, buffer = out + [buffer[place]], buffer[:place] + [item] + buffer[place + 1 :]
     out.extend(buffer)
     return out
 
@@ -252,7 +252,7 @@ def with_a_dict_of_places(items, size, draws):
 @right("shuffle_buffer")
 def each_item_finds_its_way_out(items, size, draws):
     """An item leaves when its place is drawn next; those never drawn again leave at the end, by their places."""
-    place = [*range(size), *draws][:len(items)]
+    place = [*range(size), *draws][: len(items)]
     leaving = []
     for k, slot in enumerate(place):
         later = [j for j in range(max(k + 1, size), len(items)) if place[j] == slot]
@@ -430,12 +430,14 @@ def fills_up(count, size, ranks, rank):
 
 @wrong("rank_windows", "that is one step")
 def one_step(count, size, ranks, rank):
-    return list(range(count))[rank * size:(rank + 1) * size]
+    return list(range(count))[rank * size : (rank + 1) * size]
 
 
 @wrong("rank_windows", "what all ranks read")
 def everything_for_all(count, size, ranks, rank):
-    return [window for step in range(0, count, size) for window in range(step, min(step + size, count))]
+    return [
+        window for step in range(0, count, size) for window in range(step, min(step + size, count))
+    ]
 
 
 @wrong("rank_windows", "first windows of its parts")

@@ -67,19 +67,19 @@ def one_too_narrow(T, w):
     return torch.ones(T, T, dtype=torch.bool).tril().triu(2 - w)
 
 
-@wrong("window_mask", "`triu` counts diagonals upwards")
+@wrong("window_mask")
 def triu_the_wrong_way(T, w):
     return torch.ones(T, T, dtype=torch.bool).tril().triu(w)
 
 
-@wrong("window_mask", "the same last w columns; each")
+@wrong("window_mask")
 def last_columns_of_the_past(T, w):
     mask = torch.ones(T, T, dtype=torch.bool).tril()
-    mask[:, :T - w] = False
+    mask[:, : T - w] = False
     return mask
 
 
-@wrong("window_mask", "the future among them")
+@wrong("window_mask", "lets the future in")
 def last_columns(T, w):
     mask = torch.zeros(T, T, dtype=torch.bool)
     mask[:, -w:] = True
@@ -90,7 +90,7 @@ def last_columns(T, w):
 def negative_start(T, w):
     mask = torch.zeros(T, T, dtype=torch.bool)
     for i in range(T):
-        mask[i, i - w + 1:i + 1] = True
+        mask[i, i - w + 1 : i + 1] = True
     return mask
 
 
@@ -204,7 +204,9 @@ def others_only(s, g, d):
 @wrong("score_gradient", "and not p_j (1 - p_j)")
 def delta_or_product(s, g, d):
     p = (s / d**0.5).softmax(-1)
-    jacobian = torch.where(torch.eye(s.shape[-1]).bool(), p.unsqueeze(-1), -p.unsqueeze(-1) * p.unsqueeze(-2))
+    jacobian = torch.where(
+        torch.eye(s.shape[-1]).bool(), p.unsqueeze(-1), -p.unsqueeze(-1) * p.unsqueeze(-2)
+    )
     return (g.unsqueeze(-1) * jacobian).sum(-2) / d**0.5
 
 
@@ -224,7 +226,7 @@ def query_by_query(scores, starts):
     weights = torch.zeros_like(scores)
     for b, start in enumerate(starts.tolist()):
         for t in range(start, scores.shape[1]):
-            weights[b, t, start:t + 1] = scores[b, t, start:t + 1].softmax(0)
+            weights[b, t, start : t + 1] = scores[b, t, start : t + 1].softmax(0)
     return weights
 
 
@@ -240,7 +242,9 @@ def exponentials_and_a_safe_division(scores, starts):
 @right("left_padded_weights")
 def finite_number_and_zeroed_rows(scores, starts):
     T = scores.shape[-1]
-    hidden = torch.triu(torch.ones(T, T), 1).bool() | (torch.arange(T)[None, None] < starts.view(-1, 1, 1))
+    hidden = torch.triu(torch.ones(T, T), 1).bool() | (
+        torch.arange(T)[None, None] < starts.view(-1, 1, 1)
+    )
     weights = F.softmax(torch.where(hidden, torch.full_like(scores, -1e30), scores), dim=-1)
     return weights * (torch.arange(T)[None] >= starts[:, None]).unsqueeze(-1)
 
@@ -550,7 +554,10 @@ def only_the_result(outs, logs):
 
 @wrong("merged_attention", "and a tensor (1, ")
 def squeezes_a_single_query(outs, logs):
-    return [(logs.softmax(0)[..., None] * outs).sum(0).squeeze(0), logs.logsumexp(0).squeeze(0)]  # fails at T = 1
+    return [
+        (logs.softmax(0)[..., None] * outs).sum(0).squeeze(0),
+        logs.logsumexp(0).squeeze(0),
+    ]  # fails at T = 1
 
 
 @wrong("merged_attention", "for all queries")
@@ -561,7 +568,10 @@ def one_largest_for_all(outs, logs):
 
 @wrong("merged_attention", "for all queries")
 def one_largest_for_the_logarithm(outs, logs):
-    return [(logs.softmax(0)[..., None] * outs).sum(0), logs.max() + (logs - logs.max()).exp().sum(0).log()]
+    return [
+        (logs.softmax(0)[..., None] * outs).sum(0),
+        logs.max() + (logs - logs.max()).exp().sum(0).log(),
+    ]
 
 
 @wrong("merged_attention", "for all queries")

@@ -13,8 +13,10 @@ from tests.mistakes import right, wrong
 @right("accumulated_loss")
 def all_characters_in_one_piece(logits, targets):
     V = logits[0].shape[-1]
-    return F.cross_entropy(torch.cat([part.reshape(-1, V) for part in logits]),
-                           torch.cat([wanted.reshape(-1) for wanted in targets]))
+    return F.cross_entropy(
+        torch.cat([part.reshape(-1, V) for part in logits]),
+        torch.cat([wanted.reshape(-1) for wanted in targets]),
+    )
 
 
 @right("accumulated_loss")
@@ -45,15 +47,20 @@ def divided_by_the_parts(logits, targets):
 
 @wrong("accumulated_loss", "empty parts are left out, but")
 def skips_empty_parts(logits, targets):
-    losses = [F.cross_entropy(part.flatten(0, 1), wanted.flatten()) for part, wanted in zip(logits, targets)
-              if (wanted >= 0).any()]
+    losses = [
+        F.cross_entropy(part.flatten(0, 1), wanted.flatten())
+        for part, wanted in zip(logits, targets)
+        if (wanted >= 0).any()
+    ]
     return torch.stack(losses).mean()
 
 
 @wrong("accumulated_loss", "divides by all positions")
 def padding_below_the_line(logits, targets):
-    total = sum(F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
-                for part, wanted in zip(logits, targets))
+    total = sum(
+        F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
+        for part, wanted in zip(logits, targets)
+    )
     return total / sum(wanted.numel() for wanted in targets)
 
 
@@ -78,14 +85,18 @@ def nan_of_the_empty_part(logits, targets):
 
 @wrong("accumulated_loss", "this is a sum over the characters")
 def undivided(logits, targets):
-    return sum(F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
-               for part, wanted in zip(logits, targets))
+    return sum(
+        F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
+        for part, wanted in zip(logits, targets)
+    )
 
 
 @wrong("accumulated_loss", "by the number of parts")
 def sum_over_parts(logits, targets):
-    return sum(F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
-               for part, wanted in zip(logits, targets)) / len(targets)
+    return sum(
+        F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
+        for part, wanted in zip(logits, targets)
+    ) / len(targets)
 
 
 @wrong("accumulated_loss", "0 was taken for the target")
@@ -115,15 +126,19 @@ def overwrites_the_padding(logits, targets):
     for part, wanted in zip(logits, targets):
         real = wanted >= 0
         wanted[~real] = 0
-        total = total + (F.cross_entropy(part.transpose(1, 2), wanted, reduction="none") * real).sum()
+        total = (
+            total + (F.cross_entropy(part.transpose(1, 2), wanted, reduction="none") * real).sum()
+        )
         n += real.sum()
     return total / n
 
 
 @wrong("accumulated_loss", "is there a `return`?")
 def loss_without_return(logits, targets):
-    total = sum(F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
-                for part, wanted in zip(logits, targets))
+    total = sum(
+        F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
+        for part, wanted in zip(logits, targets)
+    )
     total / sum((wanted != -100).sum() for wanted in targets)
 
 
@@ -187,7 +202,7 @@ def more_than_patience(losses, patience):
 @wrong("early_stopping", "at the first loss that is not")
 def without_patience(losses, patience):
     n = next((i for i in range(1, len(losses)) if losses[i] >= losses[i - 1]), len(losses) - 1)
-    return [n + 1, losses.index(min(losses[:n + 1])) + 1]
+    return [n + 1, losses.index(min(losses[: n + 1])) + 1]
 
 
 @wrong("early_stopping", "sets the count back")
@@ -308,7 +323,7 @@ def integrated(V, C, std):
     """Adds up the variances one by one, and e^z over the bell curve."""
     variance = sum(std**2 for _ in range(C))
     u = torch.linspace(-12, 12, 20001, dtype=torch.float64)
-    weights = torch.exp(-u**2 / 2)
+    weights = torch.exp(-(u**2) / 2)
     mean = (weights * torch.exp(math.sqrt(variance) * u)).sum() / weights.sum()
     return math.log(V) + math.log(mean.item())
 
@@ -326,7 +341,7 @@ def only_ln_v(V, C, std):
 
 @wrong("birth_loss", "the half is missing")
 def whole_square(V, C, std):
-    return math.log(V) + (math.sqrt(C) * std)**2
+    return math.log(V) + (math.sqrt(C) * std) ** 2
 
 
 @wrong("birth_loss", "s is not C times std")
@@ -399,7 +414,9 @@ def birth_without_return(V, C, std):
 @right("targets_ahead")
 def loops_over_all(x, y):
     B, T = x.shape
-    fitting = [k for k in range(T) if all(y[b, i] == x[b, i + k] for b in range(B) for i in range(T - k))]
+    fitting = [
+        k for k in range(T) if all(y[b, i] == x[b, i + k] for b in range(B) for i in range(T - k))
+    ]
     return min(fitting, default=-1)
 
 
@@ -407,7 +424,7 @@ def loops_over_all(x, y):
 def lists_of_lists(x, y):
     pairs, T = list(zip(x.tolist(), y.tolist())), x.shape[1]
     for k in range(T):
-        if all(seen[k:] == wanted[:T - k] for seen, wanted in pairs):
+        if all(seen[k:] == wanted[: T - k] for seen, wanted in pairs):
             return k
     return -1
 
@@ -424,7 +441,7 @@ def all_distances_at_once(x, y):
 def one_window(x, y):
     T = x.shape[1]
     for k in range(T):
-        if torch.equal(y[0, :T - k], x[0, k:]):
+        if torch.equal(y[0, : T - k], x[0, k:]):
             return k
     return -1
 
@@ -433,7 +450,7 @@ def one_window(x, y):
 def any_pair(x, y):
     T = x.shape[1]
     for k in range(T):
-        if (y[:, :T - k] == x[:, k:]).any():
+        if (y[:, : T - k] == x[:, k:]).any():
             return k
     return -1
 
@@ -442,7 +459,7 @@ def any_pair(x, y):
 def any_window(x, y):
     T = x.shape[1]
     for k in range(T):
-        if any(torch.equal(b[:T - k], a[k:]) for a, b in zip(x, y)):
+        if any(torch.equal(b[: T - k], a[k:]) for a, b in zip(x, y)):
             return k
     return -1
 
@@ -459,7 +476,7 @@ def first_characters(x, y):
 def the_other_way(x, y):
     T = x.shape[1]
     for k in range(T):
-        if torch.equal(x[:, :T - k], y[:, k:]):
+        if torch.equal(x[:, : T - k], y[:, k:]):
             return k
     return -1
 
@@ -476,7 +493,7 @@ def rolls(x, y):
 def one_long_window(x, y):
     a, b = x.flatten(), y.flatten()
     for k in range(x.shape[1]):
-        if torch.equal(b[:len(b) - k], a[k:]):
+        if torch.equal(b[: len(b) - k], a[k:]):
             return k
     return -1
 
@@ -493,7 +510,7 @@ def empty_slice(x, y):
 def last_k_left_out(x, y):
     T = x.shape[1]
     for k in range(T - 1):
-        if torch.equal(y[:, :T - k], x[:, k:]):
+        if torch.equal(y[:, : T - k], x[:, k:]):
             return k
     return -1
 
@@ -502,7 +519,7 @@ def last_k_left_out(x, y):
 def three_tries(x, y):
     T = x.shape[1]
     for k in range(min(3, T)):
-        if torch.equal(y[:, :T - k], x[:, k:]):
+        if torch.equal(y[:, : T - k], x[:, k:]):
             return k
     return -1
 
@@ -511,7 +528,7 @@ def three_tries(x, y):
 def keeps_the_last(x, y):
     T, found = x.shape[1], -1
     for k in range(T):
-        if torch.equal(y[:, :T - k], x[:, k:]):
+        if torch.equal(y[:, : T - k], x[:, k:]):
             found = k
     return found
 
@@ -519,7 +536,7 @@ def keeps_the_last(x, y):
 @wrong("targets_ahead", "agrees best")
 def best_share(x, y):
     T = x.shape[1]
-    shares = [(y[:, :T - k] == x[:, k:]).float().mean().item() for k in range(T)]
+    shares = [(y[:, : T - k] == x[:, k:]).float().mean().item() for k in range(T)]
     return shares.index(max(shares))
 
 
@@ -527,8 +544,8 @@ def best_share(x, y):
 def marks_what_agrees(x, y):
     T = x.shape[1]
     for k in range(T):
-        if torch.equal(y[:, :T - k], x[:, k:]):
-            y[:, :T - k] = -1
+        if torch.equal(y[:, : T - k], x[:, k:]):
+            y[:, : T - k] = -1
             return k
     return -1
 
@@ -537,5 +554,5 @@ def marks_what_agrees(x, y):
 def nothing_for_none(x, y):
     T = x.shape[1]
     for k in range(T):
-        if torch.equal(y[:, :T - k], x[:, k:]):
+        if torch.equal(y[:, : T - k], x[:, k:]):
             return k

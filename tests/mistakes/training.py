@@ -99,7 +99,9 @@ def largest_taken_out_by_hand(z, right):
     losses = []
     for row, good in zip(z, right):
         top, best = row.max(), row[good].max()
-        losses.append(top + (row - top).exp().sum().log() - best - (row[good] - best).exp().sum().log())
+        losses.append(
+            top + (row - top).exp().sum().log() - best - (row[good] - best).exp().sum().log()
+        )
     return torch.stack(losses)
 
 
@@ -267,7 +269,9 @@ def gradient_of_the_sum(z, y, epsilon):
 
 @wrong("smoothed_gradient", "divides by B")
 def mean_over_the_batch_only(z, y, epsilon):
-    return (z.softmax(-1) - (1 - epsilon) * F.one_hot(y, z.shape[-1]) - epsilon / z.shape[-1]) / len(y)
+    return (
+        z.softmax(-1) - (1 - epsilon) * F.one_hot(y, z.shape[-1]) - epsilon / z.shape[-1]
+    ) / len(y)
 
 
 @wrong("smoothed_gradient", "divides by V too")
@@ -365,7 +369,9 @@ def with_an_optimizer(table, x, y, steps, lr):
 
 @right("descend_on_table")
 def by_counts(table, x, y, steps, lr):
-    counts = torch.zeros_like(table).index_put((x, y), torch.ones(len(x), dtype=table.dtype), accumulate=True)
+    counts = torch.zeros_like(table).index_put(
+        (x, y), torch.ones(len(x), dtype=table.dtype), accumulate=True
+    )
     for _ in range(steps):
         table = table - lr * (counts.sum(1, keepdim=True) * table.softmax(1) - counts) / len(x)
     return table
@@ -461,7 +467,9 @@ def works_on_the_input(table, x, y, steps, lr):
 
 @wrong("descend_on_table", "over its own pairs")
 def mean_of_each_row(table, x, y, steps, lr):
-    counts = torch.zeros_like(table).index_put((x, y), torch.ones(len(x), dtype=table.dtype), accumulate=True)
+    counts = torch.zeros_like(table).index_put(
+        (x, y), torch.ones(len(x), dtype=table.dtype), accumulate=True
+    )
     seen = counts.sum(1, keepdim=True)
     for _ in range(steps):
         table = torch.where(seen > 0, table - lr * (table.softmax(1) - counts / seen), table)

@@ -1,0 +1,7 @@
+"""python -m chargpt_lib.cli ... is the command `chargpt`; torchrun starts it so."""
+
+import sys
+
+from chargpt_lib.cli.main import main
+
+sys.exit(main())

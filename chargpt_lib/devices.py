@@ -1,0 +1,86 @@
+"""On which device to compute, and where this notebook runs."""
+
+import os
+import platform
+import warnings
+
+import torch
+
+import chargpt_lib
+
+# tqdm looks for a widget that no saved page could show, and warns where there is none.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
+# The oldest NVIDIA cards that PyTorch's builds of today compute on (Turing: T4, RTX 20).
+MIN_CAPABILITY = (7, 5)
+
+
+def choose_device():
+    """The best device that really computes, and the reason: (torch.device, str).
+
+    `CHARGPT_DEVICE=cpu` (or cuda, mps) decides instead.
+
+    Raises: ValueError where nothing can be computed on the device that CHARGPT_DEVICE names.
+    """
+    wanted = os.environ.get("CHARGPT_DEVICE")
+    if wanted:
+        try:
+            torch.zeros(1, device=wanted).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(
+                f"CHARGPT_DEVICE is {wanted!r}, and nothing can be computed on it here "
+                f"({str(error).splitlines()[0]}): give cpu, cuda or mps, or leave it out"
+            ) from None
+        return torch.device(wanted), "CHARGPT_DEVICE says so"
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        major, minor = torch.cuda.get_device_capability()
+        if (major, minor) >= MIN_CAPABILITY:
+            return torch.device("cuda"), name
+        reason = f"{name} has compute capability {major}.{minor}; PyTorch is built for 7.5 or more"
+        return torch.device("cpu"), reason
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple's graphics processor"
+    return torch.device("cpu"), "no graphics card was found"
+
+
+def pick_device():
+    """The best device that really computes."""
+    device, _ = choose_device()
+    return device
+
+
+def pick_scale(device):
+    """How many times as many windows a lesson trains on in a step: 1 on a CPU; a graphics card has room for 8."""
+    return 1 if torch.device(device).type == "cpu" else 8
+
+
+def pick_precision(device):
+    """The fastest precision that a device computes well: "bf16" from compute capability 8.0 on, "fp16" from 7.5, "fp32"."""
+    if torch.device(device).type != "cuda":
+        return "fp32"
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= (8, 0):
+        return "bf16"
+    if capability >= (7, 5):
+        return "fp16"
+    return "fp32"
+
+
+def host():
+    """Where this runs: "Kaggle", "Colab", or "this computer"."""
+    # Kaggle is asked first: its images carry Colab's variables too.
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return "Kaggle"
+    if "COLAB_RELEASE_TAG" in os.environ:
+        return "Colab"
+    return "this computer"
+
+
+def report():
+    """Prints the host, the versions, the device and the precision: the last line of each notebook's setup cell."""
+    device, why = choose_device()
+    fast = pick_precision(device)
+    precision = "fp32" if fast == "fp32" else f"fp32 ({fast} in chargpt train)"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, chargpt {chargpt_lib.__version__}"
+    print(f"{host()}: {versions}; device {device} ({why}), precision {precision}")

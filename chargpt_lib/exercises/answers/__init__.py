@@ -1,0 +1,1 @@
+"""The right answers, made by the build from the lessons' exercise cells."""

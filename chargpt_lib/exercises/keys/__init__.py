@@ -1,0 +1,1 @@
+"""How each lesson's exercises are judged, by hand: cases, mistakes, symptoms."""

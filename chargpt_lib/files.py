@@ -1,0 +1,113 @@
+"""Where files lie (downloads, caches, what comes with the course), and how one is written whole or not at all."""
+
+import importlib.util
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def library_dir():
+    """The folder of `chargpt_lib`."""
+    return Path(importlib.util.find_spec("chargpt_lib").origin).resolve().parent
+
+
+def checkout_dir():
+    """The folder of the checkout that the library lies in, or None where the library is installed from a wheel."""
+    folder = library_dir().parent
+    return folder if (folder / "pyproject.toml").exists() else None
+
+
+def bundled_dir():
+    """The folder of the results and models that come with the course: data/ of a checkout, else assets/ of the library."""
+    checkout = checkout_dir()
+    if checkout is not None and (checkout / "data" / "results").is_dir():
+        return checkout / "data"
+    return library_dir() / "assets"
+
+
+def cache_dir():
+    """The folder for downloads and trained models: `$CHARGPT_CACHE`, data/cache of a checkout, or the user's cache."""
+    import pooch
+
+    checkout = checkout_dir()
+    if "CHARGPT_CACHE" in os.environ and os.environ["CHARGPT_CACHE"]:
+        folder = Path(os.environ["CHARGPT_CACHE"])
+    elif checkout is not None:
+        folder = checkout / "data" / "cache"
+    else:
+        folder = Path(pooch.os_cache("chargpt"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fetch(file, url, sha256=None):
+    """The path of a file: in `$CHARGPT_DATA`, in the cache, or downloaded into the cache.
+
+    Raises: OSError where the file cannot be had, or its sha256 is another one.
+    """
+    import pooch
+
+    try:
+        if os.environ.get("CHARGPT_DATA"):
+            path = Path(os.environ["CHARGPT_DATA"]) / file
+            if path.is_file():
+                if sha256 and pooch.file_hash(str(path)) != sha256:
+                    raise ValueError(f"{path} has another sha256 than {sha256}")
+                return path
+        # Without a sha256 nobody knows which file this is; pooch then makes a name of the whole address.
+        name = file if sha256 else None
+        return Path(
+            pooch.retrieve(url, known_hash=sha256, fname=name, path=cache_dir() / "downloads")
+        )
+    except Exception as error:
+        raise OSError(
+            f"could not get {file} from {url}: {error}\nNothing was saved. Try again; or put the right file into a "
+            f"folder and set CHARGPT_DATA to it; or work offline with the corpus 'playhouse'."
+        ) from error
+
+
+def recorded():
+    """The results that come with the course: {corpus: {rung: {"loss": nats per character, ...}}}."""
+    path = bundled_dir() / "results" / "ladder.json"
+    if not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sync_folder(folder):
+    """Waits until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def atomic_write(path, write):
+    """Calls write(temporary path), then gives the file its name: there is never half a file at `path`.
+
+    The data reach the disk before the rename does, so that not even a power cut leaves an empty file.
+
+    Raises: OSError where the disk refuses. The old file is then still there, and the temporary one is removed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.part")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise OSError(
+            f"{path} could not be written ({error}): is the disk full? What was saved before is still there"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path, text):
+    """Writes a text as UTF-8, whole or not at all. Raises: OSError."""
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))

@@ -1,0 +1,119 @@
+"""Pictures: how figures are shown, heatmaps, the bars of where the nats go, and pages of HTML."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from chargpt_lib.files import library_dir
+from chargpt_lib.playhouse import KINDS
+
+
+def show(fig, alt):
+    """Displays a matplotlib figure; alt says in words what it shows."""
+    from IPython.core.pylabtools import print_figure
+    from IPython.display import display
+    from matplotlib.pyplot import close
+
+    picture = {"image/png": print_figure(fig, base64=True), "text/plain": alt}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
+    close(fig)
+
+
+def visible(text):
+    """The characters of a text as labels, with signs for the space and the end of the line."""
+    return [{" ": "␣", "\n": "⏎"}.get(char, char) for char in text]
+
+
+def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
+    """Draws a matrix in colours -> the image, for a colorbar. rows, columns: labels; cells: a text for each field."""
+    values = torch.as_tensor(values).detach().cpu().numpy()
+    image = ax.imshow(values, cmap="cividis", vmin=vmin, vmax=vmax, aspect="auto")
+    font = {"family": "DejaVu Sans Mono", "fontsize": 9}
+    if rows:
+        ax.set_yticks(range(len(rows)), rows, **font)
+    if columns:
+        ax.set_xticks(range(len(columns)), columns, **font)
+    for i, row in enumerate(cells if cells is not None else []):
+        for j, cell in enumerate(row):
+            dark = image.norm(values[i, j].item()) < 0.5
+            ax.text(
+                j, i, cell, ha="center", va="center", color="white" if dark else "black", **font
+            )
+    return image
+
+
+COLOURS = dict(
+    zip(KINDS, ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2"))
+)
+
+
+def plot_excess(excesses, floor):
+    """Stacked bars: {name of a model: {kind: nats per character above the floor}} -> matplotlib figure."""
+    from matplotlib.pyplot import subplots
+
+    fig, ax = subplots(figsize=(9, 1.3 + 0.4 * len(excesses)), layout="constrained")
+    names, left = list(excesses), [floor] * len(excesses)
+    ax.barh(names, left, color="#BBBBBB", label="the floor")
+    for kind, colour in COLOURS.items():
+        widths = [max(excesses[name][kind], 0) for name in names]
+        ax.barh(
+            names, widths, left=left, color=colour, label=kind, edgecolor="white", linewidth=0.5
+        )
+        left = [start + width for start, width in zip(left, widths)]
+    for name, end in zip(names, left):
+        ax.text(end, name, f" {floor + sum(excesses[name].values()):.2f}", va="center", fontsize=9)
+    ax.set(xlabel="nats per character", title="Where the nats go", xlim=(0, 1.12 * max(left)))
+    ax.invert_yaxis()
+    fig.legend(
+        *ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
+    )
+    return fig
+
+
+LEVELS = "".join(chr(code) for code in range(35, 127) if chr(code) not in "<\\")
+
+
+def weights_as_text(weights):
+    """Causal weights (..., T, T) from 0 to 1 -> one character for each, row by row, the future left out."""
+    past = torch.ones(weights.shape[-2:], dtype=torch.bool).tril()
+    steps = (weights.sqrt() * (len(LEVELS) - 1)).round().long()[..., past].flatten()
+    return torch.tensor(list(LEVELS.encode()), dtype=torch.uint8)[steps].numpy().tobytes().decode()
+
+
+class Page:
+    """A piece of HTML that needs nothing else: a notebook shows it, and it can be saved as a page."""
+
+    def __init__(self, html):
+        self.html = html
+
+    def _repr_html_(self):
+        return self.html
+
+    def save(self, path):
+        """Writes a page that opens by itself, and that the browser forbids to ask for anything else."""
+        policy = "default-src 'none'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+        Path(path).write_text(
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>chargpt</title>\n'
+            f'<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}"></head>\n'
+            f'<body style="font: 15px/1.4 system-ui, sans-serif; max-width: 75rem; margin: 1rem auto; padding: 0 1rem">'
+            f"\n{self.html}\n</body></html>\n",
+            encoding="utf-8",
+        )
+
+
+def live_page(name, data, still):
+    """A page whose box holds still HTML until the script of this name, in the assets, brings data to life in it."""
+    assets = library_dir() / "assets"
+    script, style = (
+        (assets / f"{name}.{ending}").read_text(encoding="utf-8").strip()
+        for ending in ("js", "css")
+    )
+    key = hashlib.sha256(json.dumps([data, still]).encode()).hexdigest()[:8]
+    packed = json.dumps({**data, "key": key, "style": style}).replace("<", "\\u003c")
+    return Page(
+        f'<div class="chargpt-{name}" data-key="{key}" data-lm-suppress-shortcuts="true">\n{still}\n</div>\n'
+        f"<script>({script})({packed});</script>"
+    )

@@ -1,0 +1,548 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Playhouse: a corpus that knows its own entropy
+#
+# > Playhouse: short plays from a seeded grammar, of known entropy.
+#
+# How good can a language model get? On Shakespeare nobody can say: no one knows the probability that Shakespeare would have written `e` next.
+# So this course begins with plays that a small machine of ours writes. It throws dice for every decision, and it keeps account of them.
+# We therefore know, to the last decimal, how surprising the text is, and how close a model has come to perfection.
+#
+# You need nothing but Python for this page. It runs in seconds, on anything.
+
+# %%
+#| export
+import random
+import re
+from bisect import bisect
+from functools import lru_cache
+from itertools import accumulate
+from math import fsum, log
+from os.path import commonprefix
+from typing import NamedTuple
+
+# %% [markdown]
+# ## One choice, and its price
+#
+# A fair choice among 8 words has probability $p = 1/8$. Its **surprise** is $-\ln p = \ln 8$, measured in *nats*. (With logarithms to base 2 it would be in bits: three coin flips.)
+
+# %%
+print(f"1 of 8:     {log(8):.3f} nats")
+print(f"1 of 2:     {log(2):.3f} nats")
+print(f"1 of 1:     {log(1):.3f} nats: no choice, no surprise")
+
+# %% [markdown]
+# Independent choices multiply their probabilities, so their surprises add up. That is the whole accounting.
+# A sentence made of a choice among 8 and a choice among 2 costs $\ln 8 + \ln 2 = \ln 16$ nats, however many letters it takes to write.
+
+# %% [markdown]
+# ## When is a choice over?
+#
+# Suppose the next word is one of `goat`, `ghost` and `duke`. You see a `d`: it must be `duke`, and the letters `uke` can surprise nobody.
+# You see a `g`: it is still open. The second letter decides. So each word has a **deciding prefix**, and what comes after it is mere spelling.
+
+# %%
+words = ["goat", "ghost", "duke"]
+for word in words:
+    shared = max(len(commonprefix([word, other])) for other in words if other != word)
+    print(f"{word}: {word[: shared + 1]!r} decides, {word[shared + 1 :]!r} is spelling")
+
+# %% [markdown]
+# If one word were the beginning of another (`king` and `kingfisher`), no letter would decide. So no option may begin another one.
+# Then whoever reads the text can tell every decision that was made. The grammar is **unambiguous**: one text, one chain of choices, one probability.
+#
+# A `deck` is a set of options: for each its deciding prefix and its price in nats. Options may have weights, like cards that are in the deck more than once.
+
+# %%
+#| export
+@lru_cache(maxsize=None)
+def deck(*options):
+    """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), cumulative weights."""
+    weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
+    total, cards = sum(weights.values()), []
+    for word, weight in weights.items():
+        shared = max(
+            (len(commonprefix([word, other])) for other in weights if other != word), default=0
+        )
+        if shared == len(word):
+            raise ValueError(f"{word!r} begins another option: no letter tells them apart")
+        cards.append((word, shared + 1, log(total / weight)))
+    return cards, list(accumulate(weights.values()))
+
+# %%
+for word, letters, nats in deck(("goat", 2), "ghost", "duke")[0]:
+    print(f"{word:6} decided after letter {letters}, {nats:.3f} nats")
+
+# %% [markdown]
+# ## The pen
+#
+# The pen writes. `say` puts down what is not a choice, `pick` draws from a deck. Both keep a list of **spans**: from where to where, what kind of text it was, how many nats it cost.
+# The spans follow each other without gaps, so their nats add up to the surprise of the whole text. (`bisect` is the throw: the weights are laid end to end on a line, and the die says where on the line it lands.)
+#
+# Only `random.random()` is called. Python promises that it gives the same numbers in every version; it does not promise that for `choice` or `shuffle`.
+
+# %%
+#| export
+class Span(NamedTuple):
+    """text[start:end] is of this kind and cost so many nats."""
+
+    start: int
+    end: int
+    kind: str
+    nats: float
+
+
+class Pen:
+    """Writes what the dice decide, and keeps account of it."""
+
+    def __init__(self, seed):
+        self.dice = random.Random(seed).random
+        self.parts, self.spans, self.length = [], [], 0
+
+    def say(self, text, kind="spelling", nats=0.0):
+        if text:
+            start, self.length = self.length, self.length + len(text)
+            self.parts.append(text)
+            self.spans.append(Span(start, self.length, kind, nats))
+
+    def pick(self, kind, *options):
+        """Draws one of the options, writes it down and returns it. The letters that decide are of the given kind."""
+        cards, heights = deck(*options)
+        word, letters, nats = cards[bisect(heights, self.dice() * heights[-1])]
+        self.say(word[:letters], kind, nats)
+        self.say(word[letters:])
+        return word
+
+# %%
+pen = Pen(seed=1)
+pen.say("All ")
+pen.pick("word", "goat", "ghost", "duke")
+pen.say("s ")
+pen.pick("word", "sing", "lie")
+print("".join(pen.parts))
+for span in pen.spans:
+    print(f"{span.start:2} to {span.end:2}  {span.kind:8} {span.nats:.3f} nats")
+
+# %% [markdown]
+# ## The company
+#
+# Sixteen players, no two with the same initial. Seventeen props, no two with the same initial. And nouns, adjectives, verbs.
+
+# %%
+#| export
+LORDS = "Toby Puck Kit Hal Gil Wat Otto Zed".split()
+LADIES = "Meg Anne Bess Nell Dora Rosa Viola Juno".split()
+PLACES = [
+    "A bakery",
+    "A barn",
+    "A cave",
+    "A ditch",
+    "A duel",
+    "A forest",
+    "A kennel",
+    "A market",
+    "A prison",
+    "A rooftop",
+    "A swamp",
+    "A tower",
+    "A wedding",
+    "The bath",
+    "The cellar",
+    "The moon",
+    "The pantry",
+    "The stable",
+    "The wrong house",
+]
+PROPS = (
+    "anvil barrel crown donkey egg fiddle goose harp kettle ladder mop oyster pie spoon trumpet umbrella "
+    "wig"
+).split()
+NOUNS = (
+    "admiral aunt badger baker barber bard beggar bishop burglar butler cabbage clerk cook corpse cousin crab "
+    "dentist dragon duke dumpling earl eel elk ferret friar ghost giant gnome goat haddock hen hermit herring "
+    "hound imp jester judge king knave lawyer lobster mayor mermaid miller monk moth mule newt nun nurse ogre "
+    "onion otter owl parrot parson pickle pigeon pilgrim pirate poet prince pudding quail robber sailor shepherd "
+    "snail squire tailor toad troll turnip uncle viking vole wasp widow wizard wombat yak"
+).split()
+ADJECTIVES = (
+    "ancient bald bashful bold brave cheerful chilly clumsy crooked damp drunk dusty edible elderly frozen "
+    "gilded gloomy greasy hairy haunted holy humble invisible itchy jealous lazy lonely lukewarm moist noble "
+    "odd overdue perfumed pious purple rude smug soggy sticky sulky suspicious tiny unwed "
+    "vain wicked"
+).split()
+VERBS = (
+    "argue bark bite boil bow bray chew cough dance drool elope explode faint float giggle glow gossip growl hum "
+    "juggle jump kneel lie limp melt moan nap ooze pray resign rhyme rot scream sing sleep snore stammer sulk "
+    "sweat tiptoe vote weep whimper wink yawn yodel"
+).split()
+ADVERBS = [
+    "again",
+    "alone",
+    "at dawn",
+    "at sea",
+    "badly",
+    "by post",
+    "by proxy",
+    "for free",
+    "in Dutch",
+    "in Latin",
+    "in bed",
+    "in public",
+    "in secret",
+    "indoors",
+    "on toast",
+    "sideways",
+    "too much",
+    "twice",
+]
+DEEDS = "ate boiled cursed dyed hid insulted kissed married painted sued tickled wooed".split()
+FATES = [
+    "accused by",
+    "blaming",
+    "blessing",
+    "dressed as",
+    "eating",
+    "engaged to",
+    "hiding in",
+    "licking",
+    "mistaken for",
+    "outwitted by",
+    "pursued by",
+    "riding",
+    "upstaged by",
+    "worshipping",
+]
+
+# %% [markdown]
+# ## Sentences
+#
+# Each rule asks something else of whoever wants to predict the text:
+#
+# | to predict | one has to look | kind of span |
+# |---|---|---|
+# | `shop` after `bi` | to the start of the word | spelling |
+# | `The bishop sings`, but `All bishops sing` | to the start of the sentence | grammar |
+# | the `'` that ends a quotation | past the sentence, to where it was opened | closing |
+# | `my lady Meg`, `my lord Toby` | to know who is who | addressee |
+# | whoever is spoken to speaks next; an answer repeats the deed asked about | to the line before | copied name, grammar |
+# | who is on stage at all, and what they carry on and off | to the first line of the scene | copied name, closing |
+
+# %%
+#| export
+def thing(pen):
+    """ "bishop", "damp bishop" """
+    if pen.pick("word", *NOUNS, *[(word, 2) for word in ADJECTIVES]) in ADJECTIVES:
+        pen.say(" ")
+        pen.pick("word", *NOUNS)
+
+
+def clause(pen, start):
+    """ "bishop sings twice." after "The ", "bishops sing twice." after "All " """
+    plural = start == "All "
+    thing(pen)
+    pen.say("s " if plural else " ", "grammar")
+    pen.pick("word", *VERBS)
+    pen.say("" if plural else "s", "grammar")
+    if pen.pick("grammar", ".", " ") == " ":
+        pen.pick("word", *ADVERBS)
+        pen.say(".")
+
+
+def address(pen, others):
+    """ "Meg" or "my lady Meg"; returns who it is"""
+    titles = [(f"my {'lord' if name in LORDS else 'lady'} {name}", 1) for name in others]
+    return pen.pick("addressee", *[(name, 3) for name in others], *titles).split()[-1]
+
+# %%
+pen = Pen(seed=5)
+for start in ("The ", "All ", "The ", "All "):
+    pen.say(start)
+    clause(pen, start)
+    pen.say("\n")
+print("".join(pen.parts))
+
+# %% [markdown]
+# A **speech** is a statement, a quotation, an apostrophe to the prop, an insult or a question. A question names somebody, an insult may; whoever is named speaks next.
+# A question ("Who kissed the eel, Meg?") has to be answered, with the same verb.
+
+# %%
+#| export
+def speech(pen, speaker, others, prop):
+    """One speech -> (who speaks next, the deed asked about), None where that is open."""
+    start = pen.pick(
+        "grammar", ("The ", 3), ("All ", 2), ("As ", 2), ("Who ", 4), ("You ", 5), ("O ", 2)
+    )
+    if start in ("The ", "All "):
+        clause(pen, start)
+    elif start == "As ":
+        pen.pick("word", *NOUNS)
+        pen.say("s say, '")
+        clause(pen, pen.pick("grammar", "The ", "All "))
+        pen.say("'", "closing")
+    elif start == "O ":
+        pen.pick("word", *ADJECTIVES)
+        pen.say(" ")
+        pen.pick("copied name", prop)
+        pen.say("!")
+    elif start == "Who ":
+        deed = pen.pick("word", *DEEDS)
+        pen.say(" the ")
+        thing(pen)
+        pen.say(", ")
+        who = address(pen, others)
+        pen.say("?", "grammar")
+        return who, deed
+    else:
+        pen.pick("word", *ADJECTIVES)
+        pen.say(" ")
+        pen.pick("word", *NOUNS)
+        if pen.pick("grammar", "!", ", ") == ", ":
+            who = address(pen, others)
+            pen.say("!", "grammar")
+            return who, None
+    return None, None
+
+# %% [markdown]
+# The answers. "Not I, Toby" turns the talk back to Toby.
+
+# %%
+#| export
+def answer(pen, asker, deed):
+    """ "Not I, Toby." (and Toby speaks next), "I kissed it." or "The onion kissed it." """
+    start = pen.pick("grammar", "Not I, ", "I ", "The ")
+    if start == "Not I, ":
+        pen.pick("addressee", asker)
+        pen.say(".")
+        return asker, None
+    if start == "The ":
+        thing(pen)
+        pen.say(" ")
+    pen.pick("grammar", deed)
+    pen.say(" it.")
+    return None, None
+
+# %% [markdown]
+# ## A scene
+#
+# A place, a cast, a prop; then people talk until the dice send somebody off. The last words name the prop again: what was carried on has to go off.
+
+# %%
+#| export
+def scene(pen):
+    """A place, a cast list, what they say, and how they leave."""
+    pen.pick("word", *PLACES)
+    pen.say(". Enter ")
+    company = LORDS + LADIES
+    cast = [pen.pick("cast", *company)]
+    if pen.pick("grammar", (", ", 1), (" and ", 2)) == ", ":
+        cast.append(pen.pick("cast", *[name for name in company if name not in cast]))
+        pen.say(" and ")
+    cast.append(pen.pick("cast", *[name for name in company if name not in cast]))
+    pen.say(" with ")
+    pen.pick("word", *[("an " if word[0] in "aeiou" else "a ") + word for word in ADJECTIVES])
+    pen.say(" ")
+    prop = pen.pick("cast", *PROPS)
+    pen.say(".\n")
+    speaker, asker, deed = pen.pick("copied name", *cast), None, None
+    while speaker != "Ex":
+        pen.say(": ")
+        others = [name for name in cast if name != speaker]
+        who, deed = answer(pen, asker, deed) if deed else speech(pen, speaker, others, prop)
+        pen.say("\n")
+        asker, chance = speaker, [("Ex", 3 * len(others)), *others]
+        speaker = pen.pick("copied name", *([who] if who else chance))
+    if pen.pick("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
+        pen.pick("copied name", *cast)
+        pen.say(", ")
+    pen.pick("word", *FATES)
+    pen.say(" the ")
+    pen.pick("closing", prop)
+    pen.say(".\n\n")
+
+# %%
+pen = Pen(seed=14)
+scene(pen)
+scene(pen)
+print("".join(pen.parts))
+
+# %% [markdown]
+# Read it again as somebody who has to guess each letter. After `Exit`, only the initials of the cast can come. To know them, one has to remember the first line.
+#
+# ## The whole corpus
+#
+# `write` goes on until it has as many characters as Tiny Shakespeare, the million letters of plays on which many courses train. It stops at the end of a scene.
+
+# %%
+#| export
+KINDS = ("spelling", "grammar", "word", "cast", "addressee", "copied name", "closing")
+
+
+class Script(NamedTuple):
+    """A text, and what each stretch of it is and costs."""
+
+    text: str
+    spans: list
+
+    @property
+    def entropy(self):
+        """Nats per character: minus the log-probability of the text under the grammar, divided by its length."""
+        return fsum(span.nats for span in self.spans) / len(self.text)
+
+    @property
+    def words(self):
+        """All different words of the text."""
+        return frozenset(re.findall("[A-Za-z]+", self.text))
+
+
+def write(min_chars=1_115_394, seed=1337):
+    """Scenes, until there are at least so many characters -> Script. The same seed gives the same plays everywhere."""
+    pen = Pen(seed)
+    while pen.length < min_chars:
+        scene(pen)
+    return Script("".join(pen.parts), pen.spans)
+
+# %%
+script = write()
+print(
+    f"{len(script.text):,} characters, {len(set(script.text))} different ones, {len(script.words)} words"
+)
+print(f"entropy: {script.entropy:.4f} nats per character")
+
+# %% [markdown]
+# That entropy is **the floor**. A model that had found out the whole grammar, and kept everything in mind, would be exactly so much surprised on average by a long text.
+# No model can do better on plays that it has not seen, except by luck.
+#
+# Which decisions make up the floor? And how much of the text are they?
+
+# %%
+import matplotlib.pyplot as plt
+
+nats = {
+    kind: sum(s.nats for s in script.spans if s.kind == kind) / len(script.text) for kind in KINDS
+}
+letters = {kind: sum(s.end - s.start for s in script.spans if s.kind == kind) for kind in KINDS}
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True, layout="constrained")
+left.barh(KINDS, [100 * letters[kind] / len(script.text) for kind in KINDS], color="#56B4E9")
+right.barh(KINDS, [nats[kind] for kind in KINDS], color="#E69F00")
+left.set(title="share of the characters", xlabel="%")
+right.set(title=f"surprise (sum: {script.entropy:.3f})", xlabel="nats per character")
+left.invert_yaxis()
+alt = "Bars for each kind. Left: most characters are spelling. Right: most of the surprise is in the words."
+display(fig, metadata={"image/png": {"alt": alt}})
+plt.close(fig)
+
+# %% [markdown]
+# Three characters of four are mere spelling and cost nothing, if you can spell. Most of the surprise is in the words. Copied names cost little, if you remember who is on stage.
+# A model starts out knowing none of this. What it still pays beyond the floor, kind by kind, is its **excess**. Every lesson of this course ends by looking at it.
+
+# %%
+#| export
+def excess_by_kind(nats, spans):
+    """What a model paid beyond the grammar's price, for each kind of span.
+
+    nats: for each character of the text, what the model paid for it (None or NaN where it was not asked).
+    Returns {kind: nats per character of the text}; the values add up to the model's loss minus the floor.
+    """
+    excess, asked = dict.fromkeys(KINDS, 0.0), 0
+    for start, end, kind, price in spans:
+        paid = nats[start:end]
+        if len(paid) == end - start and not any(p is None or p != p for p in paid):
+            excess[kind] += sum(paid) - price
+            asked += end - start
+    return {kind: value / max(asked, 1) for kind, value in excess.items()}
+
+# %% [markdown]
+# Take a model that knows nothing and gives each of the symbols the same chance. It pays $\ln V$ for every letter, where $V$ is the number of symbols.
+
+# %%
+pays = log(len(set(script.text)))
+excess = excess_by_kind([pays] * len(script.text), script.spans)
+for kind in KINDS:
+    print(f"{kind:12} {excess[kind]:.3f}")
+print(f"{'sum':12} {sum(excess.values()):.3f} = {pays:.3f} - {script.entropy:.3f}")
+
+# %% [markdown]
+# ## Training text and validation text
+#
+# We train on one text and measure on another, from another seed. Some of it will be the same by chance; here is how much.
+
+# %%
+validation = write(min_chars=111_540, seed=2024)
+print(f"floor of the validation text: {validation.entropy:.4f} nats per character")
+for name, end in (("lines", "\n"), ("scenes", "\n\n")):
+    seen, pieces = (
+        set(script.text.split(end)),
+        [piece for piece in validation.text.split(end) if piece],
+    )
+    both = sum(piece in seen for piece in pieces)
+    print(
+        f"{name} that also occur in the training text: {both:,} of {len(pieces):,} ({both / len(pieces):.1%})"
+    )
+
+# %% [markdown]
+# Short lines ("Kit: Not I, Meg.") are bound to come again. Whole scenes are not: they cannot be known by heart.
+#
+# How long is a scene? It matters, because a model looks back only so far.
+
+# %%
+lengths = [len(text) + 2 for text in script.text.split("\n\n")[:-1]]
+fig, ax = plt.subplots(figsize=(7, 2.5), layout="constrained")
+ax.hist(lengths, bins=range(60, 500, 10), color="#009E73")
+for block, style in ((128, "--"), (192, "-")):
+    share = sum(n <= block for n in lengths) / len(lengths)
+    ax.axvline(
+        block,
+        color="#D55E00",
+        linestyle=style,
+        label=f"{share:.0%} have at most {block} characters",
+    )
+ax.set(xlabel="characters in a scene", ylabel="scenes")
+ax.legend(frameon=False)
+display(
+    fig,
+    metadata={"image/png": {"alt": "A histogram of the scenes' lengths; lines at 128 and 192."}},
+)
+plt.close(fig)
+
+# %% [markdown]
+# ## A critic
+#
+# What a model writes can be judged without a human. Two questions: which share of its words are words of the corpus? And which share of those who speak are on the cast list of their scene? The first tests spelling, the second memory.
+
+# %%
+#| export
+def critic(text, vocabulary):
+    """Judges a text -> {"words": the share that is in the vocabulary, "speakers": the share on their cast list}.
+
+    Words at the ends, which may be cut off, do not count; nor do speakers before the first cast list."""
+    words = re.findall("[A-Za-z]+", text)[1:-1]
+    cast, speakers = None, []
+    for line in text.split("\n"):
+        if entrance := re.search(r"\. Enter (.*) with ", line):
+            cast = set(re.split(", | and ", entrance[1]))
+        elif cast is not None and (speaker := re.match(r"(\w+): ", line)):
+            speakers.append(speaker[1] in cast)
+    return {
+        "words": sum(word in vocabulary for word in words) / max(len(words), 1),
+        "speakers": sum(speakers) / max(len(speakers), 1),
+    }
+
+# %%
+for text in (validation.text, validation.text.replace("Meg:", "Falstaff:")):
+    print({question: round(share, 3) for question, share in critic(text, script.words).items()})
+
+# %% [markdown]
+# ## Mistakes people make
+#
+# - **Comparing losses on different texts.** 1.4 on Shakespeare and 0.4 on Playhouse say nothing about the two models. The excess over the floor does, where a floor is known.
+# - **Taking the training loss for success.** It can go below the floor: then the model has learnt some of the dice by heart.
+# - **Confusing nats and bits.** 1 nat is $1/\ln 2 \approx 1.44$ bits.
+#
+# `data/playhouse.txt` holds the validation text, to read.

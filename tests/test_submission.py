@@ -1,0 +1,177 @@
+"""Lesson C: from a file to the texts of its answers, and through the trusted notebook to marks."""
+
+import ast
+import json
+
+import nbformat
+import pytest
+
+from chargpt_lib.exercises.judge import exercises_of
+from chargpt_lib.grading import worker as sandbox
+from chargpt_lib.grading.submission import STOPPED, Examination, collect, grade, trusted_notebook
+
+RIGHT = "def window_mask(T, w):\n    t, s = torch.arange(T)[:, None], torch.arange(T)\n    return (s <= t) & (s > t - w)\n"
+BLANK = "def window_mask(T, w):\n    raise NotAttempted\n"
+
+
+@pytest.fixture
+def handed_in(tmp_path):
+    """handed_in((text, metadata), ...) -> the path of a notebook with these code cells."""
+
+    def write(*cells, **changes):
+        made = [nbformat.v4.new_code_cell(text, metadata=metadata) for text, metadata in cells]
+        path = tmp_path / "03.ipynb"
+        path.write_text(json.dumps({**nbformat.v4.new_notebook(cells=made), **changes}))
+        return path
+
+    return write
+
+
+NAMED = {"exercise": "window_mask"}
+
+
+def test_by_name_by_id_by_function(handed_in):
+    for metadata in (NAMED, {"id": "window_mask"}, {}):
+        assert collect(handed_in((RIGHT, metadata)), "single_head").answers == {
+            "window_mask": RIGHT
+        }
+    assert collect(handed_in(("x = 1", {})), "single_head").answers == {}
+
+
+def test_a_split_or_repeated_cell(handed_in):
+    tried = "print(window_mask(3, 2))"
+    for cells in (
+        [(RIGHT, NAMED), (tried, NAMED)],
+        [(tried, NAMED), (RIGHT, NAMED)],
+        [(BLANK, NAMED), (RIGHT, NAMED)],
+        [(RIGHT, NAMED), (BLANK, NAMED)],
+    ):
+        found = collect(handed_in(*cells), "single_head")
+        assert found.answers["window_mask"] == RIGHT and any(
+            "2 cells" in problem for problem in found.problems
+        )
+    assert collect(handed_in((BLANK, NAMED)), "single_head").answers["window_mask"] == BLANK
+
+
+def test_an_answer_in_a_new_cell_counts_if_the_own_one_is_blank(handed_in):
+    assert (
+        collect(handed_in((BLANK, NAMED), (RIGHT, {})), "single_head").answers["window_mask"]
+        == RIGHT
+    )
+    assert (
+        collect(handed_in((RIGHT, NAMED), (RIGHT + "# later", {})), "single_head").answers[
+            "window_mask"
+        ]
+        == RIGHT
+    )
+    assert collect(handed_in(("", NAMED)), "single_head").answers["window_mask"] == ""
+
+
+def test_links_and_long_cells_are_refused(handed_in, tmp_path):
+    link = tmp_path / "link.ipynb"
+    link.symlink_to(handed_in((RIGHT, NAMED)))
+    assert "links" in collect(link, "single_head").problems[0]
+    found = collect(handed_in((RIGHT + "#" * 100_000, NAMED)), "single_head")
+    assert not found.answers and any("characters" in problem for problem in found.problems)
+
+
+def test_what_is_missing_is_named(handed_in):
+    problems = collect(handed_in((RIGHT, NAMED)), "single_head").problems
+    others = [
+        exercise.name
+        for exercise in exercises_of("single_head")[1:]
+        if exercise.name != "window_mask"
+    ]
+    assert all(any(name in problem for problem in problems) for name in others)
+
+
+def test_the_trusted_notebook_runs_no_text_of_the_student(handed_in):
+    evil = "%%bash\nrm -rf goose\n" + RIGHT
+    notebook = trusted_notebook(collect(handed_in((evil, NAMED)), "single_head"), "single_head", 5)
+    for cell in notebook.cells:
+        if "goose" in cell.source:
+            assert cell.cell_type == "raw" or len(cell.source.splitlines()) == 1
+            called = cell.cell_type == "raw" or ast.parse(cell.source).body[0].value
+            assert cell.cell_type == "raw" or [
+                ast.literal_eval(argument) for argument in called.args
+            ] == ["window_mask", evil]
+    nbformat.validate(notebook)
+    assert [output.text for cell in notebook.cells for output in cell.get("outputs", [])] == [
+        "✓ window_mask\n"
+    ]
+
+
+def test_odd_texts_arrive_unchanged(handed_in):
+    for text in (
+        "",
+        "# NBVAL_SKIP\n",
+        ">>> x\n",
+        "\r\f\x0b\u2028",
+        "🦆 'x' \"y\" \\n",
+        "In [1]: x",
+        "%%answer x",
+    ):
+        answers = {"window_mask": text}
+        notebook = trusted_notebook(
+            collect(handed_in((RIGHT, NAMED)), "single_head")._replace(answers=answers),
+            "single_head",
+            5,
+        )
+        called = ast.parse(notebook.cells[2].source).body[0].value
+        assert (
+            ast.literal_eval(called.args[1]) == text
+            and len(notebook.cells[2].source.splitlines()) == 1
+        )
+
+
+def test_marks_and_hints(handed_in):
+    record = grade(handed_in((RIGHT, NAMED)), "single_head", seed=3)
+    assert (
+        record["ran"]
+        and record["marks"].pop("window_mask") == "✓"
+        and set(record["marks"].values()) == {"○"}
+    )
+    wrong = grade(handed_in((RIGHT.replace("s > t", "s >= t"), NAMED)), "single_head", seed=3)
+    assert wrong["marks"]["window_mask"] == "✗" and "too wide" in wrong["hints"]["window_mask"]
+    assert wrong["locked"]["files"] in (True, False)
+
+
+def test_a_file_that_is_no_notebook_is_not_run(tmp_path):
+    path = tmp_path / "x.ipynb"
+    path.write_text('{"cells": [')
+    record = grade(path, "single_head", seed=3)
+    assert not record["ran"] and "not a notebook" in record["problems"][0]
+
+
+def test_a_huge_file_is_refused(tmp_path):
+    path = tmp_path / "x.ipynb"
+    with open(path, "wb") as file:
+        file.truncate(2**27)
+    assert "128 MB" in collect(path, "single_head").problems[0]
+
+
+def test_what_starts_after_an_interrupt_is_stopped_too(handed_in):
+    """A thread of the pool may be between its file and its pytest when Ctrl-C comes."""
+    sleeps = "def window_mask(T, w):\n    import time\n    time.sleep(600)"
+    STOPPED.set()
+    try:
+        record = grade(handed_in((sleeps, NAMED)), "single_head", seed=3)
+    finally:
+        STOPPED.clear()
+    assert (
+        not record["ran"] and record["marks"]["window_mask"] == "○"
+    )  # not ✗: nobody has judged it
+    assert (
+        "not judged" in record["hints"]["window_mask"]
+        and record["hints"]["score_gradient"] == "not attempted"
+    )
+
+
+def test_a_room_that_does_not_open_judges_nobody(monkeypatch):
+    examination = Examination("single_head", 3)
+    try:
+        monkeypatch.setattr(sandbox.Room, "enter", lambda *args: None)
+        with pytest.raises(OSError, match="did not open"):
+            examination.judge("window_mask", RIGHT)
+    finally:
+        examination.close()
