@@ -23,8 +23,17 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-from chargpt_lib.course import Page, import_order
-from project import DIRECTIVE, HERE, LIBRARY, BuildError, Project, is_exported, read_cells
+from project import (
+    DIRECTIVE,
+    HERE,
+    LIBRARY,
+    BuildError,
+    Page,
+    Project,
+    import_order,
+    is_exported,
+    read_cells,
+)
 from style import checked_pages, formatted_code
 
 BRANCH = "main"
@@ -545,7 +554,6 @@ def tidy(outputs):
 
 def save(notebook, path):
     """The executed notebook, at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     nbformat.write(notebook, part)
     part.replace(path)
@@ -576,6 +584,7 @@ def build(project=HERE, words=(), force=False, run=True):
         for path, notebook in variants(project, lesson, modules):
             if force or list(notebook_faults(path, notebook)):
                 label = project.name(path.with_suffix("")).removeprefix("notebooks/")
+                path.parent.mkdir(parents=True, exist_ok=True)
                 run_notebook(notebook, label, path.parent, project.root)
                 save(notebook, path)
 

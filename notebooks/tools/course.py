@@ -56,7 +56,6 @@ def main():
         )
         return 130
 
-    sys.path.insert(0, str(HERE.root))
     from chargpt_lib.training import ladder
 
     rungs = ladder()

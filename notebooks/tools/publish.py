@@ -16,9 +16,8 @@ from build import (
     HERE,
     BuildError,
     badges,
-    export_modules,
+    made_modules,
     notebook_faults,
-    published,
     read_lessons,
     save,
     variants,
@@ -26,66 +25,80 @@ from build import (
 
 UNSET = "# [project.urls] is left out on purpose: whoever publishes the repository sets its address here, once."
 SET = '[project.urls]\nRepository = "{}"'
-NOWHERE = (
+UNPUBLISHED = (
     "The course is not published at an address yet, so there are no links to open it in Colab, Kaggle or Binder; "
     "`make publish-links REPO=owner/name` writes them, once it is."
 )
-SOMEWHERE = (
+PUBLISHED = (
     "Without an installation: the badges in the table open a lesson in Colab, Kaggle or Binder."
 )
-ROW = re.compile(r"\[(\w+)\]\((notebooks/\w+\.ipynb)\)(?: ?\[!\[Open in .*?\]\(.*?\)\]\(.*?\))*")
+REPOSITORY = re.compile(r"[A-Za-z0-9-]+/(?!\.+$)[\w.-]+(?<!\.git)")
+TABLE_ROW = re.compile(r"^\|.*$", re.M)
+# A link to a notebook in the README's table, with the badges that may follow it.
+NOTEBOOK_LINK = re.compile(
+    r"\[([^\[\]]+)\]\((notebooks/[\w/]+\.ipynb)\)(?: ?\[!\[Open in .*?\]\(.*?\)\]\(.*?\))*"
+)
 
 
 def readme_with_badges(text, address):
     """The README of a course that is published there, or nowhere: its sentence, and the badges in its table."""
-    text = text.replace(*((NOWHERE, SOMEWHERE) if address else (SOMEWHERE, NOWHERE)))
-    table = re.compile(r"^\|.*$", re.M)
-    return table.sub(
-        lambda row: ROW.sub(
-            lambda link: f"[{link[1]}]({link[2]}) {badges(address, link[2])}".rstrip(), row[0]
-        ),
-        text,
-    )
+    old, new = (UNPUBLISHED, PUBLISHED) if address else (PUBLISHED, UNPUBLISHED)
+    text = text.replace(old, new)
+
+    def with_badges(link):
+        return f"[{link[1]}]({link[2]}) {badges(address, link[2])}".rstrip()
+
+    return TABLE_ROW.sub(lambda row: NOTEBOOK_LINK.sub(with_badges, row[0]), text)
 
 
-def publish(name, house=HERE):
-    """Sets the address, or takes it out where the name is empty. BuildError where notebooks and sources are not in step."""
-    if name and not re.fullmatch(r"[A-Za-z0-9-]+/(?!\.+$)[\w.-]+(?<!\.git)", name):
+def all_notebooks(project):
+    """[(path, notebook as it must be)] of the whole course."""
+    lessons = read_lessons(project)
+    modules = made_modules(project, lessons)
+    return [pair for lesson in lessons for pair in variants(project, lesson, modules)]
+
+
+def publish(name, project=HERE):
+    """Sets the address, or takes it out where the name is empty -> the number of notebooks.
+
+    Raises: BuildError where the name is none, or where notebooks and sources do not agree; nothing is then changed.
+    """
+    if name and not REPOSITORY.fullmatch(name):
         raise BuildError(
             f"REPO is {name!r}; it has to be owner/name, as in the address https://github.com/owner/name"
         )
-    lessons = read_lessons(house)
-    modules = export_modules(lessons)
-    pages = [pair for lesson in lessons for pair in variants(house, lesson, lessons, modules)]
-    if faults := [
-        f"{house.name(path)}: {fault}"
-        for path, wanted in pages
+    faults = [
+        f"{project.name(path)}: {fault}"
+        for path, wanted in all_notebooks(project)
         for fault in notebook_faults(path, wanted)
-    ]:
+    ]
+    if faults:
         raise BuildError("\n".join([*faults, "run `make build` first"]))
 
-    pyproject, readme = house.root / "pyproject.toml", house.root / "README.md"
-    before, after = (
-        SET.format(address) if address else UNSET
-        for address in (published(house), name and f"https://github.com/{name}")
-    )
+    old_address = project.published()
+    new_address = f"https://github.com/{name}" if name else None
+    before = SET.format(old_address) if old_address else UNSET
+    after = SET.format(new_address) if new_address else UNSET
+    pyproject = project.root / "pyproject.toml"
     text = pyproject.read_text(encoding="utf-8")
     if before not in text:
         raise BuildError(
             f"pyproject.toml has a [project.urls] of its own: put this into its place first:\n{UNSET}"
         )
     pyproject.write_text(text.replace(before, after), encoding="utf-8")
-    readme.write_text(
-        readme_with_badges(readme.read_text(encoding="utf-8"), published(house)), encoding="utf-8"
-    )
-    for path, wanted in [
-        pair for lesson in lessons for pair in variants(house, lesson, lessons, modules)
-    ]:
+
+    readme = project.root / "README.md"
+    described = readme_with_badges(readme.read_text(encoding="utf-8"), new_address)
+    readme.write_text(described, encoding="utf-8")
+
+    # Only the title with its badges and the setup cell change; outputs stay as they are.
+    notebooks = all_notebooks(project)
+    for path, wanted in notebooks:
         notebook = nbformat.read(path, as_version=4)
         for cell, new in zip(notebook.cells[:2], wanted.cells):
             cell.source = new.source
         save(notebook, path)
-    return len(pages)
+    return len(notebooks)
 
 
 def main():
@@ -94,7 +107,7 @@ def main():
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    address = published(HERE)
+    address = HERE.published()
     where = f"{address}, branch {BRANCH}" if address else "not published"
     print(f"{count} notebooks and the README now say: {where}")
     return 0

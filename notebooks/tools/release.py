@@ -1,6 +1,6 @@
 """Writes what a teacher hands out: notebooks and library in a zip, without sources, solutions, answers or mistakes.
 
-    python notebooks/release.py [ZIP]     (make release; by default dist/chargpt-course.zip)
+    python notebooks/tools/release.py [ZIP]     (make release; by default dist/chargpt-course.zip)
 
 In the place of the answers the keys hold sealed cases: inputs with the results that right and wrong answers give.
 Beside the notebooks lies the library as one file, a wheel, for Colab and Kaggle.
@@ -14,16 +14,31 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from build import HERE, LIBRARY, BuildError, check, export_modules, read_lessons
+from build import (
+    BEGIN,
+    END,
+    HERE,
+    LIBRARY,
+    BuildError,
+    check,
+    made_modules,
+    read_lessons,
+)
 
-LEARNERS = (
-    "quality",
-    "hosts",
-    "presets",
-    "runs",
-    "command_line",
-)  # pages on the roof that are for everybody
-CHECKS = 12  # so many sets of cases are sealed for each exercise; a check takes one of them
+CHECKS = 12  # sets of cases that are sealed for each exercise; a check takes one of them
+FILES = (
+    "LICENSE",
+    "pyproject.toml",
+    "constraints.txt",
+    "environment.yml",
+    "data/README.md",
+    "data/playhouse.txt",
+    "data/results/ladder.json",
+    "notebooks/conftest.py",
+    "notebooks/sanitize.cfg",
+    "notebooks/RUNNING_ELSEWHERE.md",
+    "notebooks/source/course.toml",
+)
 START = """# chargpt, as your teacher hands it out
 
 Notebooks that build a GPT, character by character, and the library they grow into.
@@ -43,70 +58,73 @@ Exercises say ✓, ✗ with a hint, or ○. To grade a whole notebook, as your t
 helpers too, must stand in its own cell.
 
 On Colab and Kaggle: a notebook, and beside it the library as one file, which lies in this folder (`chargpt-*.whl`).
-`notebooks/C_hosts.ipynb` has the steps.
+`notebooks/RUNNING_ELSEWHERE.md` has the steps.
 """
 
 
 def sealed(exercises):
-    """The cases of many checks, as text: {exercise: [[arguments, wanted, [[hint, outcome...]]]]}."""
+    """The cases of many checks, gzipped JSON: {exercise: [[arguments, wanted, [[hint, outcome...]]]]}."""
     from chargpt_lib.exercises.compare import encode
     from chargpt_lib.exercises.judge import draw_cases
 
     packed = {}
     for exercise in exercises:
-        checks = [draw_cases(exercise, seed) for seed in range(CHECKS)]
-        packed[exercise.name] = encode(
-            [
-                [
-                    [
-                        case.args,
-                        case.want,
-                        [[hint, *mistake()] for hint, mistake in case.mistakes.items()],
-                    ]
-                    for case in cases
-                ]
-                for cases in checks
-            ]
-        )
+        checks = []
+        for seed in range(CHECKS):
+            cases = []
+            for case in draw_cases(exercise, seed):
+                mistakes = [[hint, *mistake()] for hint, mistake in case.mistakes.items()]
+                cases.append([case.args, case.want, mistakes])
+            checks.append(cases)
+        packed[exercise.name] = encode(checks)
     return gzip.compress(json.dumps(packed).encode(), mtime=0)
 
 
-def contents(house=HERE):
-    """{name in the zip: bytes}"""
+def without_mistakes(text):
+    """The text of a key without what stands between the markers: what gives the answers away."""
+    lines = []
+    inside = False
+    for line in text.splitlines(keepends=True):
+        if line.strip() == BEGIN:
+            inside = True
+        elif line.strip() == END:
+            inside = False
+        elif not inside:
+            lines.append(line)
+    return "".join(lines)
+
+
+def library_files(project, lessons):
+    """{name in the zip: bytes} of the library: answers blank, keys without mistakes, sealed cases in their place."""
     from chargpt_lib.exercises.judge import exercises_of
 
-    lessons = read_lessons(house)
-    files = {"README.md": START.encode()}
-    for name in (
-        "LICENSE",
-        "pyproject.toml",
-        "constraints.txt",
-        "environment.yml",
-        "data/README.md",
-        "data/playhouse.txt",
-        "data/results/ladder.json",
-        "notebooks/conftest.py",
-        "notebooks/sanitize.cfg",
-        f"{LIBRARY}/__init__.py",
-    ):
-        files[name] = (house.root / name).read_bytes()
-    for lesson in lessons:
-        if (
-            lesson.name[0] not in "BCD" or lesson.module in LEARNERS
-        ):  # not how checks and grading work
-            files[f"notebooks/{lesson.name}.ipynb"] = (
-                house.root / "notebooks" / f"{lesson.name}.ipynb"
-            ).read_bytes()
-        if exercises := exercises_of(lesson.module):
-            files[f"{LIBRARY}/keys/{lesson.module}.json.gz"] = sealed(exercises)
-    for path in (
-        *(house.library / "assets").glob("*.*"),
-        *(house.root / "data" / "models").glob("*/*"),
-    ):
-        files[house.name(path)] = path.read_bytes()
-    for name, text in export_modules(lessons, solved=False).items():
+    files = {}
+    for path in sorted(project.library.rglob("*")):
+        if path.suffix in (".py", ".js", ".css"):
+            files[project.name(path)] = path.read_bytes()
+    for name, text in made_modules(project, lessons, solved=False).items():
         files[f"{LIBRARY}/{name}"] = text.encode()
+    for path in sorted((project.library / "exercises" / "keys").glob("[!_]*.py")):
+        files[project.name(path)] = without_mistakes(path.read_text(encoding="utf-8")).encode()
+    for lesson in lessons:
+        exercises = exercises_of(lesson.module)
+        if exercises:
+            files[f"{LIBRARY}/exercises/answers/{lesson.module}.json.gz"] = sealed(exercises)
     return files
+
+
+def contents(project=HERE):
+    """{name in the zip: bytes}, without the wheel."""
+    lessons = read_lessons(project)
+    files = {"README.md": START.encode()}
+    for name in FILES:
+        files[name] = (project.root / name).read_bytes()
+    for lesson in lessons:
+        path = project.notebook(lesson.name)
+        files[project.name(path)] = path.read_bytes()
+    for path in sorted((project.root / "data" / "models").glob("*/*")):
+        files[project.name(path)] = path.read_bytes()
+    return files | library_files(project, lessons)
 
 
 def build_wheel(root, out):
@@ -137,9 +155,10 @@ def wheel_of(files):
         return wheel.name, wheel.read_bytes()
 
 
-def write_release(path, house=HERE):
-    files = contents(house)
-    files.update([wheel_of(files)])
+def write_release(path, project=HERE):
+    files = contents(project)
+    name, wheel = wheel_of(files)
+    files[name] = wheel
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(files.items()):
