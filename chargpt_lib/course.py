@@ -14,6 +14,7 @@ class Page:
 
     name: str  # 03_single_head, appendix/playhouse: the path of its text without the ending
     title: str
+    builds: str  # what the learner builds there
     minutes: int  # to read and to talk about, without the exercises
     audience: str  # "learner", or "tinkerer" for those who train something of their own
     layer: str = "lesson"  # "base" modules lie below all lessons, "appendix" modules above them

@@ -84,6 +84,7 @@ COURSE = """
 [[page]]
 name = "01_count"
 title = "01 · Count"
+builds = "little"
 minutes = 1
 audience = "learner"
 module = "count"
@@ -91,6 +92,7 @@ module = "count"
 [[page]]
 name = "02_alone"
 title = "02 · Alone"
+builds = "little"
 minutes = 1
 audience = "learner"
 module = "alone"
@@ -98,6 +100,7 @@ module = "alone"
 [[page]]
 name = "appendix/play"
 title = "Play"
+builds = "little"
 minutes = 1
 audience = "learner"
 module = "playhouse"

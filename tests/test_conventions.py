@@ -1,4 +1,4 @@
-"""The rules of the house, on the course itself: everything in step, in order, verified, and fit to publish."""
+"""The project's conventions, on the course itself: everything agrees, in order, verified, and fit to publish."""
 
 import ast
 import functools
@@ -14,14 +14,12 @@ import pytest
 
 import build
 import publish
+import style
+from chargpt_lib.course import import_order, read_course
 
 ROOT = build.HERE.root
 LESSONS = build.read_lessons(build.HERE)
-NOTEBOOKS = [ROOT / "notebooks" / f"{lesson.name}.ipynb" for lesson in LESSONS]
-SAVED = {
-    path.relative_to(ROOT).as_posix(): path
-    for path in NOTEBOOKS + sorted(ROOT.glob("notebooks/solutions/*.ipynb"))
-}
+SAVED = {build.HERE.name(path): path for path in build.HERE.saved_notebooks()}
 each_notebook = pytest.mark.parametrize("name", SAVED)
 
 
@@ -45,21 +43,45 @@ def files():
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-def test_text_modules_and_notebooks_are_in_step():
+def test_text_modules_and_notebooks_agree():
     problems = build.check()
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
-def test_modules_reach_only_down(lesson):
+def test_everything_written_by_hand_or_made_is_formatted():
+    faults = style.checked_files()
+    assert not faults, "\n".join(faults)
+
+
+PLUMBING = {"course", "devices", "files", "plots"}
+MADE = [lesson for lesson in LESSONS if lesson.module]
+
+
+def library_imports(path):
+    """{module of the library: line} of the imports in a Python file, read from its syntax tree."""
+    found = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("chargpt_lib."):
+            found[node.module.removeprefix("chargpt_lib.")] = node.lineno
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: a relative import"
+    return found
+
+
+@pytest.mark.parametrize("lesson", MADE, ids=lambda lesson: lesson.name)
+def test_modules_import_only_earlier_ones(lesson):
     """Read from the modules themselves, apart from the build's own reading of the sources."""
-    path = build.HERE.library / f"{lesson.module}.py"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    below = {other.module for other in LESSONS[: LESSONS.index(lesson)]}
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            names = [node.module] if node.module else [name.name for name in node.names]
-            assert set(names) <= below, f"{path.name}, line {node.lineno}: {ast.unparse(node)}"
+    modules = [page.module for page in import_order(read_course()) if page.module]
+    earlier = set(modules[: modules.index(lesson.module)])
+    for name, line in library_imports(build.HERE.library / f"{lesson.module}.py").items():
+        assert name in earlier | PLUMBING, f"{lesson.module}.py, line {line} imports {name}"
+
+
+def test_plumbing_stands_on_nothing_but_the_corpus():
+    for name in PLUMBING:
+        for other in library_imports(build.HERE.library / f"{name}.py"):
+            assert other in PLUMBING | {"playhouse"}, f"{name}.py imports {other}"
+    by_hand = {path.stem for path in build.HERE.library.glob("[!_]*.py")}
+    assert by_hand == PLUMBING | {lesson.module for lesson in MADE}
 
 
 def test_importing_the_library_does_not_import_torch():
@@ -81,8 +103,14 @@ def test_importing_the_library_adds_little_to_torch():
     assert min(float(run.stdout) for run in runs) <= 0.3
 
 
-def test_the_setup_cell_is_short():
-    assert len(build.setup_cell(build.HERE).source.splitlines()) <= 10
+def test_importing_the_library_itself_costs_nothing():
+    code = "import time; began = time.process_time(); import chargpt_lib; print(time.process_time() - began)"
+    command = [sys.executable, "-c", code]
+    runs = [
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        for _ in range(3)
+    ]
+    assert min(float(run.stdout) for run in runs) <= 0.05
 
 
 # ---------------------------------------------------------------- what nbval really verifies
@@ -151,16 +179,6 @@ def test_each_picture_says_in_words_what_it_shows(name):
                 )
 
 
-SCALED = [
-    lesson for lesson in LESSONS if re.search(r"^scale = pick_scale\(device\)", lesson.text, re.M)
-]
-
-
-@pytest.mark.parametrize("lesson", SCALED, ids=lambda lesson: lesson.name)
-def test_who_uses_a_graphics_card_says_how_long_it_takes_there(lesson):
-    assert re.search(r"[Oo]n a graphics card: (not measured yet|about )", lesson.text)
-
-
 @each_notebook
 def test_prose_is_clean(name):
     for cell in cells(name, "markdown"):
@@ -227,7 +245,16 @@ def test_nbval_forgives_the_digits_behind_the_sign_and_nothing_else(printed, pas
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/TEACHING.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "data/README.md",
+        "data/results/README.md",
+        "chargpt_lib/cli/README.md",
+        "notebooks/TEACHING.md",
+        "notebooks/RUNNING_ELSEWHERE.md",
+    ],
 )
 def test_links_lead_somewhere(page):
     path = ROOT / page
@@ -246,17 +273,17 @@ def test_the_licence_is_there():
 
 def test_the_readme_and_the_address_agree():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert publish.readme_with_badges(readme, build.published(build.HERE)) == readme, (
+    assert publish.readme_with_badges(readme, build.HERE.published()) == readme, (
         "run make publish-links again"
     )
 
 
 def test_no_page_points_to_another_repository():
     """Unset, there are no badges at all: whoever registers the name could own what they open."""
-    address = build.published(build.HERE)
+    address = build.HERE.published()
     hosts = r"colab\.research\.google\.com/github/|mybinder\.org/v2/gh/|kernels/welcome\?src=https://github\.com/"
     for path in files():
-        if path.parts[-2] == "tests":  # they publish toys
+        if path.parts[-2] == "tests":  # they publish tiny courses
             continue
         for found in re.findall(
             rf"(?:{hosts})([\w.-]+/[\w.-]+)", path.read_text(encoding="utf-8", errors="ignore")

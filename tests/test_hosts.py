@@ -158,6 +158,7 @@ def test_the_published_course(marks, host, site):
             *(ROOT / "chargpt_lib").rglob("*.*"),
             *(ROOT / "data").glob("*.txt"),
             ROOT / "data" / "results" / "ladder.json",
+            ROOT / "notebooks" / "source" / "course.toml",
         ]:
             if "__pycache__" not in path.parts:
                 file.write(path, "name-main/" + path.relative_to(ROOT).as_posix())
@@ -190,7 +191,7 @@ def test_where_nothing_helps_it_says_what_to_do(marks, address, beside, host, wh
     )
 
 
-@pytest.mark.parametrize("folder", ["notebooks", "notebooks/solutions"])
+@pytest.mark.parametrize("folder", ["notebooks", "notebooks/appendix", "notebooks/solutions"])
 def test_in_a_checkout_nothing_is_installed(folder, host):
     before, cell = host.installed(), setup(host)
     said = host.run(cell, cell, folder=ROOT / folder, CHARGPT_DEVICE="cpu", **COLAB)
@@ -270,7 +271,12 @@ def test_the_wheel_is_small_and_has_what_a_lesson_needs(wheel):
     }
     assert (
         modules <= names
-        and {"chargpt_lib/assets/playhouse.txt", "chargpt_lib/assets/results/ladder.json"} <= names
+        and {
+            "chargpt_lib/assets/playhouse.txt",
+            "chargpt_lib/assets/results/ladder.json",
+            "chargpt_lib/assets/course.toml",
+        }
+        <= names
     )
     models = {
         f"chargpt_lib/assets/models/{path.parent.name}/{path.name}"

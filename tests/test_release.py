@@ -55,39 +55,29 @@ def texts(course):
 
 def test_it_holds_what_a_learner_needs_and_nothing_else(course):
     names = {name for name, _ in texts(course)}
-    assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", "environment.yml"} <= names
-    assert {
-        f"notebooks/{lesson.name}.ipynb"
-        for lesson in build.read_lessons(build.HERE)
-        if lesson.name[0].isdigit()
-    } <= names
-    assert not [
-        name
-        for name in names
-        if re.search(
-            r"source|solution|mistake|hostile|tests|build\.py|C_(?!quality|hosts|presets|runs)|D_(?!command)",
-            name,
-        )
-    ]
-    assert {
-        "notebooks/A_playhouse.ipynb",
-        "notebooks/start_here.ipynb",
+    pages = {f"notebooks/{lesson.name}.ipynb" for lesson in build.read_lessons(build.HERE)}
+    needed = {
+        "README.md",
+        "LICENSE",
+        "pyproject.toml",
+        "constraints.txt",
+        "environment.yml",
         "notebooks/conftest.py",
         "notebooks/sanitize.cfg",
+        "notebooks/RUNNING_ELSEWHERE.md",
+        "notebooks/source/course.toml",
         "data/models/playhouse/model.safetensors",
-        *(
-            f"notebooks/{page}.ipynb"
-            for page in ("C_quality", "C_hosts", "C_presets", "C_runs", "D_command_line")
-        ),
-    } <= names
+    }
+    assert pages | needed <= names
+    kept_back = r"notebooks/source/.*\.py|solution|mistake|hostile|tests|tools|TEACHING"
+    assert not [name for name in names if re.search(kept_back, name)]
 
 
 def test_its_links_lead_somewhere(course):
-    for path in (course / "notebooks").glob("*.ipynb"):
+    for path in (course / "notebooks").rglob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        text = "\n".join(
-            "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
-        )
+        prose = [cell["source"] for cell in cells if cell["cell_type"] == "markdown"]
+        text = "\n".join("".join(source) for source in prose)
         for link in re.findall(r"\]\(([^):#]+)\)", text):
             assert (path.parent / link).exists(), f"{path.name} links to {link}"
 
@@ -102,10 +92,14 @@ def test_no_answer_is_in_it(course):
                 re.search(r"### BEGIN SOLUTION\n(.*?)\n    ### END", source, re.S)[1].splitlines()
             )
             assert body not in text, f"{name} holds the answer to {exercise}"
-    keys = "".join(
-        text for name, text in texts(course) if "/keys/" in name and name.endswith(".py")
-    )  # folder and wheel
-    assert keys.count("raise NotAttempted") == 2 * len(CELLS) and "BEGIN SOLUTION" not in keys
+    python = [
+        (name, text) for name, text in texts(course) if name.endswith(".py")
+    ]  # folder and wheel
+    answers = "".join(text for name, text in python if "/exercises/answers/" in name)
+    assert answers.count("raise NotAttempted") == 2 * len(CELLS)
+    for name, text in python:
+        if "/exercises/" in name:
+            assert "BEGIN SOLUTION" not in text and '.mistake("' not in text, name
 
 
 def test_its_checks_know_right_from_wrong(course, tmp_path):

@@ -23,13 +23,12 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from build import HERE
+from chargpt_lib.course import read_course
 from chargpt_lib.training import read_json, write_json
 from release import build_wheel
 
 OUT = HERE.root / "data" / "results" / "hosts.json"
-LESSONS = [
-    path.stem for path in sorted(HERE.notebooks(False).glob("*.ipynb")) if path.stem[0] not in "BCD"
-]
+LESSONS = [page.name for page in read_course()]
 KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "COLAB_RELEASE_TAG": "simulated"}
 COLAB = {"COLAB_RELEASE_TAG": "simulated"}
 AS_ON_COLAB = "type(get_ipython()).__module__ = 'google.colab._shell'"  # accelerate looks there
@@ -72,7 +71,7 @@ def changes(python, wheel, pins):
 
 def run_lesson(name, folder, first):
     """-> seconds, and the error where there is one. first: what is run before the setup cell."""
-    notebook = nbformat.read(HERE.notebooks(False) / f"{name}.ipynb", as_version=4)
+    notebook = nbformat.read(HERE.notebook(name), as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
     client = NotebookClient(
         notebook, timeout=1800, kernel_name="host", resources={"metadata": {"path": str(folder)}}

@@ -21,6 +21,7 @@ import numpy
 import torch
 
 from build import HERE, make_notebook, read_lessons, run_notebook
+from chargpt_lib.course import read_course
 from chargpt_lib.bigram import NGramModel
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
@@ -104,35 +105,12 @@ def cpu_preset(corpus):
 
 def readme_tables(results):
     """The README's two tables: what each lesson builds and its minutes, and the ladder."""
-    built = {
-        "start_here": "nothing yet: a minute of training, a play, a look inside, the ladder",
-        "00_data": "alphabet, tokenizer, batches; what a loss is, and the floor",
-        "01_bigram": "a table of pairs that writes; longer tables, until counting dies",
-        "02_training_loop": "softmax, cross-entropy and its gradient by hand; the loop that trains everything",
-        "03_single_head": "one head of attention: why the square root, and proof that it cannot see the future",
-        "04_multi_head": "many heads: a loop, one matrix, a fused kernel, the same numbers",
-        "05_blocks": "residuals, norms, feed-forward layers, dropout, and what happens without each",
-        "06_full_gpt": "the full GPT: trained, sampled, and looked into, head by head",
-        "07_attention_maps": "a recorder and pictures of attention; what each head does, proved by switching it off",
-        "08_sampling": "every way to draw the next character; a cache that makes it fast and changes nothing",
-        "09_checkpoints": "checkpoints that survive a pulled plug, and a resumed run that is the same to the last bit",
-        "10_recipe": "what a training in earnest consists of, each part with and without",
-        "10_training_in_earnest": "the trainer, and a clinic for losses that look wrong",
-        "11_data_on_disk": "token shards: texts larger than the memory, mapped and shuffled",
-        "11_many_devices": "one run in several processes: DDP, FSDP, and the same losses as in one",
-    }
     seconds = results["playhouse"]["lessons"]
-    minutes = {name: f"{row['all'] / 60:.1f}" for name, row in seconds.items()}
-    lines = [
-        f"| [{name}](notebooks/{name}.ipynb) | {what} | {minutes.get(name, 'not measured yet')} |"
-        for name, what in built.items()
-    ]
-    lines.append(
-        "| [A_playhouse](notebooks/A_playhouse.ipynb) | the grammar that writes the plays, and knows their entropy | 0.1 |"
-    )
-    lines.append(
-        "| [A_pages](notebooks/A_pages.ipynb) | how a living picture travels in one piece of HTML | 0.1 |"
-    )
+    lines = []
+    for page in read_course():
+        link = f"[{page.name.removeprefix('appendix/')}](notebooks/{page.name}.ipynb)"
+        minutes = f"{seconds[page.name]['all'] / 60:.1f}"
+        lines.append(f"| {link} | {page.builds} | {minutes} |")
     rungs = [
         "| rung | Playhouse | above the floor | seconds of training | Tiny Shakespeare |",
         "|---|---|---|---|---|",

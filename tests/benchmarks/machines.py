@@ -26,13 +26,7 @@ from chargpt_lib.training import read_json, write_json
 from tests.benchmarks.machine import AS_ON_ANOTHER, processor_name
 
 OUT = HERE.root / "data" / "results" / "machines.json"
-PATHS = [
-    *sorted(HERE.notebooks(False).glob("*.ipynb")),
-    *sorted(HERE.notebooks(True).glob("*.ipynb")),
-]
-NOTEBOOKS = list({path.read_bytes(): path for path in reversed(PATHS)}.values())[
-    ::-1
-]  # some are their own solution
+NOTEBOOKS = HERE.saved_notebooks()
 SETTINGS = {
     "all threads": {},
     "avx2, one thread": {"ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"},

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import nbformat
 import torch
 
-from build import HERE, directive, make_notebook, read_lessons, run_notebook
+from build import HERE, is_exported, make_notebook, read_lessons, run_notebook
 from chargpt_lib.files import cache_dir
 from chargpt_lib.training import read_json, write_json
 from tests.benchmarks.machine import AS_ON_ANOTHER, processor_name
@@ -39,9 +39,9 @@ PAGES = (
     "06_full_gpt",
     "09_checkpoints",
     "10_recipe",
-    "10_training_in_earnest",
-    "11_data_on_disk",
-    "11_many_devices",
+    "11_training_in_earnest",
+    "12_data_on_disk",
+    "13_many_devices",
 )
 SEEDS = (1337, 1, 2, 3)
 SETTINGS = {  # a thread each, because two runs are on their way at a time
@@ -123,9 +123,7 @@ def asserting_cells(lesson):
     return [
         cell
         for cell in lesson.cells
-        if cell.cell_type == "code"
-        and directive(cell)[0] is None
-        and "exercise" not in cell.metadata
+        if cell.cell_type == "code" and not is_exported(cell) and "exercise" not in cell.metadata
     ]
 
 
