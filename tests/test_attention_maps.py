@@ -10,15 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.attention_maps import (
-    Maps,
-    attend,
+    AttentionMaps,
+    ablate_heads,
     attention_html,
+    attention_of,
     attention_rollout,
-    look,
     plot_attention,
     plot_heads,
     record_attention,
-    switch_off,
+    save_attention_page,
 )
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.blocks import BlockLanguageModel
@@ -48,7 +48,7 @@ def gpt(**changes):
 
 
 def recorded(model, text=TEXT, **chosen):
-    return look(model, TOKENIZER, text, **chosen)
+    return attention_of(model, TOKENIZER, text, **chosen)
 
 
 # ---------------------------------------------------------------- recording
@@ -214,7 +214,7 @@ def hooks(model):
 
 
 @pytest.mark.parametrize(
-    "use", [record_attention, lambda model: switch_off(model, [(0, 0)])], ids=["record", "off"]
+    "use", [record_attention, lambda model: ablate_heads(model, [(0, 0)])], ids=["record", "off"]
 )
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_trace_is_left(use, fails):
@@ -327,7 +327,7 @@ def test_a_layer_or_head_that_is_not_there(chosen, message):
     with pytest.raises(IndexError, match=re.escape(message)):
         recorded(gpt(), **chosen)
     off = [(chosen.get("layers", [0])[0], chosen.get("heads", [0])[0])]
-    with pytest.raises(IndexError, match=re.escape(message)), switch_off(model := gpt(), off):
+    with pytest.raises(IndexError, match=re.escape(message)), ablate_heads(model := gpt(), off):
         model(TOKENIZER.encode(TEXT)[None])
 
 
@@ -349,10 +349,10 @@ def test_a_head_asked_for_twice_is_there_once():
 
 
 @pytest.mark.parametrize("heads", [(1, 0), [1, 0], [(1, 0, 2)], "ab"])
-def test_heads_to_switch_off_are_pairs(heads):
+def test_heads_to_ablate_heads_are_pairs(heads):
     with (
         pytest.raises(TypeError, match=re.escape("it has to be a list of (layer, head), [(3, 0)]")),
-        switch_off(gpt(), heads),
+        ablate_heads(gpt(), heads),
     ):
         pass
 
@@ -361,23 +361,25 @@ def test_a_pair_may_be_a_list():
     model, idx = gpt(), TOKENIZER.encode(TEXT)[None]
     logits = []
     for off in ([(1, 0)], [[1, 0]], []):
-        with torch.no_grad(), switch_off(model, off):
+        with torch.no_grad(), ablate_heads(model, off):
             logits.append(model(idx)[0])
     assert torch.equal(logits[0], logits[1]) and not torch.equal(logits[0], logits[2])
 
 
-def test_attention_inside_one_call_is_not_heard_and_that_is_said():
+def test_attention_inside_one_call_is_hidden_and_that_is_said():
     part = nn.MultiheadAttention(8, 2, batch_first=True)
     x = torch.randn(1, 5, 8)
     with (
-        pytest.raises(ValueError, match="inside nn.MultiheadAttention cannot be heard"),
+        pytest.raises(ValueError, match="inside nn.MultiheadAttention are hidden"),
         record_attention(part),
     ):
         part(x, x, x)
 
 
 def test_a_model_without_attention():
-    with pytest.raises(ValueError, match="BigramLanguageModel shows no attention"):
+    with pytest.raises(
+        ValueError, match="BigramLanguageModel has no attention that can be recorded"
+    ):
         look_at = BigramLanguageModel(V)
         with record_attention(look_at):
             look_at(TOKENIZER.encode(TEXT)[:, None])
@@ -422,7 +424,7 @@ def test_a_head_that_is_off_is_a_projection_of_zeros(off):
         for layer, head in off:
             silenced.blocks[layer].attention.proj.weight[:, 8 * head : 8 * head + 8] = 0
     idx = TOKENIZER.encode(TEXT)[None]
-    with switch_off(model, off):
+    with ablate_heads(model, off):
         logits = model(idx)[0]
     assert torch.allclose(logits, silenced(idx)[0], atol=1e-4)
     assert not torch.allclose(logits, model(idx)[0], atol=1e-2)
@@ -430,7 +432,7 @@ def test_a_head_that_is_off_is_a_projection_of_zeros(off):
 
 def test_heads_of_the_loop_can_be_off():
     model, x = nn.Sequential(MultiHeadAttention(16, 4)), torch.randn(2, 5, 16)
-    with torch.no_grad(), switch_off(model, [(0, 1)]):
+    with torch.no_grad(), ablate_heads(model, [(0, 1)]):
         out = model(x)
         model[0].proj.weight[:, 4:8] = 0
     assert torch.allclose(out, model(x), atol=1e-6)
@@ -438,9 +440,9 @@ def test_heads_of_the_loop_can_be_off():
 
 def test_nothing_off_changes_nothing_and_maps_can_be_taken_meanwhile():
     model, idx = gpt(), TOKENIZER.encode(TEXT)[None]
-    with switch_off(model, []):
+    with ablate_heads(model, []):
         assert torch.equal(model(idx)[0], model(idx)[0])
-    with switch_off(model, [(0, 0)]), record_attention(model) as maps:
+    with ablate_heads(model, [(0, 0)]), record_attention(model) as maps:
         model(idx)
     plain = recorded(model)
     assert torch.equal(maps.weights[0], plain.weights[0]), "the first layer looks as before"
@@ -509,7 +511,7 @@ def test_a_long_text_is_marked_at_its_lines():
     text = write(min_chars=300).text[:256]
     tokenizer = CharTokenizer.from_text(text)
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size=256, n_layer=1, n_head=1, n_embd=8))
-    fig = plot_attention(look(model, tokenizer, text), text)
+    fig = plot_attention(attention_of(model, tokenizer, text), text)
     labels = [label.get_text() for label in fig.axes[0].get_yticklabels()]
     starts = [match.start() for match in re.finditer(r"(?<![^\n])[^\n]", text)]
     assert list(fig.axes[0].get_yticks()) == starts and all(
@@ -546,19 +548,21 @@ def test_a_page_of_six_by_six_heads_is_small():
         model = GPT(GPTConfig(tokenizer.vocab_size, block_size=128, n_layer=6, n_head=6, n_embd=48))
         with torch.no_grad():
             [weights.mul_(factor) for weights in model.parameters()]
-        assert len(attention_html(look(model, tokenizer, text), text).html.encode()) <= 400_000
+        assert (
+            len(attention_html(attention_of(model, tokenizer, text), text).html.encode()) <= 400_000
+        )
 
 
 def test_a_text_with_markup_stays_text():
     text = "</script><img src=x onerror=alert(1)>&amp;"
     tokenizer = CharTokenizer.from_text(text)
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=1, n_head=1, n_embd=8))
-    html = attention_html(look(model, tokenizer, text), text).html
+    html = attention_html(attention_of(model, tokenizer, text), text).html
     assert html.count("</script>") == 1 and html.count("<img") == 1
 
 
 def test_a_page_of_a_model_that_sees_the_future():
-    maps = Maps()
+    maps = AttentionMaps()
     maps.weights, maps.layers, maps.heads = [torch.full((1, 1, 3, 3), 1 / 3)], [0], [0]
     with pytest.raises(ValueError, match="future"):
         attention_html(maps, "abc")
@@ -566,10 +570,10 @@ def test_a_page_of_a_model_that_sees_the_future():
 
 
 def test_attend_writes_the_page(tmp_path):
-    attend(gpt(), TOKENIZER, TEXT, tmp_path / "attention.html")
+    save_attention_page(gpt(), TOKENIZER, TEXT, tmp_path / "attention.html")
     assert (
         attention_html(recorded(gpt()), TEXT).html.split("data-key")[0]
         in (tmp_path / "attention.html").read_text()
     )
     with pytest.raises(FileNotFoundError):
-        attend(gpt(), TOKENIZER, TEXT, tmp_path / "no such folder" / "attention.html")
+        save_attention_page(gpt(), TOKENIZER, TEXT, tmp_path / "no such folder" / "attention.html")

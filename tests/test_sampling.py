@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from chargpt_lib.attention_maps import switch_off
+from chargpt_lib.attention_maps import ablate_heads
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.blocks import Block, BlockLanguageModel
 from chargpt_lib.data import CharTokenizer
@@ -426,7 +426,7 @@ def test_blocks_put_together_in_another_way_are_noticed(make, length):
 @pytest.mark.parametrize("length", [1, 12])
 def test_heads_that_are_off_stay_off(length):
     model, prompt = gpt(), TOKENIZER.encode(TEXT[:length])
-    with switch_off(model, [(0, 0), (1, 2)]):
+    with ablate_heads(model, [(0, 0), (1, 2)]):
         wanted = greedy(model, prompt, 25)
         assert torch.equal(generate(model, prompt[None], 25, temperature=0)[0], wanted)
     assert not torch.equal(greedy(model, prompt, 25), wanted)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import chargpt_lib
-from chargpt_lib.attention_maps import attend
+from chargpt_lib.attention_maps import save_attention_page
 from chargpt_lib.checkpoints import POINTER, find, load_model, read_description
 from chargpt_lib.cli.options import PRESETS, configs, flat, saved_settings, write_settings
 from chargpt_lib.data import CharTokenizer, load_corpus
@@ -256,7 +256,7 @@ def attend_command(options):
         raise ValueError(f"--out is {options.out}; a page is called something.html")
     model, tokenizer = load_model(options.folder, find_device(options.device)[0])
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    attend(model, tokenizer, options.prompt, options.out)
+    save_attention_page(model, tokenizer, options.prompt, options.out)
     print(f"{options.out}: open it in a browser")
     return 0
 

@@ -158,27 +158,36 @@ from torch.overrides import TorchFunctionMode
 from chargpt_lib.plots import LEVELS, heatmap, live_page, visible, weights_as_text
 from chargpt_lib.single_head import causal_mask
 
-FUSED, SOFTMAX = F.scaled_dot_product_attention, (torch.softmax, torch.Tensor.softmax, F.softmax)
+# The functions by which a model can compute attention: the fused kernel, or a softmax over scores.
+FUSED = F.scaled_dot_product_attention
+SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
+FUSED_PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 # %%
 #| export
-class Attentions(TorchFunctionMode):
-    """Meets every attention of a model: a call of the fused kernel, or a softmax with square results.
+class AttentionInterceptor(TorchFunctionMode):
+    """Intercepts every attention of a model: a call of the fused kernel, or a softmax with a square result.
 
-    For each of these calls it asks see(layer, heads, out, weights) for what to put in its place. weights(some): the
-    weights of some of the call's heads, (B, H, T, T). At the end of a pass, done(the number of heads of each layer).
+    For each call, on_call(layer, heads, out, weights) returns what takes the place of the result `out`; weights(some)
+    computes the weights of some of the call's heads, (B, H, T, T). At the end of a forward pass, on_end(counts) is
+    called with the number of heads of each layer.
     """
 
-    def __init__(self, model, see, done):
+    def __init__(self, model, on_call, on_end):
         super().__init__()
-        self.model, self.see, self.done, self.reading = model, see, done, []
+        self.model = model
+        self.on_call = on_call
+        self.on_end = on_end
+        self.inputs = []  # what each running module was given, the innermost last
 
     def __enter__(self):
-        parts = [
-            part for part in self.model.modules() if part is self.model or list(part.children())
-        ]
-        self.hooks = [part.register_forward_pre_hook(self.begin) for part in parts]
-        self.hooks += [part.register_forward_hook(self.end, always_call=True) for part in parts]
+        # Modules without children (linear layers, norms) compute no attention; hooks there would only cost time.
+        parts = []
+        for part in self.model.modules():
+            if part is self.model or list(part.children()):
+                parts.append(part)
+        self.hooks = [part.register_forward_pre_hook(self.before) for part in parts]
+        self.hooks += [part.register_forward_hook(self.after, always_call=True) for part in parts]
         return super().__enter__()
 
     def __exit__(self, *error):
@@ -186,36 +195,40 @@ class Attentions(TorchFunctionMode):
             hook.remove()
         return super().__exit__(*error)
 
-    def begin(self, part, inputs):
+    def before(self, part, inputs):
+        """Hook: a module begins. A new pass begins with the model itself."""
         if part is self.model:
-            self.reading, self.counts, self.source = [], [], None
-        self.reading.append(
-            inputs[0] if inputs else part
-        )  # what each running part was given, the innermost last
+            self.inputs = []
+            self.counts = []
+            self.source = None
+        self.inputs.append(inputs[0] if inputs else part)
 
-    def end(self, part, inputs, out):
-        self.reading.pop()
+    def after(self, part, inputs, out):
+        """Hook: a module has ended. Without a result it ended in an error."""
+        self.inputs.pop()
         if part is self.model and out is not None:
-            self.done(self.counts)
+            self.on_end(self.counts)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        square = func in SOFTMAX and out.dim() > 2 and out.shape[-1] == out.shape[-2]
-        if not self.reading or not (square or func is FUSED):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        is_square = func in SOFTMAX and out.dim() > 2 and out.shape[-1] == out.shape[-2]
+        if not self.inputs or not (is_square or func is FUSED):
             return out
-        source = self.reading[-1] if out.dim() == 3 else None
-        if (
-            source is None or source is not self.source
-        ):  # single heads that read the same tensor are one layer
+        # (B, T, T) are the weights of a single head. Single heads that read the same tensor, one after the other,
+        # are one layer, as in lesson 04's loop. A result (B, H, T, ...) is a layer by itself.
+        source = self.inputs[-1] if out.dim() == 3 else None
+        if source is None or source is not self.source:
             self.counts.append(0)
-        heads = range(self.counts[-1], self.counts[-1] + (out.shape[1] if source is None else 1))
-        self.counts[-1], self.source = heads.stop, source
-        return self.see(
-            len(self.counts) - 1,
-            heads,
-            out,
-            lambda some: weights_of(some, func, out, args, kwargs or {}),
-        )
+        self.source = source
+        first = self.counts[-1]
+        self.counts[-1] += 1 if out.dim() == 3 else out.shape[1]
+        heads = range(first, self.counts[-1])
+
+        def weights(some):
+            return attention_weights(some, func, out, args, kwargs)
+
+        return self.on_call(len(self.counts) - 1, heads, out, weights)
 
 # %% [markdown]
 # One pass of our model, and one of lesson 04's loop over heads: which calls are met, and where are they put?
@@ -236,40 +249,47 @@ for name, part, given in (
     print(name)
     with (
         torch.no_grad(),
-        Attentions(part, report, lambda counts: print("   heads of each layer:", counts)),
+        AttentionInterceptor(part, report, lambda counts: print("   heads of each layer:", counts)),
     ):
         part(given)
 
 # %% [markdown]
 # The kernel gives one tensor for six heads, (B, H, T, head size). The loop gives its weights head by head, (B, T, T), and both heads land in layer 0.
 #
-# The next cell computes the weights of such a call, and makes `Maps`, which keeps them. Where the call was a softmax, they are its result; where it was the kernel, lesson 03's formula on the kernel's own $q$ and $k$. ($V = I$ would do as well, but then each weight is multiplied with a whole row of $I$: at 256 characters the slower way by far.) Only the heads that were asked for, so that a look at one head costs the memory of one head.
+# The next cell computes the weights of such a call, and makes `AttentionMaps`, which holds them. Where the call was a softmax, they are its result; where it was the kernel, lesson 03's formula on the kernel's own $q$ and $k$. ($V = I$ would do as well, but then each weight is multiplied with a whole row of $I$: at 256 characters the slower way by far.) Only the heads that were asked for, so that a look at one head costs the memory of one head.
 
 # %%
 #| export
 @torch.no_grad()
-def weights_of(some, func, out, args, kwargs):
-    """The weights in a call of the kernel or of softmax that gave out, of some of its heads: (B, len(some), T, T)."""
-    take = (lambda x: x[:, some]) if out.dim() == 4 else (lambda x: x[:, None].clone())
+def attention_weights(some, func, out, args, kwargs):
+    """The weights in a call of func (the kernel or a softmax) that returned out: of some of its heads, (B, H, T, T)."""
+
+    def take(x):
+        """The wanted heads of (B, H, T, ...); of a single head's (B, T, ...) a copy with an axis for it."""
+        return x[:, some] if out.dim() == 4 else x[:, None].clone()
+
     if func is not FUSED:
         return take(out)
-    call = {
-        **dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args)),
-        **kwargs,
-    }
-    q, k = call["query"], call["key"]
+    call = dict(zip(FUSED_PARAMETERS, args)) | kwargs
+    q = call["query"]
+    k = call["key"]
+    scale = call.get("scale")
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
     mask = causal_mask(q.shape[-2], q.device) if call.get("is_causal") else call.get("attn_mask")
-    scores = (
-        take(q) * (call.get("scale") or q.shape[-1] ** -0.5) @ take(k).mT
-    )  # (B, len(some), T, T)
+    scores = take(q) * scale @ take(k).mT  # (B, H, T, T)
     if mask is not None:
-        mask = mask if mask.dim() == 2 else take(mask.expand(*q.shape[:-1], -1))
+        if mask.dim() > 2:
+            mask = take(mask.expand(*q.shape[:-1], -1))
+        # A mask is either of truth values, or of numbers that are added to the scores.
         scores += torch.where(mask, 0.0, float("-inf")) if mask.dtype == torch.bool else mask
-    return torch.softmax(scores, -1, out=scores)
+    return torch.softmax(
+        scores, -1, out=scores
+    )  # in place: at long texts the scores are the largest tensor
 
 
 def check_heads(counts, heads):
-    """IndexError where a model has no such (layer, head). counts: the number of heads of each layer."""
+    """Raises IndexError where a model has no such (layer, head). counts: the number of heads of each layer."""
     for layer, head in heads:
         if layer not in range(len(counts)) or head not in range(counts[layer]):
             raise IndexError(
@@ -277,13 +297,17 @@ def check_heads(counts, heads):
             )
 
 
-class Maps:
-    """The weights that `record_attention` saw: a list of (B, H, T, T), and which layers and heads they are of."""
+class AttentionMaps:
+    """The weights that `record_attention` recorded: a list of (B, H, T, T), and of which layers and heads they are."""
 
-    weights, layers, heads, complete = [], [], [], False
+    def __init__(self):
+        self.weights = []
+        self.layers = []
+        self.heads = []
+        self.complete = False  # whether every layer and head was recorded
 
     def of(self, text):
-        """(L, H, T, T), on the CPU. ValueError where these are not the maps of this one text."""
+        """(L, H, T, T), on the CPU. Raises: ValueError where these are not the maps of this one text."""
         if not self.weights:
             raise ValueError(
                 "nothing was recorded: run the model inside `with record_attention(model) as maps:`"
@@ -300,50 +324,55 @@ class Maps:
 
 # %%
 #| export
+def check_selection(layers, heads):
+    """Raises TypeError where layers or heads is neither None nor a list of numbers with something in it."""
+    for chosen in (layers, heads):
+        if chosen is None:
+            continue
+        if not isinstance(chosen, (list, tuple, range)) or not len(chosen):
+            raise TypeError(
+                f"layers={layers!r}, heads={heads!r}: give lists of numbers, as in heads=[3], or none at all"
+            )
+
+
 @contextmanager
 def record_attention(model, layers=None, heads=None):
     """with record_attention(model) as maps: model(idx) -> maps.weights, a list of (B, H, T, T), of the last pass.
 
-    layers, heads: the numbers of those to keep; all without. The model and its results stay as they are. ValueError
-    where a model shows no attention, IndexError where it has no such layer or head.
-    """
-    if any(
-        x is not None and not (isinstance(x, (list, tuple, range)) and len(x))
-        for x in (layers, heads)
-    ):
-        raise TypeError(
-            f"layers={layers!r}, heads={heads!r}: give lists of numbers, as in heads=[3], or none at all"
-        )
-    maps, parts = Maps(), {}
+    layers, heads: lists of the numbers to record; all without. The model and its results stay as they are.
 
-    def see(layer, numbers, out, weights):
-        if layer == numbers[0] == 0:
-            parts.clear()
+    Raises: ValueError where a model has no attention, IndexError where it has no such layer or head.
+    """
+    check_selection(layers, heads)
+    maps = AttentionMaps()
+    recorded = {}  # layer: the weights of its calls
+
+    def on_call(layer, numbers, out, weights):
+        if layer == 0 and numbers[0] == 0:
+            recorded.clear()  # a new pass: only the last one is kept
         some = [i for i, head in enumerate(numbers) if heads is None or head in heads]
         if some and (layers is None or layer in layers):
-            parts.setdefault(layer, []).append(weights(some))
+            recorded.setdefault(layer, []).append(weights(some))
         return out
 
-    def done(counts):
+    def on_end(counts):
         if not counts:
             raise ValueError(
-                f"{type(model).__name__} shows no attention: no call of F.scaled_dot_product_attention, "
-                f"no square softmax (calls inside nn.MultiheadAttention cannot be heard)"
+                f"{type(model).__name__} has no attention that can be recorded: no call of "
+                f"F.scaled_dot_product_attention, no square softmax (calls inside nn.MultiheadAttention are hidden)"
             )
-        check_heads(
-            counts,
-            [(layer, head) for layer in layers or range(len(counts)) for head in heads or [0]],
-        )
+        wanted_layers = range(len(counts)) if layers is None else layers
+        wanted_heads = [0] if heads is None else heads
+        check_heads(counts, [(layer, head) for layer in wanted_layers for head in wanted_heads])
+        # One tensor stays as it is: joining it with nothing would copy it.
         maps.weights = [
-            part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts.values()
+            calls[0] if len(calls) == 1 else torch.cat(calls, dim=1) for calls in recorded.values()
         ]
-        maps.layers, maps.heads = (
-            list(parts),
-            list(range(counts[0])) if heads is None else sorted(set(heads)),
-        )
+        maps.layers = list(recorded)
+        maps.heads = list(range(counts[0])) if heads is None else sorted(set(heads))
         maps.complete = layers is None and heads is None
 
-    with Attentions(model, see, done):
+    with AttentionInterceptor(model, on_call, on_end):
         yield maps
 
 # %% [markdown]
@@ -407,42 +436,54 @@ except ValueError as error:
 
 # %%
 #| export
+LONG_TEXT = 80  # characters: beyond it, only the beginnings of lines are marked
+FONT = "DejaVu Sans Mono"
+
+
+def is_line_start(text, t):
+    """Whether a line that is not empty begins at position t."""
+    return t == 0 or (text[t - 1] == "\n" and text[t] != "\n")
+
+
 def draw_weights(ax, weights, text, labels=True):
     """Draws (T, T) weights into matplotlib axes, with the characters of the text on both -> the image."""
-    image, long = heatmap(ax, weights), len(text) > 80
-    image.set_norm(colors.PowerNorm(0.5, vmin=0, vmax=1))
-    places = [
-        t
-        for t in range(len(text))
-        if labels and (not long or t == 0 or text[t - 1] == "\n" != text[t])
-    ]
-    names = [re.match(r"[^\s:]{0,8}", text[t:])[0] if long else visible(text[t])[0] for t in places]
-    font = {"fontfamily": "DejaVu Sans Mono", "fontsize": 8 if long else min(9, 430 / len(text))}
-    ax.set_xticks(places, names, rotation=90 if long else 0, **font)
-    ax.set_yticks(places, names, **font)
+    image = heatmap(ax, weights)
+    image.set_norm(colors.PowerNorm(0.5, vmin=0, vmax=1))  # most weights are small
+    is_long = len(text) > LONG_TEXT
+    if not labels:
+        places = []
+        names = []
+    elif is_long:
+        places = [t for t in range(len(text)) if is_line_start(text, t)]
+        names = [re.match(r"[^\s:]{0,8}", text[t:])[0] for t in places]
+    else:
+        places = range(len(text))
+        names = visible(text)
+    size = 8 if is_long else min(9, 430 / len(text))
+    rotation = 90 if is_long else 0
+    ax.set_xticks(places, names, rotation=rotation, fontfamily=FONT, fontsize=size)
+    ax.set_yticks(places, names, fontfamily=FONT, fontsize=size)
     return image
 
 
 def colorbar(fig, image, axes):
-    """The colours of weights, stated beside the axes."""
-    fig.colorbar(
-        image,
-        ax=axes,
-        label="attention weight",
-        ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1],
-        format="{x:g}",
-    )
+    """The colours of weights, explained beside the axes."""
+    ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
+    fig.colorbar(image, ax=axes, label="attention weight", ticks=ticks, format="{x:g}")
 
 # %%
 #| export
 def plot_attention(maps, text, layer=0, head=0):
-    """The map of one head, with the characters on both axes -> matplotlib figure. IndexError for one not recorded."""
-    weights = maps.of(text)
+    """The map of one head, with the characters on both axes -> matplotlib figure.
+
+    Raises: IndexError for a layer or head that was not recorded.
+    """
+    weights = maps.of(text)  # (L, H, T, T)
     if layer not in maps.layers or head not in maps.heads:
         raise IndexError(
             f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
         )
-    side = min(max(0.125 * len(text) + 1, 3.2), 9)
+    side = min(max(0.125 * len(text) + 1, 3.2), 9)  # inches: room for each character
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
@@ -452,20 +493,22 @@ def plot_attention(maps, text, layer=0, head=0):
 
 def plot_heads(maps, text):
     """The maps of all recorded heads, a row for each layer -> matplotlib figure."""
-    weights = maps.of(text)
+    weights = maps.of(text)  # (L, H, T, T)
+    n_layer, n_head = weights.shape[:2]
     fig, axes = plt.subplots(
-        *weights.shape[:2],
+        n_layer,
+        n_head,
         squeeze=False,
         layout="constrained",
-        figsize=(1.45 * weights.shape[1] + 1.5, 1.45 * len(weights) + 0.6),
+        figsize=(1.45 * n_head + 1.5, 1.45 * n_layer + 0.6),
     )
-    for layer, line in enumerate(axes):
-        for head, ax in enumerate(line):
-            image = draw_weights(ax, weights[layer, head], text, labels=False)
-            ax.set(
-                title=f"head {maps.heads[head]}" * (layer == 0),
-                ylabel=f"layer {maps.layers[layer]}" * (head == 0),
-            )
+    for row in range(n_layer):
+        for column in range(n_head):
+            image = draw_weights(axes[row, column], weights[row, column], text, labels=False)
+    for column, head in enumerate(maps.heads):
+        axes[0, column].set_title(f"head {head}")
+    for row, layer in enumerate(maps.layers):
+        axes[row, 0].set_ylabel(f"layer {layer}")
     colorbar(fig, image, axes)
     return fig
 
@@ -474,19 +517,21 @@ def plot_heads(maps, text):
 
 # %%
 #| export
-def look(model, tokenizer, text, **chosen):
-    """Lets the model read a text -> Maps. chosen: layers and heads, as for `record_attention`."""
+def attention_of(model, tokenizer, text, layers=None, heads=None):
+    """Lets the model read a text -> its AttentionMaps. layers, heads: as for `record_attention`.
+
+    Raises: ValueError for a text that is empty or longer than a block.
+    """
     if not 0 < len(text) <= model.block_size:
         raise ValueError(
             f"the text has {len(text)} characters; this model reads from 1 to {model.block_size} at once"
         )
-    idx, was_training = (
-        tokenizer.encode(text)[None].to(next(model.parameters()).device),
-        model.training,
-    )
-    model.eval()
+    device = next(model.parameters()).device
+    idx = tokenizer.encode(text)[None].to(device)  # (1, T)
+    was_training = model.training
+    model.eval()  # dropout would change the weights
     try:
-        with torch.no_grad(), record_attention(model, **chosen) as maps:
+        with torch.no_grad(), record_attention(model, layers, heads) as maps:
             model(idx)
     finally:
         model.train(was_training)
@@ -494,7 +539,7 @@ def look(model, tokenizer, text, **chosen):
 
 # %%
 start, t = SCENE[:50], SCENE.index("\n")
-first_maps = look(model, tokenizer, start)
+first_maps = attention_of(model, tokenizer, start)
 fig = plot_attention(first_maps, start, layer=3, head=0)
 for edge in (t - 0.5, t + 0.5):
     fig.axes[0].axhline(edge, color="white", linewidth=0.5)
@@ -539,23 +584,32 @@ show(
 
 # %%
 #| export
+def farthest_looks(maps, text):
+    """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
+    T = len(text)
+    # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
+    above_chance = maps.of(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
+    found = []
+    for layer, of_layer in zip(maps.layers, above_chance):
+        for head, ratios in zip(maps.heads, of_layer):
+            t, s = divmod(ratios.argmax().item(), T)
+            found.append((layer, head, t, s, ratios[t, s].item() / (t + 1)))
+    return found
+
+
 def still_picture(maps, text):
-    """The wall of maps as an image, and each head's look back that is furthest above chance as a table -> HTML."""
-    picture, fig, rows = BytesIO(), plot_heads(maps, text), []
+    """The wall of maps as an image, and a table of each head's look that is furthest above chance -> HTML."""
+    picture = BytesIO()
+    fig = plot_heads(maps, text)
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
-    for layer, heads in zip(
-        maps.layers, maps.of(text).tril(-1) * torch.arange(1, len(text) + 1)[:, None]
-    ):
-        for head, weights in zip(maps.heads, heads):
-            t, s = divmod(weights.argmax().item(), len(text))
-            looks, at = (
-                [escape(char) for char in visible(text[t] + text[s])],
-                f"{weights[t, s] / (t + 1):.0%}",
-            )
-            rows.append(
-                f"<tr><td>{layer}<td>{head}<td>{looks[0]} at {t}<td>{looks[1]} at {s}<td>{at}"
-            )
+    rows = []
+    for layer, head, t, s, weight in farthest_looks(maps, text):
+        looker = escape(visible(text[t])[0])
+        seen = escape(visible(text[s])[0])
+        rows.append(
+            f"<tr><td>{layer}<td>{head}<td>{looker} at {t}<td>{seen} at {s}<td>{weight:.0%}"
+        )
     return (
         f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
         f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
@@ -566,21 +620,25 @@ def still_picture(maps, text):
 
 
 def attention_html(maps, text):
-    """The maps as a page to move through -> Page. ValueError for a model that looks at the future."""
-    weights = maps.of(text)
+    """The maps as a page to move through -> Page. Raises: ValueError for a model that looks at the future."""
+    weights = maps.of(text)  # (L, H, T, T)
     if weights.triu(1).any():
         raise ValueError(
             "weights on the future, or nan: the page shows only the past; draw them with plot_attention"
         )
-    data = {"text": text, "layers": maps.layers, "heads": maps.heads, "levels": LEVELS}
-    return live_page(
-        "attention", {**data, "weights": weights_as_text(weights)}, still_picture(maps, text)
-    )
+    data = {
+        "text": text,
+        "layers": maps.layers,
+        "heads": maps.heads,
+        "levels": LEVELS,
+        "weights": weights_as_text(weights),
+    }
+    return live_page("attention", data, still_picture(maps, text))
 
 
-def attend(model, tokenizer, text, path):
-    """Writes the page of a text's attention maps to a file."""
-    attention_html(look(model, tokenizer, text), text).save(path)
+def save_attention_page(model, tokenizer, text, path):
+    """Writes the page of a text's attention maps to a file. Raises: ValueError, OSError."""
+    attention_html(attention_of(model, tokenizer, text), text).save(path)
 
 # %% tags=["nbval-ignore-output"]
 attention_html(maps, SCENE)
@@ -724,7 +782,7 @@ even = causal_mask(192).float() / torch.arange(1, 193)[:, None]  # the average o
 profiles, chances = [], []
 for scene in tqdm(scenes, unit="scene", mininterval=0.5, file=sys.stdout):
     T = len(scene)
-    profiles.append(profile(look(model, tokenizer, scene).of(scene), scene))
+    profiles.append(profile(attention_of(model, tokenizer, scene).of(scene), scene))
     chances.append(profile(even[:T, :T], scene))
 
 # %%
@@ -800,20 +858,22 @@ check("text_dependence", text_dependence)
 # %%
 #| export
 @contextmanager
-def switch_off(model, heads):
-    """Silences heads, a list of (layer, head), inside the block: zero stands in the place of what they hand over."""
+def ablate_heads(model, heads):
+    """with ablate_heads(model, [(layer, head), ...]): inside, zeros take the place of what these heads write.
+
+    Raises: TypeError where heads is no list of pairs, IndexError where the model has no such layer or head.
+    """
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
         raise TypeError(f"heads is {heads!r}; it has to be a list of (layer, head), [(3, 0)]")
     heads = [tuple(pair) for pair in heads]
 
-    def see(layer, numbers, out, weights):
-        return out.masked_fill(
-            torch.tensor([[[(layer, head) in heads]] for head in numbers], device=out.device), 0
-        )
+    def on_call(layer, numbers, out, weights):
+        ablated = [(layer, head) in heads for head in numbers]
+        mask = torch.tensor(ablated, device=out.device)[:, None, None]  # (H, 1, 1)
+        return out.masked_fill(mask, 0)
 
-    with Attentions(model, see, lambda counts: check_heads(counts, heads)):
+    with AttentionInterceptor(model, on_call, lambda counts: check_heads(counts, heads)):
         yield
-
 
 # %%
 from chargpt_lib.playhouse import excess_by_kind
@@ -822,7 +882,7 @@ from chargpt_lib.training import nats_per_character
 
 def excess_without(off, start, end):
     """{kind: nats above the floor, for each character} of a stretch, with heads off; {"all": loss} without a floor."""
-    with switch_off(model, off):
+    with ablate_heads(model, off):
         nats = nats_per_character(
             model, val_ids[start:end], stride=96
         ).tolist()  # 96 characters of past or more
@@ -909,7 +969,7 @@ def on_cast(weights, scene):
 kind = "copied name" if "copied name" in kinds else "all"
 lost = damage[:, kinds.index(kind)].view(4, 6)
 fetched = torch.stack(
-    [on_cast(look(model, tokenizer, scene).of(scene), scene) for scene in scenes]
+    [on_cast(attention_of(model, tokenizer, scene).of(scene), scene) for scene in scenes]
 ).mean(0)
 by_chance = torch.stack(
     [on_cast(even[: len(scene), : len(scene)], scene) for scene in scenes]
@@ -981,7 +1041,7 @@ assert (after > 2 * before and after > 2 * beside) or not RECORDED
 def stage(some, plays=50, chars=100):
     """Scenes that go on from the first line of ours, with some heads off."""
     opening = tokenizer.encode(PLAY[: PLAY.index("\n") + 1]).repeat(plays, 1).to(device)
-    with switch_off(model, some):
+    with ablate_heads(model, some):
         written = model.generate(opening, chars, torch.Generator(device).manual_seed(1337))
     return [tokenizer.decode(row.cpu()).split("\n\n")[0] for row in written]
 
@@ -1061,13 +1121,19 @@ check("mean_ablation", mean_ablation)
 # %%
 #| export
 def attention_rollout(maps):
-    """How much of each position may have come from each, through all layers: (B, T, T). Abnar and Zuidema, 2020."""
+    """How much of each position may have come from each, through all layers: (B, T, T). Abnar and Zuidema, 2020.
+
+    Raises: ValueError where not every layer and head was recorded.
+    """
     if not maps.complete:
         raise ValueError(
             "a rollout needs every layer and head: record without `layers=` and `heads=`"
         )
-    rollout = identity = torch.eye(maps.weights[0].shape[-1], device=maps.weights[0].device)
-    for weights in maps.weights:
+    T = maps.weights[0].shape[-1]
+    identity = torch.eye(T, device=maps.weights[0].device)
+    rollout = identity
+    for weights in maps.weights:  # (B, H, T, T)
+        # Half of what a layer passes on is the residual connection's, half is attention's, a mean over the heads.
         rollout = (identity + weights.mean(1)) / 2 @ rollout
     return rollout
 
@@ -1153,7 +1219,7 @@ def measure_growth(album):
     young, shares, pictures = GPT(model.config).to(device), [], []
     for step in steps:
         load_weights(young, album / f"{step}.safetensors")
-        seen = [look(young, tokenizer, scene).of(scene) for scene in scenes[:8]]
+        seen = [attention_of(young, tokenizer, scene).of(scene) for scene in scenes[:8]]
         shares.append(
             torch.stack([on_cast(weights, scene) for weights, scene in zip(seen, scenes)]).mean(0)
         )
@@ -1279,6 +1345,6 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `record_attention`, `plot_attention`, `plot_heads`, `attention_html`, `switch_off` and `attention_rollout`, in `chargpt_lib/attention_maps.py`. They work for every model of this course, and for one of yours that calls the kernel or a softmax itself.
+# `record_attention`, `plot_attention`, `plot_heads`, `attention_html`, `ablate_heads` and `attention_rollout`, in `chargpt_lib/attention_maps.py`. They work for every model of this course, and for one of yours that calls the kernel or a softmax itself.
 #
 # Next: a text of yours behind `CORPUS = `, and the question which of its habits has a head of its own.

@@ -94,16 +94,16 @@ assert len(play) == 301
 # The first line of a scene has ended. Whoever speaks now must be one of those who have just entered. The model has 24 *heads*, six in each of four layers; each looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Find one that looks at `Meg` or at `Hal` (try the last layers first), and click it. Then move over the text: where does it look from other characters?
 
 # %% tags=["nbval-ignore-output"]
-from chargpt_lib.attention_maps import attention_html, look
+from chargpt_lib.attention_maps import attention_html, attention_of
 
 scene = "A barn. Enter Meg and Hal with a damp goose.\n"
-attention_html(look(model, tokenizer, scene), scene)
+attention_html(attention_of(model, tokenizer, scene), scene)
 
 # %% [markdown]
 # (Only the picture, and nothing that answers? Then the page is shown where scripts are cut out. Run the cell.)
 
 # %%
-weights = look(model, tokenizer, scene).of(
+weights = attention_of(model, tokenizer, scene).of(
     scene
 )  # (layers, heads, characters that look, characters looked at)
 totals = weights.sum(-1)

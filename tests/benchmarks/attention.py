@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from playwright.sync_api import sync_playwright
 
-from chargpt_lib.attention_maps import attention_html, look, record_attention, switch_off
+from chargpt_lib.attention_maps import ablate_heads, attention_html, attention_of, record_attention
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
@@ -83,7 +83,7 @@ def page(corpus, tokenizer):
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(3)  # so that the maps are not even
-    html = attention_html(look(model, tokenizer, text), text).html
+    html = attention_html(attention_of(model, tokenizer, text), text).html
     firsts, hovers = [], []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         path = Path(folder) / "page.html"
@@ -110,7 +110,7 @@ def page(corpus, tokenizer):
 
 def excess(model, ids, spans, off=()):
     """{kind: nats per character above the floor}, each character with half a block of past or more."""
-    with switch_off(model, off):
+    with ablate_heads(model, off):
         nats = nats_per_character(model, ids, stride=model.block_size // 2).double().tolist()
     return excess_by_kind([None, *nats], [span for span in spans if span.end <= len(ids)])
 
@@ -118,7 +118,7 @@ def excess(model, ids, spans, off=()):
 def stage(model, tokenizer, known, off):
     """The share of speakers on the cast list, and of words that are words, in 32 plays."""
     curtain = tokenizer.encode("\n").repeat(32, 1).to(next(model.parameters()).device)
-    with switch_off(model, off):
+    with ablate_heads(model, off):
         written = model.generate(curtain, 240, torch.Generator(curtain.device).manual_seed(1337))
     verdicts = [critic(tokenizer.decode(row.cpu()), known) for row in written]
     return {

@@ -21,8 +21,8 @@ import numpy
 import torch
 
 from build import HERE, make_notebook, read_lessons, run_notebook
-from chargpt_lib.course import read_course
 from chargpt_lib.bigram import NGramModel
+from chargpt_lib.course import read_course
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
 from chargpt_lib.gpt import GPT, GPTConfig
