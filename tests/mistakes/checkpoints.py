@@ -1,4 +1,4 @@
-"""Lesson 09."""
+"""Answers to the exercises of lesson 09: right ones, and wrong ones with a piece of their hint."""
 
 import json
 import math
@@ -62,7 +62,7 @@ def skips_the_next(orders, batch_size, step):
     return torch.cat([*batches[step + 1 :], orders[0, :0]])
 
 
-@wrong("resumed_windows", "read again")
+@wrong("resumed_windows")
 def repeats_the_last(orders, batch_size, step):
     batches = [batch for order in orders for batch in order.split(batch_size)]
     return torch.cat([*batches[max(step - 1, 0) :], orders[0, :0]])
@@ -74,32 +74,32 @@ def this_epoch_only(orders, batch_size, step):
     return orders[epoch, batch * batch_size :] if epoch < len(orders) else orders[0, :0]
 
 
-@wrong("resumed_windows", "the order of the first")
+@wrong("resumed_windows", "it has")
 def shuffled_once(orders, batch_size, step):
     batches = [batch for _ in orders for batch in orders[0].split(batch_size)]
     return torch.cat([*batches[step:], orders[0, :0]])
 
 
-@wrong("resumed_windows", "only the next batch")
+@wrong("resumed_windows")
 def next_batch(orders, batch_size, step):
     batches = [batch for order in orders for batch in order.split(batch_size)]
     return batches[step] if step < len(batches) else orders[0, :0]
 
 
-@wrong("resumed_windows", "what has been read")
+@wrong("resumed_windows")
 def what_was_read(orders, batch_size, step):
     batches = [batch for order in orders for batch in order.split(batch_size)]
     return torch.cat([orders[0, :0], *batches[:step]])
 
 
-@wrong("resumed_windows", "not `batch` batches")
+@wrong("resumed_windows")
 def batches_taken_for_windows(orders, batch_size, step):
     n = orders.shape[1]
     epoch, batch = divmod(step, -(-n // batch_size))
     return orders.flatten()[epoch * n + batch :]
 
 
-@wrong("resumed_windows", "the numbers of the places")
+@wrong("resumed_windows", "at [0] it has")
 def places_not_windows(orders, batch_size, step):
     n = orders.shape[1]
     epoch, batch = divmod(step, -(-n // batch_size))
@@ -190,7 +190,7 @@ def numbers_of(piece, entry):
     return torch.frombuffer(bytearray(piece), dtype=KINDS[entry["dtype"]])
 
 
-@wrong("safetensors_tensor", "not from the start of the file")
+@wrong("safetensors_tensor", "from the start of the file")
 def offsets_from_the_start(data, name):
     file, _, header = read(data, name)
     a, b = header[name]["data_offsets"]
@@ -204,7 +204,7 @@ def forgets_the_eight(data, name):
     return numbers_of(file[length + a : length + b], header[name]).view(header[name]["shape"])
 
 
-@wrong("safetensors_tensor", "not from its start at byte 8")
+@wrong("safetensors_tensor", "from byte 8")
 def offsets_from_the_header(data, name):
     file, _, header = read(data, name)
     a, b = header[name]["data_offsets"]
@@ -218,7 +218,7 @@ def flat_numbers(data, name):
     return numbers_of(file[8 + length + a : 8 + length + b], header[name])
 
 
-@wrong("safetensors_tensor", "the shape is turned round")
+@wrong("safetensors_tensor")
 def shape_backwards(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
@@ -227,7 +227,7 @@ def shape_backwards(data, name):
     )
 
 
-@wrong("safetensors_tensor", "whatever `name` says")
+@wrong("safetensors_tensor", "it returns a tensor (5,) of int64")
 def first_of_the_file(data, name):
     file, length, header = read(data, name)
     first = next(entry for key, entry in header.items() if key != "__metadata__")
@@ -235,7 +235,7 @@ def first_of_the_file(data, name):
     return numbers_of(file[8 + length + a : 8 + length + b], first).view(first["shape"])
 
 
-@wrong("safetensors_tensor", "as float32")
+@wrong("safetensors_tensor", "and a tensor (2, 3) of float64")
 def everything_as_float(data, name):
     return load(bytes(data.tolist()))[name].float()
 
@@ -247,12 +247,12 @@ def bytes_not_numbers(data, name):
     return data[8 + length + a : 8 + length + b]
 
 
-@wrong("safetensors_tensor", "the entry of the header")
+@wrong("safetensors_tensor", "it returns a list [")
 def only_the_offsets(data, name):
     return read(data, name)[2][name]["data_offsets"]
 
 
-@wrong("safetensors_tensor", "smallest byte stands first")
+@wrong("safetensors_tensor", "at [0, 0] it has")
 def big_end_first(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
@@ -310,18 +310,18 @@ def one_moment(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters * weight_bytes + (parameters - frozen) * (moment_bytes + 4 * master)
 
 
-@wrong("checkpoint_bytes", "gradients are used up")
+@wrong("checkpoint_bytes", "gradients are counted, too")
 def gradients_too(parameters, frozen, weight_bytes, moment_bytes, master):
     trained = parameters - frozen
     return parameters * weight_bytes + trained * (weight_bytes + 2 * moment_bytes + 4 * master)
 
 
-@wrong("checkpoint_bytes", "frozen parameters have no moments")
+@wrong("checkpoint_bytes")
 def moments_for_all(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters * (weight_bytes + 2 * moment_bytes) + 4 * (parameters - frozen) * master
 
 
-@wrong("checkpoint_bytes", "no master copy")
+@wrong("checkpoint_bytes")
 def copies_of_all(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters * (weight_bytes + 4 * master) + (parameters - frozen) * 2 * moment_bytes
 
@@ -331,50 +331,50 @@ def nothing_is_frozen(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters * (weight_bytes + 2 * moment_bytes + 4 * master)
 
 
-@wrong("checkpoint_bytes", "their weights count")
+@wrong("checkpoint_bytes", "weights of frozen parameters are missing")
 def frozen_not_saved(parameters, frozen, weight_bytes, moment_bytes, master):
     return (parameters - frozen) * (weight_bytes + 2 * moment_bytes + 4 * master)
 
 
-@wrong("checkpoint_bytes", "master copies are missing")
+@wrong("checkpoint_bytes")
 def no_copies(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters * weight_bytes + (parameters - frozen) * 2 * moment_bytes
 
 
-@wrong("checkpoint_bytes", "only if `master` is True")
+@wrong("checkpoint_bytes", "only if it is True")
 def copies_always(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters * weight_bytes + (parameters - frozen) * (2 * moment_bytes + 4)
 
 
-@wrong("checkpoint_bytes", "whatever the weights have")
+@wrong("checkpoint_bytes")
 def copies_as_small_as_weights(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters * weight_bytes + (parameters - frozen) * (
         2 * moment_bytes + weight_bytes * master
     )
 
 
-@wrong("checkpoint_bytes", "both are there")
+@wrong("checkpoint_bytes", "holds both of them")
 def copies_replace_the_weights(parameters, frozen, weight_bytes, moment_bytes, master):
     trained = parameters - frozen
     return frozen * weight_bytes + trained * ((4 if master else weight_bytes) + 2 * moment_bytes)
 
 
-@wrong("checkpoint_bytes", "weights themselves are missing")
+@wrong("checkpoint_bytes")
 def optimizer_alone(parameters, frozen, weight_bytes, moment_bytes, master):
     return (parameters - frozen) * (2 * moment_bytes + 4 * master)
 
 
-@wrong("checkpoint_bytes", "three times the weights")
+@wrong("checkpoint_bytes")
 def rule_of_thumb(parameters, frozen, weight_bytes, moment_bytes, master):
     return 3 * parameters * weight_bytes
 
 
-@wrong("checkpoint_bytes", "these are bits")
+@wrong("checkpoint_bytes")
 def in_bits(parameters, frozen, weight_bytes, moment_bytes, master):
     return 8 * (parameters * weight_bytes + (parameters - frozen) * (2 * moment_bytes + 4 * master))
 
 
-@wrong("checkpoint_bytes", "not bytes")
+@wrong("checkpoint_bytes")
 def numbers_not_bytes(parameters, frozen, weight_bytes, moment_bytes, master):
     return parameters + (parameters - frozen) * (2 + master)
 
@@ -440,17 +440,17 @@ def play(events, **change):
     return [[name, memory] for name, (memory, _) in sorted(files.items())]
 
 
-@wrong("surviving_files", "a killed program loses nothing")
+@wrong("surviving_files", "a kill empties the memory here")
 def kill_is_a_power_cut(events):
     return play([["power"] if event == ["kill"] else event for event in events])
 
 
-@wrong("surviving_files", "nothing is ever lost here")
+@wrong("surviving_files", "a power cut loses nothing here")
 def power_is_a_kill(events):
     return play([event for event in events if event != ["power"]])
 
 
-@wrong("surviving_files", "the old content is still there")
+@wrong("surviving_files", "the old content survives")
 def write_spares_the_disk(events):
     return play(
         events,
@@ -458,12 +458,12 @@ def write_spares_the_disk(events):
     )
 
 
-@wrong("surviving_files", "a write reaches the disk only with a flush")
+@wrong("surviving_files", "only in memory until its flush")
 def writes_through(events):
     return play(events, write=lambda files, name, text: files.update({name: (text, text)}))
 
 
-@wrong("surviving_files", "a flush flushes every file")
+@wrong("surviving_files", "and the text '' is right")
 def flushes_everything(events):
     return play(
         events,
@@ -471,17 +471,17 @@ def flushes_everything(events):
     )
 
 
-@wrong("surviving_files", "it does not copy")
+@wrong("surviving_files", "makes no copy")
 def rename_copies(events):
     return play(events, rename=lambda files, a, b: files.update({b: files[a]}))
 
 
-@wrong("surviving_files", "a rename flushes, too")
+@wrong("surviving_files", "a rename flushes the file")
 def rename_flushes(events):
     return play(events, rename=lambda files, a, b: files.update({b: (files.pop(a)[0],) * 2}))
 
 
-@wrong("surviving_files", "what is on the disk goes along")
+@wrong("surviving_files", "it returns the text ''")
 def rename_forgets_the_disk(events):
     return play(events, rename=lambda files, a, b: files.update({b: (files.pop(a)[0], "")}))
 
@@ -494,12 +494,12 @@ def empty_files_vanish(events):
     )
 
 
-@wrong("surviving_files", "programs see what is in memory")
+@wrong("surviving_files", "it returns the text ''")
 def tells_of_the_disk(events):
     return play([*events, ["power"]])
 
 
-@wrong("surviving_files", "that one is gone")
+@wrong("surviving_files")
 def rename_does_not_replace(events):
     return play(
         events,
@@ -509,7 +509,7 @@ def rename_does_not_replace(events):
     )
 
 
-@wrong("surviving_files", "sort them by name")
+@wrong("surviving_files", "item 0: item 0: it returns the text")
 def in_order_of_arrival(events):
     files = {}
     for what, *names in events:
@@ -524,7 +524,7 @@ def in_order_of_arrival(events):
     return [[name, memory] for name, (memory, _) in files.items()]
 
 
-@wrong("surviving_files", "after a power cut there are no files")
+@wrong("surviving_files", "it returns a list []")
 def forgets_all(events):
     return play(events, power=lambda files: files.clear())
 

@@ -1,4 +1,4 @@
-"""Lesson 11, many devices."""
+"""Answers to the exercises of lesson 13: right ones, and wrong ones with a piece of their hint."""
 
 import math
 
@@ -31,7 +31,7 @@ def by_equations(targets):
     return (share / share.sum(1).mean()).float()
 
 
-@wrong("loss_factors", "DDP divides it by their number")
+@wrong("loss_factors", "right for a sum over the devices")
 def weighted_mean(targets):
     return targets / targets.sum()
 
@@ -41,61 +41,61 @@ def own_targets(targets):
     return torch.stack([row / row.sum() for row in targets])
 
 
-@wrong("loss_factors", "the same say")
+@wrong("loss_factors", "however many targets it has")
 def mean_of_parts(targets):
     return torch.ones(targets.shape) / targets.shape[1]
 
 
-@wrong("loss_factors", "nothing is multiplied")
+@wrong("loss_factors", "each factor is 1")
 def no_factor(targets):
     return torch.ones_like(targets).float()
 
 
-@wrong("loss_factors", "read at the same moment")
+@wrong("loss_factors")
 def moment_by_moment(targets):
     devices, parts = targets.shape
     return devices / parts * targets / targets.sum(dim=0)
 
 
-@wrong("loss_factors", "counts as a whole step")
+@wrong("loss_factors")
 def moments_added(targets):
     return targets / targets.float().mean(0)
 
 
-@wrong("loss_factors", "nothing divides by their number")
+@wrong("loss_factors", "the number of all parts is too much")
 def divided_by_mean(targets):
     return targets / targets.float().mean()
 
 
-@wrong("loss_factors", "by the number of parts as well")
+@wrong("loss_factors")
 def divided_by_parts(targets):
     devices, parts = targets.shape
     return targets * devices / targets.sum() / parts
 
 
-@wrong("loss_factors", "once more, not multiplied")
+@wrong("loss_factors", "divides the factor once more")
 def divided_by_devices(targets):
     return targets / (targets.sum() * len(targets))
 
 
-@wrong("loss_factors", "upside down")
+@wrong("loss_factors", "at [0, 0] it has")
 def inverse(targets):
     return targets.sum() / targets / targets.shape[0]
 
 
-@wrong("loss_factors", "a mean times its targets")
+@wrong("loss_factors", "at [0, 0] it has")
 def only_sums(targets):
     return targets.to(torch.float32)
 
 
-@wrong("loss_factors", "in a device each part counts the same")
+@wrong("loss_factors")
 def devices_weighted(targets):
     devices, parts = targets.shape
     weight = devices * targets.sum(1) / targets.sum()
     return (weight / parts)[:, None].repeat(1, parts)
 
 
-@wrong("loss_factors", "by the number of parts; DDP")
+@wrong("loss_factors", "at [0, 0] it has")
 def parts_for_devices(targets):
     return targets * targets.size(1) / targets.sum()
 
@@ -164,21 +164,21 @@ def one_after_the_other_in_a_pair(held, rounds):
     return held
 
 
-@wrong("recursive_doubling", "hears from r + 2^k")
+@wrong("recursive_doubling", "does not send to it")
 def jumps_to_the_right(held, rounds):
     for k in range(rounds):
         held = held + held.roll(-(2**k), 0)
     return held
 
 
-@wrong("recursive_doubling", "hears from r - 2^k")
+@wrong("recursive_doubling")
 def jumps_to_the_left(held, rounds):
     for k in range(rounds):
         held = held + held.roll(2**k, 0)
     return held
 
 
-@wrong("recursive_doubling", "its neighbour in the ring")
+@wrong("recursive_doubling")
 def always_the_neighbour(held, rounds):
     n = len(held)
     for _ in range(rounds):
@@ -194,7 +194,7 @@ def always_the_same_pairs(held, rounds):
     return held
 
 
-@wrong("recursive_doubling", "grow by one")
+@wrong("recursive_doubling")
 def distances_one_two_three(held, rounds):
     for distance in range(1, rounds + 1):
         held = held + held[[r ^ distance for r in range(len(held))]]
@@ -210,28 +210,28 @@ def halving_distances(held, rounds):
     return held
 
 
-@wrong("recursive_doubling", "1 apart, 2 to the power of 0")
+@wrong("recursive_doubling", "2^0 = 1 apart")
 def rounds_from_one(held, rounds):
     for k in range(1, rounds + 1):
         held = held + held[[r ^ 2**k for r in range(len(held))]]
     return held
 
 
-@wrong("recursive_doubling", "one round too few")
+@wrong("recursive_doubling")
 def last_round_missing(held, rounds):
     for k in range(rounds - 1):
         held = held + held[torch.arange(len(held)) ^ 2**k]
     return held
 
 
-@wrong("recursive_doubling", "what comes replaces")
+@wrong("recursive_doubling", "what comes in replaces")
 def swaps(held, rounds):
     for k in range(rounds):
         held = held[torch.arange(len(held)) ^ 2**k]
     return held
 
 
-@wrong("recursive_doubling", "only the first of a pair")
+@wrong("recursive_doubling", "at [1, 0] it has")
 def reduces_to_the_first(held, rounds):
     held = held.clone()
     for k in range(rounds):
@@ -241,19 +241,19 @@ def reduces_to_the_first(held, rounds):
     return held
 
 
-@wrong("recursive_doubling", "that is a mean")
+@wrong("recursive_doubling")
 def halves_each_time(held, rounds):
     for k in range(rounds):
         held = (held + held[torch.arange(len(held)) ^ 2**k]) / 2
     return held
 
 
-@wrong("recursive_doubling", "what they hold in the end")
+@wrong("recursive_doubling", "rounds = 2")
 def the_whole_sum(held, rounds):
     return held.sum(0, keepdim=True).repeat(len(held), 1)
 
 
-@wrong("recursive_doubling", "even devices look up")
+@wrong("recursive_doubling", "rounds = 2")
 def even_and_odd(held, rounds):
     n = len(held)
     for k in range(rounds):
@@ -325,7 +325,7 @@ def by_bisection(parameters, memory, stage):
     return high
 
 
-@wrong("cards_needed", "4, 4 and 8 bytes")
+@wrong("cards_needed")
 def all_in_float32(parameters, memory, stage):
     for n in range(1, 1000):
         per = (
@@ -351,7 +351,7 @@ def no_float32_copy(parameters, memory, stage):
     return 0
 
 
-@wrong("cards_needed", "the one in 16 bits is there, too")
+@wrong("cards_needed", "no number of cards is enough")
 def no_weight_in_16_bits(parameters, memory, stage):
     for n in range(1, 1000):
         per = 2 / (n if stage >= 2 else 1) + 12 / (n if stage >= 1 else 1)
@@ -360,12 +360,12 @@ def no_weight_in_16_bits(parameters, memory, stage):
     return 0
 
 
-@wrong("cards_needed", "cut in all stages")
+@wrong("cards_needed", "stage = 0: no number of cards is enough")
 def always_stage_three(parameters, memory, stage):
     return math.ceil(16 * parameters / memory)
 
 
-@wrong("cards_needed", "weights are not cut first")
+@wrong("cards_needed")
 def weights_first(parameters, memory, stage):
     for n in range(1, 1000):
         per = (
@@ -391,7 +391,7 @@ def one_thing_a_stage(parameters, memory, stage):
     return 0
 
 
-@wrong("cards_needed", "from stage 2 on, not from stage 1 on")
+@wrong("cards_needed", "no number of cards is enough")
 def gradients_in_stage_one(parameters, memory, stage):
     for n in range(1, 1000):
         per = 2 / (n if stage >= 3 else 1) + 14 / (n if stage >= 1 else 1)
@@ -400,7 +400,7 @@ def gradients_in_stage_one(parameters, memory, stage):
     return 0
 
 
-@wrong("cards_needed", "the weight is never cut")
+@wrong("cards_needed", "stage = 3: it returns 0")
 def weights_stay(parameters, memory, stage):
     whole = {0: 16, 1: 4}.get(stage, 2) * parameters
     if stage == 0:
@@ -435,7 +435,7 @@ def pools_the_memory_of_ddp(parameters, memory, stage):
     return math.ceil((16 * parameters - whole) / (memory - whole)) if memory > whole else 0
 
 
-@wrong("cards_needed", "a negative number of cards")
+@wrong("cards_needed", "no number of cards is enough")
 def never_asks_whether(parameters, memory, stage):
     whole = (16, 4, 2, 0)[stage] * parameters
     if stage == 0:
@@ -451,13 +451,13 @@ def nothing_left_to_divide_by(parameters, memory, stage):
     return math.ceil((16 * parameters - whole) / (memory - whole)) if stage else 1
 
 
-@wrong("cards_needed", "1 card is not enough")
+@wrong("cards_needed", "no number of cards is enough")
 def at_least_one(parameters, memory, stage):
     whole = (16, 4, 2, 0)[stage] * parameters
     return max(1, math.ceil((16 * parameters - whole) / (memory - whole))) if memory > whole else 1
 
 
-@wrong("cards_needed", "there is a number that is enough")
+@wrong("cards_needed", "it returns 0, and")
 def all_of_it_or_never(parameters, memory, stage):
     if 16 * parameters > memory:
         return 0
@@ -512,7 +512,7 @@ def the_other_way_round(windows, ranks, fits):
     return [own // size, size]
 
 
-@wrong("split_step", "one part of `ranks`")
+@wrong("split_step", "it is another step")
 def all_of_it_on_each(windows, ranks, fits):
     size = max(s for s in range(1, fits + 1) if windows % s == 0)
     return [size, windows // size]
@@ -535,7 +535,7 @@ def fills_the_card(windows, ranks, fits):
     return [size, own // size]
 
 
-@wrong("split_step", "the rest is lost")
+@wrong("split_step", "and a list [] is wanted")
 def rest_forgotten(windows, ranks, fits):
     own = max(windows // ranks, 1)
     size = max(s for s in range(1, fits + 1) if own % s == 0)
@@ -550,7 +550,7 @@ def batch_of_all(windows, ranks, fits):
     return [size * ranks, windows // ranks // size]
 
 
-@wrong("split_step", "at the same time")
+@wrong("split_step", "it is another step")
 def batches_of_all(windows, ranks, fits):
     if windows % ranks:
         return []
@@ -558,12 +558,12 @@ def batches_of_all(windows, ranks, fits):
     return [size, windows // size]
 
 
-@wrong("split_step", "one window at a time")
+@wrong("split_step", "larger batches would fit, too")
 def one_at_a_time(windows, ranks, fits):
     return [] if windows % ranks else [1, windows // ranks]
 
 
-@wrong("split_step", "at most means <=")
+@wrong("split_step", "larger batches would fit, too")
 def fewer_than_fit(windows, ranks, fits):
     if windows % ranks:
         return []
@@ -575,7 +575,7 @@ def fewer_than_fit(windows, ranks, fits):
     return [own // parts, parts]
 
 
-@wrong("split_step", "what one card has room for")
+@wrong("split_step", "larger batches would fit, too")
 def room_shared(windows, ranks, fits):
     if windows % ranks:
         return []

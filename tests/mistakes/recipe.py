@@ -1,4 +1,4 @@
-"""Lesson 10, the recipe."""
+"""Answers to the exercises of lesson 10: right ones, and wrong ones with a piece of their hint."""
 
 import math
 
@@ -40,18 +40,18 @@ def exactly_twice(n, batch_size, steps):
     return steps * (steps - 1) / 2 * p * p * (1 - p) ** (steps - 2) if steps > 1 else 0.0
 
 
-@wrong("share_read_twice", "exactly once")
+@wrong("share_read_twice")
 def just_once(n, batch_size, steps):
     p = batch_size / n
     return steps * p * (1 - p) ** (steps - 1)
 
 
-@wrong("share_read_twice", "never read")
+@wrong("share_read_twice")
 def never_read(n, batch_size, steps):
     return math.prod([1 - batch_size / n] * steps)
 
 
-@wrong("share_read_twice", "single draws")
+@wrong("share_read_twice", "drawn one by one")
 def draws_one_by_one(n, batch_size, steps):
     draws = steps * batch_size
     return 1 - (1 - 1 / n) ** draws - draws / n * (1 - 1 / n) ** (draws - 1)
@@ -75,24 +75,24 @@ def one_power_too_many(n, batch_size, steps):
     return 1 - (1 - p) ** steps * (1 + steps * p)
 
 
-@wrong("share_read_twice", "shuffled pile")
+@wrong("share_read_twice")
 def as_if_shuffled(n, batch_size, steps):
     return min(1.0, max(0.0, (steps * batch_size - n) / n))
 
 
-@wrong("share_read_twice", "a number of windows")
+@wrong("share_read_twice")
 def windows_not_share(n, batch_size, steps):
     p = batch_size / n
     return n * (1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1))
 
 
-@wrong("share_read_twice", "in percent")
+@wrong("share_read_twice")
 def in_percent(n, batch_size, steps):
     p = batch_size / n
     return 100 * (1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1))
 
 
-@wrong("share_read_twice", 'no "at least twice"')
+@wrong("share_read_twice")
 def once_squared(n, batch_size, steps):
     return (1 - (1 - batch_size / n) ** steps) ** 2
 
@@ -126,7 +126,7 @@ def counts_from_zero(step, peak, warmup):
     return peak * math.sqrt(warmup / step)
 
 
-@wrong("inverse_root_rate", "divides by zero")
+@wrong("inverse_root_rate", "ZeroDivisionError")
 def divides_by_step(step, peak, warmup):
     return min(peak * step / warmup, peak * (warmup / step) ** 0.5)
 
@@ -148,12 +148,12 @@ def root_since_warmup(step, peak, warmup):
     return peak / math.sqrt(step - warmup + 2)
 
 
-@wrong("inverse_root_rate", "the larger one")
+@wrong("inverse_root_rate", "for step = 0")
 def larger_of_both(step, peak, warmup):
     return peak * max((step + 1) / warmup, math.sqrt(warmup / (step + 1)))
 
 
-@wrong("inverse_root_rate", "has its own peak")
+@wrong("inverse_root_rate", "a peak of its own")
 def formula_of_the_paper(step, peak, warmup):
     k = step + 1
     return peak * min(1 / math.sqrt(k), k / warmup**1.5)
@@ -166,17 +166,17 @@ def warmup_plus_one(step, peak, warmup):
     return peak * (warmup / (step + 1)) ** 0.5
 
 
-@wrong("inverse_root_rate", "share of the peak")
+@wrong("inverse_root_rate", "for step = 0")
 def share_alone(step, peak, warmup):
     return (step + 1) / warmup if step < warmup else math.sqrt(warmup / (step + 1))
 
 
-@wrong("inverse_root_rate", "the rate stays")
+@wrong("inverse_root_rate")
 def no_fall(step, peak, warmup):
     return min(peak, peak * (step + 1) / warmup)
 
 
-@wrong("inverse_root_rate", "the rise is missing")
+@wrong("inverse_root_rate", "for step = 0")
 def no_rise(step, peak, warmup):
     return peak * math.sqrt(warmup) / math.sqrt(step + 1)
 
@@ -236,7 +236,7 @@ def by_lines(table, x, y, size):
     return table.grad
 
 
-@wrong("accumulated_gradient", "the last piece is smaller")
+@wrong("accumulated_gradient")
 def size_by_lines(table, x, y, size):
     table = table.clone().requires_grad_()
     for a, b in zip(x.split(size), y.split(size)):
@@ -270,7 +270,7 @@ def sum_by_places(table, x, y, size):
     return table.grad
 
 
-@wrong("accumulated_gradient", "the last piece's gradient alone")
+@wrong("accumulated_gradient")
 def zero_grad_inside(table, x, y, size):
     table = table.clone().requires_grad_()
     for a, b in zip(x.split(size), y.split(size)):
@@ -280,7 +280,7 @@ def zero_grad_inside(table, x, y, size):
     return table.grad
 
 
-@wrong("accumulated_gradient", "each line counts the same")
+@wrong("accumulated_gradient")
 def mean_of_line_means(table, x, y, size):
     table = table.clone().requires_grad_()
     for a, b in zip(x, y):
@@ -288,7 +288,7 @@ def mean_of_line_means(table, x, y, size):
     return table.grad
 
 
-@wrong("accumulated_gradient", "one of the two is too much")
+@wrong("accumulated_gradient")
 def divides_twice(table, x, y, size):
     table, pieces = table.clone().requires_grad_(), len(x.split(size))
     for a, b in zip(x.split(size), y.split(size)):
@@ -305,7 +305,7 @@ def mean_by_targets(table, x, y, size):
     return table.grad
 
 
-@wrong("accumulated_gradient", "the sign is turned")
+@wrong("accumulated_gradient")
 def truth_minus_guess(table, x, y, size):
     at = y != -100
     p = table[x[at]].softmax(1)
@@ -410,7 +410,7 @@ def divides_in_half(gradients, scale, most):
     return [g * most / length if length > most else g for g in gradients]
 
 
-@wrong("unscale_and_clip", "the scaling is not undone")
+@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
 def never_unscaled(gradients, scale, most):
     gradients = [g.float() for g in gradients]
     length = torch.cat([g.flatten() for g in gradients]).norm()
@@ -419,7 +419,7 @@ def never_unscaled(gradients, scale, most):
     return [g * most / length if length > most else g for g in gradients]
 
 
-@wrong("unscale_and_clip", "nothing is clipped")
+@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
 def only_unscaled(gradients, scale, most):
     return (
         [g.float() / scale for g in gradients] if all(g.isfinite().all() for g in gradients) else []
@@ -435,7 +435,7 @@ def always_of_that_length(gradients, scale, most):
     return [g * most / length for g in gradients]
 
 
-@wrong("unscale_and_clip", "(and zeros are spared)")
+@wrong("unscale_and_clip")
 def always_of_that_length_nearly(gradients, scale, most):
     if not all(g.isfinite().all() for g in gradients):
         return []
@@ -451,7 +451,7 @@ def trusts_all_numbers(gradients, scale, most):
     return [g * (most / length).clamp(max=1) for g in gradients]
 
 
-@wrong("unscale_and_clip", "nan is not")
+@wrong("unscale_and_clip", "and a list [] is wanted")
 def only_infinite(gradients, scale, most):
     if any(g.isinf().any() for g in gradients):
         return []
@@ -460,14 +460,14 @@ def only_infinite(gradients, scale, most):
     return [g * (most / length).clamp(max=1) for g in gradients]
 
 
-@wrong("unscale_and_clip", "only the tensor with the bad number")
+@wrong("unscale_and_clip", "and a list [] is wanted")
 def leaves_the_bad_tensor_out(gradients, scale, most):
     gradients = [g.float() / scale for g in gradients if g.isfinite().all()]
     length = torch.cat([g.flatten() for g in gradients]).norm()
     return [g * (most / length).clamp(max=1) for g in gradients]
 
 
-@wrong("unscale_and_clip", "lengths of the tensors are added up")
+@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
 def sum_of_lengths(gradients, scale, most):
     if not all(g.isfinite().all() for g in gradients):
         return []
@@ -476,7 +476,7 @@ def sum_of_lengths(gradients, scale, most):
     return [g * min(1, most / max(length, 1e-30)) for g in gradients]
 
 
-@wrong("unscale_and_clip", "the root is missing")
+@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
 def squared_length(gradients, scale, most):
     if not all(g.isfinite().all() for g in gradients):
         return []
@@ -485,7 +485,7 @@ def squared_length(gradients, scale, most):
     return [g * most / length if length > most else g for g in gradients]
 
 
-@wrong("unscale_and_clip", "float16 again")
+@wrong("unscale_and_clip", "of float16, and")
 def back_to_half(gradients, scale, most):
     if not all(g.isfinite().all() for g in gradients):
         return []

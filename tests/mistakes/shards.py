@@ -1,4 +1,4 @@
-"""Lesson 11, data on disk."""
+"""Answers to the exercises of lesson 12: right ones, and wrong ones with a piece of their hint."""
 
 import math
 from bisect import bisect_right
@@ -62,35 +62,35 @@ def three_bytes(n, vocab_size):
     return n * width
 
 
-@wrong("bytes_on_disk", "packs bits")
+@wrong("bytes_on_disk")
 def packed(n, vocab_size):
     return math.ceil(n * max(1, (vocab_size - 1).bit_length()) / 8)
 
 
-@wrong("bytes_on_disk", "these are bits")
+@wrong("bytes_on_disk", "the number of bits")
 def in_bits(n, vocab_size):
     bits = next(bits for bits in (8, 16, 32, 64) if vocab_size <= 2**bits)
     return n * bits
 
 
-@wrong("bytes_on_disk", "int64")
+@wrong("bytes_on_disk")
 def always_int64(n, vocab_size):
     return n * torch.zeros(1, dtype=torch.int64).element_size()
 
 
-@wrong("bytes_on_disk", "always two bytes")
+@wrong("bytes_on_disk")
 def always_uint16(n, vocab_size):
     return n * 2
 
 
-@wrong("bytes_on_disk", "the width of one id")
+@wrong("bytes_on_disk", "it returns 1, and")
 def one_id(n, vocab_size):
     for width in (1, 2, 4, 8):
         if vocab_size <= 256**width:
             return width
 
 
-@wrong("bytes_on_disk", "no further than four bytes")
+@wrong("bytes_on_disk", "the largest one has eight")
 def no_eight(n, vocab_size):
     return n * (1 if vocab_size <= 256 else 2 if vocab_size <= 65536 else 4)
 
@@ -103,7 +103,7 @@ def bytes_without_return(n, vocab_size):
             break
 
 
-@wrong("bytes_on_disk")
+@wrong("bytes_on_disk", "ValueError")
 def by_a_logarithm(n, vocab_size):
     return n * 2 ** math.ceil(math.log2(math.log(vocab_size, 256)))
 
@@ -151,7 +151,7 @@ def place_itself(lengths, n):
     return [next(shard for shard, end in enumerate(ends) if n < end), n]
 
 
-@wrong("locate_id", "from the end of the shard")
+@wrong("locate_id", "item 1: it returns")
 def from_the_end(lengths, n):
     for shard, length in enumerate(lengths):
         if n < length:
@@ -159,7 +159,7 @@ def from_the_end(lengths, n):
         n -= length
 
 
-@wrong("locate_id", "shards count from 0")
+@wrong("locate_id", "item 0: it returns 1, and 0 is right")
 def shards_from_one(lengths, n):
     for shard, length in enumerate(lengths, 1):
         if n < length:
@@ -167,7 +167,7 @@ def shards_from_one(lengths, n):
         n -= length
 
 
-@wrong("locate_id", "offsets count from 0")
+@wrong("locate_id", "item 1: it returns")
 def offsets_from_one(lengths, n):
     for shard, length in enumerate(lengths):
         if n < length:
@@ -175,7 +175,7 @@ def offsets_from_one(lengths, n):
         n -= length
 
 
-@wrong("locate_id", "first the shard")
+@wrong("locate_id", "item 0: it returns")
 def exchanged(lengths, n):
     for shard, length in enumerate(lengths):
         if n < length:
@@ -183,7 +183,7 @@ def exchanged(lengths, n):
         n -= length
 
 
-@wrong("locate_id", "an empty shard is not counted")
+@wrong("locate_id", "empty shards are not counted")
 def skips_empty_ones(lengths, n):
     for shard, length in enumerate([length for length in lengths if length > 0]):
         if n < length:
@@ -191,14 +191,14 @@ def skips_empty_ones(lengths, n):
         n -= length
 
 
-@wrong("locate_id", "no empty shard")
+@wrong("locate_id", "an empty shard is returned")
 def stops_in_the_empty_one(lengths, n):
     starts = [sum(lengths[:shard]) for shard in range(len(lengths))]
     start = max(start for start in starts if start <= n)
     return [starts.index(start), n - start]
 
 
-@wrong("locate_id", "the shard just before")
+@wrong("locate_id", "of all the shards before")
 def only_the_one_before(lengths, n):
     ends = list(accumulate(lengths))
     shard = next(shard for shard, end in enumerate(ends) if n < end)
@@ -269,7 +269,7 @@ def forgets_the_rest(items, size, draws):
     return out
 
 
-@wrong("shuffle_buffer", "it stands last")
+@wrong("shuffle_buffer", "put at the end of the buffer")
 def pops_and_appends(items, size, draws):
     buffer, out = items[:size], []
     for item, place in zip(items[size:], draws):
@@ -278,7 +278,7 @@ def pops_and_appends(items, size, draws):
     return out + buffer
 
 
-@wrong("shuffle_buffer", "the last one falls out")
+@wrong("shuffle_buffer")
 def inserts(items, size, draws):
     buffer, out = items[:size], []
     for item, place in zip(items[size:], draws):
@@ -302,7 +302,7 @@ def never_fills(items, size, draws):
     return [buffer[place] for place in draws] + buffer
 
 
-@wrong("shuffle_buffer", "from the first on")
+@wrong("shuffle_buffer", "from place 0 on")
 def empties_from_the_end(items, size, draws):
     buffer, out = items[:size], []
     for item, place in zip(items[size:], draws):
@@ -342,7 +342,7 @@ def buffer_without_return(items, size, draws):
     out.extend(buffer)
 
 
-@wrong("shuffle_buffer")
+@wrong("shuffle_buffer", "IndexError")
 def draws_of_all_items(items, size, draws):
     buffer, out = items[:size], []
     for k in range(size, len(items)):
@@ -384,19 +384,19 @@ def strided(count, size, ranks, rank):
     return [window for window in range(count) if window % ranks == rank]
 
 
-@wrong("rank_windows", "one long piece a rank")
+@wrong("rank_windows", "one long piece for each rank")
 def long_pieces(count, size, ranks, rank):
     start, end = count * rank // ranks, count * (rank + 1) // ranks
     return list(range(start, end))
 
 
-@wrong("rank_windows", "loses what does not come out even")
+@wrong("rank_windows", "it returns a list")
 def equal_pieces(count, size, ranks, rank):
     share = count // ranks
     return list(range(rank * share, rank * share + share))
 
 
-@wrong("rank_windows", "the last step is lost")
+@wrong("rank_windows", "the last step is left out")
 def drop_last(count, size, ranks, rank):
     mine = []
     for start in range(0, count - ranks * size + 1, ranks * size):
@@ -404,7 +404,7 @@ def drop_last(count, size, ranks, rank):
     return mine
 
 
-@wrong("rank_windows", "not full is lost")
+@wrong("rank_windows", "a part that is not full is left out")
 def drop_small_parts(count, size, ranks, rank):
     mine = []
     for start in range(rank * size, count - size + 1, ranks * size):
@@ -412,7 +412,7 @@ def drop_small_parts(count, size, ranks, rank):
     return mine
 
 
-@wrong("rank_windows", "no windows from `count` on")
+@wrong("rank_windows", "no such windows")
 def beyond_the_end(count, size, ranks, rank):
     mine = []
     for start in range(0, count, ranks * size):
@@ -420,7 +420,7 @@ def beyond_the_end(count, size, ranks, rank):
     return mine
 
 
-@wrong("rank_windows", "begins again with the first")
+@wrong("rank_windows", "the first windows of the epoch")
 def fills_up(count, size, ranks, rank):
     mine = []
     for start in range(0, count, ranks * size):
@@ -428,19 +428,19 @@ def fills_up(count, size, ranks, rank):
     return mine
 
 
-@wrong("rank_windows", "that is one step")
+@wrong("rank_windows", "it returns a list [0, 1, 2]")
 def one_step(count, size, ranks, rank):
     return list(range(count))[rank * size : (rank + 1) * size]
 
 
-@wrong("rank_windows", "what all ranks read")
+@wrong("rank_windows", "it returns a list of")
 def everything_for_all(count, size, ranks, rank):
     return [
         window for step in range(0, count, size) for window in range(step, min(step + size, count))
     ]
 
 
-@wrong("rank_windows", "first windows of its parts")
+@wrong("rank_windows", "it returns a list [0, 12, 24]")
 def only_the_starts(count, size, ranks, rank):
     return [start for start in range(rank * size, count, ranks * size)]
 
@@ -452,7 +452,7 @@ def rank_without_return(count, size, ranks, rank):
         mine.extend(range(start, min(start + size, count)))
 
 
-@wrong("rank_windows")
+@wrong("rank_windows", "it returns a tensor (9,) of int64")
 def a_tensor(count, size, ranks, rank):
     windows = torch.arange(count)
     return windows[windows // size % ranks == rank]

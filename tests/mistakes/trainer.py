@@ -1,4 +1,4 @@
-"""Lesson 10: the loop, and the clinic."""
+"""Answers to the exercises of lesson 11: right ones, and wrong ones with a piece of their hint."""
 
 import math
 
@@ -45,7 +45,7 @@ def divided_by_the_parts(logits, targets):
     return loss
 
 
-@wrong("accumulated_loss", "empty parts are left out, but")
+@wrong("accumulated_loss")
 def skips_empty_parts(logits, targets):
     losses = [
         F.cross_entropy(part.flatten(0, 1), wanted.flatten())
@@ -55,7 +55,7 @@ def skips_empty_parts(logits, targets):
     return torch.stack(losses).mean()
 
 
-@wrong("accumulated_loss", "divides by all positions")
+@wrong("accumulated_loss", "divided by all positions")
 def padding_below_the_line(logits, targets):
     total = sum(
         F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
@@ -83,7 +83,7 @@ def nan_of_the_empty_part(logits, targets):
     return total / n
 
 
-@wrong("accumulated_loss", "this is a sum over the characters")
+@wrong("accumulated_loss", "the sum over the characters")
 def undivided(logits, targets):
     return sum(
         F.cross_entropy(part.flatten(0, 1), wanted.flatten(), reduction="sum")
@@ -99,14 +99,14 @@ def sum_over_parts(logits, targets):
     ) / len(targets)
 
 
-@wrong("accumulated_loss", "0 was taken for the target")
+@wrong("accumulated_loss")
 def padding_is_character_0(logits, targets):
     rows = torch.cat([part.flatten(0, 1) for part in logits]).log_softmax(-1)
     wanted = torch.cat([wanted.flatten() for wanted in targets]).clamp(min=0)
     return -rows[torch.arange(len(rows)), wanted].mean()
 
 
-@wrong("accumulated_loss", "each text weighs the same")
+@wrong("accumulated_loss")
 def mean_of_each_text(logits, targets):
     means = []
     for part, wanted in zip(logits, targets):
@@ -199,7 +199,7 @@ def more_than_patience(losses, patience):
     return [i + 1, best + 1]
 
 
-@wrong("early_stopping", "at the first loss that is not")
+@wrong("early_stopping", "item 0: it returns")
 def without_patience(losses, patience):
     n = next((i for i in range(1, len(losses)) if losses[i] >= losses[i - 1]), len(losses) - 1)
     return [n + 1, losses.index(min(losses[: n + 1])) + 1]
@@ -218,7 +218,7 @@ def counts_in_all(losses, patience):
     return [len(losses), best + 1]
 
 
-@wrong("early_stopping", "`patience` is not used")
+@wrong("early_stopping", "item 0: it returns")
 def never_stops(losses, patience):
     return [len(losses), losses.index(min(losses)) + 1]
 
@@ -239,37 +239,37 @@ def looks_ahead(losses, patience):
     return [evaluations(losses, patience), losses.index(min(losses)) + 1]
 
 
-@wrong("early_stopping", "that the run ended with")
+@wrong("early_stopping", "item 1: it returns")
 def last_weights(losses, patience):
     n = evaluations(losses, patience)
     return [n, n]
 
 
-@wrong("early_stopping", "these from 0")
+@wrong("early_stopping", "count them from 1")
 def counts_from_0(losses, patience):
     n = evaluations(losses, patience)
     return [n - 1, losses.index(min(losses[:n]))]
 
 
-@wrong("early_stopping", "from 1, too")
+@wrong("early_stopping", "item 1: it returns")
 def best_from_0(losses, patience):
     n = evaluations(losses, patience)
     return [n, losses.index(min(losses[:n]))]
 
 
-@wrong("early_stopping", "exchanged")
+@wrong("early_stopping", "item 0: it returns")
 def best_first(losses, patience):
     n = evaluations(losses, patience)
     return [losses.index(min(losses[:n])) + 1, n]
 
 
-@wrong("early_stopping", "its number is wanted")
+@wrong("early_stopping", "item 1: it returns")
 def the_loss_itself(losses, patience):
     n = evaluations(losses, patience)
     return [n, min(losses[:n])]
 
 
-@wrong("early_stopping", "more evaluations than its list has")
+@wrong("early_stopping", "item 0: it returns")
 def beyond_the_list(losses, patience):
     best = 0
     for i, loss in enumerate(losses):
@@ -367,38 +367,38 @@ def half_a_deviation(V, C, std):
     return math.log(V) + s / 2
 
 
-@wrong("birth_loss", "this adds s itself")
+@wrong("birth_loss")
 def adds_the_deviation(V, C, std):
     return math.log(V) + std * C**0.5
 
 
-@wrong("birth_loss", "h is not shorter")
+@wrong("birth_loss")
 def divides_by_the_root(V, C, std):
     s = std / math.sqrt(C)
     return math.log(V) + s**2 / 2
 
 
-@wrong("birth_loss", "ln V is not multiplied")
+@wrong("birth_loss")
 def product_of_logarithms(V, C, std):
     return math.log(V) * math.exp(C * std**2 / 2)
 
 
-@wrong("birth_loss", "its logarithm is missing")
+@wrong("birth_loss")
 def sum_without_logarithm(V, C, std):
     return V * math.exp(C * std**2 / 2)
 
 
-@wrong("birth_loss", "what the noise adds")
+@wrong("birth_loss")
 def the_excess(V, C, std):
     return C * std**2 / 2
 
 
-@wrong("birth_loss", "is the factor")
+@wrong("birth_loss")
 def factor_added(V, C, std):
     return math.log(V) + math.exp(C * std**2 / 2)
 
 
-@wrong("birth_loss", "these are bits")
+@wrong("birth_loss")
 def in_bits(V, C, std):
     return math.log2(V * math.exp(C * std**2 / 2))
 
@@ -446,7 +446,7 @@ def one_window(x, y):
     return -1
 
 
-@wrong("targets_ahead", "one pair that agrees")
+@wrong("targets_ahead")
 def any_pair(x, y):
     T = x.shape[1]
     for k in range(T):
@@ -464,7 +464,7 @@ def any_window(x, y):
     return -1
 
 
-@wrong("targets_ahead", "only the first character")
+@wrong("targets_ahead")
 def first_characters(x, y):
     for k in range(x.shape[1]):
         if (y[:, 0] == x[:, k]).all():
@@ -481,7 +481,7 @@ def the_other_way(x, y):
     return -1
 
 
-@wrong("targets_ahead", "rolled round")
+@wrong("targets_ahead", "after a roll")
 def rolls(x, y):
     for k in range(x.shape[1]):
         if torch.equal(torch.roll(x, -k, dims=1), y):
@@ -489,7 +489,7 @@ def rolls(x, y):
     return -1
 
 
-@wrong("targets_ahead", "strung together")
+@wrong("targets_ahead", "it returns -1")
 def one_long_window(x, y):
     a, b = x.flatten(), y.flatten()
     for k in range(x.shape[1]):
@@ -506,7 +506,7 @@ def empty_slice(x, y):
     return -1
 
 
-@wrong("targets_ahead", "it ends too early")
+@wrong("targets_ahead", "the loop ends too early")
 def last_k_left_out(x, y):
     T = x.shape[1]
     for k in range(T - 1):
@@ -515,7 +515,7 @@ def last_k_left_out(x, y):
     return -1
 
 
-@wrong("targets_ahead", "0, 1 and 2 only")
+@wrong("targets_ahead", "it returns -1")
 def three_tries(x, y):
     T = x.shape[1]
     for k in range(min(3, T)):
@@ -524,7 +524,7 @@ def three_tries(x, y):
     return -1
 
 
-@wrong("targets_ahead", "the least one is asked for")
+@wrong("targets_ahead")
 def keeps_the_last(x, y):
     T, found = x.shape[1], -1
     for k in range(T):
@@ -533,7 +533,7 @@ def keeps_the_last(x, y):
     return found
 
 
-@wrong("targets_ahead", "agrees best")
+@wrong("targets_ahead", "and -1 is right")
 def best_share(x, y):
     T = x.shape[1]
     shares = [(y[:, : T - k] == x[:, k:]).float().mean().item() for k in range(T)]

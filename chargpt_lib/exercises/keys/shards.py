@@ -8,329 +8,368 @@ from chargpt_lib.exercises.answers.shards import (
 )
 from chargpt_lib.exercises.judge import exercise
 
-
-### BEGIN SOLUTION
-def bytes_on_disk_as(n, vocab_size, fits=lambda V, width: V <= 256**width, widths=(1, 2, 4, 8)):
-    return n * next((width for width in widths if fits(vocab_size, width)), widths[-1])
+# ---------------------------------------------------------------- bytes_on_disk
 
 
-### END SOLUTION
-
-
-exercise(
-    bytes_on_disk,
-    stars=1,
-    minutes=3,
-    cases=lambda draw: [
-        [draw.integer(100, 900), draw.integer(40, 128)],
-        [draw.integer(100, 900), draw.integer(129, 255)],
-        [draw.integer(100, 900), 256],
-        [draw.integer(100, 900), 257],
-        [draw.integer(100, 900), draw.integer(40_000, 60_000)],
-        [draw.integer(100, 900), 65_536],
-        [draw.integer(100, 900), draw.integer(65_537, 300_000)],
+def bytes_on_disk_cases(draw):
+    vocab_sizes = [
+        draw.integer(40, 128),
+        draw.integer(129, 255),
+        256,
+        257,
+        draw.integer(40_000, 60_000),
+        65_536,
+        draw.integer(65_537, 300_000),
+    ]
+    cases = [[draw.integer(100, 900), vocab_size] for vocab_size in vocab_sizes]
+    return [
+        *cases,
         [draw.integer(1, 9), draw.integer(2**33, 2**34)],
         [0, draw.integer(1, 9)],
         [draw.integer(10, 99), 1],
         [1, 2**32],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "256 ids go from 0 to 255, and that fits into one byte: `<=`, not `<`": lambda n, V: (
-            bytes_on_disk_as(n, V, lambda V, width: V < 256**width)
-        ),
-        "the ids end at vocab_size - 1: one more than 256^k does not fit into k bytes": lambda n, V: (
-            bytes_on_disk_as(n, V, lambda V, width: V - 1 <= 256**width)
-        ),
-        "the types are unsigned: no bit is lost to a sign": lambda n, V: bytes_on_disk_as(
-            n, V, lambda V, width: V <= 256**width // 2
-        ),
-        "these are bits: a byte has 8 of them": lambda n, V: 8 * bytes_on_disk_as(n, V),
-        "there is no type of 3 bytes, nor of 5, 6 or 7": lambda n, V: bytes_on_disk_as(
-            n, V, widths=range(1, 9)
-        ),
-        "that packs bits: each id has a type of whole bytes": lambda n, V: (
-            (n * max((V - 1).bit_length(), 1) + 7) // 8
-        ),
-        "that is int64, eight bytes for each id: take the smallest type that holds them": lambda n, V: (
-            8 * n
-        ),
-        "always two bytes: some vocabularies need only one, others more": lambda n, V: 2 * n,
-        "two bytes at least: 256 different ids fit into one": lambda n, V: bytes_on_disk_as(
-            n, V, widths=(2, 4, 8)
-        ),
-        "it goes no further than four bytes": lambda n, V: bytes_on_disk_as(n, V, widths=(1, 2, 4)),
-        "it goes no further than two bytes": lambda n, V: bytes_on_disk_as(n, V, widths=(1, 2)),
-        "that is the width of one id: the file has n of them": lambda n, V: bytes_on_disk_as(1, V),
-        ### END SOLUTION
-    },
-)
+    ]
 
 
-def locate_id_case(draw, at, *lengths):
-    """The place is `at` of shard k: (k, "first"), (k, "last") or (k, "inside")."""
-    shard, where = at
-    offset = {
-        "first": 0,
-        "last": lengths[shard] - 1,
-        "inside": draw.integer(1, max(lengths[shard] - 2, 1)),
-    }[where]
-    return [list(lengths), sum(lengths[:shard]) + offset]
+BYTES_ON_DISK = exercise(bytes_on_disk, stars=1, minutes=3, cases=bytes_on_disk_cases)
 
 
 ### BEGIN SOLUTION
-def locate_id_as(lengths, n, before=lambda n, length: n < length, less=0, strict=False):
-    for shard, length in enumerate(lengths):
-        if before(n, length) or shard == len(lengths) - 1:
-            return [shard, n]
-        n -= length - less
+@BYTES_ON_DISK.mistake("256 ids go from 0 to 255, and one byte holds them: `<=`, not `<`")
+def bytes_on_disk_strictly_less(n, vocab_size):
+    for width in (1, 2, 4):
+        if vocab_size < 256**width:
+            return n * width
+    return n * 8
+
+
+@BYTES_ON_DISK.mistake(
+    "the ids end at vocab_size - 1: with 256^k + 1 of them, the last does not fit into k bytes"
+)
+def bytes_on_disk_one_id_too_many(n, vocab_size):
+    largest = vocab_size - 1
+    for width in (1, 2, 4):
+        if largest <= 256**width:
+            return n * width
+    return n * 8
+
+
+@BYTES_ON_DISK.mistake("the types are unsigned: no bit is lost to a sign")
+def bytes_on_disk_signed(n, vocab_size):
+    for width in (1, 2, 4):
+        if vocab_size <= 256**width // 2:
+            return n * width
+    return n * 8
+
+
+@BYTES_ON_DISK.mistake("that is the number of bits; a byte has 8 of them")
+def bytes_on_disk_in_bits(n, vocab_size):
+    for bits in (8, 16, 32):
+        if vocab_size <= 2**bits:
+            return n * bits
+    return n * 64
+
+
+@BYTES_ON_DISK.mistake("there is no type of 3 bytes, nor of 5, 6 or 7")
+def bytes_on_disk_any_width(n, vocab_size):
+    width = 1
+    while vocab_size > 256**width:
+        width += 1
+    return n * width
+
+
+@BYTES_ON_DISK.mistake("the types end at four bytes here; the largest one has eight")
+def bytes_on_disk_four_at_most(n, vocab_size):
+    for width in (1, 2):
+        if vocab_size <= 256**width:
+            return n * width
+    return n * 4
 
 
 ### END SOLUTION
 
 
-exercise(
-    locate_id,
-    stars=2,
-    minutes=6,
-    cases=lambda draw: [
-        locate_id_case(draw, (0, "inside"), draw.integer(5, 9), draw.integer(5, 9)),
-        locate_id_case(draw, (1, "first"), draw.integer(5, 9), draw.integer(5, 9), 4),
-        locate_id_case(
-            draw, (2, "last"), draw.integer(3, 4), draw.integer(5, 7), draw.integer(8, 9)
-        ),
-        locate_id_case(
-            draw, (3, "first"), size := draw.integer(5, 9), size, size, draw.integer(3, 4)
-        ),
-        locate_id_case(
-            draw, (2, "inside"), draw.integer(12, 20), draw.integer(3, 6), draw.integer(7, 9), 5
-        ),
-        locate_id_case(draw, (3, "first"), draw.integer(3, 6), 0, 0, draw.integer(3, 6), 2),
-        locate_id_case(
-            draw, (3, "inside"), draw.integer(3, 6), 0, draw.integer(3, 6), draw.integer(4, 6)
-        ),
-        locate_id_case(draw, (1, "last"), 0, draw.integer(3, 6), 0),
+# ---------------------------------------------------------------- locate_id
+
+
+def locate_id_case(lengths, shard, offset):
+    return [lengths, sum(lengths[:shard]) + offset]
+
+
+def locate_id_inside(draw, lengths, shard):
+    """Neither the first nor the last place of the shard, if it has others."""
+    return locate_id_case(lengths, shard, draw.integer(1, max(lengths[shard] - 2, 1)))
+
+
+def locate_id_cases(draw):
+    two = [draw.integer(5, 9), draw.integer(5, 9)]
+    three = [draw.integer(5, 9), draw.integer(5, 9), 4]
+    growing = [draw.integer(3, 4), draw.integer(5, 7), draw.integer(8, 9)]
+    size = draw.integer(5, 9)
+    equal_but_the_last = [size, size, size, draw.integer(3, 4)]
+    four = [draw.integer(12, 20), draw.integer(3, 6), draw.integer(7, 9), 5]
+    two_empty = [draw.integer(3, 6), 0, 0, draw.integer(3, 6), 2]
+    one_empty = [draw.integer(3, 6), 0, draw.integer(3, 6), draw.integer(4, 6)]
+    empty_ends = [0, draw.integer(3, 6), 0]
+    return [
+        locate_id_inside(draw, two, 0),
+        locate_id_case(three, 1, 0),
+        locate_id_case(growing, 2, growing[2] - 1),
+        locate_id_case(equal_but_the_last, 3, 0),
+        locate_id_inside(draw, four, 2),
+        locate_id_case(two_empty, 3, 0),
+        locate_id_inside(draw, one_empty, 3),
+        locate_id_case(empty_ends, 1, empty_ends[1] - 1),
         [[1], 0],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "at a border: the place `length` is already the first of the next shard": lambda lengths, n: (
-            locate_id_as(lengths, n, lambda n, length: n <= length)
-        ),
-        "all shards are taken to be as long as the first: each has its own length": lambda lengths, n: [
-            n // lengths[0],
-            n % lengths[0],
-        ],
-        "the place in the whole text is returned; the offset counts from the beginning of its shard": lambda lengths, n: [
-            locate_id(lengths, n)[0],
-            n,
-        ],
-        "the offset counts from the end of the shard; it counts from its beginning": lambda lengths, n: [
-            locate_id(lengths, n)[0],
-            lengths[locate_id(lengths, n)[0]] - 1 - locate_id(lengths, n)[1],
-        ],
-        "shards count from 0": lambda lengths, n: [
-            locate_id(lengths, n)[0] + 1,
-            locate_id(lengths, n)[1],
-        ],
-        "offsets count from 0": lambda lengths, n: [
-            locate_id(lengths, n)[0],
-            locate_id(lengths, n)[1] + 1,
-        ],
-        "first the shard, then the offset": lambda lengths, n: locate_id(lengths, n)[::-1],
-        "an empty shard is not counted, but the shards after it keep their numbers": lambda lengths, n: (
-            locate_id([length for length in lengths if length], n)
-        ),
-        "the place is in no empty shard: go on to the next one": lambda lengths, n: (
-            lambda starts: [
-                starts.index(max(s for s in starts if s <= n)),
-                n - max(s for s in starts if s <= n),
-            ]
-        )([sum(lengths[:k]) for k in range(len(lengths))]),
-        "each shard takes one place too few away": lambda lengths, n: locate_id_as(
-            lengths, n, less=1
-        ),
-        "only the length of the shard just before is taken away: all shards before it count": lambda lengths, n: [
-            shard := locate_id(lengths, n)[0],
-            n - (lengths[shard - 1] if shard else 0),
-        ],
-        ### END SOLUTION
-    },
+    ]
+
+
+LOCATE_ID = exercise(locate_id, stars=2, minutes=6, cases=locate_id_cases)
+
+
+### BEGIN SOLUTION
+@LOCATE_ID.mistake("at a border: the place `length` is already the first of the next shard")
+def locate_id_border(lengths, n):
+    shard = 0
+    while n > lengths[shard] and shard < len(lengths) - 1:
+        n -= lengths[shard]
+        shard += 1
+    return [shard, n]
+
+
+@LOCATE_ID.mistake("all shards are taken to be as long as the first; each has its own length")
+def locate_id_equal_lengths(lengths, n):
+    return [n // lengths[0], n % lengths[0]]
+
+
+@LOCATE_ID.mistake(
+    "the place in the whole text is returned; the offset counts from the start of its shard"
 )
+def locate_id_place_in_the_text(lengths, n):
+    end = 0
+    for shard, length in enumerate(lengths):
+        end += length
+        if n < end:
+            return [shard, n]
+
+
+@LOCATE_ID.mistake("empty shards are not counted; the shards after them keep their numbers")
+def locate_id_empty_not_counted(lengths, n):
+    shard = 0
+    for length in lengths:
+        if n < length:
+            return [shard, n]
+        n -= length
+        if length > 0:
+            shard += 1
+
+
+@LOCATE_ID.mistake("an empty shard is returned; no place is in it, so go on to the next one")
+def locate_id_in_an_empty_shard(lengths, n):
+    starts = [0]
+    for length in lengths[:-1]:
+        starts.append(starts[-1] + length)
+    start = max(start for start in starts if start <= n)
+    return [starts.index(start), n - start]
+
+
+@LOCATE_ID.mistake(
+    "only the length of the shard before is subtracted; subtract those of all the shards before"
+)
+def locate_id_only_the_one_before(lengths, n):
+    shard = locate_id(lengths, n)[0]
+    if shard == 0:
+        return [0, n]
+    return [shard, n - lengths[shard - 1]]
+
+
+### END SOLUTION
+
+
+# ---------------------------------------------------------------- shuffle_buffer
 
 
 def shuffle_buffer_case(draw, n, size):
     """Different items; no place is drawn twice in a row, where there is another one."""
-    draws, places = [], list(range(size))
-    for _ in range(max(n - size, 0)):
-        draws.append(draw.choice([place for place in places if [place] != draws[-1:]] or places))
+    draws = []
+    for _ in range(n - size):
+        places = list(range(size))
+        if draws and size > 1:
+            places.remove(draws[-1])
+        draws.append(draw.choice(places))
     return [draw.random.sample(range(10, 100), n), size, draws]
 
 
-### BEGIN SOLUTION
-def shuffle_buffer_as(items, size, draws, move=None, end=lambda buffer: buffer):
-    buffer, out = items[:size], []
-    for item, place in zip(items[size:], draws):
-        if move:
-            out.append(move(buffer, place, item))
-        else:
-            out.append(buffer[place])
-            buffer[place] = item
-    return out + end(buffer)
-
-
-def shuffle_buffer_pops(buffer, place, item):
-    buffer.append(item)
-    return buffer.pop(place)
-
-
-def shuffle_buffer_inserts(buffer, place, item):
-    buffer.insert(place, item)
-    return buffer.pop()
-
-
-def shuffle_buffer_replaces(buffer, place, item):
-    buffer[place] = item
-    return item
-
-
-### END SOLUTION
-
-
-exercise(
-    shuffle_buffer,
-    stars=2,
-    minutes=8,
-    cases=lambda draw: [
+def shuffle_buffer_cases(draw):
+    return [
         shuffle_buffer_case(draw, draw.integer(9, 12), 3),
         shuffle_buffer_case(draw, draw.integer(12, 15), 4),
         shuffle_buffer_case(draw, draw.integer(4, 6), 1),
         shuffle_buffer_case(draw, 8, 7),
+        # The stream is shorter than the buffer, as long as it, or empty.
         shuffle_buffer_case(draw, draw.integer(2, 4), 5),
         shuffle_buffer_case(draw, 5, 5),
         [[], 3, []],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "what is in the buffer at the end is lost": lambda items, size, draws: shuffle_buffer_as(
-            items, size, draws, end=lambda buffer: []
-        ),
-        "what is left at the end comes out in the order of the places, from the first on": lambda items, size, draws: (
-            shuffle_buffer_as(items, size, draws, end=lambda buffer: buffer[::-1])
-        ),
-        "what is left at the end is sorted; it comes out in the order of the places": lambda items, size, draws: (
-            shuffle_buffer_as(items, size, draws, end=sorted)
-        ),
-        "the new item takes the place of the one that comes out; here the others move up, and it stands last": lambda items, size, draws: (
-            shuffle_buffer_as(items, size, draws, shuffle_buffer_pops)
-        ),
-        "the new item pushes out the one in its place; here the others move, and the last one falls out": lambda items, size, draws: (
-            shuffle_buffer_as(items, size, draws, shuffle_buffer_inserts)
-        ),
-        "the new item itself comes out: take the old one out before its place is filled": lambda items, size, draws: (
-            shuffle_buffer_as(items, size, draws, shuffle_buffer_replaces)
-        ),
-        "the item comes out, but its place is not filled with the new one": lambda items, size, draws: (
-            shuffle_buffer_as(items, size, draws, lambda buffer, place, item: buffer[place])
-        ),
-        "the stream comes out as it went in": lambda items, size, draws: list(items),
-        "nothing comes out before the stream has ended: each item that is pushed out comes at once": lambda items, size, draws: (
-            (
-                lambda out: (
-                    out[len(items) - len(items[:size]) :] + out[: len(items) - len(items[:size])]
-                )
-            )(shuffle_buffer(items, size, draws))
-        ),
-        "`size` is no index into a stream that is shorter: then all of it is in the buffer, and comes out at the end": lambda items, size, draws: (
-            shuffle_buffer([items[k] for k in range(size)] + items[size:], size, draws)
-        ),
-        ### END SOLUTION
-    },
-)
+    ]
+
+
+SHUFFLE_BUFFER = exercise(shuffle_buffer, stars=2, minutes=8, cases=shuffle_buffer_cases)
 
 
 ### BEGIN SOLUTION
-def rank_windows_steps(count, size, ranks, rank, more=0, cut=lambda window, count: window < count):
-    """Step by step; more: steps beyond the last whole one."""
-    steps = count // (size * ranks) + more
-    windows = [step * size * ranks + rank * size + i for step in range(steps) for i in range(size)]
-    return [window for window in windows if cut(window, count)]
+@SHUFFLE_BUFFER.mistake("what is in the buffer at the end is lost")
+def shuffle_buffer_loses_the_rest(items, size, draws):
+    buffer = items[:size]
+    out = []
+    for item, place in zip(items[size:], draws):
+        out.append(buffer[place])
+        buffer[place] = item
+    return out
+
+
+@SHUFFLE_BUFFER.mistake(
+    "what is left at the end comes out from the last place on; it should come out from place 0 on"
+)
+def shuffle_buffer_rest_backwards(items, size, draws):
+    buffer = items[:size]
+    out = []
+    for item, place in zip(items[size:], draws):
+        out.append(buffer[place])
+        buffer[place] = item
+    while buffer:
+        out.append(buffer.pop())
+    return out
+
+
+@SHUFFLE_BUFFER.mistake(
+    "the new item is put at the end of the buffer; it goes into the place of the one that comes out"
+)
+def shuffle_buffer_pops_and_appends(items, size, draws):
+    buffer = items[:size]
+    out = []
+    for item, place in zip(items[size:], draws):
+        out.append(buffer.pop(place))
+        buffer.append(item)
+    return out + buffer
+
+
+@SHUFFLE_BUFFER.mistake(
+    "the new item itself comes out: take the old one out before its place is filled"
+)
+def shuffle_buffer_fills_first(items, size, draws):
+    buffer = items[:size]
+    out = []
+    for item, place in zip(items[size:], draws):
+        buffer[place] = item
+        out.append(buffer[place])
+    return out + buffer
+
+
+@SHUFFLE_BUFFER.mistake("an item comes out, but its place is not filled with the new one")
+def shuffle_buffer_never_fills(items, size, draws):
+    buffer = items[:size]
+    out = []
+    for place in draws:
+        out.append(buffer[place])
+    return out + buffer
+
+
+@SHUFFLE_BUFFER.mistake(
+    "a stream that is shorter than the buffer has no item number `size` - 1; all of it fits in"
+)
+def shuffle_buffer_fills_all_places(items, size, draws):
+    buffer = [items[place] for place in range(size)]
+    out = []
+    for item, place in zip(items[size:], draws):
+        out.append(buffer[place])
+        buffer[place] = item
+    return out + buffer
 
 
 ### END SOLUTION
 
 
-exercise(
-    rank_windows,
-    stars=1,
-    minutes=5,
-    cases=lambda draw: [
+# ---------------------------------------------------------------- rank_windows
+
+
+def rank_windows_cases(draw):
+    size = draw.integer(3, 4)
+    two_steps = 2 * 5 * size
+    started_part = size + draw.integer(1, size - 1)
+    return [
+        # Two whole steps, and three or four windows more.
         [27 + draw.integer(0, 1), 3, 4, 0],
-        [size * 5 * 2 + size + draw.integer(1, size - 1), size, 5, 1]
-        if (size := draw.integer(3, 4))
-        else [],
+        # The part of rank 1 is not full in the last step.
+        [two_steps + started_part, size, 5, 1],
         [6 * draw.integer(3, 4) + 5, 2, 3, 2],
         [draw.integer(20, 30), draw.integer(2, 4), 1, 0],
         [draw.integer(12, 19), 1, 3, draw.integer(0, 2)],
+        # Fewer windows than one part: rank 0 has all of them, the others none.
         [draw.integer(2, 3), 4, 3, 0],
         [draw.integer(2, 3), 4, 3, 1],
         [0, 2, 2, 0],
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "that deals windows out one by one, like cards: `size` of them in a row go to one rank": lambda count, size, ranks, rank: (
-            list(range(rank, count, ranks))
-        ),
-        "that cuts the epoch into one long piece a rank: the ranks take turns, `size` windows each": lambda count, size, ranks, rank: (
-            list(range(count * rank // ranks, count * (rank + 1) // ranks))
-        ),
-        "that cuts the epoch into one piece a rank, and loses what does not come out even: the ranks take turns": lambda count, size, ranks, rank: (
-            list(range(count // ranks * rank, count // ranks * (rank + 1)))
-        ),
-        "the last step is lost where there are too few windows for all: what is there is read": lambda count, size, ranks, rank: (
-            rank_windows_steps(count, size, ranks, rank)
-        ),
-        "a part that is not full is lost: what is there is read": lambda count, size, ranks, rank: [
-            window
-            for window in rank_windows(count, size, ranks, rank)
-            if window // size < count // size
-        ],
-        "there are no windows from `count` on: the last part ends with them": lambda count, size, ranks, rank: (
-            rank_windows_steps(
-                count,
-                size,
-                ranks,
-                rank,
-                -(-count // (size * ranks)) - count // (size * ranks),
-                lambda window, count: True,
-            )
-        ),
-        "ranks count from 0": lambda count, size, ranks, rank: rank_windows(
-            count, size, ranks, (rank - 1) % ranks
-        ),
-        "that is one step: the epoch goes on until its windows have been read": lambda count, size, ranks, rank: (
-            list(range(rank * size, min((rank + 1) * size, count)))
-        ),
-        "that is what all ranks read: each has its own part": lambda count, size, ranks, rank: list(
-            range(count)
-        ),
-        "the parts are counted modulo `size`; there are `ranks` of them": lambda count, size, ranks, rank: [
-            window for window in range(count) if window // ranks % size == rank
-        ],
-        "these are the first windows of its parts only: each part has `size`": lambda count, size, ranks, rank: (
-            list(range(rank * size, count, ranks * size))
-        ),
-        "at the end it begins again with the first windows to fill the part up: those were read before": lambda count, size, ranks, rank: [
-            window % max(count, 1)
-            for window in rank_windows_steps(
-                count,
-                size,
-                ranks,
-                rank,
-                -(-count // (size * ranks)) - count // (size * ranks),
-                lambda window, count: True,
-            )
-        ],
-        ### END SOLUTION
-    },
+    ]
+
+
+RANK_WINDOWS = exercise(rank_windows, stars=1, minutes=5, cases=rank_windows_cases)
+
+
+### BEGIN SOLUTION
+@RANK_WINDOWS.mistake(
+    "the windows are dealt out one by one, like cards; `size` of them in a row go to one rank"
 )
+def rank_windows_one_by_one(count, size, ranks, rank):
+    return list(range(rank, count, ranks))
+
+
+@RANK_WINDOWS.mistake(
+    "the epoch is cut into one long piece for each rank; the ranks take turns, `size` windows each"
+)
+def rank_windows_long_pieces(count, size, ranks, rank):
+    start = count * rank // ranks
+    end = count * (rank + 1) // ranks
+    return list(range(start, end))
+
+
+@RANK_WINDOWS.mistake(
+    "the last step is left out if it is not full; its windows are to be read, too"
+)
+def rank_windows_drops_the_last_step(count, size, ranks, rank):
+    windows = []
+    for step in range(count // (size * ranks)):
+        start = step * size * ranks + rank * size
+        windows += range(start, start + size)
+    return windows
+
+
+@RANK_WINDOWS.mistake("a part that is not full is left out; its windows are to be read, too")
+def rank_windows_drops_a_small_part(count, size, ranks, rank):
+    windows = []
+    for start in range(rank * size, count, size * ranks):
+        if start + size <= count:
+            windows += range(start, start + size)
+    return windows
+
+
+@RANK_WINDOWS.mistake("the last part has windows from number `count` on; there are no such windows")
+def rank_windows_beyond_the_end(count, size, ranks, rank):
+    windows = []
+    for first in range(0, count, size * ranks):
+        start = first + rank * size
+        windows += range(start, start + size)
+    return windows
+
+
+@RANK_WINDOWS.mistake(
+    "the last part is filled up with the first windows of the epoch; those were read before"
+)
+def rank_windows_begins_again(count, size, ranks, rank):
+    windows = []
+    for first in range(0, count, size * ranks):
+        start = first + rank * size
+        for window in range(start, start + size):
+            windows.append(window % count)
+    return windows
+
+
+### END SOLUTION
