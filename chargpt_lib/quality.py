@@ -41,8 +41,8 @@ __all__ = [
 
 def scrambled(text, length, seed=1337):
     """Characters drawn by their frequency in the text alone."""
-    dice = random.Random(seed).random
-    return "".join(text[int(dice() * len(text))] for _ in range(length))
+    rng = random.Random(seed)
+    return "".join(text[int(rng.random() * len(text))] for _ in range(length))
 
 
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

@@ -62,8 +62,9 @@ def test_nothing_hangs_on_an_answer(lesson):
     assert any(cell.source.startswith("progress()") for cell in lesson.cells)
 
 
-def test_hints_are_short_and_fit_their_places():
+def test_hints_are_few_short_and_fit_their_places():
     for exercise in EXERCISES.values():
+        assert 3 <= len(exercise.mistakes) + len(exercise.symptoms) <= 7, exercise.name
         for hint in (*exercise.mistakes, *exercise.symptoms):
             assert "\n" not in hint and len(hint) <= 140, hint
 

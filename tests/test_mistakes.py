@@ -32,6 +32,21 @@ def test_every_wrong_answer_is_rejected(answer):
         assert not answer.hint or answer.hint in found.hint, str(found)
 
 
+MISTAKES = [
+    pytest.param(exercise, hint, id=f"{exercise.name}-{mistake.__name__}")
+    for exercise in EXERCISES.values()
+    for hint, mistake in exercise.mistakes.items()
+]
+
+
+@pytest.mark.parametrize("exercise, hint", MISTAKES)
+def test_every_named_mistake_gets_its_own_hint(exercise, hint):
+    mistake = exercise.mistakes[hint]
+    for seed in WRONG_SEEDS:
+        found = judge(exercise, lambda args: call(mistake, args, exercise.seconds), seed)
+        assert (found.mark, found.hint) == ("✗", hint)
+
+
 @pytest.mark.parametrize("answer", RIGHT, **names)
 def test_every_right_answer_always_passes(answer):
     for seed in SEEDS:

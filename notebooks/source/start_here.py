@@ -10,14 +10,14 @@
 # # Start here: the first five minutes
 #
 # You will see: a GPT that learns to write plays, what it writes, where it looks, and how far it is from perfect.
-# You need nothing but this page. On two CPU cores it takes about a minute and a half. (On a graphics card: not measured yet.)
+# You need nothing but this page. On two CPU cores it takes about a minute and a half.
 #
-# Run the cells from top to bottom, each with Shift and Enter. Nothing is explained here; everything is explained from [lesson 00](00_data.ipynb) on, down to the last line of code.
+# Run the cells from top to bottom, each with Shift and Enter. This page only shows; from [lesson 00](00_data.ipynb) on, everything is explained, down to the last line of code.
 
 # %% [markdown]
 # ## A text
 #
-# A model learns from a text. This one has been written by a small grammar with dice, so it is nonsense, but strict nonsense: in each scene only those speak who have entered, and whoever is asked by name answers.
+# A model learns from a text. A small grammar wrote this one, with random choices, so the text is nonsense. But it is strict nonsense: in each scene only the people who have entered speak, and a person who is asked by name answers.
 
 # %%
 from chargpt_lib.data import CharTokenizer, load_corpus
@@ -57,7 +57,7 @@ print(f"≈ {loss:.2f}: {abs(loss - 2):.1f} away from 2, {abs(loss - 0.5):.1f} a
 assert loss < 1.0 or corpus.name != "playhouse"
 
 # %% [markdown]
-# Where has the loss come from? The line is the floor: what the dice themselves make unpredictable. Nobody can do better on unseen text.
+# How did the loss get there? The dashed line is the entropy of the text, called **the floor** in this course: the surprise that the grammar's random choices leave to a reader who knows the grammar. No model can do better on text it has not seen.
 
 # %%
 import matplotlib.pyplot as plt
@@ -76,7 +76,7 @@ show(fig, "The loss falls steeply from 4, then more and more slowly, and comes c
 # %% [markdown]
 # ## A play
 #
-# Give it the end of a line, and let it go on: one character after the other, each drawn with the model's probabilities. After one minute it does not know all the rules yet. **Look for** a word that is none, or somebody who speaks without having entered.
+# Give the model the end of a line, and let it continue: one character after the other, each drawn with the model's probabilities. After one minute it does not know all the rules yet. **Look for** a word that does not exist, or somebody who speaks without having entered.
 
 # %% tags=["nbval-ignore-output"]
 start = tokenizer.encode("\n")[None].to(device)
@@ -91,7 +91,7 @@ assert len(play) == 301
 # %% [markdown]
 # ## Where it looks
 #
-# The first line of a scene has ended. Whoever speaks now must be one of those who have just entered. The model has 24 *heads*, six in each of four layers; each looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Find one that looks at `Meg` or at `Hal` (try the last layers first), and click it. Then move over the text: where does it look from other characters?
+# The first line of a scene has ended. The next speaker must be one of the two people who have just entered. The model has 24 *heads*, six in each of four layers; each head looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Find a head that looks at `Meg` or at `Hal` (try the last layers first), and click it. Then move over the text: where does that head look from other characters?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.attention_maps import attention_html, attention_of
@@ -100,27 +100,22 @@ scene = "A barn. Enter Meg and Hal with a damp goose.\n"
 attention_html(attention_of(model, tokenizer, scene), scene)
 
 # %% [markdown]
-# (Only the picture, and nothing that answers? Then the page is shown where scripts are cut out. Run the cell.)
+# (Do you see only a picture that does not react? Some websites remove the script from a saved notebook. Run the cell yourself.)
 
 # %%
-weights = attention_of(model, tokenizer, scene).of(
-    scene
-)  # (layers, heads, characters that look, characters looked at)
+maps = attention_of(model, tokenizer, scene)
+weights = maps.of(scene)  # (layers, heads, characters that look, characters looked at)
 totals = weights.sum(-1)
-print(
-    f"what a head gives to all characters together: from {totals.min():.4f} to {totals.max():.4f}"
-)
+print(f"the weights of a character add up to between {totals.min():.4f} and {totals.max():.4f}")
 names = slice(scene.index("Meg"), scene.index(" with")) if "Meg" in scene else slice(0, 1)
 on_names = weights[:, :, -1, names].sum(-1)  # (layers, heads)
-print(
-    f"the head that looks most at the names gives them ≈ {on_names.max():.2f}, when the next speaker is due"
-)
+print(f"when a speaker is due, one head gives the two names ≈ {on_names.max():.2f} of its weight")
 assert on_names.max() > 0.4 or corpus.name != "playhouse"
 
 # %% [markdown]
 # ## The ladder
 #
-# Such a model did not fall from the sky. The course builds it rung by rung, and each rung removes a part of the loss that you can name: spelling, grammar, then the names. From a table of letter pairs down to the full GPT, which is trained a little longer than the one above:
+# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which is trained a little longer than yours above. Each colour is a kind of text that the model still predicts worse than it could: spelling, grammar, or names that were mentioned before.
 
 # %%
 from chargpt_lib.training import plot_ladder
@@ -143,5 +138,8 @@ show(
 # | [05](05_blocks.ipynb), [06](06_full_gpt.ipynb) | blocks, then the full GPT |
 # | [07](07_attention_maps.ipynb) | what each head does, and proof |
 # | [08](08_sampling.ipynb) | every way to draw the next character, and fast |
+# | [09](09_checkpoints.ipynb) | checkpoints: stop a training, and continue it to the last bit |
+# | [10](10_recipe.ipynb), [11](11_training_in_earnest.ipynb) | the recipe and the trainer of long runs; what is wrong with my loss? |
+# | [12](12_data_on_disk.ipynb), [13](13_many_devices.ipynb) | texts larger than the memory; one training on several devices |
 #
-# You need some Python, and an evening for each.
+# You need some Python, and an evening for each lesson.

@@ -12,9 +12,9 @@
 # > How good is a sample? Seven numbers, and what each of them misses.
 #
 # You will build: a score of seven numbers for whatever a model wrote, beside the score of real text and of noise.
-# You need lesson 08. On two CPU cores the page takes about twenty seconds. (On a graphics card: not measured yet.)
+# You need lesson 08. On two CPU cores the page takes about twenty seconds.
 #
-# "Coherence: high." Whoever reads that knows that somebody liked a sample. Which one of many? Compared with what? Here a sample is counted, and anybody who counts again gets the same numbers.
+# "Coherence: high." From that you learn that somebody liked a sample. Which of how many? Compared with what? On this page a sample is counted, and anybody who counts again gets the same numbers.
 
 # %%
 import random
@@ -41,7 +41,7 @@ scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 # %% [markdown]
 # ## Between noise and the real thing
 #
-# 93% of the words are real. Is that good? Nobody can say, before two other texts of the same length have been counted in the same way:
+# 93% of the words are real. Is that good? The number means something only beside two other texts of the same length, counted in the same way:
 #
 # - the **ceiling**: the validation text, real and never trained on. A model that scores higher is not better than the author. It is doing something else.
 # - the **bottom**: characters drawn by their frequency alone, a model that knows nothing of order.
@@ -58,8 +58,8 @@ from chargpt_lib.data import Corpus
 
 def scrambled(text, length, seed=1337):
     """Characters drawn by their frequency in the text alone."""
-    dice = random.Random(seed).random
-    return "".join(text[int(dice() * len(text))] for _ in range(length))
+    rng = random.Random(seed)
+    return "".join(text[int(rng.random() * len(text))] for _ in range(length))
 
 # %%
 N = 10_000
