@@ -34,7 +34,7 @@ def one_of_all_positions(T, back):
     return 1 / T
 
 
-@wrong("chance_share", "not t; position 0 was left out")
+@wrong("chance_share")
 def without_itself(T, back):
     shares = [1 / t for t in range(back, T) if t > 0]
     return sum(shares) / len(shares) if shares else 0.0
@@ -59,7 +59,7 @@ def any_target_at_all(T, back):
     return sum(1 / (t + 1) for t in range(T)) / T
 
 
-@wrong("chance_share", "are in the sum")
+@wrong("chance_share")
 def right_divisor_whole_sum(T, back):
     return sum(1 / (t + 1) for t in range(T)) / (T - back)
 
@@ -75,33 +75,33 @@ def inverse_of_the_mean(T, back):
     return len(places) / sum(places)
 
 
-@wrong("chance_share", "the target is one of them")
+@wrong("chance_share")
 def all_of_the_last_few(T, back):
     return sum(back / (t + 1) for t in range(back, T)) / (T - back)
 
 
-@wrong("chance_share", "t = `back`, is left out")
+@wrong("chance_share")
 def starts_one_too_late(T, back):
     shares = [1 / (t + 1) for t in range(back + 1, T)]
     return sum(shares) / len(shares)
 
 
-@wrong("chance_share", "t = `back`, is left out of the sum")
+@wrong("chance_share")
 def starts_one_too_late_with_the_right_divisor(T, back):
     return sum(1 / (t + 1) for t in range(back + 1, T)) / (T - back)
 
 
-@wrong("chance_share", "left out of the sum")
+@wrong("chance_share")
 def ends_one_too_early(T, back):
     return sum(1 / (t + 1) for t in range(back, T - 1)) / (T - back)
 
 
-@wrong("chance_share", "an integral")
+@wrong("chance_share")
 def integral(T, back):
     return (math.log(T + 1) - math.log(back + 1)) / (T - back)
 
 
-@wrong("chance_share", "divide with `/`")
+@wrong("chance_share")
 def whole_division(T, back):
     return sum(1 // (t + 1) for t in range(back, T)) / (T - back)
 
@@ -183,7 +183,7 @@ def finds_itself(ids, n):
     return targets
 
 
-@wrong("induction_targets", "may be t itself")
+@wrong("induction_targets")
 def never_itself(ids, n):
     targets = torch.full((len(ids),), -1)
     for t in range(len(ids)):
@@ -194,7 +194,7 @@ def never_itself(ids, n):
     return targets
 
 
-@wrong("induction_targets", "may overlap")
+@wrong("induction_targets")
 def no_overlap(ids, n):
     targets = torch.full((len(ids),), -1)
     for t in range(len(ids)):
@@ -224,7 +224,7 @@ def one_character_only(ids, n):
     return targets
 
 
-@wrong("induction_targets", "n + 1 characters are compared")
+@wrong("induction_targets")
 def n_more_characters(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
@@ -234,7 +234,7 @@ def n_more_characters(ids, n):
     return targets
 
 
-@wrong("induction_targets", "where the earlier n characters begin")
+@wrong("induction_targets")
 def start_of_the_piece(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n - 1, len(ids)):
@@ -244,7 +244,7 @@ def start_of_the_piece(ids, n):
     return targets
 
 
-@wrong("induction_targets", "the second of the earlier n")
+@wrong("induction_targets")
 def after_the_first_character(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n - 1, len(ids)):
@@ -264,7 +264,7 @@ def windows_that_are_shorter_at_the_beginning(ids, n):
     return targets
 
 
-@wrong("induction_targets", "at the very beginning")
+@wrong("induction_targets")
 def never_the_first_piece(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(len(ids)):
@@ -274,7 +274,7 @@ def never_the_first_piece(ids, n):
     return targets
 
 
-@wrong("induction_targets", "looks at a later one")
+@wrong("induction_targets", "has a later position as its target")
 def searches_the_future(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n - 1, len(ids)):
@@ -284,7 +284,7 @@ def searches_the_future(ids, n):
     return targets
 
 
-@wrong("induction_targets", "wanted is its position")
+@wrong("induction_targets", "has a later position as its target")
 def the_character_there(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
@@ -294,7 +294,7 @@ def the_character_there(ids, n):
     return targets
 
 
-@wrong("induction_targets", "how far back")
+@wrong("induction_targets")
 def distance_of_the_target(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
@@ -304,7 +304,7 @@ def distance_of_the_target(ids, n):
     return targets
 
 
-@wrong("induction_targets", "in another order")
+@wrong("induction_targets")
 def any_order(ids, n):
     targets = torch.full_like(ids, -1)
     for t in range(n, len(ids)):
@@ -415,7 +415,7 @@ def in_bits(weights):
     return h(weights.mean(0)) - h(weights).mean(0)
 
 
-@wrong("text_dependence", "the entropies are added up")
+@wrong("text_dependence")
 def sums_the_entropies(weights):
     return torch.special.entr(weights.mean(0)).sum(-1) - torch.special.entr(weights).sum((0, -1))
 
@@ -425,23 +425,23 @@ def measures_columns(weights):
     return torch.special.entr(weights.mean(0)).sum(0) - torch.special.entr(weights).sum(1).mean(0)
 
 
-@wrong("text_dependence", "these are places")
+@wrong("text_dependence")
 def counts_places(weights):
     places = lambda p: torch.special.entr(p).sum(-1).exp()
     return places(weights.mean(0)) - places(weights).mean(0)
 
 
-@wrong("text_dependence", "not yet averaged")
+@wrong("text_dependence")
 def one_for_each_text(weights):
     return torch.special.entr(weights.mean(0)).sum(-1) - torch.special.entr(weights).sum(-1)
 
 
-@wrong("text_dependence", "over the positions too")
+@wrong("text_dependence")
 def one_mean_of_all(weights):
     return torch.special.entr(weights.mean(0)).sum(-1) - torch.special.entr(weights).sum(-1).mean()
 
 
-@wrong("text_dependence", "not their mean")
+@wrong("text_dependence")
 def mean_over_places(weights):
     return torch.special.entr(weights.mean(0)).mean(-1) - torch.special.entr(weights).mean(-1).mean(
         0
@@ -511,7 +511,7 @@ def project(heads, W_o, bias):
     return heads.transpose(1, 2).flatten(2) @ W_o.T + bias
 
 
-@wrong("mean_ablation", "zeros stand")
+@wrong("mean_ablation", "zeros replace the head")
 def zero_ablation(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h] = 0
@@ -539,48 +539,48 @@ def one_number(heads, W_o, bias, h):
     return project(heads, W_o, bias)
 
 
-@wrong("mean_ablation", "its own D numbers")
+@wrong("mean_ablation")
 def mean_of_each_vector(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h] = heads[:, h].mean(-1, keepdim=True)
     return project(heads, W_o, bias)
 
 
-@wrong("mean_ablation", "over the heads stands there")
+@wrong("mean_ablation")
 def average_head(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h] = heads.mean(1)
     return project(heads, W_o, bias)
 
 
-@wrong("mean_ablation", "the mean of all heads")
+@wrong("mean_ablation")
 def mean_over_everything_else(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h] = heads.mean(dim=(0, 1, 2))
     return project(heads, W_o, bias)
 
 
-@wrong("mean_ablation", "only head h")
+@wrong("mean_ablation")
 def mean_of_the_result(heads, W_o, bias, h):
     out = project(heads, W_o, bias)
     return out.mean((0, 1)).expand_as(out)
 
 
-@wrong("mean_ablation", "counted from 0")
+@wrong("mean_ablation")
 def counts_from_one(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h - 1] = heads[:, h - 1].mean((0, 1))
     return project(heads, W_o, bias)
 
 
-@wrong("mean_ablation", "the bias is missing")
+@wrong("mean_ablation")
 def without_bias(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h] = heads[:, h].mean((0, 1))
     return heads.transpose(1, 2).flatten(2) @ W_o.T
 
 
-@wrong("mean_ablation", "twice")
+@wrong("mean_ablation")
 def bias_for_what_is_exchanged(heads, W_o, bias, h):
     D = heads.shape[-1]
     part = W_o[:, h * D : (h + 1) * D]
@@ -596,7 +596,7 @@ def multiplies_by_W_o(heads, W_o, bias, h):
     return heads.transpose(1, 2).flatten(2) @ W_o + bias
 
 
-@wrong("mean_ablation", "not exchanged before they are joined")
+@wrong("mean_ablation", "not exchanged before the heads are joined")
 def reshape_alone(heads, W_o, bias, h):
     B, H, T, D = heads.shape
     heads = heads.clone()
@@ -604,28 +604,28 @@ def reshape_alone(heads, W_o, bias, h):
     return heads.reshape(B, T, H * D) @ W_o.T + bias
 
 
-@wrong("mean_ablation", "is subtracted from the head")
+@wrong("mean_ablation")
 def centres_the_head(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h] -= heads[:, h].mean((0, 1))
     return project(heads, W_o, bias)
 
 
-@wrong("mean_ablation", "the other heads are replaced")
+@wrong("mean_ablation")
 def keeps_only_this_head(heads, W_o, bias, h):
     means = heads.mean((0, 2), keepdim=True).repeat(heads.shape[0], 1, heads.shape[2], 1)
     means[:, h] = heads[:, h]
     return project(means, W_o, bias)
 
 
-@wrong("mean_ablation", "only what head h adds")
+@wrong("mean_ablation")
 def one_head_alone(heads, W_o, bias, h):
     only = torch.zeros_like(heads)
     only[:, h] = heads[:, h].mean((0, 1))
     return project(only, W_o, bias)
 
 
-@wrong("mean_ablation", "nothing is replaced")
+@wrong("mean_ablation")
 def assigns_to_a_copy(heads, W_o, bias, h):
     head = heads[:, h].clone()
     head[:] = head.mean((0, 1))
@@ -718,7 +718,7 @@ def mends_the_order_only(weights, keeps):
     return share / share.sum()
 
 
-@wrong("mended_rollout", "nothing is mended yet")
+@wrong("mended_rollout", "both bugs are still there")
 def as_it_was(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -727,7 +727,7 @@ def as_it_was(weights, keeps):
     return share / share.sum()
 
 
-@wrong("mended_rollout", "only the last line is gone")
+@wrong("mended_rollout", "shares do not sum to 1")
 def takes_the_last_line_away(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -745,7 +745,7 @@ def exchanged(weights, keeps):
     return share
 
 
-@wrong("mended_rollout", "but not their keeps")
+@wrong("mended_rollout", "are reversed, but not `keeps`")
 def keeps_in_the_old_order(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -754,7 +754,7 @@ def keeps_in_the_old_order(weights, keeps):
     return share
 
 
-@wrong("mended_rollout", "half and half")
+@wrong("mended_rollout")
 def the_paper_as_it_is(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -763,7 +763,7 @@ def the_paper_as_it_is(weights, keeps):
     return share
 
 
-@wrong("mended_rollout", "the own vector is added whole")
+@wrong("mended_rollout")
 def adds_all_of_itself(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -772,7 +772,7 @@ def adds_all_of_itself(weights, keeps):
     return share / share.sum()
 
 
-@wrong("mended_rollout", "to every weight")
+@wrong("mended_rollout")
 def adds_to_every_weight(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -781,7 +781,7 @@ def adds_to_every_weight(weights, keeps):
     return share / share.sum()
 
 
-@wrong("mended_rollout", "the weights are taken whole")
+@wrong("mended_rollout")
 def residual_on_top(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -790,7 +790,7 @@ def residual_on_top(weights, keeps):
     return share / share.sum()
 
 
-@wrong("mended_rollout", "it reads a column")
+@wrong("mended_rollout", "shares do not sum to 1")
 def matrix_times_column(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -799,7 +799,7 @@ def matrix_times_column(weights, keeps):
     return share
 
 
-@wrong("mended_rollout", "wanted is the row of the last")
+@wrong("mended_rollout")
 def all_rows(weights, keeps):
     whole = torch.eye(weights.shape[-1], dtype=weights.dtype)
     for A, keep in zip(weights, keeps):
@@ -807,14 +807,14 @@ def all_rows(weights, keeps):
     return whole
 
 
-@wrong("mended_rollout", "the mean of the layers")
+@wrong("mended_rollout")
 def averages_the_layers(weights, keeps):
     rows = torch.zeros_like(weights[:, -1])
     rows[:, -1] = 1
     return (keeps[:, None] * rows + (1 - keeps[:, None]) * weights[:, -1]).mean(0)
 
 
-@wrong("mended_rollout", "sum to 1 in each layer")
+@wrong("mended_rollout", "shares do not sum to 1")
 def adds_the_whole_vector_at_the_end(weights, keeps):
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
@@ -919,7 +919,7 @@ def from_the_left(E, W_v, W_o, W_u):
     return [table, table.diagonal() - best_other(table.T)]
 
 
-@wrong("ov_circuit", "and the margins are taken from that")
+@wrong("ov_circuit", "rows and columns of `table` are exchanged")
 def from_the_left_all_along(E, W_v, W_o, W_u):
     table = W_u @ W_o @ W_v @ E.T
     return [table, table.diagonal() - best_other(table)]
@@ -937,13 +937,13 @@ def best_of_all(E, W_v, W_o, W_u):
     return [table, table.diagonal() - table.max(-1).values]
 
 
-@wrong("ov_circuit", "from the mean of the row")
+@wrong("ov_circuit")
 def above_the_mean(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u)
     return [table, table.diagonal() - table.mean(-1)]
 
 
-@wrong("ov_circuit", "the mean of the others")
+@wrong("ov_circuit")
 def above_the_mean_of_the_others(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u)
     others = table.clone()
@@ -959,50 +959,50 @@ def zeros_on_the_diagonal(E, W_v, W_o, W_u):
     return [table, table.diagonal() - others.amax(-1)]
 
 
-@wrong("ov_circuit", "in c's column")
+@wrong("ov_circuit")
 def rivals_in_the_column(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u)
     return [table, table.diagonal() - best_other(table.T)]
 
 
-@wrong("ov_circuit", "here W_u is another one")
+@wrong("ov_circuit", "here W_u is another matrix")
 def tied_tables(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, E)
     return [table, table.diagonal() - best_other(table)]
 
 
-@wrong("ov_circuit", "the residual goes past the head")
+@wrong("ov_circuit", "the residual bypasses the head")
 def with_the_residual(E, W_v, W_o, W_u):
     table = (E + E @ W_v.T @ W_o.T) @ W_u.T
     return [table, table.diagonal() - best_other(table)]
 
 
-@wrong("ov_circuit", "belongs to the scores")
+@wrong("ov_circuit")
 def scaled(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u) / len(W_v) ** 0.5
     return [table, table.diagonal() - best_other(table)]
 
 
-@wrong("ov_circuit", "changes of logits are wanted")
+@wrong("ov_circuit")
 def probabilities(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u).softmax(-1)
     return [table, table.diagonal() - best_other(table)]
 
 
-@wrong("ov_circuit", "the mean of each row is subtracted")
+@wrong("ov_circuit")
 def centred_rows(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u)
     table = table - table.mean(-1, keepdim=True)
     return [table, table.diagonal() - best_other(table)]
 
 
-@wrong("ov_circuit", "absolute value")
+@wrong("ov_circuit")
 def largest_in_size(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u)
     return [table, table.diagonal() - best_other(table.abs())]
 
 
-@wrong("ov_circuit", "not as True or False")
+@wrong("ov_circuit")
 def does_it_copy(E, W_v, W_o, W_u):
     table = table_of(E, W_v, W_o, W_u)
     return [table, table.argmax(-1) == torch.arange(len(E))]

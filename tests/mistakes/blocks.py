@@ -51,7 +51,7 @@ def number_of_dead(z):
     return (F.relu(z).sum(dim=(0, 1)) == 0).sum().item()
 
 
-@wrong("dead_units", "that live")
+@wrong("dead_units")
 def share_of_the_living(z):
     return (F.relu(z).sum(dim=(0, 1)) > 0).float().mean().item()
 
@@ -61,27 +61,27 @@ def text_by_text(z):
     return torch.stack([(text <= 0).all(0).float().mean() for text in z]).mean().item()
 
 
-@wrong("dead_units", "place by place")
+@wrong("dead_units")
 def over_the_batch_only(z):
     return (F.relu(z).sum(dim=0) == 0).float().mean().item()
 
 
-@wrong("dead_units", "only the first text")
+@wrong("dead_units")
 def first_text(z):
     return (F.relu(z[0]).sum(dim=0) == 0).float().mean().item()
 
 
-@wrong("dead_units", "just 0")
+@wrong("dead_units", "exactly 0 stays 0")
 def strictly_negative(z):
     return (z < 0).flatten(0, 1).all(0).float().mean().item()
 
 
-@wrong("dead_units", "before the ReLU")
+@wrong("dead_units")
 def zeros_before_the_relu(z):
     return (z.abs().sum(dim=(0, 1)) == 0).float().mean().item()
 
 
-@wrong("dead_units", "mean is negative")
+@wrong("dead_units")
 def mean_below_zero(z):
     return (z.mean(dim=(0, 1)) <= 0).float().mean().item()
 
@@ -91,12 +91,12 @@ def relu_in_place(z):
     return (F.relu_(z).sum(dim=(0, 1)) == 0).float().mean().item()
 
 
-@wrong("dead_units", "share of the texts")
+@wrong("dead_units")
 def axis_of_the_units_after_that_of_the_characters(z):
     return (z <= 0).all(dim=1).all(dim=1).float().mean().item()
 
 
-@wrong("dead_units", "share of the texts")
+@wrong("dead_units")
 def silent_texts(z):
     return sum(F.relu(text).sum().item() == 0 for text in z) / len(z)
 
@@ -139,7 +139,7 @@ def once_for_each_block(n_layer, start, added, scaled):
     return math.sqrt(start**2 + n_layer * added**2)
 
 
-@wrong("stream_deviation", "only N are added up")
+@wrong("stream_deviation")
 def once_for_each_block_but_scaled_for_two(n_layer, start, added, scaled):
     added = added / math.sqrt(2 * n_layer) if scaled else added
     return math.sqrt(start**2 + n_layer * added**2)
@@ -150,12 +150,12 @@ def forgets_the_root(n_layer, start, added, scaled):
     return start**2 + added**2 * (1 if scaled else 2 * n_layer)
 
 
-@wrong("stream_deviation", "not squared")
+@wrong("stream_deviation", "smaller than the start")
 def forgets_the_squares(n_layer, start, added, scaled):
     return math.sqrt(start + added * (1 if scaled else 2 * n_layer))
 
 
-@wrong("stream_deviation", "divides the variance by 2N")
+@wrong("stream_deviation")
 def variance_scaled_like_the_weights(n_layer, start, added, scaled):
     variance = added**2 / math.sqrt(2 * n_layer) if scaled else added**2
     return math.sqrt(start**2 + 2 * n_layer * variance)
@@ -167,18 +167,18 @@ def scaled_without_the_root(n_layer, start, added, scaled):
     return math.sqrt(start**2 + 2 * n_layer * added**2)
 
 
-@wrong("stream_deviation", "not 1/√N")
+@wrong("stream_deviation")
 def scaled_by_the_root_of_n(n_layer, start, added, scaled):
     added = added / math.sqrt(n_layer) if scaled else added
     return math.sqrt(start**2 + 2 * n_layer * added**2)
 
 
-@wrong("stream_deviation", "changes nothing")
+@wrong("stream_deviation")
 def ignores_scaled(n_layer, start, added, scaled):
     return math.sqrt(start**2 + 2 * n_layer * added**2)
 
 
-@wrong("stream_deviation", "at the start is missing")
+@wrong("stream_deviation", "smaller than the start")
 def ignores_start(n_layer, start, added, scaled):
     return added if scaled else math.sqrt(2 * n_layer) * added
 
@@ -190,16 +190,16 @@ def everything_scaled(n_layer, start, added, scaled):
 
 
 @wrong("stream_deviation")
-def measured_on_dice(n_layer, start, added, scaled):
-    dice, scale = random.Random(7), (2 * n_layer) ** -0.5 if scaled else 1
+def measured_on_random_numbers(n_layer, start, added, scaled):
+    rng, scale = random.Random(7), (2 * n_layer) ** -0.5 if scaled else 1
     ends = [
-        start * dice.gauss(0, 1) + sum(scale * added * dice.gauss(0, 1) for _ in range(2 * n_layer))
+        start * rng.gauss(0, 1) + sum(scale * added * rng.gauss(0, 1) for _ in range(2 * n_layer))
         for _ in range(50)
     ]
     return math.sqrt(sum(end**2 for end in ends) / 50)
 
 
-@wrong("stream_deviation", "not (2 added)²")
+@wrong("stream_deviation")
 def both_of_a_block_in_one(n_layer, start, added, scaled):
     variance = start**2
     for block in range(n_layer):
@@ -207,18 +207,18 @@ def both_of_a_block_in_one(n_layer, start, added, scaled):
     return math.sqrt(variance)
 
 
-@wrong("stream_deviation", "before they are squared")
+@wrong("stream_deviation")
 def squares_the_sum(n_layer, start, added, scaled):
     total = 2 * n_layer * added / (math.sqrt(2 * n_layer) if scaled else 1)
     return math.sqrt(start**2 + total**2)
 
 
-@wrong("stream_deviation", "start is not squared")
+@wrong("stream_deviation", "smaller than the start")
 def start_as_a_variance(n_layer, start, added, scaled):
     return math.sqrt(start + added**2 * (1 if scaled else 2 * n_layer))
 
 
-@wrong("stream_deviation", "outside the root")
+@wrong("stream_deviation")
 def start_beside_the_root(n_layer, start, added, scaled):
     return start + (added if scaled else math.sqrt(2 * n_layer) * added)
 
@@ -267,7 +267,7 @@ def only_the_division_mended(x, u, p, training):
     return x * kept
 
 
-@wrong("mended_dropout", "training makes no difference")
+@wrong("mended_dropout", "every number has to stay as it is")
 def no_training_flag(x, u, p, training):
     return x * (u >= p) / (1 - p)
 
@@ -277,27 +277,27 @@ def forgets_to_divide(x, u, p, training):
     return torch.where(u < p, 0.0, x) if training else x
 
 
-@wrong("mended_dropout", "multiplied by 1 - p")
+@wrong("mended_dropout")
 def multiplies(x, u, p, training):
     return x * (u >= p) * (1 - p) if training else x
 
 
-@wrong("mended_dropout", "seen to that")
+@wrong("mended_dropout", "every number has to stay as it is")
 def both_cures_at_once(x, u, p, training):
     return x * (u >= p) / (1 - p) if training else x * (1 - p)
 
 
-@wrong("mended_dropout", "the mean has to stay in both")
+@wrong("mended_dropout", "every number has to stay as it is")
 def as_in_the_paper_of_2014(x, u, p, training):
     return x * (u >= p) if training else x * (1 - p)
 
 
-@wrong("mended_dropout", "the wrong ones fall")
+@wrong("mended_dropout")
 def keeps_a_share_of_p(x, u, p, training):
     return x * (u < p) / (1 - p) if training else x
 
 
-@wrong("mended_dropout", "exchanged")
+@wrong("mended_dropout", "every number has to stay as it is")
 def flag_reversed(x, u, p, training):
     return x if training else x * (u >= p) / (1 - p)
 
@@ -310,7 +310,7 @@ def drops_in_place(x, u, p, training):
     return x
 
 
-@wrong("mended_dropout", "have to become 0")
+@wrong("mended_dropout")
 def keeps_those_below_one_minus_p(x, u, p, training):
     return x * (u < 1 - p) / (1 - p) if training else x
 
@@ -326,17 +326,17 @@ def returns_only_in_training(x, u, p, training):
         return x * (u >= p) / (1 - p)
 
 
-@wrong("mended_dropout", "dice of their own")
+@wrong("mended_dropout", "u decides which numbers are dropped")
 def the_one_of_torch(x, u, p, training):
     return F.dropout(x, p, training)
 
 
-@wrong("mended_dropout", "dice of their own")
+@wrong("mended_dropout", "u decides which numbers are dropped")
 def draws_again(x, u, p, training):
     return x * (torch.rand_like(x) >= p) / (1 - p) if training else x
 
 
-@wrong("mended_dropout", "happened to stay")
+@wrong("mended_dropout")
 def divides_by_the_observed_share(x, u, p, training):
     kept = (u >= p).to(x.dtype)
     return x * kept / kept.mean() if training else x
@@ -390,33 +390,33 @@ def gradient(x, g, eps, unbiased=False):
     return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "taken for constants")
+@wrong("layer_norm_gradient", "treated as constants")
 def straight_through(x, g, eps):
     return g / torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
 
 
-@wrong("layer_norm_gradient", "way through s² is missing")
+@wrong("layer_norm_gradient", "path through s² is missing")
 def forgets_the_variance(x, g, eps):
     return (g - g.mean(-1, keepdim=True)) / torch.sqrt(
         x.var(-1, keepdim=True, unbiased=False) + eps
     )
 
 
-@wrong("layer_norm_gradient", "way through μ is missing")
+@wrong("layer_norm_gradient", "path through μ is missing")
 def forgets_the_mean(x, g, eps):
     r = torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
     y = (x - x.mean(-1, keepdim=True)) / r
     return (g - y * (g * y).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "last factor is missing")
+@wrong("layer_norm_gradient", "does not sum to 0")
 def forgets_a_factor(x, g, eps):
     r = torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
     y = (x - x.mean(-1, keepdim=True)) / r
     return (g - g.mean(-1, keepdim=True) - (g * y).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "a half over the root")
+@wrong("layer_norm_gradient")
 def root_differentiated_without_its_half(x, g, eps):
     C = x.shape[-1]
     d = x - x.mean(-1, keepdim=True)
@@ -426,7 +426,7 @@ def root_differentiated_without_its_half(x, g, eps):
     return dd - dd.mean(-1, keepdim=True)
 
 
-@wrong("layer_norm_gradient", "a square's derivative has a 2")
+@wrong("layer_norm_gradient")
 def square_differentiated_without_its_2(x, g, eps):
     C = x.shape[-1]
     d = x - x.mean(-1, keepdim=True)
@@ -443,14 +443,14 @@ def sign_of_the_variance(x, g, eps):
     return (g - g.mean(-1, keepdim=True) + y * (g * y).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "1/C of both is missing")
+@wrong("layer_norm_gradient", "does not sum to 0")
 def sums_for_means(x, g, eps):
     r = torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
     y = (x - x.mean(-1, keepdim=True)) / r
     return (g - g.sum(-1, keepdim=True) - y * (g * y).sum(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "nothing is divided by r")
+@wrong("layer_norm_gradient")
 def forgets_to_divide_by_r(x, g, eps):
     return gradient(x, g, eps) * torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
 
@@ -460,25 +460,25 @@ def unbiased_variance(x, g, eps):
     return gradient(x, g, eps, unbiased=True)
 
 
-@wrong("layer_norm_gradient", "outside the root")
+@wrong("layer_norm_gradient")
 def epsilon_outside(x, g, eps):
     r = x.std(-1, keepdim=True, unbiased=False) + eps
     y = (x - x.mean(-1, keepdim=True)) / r
     return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "epsilon is missing")
+@wrong("layer_norm_gradient")
 def no_epsilon(x, g, eps):
     return gradient(x, g, 0.0)
 
 
-@wrong("layer_norm_gradient", "1e-5")
+@wrong("layer_norm_gradient")
 def epsilon_as_usual(x, g, eps):
     x = x.clone().requires_grad_()
     return torch.autograd.grad(F.layer_norm(x, x.shape[-1:]), x, g)[0]
 
 
-@wrong("layer_norm_gradient", "over the characters")
+@wrong("layer_norm_gradient", "does not sum to 0")
 def wrong_axis_of_the_norm(x, g, eps):
     return gradient(x.transpose(1, 2), g.transpose(1, 2), eps).transpose(1, 2)
 
@@ -507,46 +507,46 @@ def mean_of_y_alone(x, g, eps):
     return (g - g.mean(-1, keepdim=True) - (y * g) * y.mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "one r is missing")
+@wrong("layer_norm_gradient")
 def deviation_for_y(x, g, eps):
     d, s, r = parts(x, eps)
     return (g - g.mean(-1, keepdim=True) - d / r * (g * d).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "two r are missing")
+@wrong("layer_norm_gradient")
 def deviation_for_y_twice(x, g, eps):
     d, s, r = parts(x, eps)
     return (g - g.mean(-1, keepdim=True) - d * (g * d).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "derivative of 1/r is missing")
+@wrong("layer_norm_gradient")
 def stops_at_the_variance(x, g, eps):
     C, (d, s, r) = x.shape[-1], parts(x, eps)
     through_s2 = (g * d).sum(-1, keepdim=True) * 2 * d / C
     return g / r - (g / r).sum(-1, keepdim=True) / C + through_s2
 
 
-@wrong("layer_norm_gradient", "the derivative of r")
+@wrong("layer_norm_gradient")
 def derivative_of_r_for_that_of_its_inverse(x, g, eps):
     C, (d, s, r) = x.shape[-1], parts(x, eps)
     return (g - g.mean(-1, keepdim=True)) / r + (g * d).sum(-1, keepdim=True) * d / (C * r)
 
 
-@wrong("layer_norm_gradient", "divided by r twice")
+@wrong("layer_norm_gradient")
 def divides_by_the_variance(x, g, eps):
     d, s, r = parts(x, eps)
     y = d / r
     return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r**2
 
 
-@wrong("layer_norm_gradient", "y is divided by s")
+@wrong("layer_norm_gradient")
 def y_without_epsilon(x, g, eps):
     d, s, r = parts(x, eps)
     y = d / s
     return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r
 
 
-@wrong("layer_norm_gradient", "epsilon stands outside the root")
+@wrong("layer_norm_gradient")
 def epsilon_outside_derived_rightly(x, g, eps):
     d, s, r = parts(x, eps)
     r = s + eps
@@ -585,8 +585,8 @@ def position_by_position(x, W_qkv, W_o, W_1, W_2, n_head):
     rows = []
     for t in range(T):
         weights = torch.einsum("bhd,bshd->bhs", q[:, t], k[:, : t + 1]).div(D**0.5).softmax(-1)
-        gathered = torch.einsum("bhs,bshd->bhd", weights, v[:, : t + 1]).flatten(1)
-        rows.append(x[:, t] + gathered @ W_o.T + F.gelu(y[:, t] @ W_1.T) @ W_2.T)
+        attended = torch.einsum("bhs,bshd->bhd", weights, v[:, : t + 1]).flatten(1)
+        rows.append(x[:, t] + attended @ W_o.T + F.gelu(y[:, t] @ W_1.T) @ W_2.T)
     return torch.stack(rows, dim=1)
 
 
@@ -597,8 +597,8 @@ def attend(y, W_qkv, W_o, n_head, **how):
     return out.transpose(1, 2).flatten(2) @ W_o.T
 
 
-def think(y, W_1, W_2, bend=F.gelu):
-    return bend(y @ W_1.T) @ W_2.T
+def feed_forward(y, W_1, W_2, activation=F.gelu):
+    return activation(y @ W_1.T) @ W_2.T
 
 
 def norm(x):
@@ -608,98 +608,98 @@ def norm(x):
 @wrong("parallel_block", "waits for the attention")
 def one_after_the_other(x, W_qkv, W_o, W_1, W_2, n_head):
     x = x + attend(norm(x), W_qkv, W_o, n_head)
-    return x + think(norm(x), W_1, W_2)
+    return x + feed_forward(norm(x), W_1, W_2)
 
 
-@wrong("parallel_block", "reads what the attention gave")
+@wrong("parallel_block", "position 0 is wrong")
 def chained(x, W_qkv, W_o, W_1, W_2, n_head):
-    gathered = attend(norm(x), W_qkv, W_o, n_head)
-    return x + gathered + think(norm(gathered), W_1, W_2)
+    attended = attend(norm(x), W_qkv, W_o, n_head)
+    return x + attended + feed_forward(norm(attended), W_1, W_2)
 
 
 @wrong("parallel_block", "residual connection is missing")
 def no_residual(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2)
+    return attend(y, W_qkv, W_o, n_head) + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "added twice")
+@wrong("parallel_block", "position 0 is wrong")
 def two_residuals(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return (x + attend(y, W_qkv, W_o, n_head)) + (x + think(y, W_1, W_2))
+    return (x + attend(y, W_qkv, W_o, n_head)) + (x + feed_forward(y, W_1, W_2))
 
 
-@wrong("parallel_block", "in the place of x")
+@wrong("parallel_block", "position 0 is wrong")
 def normed_residual(x, W_qkv, W_o, W_1, W_2, n_head):
     x = norm(x)
-    return x + attend(x, W_qkv, W_o, n_head) + think(x, W_1, W_2)
+    return x + attend(x, W_qkv, W_o, n_head) + feed_forward(x, W_1, W_2)
 
 
-@wrong("parallel_block", "nothing is normed")
+@wrong("parallel_block", "the norm is missing")
 def no_norm(x, W_qkv, W_o, W_1, W_2, n_head):
-    return x + attend(x, W_qkv, W_o, n_head) + think(x, W_1, W_2)
+    return x + attend(x, W_qkv, W_o, n_head) + feed_forward(x, W_1, W_2)
 
 
-@wrong("parallel_block", "feed-forward layer reads x")
+@wrong("parallel_block", "position 0 is wrong")
 def only_attention_normed(x, W_qkv, W_o, W_1, W_2, n_head):
-    return x + attend(norm(x), W_qkv, W_o, n_head) + think(x, W_1, W_2)
+    return x + attend(norm(x), W_qkv, W_o, n_head) + feed_forward(x, W_1, W_2)
 
 
-@wrong("parallel_block", "post-norm")
+@wrong("parallel_block", "position 0 is wrong")
 def norm_after_the_sum(x, W_qkv, W_o, W_1, W_2, n_head):
-    return norm(x + attend(x, W_qkv, W_o, n_head) + think(x, W_1, W_2))
+    return norm(x + attend(x, W_qkv, W_o, n_head) + feed_forward(x, W_1, W_2))
 
 
 @wrong("parallel_block", "sees the future")
 def not_causal(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return x + attend(y, W_qkv, W_o, n_head, is_causal=False) + think(y, W_1, W_2)
+    return x + attend(y, W_qkv, W_o, n_head, is_causal=False) + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "cut by head first")
+@wrong("parallel_block", "position 0 is wrong")
 def heads_before_q_k_v(x, W_qkv, W_o, W_1, W_2, n_head):
     B, T, C = x.shape
     y = norm(x)
     q, k, v = (y @ W_qkv.T).view(B, T, n_head, 3 * C // n_head).transpose(1, 2).chunk(3, -1)
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return x + out.transpose(1, 2).reshape(B, T, C) @ W_o.T + think(y, W_1, W_2)
+    return x + out.transpose(1, 2).reshape(B, T, C) @ W_o.T + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "way back")
+@wrong("parallel_block", "heads are joined again")
 def view_only_on_the_way_back(x, W_qkv, W_o, W_1, W_2, n_head):
     B, T, C = x.shape
     y = norm(x)
     q, k, v = (part.view(B, T, n_head, -1).transpose(1, 2) for part in (y @ W_qkv.T).chunk(3, -1))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return x + out.reshape(B, T, C) @ W_o.T + think(y, W_1, W_2)
+    return x + out.reshape(B, T, C) @ W_o.T + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "without an exchange of axes")
+@wrong("parallel_block", "position 0 is wrong")
 def view_only_on_the_way_in(x, W_qkv, W_o, W_1, W_2, n_head):
     B, T, C = x.shape
     y = norm(x)
     q, k, v = (part.reshape(B, n_head, T, -1) for part in (y @ W_qkv.T).chunk(3, -1))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return x + out.transpose(1, 2).reshape(B, T, C) @ W_o.T + think(y, W_1, W_2)
+    return x + out.transpose(1, 2).reshape(B, T, C) @ W_o.T + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "W_o is not transposed")
+@wrong("parallel_block", "position 0 is wrong")
 def output_matrix_from_the_wrong_side(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return x + attend(y, W_qkv, W_o.T, n_head) + think(y, W_1, W_2)
+    return x + attend(y, W_qkv, W_o.T, n_head) + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "ReLU")
+@wrong("parallel_block", "position 0 is wrong")
 def relu(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return x + attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2, F.relu)
+    return x + attend(y, W_qkv, W_o, n_head) + feed_forward(y, W_1, W_2, F.relu)
 
 
 @wrong("parallel_block", "in place")
 def adds_in_place(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
     x += attend(y, W_qkv, W_o, n_head)
-    x += think(y, W_1, W_2)
+    x += feed_forward(y, W_1, W_2)
     return x
 
 
@@ -712,43 +712,43 @@ def matrices_from_the_left_as_they_are(x, W_qkv, W_o, W_1, W_2, n_head):
 @wrong("parallel_block")
 def loses_a_text_of_one_character(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return (x + attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2)).squeeze(1)
+    return (x + attend(y, W_qkv, W_o, n_head) + feed_forward(y, W_1, W_2)).squeeze(1)
 
 
-@wrong("parallel_block", "gelu_tanh")
+@wrong("parallel_block")
 def gelu_as_gpt_2_computed_it(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
     return (
         x
         + attend(y, W_qkv, W_o, n_head)
-        + think(y, W_1, W_2, lambda z: F.gelu(z, approximate="tanh"))
+        + feed_forward(y, W_1, W_2, lambda z: F.gelu(z, approximate="tanh"))
     )
 
 
-@wrong("parallel_block", "over C - 1")
+@wrong("parallel_block", "position 0 is wrong")
 def norm_by_hand_as_var_comes(x, W_qkv, W_o, W_1, W_2, n_head):
     y = (x - x.mean(-1, keepdim=True)) / torch.sqrt(x.var(-1, keepdim=True) + 1e-5)
-    return x + attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2)
+    return x + attend(y, W_qkv, W_o, n_head) + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "queries and keys are exchanged")
+@wrong("parallel_block", "a later one is wrong")
 def keys_before_queries(x, W_qkv, W_o, W_1, W_2, n_head):
     W_k, W_q, W_v = W_qkv.chunk(3)
     y = norm(x)
-    return x + attend(y, torch.cat([W_q, W_k, W_v]), W_o, n_head) + think(y, W_1, W_2)
+    return x + attend(y, torch.cat([W_q, W_k, W_v]), W_o, n_head) + feed_forward(y, W_1, W_2)
 
 
-@wrong("parallel_block", "the attention is missing")
-def forgets_to_gather(x, W_qkv, W_o, W_1, W_2, n_head):
-    return x + think(norm(x), W_1, W_2)
+@wrong("parallel_block", "position 0 is wrong")
+def forgets_the_attention(x, W_qkv, W_o, W_1, W_2, n_head):
+    return x + feed_forward(norm(x), W_1, W_2)
 
 
-@wrong("parallel_block", "the feed-forward layer is missing")
-def forgets_to_think(x, W_qkv, W_o, W_1, W_2, n_head):
+@wrong("parallel_block", "position 0 is wrong")
+def forgets_the_feed_forward_layer(x, W_qkv, W_o, W_1, W_2, n_head):
     return x + attend(norm(x), W_qkv, W_o, n_head)
 
 
-@wrong("parallel_block", "hands on its own value")
-def gathers_twice(x, W_qkv, W_o, W_1, W_2, n_head):
+@wrong("parallel_block", "position 0 is wrong")
+def attends_twice(x, W_qkv, W_o, W_1, W_2, n_head):
     y = norm(x)
-    return x + 2 * attend(y, W_qkv, W_o, n_head) + think(y, W_1, W_2)
+    return x + 2 * attend(y, W_qkv, W_o, n_head) + feed_forward(y, W_1, W_2)

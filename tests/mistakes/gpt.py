@@ -58,7 +58,7 @@ def no_positions(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - T * C
 
 
-@wrong("gpt_parameters", "heads share the width")
+@wrong("gpt_parameters")
 def heads_of_full_width(V, T, C, H, N, family):
     qkv_bias = 3 * C if family == "GPT-2" else 0
     return powers_of_c(V, T, C, H, N, family) + N * (H - 1) * (3 * C * C + qkv_bias)
@@ -69,7 +69,7 @@ def no_last_norm(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - (C if family == "nanoGPT" else 2 * C)
 
 
-@wrong("gpt_parameters", "two norms")
+@wrong("gpt_parameters")
 def one_norm_in_a_block(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - N * (C if family == "nanoGPT" else 2 * C)
 
@@ -79,12 +79,12 @@ def qkv_bias_nowhere(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) - (3 * N * C if family == "GPT-2" else 0)
 
 
-@wrong("gpt_parameters", "only its gamma")
+@wrong("gpt_parameters")
 def beta_always(V, T, C, H, N, family):
     return powers_of_c(V, T, C, H, N, family) + ((2 * N + 1) * C if family == "nanoGPT" else 0)
 
 
-@wrong("gpt_parameters", "no biases anywhere")
+@wrong("gpt_parameters")
 def nanogpt_with_biases(V, T, C, H, N, family):
     return (
         12 * N * C**2 + (10 * N + 2 + V + T) * C
@@ -127,52 +127,52 @@ def parameters(
     return V * C + T * C + N * block + norm + (C * V + V if family == "lecture" else 0)
 
 
-@wrong("gpt_parameters", "gamma in every family")
+@wrong("gpt_parameters")
 def norms_are_biases(V, T, C, H, N, family):
     return parameters(V, T, C, H, N, family, gammas=family != "nanoGPT")
 
 
-@wrong("gpt_parameters", "gamma in every family")
+@wrong("gpt_parameters")
 def no_norms(V, T, C, H, N, family):
     return parameters(V, T, C, H, N, family, gammas=False, betas=False)
 
 
-@wrong("gpt_parameters", "gamma in every family")
+@wrong("gpt_parameters")
 def no_gamma_anywhere(V, T, C, H, N, family):
     return parameters(V, T, C, H, N, family, gammas=False)
 
 
-@wrong("gpt_parameters", "has a beta")
+@wrong("gpt_parameters")
 def no_beta_anywhere(V, T, C, H, N, family):
     return parameters(V, T, C, H, N, family, betas=False)
 
 
-@wrong("gpt_parameters", "4C wide")
+@wrong("gpt_parameters")
 def narrow_bias_in_the_feed_forward_layer(V, T, C, H, N, family):
     return parameters(V, T, C, H, N, family, ff_bias=False)
 
 
-@wrong("gpt_parameters", "only there")
+@wrong("gpt_parameters")
 def qkv_bias_in_the_lecture_too(V, T, C, H, N, family):
     return parameters(V, T, C, H, N, family, qkv=lambda family: family != "nanoGPT")
 
 
-@wrong("gpt_parameters", "always the lecture's")
+@wrong("gpt_parameters")
 def always_the_lecture(V, T, C, H, N, family):
     return by_shapes(V, T, C, H, N, "lecture")
 
 
-@wrong("gpt_parameters", "always nanoGPT's")
+@wrong("gpt_parameters")
 def always_nanogpt(V, T, C, H, N, family):
     return by_shapes(V, T, C, H, N, "nanoGPT")
 
 
-@wrong("gpt_parameters", "always GPT-2's")
+@wrong("gpt_parameters")
 def always_gpt2(V, T, C, H, N, family):
     return by_shapes(V, T, C, H, N, "GPT-2")
 
 
-@wrong("gpt_parameters", "large matrices")
+@wrong("gpt_parameters")
 def only_matrices_of_blocks(V, T, C, H, N, family):
     return 12 * N * C**2
 
@@ -215,7 +215,7 @@ def norms_each_part(parts, gamma, w):
     return (norm(parts) @ w).detach()
 
 
-@wrong("logit_contributions", "steps of the lens")
+@wrong("logit_contributions", "steps of the logit lens")
 def differences_of_the_lens(parts, gamma, w):
     before, shares, x = 0, [], torch.zeros_like(parts[0])
     for part in parts:
@@ -226,7 +226,7 @@ def differences_of_the_lens(parts, gamma, w):
     return torch.stack(shares)
 
 
-@wrong("logit_contributions", "this is the lens")
+@wrong("logit_contributions")
 def the_lens(parts, gamma, w):
     return torch.stack([F.layer_norm(x, x.shape, gamma) @ w for x in parts.cumsum(0)])
 
@@ -237,7 +237,7 @@ def forgets_the_mean(parts, gamma, w):
     return (parts * gamma / torch.sqrt(x.var(unbiased=False) + 1e-5)) @ w
 
 
-@wrong("logit_contributions", "mean of x is taken from every part")
+@wrong("logit_contributions")
 def mean_of_the_sum(parts, gamma, w):
     x = parts.sum(0)
     return ((parts - x.mean()) * gamma / torch.sqrt(x.var(unbiased=False) + 1e-5)) @ w
@@ -248,12 +248,12 @@ def no_gamma(parts, gamma, w):
     return without_each_part(parts, torch.ones_like(gamma), w)
 
 
-@wrong("logit_contributions", "divides by C - 1")
+@wrong("logit_contributions", "divided by C - 1")
 def default_variance(parts, gamma, w):
     return (parts - parts.mean(1, keepdim=True)) @ (gamma * w) / (parts.sum(0).var() + 1e-5).sqrt()
 
 
-@wrong("logit_contributions", "divided by the variance")
+@wrong("logit_contributions")
 def no_root(parts, gamma, w):
     return (
         (parts - parts.mean(1, keepdim=True))
@@ -262,7 +262,7 @@ def no_root(parts, gamma, w):
     )
 
 
-@wrong("logit_contributions", "no divisor")
+@wrong("logit_contributions")
 def no_divisor(parts, gamma, w):
     return (parts - parts.mean(1, keepdim=True)) @ (gamma * w)
 
@@ -274,7 +274,7 @@ def centres_the_input(parts, gamma, w):
     return parts @ (gamma * w) / spread
 
 
-@wrong("logit_contributions", "sums over C")
+@wrong("logit_contributions")
 def for_each_coordinate(parts, gamma, w):
     x = parts.sum(0)
     return (
@@ -293,57 +293,57 @@ def fractions_of_the_magnitudes(parts, gamma, w):
     return without_each_part(parts, gamma, w).abs().softmax(0)
 
 
-@wrong("logit_contributions", "split evenly")
+@wrong("logit_contributions", "each share is wrong")
 def mean_of_the_sum_split_evenly(parts, gamma, w):
     x = parts.sum(0)
     spread = torch.sqrt(x.var(unbiased=False) + 1e-5)
     return torch.stack([((part - x.mean() / len(parts)) / spread * gamma) @ w for part in parts])
 
 
-@wrong("logit_contributions", "loses without the part")
+@wrong("logit_contributions")
 def leave_one_out(parts, gamma, w):
     x = parts.sum(0)
     whole = F.layer_norm(x, x.shape, gamma) @ w
     return torch.stack([whole - F.layer_norm(x - part, x.shape, gamma) @ w for part in parts])
 
 
-@wrong("logit_contributions", "gradient times each part")
+@wrong("logit_contributions")
 def gradient_times_part(parts, gamma, w):
     x = parts.sum(0).requires_grad_()
     (F.layer_norm(x, x.shape, gamma) @ w).backward()
     return parts @ x.grad
 
 
-@wrong("logit_contributions", "stretched until their sum is right")
+@wrong("logit_contributions", "each share is wrong")
 def products_rescaled(parts, gamma, w):
     x, products = parts.sum(0), parts @ w
     return products / products.sum() * (F.layer_norm(x, x.shape, gamma) @ w)
 
 
-@wrong("logit_contributions", "stretched until the sum is right")
+@wrong("logit_contributions", "each share is wrong")
 def products_with_gamma_rescaled(parts, gamma, w):
     x, products = parts.sum(0), (parts * gamma) @ w
     return products * (F.layer_norm(x, x.shape, gamma) @ w) / products.sum()
 
 
-@wrong("logit_contributions", "then stretched")
+@wrong("logit_contributions", "each share is wrong")
 def normed_parts_rescaled(parts, gamma, w):
     x, logits = parts.sum(0), F.layer_norm(parts, gamma.shape, gamma) @ w
     return logits * ((F.layer_norm(x, x.shape, gamma) @ w) / logits.sum())
 
 
-@wrong("logit_contributions", "dealt out wrongly")
+@wrong("logit_contributions", "each share is wrong")
 def the_same_for_each(parts, gamma, w):
     x = parts.sum(0)
     return (F.layer_norm(x, x.shape, gamma) @ w / len(parts)).repeat(len(parts))
 
 
-@wrong("logit_contributions", "epsilon is missing: ")
+@wrong("logit_contributions")
 def no_epsilon(parts, gamma, w):
     return (parts - parts.mean(-1, keepdim=True)) / parts.sum(0).std(correction=0) @ (gamma * w)
 
 
-@wrong("logit_contributions", "outside the root")
+@wrong("logit_contributions")
 def epsilon_outside(parts, gamma, w):
     x = parts.sum(0)
     return (
@@ -351,7 +351,7 @@ def epsilon_outside(parts, gamma, w):
     )
 
 
-@wrong("logit_contributions", "divides by C - 1")
+@wrong("logit_contributions")
 def std_as_it_comes(parts, gamma, w):
     return (parts - parts.mean(-1, keepdim=True)) / parts.sum(0).std() @ (gamma * w)
 
@@ -422,7 +422,7 @@ def more_bytes_cost_more(loss, text):
     return loss / math.log(2) * len(text.encode()) / len(text)
 
 
-@wrong("bits_per_byte", "divided by 8")
+@wrong("bits_per_byte")
 def eight_bits(loss, text):
     return loss * len(text) / math.log(2) / (8 * len(text.encode()))
 
@@ -437,17 +437,17 @@ def all_of_the_bits(loss, text):
     return loss / math.log(2) * len(text)
 
 
-@wrong("bits_per_byte", "UTF-16")
+@wrong("bits_per_byte")
 def utf_16(loss, text):
     return loss / math.log(2) * len(text) / len(text.encode("utf-16-le"))
 
 
-@wrong("bits_per_byte", "logarithm of the loss")
+@wrong("bits_per_byte")
 def logarithm_of_the_loss(loss, text):
     return math.log2(loss) * len(text) / len(text.encode())
 
 
-@wrong("bits_per_byte", "logarithm of the loss")
+@wrong("bits_per_byte")
 def logarithm_of_the_loss_alone(loss, text):
     return math.log2(loss)
 
@@ -509,12 +509,12 @@ def only_the_window_mended(table, positions, idx, u):
     return write(table, positions, idx, u, axis=0)
 
 
-@wrong("sample_continuation", "nothing is mended")
+@wrong("sample_continuation", "both bugs are still there")
 def as_it_was(table, positions, idx, u):
     return write(table, positions, idx, u, front=True, axis=0)
 
 
-@wrong("sample_continuation", "the first place is asked")
+@wrong("sample_continuation")
 def first_place(table, positions, idx, u):
     return write(table, positions, idx, u, at=0)
 
@@ -529,7 +529,7 @@ def window_one_too_long(table, positions, idx, u):
     return idx
 
 
-@wrong("sample_continuation", "because of the positions")
+@wrong("sample_continuation")
 def only_the_last_character(table, positions, idx, u):
     for n in range(u.shape[1]):
         ends = (table[idx[:, -1:]] + positions[:1])[:, -1].softmax(-1).cumsum(-1)
@@ -537,7 +537,7 @@ def only_the_last_character(table, positions, idx, u):
     return idx
 
 
-@wrong("sample_continuation", "counted from the end")
+@wrong("sample_continuation")
 def positions_from_the_end(table, positions, idx, u):
     for n in range(u.shape[1]):
         window = idx[:, -len(positions) :]
@@ -555,7 +555,7 @@ def window_removed(table, positions, idx, u):
     return idx
 
 
-@wrong("sample_continuation", "likeliest")
+@wrong("sample_continuation")
 def greedy(table, positions, idx, u):
     for _ in range(u.shape[1]):
         window = idx[:, -len(positions) :]
@@ -564,7 +564,7 @@ def greedy(table, positions, idx, u):
     return idx
 
 
-@wrong("sample_continuation", "places of the window")
+@wrong("sample_continuation")
 def softmax_over_time(table, positions, idx, u):
     for n in range(u.shape[1]):
         window = idx[:, -len(positions) :]
@@ -574,17 +574,17 @@ def softmax_over_time(table, positions, idx, u):
     return idx
 
 
-@wrong("sample_continuation", "only the new characters")
+@wrong("sample_continuation")
 def without_the_prompt(table, positions, idx, u):
     return write(table, positions, idx, u)[:, -u.shape[1] :]
 
 
-@wrong("sample_continuation", "same throw")
-def one_throw(table, positions, idx, u):
+@wrong("sample_continuation")
+def one_random_number(table, positions, idx, u):
     return write(table, positions, idx, u[:, :1].expand_as(u))
 
 
-@wrong("sample_continuation", "compared with the probabilities")
+@wrong("sample_continuation")
 def not_cumulative(table, positions, idx, u):
     for n in range(u.shape[1]):
         window = idx[:, -len(positions) :]
@@ -613,8 +613,8 @@ def squeezes_the_batch_away(table, positions, idx, u):
     return idx
 
 
-@wrong("sample_continuation", "the dice are given")
-def dice_of_its_own(table, positions, idx, u):
+@wrong("sample_continuation", "must be continued alike")
+def random_numbers_of_its_own(table, positions, idx, u):
     for _ in range(u.shape[1]):
         window = idx[:, -len(positions) :]
         logits = table[window] + positions[: window.shape[1]]
@@ -668,12 +668,12 @@ def error_of(E, idx, targets):
     return p / len(idx)
 
 
-@wrong("tied_gradient", "last matrix's gradient, twice")
+@wrong("tied_gradient")
 def stands_there_twice(E, idx, targets):
     return 2 * error_of(E, idx, targets).T @ E[idx]
 
 
-@wrong("tied_gradient", "looked-up rows' gradient, twice")
+@wrong("tied_gradient")
 def looked_up_twice(E, idx, targets):
     return 2 * lookup(E, idx, targets)
 
@@ -716,12 +716,12 @@ def not_the_mean(E, idx, targets):
     return E.grad
 
 
-@wrong("tied_gradient", "not averaged")
+@wrong("tied_gradient")
 def averages_the_two(E, idx, targets):
     return (last_matrix(E, idx, targets) + lookup(E, idx, targets)) / 2
 
 
-@wrong("tied_gradient", "turned round")
+@wrong("tied_gradient", "sign is reversed")
 def downhill(E, idx, targets):
     return -autograd(E, idx, targets)
 
@@ -732,13 +732,13 @@ def belief_alone(E, idx, targets):
     return (p.T @ E[idx]).index_add(0, idx, p @ E)
 
 
-@wrong("tied_gradient", "rows of the targets")
+@wrong("tied_gradient")
 def wrong_rows(E, idx, targets):
     error = error_of(E, idx, targets)
     return (error.T @ E[idx]).index_add(0, targets, error @ E)
 
 
-@wrong("tied_gradient", "over the alphabet")
+@wrong("tied_gradient")
 def softmax_over_the_text(E, idx, targets):
     error = ((E[idx] @ E.T).softmax(0) - F.one_hot(targets, len(E))) / len(idx)
     return (error.T @ E[idx]).index_add(0, idx, error @ E)

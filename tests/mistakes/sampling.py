@@ -47,7 +47,7 @@ def quotient_of_ratios(p, r):
     return first / second / r
 
 
-@wrong("odds_temperature", "r over the ratio")
+@wrong("odds_temperature")
 def r_over_the_ratio(p, r):
     first, second = p.topk(2).values.tolist()
     return r * second / first
@@ -59,7 +59,7 @@ def difference_divided_by_r(p, r):
     return (first - second) / r
 
 
-@wrong("odds_temperature", "taken for logits")
+@wrong("odds_temperature")
 def probabilities_as_logits(p, r):
     first, second = p.topk(2).values.tolist()
     return (first - second) / math.log(r)
@@ -70,29 +70,29 @@ def trusts_the_order(p, r):
     return math.log(p[0] / p[1]) / math.log(r)
 
 
-@wrong("odds_temperature", "no temperature is negative")
+@wrong("odds_temperature")
 def second_over_first(p, r):
     ordered = p.sort().values
     return math.log(ordered[-2] / ordered[-1]) / math.log(r)
 
 
-@wrong("odds_temperature", "all others together")
+@wrong("odds_temperature")
 def odds_against_the_rest(p, r):
     first = p.max().item()
     return math.log(first / (1 - first)) / math.log(r)
 
 
-@wrong("odds_temperature", "least likely")
+@wrong("odds_temperature")
 def largest_over_smallest(p, r):
     return math.log(p.max() / p.min()) / math.log(r)
 
 
-@wrong("odds_temperature", "with certainty")
+@wrong("odds_temperature")
 def second_is_left_out(p, r):
     return -math.log(p.max()) / math.log(r)
 
 
-@wrong("odds_temperature", "two kinds of logarithm")
+@wrong("odds_temperature")
 def mixes_logarithms(p, r):
     first, second = p.topk(2).values
     return (torch.log2(first / second) / math.log(r)).item()
@@ -197,7 +197,7 @@ def compares_p_with_the_entropy(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "each p ln p")
+@wrong("typical_probabilities")
 def compares_parts_of_the_entropy(p, share):
     parts = torch.special.entr(p)
     order = (parts - parts.sum()).abs().argsort(stable=True)
@@ -206,7 +206,7 @@ def compares_parts_of_the_entropy(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "the entropy in bits")
+@wrong("typical_probabilities")
 def entropy_in_bits(p, share):
     H = torch.special.entr(p).sum() / math.log(2)
     order = (-p.log() - H).abs().argsort(stable=True)
@@ -215,7 +215,7 @@ def entropy_in_bits(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "the entropy in nats")
+@wrong("typical_probabilities")
 def surprise_in_bits(p, share):
     order = (-p.log2() - torch.special.entr(p).sum()).abs().argsort(stable=True)
     kept, ordered = torch.zeros_like(p), p[order]
@@ -223,7 +223,7 @@ def surprise_in_bits(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "e to the power of -H")
+@wrong("typical_probabilities")
 def nearest_probability(p, share):
     order = (p - math.exp(-torch.special.entr(p).sum())).abs().argsort(stable=True)
     kept, ordered = torch.zeros_like(p), p[order]
@@ -231,7 +231,7 @@ def nearest_probability(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "0 ln 0 = nan")
+@wrong("typical_probabilities", "which is nan")
 def entropy_as_it_is_written(p, share):
     order = (-p.log() + (p * p.log()).sum()).abs().argsort(stable=True)
     kept, ordered = torch.zeros_like(p), p[order]
@@ -239,7 +239,7 @@ def entropy_as_it_is_written(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "least typical")
+@wrong("typical_probabilities")
 def farthest_first(p, share):
     distance = (p.log() + torch.special.entr(p).sum()).abs().where(p > 0, -math.inf)
     order = distance.argsort(descending=True, stable=True)
@@ -248,7 +248,7 @@ def farthest_first(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "one too many")
+@wrong("typical_probabilities")
 def one_too_many(p, share):
     order = (p.log() + torch.special.entr(p).sum()).abs().argsort(stable=True)
     n = int((p[order].cumsum(0) < share).sum()) + 2
@@ -265,7 +265,7 @@ def one_too_few(p, share):
     return out * p / (out * p).sum()
 
 
-@wrong("typical_probabilities", "stretch it")
+@wrong("typical_probabilities", "divide it by its sum")
 def forgets_to_stretch(p, share):
     order = (p.log() + torch.special.entr(p).sum()).abs().argsort(stable=True)
     kept, ordered = torch.zeros_like(p), p[order]
@@ -273,7 +273,7 @@ def forgets_to_stretch(p, share):
     return kept * p
 
 
-@wrong("typical_probabilities", "a softmax takes p for logits")
+@wrong("typical_probabilities")
 def softmax_of_the_kept(p, share):
     order = (p.log() + torch.special.entr(p).sum()).abs().argsort(stable=True)
     kept, ordered = torch.zeros_like(p).bool(), p[order]
@@ -288,7 +288,7 @@ def stays_sorted(p, share):
     return kept / kept.sum()
 
 
-@wrong("typical_probabilities", "the marks went to the wrong places")
+@wrong("typical_probabilities")
 def gathers_where_it_should_scatter(p, share):
     order = (p.log() + torch.special.entr(p).sum()).abs().argsort(stable=True)
     marks = p[order].cumsum(0) - p[order] < share
@@ -296,7 +296,7 @@ def gathers_where_it_should_scatter(p, share):
     return kept / kept.sum()
 
 
-@wrong("typical_probabilities", "of equals at the edge all")
+@wrong("typical_probabilities")
 def by_the_distance_at_the_edge(p, share):
     distance, order = (p.log() + torch.special.entr(p).sum()).abs().sort(stable=True)
     edge = distance[(p[order].cumsum(0) < share).sum()]
@@ -304,7 +304,7 @@ def by_the_distance_at_the_edge(p, share):
     return kept / kept.sum()
 
 
-@wrong("typical_probabilities", "of equals the last come first")
+@wrong("typical_probabilities")
 def turned_round_twice(p, share):
     order = (-(p.log() + torch.special.entr(p).sum()).abs()).argsort(stable=True).flip(0)
     kept, ordered = torch.zeros_like(p), p[order]
@@ -312,7 +312,7 @@ def turned_round_twice(p, share):
     return kept * p / (kept * p).sum()
 
 
-@wrong("typical_probabilities", "True and False")
+@wrong("typical_probabilities")
 def returns_the_mask(p, share):
     order = (p.log() + torch.special.entr(p).sum()).abs().argsort(stable=True)
     kept, ordered = torch.zeros_like(p).bool(), p[order]
@@ -387,32 +387,32 @@ def by_halving(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return high
 
 
-@wrong("cache_outgrows_weights", "two numbers and not one")
+@wrong("cache_outgrows_weights", "two tensors, not one")
 def keys_alone(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (B * N * G * (C // H) * cache_bytes) + 1
 
 
-@wrong("cache_outgrows_weights", "only keys and values are kept")
+@wrong("cache_outgrows_weights")
 def three_of_everything(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (3 * B * N * G * (C // H) * cache_bytes) + 1
 
 
-@wrong("cache_outgrows_weights", "nobody asks an old question")
+@wrong("cache_outgrows_weights")
 def queries_too(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (B * N * (C + 2 * G * (C // H)) * cache_bytes) + 1
 
 
-@wrong("cache_outgrows_weights", "of its own; there are G")
+@wrong("cache_outgrows_weights", "of its own; there are only G")
 def forgets_the_groups(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (2 * B * N * C * cache_bytes) + 1
 
 
-@wrong("cache_outgrows_weights", "C / H wide, not C")
+@wrong("cache_outgrows_weights")
 def heads_as_wide_as_the_model(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (2 * B * N * G * C * cache_bytes) + 1
 
 
-@wrong("cache_outgrows_weights", "one head of keys and values")
+@wrong("cache_outgrows_weights")
 def a_single_head(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (2 * B * N * (C // H) * cache_bytes) + 1
 
@@ -422,17 +422,17 @@ def one_text_only(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (2 * N * G * (C // H) * cache_bytes) + 1
 
 
-@wrong("cache_outgrows_weights", "each of the N blocks")
+@wrong("cache_outgrows_weights")
 def one_block_only(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (2 * B * G * (C // H) * cache_bytes) + 1
 
 
-@wrong("cache_outgrows_weights", "the numbers of the cache are counted")
+@wrong("cache_outgrows_weights")
 def numbers_of_the_cache(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes // (2 * B * N * G * (C // H)) + 1
 
 
-@wrong("cache_outgrows_weights", "the parameters are counted")
+@wrong("cache_outgrows_weights")
 def numbers_of_the_weights(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters // (2 * B * N * G * (C // H) * cache_bytes) + 1
 
@@ -452,12 +452,12 @@ def rounds_up(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return math.ceil(parameters * weight_bytes / (2 * B * N * G * (C // H) * cache_bytes))
 
 
-@wrong("cache_outgrows_weights", "T by T, are not kept")
+@wrong("cache_outgrows_weights")
 def keeps_the_weights_of_attention(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return math.isqrt(parameters * weight_bytes // (B * N * H * cache_bytes)) + 1
 
 
-@wrong("cache_outgrows_weights", "a whole number of characters")
+@wrong("cache_outgrows_weights")
 def not_whole(parameters, weight_bytes, B, N, C, H, G, cache_bytes):
     return parameters * weight_bytes / (2 * B * N * G * (C // H) * cache_bytes)
 
@@ -499,7 +499,7 @@ def a_mark_that_is_no_character(E, P, prompts):
     return F.scaled_dot_product_attention(x[:, -1:], x, x, attn_mask=there[:, None])[:, 0]
 
 
-@wrong("mended_pads", "nothing is mended yet")
+@wrong("mended_pads", "both bugs are still there")
 def as_it_was(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -508,7 +508,7 @@ def as_it_was(E, P, prompts):
     return (scores.softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "character 0 is hidden in the prompts, too")
+@wrong("mended_pads", "character 0 is masked inside the prompts")
 def places_alone(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -529,7 +529,7 @@ def mask_alone(E, P, prompts):
     return (scores.softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "so the empty places are looked at")
+@wrong("mended_pads", "nothing is masked")
 def hides_nothing(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -538,7 +538,7 @@ def hides_nothing(E, P, prompts):
     return ((x[:, -1:] @ x.mT / E.shape[1] ** 0.5).softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "now the empty places are looked at")
+@wrong("mended_pads")
 def only_drops_the_mask(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -546,7 +546,7 @@ def only_drops_the_mask(E, P, prompts):
     return ((x[:, -1:] @ x.mT / E.shape[1] ** 0.5).softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "e^0 = 1 is a weight")
+@wrong("mended_pads")
 def scores_of_zero(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -566,7 +566,7 @@ def hides_after_the_softmax(E, P, prompts):
     return (weights @ x)[:, 0]
 
 
-@wrong("mended_pads", "the first character of each prompt is hidden")
+@wrong("mended_pads", "is nan: every position is masked")
 def hides_one_too_many(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -578,7 +578,7 @@ def hides_one_too_many(E, P, prompts):
     return (scores.softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "the last of the empty places is still seen")
+@wrong("mended_pads")
 def hides_one_too_few(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -590,7 +590,7 @@ def hides_one_too_few(E, P, prompts):
     return (scores.softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "they stand in front")
+@wrong("mended_pads")
 def hides_the_ends(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -601,7 +601,7 @@ def hides_the_ends(E, P, prompts):
     return (scores.softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "the empty ones are subtracted")
+@wrong("mended_pads")
 def adds_the_empty_places(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -612,7 +612,7 @@ def adds_the_empty_places(E, P, prompts):
     return (scores.softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "gets the place 1")
+@wrong("mended_pads")
 def counts_from_one(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -622,7 +622,7 @@ def counts_from_one(E, P, prompts):
     return (scores.softmax(-1) @ x)[:, 0]
 
 
-@wrong("mended_pads", "counted from the end")
+@wrong("mended_pads")
 def counts_back_from_the_end(E, P, prompts):
     N = max(len(prompt) for prompt in prompts)
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -716,7 +716,7 @@ def draws_from_p_again(p, q, draft, u, w):
     return [torch.cat([draft[:n], (p[n].cumsum(0) <= w).sum()[None]]), p[n]]
 
 
-@wrong("speculative_write", "from p without the draft")
+@wrong("speculative_write")
 def strikes_out_the_draft(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -728,7 +728,7 @@ def strikes_out_the_draft(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "p and q are exchanged in the rest")
+@wrong("speculative_write")
 def what_came_too_often(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -739,7 +739,7 @@ def what_came_too_often(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "holds also what came too often")
+@wrong("speculative_write")
 def absolute_difference(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -750,7 +750,7 @@ def absolute_difference(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "does not sum to 1 yet")
+@wrong("speculative_write", "`last` does not sum to 1")
 def forgets_to_divide(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -760,7 +760,7 @@ def forgets_to_divide(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "p - q is below 0")
+@wrong("speculative_write", "negative number")
 def difference_as_it_is(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -770,7 +770,7 @@ def difference_as_it_is(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "a softmax of p - q")
+@wrong("speculative_write")
 def softmax_of_the_difference(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -780,7 +780,7 @@ def softmax_of_the_difference(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "it accepts with the probability p:")
+@wrong("speculative_write", "accepts with the probability p;")
 def accepts_with_p(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -791,7 +791,7 @@ def accepts_with_p(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "it accepts with q / p")
+@wrong("speculative_write")
 def quotient_upside_down(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -802,8 +802,8 @@ def quotient_upside_down(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "throws no dice")
-def accepts_without_dice(p, q, draft, u, w):
+@wrong("speculative_write", "without u")
+def accepts_without_u(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
         if p[k, d] < q[k, d]:
@@ -826,7 +826,7 @@ def goes_on(p, q, draft, u, w):
     return [torch.tensor(ids), last]
 
 
-@wrong("speculative_write", "the refused draft stays")
+@wrong("speculative_write")
 def appends_to_the_refused(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -837,7 +837,7 @@ def appends_to_the_refused(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "the large model knows one place more")
+@wrong("speculative_write", "knows one position more")
 def last_p_of_a_draft(p, q, draft, u, w):
     n, last = len(draft), p[max(len(draft) - 1, 0)]
     for k, d in enumerate(draft):
@@ -848,7 +848,7 @@ def last_p_of_a_draft(p, q, draft, u, w):
     return [torch.cat([draft[:n], (last.cumsum(0) <= w).sum()[None]]), last]
 
 
-@wrong("speculative_write", "the new character is the likeliest")
+@wrong("speculative_write")
 def takes_the_likeliest(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):
@@ -859,21 +859,21 @@ def takes_the_likeliest(p, q, draft, u, w):
     return [torch.cat([draft[:n], last.argmax()[None]]), last]
 
 
-@wrong("speculative_write", "the throw that refused is used again")
-def same_throw_again(p, q, draft, u, w):
-    n, last, throw = len(draft), p[-1], w
+@wrong("speculative_write")
+def same_random_number_again(p, q, draft, u, w):
+    n, last, number = len(draft), p[-1], w
     for k, d in enumerate(draft):
         if u[k] >= p[k, d] / q[k, d]:
-            n, last, throw = k, (p[k] - q[k]).clamp(min=0), u[k]
+            n, last, number = k, (p[k] - q[k]).clamp(min=0), u[k]
             last = last / last.sum()
             break
     return [
-        torch.cat([draft[:n], (last.cumsum(0) <= throw).sum().clamp(max=len(last) - 1)[None]]),
+        torch.cat([draft[:n], (last.cumsum(0) <= number).sum().clamp(max=len(last) - 1)[None]]),
         last,
     ]
 
 
-@wrong("speculative_write", "only the new character is returned")
+@wrong("speculative_write")
 def only_the_new_one(p, q, draft, u, w):
     last = p[-1]
     for k, d in enumerate(draft):
@@ -884,7 +884,7 @@ def only_the_new_one(p, q, draft, u, w):
     return [(last.cumsum(0) <= w).sum()[None], last]
 
 
-@wrong("speculative_write", "which was not drawn from")
+@wrong("speculative_write")
 def returns_p(p, q, draft, u, w):
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft):

@@ -14,488 +14,405 @@ from chargpt_lib.exercises.answers.gpt import (
 )
 from chargpt_lib.exercises.judge import exercise
 
+# ---------------------------------------------------------------- gpt_parameters
+
+
+def gpt_parameters_case(draw, family, H, N):
+    """Sizes for which no two mistakes make the same difference."""
+    V = draw.choice([53, 59, 61, 71, 79, 83])
+    T = draw.choice([101, 103, 107, 109, 113, 127, 131])
+    C = H * draw.integer(4, 20)
+    return [V, T, C, H, N, family]
+
 
 def gpt_parameters_cases(draw):
-    """Sizes of which no two mistakes make the same difference."""
-    cases = []
-    for family in ("nanoGPT", "lecture", "GPT-2", draw.choice(["nanoGPT", "GPT-2", "lecture"])):
-        V, T = (
-            draw.choice([53, 59, 61, 71, 79, 83]),
-            draw.choice([101, 103, 107, 109, 113, 127, 131]),
-        )
-        H, N = (1, 1) if len(cases) == 3 else (draw.integer(2, 8), draw.integer(3, 12))
-        cases.append([V, T, H * draw.integer(4, 20), H, N, family])
-    return cases
+    return [
+        gpt_parameters_case(draw, "nanoGPT", draw.integer(2, 8), draw.integer(3, 12)),
+        gpt_parameters_case(draw, "lecture", draw.integer(2, 8), draw.integer(3, 12)),
+        gpt_parameters_case(draw, "GPT-2", draw.integer(2, 8), draw.integer(3, 12)),
+        gpt_parameters_case(draw, draw.choice(["nanoGPT", "GPT-2", "lecture"]), 1, 1),
+    ]
 
 
-exercise(
-    gpt_parameters,
-    stars=3,
-    minutes=13,
-    cases=gpt_parameters_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "one block is counted, not N": lambda V, T, C, H, N, family: gpt_parameters(
-            V, T, C, H, 1, family
-        ),
-        "the blocks alone are counted: what of the tables, and of what comes after the blocks?": lambda V, T, C, H, N, family: (
-            gpt_parameters(V, T, C, H, N, family) - gpt_parameters(V, T, C, H, 0, family)
-        ),
-        "these are the large matrices of the blocks: norms, biases and tables count, too": lambda V, T, C, H, N, family: (
-            12 * N * C * C
-        ),
-        "the family is not looked at: this is always the lecture's count": lambda V, T, C, H, N, family: (
-            gpt_parameters(V, T, C, H, N, "lecture")
-        ),
-        "the family is not looked at: this is always nanoGPT's count": lambda V, T, C, H, N, family: (
-            gpt_parameters(V, T, C, H, N, "nanoGPT")
-        ),
-        "the family is not looked at: this is always GPT-2's count": lambda V, T, C, H, N, family: (
-            gpt_parameters(V, T, C, H, N, "GPT-2")
-        ),
-        "queries, keys and values have biases in GPT-2: three times C in each block": lambda V, T, C, H, N, family: (
-            gpt_parameters(V, T, C, H, N, family) - 3 * C * N * (family == "GPT-2")
-        ),
-        ### END SOLUTION
-    },
-    signs={
-        "the position table is missing": lambda got, want, V, T, C, H, N, family: (
-            want - got == T * C
-        ),
-        "a tied matrix is counted twice: the token table is the last matrix": lambda got, want, V, T, C, H, N, family: (
-            family != "lecture" and got - want in (V * C, V * C + V)
-        ),
-        "a tied last matrix has no bias": lambda got, want, V, T, C, H, N, family: (
-            family != "lecture" and got - want == V
-        ),
-        "the lecture's last matrix is not tied: it counts, with its bias": lambda got, want, V, T, C, H, N, family: (
-            family == "lecture" and want - got in (V, V * C, V * C + V)
-        ),
-        "the last norm, after all blocks, is missing": lambda got, want, V, T, C, H, N, family: (
-            want - got == C + C * (family != "nanoGPT")
-        ),
-        "a block has two norms, not one": lambda got, want, V, T, C, H, N, family: (
-            want - got == N * (C + C * (family != "nanoGPT"))
-        ),
-        "a norm has its gamma in every family": lambda got, want, V, T, C, H, N, family: (
-            family == "nanoGPT" and want - got in ((2 * N + 1) * C, 2 * N * C)
-        ),
-        "each norm of this family has a beta, beside its gamma": lambda got, want, V, T, C, H, N, family: (
-            want - got == (2 * N + 1) * C
-        ),
-        "the norms are missing: each has a gamma and, in this family, a beta": lambda got, want, V, T, C, H, N, family: (
-            want - got == 2 * (2 * N + 1) * C
-        ),
-        "without biases a norm has only its gamma": lambda got, want, V, T, C, H, N, family: (
-            got - want == (2 * N + 1) * C
-        ),
-        "nanoGPT has no biases anywhere": lambda got, want, V, T, C, H, N, family: (
-            family == "nanoGPT"
-            and got - want
-            in (6 * N * C, 9 * N * C, N * (6 * C + 2 * C) + C, N * (9 * C + 2 * C) + C)
-        ),
-        "queries, keys and values have biases in GPT-2, and only there": lambda got, want, V, T, C, H, N, family: (
-            family != "GPT-2" and got - want == 3 * C * N
-        ),
-        "the first feed-forward matrix ends 4C wide, and so its bias has 4C numbers": lambda got, want, V, T, C, H, N, family: (
-            family == "lecture" and want - got == 3 * C * N
-        ),
-        "the heads share the width C: their number does not change the size": lambda got, want, V, T, C, H, N, family: (
-            got - want
-            in (3 * N * (H - 1) * C * C, 4 * N * (H - 1) * C * C, N * (H - 1) * (3 * C * C + 3 * C))
-        ),
-        "a feed-forward layer has two matrices, C x 4C and 4C x C": lambda got, want, V, T, C, H, N, family: (
-            0 <= want - got - 4 * N * C * C <= 5 * N * C
-        ),
-        "the projection after the heads, C x C, is missing": lambda got, want, V, T, C, H, N, family: (
-            want - got in (N * C * C, N * (C * C + C))
-        ),
-        "a bias is missing, or one too many: of the projection C, of the feed-forward layer 4C and C": lambda got, want, V, T, C, H, N, family: (
-            abs(got - want) in [k * N * C for k in (1, 4, 5, 6)]
-        ),
-    },
+GPT_PARAMETERS = exercise(gpt_parameters, stars=3, minutes=13, cases=gpt_parameters_cases)
+
+
+@GPT_PARAMETERS.symptom("the position table is missing")
+def gpt_parameters_without_positions(got, want, V, T, C, H, N, family):
+    return want - got == T * C
+
+
+@GPT_PARAMETERS.symptom("a tied matrix is counted twice: the token table is the last matrix")
+def gpt_parameters_tied_twice(got, want, V, T, C, H, N, family):
+    return family != "lecture" and got - want in (V * C, V * C + V)
+
+
+@GPT_PARAMETERS.symptom("the lecture's last matrix is not tied: it counts, and so does its bias")
+def gpt_parameters_lecture_tied(got, want, V, T, C, H, N, family):
+    return family == "lecture" and want - got in (V, V * C, V * C + V)
+
+
+@GPT_PARAMETERS.symptom("the last norm, after all blocks, is missing")
+def gpt_parameters_without_last_norm(got, want, V, T, C, H, N, family):
+    norm = C if family == "nanoGPT" else 2 * C
+    return N > 1 and want - got == norm  # for N = 1 a norm of the block is as large
+
+
+@GPT_PARAMETERS.symptom(
+    "a bias is missing, or one too many: of the projection C, of the feed-forward layer 4C and C"
 )
+def gpt_parameters_bias(got, want, V, T, C, H, N, family):
+    if N == 1 or (family == "nanoGPT" and got < want):
+        return False  # what is missing may be a norm
+    biases = abs(got - want)
+    return biases in (N * C, 4 * N * C, 5 * N * C, 6 * N * C)
+
+
+### BEGIN SOLUTION
+@GPT_PARAMETERS.mistake("one block is counted, not N")
+def gpt_parameters_one_block(V, T, C, H, N, family):
+    return gpt_parameters(V, T, C, H, 1, family)
+
+
+@GPT_PARAMETERS.mistake(
+    "queries, keys and values have biases in GPT-2: three times C in each block"
+)
+def gpt_parameters_without_qkv_bias(V, T, C, H, N, family):
+    count = gpt_parameters(V, T, C, H, N, family)
+    if family == "GPT-2":
+        count -= 3 * C * N
+    return count
+
+
+### END SOLUTION
+
+# ---------------------------------------------------------------- logit_contributions
+
+
+def logit_contributions_case(draw, L, C, dtype, scale=1):
+    parts = draw.normal(L, C, dtype=dtype) + draw.normal(L, 1, dtype=dtype) + 1
+    gamma = draw.uniform(C, dtype=dtype) + 0.5
+    w = draw.normal(C, dtype=dtype) + 0.5
+    return [scale * parts, gamma, w]
 
 
 def logit_contributions_cases(draw):
-    """Before the last one the numbers are small: there epsilon counts."""
-    cases = []
-    for L, C, dtype, scale in (
-        (1, 4, torch.float64, 1),
-        (2, 8, torch.float32, 1),
-        (draw.integer(3, 9), 16, torch.float32, 1),
-        (4, 8, torch.float64, 0.01),
-        (draw.integer(3, 9), draw.integer(5, 30), torch.float64, 1),
-    ):
-        parts = draw.normal(L, C, dtype=dtype) + draw.normal(L, 1, dtype=dtype) + 1
-        cases.append(
-            [scale * parts, draw.uniform(C, dtype=dtype) + 0.5, draw.normal(C, dtype=dtype) + 0.5]
-        )
-    return cases
+    return [
+        logit_contributions_case(draw, 1, 4, torch.float64),
+        logit_contributions_case(draw, 2, 8, torch.float32),
+        logit_contributions_case(draw, draw.integer(3, 9), 16, torch.float32),
+        logit_contributions_case(draw, 4, 8, torch.float64, scale=0.01),  # here epsilon counts
+        logit_contributions_case(draw, draw.integer(3, 9), draw.integer(5, 30), torch.float64),
+    ]
+
+
+LOGIT_CONTRIBUTIONS = exercise(
+    logit_contributions, stars=3, minutes=22, cases=logit_contributions_cases
+)
+
+
+@LOGIT_CONTRIBUTIONS.symptom("these are fractions: they must add up to the logit, not to 1")
+def logit_contributions_fractions(got, want, parts, gamma, w):
+    sums_to_one = abs(got.sum() - 1) < 1e-4
+    logit_is_one = abs(want.sum() - 1) <= 1e-4
+    return sums_to_one and not logit_is_one
+
+
+@LOGIT_CONTRIBUTIONS.symptom(
+    "they add up to the logit, but each share is wrong: which steps of the norm work on each part "
+    "alone?"
+)
+def logit_contributions_right_sum(got, want, parts, gamma, w):
+    return abs(got.sum() - want.sum()) < 1e-4 * (1 + abs(want.sum()))
 
 
 ### BEGIN SOLUTION
-def logit_contributions_lens(parts, gamma, w):
-    return F.layer_norm(parts, parts.shape[-1:], gamma) @ w
+@LOGIT_CONTRIBUTIONS.mistake(
+    "each part is normed by itself: they share one divisor, that of the whole x"
+)
+def logit_contributions_normed_parts(parts, gamma, w):
+    return F.layer_norm(parts, gamma.shape, gamma) @ w
 
 
-def logit_contributions_as(
-    centre=lambda parts: parts.mean(-1, keepdim=True),
-    spread=lambda x: (x.var(unbiased=False) + 1e-5).sqrt(),
-):
-    return lambda parts, gamma, w: (parts - centre(parts)) / spread(parts.sum(0)) * gamma @ w
+@LOGIT_CONTRIBUTIONS.mistake(
+    "these are the steps of the logit lens, where each sum has another divisor; keep that of the "
+    "whole x"
+)
+def logit_contributions_lens_steps(parts, gamma, w):
+    lens = F.layer_norm(parts.cumsum(0), gamma.shape, gamma) @ w
+    return lens.diff(prepend=lens.new_zeros(1))
 
 
-def logit_contributions_rescaled(shares):
-    def rescale(parts, gamma, w):
-        rows = shares(parts, gamma, w)
-        return rows * logit_contributions_lens(parts.sum(0), gamma, w) / rows.sum()
-
-    return rescale
+@LOGIT_CONTRIBUTIONS.mistake("the means are missing: the norm first subtracts the mean")
+def logit_contributions_without_mean(parts, gamma, w):
+    spread = (parts.sum(0).var(unbiased=False) + 1e-5).sqrt()
+    return (parts / spread * gamma) @ w
 
 
-def logit_contributions_gradient(parts, gamma, w):
-    x, v = parts.sum(0), gamma * w
-    spread = (x.var(unbiased=False) + 1e-5).sqrt()
-    normed = (x - x.mean()) / spread
-    return parts @ (v - v.mean() - normed * (v * normed).mean()) / spread
+@LOGIT_CONTRIBUTIONS.mistake("gamma is missing")
+def logit_contributions_without_gamma(parts, gamma, w):
+    spread = (parts.sum(0).var(unbiased=False) + 1e-5).sqrt()
+    centred = parts - parts.mean(-1, keepdim=True)
+    return (centred / spread) @ w
+
+
+@LOGIT_CONTRIBUTIONS.mistake(
+    "the variance is divided by C - 1; a layer norm divides by C (unbiased=False)"
+)
+def logit_contributions_unbiased(parts, gamma, w):
+    spread = (parts.sum(0).var() + 1e-5).sqrt()
+    centred = parts - parts.mean(-1, keepdim=True)
+    return (centred / spread * gamma) @ w
 
 
 ### END SOLUTION
 
+# ---------------------------------------------------------------- bits_per_byte
 
-exercise(
-    logit_contributions,
-    stars=3,
-    minutes=22,
-    cases=logit_contributions_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "each part is normed by itself: they share one divisor, that of the whole x": logit_contributions_lens,
-        "these are the steps of the lens: each sum has another divisor there; keep that of the whole x": lambda parts, gamma, w: (
-            logit_contributions_lens(parts.cumsum(0), gamma, w).diff(prepend=parts.new_zeros(1))
-        ),
-        "this is the lens, at each sum; a share belongs to one part alone": lambda parts, gamma, w: (
-            logit_contributions_lens(parts.cumsum(0), gamma, w)
-        ),
-        "this is what the logit loses without the part: the divisor changes, too; keep that of the whole x": lambda parts, gamma, w: (
-            logit_contributions_lens(parts.sum(0), gamma, w)
-            - logit_contributions_lens(parts.sum(0) - parts, gamma, w)
-        ),
-        "this is the gradient times each part: the norm's divisor is not differentiated, it is kept as a number": logit_contributions_gradient,
-        "the shares are stretched until their sum is right: centre each part and divide, then it is so by itself": logit_contributions_rescaled(
-            lambda parts, gamma, w: parts @ w
-        ),
-        "w · gamma · r is stretched until the sum is right: centre each part and divide, then it is so by itself": logit_contributions_rescaled(
-            lambda parts, gamma, w: parts @ (gamma * w)
-        ),
-        "each part normed by itself, then stretched: centre each, and divide all by one number": logit_contributions_rescaled(
-            logit_contributions_lens
-        ),
-        "the means are missing: the norm takes the mean away first": logit_contributions_as(
-            centre=lambda parts: 0
-        ),
-        "the mean of x is taken from every part: from each only its own": logit_contributions_as(
-            centre=lambda parts: parts.sum(0).mean()
-        ),
-        "the mean of x is split evenly: each part has a mean of its own": logit_contributions_as(
-            centre=lambda parts: parts.sum(0).mean() / len(parts)
-        ),
-        "gamma is missing": lambda parts, gamma, w: logit_contributions(
-            parts, torch.ones_like(gamma), w
-        ),
-        "no divisor: the norm divides by the standard deviation of x": logit_contributions_as(
-            spread=lambda x: 1
-        ),
-        "divided by the variance: take its root": logit_contributions_as(
-            spread=lambda x: x.var(unbiased=False) + 1e-5
-        ),
-        "the variance divides by C - 1: the norm's divides by C (unbiased=False)": logit_contributions_as(
-            spread=lambda x: (x.var() + 1e-5).sqrt()
-        ),
-        "epsilon is missing: where x is small it counts": logit_contributions_as(
-            spread=lambda x: x.std(unbiased=False)
-        ),
-        "epsilon stands outside the root: it is added to the variance": logit_contributions_as(
-            spread=lambda x: x.std(unbiased=False) + 1e-5
-        ),
-        "epsilon is missing, and the variance divides by C - 1: the norm's divides by C (unbiased=False)": logit_contributions_as(
-            spread=lambda x: x.std()
-        ),
-        "it is divided by the spread of all parts' numbers: by that of their sum x": lambda parts, gamma, w: (
-            (parts - parts.mean(-1, keepdim=True))
-            / (parts.var(unbiased=False) + 1e-5).sqrt()
-            * gamma
-            @ w
-        ),
-        "a number for each coordinate: the product with w also sums over C": lambda parts, gamma, w: (
-            (parts - parts.mean(-1, keepdim=True))
-            / (parts.sum(0).var(unbiased=False) + 1e-5).sqrt()
-            * gamma
-            * w
-        ),
-        ### END SOLUTION
-    },
-    signs={
-        "these are fractions: they must add up to the logit, not to 1": lambda got, want, parts, gamma, w: (
-            abs(got.sum() - 1) < 1e-4 < abs(want.sum() - 1)
-        ),
-        "they add up to the logit, but are dealt out wrongly: which steps of the norm work on each part alone?": lambda got, want, parts, gamma, w: (
-            abs(got.sum() - want.sum()) < 1e-4 * (1 + abs(want.sum()))
-        ),
-    },
+
+def bits_per_byte_cases(draw):
+    return [
+        [draw.number(0.3, 4.5), draw.text(draw.integer(3, 30), "aboe \nßéö") + "é"],
+        [draw.number(0.3, 4.5), draw.text(draw.integer(3, 30), "oaé鵞鳥\U0001fabf") + "鵞"],
+        [draw.number(0.3, 4.5), "\U0001fabf"],
+        [draw.number(0.3, 4.5), draw.text(draw.integer(2, 40))],
+        [draw.number(0.3, 4.5), draw.choice("oag")],
+    ]
+
+
+BITS_PER_BYTE = exercise(bits_per_byte, stars=1, minutes=4, cases=bits_per_byte_cases)
+
+
+### BEGIN SOLUTION
+@BITS_PER_BYTE.mistake("these are nats per byte: divide by ln 2")
+def bits_per_byte_nats(loss, text):
+    return loss * len(text) / len(text.encode("utf-8"))
+
+
+@BITS_PER_BYTE.mistake("these are bits per character: spread them over the bytes")
+def bits_per_byte_per_character(loss, text):
+    return loss / math.log(2)
+
+
+@BITS_PER_BYTE.mistake("the loss is multiplied by ln 2; a nat is more than a bit: divide")
+def bits_per_byte_multiplied(loss, text):
+    return loss * math.log(2) * len(text) / len(text.encode("utf-8"))
+
+
+@BITS_PER_BYTE.mistake(
+    "bytes over characters is upside down: the more bytes there are, the less each one costs"
 )
+def bits_per_byte_upside_down(loss, text):
+    return loss / math.log(2) * len(text.encode("utf-8")) / len(text)
 
 
-exercise(
-    bits_per_byte,
-    stars=1,
-    minutes=4,
-    cases=lambda draw: [
-        [draw.number(0.3, 4.5), text]
-        for text in (
-            draw.text(draw.integer(3, 30), "aboe \nßéö") + "é",
-            draw.text(draw.integer(3, 30), "oaé鵞鳥\U0001fabf") + "鵞",
-            "\U0001fabf",
-            draw.text(draw.integer(2, 40)),
-            draw.choice("oag"),
-        )
-    ],
-    wrong={
-        ### BEGIN SOLUTION
-        "these are nats per byte: divide by ln 2": lambda loss, text: (
-            loss * len(text) / len(text.encode())
-        ),
-        "these are bits per character: spread them over the bytes": lambda loss, text: (
-            loss / math.log(2)
-        ),
-        "the loss is multiplied by ln 2; a nat is more than a bit: divide": lambda loss, text: (
-            loss * math.log(2) * len(text) / len(text.encode())
-        ),
-        "bytes over characters is upside down: more bytes make each byte cheaper": lambda loss, text: (
-            loss / math.log(2) * len(text.encode()) / len(text)
-        ),
-        "the loss is divided by the bytes, but not multiplied by the characters: it is a mean, not a sum": lambda loss, text: (
-            loss / math.log(2) / len(text.encode())
-        ),
-        "these are the bits of the whole text: divide by its bytes": lambda loss, text: (
-            loss / math.log(2) * len(text)
-        ),
-        "it is divided by 8; a byte is a piece of text here, not 8 bits of cost": lambda loss, text: (
-            loss / math.log(2) * len(text) / len(text.encode()) / 8
-        ),
-        "two bytes are counted for every character: UTF-8 takes one to four": lambda loss, text: (
-            loss / math.log(2) / 2
-        ),
-        "these are UTF-16's bytes: encode with utf-8": lambda loss, text: (
-            loss / math.log(2) * len(text) / len(text.encode("utf-16-le"))
-        ),
-        "the logarithm of the loss is taken; a nat is a fixed number of bits: divide by ln 2": lambda loss, text: (
-            math.log2(loss) * len(text) / len(text.encode())
-        ),
-        "the logarithm of the loss is taken; divide by ln 2, then spread it over the bytes": lambda loss, text: (
-            math.log2(loss)
-        ),
-        "log10 was taken for the natural logarithm": lambda loss, text: (
-            loss / math.log10(2) * len(text) / len(text.encode())
-        ),
-        ### END SOLUTION
-    },
+@BITS_PER_BYTE.mistake(
+    "the loss is divided by the bytes, but not multiplied by the characters: it is a mean, not a "
+    "sum"
 )
+def bits_per_byte_mean_for_sum(loss, text):
+    return loss / math.log(2) / len(text.encode("utf-8"))
+
+
+@BITS_PER_BYTE.mistake("these are the bits of the whole text: divide by its bytes")
+def bits_per_byte_whole_text(loss, text):
+    return loss / math.log(2) * len(text)
+
+
+### END SOLUTION
+
+# ---------------------------------------------------------------- sample_continuation
+
+
+def sample_continuation_case(draw, V, block_size, B, T, n):
+    """float64, so that no random number lies within rounding of an edge."""
+    table = 1.5 * draw.normal(V, V, dtype=torch.float64)
+    positions = 1.5 * draw.normal(block_size, V, dtype=torch.float64)
+    idx = draw.ids(V, B, T)
+    u = draw.uniform(B, n, dtype=torch.float64)
+    return [table, positions, idx, u]
+
+
+def sample_continuation_repeated(draw):
+    """The same text with the same random numbers, six times; no character is very likely."""
+    table = draw.uniform(8, 8, dtype=torch.float64)
+    positions = draw.uniform(4, 8, dtype=torch.float64)
+    idx = draw.ids(8, 1, 2)
+    u = draw.uniform(1, 10, dtype=torch.float64)
+    return [table, positions, idx.repeat(6, 1), u.repeat(6, 1)]
 
 
 def sample_continuation_cases(draw):
-    """float64, so that no throw lies within rounding of an edge."""
-    cases = []
-    sizes = (
-        (6, 3, 4, 2, 12),
-        (5, 4, 1, 1, 20),
-        (draw.integer(4, 8), 4, 3, 7, 10),
-        (3, 1, 2, 1, 9),
-        (4, 5, 1, 1, 1),
-    )
-    for V, block_size, B, T, n in sizes:
-        table, positions = (
-            draw.normal(V, V, dtype=torch.float64),
-            draw.normal(block_size, V, dtype=torch.float64),
-        )
-        cases.append(
-            [
-                1.5 * table,
-                1.5 * positions,
-                draw.ids(V, B, T),
-                draw.uniform(B, n, dtype=torch.float64),
-            ]
-        )
-    table, positions = (
-        draw.uniform(8, 8, dtype=torch.float64),
-        draw.uniform(4, 8, dtype=torch.float64),
-    )
-    idx, u = draw.ids(8, 1, 2), draw.uniform(1, 10, dtype=torch.float64)
     return [
-        *cases,
-        [table, positions, idx.repeat(6, 1), u.repeat(6, 1)],
-    ]  # the same text and dice, six times
+        sample_continuation_case(draw, V=6, block_size=3, B=4, T=2, n=12),
+        sample_continuation_case(draw, V=5, block_size=4, B=1, T=1, n=20),
+        sample_continuation_case(draw, V=draw.integer(4, 8), block_size=4, B=3, T=7, n=10),
+        sample_continuation_case(draw, V=3, block_size=1, B=2, T=1, n=9),
+        sample_continuation_case(draw, V=4, block_size=5, B=1, T=1, n=1),
+        sample_continuation_repeated(draw),
+    ]
+
+
+SAMPLE_CONTINUATION = exercise(
+    sample_continuation, stars=2, minutes=8, cases=sample_continuation_cases
+)
+
+
+@SAMPLE_CONTINUATION.symptom(
+    "two texts with the same u must be continued alike: use u, and draw no random numbers of your "
+    "own"
+)
+def sample_continuation_ignores_u(got, want, table, positions, idx, u):
+    same_input = bool((idx == idx[0]).all() and (u == u[0]).all())
+    same_output = bool((got == got[0]).all())
+    return same_input and not same_output
 
 
 ### BEGIN SOLUTION
-def sample_continuation_as(
-    cut=lambda idx, size: idx[:, -size:],
-    soft=lambda logits: logits[:, -1].softmax(-1),
-    dice=lambda u, n: u[:, n : n + 1],
-    throw=lambda p, u: (p.cumsum(-1)[:, :-1] < u).sum(-1),
-    places=lambda positions, t: positions[:t],
-):
-    def write(table, positions, idx, u):
-        for n in range(u.shape[1]):
-            window = cut(idx, len(positions))
-            p = soft(table[window] + places(positions, window.shape[1]))
-            idx = torch.cat([idx, throw(p, dice(u, n))[:, None]], dim=1)
-        return idx
+def sample_continuation_next(probabilities, u):
+    """probabilities (B, V), u (B,) -> (B, 1): a character for each text."""
+    ends = probabilities.cumsum(-1)
+    return (ends[:, :-1] < u[:, None]).sum(-1, keepdim=True)
 
-    return write
+
+@SAMPLE_CONTINUATION.mistake(
+    "the window is cut from the beginning: it no longer sees what has just been written"
+)
+def sample_continuation_first_window(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        window = idx[:, : len(positions)]
+        logits = table[window] + positions[: window.shape[1]]
+        new = sample_continuation_next(logits[:, -1].softmax(-1), u[:, n])
+        idx = torch.cat([idx, new], dim=1)
+    return idx
+
+
+@SAMPLE_CONTINUATION.mistake(
+    "the softmax runs over the batch: the probabilities of one text's next character sum to 1"
+)
+def sample_continuation_softmax_over_batch(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        window = idx[:, -len(positions) :]
+        logits = table[window] + positions[: window.shape[1]]
+        new = sample_continuation_next(logits[:, -1].softmax(0), u[:, n])
+        idx = torch.cat([idx, new], dim=1)
+    return idx
+
+
+@SAMPLE_CONTINUATION.mistake(
+    "both bugs are still there: over which axis is the softmax, and from which end is the window "
+    "cut?"
+)
+def sample_continuation_as_it_was(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        window = idx[:, : len(positions)]
+        logits = table[window] + positions[: window.shape[1]]
+        new = sample_continuation_next(logits[:, -1].softmax(0), u[:, n])
+        idx = torch.cat([idx, new], dim=1)
+    return idx
+
+
+@SAMPLE_CONTINUATION.mistake(
+    "the window is longer than `positions`: a long text has to be cut to its last block_size "
+    "characters"
+)
+def sample_continuation_without_window(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        logits = table[idx] + positions[: idx.shape[1]]
+        new = sample_continuation_next(logits[:, -1].softmax(-1), u[:, n])
+        idx = torch.cat([idx, new], dim=1)
+    return idx
+
+
+@SAMPLE_CONTINUATION.mistake("the text itself is cut, not only the window that the model sees")
+def sample_continuation_cuts_text(table, positions, idx, u):
+    for n in range(u.shape[1]):
+        idx = idx[:, -len(positions) :]
+        logits = table[idx] + positions[: idx.shape[1]]
+        new = sample_continuation_next(logits[:, -1].softmax(-1), u[:, n])
+        idx = torch.cat([idx, new], dim=1)
+    return idx
 
 
 ### END SOLUTION
 
+# ---------------------------------------------------------------- tied_gradient
 
-exercise(
-    sample_continuation,
-    stars=2,
-    minutes=8,
-    cases=sample_continuation_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "the window is cut from the beginning: it no longer sees what it has just written": sample_continuation_as(
-            cut=lambda idx, size: idx[:, :size]
-        ),
-        "the softmax runs over the batch: the probabilities of one text's next character sum to 1": sample_continuation_as(
-            soft=lambda logits: logits[:, -1].softmax(0)
-        ),
-        "nothing is mended yet: look at the axis of the softmax, and at the end from which the window is cut": sample_continuation_as(
-            cut=lambda idx, size: idx[:, :size], soft=lambda logits: logits[:, -1].softmax(0)
-        ),
-        "the window is longer than `positions`: a long text has to be cut to its last block_size characters": sample_continuation_as(
-            cut=lambda idx, size: idx
-        ),
-        "only the last character is looked at: the window still matters, because of the positions": sample_continuation_as(
-            cut=lambda idx, size: idx[:, -1:]
-        ),
-        "the positions are counted from the end: the window's first character has the first position": sample_continuation_as(
-            places=lambda positions, t: positions[-t:]
-        ),
-        "the window is one character too short": sample_continuation_as(
-            cut=lambda idx, size: idx[:, -max(size - 1, 1) :]
-        ),
-        "the softmax runs over the places of the window: over the alphabet, the last axis": sample_continuation_as(
-            soft=lambda logits: logits.softmax(1)[:, -1]
-        ),
-        "no dice: the likeliest character is always taken": sample_continuation_as(
-            throw=lambda p, u: p.argmax(-1)
-        ),
-        "the first place is asked, not the last": sample_continuation_as(
-            soft=lambda logits: logits[:, 0].softmax(-1)
-        ),
-        "the same throw is used for every character": sample_continuation_as(
-            dice=lambda u, n: u[:, :1]
-        ),
-        "one throw, of the first text, is used for the whole batch": sample_continuation_as(
-            dice=lambda u, n: u[:1, n : n + 1]
-        ),
-        "u is compared with the probabilities, not with the ends of their pieces": sample_continuation_as(
-            throw=lambda p, u: (p[:, :-1] < u).sum(-1)
-        ),
-        "it counts the pieces that end after u: those before it": sample_continuation_as(
-            throw=lambda p, u: (p.cumsum(-1)[:, :-1] > u).sum(-1)
-        ),
-        "only the new characters are returned: idx belongs before them": lambda table, positions, idx, u: (
-            sample_continuation_as()(table, positions, idx, u)[:, idx.shape[1] :]
-        ),
-        "the text itself is cut, not only the window that the model sees": lambda table, positions, idx, u: (
-            sample_continuation_as()(table, positions, idx, u)[:, -len(positions) - 1 :]
-        ),
-        ### END SOLUTION
-    },
-    signs={
-        "the dice are given: two texts with the same u are written on alike; do not draw numbers of your own": lambda got, want, table, positions, idx, u: (
-            bool((idx == idx[0]).all() and (u == u[0]).all()) and (got != got[0]).any().item()
-        ),
-    },
-)
+
+def tied_gradient_case(draw, V, C, M, dtype):
+    """For M > 1 an id occurs twice in idx, with another target each time."""
+    idx = draw.ids(V, M)
+    targets = draw.ids(V, M)
+    idx[-1] = idx[0]
+    targets[-1] = (targets[0] + 1) % V
+    return [draw.normal(V, C, dtype=dtype), idx, targets]
 
 
 def tied_gradient_cases(draw):
-    """In most of them an id occurs twice."""
-    cases = []
-    for V, C, M, dtype in (
-        (2, 1, 1, torch.float64),
-        (5, 3, 8, torch.float32),
-        (draw.integer(4, 9), 4, 12, torch.float64),
-        (draw.integer(10, 20), draw.integer(2, 6), 6, torch.float32),
-    ):
-        idx, targets = draw.ids(V, M), draw.ids(V, M)
-        idx[-1] = idx[0]
-        targets[-1] = (targets[0] + 1) % V
-        cases.append([draw.normal(V, C, dtype=dtype), idx, targets])
-    return cases
+    return [
+        tied_gradient_case(draw, 2, 1, 1, torch.float64),
+        tied_gradient_case(draw, 5, 3, 8, torch.float32),
+        tied_gradient_case(draw, draw.integer(4, 9), 4, 12, torch.float64),
+        tied_gradient_case(draw, draw.integer(10, 20), draw.integer(2, 6), 6, torch.float32),
+    ]
+
+
+TIED_GRADIENT = exercise(tied_gradient, stars=3, minutes=20, cases=tied_gradient_cases)
 
 
 ### BEGIN SOLUTION
-def tied_gradient_as(E, idx, targets, last=1.0, table=1.0, axis=-1, right=1.0, rows=None, add=True):
-    x = E[idx]
-    error = (x @ E.T).softmax(axis) - right * F.one_hot(targets, len(E)).to(E.dtype)
-    looked_up = torch.zeros_like(E).index_put_(
-        (idx if rows is None else rows,), error @ E, accumulate=add
-    )
-    return (last * error.T @ x + table * looked_up) / len(idx)
+def tied_gradient_error(E, idx, targets):
+    """(M, V): the gradient of the summed loss with respect to the logits."""
+    logits = E[idx] @ E.T
+    return logits.softmax(-1) - F.one_hot(targets, len(E)).to(E.dtype)
+
+
+@TIED_GRADIENT.mistake("this is the gradient of the last matrix alone: the table is also looked up")
+def tied_gradient_last_matrix(E, idx, targets):
+    error = tied_gradient_error(E, idx, targets)
+    return error.T @ E[idx] / len(idx)
+
+
+@TIED_GRADIENT.mistake(
+    "this is the gradient of the looked-up rows alone: the table is also the last matrix"
+)
+def tied_gradient_lookup(E, idx, targets):
+    error = tied_gradient_error(E, idx, targets)
+    return torch.zeros_like(E).index_add_(0, idx, error @ E) / len(idx)
+
+
+@TIED_GRADIENT.mistake(
+    "an id that occurs twice in idx keeps only one of its gradients: add them up (`+=` with an "
+    "index does not)"
+)
+def tied_gradient_overwrites(E, idx, targets):
+    error = tied_gradient_error(E, idx, targets)
+    as_table = torch.zeros_like(E)
+    as_table[idx] += error @ E
+    return (error.T @ E[idx] + as_table) / len(idx)
+
+
+@TIED_GRADIENT.mistake(
+    "this is the gradient of the sum: the loss is the mean over the M characters"
+)
+def tied_gradient_of_sum(E, idx, targets):
+    error = tied_gradient_error(E, idx, targets)
+    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)
+    return error.T @ E[idx] + as_table
+
+
+@TIED_GRADIENT.mistake("the sign is reversed: p - y, not y - p")
+def tied_gradient_sign(E, idx, targets):
+    error = -tied_gradient_error(E, idx, targets)
+    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)
+    return (error.T @ E[idx] + as_table) / len(idx)
+
+
+@TIED_GRADIENT.mistake("the targets are missing: p - y, not p alone")
+def tied_gradient_without_targets(E, idx, targets):
+    error = (E[idx] @ E.T).softmax(-1)
+    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)
+    return (error.T @ E[idx] + as_table) / len(idx)
 
 
 ### END SOLUTION
-
-
-exercise(
-    tied_gradient,
-    stars=3,
-    minutes=20,
-    cases=tied_gradient_cases,
-    wrong={
-        ### BEGIN SOLUTION
-        "this is the gradient of the last matrix alone: the table is also looked up": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets, table=0.0)
-        ),
-        "this is the gradient of the looked-up rows alone: the table is also the last matrix": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets, last=0.0)
-        ),
-        "this is the last matrix's gradient, twice: the rows that are looked up have another one": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets, last=2.0, table=0.0)
-        ),
-        "this is the looked-up rows' gradient, twice: the last matrix has another one": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets, last=0.0, table=2.0)
-        ),
-        "an id that occurs twice in idx keeps only one of its gradients: add them up (`+=` with an index does not)": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets, add=False)
-        ),
-        "this is the gradient of the sum: the loss is the mean over the M characters": lambda E, idx, targets: (
-            len(idx) * tied_gradient_as(E, idx, targets)
-        ),
-        "half of it: the two gradients add up, they are not averaged": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets) / 2
-        ),
-        "the sign is turned round: p - y, not y - p": lambda E, idx, targets: (
-            -tied_gradient_as(E, idx, targets)
-        ),
-        "the targets are missing: p - y, not p alone": lambda E, idx, targets: tied_gradient_as(
-            E, idx, targets, right=0.0
-        ),
-        "the looked-up gradient went to the rows of the targets: the rows of idx were looked up": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets, rows=targets)
-        ),
-        "the softmax runs over the characters of the text: over the alphabet, the last axis": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets, axis=0)
-        ),
-        "it is divided by the numbers in the logits, M times V: by M alone": lambda E, idx, targets: (
-            tied_gradient_as(E, idx, targets) / len(E)
-        ),
-        ### END SOLUTION
-    },
-)
