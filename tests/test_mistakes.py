@@ -60,9 +60,19 @@ def test_every_exercise_has_enough_answers(name):
     assert verdict(RIGHT[0]._replace(exercise=name, function=EXERCISES[name].answer), 7).mark == "✓"
 
 
-def test_most_mistakes_are_named():
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=lambda exercise: exercise.name)
+def test_every_hint_is_earned_by_an_answer_written_differently(exercise):
+    """A mistake that nobody makes in these files needs no hint."""
+    pieces = [answer.hint for answer in WRONG if answer.exercise == exercise.name and answer.hint]
+    for hint in (*exercise.mistakes, *exercise.symptoms):
+        beginning = hint.split("{")[0]
+        assert any(piece in hint or piece in beginning for piece in pieces), hint
+
+
+def test_half_of_the_wrong_answers_are_recognised():
+    """About six hints an exercise name the mistakes that people really make; the others get the first difference."""
     named = [answer for answer in WRONG if answer.hint]
     print(
         f"{len(EXERCISES)} exercises, {len(WRONG)} wrong answers, {len(named) / len(WRONG):.0%} named; {len(RIGHT)} right"
     )
-    assert len(named) >= 0.8 * len(WRONG)
+    assert len(named) >= 0.5 * len(WRONG)
