@@ -34,7 +34,7 @@ __all__ = [
     "Script",
     "write",
     "excess_by_kind",
-    "critic",
+    "score_plays",
 ]
 
 
@@ -42,7 +42,8 @@ __all__ = [
 def deck(*options):
     """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), cumulative weights."""
     weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
-    total, cards = sum(weights.values()), []
+    total = sum(weights.values())
+    cards = []
     for word, weight in weights.items():
         shared = max(
             (len(commonprefix([word, other])) for other in weights if other != word), default=0
@@ -63,22 +64,28 @@ class Span(NamedTuple):
 
 
 class Pen:
-    """Writes what the dice decide, and keeps account of it."""
+    """Writes what a random number generator decides, and records what each stretch of text is and costs."""
 
     def __init__(self, seed):
-        self.dice = random.Random(seed).random
-        self.parts, self.spans, self.length = [], [], 0
+        self.rng = random.Random(seed)
+        self.parts = []  # of the text
+        self.spans = []
+        self.length = 0  # characters so far
 
     def say(self, text, kind="spelling", nats=0.0):
+        """Writes a text that is no choice."""
         if text:
-            start, self.length = self.length, self.length + len(text)
+            start = self.length
+            self.length += len(text)
             self.parts.append(text)
             self.spans.append(Span(start, self.length, kind, nats))
 
     def pick(self, kind, *options):
         """Draws one of the options, writes it down and returns it. The letters that decide are of the given kind."""
         cards, heights = deck(*options)
-        word, letters, nats = cards[bisect(heights, self.dice() * heights[-1])]
+        # Only random() is called: Python promises that it is the same in every version.
+        place = bisect(heights, self.rng.random() * heights[-1])
+        word, letters, nats = cards[place]
         self.say(word[:letters], kind, nats)
         self.say(word[letters:])
         return word
@@ -259,14 +266,21 @@ def scene(pen):
     pen.say(" ")
     prop = pen.pick("cast", *PROPS)
     pen.say(".\n")
-    speaker, asker, deed = pen.pick("copied name", *cast), None, None
+    speaker = pen.pick("copied name", *cast)
+    asker = None
+    deed = None  # what was asked about, where the last speech was a question
     while speaker != "Ex":
         pen.say(": ")
         others = [name for name in cast if name != speaker]
-        who, deed = answer(pen, asker, deed) if deed else speech(pen, speaker, others, prop)
+        if deed:
+            who, deed = answer(pen, asker, deed)
+        else:
+            who, deed = speech(pen, speaker, others, prop)
         pen.say("\n")
-        asker, chance = speaker, [("Ex", 3 * len(others)), *others]
-        speaker = pen.pick("copied name", *([who] if who else chance))
+        asker = speaker
+        # A person who was named speaks next; else anybody else does, or somebody leaves.
+        candidates = [who] if who else [("Ex", 3 * len(others)), *others]
+        speaker = pen.pick("copied name", *candidates)
     if pen.pick("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
         pen.pick("copied name", *cast)
         pen.say(", ")
@@ -307,30 +321,37 @@ def write(min_chars=1_115_394, seed=1337):
 def excess_by_kind(nats, spans):
     """What a model paid beyond the grammar's price, for each kind of span.
 
-    nats: for each character of the text, what the model paid for it (None or NaN where it was not asked).
+    nats: for each character of the text, what the model paid for it (None or NaN where it predicted nothing).
     Returns {kind: nats per character of the text}; the values add up to the model's loss minus the floor.
     """
-    excess, asked = dict.fromkeys(KINDS, 0.0), 0
+    excess = dict.fromkeys(KINDS, 0.0)
+    predicted = 0  # characters
     for start, end, kind, price in spans:
         paid = nats[start:end]
+        # A span counts as a whole or not at all, because its price is that of the whole. (nan is not equal to itself.)
         if len(paid) == end - start and not any(p is None or p != p for p in paid):
             excess[kind] += sum(paid) - price
-            asked += end - start
-    return {kind: value / max(asked, 1) for kind, value in excess.items()}
+            predicted += end - start
+    return {kind: value / max(predicted, 1) for kind, value in excess.items()}
 
 
-def critic(text, vocabulary):
-    """Judges a text -> {"words": the share that is in the vocabulary, "speakers": the share on their cast list}.
+def score_plays(text, vocabulary):
+    """Scores a text -> {"words": the share that is in the vocabulary, "speakers": the share on their cast list}.
 
-    Words at the ends, which may be cut off, do not count; nor do speakers before the first cast list."""
+    Words at the ends, which may be cut off, do not count; nor do speakers before the first cast list.
+    """
     words = re.findall("[A-Za-z]+", text)[1:-1]
-    cast, speakers = None, []
+    known = [word in vocabulary for word in words]
+    cast = None
+    on_stage = []  # for each speech, whether its speaker is on the cast list
     for line in text.split("\n"):
-        if entrance := re.search(r"\. Enter (.*) with ", line):
+        entrance = re.search(r"\. Enter (.*) with ", line)
+        speaker = re.match(r"(\w+): ", line)
+        if entrance:
             cast = set(re.split(", | and ", entrance[1]))
-        elif cast is not None and (speaker := re.match(r"(\w+): ", line)):
-            speakers.append(speaker[1] in cast)
+        elif cast is not None and speaker:
+            on_stage.append(speaker[1] in cast)
     return {
-        "words": sum(word in vocabulary for word in words) / max(len(words), 1),
-        "speakers": sum(speakers) / max(len(speakers), 1),
+        "words": sum(known) / max(len(known), 1),
+        "speakers": sum(on_stage) / max(len(on_stage), 1),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chargpt_lib.data import Corpus, load_corpus
-from chargpt_lib.playhouse import critic, write
+from chargpt_lib.playhouse import score_plays, write
 from chargpt_lib.quality import (
     BOTTOM,
     CEILING,
@@ -450,10 +450,10 @@ def test_real_text_is_at_the_top_and_what_is_broken_in_it_is_counted():
     )
 
 
-def test_speakers_and_words_as_the_critic_counts_them():
+def test_speakers_and_words_as_score_plays_counts_them():
     """Where everybody is on the stage, the older judge of Playhouse agrees."""
     sample = PLAYS.val.replace("goose", "gloose")
-    judged = critic(f"x {sample} x", frozenset(re.findall("[A-Za-z]+", SCENES)))
+    judged = score_plays(f"x {sample} x", frozenset(re.findall("[A-Za-z]+", SCENES)))
     score = quality(sample, PLAYS)
     assert score.words == pytest.approx(judged["words"]) and score.words < 1
     assert score.speakers == judged["speakers"] == 1

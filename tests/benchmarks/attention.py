@@ -18,7 +18,7 @@ from chargpt_lib.attention_maps import ablate_heads, attention_html, attention_o
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
-from chargpt_lib.playhouse import critic, excess_by_kind
+from chargpt_lib.playhouse import excess_by_kind, score_plays
 from chargpt_lib.training import fit, nats_per_character, write_json
 from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import spread
@@ -120,7 +120,7 @@ def stage(model, tokenizer, known, off):
     curtain = tokenizer.encode("\n").repeat(32, 1).to(next(model.parameters()).device)
     with ablate_heads(model, off):
         written = model.generate(curtain, 240, torch.Generator(curtain.device).manual_seed(1337))
-    verdicts = [critic(tokenizer.decode(row.cpu()), known) for row in written]
+    verdicts = [score_plays(tokenizer.decode(row.cpu()), known) for row in written]
     return {
         key: sum(verdict[key] for verdict in verdicts) / len(verdicts)
         for key in ("speakers", "words")

@@ -593,16 +593,16 @@ show(
 # **Predict** for each of them which column gives it away.
 
 # %%
-dice = random.Random(1).random
+rng = random.Random(1)
 start, words = corpus.train.index(gap) + len(gap), WORD.findall(corpus.train)
 between = "\n" if known.speech == "before" else gap
 parts = corpus.val[:N].split(between)
 places = [i for i, part in enumerate(parts) if speakers(part, known.speech) or not known.speech]
-dealt = dict(zip(places, sorted((parts[i] for i in places), key=lambda part: dice())))
+dealt = dict(zip(places, sorted((parts[i] for i in places), key=lambda part: rng.random())))
 cheats = {
     "copied": corpus.train[start : start + N],
     "one block": ((corpus.val.split(gap)[1] + gap) * N)[:N],
-    "words": " ".join(words[int(dice() * len(words))] for _ in range(N // 3)),
+    "words": " ".join(words[int(rng.random() * len(words))] for _ in range(N // 3)),
     "dealt anew": between.join(dealt.get(i, part) for i, part in enumerate(parts)),
 }
 caught = compare(cheats, corpus)
@@ -624,7 +624,7 @@ assert distinct_share < 0.5
 # And the cards? Questions get answers to other questions, people speak who are not there, and no column notices. What the numbers miss:
 #
 # - **Real words** does not know whether a word is the right one here. It counts a rare word of the author as wrong if the training text lacks it; the ceiling shows how often that happens.
-# - **Speakers** knows who speaks in the training text. It does not know who is on the stage. (In Playhouse `critic` asks that, and `price` of lesson 08 knows all the rules.)
+# - **Speakers** knows who speaks in the training text. It does not know who is on the stage. (In Playhouse `score_plays` asks that, and `price` of lesson 08 knows all the rules.)
 # - **Structure** sees the kinds of lines, nothing of what they say. In prose it is silent.
 # - **Ended** is content with a full stop anywhere. **Closed** does not care what stands between the quotes.
 # - **Distinct** is right only at the ceiling's value, and only at the same length.
