@@ -46,7 +46,7 @@ def second_in_the_row(ids, vocab_size, gap):
     return count(ids[gap:], ids[:-gap], vocab_size)
 
 
-@wrong("count_skip_pairs", "too far apart")
+@wrong("count_skip_pairs", "a gap of 1 means neighbours")
 def gap_between_them(ids, vocab_size, gap):
     table = torch.zeros(vocab_size, vocab_size, dtype=torch.int64)
     for a, b in zip(ids, ids[gap + 1 :]):
@@ -54,35 +54,35 @@ def gap_between_them(ids, vocab_size, gap):
     return table
 
 
-@wrong("count_skip_pairs", "`gap` is not used")
+@wrong("count_skip_pairs")
 def neighbours(ids, vocab_size, gap):
     return count(ids[:-1], ids[1:], vocab_size)
 
 
-@wrong("count_skip_pairs", "every gap-th")
+@wrong("count_skip_pairs")
 def strided(ids, vocab_size, gap):
     ids = ids[::gap]
     return count(ids[:-1], ids[1:], vocab_size)
 
 
-@wrong("count_skip_pairs", "roll goes round")
+@wrong("count_skip_pairs", "the end of the text is paired with its beginning")
 def rolled(ids, vocab_size, gap):
     return count(ids, ids.roll(-gap), vocab_size)
 
 
-@wrong("count_skip_pairs", "all distances")
+@wrong("count_skip_pairs")
 def up_to_the_gap(ids, vocab_size, gap):
     return sum(count(ids[:-g], ids[g:], vocab_size) for g in range(1, gap + 1))
 
 
-@wrong("count_skip_pairs", "counts a pair only once")
+@wrong("count_skip_pairs", "with tensors a and b, `table[a, b] += 1` counts a repeated pair once")
 def plus_one_at_an_index(ids, vocab_size, gap):
     table = torch.zeros(vocab_size, vocab_size, dtype=torch.int64)
     table[ids[:-gap], ids[gap:]] += 1
     return table
 
 
-@wrong("count_skip_pairs", "both directions")
+@wrong("count_skip_pairs")
 def symmetric(ids, vocab_size, gap):
     table = count(ids[:-gap], ids[gap:], vocab_size)
     return table + table.T
@@ -111,7 +111,7 @@ def stops_too_early(ids, vocab_size, gap):
     return table
 
 
-@wrong("count_skip_pairs", "needs a t of at least gap")
+@wrong("count_skip_pairs")
 def begins_too_early(ids, vocab_size, gap):
     table = torch.zeros(vocab_size, vocab_size, dtype=torch.int64)
     for t in range(len(ids)):
@@ -159,19 +159,19 @@ def no_keepdim(counts, amount):
     return p / p.sum(dim=-1)
 
 
-@wrong("additive_smoothing", "what came before")
+@wrong("additive_smoothing", "the rows should, since row a holds what follows a")
 def divides_columns(counts, amount):
     p = counts + amount
     return p / p.sum(0, keepdim=True)
 
 
-@wrong("additive_smoothing", "the sum of a column")
+@wrong("additive_smoothing")
 def column_sums_laid_along_rows(counts, amount):
     p = counts + amount
     return p / p.sum(0).view(-1, 1)
 
 
-@wrong("additive_smoothing", "whole table")
+@wrong("additive_smoothing")
 def joint(counts, amount):
     p = counts + amount
     return p / p.sum()
@@ -187,22 +187,22 @@ def old_sums(counts, amount):
     return (counts + amount) / counts.sum(1)[:, None]
 
 
-@wrong("additive_smoothing", "added once")
+@wrong("additive_smoothing", "each of the V counts of a row got it")
 def amount_once_below(counts, amount):
     return (counts + amount) / (counts.sum(1, keepdim=True) + amount)
 
 
-@wrong("additive_smoothing", "not added anywhere")
+@wrong("additive_smoothing", "is 0 for a pair that never occurred")
 def forgets_the_amount(counts, amount):
     return counts / counts.sum(1, keepdim=True)
 
 
-@wrong("additive_smoothing", "softmax")
+@wrong("additive_smoothing")
 def softmax_of_counts(counts, amount):
     return F.softmax(counts.float() + amount, dim=1)
 
 
-@wrong("additive_smoothing", "1 is added")
+@wrong("additive_smoothing")
 def adds_one(counts, amount):
     return (counts + 1) / (counts + 1).sum(1, keepdim=True)
 
@@ -218,20 +218,20 @@ def adds_a_fraction_in_place(counts, amount):
     return counts / counts.sum(1, keepdim=True)
 
 
-@wrong("additive_smoothing", "only where the count is 0")
+@wrong("additive_smoothing")
 def amount_for_zeros_only(counts, amount):
     p = counts.float()
     p[counts == 0] = amount
     return p / p.sum(1, keepdim=True)
 
 
-@wrong("additive_smoothing", "0.01 is added")
+@wrong("additive_smoothing")
 def adds_a_hundredth(counts, amount):
     p = counts + 0.01
     return p / p.sum(1, keepdim=True)
 
 
-@wrong("additive_smoothing", "transposed")
+@wrong("additive_smoothing")
 def left_transposed(counts, amount):
     p = (counts + amount).T
     return p / p.sum(0)
@@ -258,7 +258,7 @@ def log1p(seen, vocab_size, amount):
     return math.log(vocab_size) + math.log1p(seen / (amount * vocab_size))
 
 
-@wrong("unseen_pair_nats", "all V counts got it")
+@wrong("unseen_pair_nats", "the denominator has the amount once")
 def one_amount_in_the_row(seen, vocab_size, amount):
     return -math.log(amount / (seen + amount))
 
@@ -278,32 +278,32 @@ def unseen_in_bits(seen, vocab_size, amount):
     return -math.log2(amount / (seen + amount * vocab_size))
 
 
-@wrong("unseen_pair_nats", "base 10")
+@wrong("unseen_pair_nats")
 def unseen_to_the_base_ten(seen, vocab_size, amount):
     return -math.log10(amount / (seen + amount * vocab_size))
 
 
-@wrong("unseen_pair_nats", "1 is added")
+@wrong("unseen_pair_nats")
 def add_one(seen, vocab_size, amount):
     return -math.log(1 / (seen + vocab_size))
 
 
-@wrong("unseen_pair_nats", "each of the V counts got the amount")
+@wrong("unseen_pair_nats", "each of the V counts got it, not 1")
 def forgets_to_multiply(seen, vocab_size, amount):
     return -math.log(amount / (seen + vocab_size))
 
 
-@wrong("unseen_pair_nats", "as if nothing had been counted")
+@wrong("unseen_pair_nats")
 def always_ln_v(seen, vocab_size, amount):
     return math.log(vocab_size)
 
 
-@wrong("unseen_pair_nats", "shared out")
+@wrong("unseen_pair_nats")
 def amount_shared_out(seen, vocab_size, amount):
     return -math.log(amount / vocab_size / (seen + amount))
 
 
-@wrong("unseen_pair_nats", "stands above the line")
+@wrong("unseen_pair_nats")
 def one_above_the_line(seen, vocab_size, amount):
     return -math.log(1 / (seen + amount * vocab_size))
 
@@ -318,17 +318,17 @@ def old_sum_without_care(seen, vocab_size, amount):
     return -math.log(amount / seen)
 
 
-@wrong("unseen_pair_nats", "or seen is multiplied by V")
+@wrong("unseen_pair_nats")
 def seen_times_v(seen, vocab_size, amount):
     return -math.log(amount / (seen * vocab_size + amount * vocab_size))
 
 
-@wrong("unseen_pair_nats", "not V - 1")
+@wrong("unseen_pair_nats")
 def amounts_for_the_others(seen, vocab_size, amount):
     return -math.log(amount / (seen + (vocab_size - 1) * amount))
 
 
-@wrong("unseen_pair_nats", "above the line stands b's own count")
+@wrong("unseen_pair_nats")
 def price_of_the_only_successor(seen, vocab_size, amount):
     return -math.log((seen + amount) / (seen + vocab_size * amount))
 
@@ -380,13 +380,13 @@ def greedy(probabilities, start, uniforms):
     return walk(probabilities, start, uniforms, lambda row, u: row.max(0).indices)
 
 
-@wrong("sample_chain", "by the row of `start`")
+@wrong("sample_chain", "draw the next one from the row of the new id")
 def never_moves_on(probabilities, start, uniforms):
     ruler = probabilities[start].cumsum(0)
     return torch.searchsorted(ruler, uniforms)
 
 
-@wrong("sample_chain", "columns are laid")
+@wrong("sample_chain", "the ids are drawn from columns")
 def walks_the_columns(probabilities, start, uniforms):
     written = []
     for u in uniforms:
@@ -395,7 +395,7 @@ def walks_the_columns(probabilities, start, uniforms):
     return torch.tensor(written)
 
 
-@wrong("sample_chain", "their own order is wanted")
+@wrong("sample_chain")
 def sorted_first(probabilities, start, uniforms):
     def choose(row, u):
         order = sorted(range(len(row)), key=lambda i: -row[i])
@@ -404,12 +404,12 @@ def sorted_first(probabilities, start, uniforms):
     return walk(probabilities, start, uniforms, choose)
 
 
-@wrong("sample_chain", "equal chances")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def ignores_the_probabilities(probabilities, start, uniforms):
     return (uniforms * len(probabilities)).long()
 
 
-@wrong("sample_chain", "only what comes after")
+@wrong("sample_chain", "only the ids after it are wanted")
 def start_included(probabilities, start, uniforms):
     written = [start]
     for u in uniforms:
@@ -417,7 +417,7 @@ def start_included(probabilities, start, uniforms):
     return torch.tensor(written)
 
 
-@wrong("sample_chain", "the last id is missing")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def appends_too_early(probabilities, start, uniforms):
     written = []
     for u in uniforms:
@@ -426,12 +426,12 @@ def appends_too_early(probabilities, start, uniforms):
     return torch.tensor(written)
 
 
-@wrong("sample_chain", "beyond u")
+@wrong("sample_chain")
 def wrong_comparison(probabilities, start, uniforms):
     return walk(probabilities, start, uniforms, lambda row, u: (row.cumsum(0) > u).sum())
 
 
-@wrong("sample_chain", "one id too low")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def one_too_low(probabilities, start, uniforms):
     return walk(
         probabilities,
@@ -441,7 +441,7 @@ def one_too_low(probabilities, start, uniforms):
     )
 
 
-@wrong("sample_chain", "add up the probabilities")
+@wrong("sample_chain", "the first id whose own probability is above u is taken")
 def no_cumulative_sum(probabilities, start, uniforms):
     def choose(row, u):
         return next((i for i, p in enumerate(row) if p > u), 0)
@@ -449,7 +449,7 @@ def no_cumulative_sum(probabilities, start, uniforms):
     return walk(probabilities, start, uniforms, choose)
 
 
-@wrong("sample_chain", "one id too high")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def one_too_high_round_the_end(probabilities, start, uniforms):
     V = len(probabilities)
     return walk(probabilities, start, uniforms, lambda row, u: ((row.cumsum(0) < u).sum() + 1) % V)
@@ -471,14 +471,14 @@ def fails_for_a_single_throw(probabilities, start, uniforms):
     return walk(probabilities, start, uniforms, lambda row, u: (row.cumsum(0) < u).sum()).squeeze()
 
 
-@wrong("sample_chain", "one id too high")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def one_too_high(probabilities, start, uniforms):
     return walk(
         probabilities, start, uniforms, lambda row, u: torch.searchsorted(row.cumsum(0), u) + 1
     )
 
 
-@wrong("sample_chain", "one id too high")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def one_too_high_up_to_the_last(probabilities, start, uniforms):
     last = len(probabilities) - 1
     return walk(
@@ -489,19 +489,19 @@ def one_too_high_up_to_the_last(probabilities, start, uniforms):
     )
 
 
-@wrong("sample_chain", "down the columns")
+@wrong("sample_chain")
 def adds_up_the_columns(probabilities, start, uniforms):
     return walk(probabilities.cumsum(0), start, uniforms, lambda row, u: (row < u).sum())
 
 
-@wrong("sample_chain", "id 0 owns the first stretch")
+@wrong("sample_chain")
 def from_the_end(probabilities, start, uniforms):
     return walk(
         probabilities, start, uniforms, lambda row, u: bisect(list(accumulate(row.tolist())), 1 - u)
     )
 
 
-@wrong("sample_chain", "id 0 owns the first stretch")
+@wrong("sample_chain")
 def reversed_row(probabilities, start, uniforms):
     V = len(probabilities)
     return walk(
@@ -512,7 +512,7 @@ def reversed_row(probabilities, start, uniforms):
     )
 
 
-@wrong("sample_chain", "several ids are written for one number")
+@wrong("sample_chain")
 def forgets_to_break(probabilities, start, uniforms):
     written = []
     for u in uniforms:
@@ -525,7 +525,7 @@ def forgets_to_break(probabilities, start, uniforms):
     return torch.tensor(written)
 
 
-@wrong("sample_chain", "one throw late")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def the_row_before(probabilities, start, uniforms):
     written, before = [], start
     for u in uniforms:
@@ -535,7 +535,7 @@ def the_row_before(probabilities, start, uniforms):
     return torch.tensor(written)
 
 
-@wrong("sample_chain", "the right row")
+@wrong("sample_chain", "is it the wrong row, or an id that is too high or too low?")
 def the_row_of_the_first_throw(probabilities, start, uniforms):
     written = []
     for u in uniforms:
@@ -608,7 +608,7 @@ def absolute_discounting(ids, vocab_size, discount):
     return interpolated(ids, vocab_size, discount, frequencies / frequencies.sum())
 
 
-@wrong("kneser_ney", "how often b occurs")
+@wrong("kneser_ney")
 def frequencies_in_the_text(ids, vocab_size, discount):
     return interpolated(
         ids, vocab_size, discount, torch.bincount(ids, minlength=vocab_size).double() / len(ids)
@@ -621,20 +621,20 @@ def counts_what_follows(ids, vocab_size, discount):
     return interpolated(ids, vocab_size, discount, kinds / kinds.sum())
 
 
-@wrong("kneser_ney", "the shorter table is 1 / V")
+@wrong("kneser_ney")
 def backs_off_to_uniform(ids, vocab_size, discount):
     return interpolated(
         ids, vocab_size, discount, torch.full((vocab_size,), 1 / vocab_size, dtype=torch.float64)
     )
 
 
-@wrong("kneser_ney", "divided by V")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def divides_by_the_alphabet(ids, vocab_size, discount):
     kinds = (count(ids[:-1], ids[1:], vocab_size) > 0).sum(0).double()
     return interpolated(ids, vocab_size, discount, kinds / vocab_size)
 
 
-@wrong("kneser_ney", "the number of all pairs")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def divides_by_all_pairs(ids, vocab_size, discount):
     kinds = (count(ids[:-1], ids[1:], vocab_size) > 0).sum(0).double()
     return interpolated(ids, vocab_size, discount, kinds / (len(ids) - 1))
@@ -646,13 +646,13 @@ def negative_counts(ids, vocab_size, discount):
     return interpolated(ids, vocab_size, discount, kinds / kinds.sum(), lambda row: row - discount)
 
 
-@wrong("kneser_ney", "not taken off")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def no_discount(ids, vocab_size, discount):
     kinds = (count(ids[:-1], ids[1:], vocab_size) > 0).sum(0).double()
     return interpolated(ids, vocab_size, discount, kinds / kinds.sum(), lambda row: row)
 
 
-@wrong("kneser_ney", "not a number")
+@wrong("kneser_ney", "nothing follows this symbol, so the row is that of the shorter table")
 def divides_by_zero(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = counts > 0, counts.sum(1, keepdim=True)
@@ -662,7 +662,7 @@ def divides_by_zero(ids, vocab_size, discount):
     ) / total * e
 
 
-@wrong("kneser_ney", "is all 0")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def empty_rows(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = counts > 0, counts.sum(1, keepdim=True).clamp_min(1)
@@ -672,7 +672,7 @@ def empty_rows(ids, vocab_size, discount):
     ) / total * e
 
 
-@wrong("kneser_ney", "d_a is missing")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def one_discount_for_a_row(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     kinds, total = (counts > 0).sum(0).double(), counts.sum(1, keepdim=True)
@@ -689,7 +689,7 @@ def backs_off_only_for_the_unseen(ids, vocab_size, discount):
     return torch.where(total > 0, rows, e)
 
 
-@wrong("kneser_ney", "rows and columns")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def what_came_before(ids, vocab_size, discount):
     return dictionaries(ids, vocab_size, discount).T
 
@@ -708,7 +708,7 @@ def totals_without_keepdim(ids, vocab_size, discount):
     return torch.where(total > 0, rows, e)
 
 
-@wrong("kneser_ney", "N_a and d_a have the shape (V,)")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def nothing_with_keepdim(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = counts > 0, counts.sum(1)
@@ -717,7 +717,7 @@ def nothing_with_keepdim(ids, vocab_size, discount):
     return torch.where(total > 0, rows, e)
 
 
-@wrong("kneser_ney", "d_b stands in column b")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def kinds_without_keepdim(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = counts > 0, counts.sum(1, keepdim=True)
@@ -726,7 +726,7 @@ def kinds_without_keepdim(ids, vocab_size, discount):
     return torch.where(total > 0, rows, e)
 
 
-@wrong("kneser_ney", "is N_a a column")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def rows_kept_without_keepdim(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = counts > 0, counts.sum(1)
@@ -736,7 +736,7 @@ def rows_kept_without_keepdim(ids, vocab_size, discount):
     return rows
 
 
-@wrong("kneser_ney", "transposed")
+@wrong("kneser_ney")
 def counts_transposed(ids, vocab_size, discount):
     counts = count(ids[1:], ids[:-1], vocab_size).double()
     kinds, total = (counts > 0).double(), counts.sum(1, keepdim=True)
@@ -745,13 +745,13 @@ def counts_transposed(ids, vocab_size, discount):
     return torch.where(total > 0, rows, e)
 
 
-@wrong("kneser_ney", "E is the sum of all e")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def divides_by_the_kinds(ids, vocab_size, discount):
     kinds = (count(ids[:-1], ids[1:], vocab_size) > 0).sum(0).double()
     return interpolated(ids, vocab_size, discount, kinds / (kinds > 0).sum())
 
 
-@wrong("kneser_ney", "counts the last id too")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def the_last_id_counted(ids, vocab_size, discount):
     counts, total = (
         count(ids[:-1], ids[1:], vocab_size),
@@ -763,7 +763,7 @@ def the_last_id_counted(ids, vocab_size, discount):
     return torch.where(total > 0, rows, e)
 
 
-@wrong("kneser_ney", "not V")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def the_alphabet_for_the_kinds(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     kinds, total = (counts > 0).sum(0), counts.sum(1, keepdim=True)
@@ -771,7 +771,7 @@ def the_alphabet_for_the_kinds(ids, vocab_size, discount):
     return torch.where(total > 0, rows, kinds / kinds.sum())
 
 
-@wrong("kneser_ney", "D is missing")
+@wrong("kneser_ney", "is N_a the sum of row a, and all that the discount took handed out?")
 def hands_out_without_the_discount(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     seen, total = (counts > 0).double(), counts.sum(1, keepdim=True)
@@ -780,7 +780,7 @@ def hands_out_without_the_discount(ids, vocab_size, discount):
     return torch.where(total > 0, rows, e)
 
 
-@wrong("kneser_ney", "only scaled up")
+@wrong("kneser_ney")
 def renormalised(ids, vocab_size, discount):
     counts = count(ids[:-1], ids[1:], vocab_size).double()
     kept, before = F.relu(counts - discount), (counts > 0).sum(0)
@@ -788,7 +788,7 @@ def renormalised(ids, vocab_size, discount):
     return F.normalize(kept, p=1, dim=1)
 
 
-@wrong("kneser_ney", "there only the shorter table speaks")
+@wrong("kneser_ney")
 def uniform_where_nothing_follows(ids, vocab_size, discount):
     table = dictionaries(ids, vocab_size, discount)
     table[torch.bincount(ids[:-1], minlength=vocab_size) == 0] = 1 / vocab_size

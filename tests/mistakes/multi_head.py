@@ -25,7 +25,7 @@ def number_by_number(x):
     return out
 
 
-@wrong("merge_heads", "no axis is exchanged")
+@wrong("merge_heads", "a row holds numbers of several characters")
 def only_reshape(x):
     B, H, T, D = x.shape
     return x.reshape(B, T, H * D)
@@ -43,22 +43,22 @@ def transpose_as_for_keys(x):
     return x.transpose(-2, -1).reshape(B, T, H * D)
 
 
-@wrong("merge_heads", "shuffled into each other")
+@wrong("merge_heads", "all numbers of head 0 come first, then head 1")
 def stack_in_the_last_axis(x):
     return torch.stack([x[:, h] for h in range(x.shape[1])], dim=-1).flatten(2)
 
 
-@wrong("merge_heads", "added up")
+@wrong("merge_heads")
 def sum_of_heads(x):
     return x.sum(dim=1)
 
 
-@wrong("merge_heads", "averaged")
+@wrong("merge_heads")
 def mean_of_heads(x):
     return x.mean(dim=1)
 
 
-@wrong("merge_heads", "in their own axis still")
+@wrong("merge_heads")
 def forgets_to_flatten(x):
     return x.permute(0, 2, 1, 3)
 
@@ -134,42 +134,42 @@ def weights(q, k, n_head, divisor, dim=-1):
     return scores.masked_fill(~seen, float("-inf")).softmax(dim)
 
 
-@wrong("multi_head_weights", "root of the width C")
+@wrong("multi_head_weights", "how many terms has the dot product in one head?")
 def as_it_was(q, k, n_head):
     return weights(q, k, n_head, q.shape[-1] ** 0.5)
 
 
-@wrong("multi_head_weights", "not scaled at all")
+@wrong("multi_head_weights", "the weights of large heads get too sharp")
 def no_scale(q, k, n_head):
     return weights(q, k, n_head, 1)
 
 
-@wrong("multi_head_weights", "by the head size, not by its root")
+@wrong("multi_head_weights", "the scores are divided by the head size")
 def no_root(q, k, n_head):
     return weights(q, k, n_head, q.shape[-1] // n_head)
 
 
-@wrong("multi_head_weights", "root of the number of heads")
+@wrong("multi_head_weights")
 def root_of_the_number_of_heads(q, k, n_head):
     return weights(q, k, n_head, n_head**0.5)
 
 
-@wrong("multi_head_weights", "multiplied by the root")
+@wrong("multi_head_weights")
 def times_instead_of_divided(q, k, n_head):
     return weights(q, k, n_head, (q.shape[-1] // n_head) ** -0.5)
 
 
-@wrong("multi_head_weights", "root of T")
+@wrong("multi_head_weights")
 def root_of_the_last_axis_of_the_scores(q, k, n_head):
     return weights(q, k, n_head, q.shape[1] ** 0.5)
 
 
-@wrong("multi_head_weights", "over the positions that look")
+@wrong("multi_head_weights", "the weights do not sum to 1")
 def softmax_over_queries(q, k, n_head):
     return weights(q, k, n_head, (q.shape[-1] // n_head) ** 0.5, dim=-2)
 
 
-@wrong("multi_head_weights", "lets the future in")
+@wrong("multi_head_weights", "the mask was right before")
 def forgets_the_mask(q, k, n_head):
     B, T, C = q.shape
     q, k = (part.view(B, T, n_head, C // n_head).transpose(1, 2) for part in (q, k))
@@ -191,12 +191,12 @@ def view_only(q, k, n_head):
     return scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf")).softmax(-1)
 
 
-@wrong("multi_head_weights", "here only C stands under it")
+@wrong("multi_head_weights")
 def root_of_the_width_divided_by_the_heads(q, k, n_head):
     return weights(q, k, n_head, q.shape[-1] ** 0.5 / n_head)
 
 
-@wrong("multi_head_weights", "here only n_head stands under it")
+@wrong("multi_head_weights")
 def width_divided_by_the_root_of_the_heads(q, k, n_head):
     return weights(q, k, n_head, q.shape[-1] / n_head**0.5)
 
@@ -240,27 +240,27 @@ def forgets_heads(memory, batch_size, n_head, number_bytes):
     return int(math.sqrt(memory // (batch_size * number_bytes)))
 
 
-@wrong("longest_text", "texts of the batch are missing")
+@wrong("longest_text", "each text has its own weights")
 def forgets_batch(memory, batch_size, n_head, number_bytes):
     return int(math.sqrt(memory // (n_head * number_bytes)))
 
 
-@wrong("longest_text", "numbers, not bytes")
+@wrong("longest_text", "numbers are counted, not bytes")
 def forgets_bytes(memory, batch_size, n_head, number_bytes):
     return int(math.sqrt(memory // (batch_size * n_head)))
 
 
-@wrong("longest_text", "not every number takes 4 bytes")
+@wrong("longest_text")
 def always_float32(memory, batch_size, n_head, number_bytes):
     return int(math.sqrt(memory // (4 * batch_size * n_head)))
 
 
-@wrong("longest_text", "bits")
+@wrong("longest_text")
 def counts_bits(memory, batch_size, n_head, number_bytes):
     return int(math.sqrt(memory // (8 * number_bytes * batch_size * n_head)))
 
 
-@wrong("longest_text", "what the mask makes zero")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def only_the_triangle(memory, batch_size, n_head, number_bytes):
     T = 0
     while batch_size * n_head * number_bytes * (T + 1) * (T + 2) // 2 <= memory:
@@ -268,7 +268,7 @@ def only_the_triangle(memory, batch_size, n_head, number_bytes):
     return T
 
 
-@wrong("longest_text", "rounds up")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def first_that_is_too_long(memory, batch_size, n_head, number_bytes):
     T = 0
     while batch_size * n_head * number_bytes * T * T < memory:
@@ -276,12 +276,12 @@ def first_that_is_too_long(memory, batch_size, n_head, number_bytes):
     return T
 
 
-@wrong("longest_text", "nearest")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def rounded(memory, batch_size, n_head, number_bytes):
     return round((memory / (batch_size * n_head * number_bytes)) ** 0.5)
 
 
-@wrong("longest_text", "just as much")
+@wrong("longest_text", "weights that need exactly `memory` bytes fit too")
 def strictly_less(memory, batch_size, n_head, number_bytes):
     T = 0
     while batch_size * n_head * number_bytes * (T + 1) ** 2 < memory:
@@ -289,17 +289,17 @@ def strictly_less(memory, batch_size, n_head, number_bytes):
     return T
 
 
-@wrong("longest_text", "a whole number")
+@wrong("longest_text")
 def not_cut_off(memory, batch_size, n_head, number_bytes):
     return (memory / (batch_size * n_head * number_bytes)) ** 0.5
 
 
-@wrong("longest_text", "not even one character")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def at_least_one(memory, batch_size, n_head, number_bytes):
     return max(1, math.isqrt(memory // (batch_size * n_head * number_bytes)))
 
 
-@wrong("longest_text", "one too large everywhere")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def first_that_does_not_fit(memory, batch_size, n_head, number_bytes):
     t = 0
     while batch_size * n_head * t**2 * number_bytes <= memory:
@@ -307,22 +307,22 @@ def first_that_does_not_fit(memory, batch_size, n_head, number_bytes):
     return t
 
 
-@wrong("longest_text", "whole quotient")
+@wrong("longest_text")
 def root_of_the_memory_alone(memory, batch_size, n_head, number_bytes):
     return int(math.sqrt(memory) / (batch_size * n_head * number_bytes))
 
 
-@wrong("longest_text", "float32")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def root_of_a_tensor(memory, batch_size, n_head, number_bytes):
     return int(torch.tensor(memory / (batch_size * n_head * number_bytes)).sqrt())
 
 
-@wrong("longest_text", "float32")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def root_of_a_tensor_of_the_whole_quotient(memory, batch_size, n_head, number_bytes):
     return int(torch.tensor(memory // (batch_size * n_head * number_bytes)).sqrt().floor().item())
 
 
-@wrong("longest_text", "float32")
+@wrong("longest_text", "its weights need more than `memory` bytes, so round down")
 def root_of_a_tensor_of_the_memory(memory, batch_size, n_head, number_bytes):
     return int(torch.sqrt(torch.tensor(float(memory)) / (batch_size * n_head * number_bytes)))
 
@@ -368,7 +368,7 @@ def strided_columns(heads, W_o):
     return torch.stack([heads[:, h] @ W_o[:, h::H].T for h in range(H)], dim=1)
 
 
-@wrong("head_contributions", "added up already")
+@wrong("head_contributions")
 def the_result(heads, W_o):
     return heads.transpose(1, 2).flatten(2) @ W_o.T
 
@@ -384,7 +384,7 @@ def first_columns_for_all(heads, W_o):
     return heads @ W_o[:, : heads.shape[-1]].T
 
 
-@wrong("head_contributions", "before the projection")
+@wrong("head_contributions", "do not add up to `concat @ W_o.T`")
 def forgets_the_projection(heads, W_o):
     D = heads.shape[-1]
     out = torch.zeros(*heads.shape[:3], len(W_o), dtype=heads.dtype)
@@ -393,7 +393,7 @@ def forgets_the_projection(heads, W_o):
     return out
 
 
-@wrong("head_contributions", "without each head")
+@wrong("head_contributions", "do not add up to `concat @ W_o.T`")
 def result_without_the_head(heads, W_o):
     out = []
     for h in range(heads.shape[1]):
@@ -403,7 +403,7 @@ def result_without_the_head(heads, W_o):
     return torch.stack(out, dim=1)
 
 
-@wrong("head_contributions", "heads come before characters")
+@wrong("head_contributions")
 def heads_in_axis_two(heads, W_o):
     return torch.einsum("bhtd,chd->bthc", heads, W_o.view(len(W_o), heads.shape[1], -1))
 
@@ -425,7 +425,7 @@ def scaled_by_the_head_size(heads, W_o):
     return one_head_at_a_time(heads, W_o) / heads.shape[-1] ** 0.5
 
 
-@wrong("head_contributions", "first transpose, then take")
+@wrong("head_contributions", "RuntimeError")
 def rows_of_the_weight_transposed(heads, W_o):
     D = heads.shape[-1]
     return torch.stack(
@@ -433,7 +433,7 @@ def rows_of_the_weight_transposed(heads, W_o):
     )
 
 
-@wrong("head_contributions", "first transpose, then take")
+@wrong("head_contributions", "RuntimeError")
 def columns_of_the_transposed_weight(heads, W_o):
     D = heads.shape[-1]
     return torch.stack(
@@ -441,7 +441,7 @@ def columns_of_the_transposed_weight(heads, W_o):
     )
 
 
-@wrong("head_contributions", "(C, D) still")
+@wrong("head_contributions", "do not add up to `concat @ W_o.T`")
 def columns_not_transposed(heads, W_o):
     D = heads.shape[-1]
     return torch.stack(
@@ -516,35 +516,35 @@ def repeat_in_turns(x, W_q, W_k, W_v, W_o, n_head):
     return attention(x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part.repeat(1, n, 1, 1))
 
 
-@wrong("grouped_query_attention", "keys and values 0")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def one_for_all(x, W_q, W_k, W_v, W_o, n_head):
     return attention(
         x, W_q, W_k, W_v, W_o, n_head, share=lambda part, n: part[:, :1].expand(-1, n_head, -1, -1)
     )
 
 
-@wrong("grouped_query_attention", "root of the width C")
+@wrong("grouped_query_attention", "divide them by the root of the head size")
 def scale_of_the_width(x, W_q, W_k, W_v, W_o, n_head):
     return attention(x, W_q, W_k, W_v, W_o, n_head, scale=x.shape[-1] ** -0.5)
 
 
-@wrong("grouped_query_attention", "not divided by the root")
+@wrong("grouped_query_attention", "are scores, scale and mask right?")
 def forgets_the_scale(x, W_q, W_k, W_v, W_o, n_head):
     return attention(x, W_q, W_k, W_v, W_o, n_head, scale=1.0)
 
 
-@wrong("grouped_query_attention", "sees the future")
+@wrong("grouped_query_attention", "each position attends to the future")
 def forgets_the_mask_in_groups(x, W_q, W_k, W_v, W_o, n_head):
     return attention(x, W_q, W_k, W_v, W_o, n_head, is_causal=False)
 
 
-@wrong("grouped_query_attention", "the mask is transposed")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def hides_the_past(x, W_q, W_k, W_v, W_o, n_head):
     seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu()
     return attention(x, W_q, W_k, W_v, W_o, n_head, is_causal=False, attn_mask=seen)
 
 
-@wrong("grouped_query_attention", "way back")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def view_only_on_the_way_back(x, W_q, W_k, W_v, W_o, n_head):
     B, T, C = x.shape
     q, k, v = ((x @ W.T).view(B, T, -1, C // n_head).transpose(1, 2) for W in (W_q, W_k, W_v))
@@ -552,7 +552,7 @@ def view_only_on_the_way_back(x, W_q, W_k, W_v, W_o, n_head):
     return out.reshape(B, T, C) @ W_o.T
 
 
-@wrong("grouped_query_attention", "way in")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def view_only_on_the_way_in(x, W_q, W_k, W_v, W_o, n_head):
     B, T, C = x.shape
     q, k, v = ((x @ W.T).view(B, -1, T, C // n_head) for W in (W_q, W_k, W_v))
@@ -560,17 +560,17 @@ def view_only_on_the_way_in(x, W_q, W_k, W_v, W_o, n_head):
     return out.transpose(1, 2).reshape(B, T, C) @ W_o.T
 
 
-@wrong("grouped_query_attention", "projection is missing")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def forgets_to_project(x, W_q, W_k, W_v, W_o, n_head):
     return attention(x, W_q, W_k, W_v, torch.eye(x.shape[-1], dtype=x.dtype), n_head)
 
 
-@wrong("grouped_query_attention", "W_o is not transposed")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def output_matrix_from_the_wrong_side(x, W_q, W_k, W_v, W_o, n_head):
     return attention(x, W_q, W_k, W_v, W_o.T, n_head)
 
 
-@wrong("grouped_query_attention", "W_q is not transposed")
+@wrong("grouped_query_attention", "are scores, scale and mask right?")
 def query_matrix_from_the_wrong_side(x, W_q, W_k, W_v, W_o, n_head):
     return attention(x, W_q.T, W_k, W_v, W_o, n_head)
 
@@ -616,7 +616,7 @@ def h_divided_by_the_groups(x, W_q, W_k, W_v, W_o, n_head):
     return torch.cat(out, dim=-1) @ W_o.T
 
 
-@wrong("grouped_query_attention", "not G")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def h_divided_by_the_groups_in_slices(x, W_q, W_k, W_v, W_o, n_head):
     B, T, C = x.shape
     D = C // n_head
@@ -629,7 +629,7 @@ def h_divided_by_the_groups_in_slices(x, W_q, W_k, W_v, W_o, n_head):
     return torch.cat(out, dim=-1) @ W_o.T
 
 
-@wrong("grouped_query_attention", "repeated G times")
+@wrong("grouped_query_attention", "RuntimeError")
 def repeated_g_times(x, W_q, W_k, W_v, W_o, n_head):
     B, T, C = x.shape
     q, k, v = ((x @ W.T).view(B, T, -1, C // n_head).transpose(1, 2) for W in (W_q, W_k, W_v))
@@ -640,13 +640,13 @@ def repeated_g_times(x, W_q, W_k, W_v, W_o, n_head):
     return (scores.softmax(-1) @ v).transpose(1, 2).reshape(B, T, C) @ W_o.T
 
 
-@wrong("grouped_query_attention", "single rows")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def matrices_repeated_row_by_row(x, W_q, W_k, W_v, W_o, n_head):
     W_k, W_v = (W.repeat_interleave(len(W_q) // len(W), dim=0) for W in (W_k, W_v))
     return attention(x, W_q, W_k, W_v, W_o, n_head)
 
 
-@wrong("grouped_query_attention", "keys and values are cut")
+@wrong("grouped_query_attention", "position 0 is wrong")
 def view_only_of_keys_and_values(x, W_q, W_k, W_v, W_o, n_head):
     B, T, C = x.shape
     q = (x @ W_q.T).view(B, T, n_head, C // n_head).transpose(1, 2)

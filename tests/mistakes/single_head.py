@@ -67,12 +67,12 @@ def one_too_narrow(T, w):
     return torch.ones(T, T, dtype=torch.bool).tril().triu(2 - w)
 
 
-@wrong("window_mask")
+@wrong("window_mask", "does not look at itself")
 def triu_the_wrong_way(T, w):
     return torch.ones(T, T, dtype=torch.bool).tril().triu(w)
 
 
-@wrong("window_mask")
+@wrong("window_mask", "does not look at itself")
 def last_columns_of_the_past(T, w):
     mask = torch.ones(T, T, dtype=torch.bool).tril()
     mask[:, : T - w] = False
@@ -130,36 +130,36 @@ def no_root_at_all(s, g, d):
     return p * (g - (p * g).sum(-1, keepdim=True))
 
 
-@wrong("score_gradient", "wrong side")
+@wrong("score_gradient")
 def multiplies_by_the_root(s, g, d):
     p = (s / d**0.5).softmax(-1)
     return p * (g - (p * g).sum(-1, keepdim=True)) * d**0.5
 
 
-@wrong("score_gradient", "moves the others too")
+@wrong("score_gradient", "only the effect on its own weight is there, p (1 - p)")
 def diagonal_only(s, g, d):
     p = (s / d**0.5).softmax(-1)
     return g * p * (1 - p) / d**0.5
 
 
-@wrong("score_gradient", "sum over the other weights is missing")
+@wrong("score_gradient", "the sum over all weights is missing")
 def weights_times_gradients(s, g, d):
     return (s / d**0.5).softmax(-1) * g / d**0.5
 
 
-@wrong("score_gradient", "plain mean")
+@wrong("score_gradient")
 def subtracts_the_mean(s, g, d):
     p = (s / d**0.5).softmax(-1)
     return p * (g - g.mean(-1, keepdim=True)) / d**0.5
 
 
-@wrong("score_gradient", "counts by its weight")
+@wrong("score_gradient")
 def subtracts_the_sum(s, g, d):
     p = (s / d**0.5).softmax(-1)
     return p * (g - g.sum(-1, keepdim=True)) / d**0.5
 
 
-@wrong("score_gradient", "all queries")
+@wrong("score_gradient")
 def one_sum_for_all(s, g, d):
     p = (s / d**0.5).softmax(-1)
     return p * (g - torch.sum(p * g)) / d**0.5
@@ -182,26 +182,26 @@ def forgets_keepdim(s, g, d):
     return p * (g - (p * g).sum(-1)) / d**0.5
 
 
-@wrong("score_gradient", "√d is missing inside:")
+@wrong("score_gradient")
 def root_outside_only(s, g, d):
     p = s.softmax(-1)
     return p * (g - (p * g).sum(-1, keepdim=True)) / d**0.5
 
 
-@wrong("score_gradient", "same for all i")
+@wrong("score_gradient")
 def its_own_weight_in_the_sum(s, g, d):
     p = (s / d**0.5).softmax(-1)
     return p * (g - p * g.sum(-1, keepdim=True)) / d**0.5
 
 
-@wrong("score_gradient", "own part, i = j, is missing")
+@wrong("score_gradient")
 def others_only(s, g, d):
     p = (s / d**0.5).softmax(-1)
     jacobian = p.unsqueeze(-1) * p.unsqueeze(-2) * (1 - torch.eye(s.shape[-1], dtype=s.dtype))
     return -(g.unsqueeze(-1) * jacobian).sum(-2) / d**0.5
 
 
-@wrong("score_gradient", "and not p_j (1 - p_j)")
+@wrong("score_gradient")
 def delta_or_product(s, g, d):
     p = (s / d**0.5).softmax(-1)
     jacobian = torch.where(
@@ -210,7 +210,7 @@ def delta_or_product(s, g, d):
     return (g.unsqueeze(-1) * jacobian).sum(-2) / d**0.5
 
 
-@wrong("score_gradient", "rule for cross-entropy")
+@wrong("score_gradient")
 def believed_minus_given(s, g, d):
     return (s / d**0.5).softmax(-1) - g
 
@@ -256,27 +256,27 @@ def as_it_was(scores, starts):
     return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
 
 
-@wrong("left_padded_weights", "is a filler's: it has to be 0")
+@wrong("left_padded_weights", "is the query of a filler")
 def large_negative_number(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
     return scores.masked_fill(~may_look, -1e9).softmax(-1)
 
 
-@wrong("left_padded_weights", "before the softmax")
+@wrong("left_padded_weights", "hide scores with -∞, then softmax over the last axis")
 def hides_the_weights(scores, starts):
     t = torch.arange(scores.shape[-1])
     return scores.softmax(-1) * ((t <= t[:, None]) & (t >= starts[:, None, None]))
 
 
-@wrong("left_padded_weights", "looks at a filler; its row should be 0")
+@wrong("left_padded_weights", "is the query of a filler")
 def fillers_see_themselves(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None]) | torch.eye(len(t)).bool()
     return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
 
 
-@wrong("left_padded_weights", "looks at a filler; its row should be 0")
+@wrong("left_padded_weights", "is the query of a filler")
 def fillers_see_fillers(scores, starts):
     t = torch.arange(scores.shape[-1])
     filler = t < starts[:, None]
@@ -284,28 +284,28 @@ def fillers_see_fillers(scores, starts):
     return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
 
 
-@wrong("left_padded_weights", "does not look at itself")
+@wrong("left_padded_weights", "hide scores with -∞, then softmax over the last axis")
 def first_character_hidden(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t > starts[:, None, None])
     return scores.masked_fill(~may_look, float("-inf")).softmax(-1).nan_to_num(0.0)
 
 
-@wrong("left_padded_weights", "looks at a filler")
+@wrong("left_padded_weights", ", a filler")
 def zeroes_the_filler_rows_only(scores, starts):
     t = torch.arange(scores.shape[-1])
     weights = scores.masked_fill(t > t[:, None], float("-inf")).softmax(-1)
     return weights * (t >= starts[:, None])[..., None]
 
 
-@wrong("left_padded_weights", "future is seen")
+@wrong("left_padded_weights", ", in the future")
 def no_causal_mask(scores, starts):
     t = torch.arange(scores.shape[-1])
     weights = scores.masked_fill(t < starts[:, None, None], float("-inf")).softmax(-1)
     return weights * (t >= starts[:, None])[..., None]
 
 
-@wrong("left_padded_weights", "over the queries")
+@wrong("left_padded_weights", "hide scores with -∞, then softmax over the last axis")
 def other_axis(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
@@ -334,7 +334,7 @@ def adds_minus_infinity(scores, starts):
     return (scores + hidden).softmax(-1).nan_to_num(0.0)  # right, though its gradient is nan
 
 
-@wrong("left_padded_weights", "too large for a float")
+@wrong("left_padded_weights", "softmax subtracts the row's maximum first")
 def exponentials_as_they_are(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
@@ -342,7 +342,7 @@ def exponentials_as_they_are(scores, starts):
     return e / (e.sum(-1, keepdim=True) + 1e-9)
 
 
-@wrong("left_padded_weights", "largest score of each row")
+@wrong("left_padded_weights", "hide scores with -∞, then softmax over the last axis")
 def one_largest_for_both_texts(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
@@ -350,7 +350,7 @@ def one_largest_for_both_texts(scores, starts):
     return e / (e.sum(-1, keepdim=True) + 1e-9)
 
 
-@wrong("left_padded_weights", "largest score of each row")
+@wrong("left_padded_weights", "hide scores with -∞, then softmax over the last axis")
 def one_largest_and_nan_to_num(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
@@ -358,21 +358,21 @@ def one_largest_and_nan_to_num(scores, starts):
     return (e / e.sum(-1, keepdim=True)).nan_to_num(0.0)
 
 
-@wrong("left_padded_weights", "below the number that hides the others")
+@wrong("left_padded_weights", "hide scores with -∞, then softmax over the last axis")
 def minus_twenty(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
     return scores.masked_fill(~may_look, -20.0).softmax(-1) * may_look
 
 
-@wrong("left_padded_weights", "below the number that hides the others")
+@wrong("left_padded_weights", "hide scores with -∞, then softmax over the last axis")
 def minus_a_hundred(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
     return scores.masked_fill(~may_look, -100.0).softmax(-1) * may_look
 
 
-@wrong("left_padded_weights", "is a filler's: it has to be 0")
+@wrong("left_padded_weights", "is the query of a filler")
 def nan_becomes_an_equal_share(scores, starts):
     t = torch.arange(scores.shape[-1])
     may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
@@ -416,17 +416,17 @@ def down_the_columns(weights):
     return (-(weights * weights.clamp_min(1e-9).log()).sum(-2)).exp()
 
 
-@wrong("characters_looked_at", "any weight at all")
+@wrong("characters_looked_at", "a weight of 0.01 counts for much less than one")
 def counts_what_is_seen(weights):
     return (weights > 0).to(weights.dtype).sum(-1)
 
 
-@wrong("characters_looked_at", "any weight at all")
+@wrong("characters_looked_at")
 def counts_in_whole_numbers(weights):
     return (weights > 0).sum(-1)
 
 
-@wrong("characters_looked_at", "another measure")
+@wrong("characters_looked_at")
 def inverse_of_the_squares(weights):
     return 1 / (weights**2).sum(-1)
 
@@ -436,22 +436,22 @@ def two_bases(weights):
     return (-(weights * weights.clamp_min(1e-30).log2()).sum(-1)).exp()
 
 
-@wrong("characters_looked_at", "each row's own number")
+@wrong("characters_looked_at")
 def mean_of_all_rows(weights):
     return torch.special.entr(weights).sum(-1).exp().mean()
 
 
-@wrong("characters_looked_at", "mean over the places")
+@wrong("characters_looked_at")
 def mean_of_the_terms(weights):
     return torch.special.entr(weights).mean(-1).exp()
 
 
-@wrong("characters_looked_at", "over axis 1")
+@wrong("characters_looked_at")
 def axis_one(weights):
     return (-(weights * weights.clamp_min(1e-30).log()).sum(1)).exp()
 
 
-@wrong("characters_looked_at", "any weight at all")
+@wrong("characters_looked_at")
 def counts_as_float32(weights):
     return (weights > 0).sum(-1).float()
 
@@ -486,13 +486,13 @@ def real_attention_over_one_place_for_each_piece(outs, logs):
     return [o.squeeze(1), torch.logsumexp(logs, 0)]
 
 
-@wrong("merged_attention", "nan. e^ℓ is infinite")
-def exponentials_as_they_are(outs, logs):
+@wrong("merged_attention", "e^ℓ is ∞ for ℓ = 1000, and 0 for -1000")
+def exponentials_of_large_logarithms(outs, logs):
     e = logs.exp()
     return [(e[..., None] * outs).sum(0) / e.sum(0)[:, None], logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "−∞ minus −∞")
+@wrong("merged_attention", "the first pieces hold nothing for it, and -∞ minus -∞ is not a number")
 def running_without_a_guard(outs, logs):
     o, total = outs[0], logs[0]
     for out, log in zip(outs[1:], logs[1:]):
@@ -502,27 +502,27 @@ def running_without_a_guard(outs, logs):
     return [o, total]
 
 
-@wrong("merged_attention", "all pieces count alike")
+@wrong("merged_attention", "a piece counts by its share of the whole weight")
 def mean_of_the_results(outs, logs):
     return [outs.mean(0), logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "just added")
+@wrong("merged_attention")
 def sum_of_the_results(outs, logs):
     return [outs.sum(0), logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "pieces count by ℓ")
+@wrong("merged_attention", "the first pieces hold nothing for it, and -∞ minus -∞ is not a number")
 def logarithms_as_weights(outs, logs):
     return [(outs * (logs / logs.sum(0))[..., None]).sum(0), logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "not yet divided")
+@wrong("merged_attention", "e^ℓ is ∞ for ℓ = 1000, and 0 for -1000")
 def undivided(outs, logs):
     return [(outs * logs.exp()[..., None]).sum(0), logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "over the queries")
+@wrong("merged_attention")
 def softmax_over_queries(outs, logs):
     return [(logs.softmax(-1)[..., None] * outs).sum(0), logs.logsumexp(0)]
 
@@ -532,17 +532,17 @@ def safe_for_the_result_only(outs, logs):
     return [(logs.softmax(0)[..., None] * outs).sum(0), logs.exp().sum(0).log()]
 
 
-@wrong("merged_attention", "not its logarithm")
+@wrong("merged_attention", "o is right, but ℓ is the whole weight")
 def returns_the_weight(outs, logs):
     return [(logs.softmax(0)[..., None] * outs).sum(0), logs.exp().sum(0)]
 
 
-@wrong("merged_attention", "not their logarithms")
+@wrong("merged_attention", "add the weights e^ℓ of the pieces")
 def adds_the_logarithms(outs, logs):
     return [(logs.softmax(0)[..., None] * outs).sum(0), logs.sum(0)]
 
 
-@wrong("merged_attention", "only that of the heaviest")
+@wrong("merged_attention")
 def largest_logarithm(outs, logs):
     return [(logs.softmax(0)[..., None] * outs).sum(0), logs.amax(0)]
 
@@ -560,13 +560,13 @@ def squeezes_a_single_query(outs, logs):
     ]  # fails at T = 1
 
 
-@wrong("merged_attention", "for all queries")
+@wrong("merged_attention", "e^ℓ is ∞ for ℓ = 1000, and 0 for -1000")
 def one_largest_for_all(outs, logs):
     e = (logs - logs.max()).exp()
     return [(e[..., None] * outs).sum(0) / e.sum(0)[:, None], logs.max() + e.sum(0).log()]
 
 
-@wrong("merged_attention", "for all queries")
+@wrong("merged_attention", "subtract the largest ℓ before exp, and add it after the logarithm")
 def one_largest_for_the_logarithm(outs, logs):
     return [
         (logs.softmax(0)[..., None] * outs).sum(0),
@@ -574,24 +574,24 @@ def one_largest_for_the_logarithm(outs, logs):
     ]
 
 
-@wrong("merged_attention", "for all queries")
+@wrong("merged_attention")
 def one_largest_for_all_and_no_nan(outs, logs):
     e = (logs - logs.max()).exp()
     return [((e[..., None] * outs).sum(0) / e.sum(0)[:, None]).nan_to_num(0.0), logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "counts as if its ℓ were 0")
+@wrong("merged_attention")
 def empty_pieces_weigh_one(outs, logs):
     return [(logs.nan_to_num(neginf=0.0).softmax(0)[..., None] * outs).sum(0), logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "counts as if its ℓ were 0")
+@wrong("merged_attention")
 def empty_pieces_weigh_one_in_both(outs, logs):
     logs = logs.nan_to_num(neginf=0.0)
     return [(logs.softmax(0)[..., None] * outs).sum(0), logs.logsumexp(0)]
 
 
-@wrong("merged_attention", "is not added after the logarithm")
+@wrong("merged_attention")
 def largest_not_put_back(outs, logs):
     e = (logs - logs.amax(0)).exp()
     return [(e[..., None] * outs).sum(0) / e.sum(0)[:, None], e.sum(0).log()]

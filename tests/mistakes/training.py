@@ -32,17 +32,17 @@ def probabilities_as_logits(p, a):
     return F.softmax(p * a, dim=-1)
 
 
-@wrong("sharpened_probabilities", "do not sum to 1 yet")
+@wrong("sharpened_probabilities", "the probabilities do not sum to 1")
 def powers_alone(p, a):
     return p**a
 
 
-@wrong("sharpened_probabilities", "1 / a in the place of a")
+@wrong("sharpened_probabilities", "the logits are divided by a, and should be multiplied")
 def divides_by_a(p, a):
     return F.softmax(p.log() / a, dim=-1)
 
 
-@wrong("sharpened_probabilities", "as it went in")
+@wrong("sharpened_probabilities", "adding to all logits, or scaling all p, does nothing")
 def multiplies_and_divides(p, a):
     return a * p / (a * p).sum(-1, keepdim=True)
 
@@ -57,7 +57,7 @@ def over_the_first_axis(p, a):
     return F.softmax(a * p.log(), dim=0)
 
 
-@wrong("sharpened_probabilities", "no probabilities yet")
+@wrong("sharpened_probabilities", "the probabilities do not sum to 1")
 def stops_at_the_logits(p, a):
     return a * p.log()
 
@@ -78,17 +78,17 @@ def no_return(p, a):
     F.softmax(a * p.log(), dim=-1)
 
 
-@wrong("sharpened_probabilities", "one against the rest")
+@wrong("sharpened_probabilities", "a p of 0 has the logit -∞, and keeps the probability 0")
 def log_odds(p, a):
     return (a * (p / (1 - p)).log()).softmax(-1)
 
 
-@wrong("sharpened_probabilities", "multiplied by its own p")
+@wrong("sharpened_probabilities", "a p of 0 has the logit -∞, and keeps the probability 0")
 def terms_of_the_entropy(p, a):
     return (a * p.log() * p).softmax(-1)
 
 
-@wrong("sharpened_probabilities", "nan, for a p of 0 or 1")
+@wrong("sharpened_probabilities", "a p of 0 has the logit -∞, and keeps the probability 0")
 def relative_to_the_unlikeliest(p, a):
     z = p.log() - p.log().min(-1, keepdim=True).values
     return (a * z).softmax(-1)
@@ -131,29 +131,29 @@ def difference_of_logarithms_of_sums(z, right):
     return z.exp().sum(-1).log() - (z.exp() * right).sum(-1).log()
 
 
-@wrong("loss_of_any", "pays infinitely")
+@wrong("loss_of_any", "subtract the largest right logit before exp")
 def logarithm_after_softmax(z, right):
     return -(z.softmax(-1) * right).sum(-1).log()
 
 
-@wrong("loss_of_any", "Take the largest right logit out")
+@wrong("loss_of_any", "subtract the largest right logit before exp")
 def largest_of_all_taken_out_of_both(z, right):
     e = (z - z.max(-1, keepdim=True).values).exp()
     return e.sum(-1).log() - (e * right).sum(-1).log()
 
 
-@wrong("loss_of_any", "mean of the right probabilities")
+@wrong("loss_of_any")
 def mean_probability(z, right):
     log_p = z.log_softmax(-1).masked_fill(~right, -math.inf)
     return -(log_p.logsumexp(-1) - right.sum(-1).log())
 
 
-@wrong("loss_of_any", "all of them at once")
+@wrong("loss_of_any", "the logarithms are summed, which asks for all the right ones at once")
 def sum_of_losses(z, right):
     return -(z.log_softmax(-1) * right).sum(-1)
 
 
-@wrong("loss_of_any", "mean of the logarithms")
+@wrong("loss_of_any")
 def mean_of_losses(z, right):
     return -(z.log_softmax(-1) * right).sum(-1) / right.sum(-1)
 
@@ -163,22 +163,22 @@ def best_only(z, right):
     return torch.stack([-row.log_softmax(0)[good].max() for row, good in zip(z, right)])
 
 
-@wrong("loss_of_any", "sign is wrong")
+@wrong("loss_of_any")
 def no_minus(z, right):
     return z.masked_fill(~right, -math.inf).logsumexp(-1) - z.logsumexp(-1)
 
 
-@wrong("loss_of_any", "in bits")
+@wrong("loss_of_any")
 def in_bits(z, right):
     return (z.logsumexp(-1) - z.masked_fill(~right, -math.inf).logsumexp(-1)) / math.log(2)
 
 
-@wrong("loss_of_any", "over the rows")
+@wrong("loss_of_any")
 def normalised_over_the_rows(z, right):
     return -z.log_softmax(0).masked_fill(~right, -math.inf).logsumexp(-1)
 
 
-@wrong("loss_of_any", "mean of the rows")
+@wrong("loss_of_any")
 def one_number(z, right):
     return (z.logsumexp(-1) - z.masked_fill(~right, -math.inf).logsumexp(-1)).mean()
 
@@ -190,46 +190,46 @@ def masks_in_place(z, right):
     return total - z.logsumexp(-1)
 
 
-@wrong("loss_of_any", "∞ · 0 is nan")
+@wrong("loss_of_any", "subtract the row's largest logit before exp")
 def leaves_wrong_ones_out_after_exp(z, right):
     best = z.masked_fill(~right, -math.inf).amax(-1, keepdim=True)
     return z.logsumexp(-1) - best[:, 0] - ((z - best).exp() * right).sum(-1).log()
 
 
-@wrong("loss_of_any", "e^0 = 1 still counts")
+@wrong("loss_of_any", "wrong characters have the logit 0 and count as e^0 = 1")
 def wrong_logits_become_zero(z, right):
     return z.logsumexp(-1) - (z * right).logsumexp(-1)
 
 
-@wrong("loss_of_any", "right logits themselves are summed")
+@wrong("loss_of_any")
 def sums_the_right_logits(z, right):
     return z.logsumexp(-1) - (z * right).sum(-1)
 
 
-@wrong("loss_of_any", "a floor under the probability")
+@wrong("loss_of_any", "a lower bound of the probability (clamp, + 1e-9) hides how small it was")
 def clamps_the_probability(z, right):
     return -(z.softmax(-1) * right).sum(-1).clamp_min(1e-9).log()
 
 
-@wrong("loss_of_any", "a floor under the probability")
+@wrong("loss_of_any", "a lower bound of the probability (clamp, + 1e-9) hides how small it was")
 def adds_a_small_number(z, right):
     return -((z.softmax(-1) * right).sum(-1) + 1e-30).log()
 
 
-@wrong("loss_of_any", "two largest logits were taken out")
+@wrong("loss_of_any")
 def puts_no_maximum_back(z, right):
     good = z.masked_fill(~right, -math.inf)
     total = (z - z.amax(-1, keepdim=True)).exp().sum(-1).log()
     return total - (good - good.amax(-1, keepdim=True)).exp().sum(-1).log()
 
 
-@wrong("loss_of_any", "largest of all logits was taken out")
+@wrong("loss_of_any")
 def puts_the_second_maximum_back_only(z, right):
     total = (z - z.amax(-1, keepdim=True)).exp().sum(-1).log()
     return total - z.masked_fill(~right, -math.inf).logsumexp(-1)
 
 
-@wrong("loss_of_any", "largest of the right logits was taken out")
+@wrong("loss_of_any")
 def puts_the_first_maximum_back_only(z, right):
     good = z.masked_fill(~right, -math.inf)
     return z.logsumexp(-1) - (good - good.amax(-1, keepdim=True)).exp().sum(-1).log()
@@ -262,19 +262,19 @@ def mixture_of_two_gradients(z, y, epsilon):
     return ((1 - epsilon) * plain + epsilon * uniform) / (y.shape[0] * y.shape[1])
 
 
-@wrong("smoothed_gradient", "many times smaller")
+@wrong("smoothed_gradient", "the loss is the mean over B · T positions")
 def gradient_of_the_sum(z, y, epsilon):
     return z.softmax(-1) - (1 - epsilon) * F.one_hot(y, z.shape[-1]) - epsilon / z.shape[-1]
 
 
-@wrong("smoothed_gradient", "divides by B")
+@wrong("smoothed_gradient", "the loss is the mean over all B · T positions")
 def mean_over_the_batch_only(z, y, epsilon):
     return (
         z.softmax(-1) - (1 - epsilon) * F.one_hot(y, z.shape[-1]) - epsilon / z.shape[-1]
     ) / len(y)
 
 
-@wrong("smoothed_gradient", "divides by V too")
+@wrong("smoothed_gradient")
 def mean_over_everything(z, y, epsilon):
     t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
     return (z.softmax(-1) - t) / z.numel()
@@ -304,7 +304,7 @@ def adds_without_taking(z, y, epsilon):
     return (z.softmax(-1) - t) / y.numel()
 
 
-@wrong("smoothed_gradient", "over the positions")
+@wrong("smoothed_gradient")
 def softmax_over_time(z, y, epsilon):
     t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
     return (z.softmax(1) - t) / y.numel()
@@ -322,23 +322,23 @@ def squeezes_the_batch_away(z, y, epsilon):
     return (z.softmax(-1) - t) / y.numel()
 
 
-@wrong("smoothed_gradient", "sums to less than 1")
+@wrong("smoothed_gradient")
 def right_one_excluded(z, y, epsilon):
     t = torch.full_like(z, epsilon / z.shape[-1]).scatter(-1, y[..., None], 1 - epsilon)
     return (z.softmax(-1) - t) / y.numel()
 
 
-@wrong("smoothed_gradient", "the first part only")
+@wrong("smoothed_gradient")
 def first_gradient_scaled(z, y, epsilon):
     return (1 - epsilon) * (z.softmax(-1) - F.one_hot(y, z.shape[-1])) / y.numel()
 
 
-@wrong("smoothed_gradient", "missing from t")
+@wrong("smoothed_gradient")
 def small_parts_forgotten(z, y, epsilon):
     return (z.softmax(-1) - (1 - epsilon) * F.one_hot(y, z.shape[-1])) / y.numel()
 
 
-@wrong("smoothed_gradient", "its own logit only")
+@wrong("smoothed_gradient")
 def each_term_by_its_own_logit(z, y, epsilon):
     t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
     return t * (z.softmax(-1) - 1) / y.numel()
@@ -410,7 +410,7 @@ def renames_it(table, x, y, steps, lr):
     return table.detach()
 
 
-@wrong("descend_on_table", "sum over the pairs")
+@wrong("descend_on_table", "the losses of the pairs are summed")
 def sum_of_the_losses(table, x, y, steps, lr):
     for _ in range(steps):
         leaf = table.clone().requires_grad_()
@@ -428,7 +428,7 @@ def ascends(table, x, y, steps, lr):
     return table
 
 
-@wrong("descend_on_table", "one step too many")
+@wrong("descend_on_table")
 def counts_both_ends(table, x, y, steps, lr):
     for _ in range(steps + 1):
         leaf = table.clone().requires_grad_()
@@ -437,7 +437,7 @@ def counts_both_ends(table, x, y, steps, lr):
     return table
 
 
-@wrong("descend_on_table", "as it went in")
+@wrong("descend_on_table")
 def steps_on_a_copy(table, x, y, steps, lr):
     for _ in range(steps):
         leaf = table.clone().requires_grad_()
@@ -447,7 +447,7 @@ def steps_on_a_copy(table, x, y, steps, lr):
     return table
 
 
-@wrong("descend_on_table", "gradient is that of the first table")
+@wrong("descend_on_table")
 def gradient_before_the_loop(table, x, y, steps, lr):
     leaf = table.clone().requires_grad_()
     F.cross_entropy(leaf[x], y).backward()
@@ -465,7 +465,7 @@ def works_on_the_input(table, x, y, steps, lr):
     return table
 
 
-@wrong("descend_on_table", "over its own pairs")
+@wrong("descend_on_table")
 def mean_of_each_row(table, x, y, steps, lr):
     counts = torch.zeros_like(table).index_put(
         (x, y), torch.ones(len(x), dtype=table.dtype), accumulate=True
@@ -486,7 +486,7 @@ def returns_nothing(table, x, y, steps, lr):
             table -= lr * table.grad
 
 
-@wrong("descend_on_table", "probabilities; the table of logits")
+@wrong("descend_on_table")
 def returns_probabilities(table, x, y, steps, lr):
     table = table.clone().requires_grad_()
     for _ in range(steps):
@@ -497,7 +497,7 @@ def returns_probabilities(table, x, y, steps, lr):
     return table.detach().softmax(-1)
 
 
-@wrong("descend_on_table", "one step too few")
+@wrong("descend_on_table")
 def starts_counting_at_1(table, x, y, steps, lr):
     for _ in range(1, steps):
         leaf = table.clone().requires_grad_()
@@ -506,7 +506,7 @@ def starts_counting_at_1(table, x, y, steps, lr):
     return table
 
 
-@wrong("descend_on_table", "moves a row once")
+@wrong("descend_on_table", "`table[x] -= ...` changes a row once, however often x repeats it")
 def repeated_rows_overwrite(table, x, y, steps, lr):
     table = table.clone()
     for _ in range(steps):
@@ -570,7 +570,7 @@ def number_by_number(w, gradients, rates, beta1, beta2, eps, decay):
     return torch.tensor(result, dtype=w.dtype)
 
 
-@wrong("adamw_steps", "no bias correction")
+@wrong("adamw_steps", "the bias correction is missing")
 def uncorrected(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for g, rate in zip(gradients, rates):
@@ -588,7 +588,7 @@ def enumerates_from_0(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps", "stays that of the first step")
+@wrong("adamw_steps")
 def correction_without_the_power(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for g, rate in zip(gradients, rates):
@@ -635,7 +635,7 @@ def decay_at_full_pace(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps", "after the step")
+@wrong("adamw_steps")
 def decays_afterwards(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
@@ -645,7 +645,7 @@ def decays_afterwards(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps", "root of v is missing")
+@wrong("adamw_steps")
 def divides_by_v(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
@@ -664,7 +664,7 @@ def in_place(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps", "before the bias correction")
+@wrong("adamw_steps")
 def epsilon_before_the_correction(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
@@ -673,7 +673,7 @@ def epsilon_before_the_correction(w, gradients, rates, beta1, beta2, eps, decay)
     return w
 
 
-@wrong("adamw_steps", "divides by β^t")
+@wrong("adamw_steps")
 def divides_by_the_power(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
@@ -682,7 +682,7 @@ def divides_by_the_power(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps", "number of all steps")
+@wrong("adamw_steps")
 def corrects_for_all_steps(w, gradients, rates, beta1, beta2, eps, decay):
     m, v, n = 0, 0, len(gradients)
     for g, rate in zip(gradients, rates):
@@ -691,7 +691,7 @@ def corrects_for_all_steps(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps", "divided by the root of v too")
+@wrong("adamw_steps")
 def decay_in_the_fraction(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
@@ -700,7 +700,7 @@ def decay_in_the_fraction(w, gradients, rates, beta1, beta2, eps, decay):
     return w
 
 
-@wrong("adamw_steps", "squared length of g")
+@wrong("adamw_steps")
 def squared_length(w, gradients, rates, beta1, beta2, eps, decay):
     m, v = 0, 0
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
