@@ -117,11 +117,9 @@ class Exercise:
 EXERCISES = {}  # name: Exercise, in the order of the lessons
 
 
-def exercise(answer, stars, minutes, cases, wrong=None, signs=None, **tolerances):
+def exercise(answer, stars, minutes, cases, **tolerances):
     """Declares an exercise: in a lesson's key, once for each. Returns the Exercise."""
     declared = Exercise(answer, cases, stars, minutes, **tolerances)
-    declared.mistakes.update(wrong or {})
-    declared.symptoms.update(signs or {})
     EXERCISES[answer.__name__] = declared
     return declared
 

@@ -190,6 +190,15 @@ def numbers_of(piece, entry):
     return torch.frombuffer(bytearray(piece), dtype=KINDS[entry["dtype"]])
 
 
+@wrong("safetensors_tensor", "all numbers are read as float32")
+def believes_in_float32(data, name):
+    length = int(data[:8].view(torch.int64))
+    entry = json.loads(bytes(data[8 : 8 + length].tolist()))[name]
+    first, last = entry["data_offsets"]
+    numbers = data[8 + length :][first:last].clone().view(torch.float32)
+    return numbers.reshape(entry["shape"])
+
+
 @wrong("safetensors_tensor", "from the start of the file")
 def offsets_from_the_start(data, name):
     file, _, header = read(data, name)

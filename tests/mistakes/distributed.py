@@ -473,6 +473,15 @@ def cards_without_return(parameters, memory, stage):
 # ---------------------------------------------------------------- split_step
 
 
+@wrong("split_step", "windows are lost where they cannot be divided evenly")
+def rounds_the_share_down(windows, ranks, fits):
+    share = windows // ranks
+    size = fits
+    while share % size != 0:
+        size -= 1
+    return [size, share // size]
+
+
 @right("split_step")
 def fewest_parts(windows, ranks, fits):
     for parts in range(1, windows + 1):

@@ -320,7 +320,7 @@ def returns_the_mask(p, share):
     return kept
 
 
-@wrong("typical_probabilities", "number 0 is nan")
+@wrong("typical_probabilities", "is nan: 0 · ln 0")
 def infinity_times_zero(p, share):
     surprise = -p.log()
     order = (surprise - torch.special.entr(p).sum()).abs().argsort(stable=True)

@@ -86,12 +86,19 @@ def last_columns(T, w):
     return mask
 
 
-@wrong("window_mask", "negative start of a slice")
+@wrong("window_mask")
 def negative_start(T, w):
     mask = torch.zeros(T, T, dtype=torch.bool)
     for i in range(T):
         mask[i, i - w + 1 : i + 1] = True
     return mask
+
+
+@wrong("window_mask", "True stands where one may not look")
+def forbidden_positions(T, w):
+    t = torch.arange(T)[:, None]
+    s = torch.arange(T)
+    return (s > t) | (s <= t - w)
 
 
 @right("score_gradient")

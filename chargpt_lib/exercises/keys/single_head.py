@@ -49,15 +49,6 @@ def window_mask_too_narrow(T, w):
     return torch.ones(T, T).tril().triu(2 - w).bool()
 
 
-@WINDOW_MASK.mistake(
-    "the first rows are empty: t - w + 1 is negative there, and a negative start of a slice "
-    "counts from the end"
-)
-def window_mask_negative_start(T, w):
-    rows = torch.arange(T)[:, None]
-    return torch.ones(T, T).tril().triu(1 - w).bool() & (rows >= w - 1)
-
-
 @WINDOW_MASK.mistake("no window: the whole past is seen")
 def window_mask_without_window(T, w):
     return torch.ones(T, T).tril().bool()
