@@ -21,13 +21,13 @@ class LanguageModel(nn.Module):
 
     def __init__(self, vocab_size, block_size):
         super().__init__()
-        self.vocab_size, self.block_size = vocab_size, block_size
+        self.vocab_size = vocab_size
+        self.block_size = block_size
 
     def forward(self, idx, targets=None):
         """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
-        if (
-            not torch.compiler.is_compiling()
-        ):  # a compiled model cannot look at the values of its input
+        # A compiled model cannot look at the values of its input.
+        if not torch.compiler.is_compiling():
             self.check(idx)
         logits = self.compute_logits(idx)
         if targets is None:
@@ -35,7 +35,7 @@ class LanguageModel(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def check(self, idx):
-        """ValueError for ids that this model cannot read."""
+        """Raises: ValueError for ids that this model cannot read."""
         if idx.dim() != 2:
             raise ValueError(
                 f"idx has the shape {tuple(idx.shape)}; it must be (B, T): for one text, text[None]"
@@ -45,16 +45,21 @@ class LanguageModel(nn.Module):
                 f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
                 f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]"
             )
-        low, high = idx.aminmax() if idx.device.type == "cpu" and idx.numel() else (0, 0)
-        if low < 0 or high >= self.vocab_size:
-            raise ValueError(
-                f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
-                f"was the text encoded with another alphabet?"
-            )
+        # Only on the CPU: on an accelerator, asking for a value would wait for all work before it.
+        if idx.device.type == "cpu" and idx.numel():
+            low, high = idx.aminmax()
+            if low < 0 or high >= self.vocab_size:
+                raise ValueError(
+                    f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
+                    f"was the text encoded with another alphabet?"
+                )
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, generator=None):
-        """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters."""
+        """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters.
+
+        Raises: ValueError for a prompt that is empty or not (B, T).
+        """
         if idx.dim() != 2 or not idx.shape[1]:
             raise ValueError(
                 f"the prompt has the shape {tuple(idx.shape)}; it must be (B, T) and not empty: for one "
@@ -66,10 +71,9 @@ class LanguageModel(nn.Module):
             for _ in range(max_new_tokens):
                 logits, _ = self(idx[:, -self.block_size :])
                 probabilities = logits[:, -1].softmax(-1)  # (B, V)
-                idx = torch.cat(
-                    [idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1
-                )
-        finally:
+                new = torch.multinomial(probabilities, 1, generator=generator)  # (B, 1)
+                idx = torch.cat([idx, new], dim=1)
+        finally:  # after Ctrl-C, too
             self.train(was_training)
         return idx
 
@@ -80,6 +84,7 @@ class BigramLanguageModel(LanguageModel):
     def __init__(self, vocab_size, block_size=1):
         super().__init__(vocab_size, block_size)
         self.table = nn.Embedding(vocab_size, vocab_size)
+        # PyTorch's own std is 1: a new model would be sure of things that it cannot know.
         nn.init.normal_(self.table.weight, std=0.02)
 
     def compute_logits(self, idx):
@@ -88,8 +93,10 @@ class BigramLanguageModel(LanguageModel):
 
 def ngram_numbers(ids, n, vocab_size):
     """ids (..., L) -> the numbers of all groups of n neighbours, (..., L - n + 1), to the base V."""
+    if n == 0:
+        return torch.zeros_like(ids[..., :1])  # the one empty group
     powers = vocab_size ** torch.arange(n - 1, -1, -1)
-    return (ids.unfold(-1, n, 1) * powers).sum(-1) if n else torch.zeros_like(ids[..., :1])
+    return (ids.unfold(-1, n, 1) * powers).sum(-1)
 
 
 class Table:
@@ -100,12 +107,16 @@ class Table:
 
     def __getitem__(self, wanted):
         """The counts of the wanted numbers, 0 for those never seen."""
+        # searchsorted says where a number would have to be inserted; past the end there is nothing to compare.
         place = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
         return torch.where(self.numbers[place] == wanted, self.counts[place], 0)
 
 
 class NGramModel:
-    """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991)."""
+    """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991).
+
+    ids (N,) int64. Raises: ValueError where the text is shorter than n, or the groups have no numbers of 64 bits.
+    """
 
     def __init__(self, ids, n, vocab_size):
         if len(ids) < n or vocab_size**n > 2**63:
@@ -114,17 +125,19 @@ class NGramModel:
                 f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
                 f"at most"
             )
-        self.n, self.vocab_size = n, vocab_size
-        self.groups, self.contexts, self.kinds = [], [], []
+        self.n = n
+        self.vocab_size = vocab_size
+        self.groups = []  # how often each context came with each character
+        self.contexts = []  # how often each context came
+        self.kinds = []  # how many different characters came after it
         for k in range(1, n + 1):
             groups = Table(ngram_numbers(ids, k, vocab_size))
-            self.groups.append(groups)  # how often: context and character
-            self.contexts.append(
-                Table(ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1))
-            )
-            self.kinds.append(
-                Table(groups.numbers // vocab_size)
-            )  # how many different characters after a context
+            # Without the last id: nothing comes after that. expand is for the empty context, which came each time.
+            contexts = ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
+            self.groups.append(groups)
+            self.contexts.append(Table(contexts))
+            # Each different group counts once for the context that it begins with.
+            self.kinds.append(Table(groups.numbers // vocab_size))
 
     def probability(self, groups):
         """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
@@ -132,8 +145,10 @@ class NGramModel:
         for k in range(1, min(self.n, groups.shape[-1]) + 1):
             number = ngram_numbers(groups[..., -k:], k, self.vocab_size)[..., 0]
             context = number // self.vocab_size
-            seen, kinds = self.contexts[k - 1][context], self.kinds[k - 1][context]
+            seen = self.contexts[k - 1][context]
+            kinds = self.kinds[k - 1][context]
             mixed = (self.groups[k - 1][number] + kinds * p) / (seen + kinds).clamp_min(1)
+            # A context that was never seen has nothing to say: the shorter one's answer stays.
             p = torch.where(seen > 0, mixed, p)
         return p
 

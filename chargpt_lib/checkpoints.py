@@ -6,49 +6,50 @@ import os
 import random
 import re
 import shutil
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save_model as write_weights
+from safetensors.torch import save_model as save_weights
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import load_tokenizer
+from chargpt_lib.files import atomic_write, sync_folder, write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 
 __all__ = [
     "random_states",
     "restore_random_states",
-    "flush",
-    "put",
-    "put_json",
-    "described",
+    "model_spec",
     "save_model",
-    "damaged",
+    "ADVICE",
+    "corrupt",
     "load_json",
-    "read_description",
-    "fill",
+    "read_config",
+    "read_spec",
+    "load_weights",
     "POINTER",
     "NAME",
-    "pointers",
-    "find",
+    "checkpoint_step",
+    "read_pointers",
+    "find_checkpoint",
+    "min_parameters",
     "load_model",
     "save_checkpoint",
+    "tokenizer_difference",
     "load_checkpoint",
 ]
 
 
 def random_states(*generators):
-    """How the dice lie: torch's on each device, Python's, numpy's, and those of these generators -> dict."""
+    """The states of all random generators, as a dict: torch's on each device, Python's, numpy's, and of these ones."""
     name, numbers, *rest = numpy.random.get_state()
     states = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": [name, numbers.tolist(), *rest],
+        "numpy": [name, numbers.tolist(), *rest],  # plain values: no array, whose loading runs code
         "generators": [generator.get_state() for generator in generators],
     }
     if torch.cuda.is_available():
@@ -59,7 +60,11 @@ def random_states(*generators):
 
 
 def restore_random_states(states, *generators):
-    """Lays the dice as they lay; generators: all that `random_states` was given. Dice of absent devices stay out."""
+    """Puts every random generator back into its saved state; those of devices that are absent here are left out.
+
+    generators: all that `random_states` was given, in the same order. Raises: ValueError where it was given more or
+    fewer.
+    """
     if len(generators) != len(states["generators"]):
         raise ValueError(
             f"{len(states['generators'])} generators were saved, and {len(generators)} are given: give "
@@ -70,45 +75,18 @@ def restore_random_states(states, *generators):
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     numpy.random.set_state(states["numpy"])
+    # A run may resume on a computer with fewer cards, or with none.
     for device, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
 
 
-def flush(folder):
-    """Waits until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def model_spec(model, tokenizer):
+    """What must be known to build both again -> the settings of the model's GPTConfig, and of the tokenizer: dicts.
 
-
-def put(path, write):
-    """Calls write(a temporary path), waits for the disk, gives the file its name: never half a file. OSError."""
-    temporary = Path(f"{path}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        flush(temporary.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise OSError(
-            f"{path} could not be written ({error}): is the disk full? What was saved before is still there"
-        )
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def put_json(path, value):
-    put(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1), encoding="utf-8"))
-
-
-def described(model, tokenizer):
-    """What must be known to build them again -> the settings of the model's GPTConfig, and the alphabet."""
+    Raises: ValueError for a model without a GPTConfig, and for a tokenizer with another vocabulary than the model.
+    """
     if not isinstance(getattr(model, "config", None), GPTConfig):
         raise ValueError(
             f"a {type(model).__name__} has no GPTConfig to build it from again: give a GPT"
@@ -117,206 +95,271 @@ def described(model, tokenizer):
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} symbols, not {model.vocab_size}: give its own"
         )
-    return asdict(model.config), tokenizer.alphabet
+    return asdict(model.config), tokenizer.to_dict()
 
 
 def save_model(folder, model, tokenizer):
-    """Writes what is needed to sample: config.json, alphabet.json, model.safetensors. OSError where it cannot."""
-    folder, model = (
-        Path(folder),
-        getattr(model, "_orig_mod", model),
-    )  # torch.compile wraps the model
-    settings, alphabet = described(model, tokenizer)
+    """Writes what is needed to sample: config.json, tokenizer.json, model.safetensors.
+
+    Raises: ValueError for what could not be built again, OSError where a file cannot be written.
+    """
+    folder = Path(folder)
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    config, _ = model_spec(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
-    put_json(folder / "config.json", settings)
-    put_json(folder / "alphabet.json", alphabet)
-    put(folder / "model.safetensors", lambda path: write_weights(model, str(path)))
+    write_json(folder / "config.json", config)
+    tokenizer.save(folder / "tokenizer.json")
+    atomic_write(folder / "model.safetensors", lambda path: save_weights(model, str(path)))
 
 
-def damaged(path, why):
-    return ValueError(
-        f"{path}: {why}. Copy the file again from where it came from, or take another checkpoint"
-    )
+ADVICE = "Copy the file again from where it came from, or take another checkpoint"
+
+
+def corrupt(path, why):
+    """The ValueError for a file that is not what it should be."""
+    return ValueError(f"{path}: {why}. {ADVICE}")
 
 
 def load_json(path):
+    """The value in a JSON file. Raises: ValueError for anything else, and where there is no file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, error) from None
+        raise corrupt(path, error) from None
 
 
-def read_description(folder):
-    """The GPTConfig in config.json, and the text in alphabet.json. ValueError for anything else."""
-    path, settings = folder / "config.json", load_json(folder / "config.json")
-    kinds = {
-        field.name: (float, int) if field.type is float else (field.type,)
-        for field in fields(GPTConfig)
-    }
-    for name, value in settings.items() if isinstance(settings, dict) else [("it", settings)]:
-        if type(value) not in kinds.get(name, ()):
-            raise damaged(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
+def read_config(path):
+    """The GPTConfig in a config.json. Raises: ValueError for anything else."""
+    settings = load_json(path)
+    if not isinstance(settings, dict):
+        raise corrupt(path, f"it is {str(settings)[:60]!r}, and these are no settings of a GPT")
+    kinds = {field.name: field.type for field in fields(GPTConfig)}
+    for name, value in settings.items():
+        kind = kinds.get(name)
+        allowed = (float, int) if kind is float else (kind,)
+        if type(value) not in allowed:  # not isinstance, for which True is a number
+            raise corrupt(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
     try:
-        config = GPTConfig(**settings)
+        return GPTConfig(**settings)
     except (TypeError, ValueError) as error:
-        raise damaged(path, error) from None
-    path, alphabet = folder / "alphabet.json", load_json(folder / "alphabet.json")
-    if (
-        not isinstance(alphabet, str)
-        or list(alphabet) != sorted(set(alphabet))
-        or len(alphabet) != config.vocab_size
-    ):
-        raise damaged(
-            path, f"this is no text of {config.vocab_size} different characters in their order"
-        )
-    return config, alphabet
+        raise corrupt(path, error) from None
 
 
-def fill(model, path):
-    """Puts the weights in a safetensors file into the model. ValueError where they do not fit; then none changes."""
+def read_spec(folder):
+    """The GPTConfig and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
+    config = read_config(folder / "config.json")
     try:
-        weights = load_file(path)
+        tokenizer = load_tokenizer(folder)
+    except (OSError, ValueError) as error:  # both name the file
+        raise ValueError(f"{error}. {ADVICE}") from None
+    if tokenizer.vocab_size != config.vocab_size:
+        raise corrupt(
+            folder / "config.json",
+            f"vocab_size is {config.vocab_size}, and the tokenizer has {tokenizer.vocab_size} symbols",
+        )
+    return config, tokenizer
+
+
+def load_weights(model, path):
+    """Loads a safetensors file into the model.
+
+    Raises: ValueError where a name, a shape or a dtype does not fit; the model is then unchanged.
+    """
+    try:
+        saved = load_file(path)
     except Exception as error:  # a hostile header has many ways to fail
-        raise damaged(path, error) from None
+        raise corrupt(path, error) from None
     own = model.state_dict()
-    filled = {
-        own[name].data_ptr() for name in weights if name in own
-    }  # a tied matrix has two names, and one is saved
-    for name in sorted({*own, *weights}):
-        if name not in own or name not in weights and own[name].data_ptr() not in filled:
-            raise damaged(
-                path, f"{name} is {'missing' if name in own else 'no weight of this model'}"
-            )
-        here, there = own[name], weights.get(name, own[name])
-        if there.shape != here.shape or torch.promote_types(there.dtype, here.dtype) != here.dtype:
-            raise damaged(
+    for name in sorted(saved.keys() - own.keys()):
+        raise corrupt(path, f"{name} is no weight of this model")
+    # A tied matrix has two names and one place in memory; only one of the names is in the file.
+    loaded = {own[name].data_ptr() for name in saved}
+    for name, here in own.items():
+        if name not in saved:
+            if here.data_ptr() not in loaded:
+                raise corrupt(path, f"{name} is missing")
+            continue
+        there = saved[name]
+        # Fewer digits are read into more, never more into fewer: that would lose some in silence.
+        fits = torch.promote_types(there.dtype, here.dtype) == here.dtype
+        if there.shape != here.shape or not fits:
+            raise corrupt(
                 path,
                 f"{name} is {[*there.shape]} of {there.dtype}, not {[*here.shape]} of {here.dtype}",
             )
-    model.load_state_dict(weights, strict=False)
+    # strict=False, because the second name of a tied matrix is not in the file; all else was compared above.
+    model.load_state_dict(saved, strict=False)
 
 
-POINTER, NAME = "checkpoints.json", r"step-\d{8,}(-again)*"
+POINTER = "checkpoints.json"
+NAME = r"step-(\d{8,})(-again)*"  # eight digits so that names sort by step; a run of 10^8 steps has more
 
 
-def pointers(out):
-    """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved. ValueError."""
+def checkpoint_step(folder):
+    """After how many steps a checkpoint was saved, by its folder's name. Raises: ValueError for another name."""
+    match = re.fullmatch(NAME, Path(folder).name)
+    if match is None:
+        raise ValueError(f"{folder} is no checkpoint's folder, whose name is like step-00000100")
+    return int(match[1])
+
+
+def read_pointers(out):
+    """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved.
+
+    Raises: ValueError where checkpoints.json says anything else.
+    """
     path = out / POINTER
-    names = load_json(path) if path.exists() else {}
-    if (
-        not isinstance(names, dict)
-        or not set(names) <= {"last", "best"}
-        or not all(re.fullmatch(NAME, str(name)) for name in names.values())
-    ):
+    if not path.exists():
+        return {}
+    names = load_json(path)
+    right = isinstance(names, dict) and names.keys() <= {"last", "best"}
+    # The names become paths: a whole match of the pattern keeps "../.." out.
+    if not right or not all(re.fullmatch(NAME, str(name)) for name in names.values()):
         raise ValueError(
             f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}'
         )
     return names
 
 
-def find(out, which=None):
-    """The folder of a run's "last" or "best" checkpoint; which=None: the best if there is one. FileNotFoundError."""
+def find_checkpoint(out, which=None):
+    """The folder of a run's "last" or "best" checkpoint; which=None: the best if there is one, else the last.
+
+    Raises: FileNotFoundError where there is none.
+    """
     if (out / "state.pt").is_file():
-        return out  # a checkpoint itself
-    names = pointers(out)
-    which = which or ("best" if "best" in names else "last")
+        return out  # a checkpoint itself, whatever its name
+    names = read_pointers(out)
+    if which is None:
+        which = "best" if "best" in names else "last"
     if which not in names or not (out / names[which]).is_dir():
-        inside = (
-            ", ".join(sorted(path.name for path in out.glob("*"))[:9])
-            or "nothing: is it the right folder?"
-        )
+        # What is there often tells the mistake; nine names, because it may be a folder of thousands.
+        found = sorted(path.name for path in out.glob("*"))[:9]
+        inside = ", ".join(found) if found else "nothing: is it the right folder?"
         raise FileNotFoundError(f"there is no {which!r} checkpoint in {out}, which holds {inside}")
     return out / names[which]
+
+
+def min_parameters(config):
+    """The parameters in a GPT's large matrices and tables: the model has these and a few more."""
+    blocks = 12 * config.n_layer * config.n_embd**2
+    return blocks + (config.vocab_size + config.block_size) * config.n_embd
 
 
 def load_model(folder, device="cpu"):
     """A GPT ready to sample, and its tokenizer, from a saved model, a checkpoint, or a run (its best, else its last).
 
-    ValueError for files that do not fit; FileNotFoundError where nothing is found. No dice are thrown.
+    No random generator is touched. Raises: ValueError for files that do not fit, FileNotFoundError where nothing is
+    found.
     """
-    folder = Path(folder) if Path(folder, "config.json").is_file() else find(Path(folder))
-    (config, alphabet), path = read_description(folder), folder / "model.safetensors"
-    least = (
-        12 * config.n_layer * config.n_embd**2
-        + (config.vocab_size + config.block_size) * config.n_embd
-    )
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        folder = find_checkpoint(folder)
+    config, tokenizer = read_spec(folder)
+    path = folder / "model.safetensors"
+    # A weight has at least one byte. Asked before a GPT of that size is built.
+    least = min_parameters(config)
     if path.is_file() and path.stat().st_size < least:
-        raise damaged(
+        raise corrupt(
             path, f"it is too short for the {least:,} parameters that config.json asks for"
         )
-    with torch.random.fork_rng(devices=[]):  # first weights are thrown, and nobody shall notice
+    with torch.random.fork_rng(devices=[]):  # the model's initial weights are drawn and thrown away
         model = GPT(config)
-    fill(model, path)
-    return model.to(device).eval(), CharTokenizer(alphabet)
+    load_weights(model, path)
+    return model.to(device).eval(), tokenizer
 
 
 def save_checkpoint(out, model, tokenizer, state, step, best=False):
-    """Saves a run after `step` steps as its last checkpoint, and its best one if so -> its folder.
+    """Saves a run after `step` steps as its last checkpoint, and as its best one if best=True -> its folder.
 
     out: the run's own folder; every checkpoint in it but the last and the best is deleted. state: a dict of plain
-    values, tensors and state_dicts. OSError where it cannot be written; the checkpoints before it are then untouched.
+    values, tensors and state_dicts.
+
+    Raises: ValueError for a state that load_checkpoint would refuse, OSError where it cannot be written; the
+    checkpoints before it are then untouched.
     """
-    out, name = Path(out), f"step-{step:08d}"
     if step < 0:
         raise ValueError(f"step is {step}; it counts the steps done, from 0")
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    names = pointers(out)
+    names = read_pointers(out)
     for left in out.glob("step-*.part"):  # of a run that was killed while saving
         shutil.rmtree(left, ignore_errors=True)
-    while (out / name).exists():
+    name = f"step-{step:08d}"
+    while (out / name).exists():  # saved twice, or left by a run that was killed before the pointer
         name += "-again"
     temporary = out / f"{name}.part"
     try:
         save_model(temporary, model, tokenizer)
-        put(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
-        if unsafe := get_unsafe_globals_in_checkpoint(temporary / "state.pt"):
+        atomic_write(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
+        # torch.save takes anything. That loading refuses it would come to light after the accident.
+        unsafe = get_unsafe_globals_in_checkpoint(temporary / "state.pt")
+        if unsafe:
             raise ValueError(
                 f"the state holds {', '.join(unsafe)}, and loading that would mean running what a file "
                 f"says: give numbers, texts, tensors, lists and dicts (float(x) for numpy's numbers)"
             )
         os.rename(temporary, out / name)
-        flush(out)
-        names = {**names, "last": name, **({"best": name} if best else {})}
-        put_json(out / POINTER, names)
+        sync_folder(out)
+        # The folder is whole, and nothing points to it yet. With this file it counts.
+        names["last"] = name
+        if best:
+            names["best"] = name
+        write_json(out / POINTER, names)
     finally:
+        # After a failure the pointer is the old one, and nothing new is left.
         shutil.rmtree(temporary, ignore_errors=True)
-        if name not in pointers(out).values():
+        if name not in read_pointers(out).values():
             shutil.rmtree(out / name, ignore_errors=True)
+    # Only now, and only what has exactly our names: other folders are not ours to delete.
     for old in out.glob("step-*"):
         if re.fullmatch(NAME, old.name) and old.name not in names.values():
             shutil.rmtree(old, ignore_errors=True)
     return out / name
 
 
+def tokenizer_difference(saved, tokenizer):
+    """The first difference of two tokenizers in words, None where they are the same."""
+    if saved.to_dict() == tokenizer.to_dict():
+        return None
+    for i in range(min(saved.vocab_size, tokenizer.vocab_size)):
+        there, here = saved.decode([i]), tokenizer.decode([i])
+        if there != here:
+            return f"the tokenizer's id {i} is {there!r} there, {here!r} here"
+    return "the tokenizer is another one"
+
+
 def load_checkpoint(out, model, tokenizer, which="last"):
     """Fills the model from a run's last or best checkpoint (or out, if it is one) -> the saved state, with "step".
 
-    ValueError where model, alphabet or files do not fit, with the model unchanged; FileNotFoundError where none is.
+    Raises: ValueError where model, tokenizer or files do not fit, with the model unchanged; FileNotFoundError where
+    there is no checkpoint.
     """
-    folder, model = find(Path(out), which), getattr(model, "_orig_mod", model)
-    (saved, there), (settings, alphabet) = read_description(folder), described(model, tokenizer)
-    other = [
-        f"{name} is {value} there, {settings[name]} here"
-        for name, value in asdict(saved).items()
-        if value != settings[name]
-    ]
-    if there != alphabet:
-        only, new = (sorted(set(a) - set(b)) for a, b in ((there, alphabet), (alphabet, there)))
-        other.append(f"the alphabet has {only} only there, {new} only here")
-    if other:
+    folder = find_checkpoint(Path(out), which)
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    saved_config, saved_tokenizer = read_spec(folder)
+    config, _ = model_spec(model, tokenizer)
+    differences = []
+    for name, value in asdict(saved_config).items():
+        if value != config[name]:
+            differences.append(f"{name} is {value} there, {config[name]} here")
+    other_tokenizer = tokenizer_difference(saved_tokenizer, tokenizer)
+    if other_tokenizer:
+        differences.append(other_tokenizer)
+    if differences:
         raise ValueError(
-            f"{folder} is of another model: {', '.join(other)}. Build the model with its settings and its "
-            f"alphabet, or begin a new run in another folder"
+            f"{folder} is of another model: {', '.join(differences)}. Build the model with its settings "
+            f"and its tokenizer, or begin a new run in another folder"
         )
+    # The state before the weights: whatever fails must fail before the model is changed.
     path = folder / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken file has many ways to fail
-        why = re.split(r"\. |\n", str(error).split("WeightsUnpickler error: ")[-1])[
-            0
-        ]  # without its advice to unpickle
-        raise damaged(path, f"{type(error).__name__}, {why[:200]}") from None
+        # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
+        why = str(error).split("WeightsUnpickler error: ")[-1]
+        why = re.split(r"\. |\n", why)[0]
+        raise corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
     if not isinstance(state, dict) or "step" not in state:
-        raise damaged(path, "this is no state of a run")
-    fill(model, folder / "model.safetensors")
+        raise corrupt(path, "this is no state of a run")
+    load_weights(model, folder / "model.safetensors")
     return state

@@ -3,18 +3,23 @@
 
 import json
 import unicodedata
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
-from chargpt_lib.files import fetch
+from chargpt_lib.files import atomic_write_text, fetch
 from chargpt_lib.playhouse import write
 
 __all__ = [
     "LOOKALIKES",
     "lookalike",
     "CharTokenizer",
+    "Tokenizer",
+    "TOKENIZERS",
+    "tokenizer_from_dict",
+    "load_tokenizer",
     "Corpus",
     "BOOKS",
     "load_corpus",
@@ -26,9 +31,17 @@ LOOKALIKES = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
 
 
 def lookalike(char, alphabet):
-    """What could be meant by a character that is not in the alphabet, None if nothing in it looks alike."""
-    plain = " " if char.isspace() else LOOKALIKES.get(char, unicodedata.normalize("NFKD", char)[0])
-    return next((guess for guess in (plain, plain.swapcase()) if guess in alphabet), None)
+    """The character that may be meant by one that is not in the alphabet, None where nothing in it looks alike."""
+    if char.isspace():
+        plain = " "
+    elif char in LOOKALIKES:
+        plain = LOOKALIKES[char]
+    else:
+        plain = unicodedata.normalize("NFKD", char)[0]  # "é" becomes "e" and an accent of its own
+    for guess in (plain, plain.swapcase()):
+        if guess in alphabet:
+            return guess
+    return None
 
 
 class CharTokenizer:
@@ -52,52 +65,130 @@ class CharTokenizer:
         return len(self.alphabet)
 
     def encode(self, text):
-        """text -> ids (T,) int64. ValueError for a character outside the alphabet."""
+        """text -> ids (T,) int64. Raises: ValueError for a character outside the alphabet."""
         try:
             return torch.tensor([self.stoi[char] for char in text], dtype=torch.int64)
         except KeyError as missing:
+            # Only now: a look at each character before the lookup would slow down every text.
             char = missing.args[0]
-            known = lookalike(char, self.stoi)
-            way_out = (
-                f"did you mean {known!r}?"
-                if known
-                else "leave it out, or take a tokenizer of a text that has it"
-            )
-            raise ValueError(
-                f"character {char!r} at position {text.index(char)} is not in the alphabet of "
-                f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}"
-            ) from None
+        known = lookalike(char, self.stoi)
+        if known:
+            way_out = f"did you mean {known!r}?"
+        else:
+            way_out = "leave it out, or take a tokenizer of a text that has it"
+        raise ValueError(
+            f"character {char!r} at position {text.index(char)} is not in the alphabet of "
+            f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}"
+        )
 
     def decode(self, ids):
-        """ids, a tensor (T,) or a list of integers -> text. ValueError for an id that no character has."""
-        if (ids := torch.as_tensor(ids)).dim() != 1:
+        """ids, a tensor (T,) or a list of integers -> text. Raises: ValueError for an id that no character has."""
+        ids = torch.as_tensor(ids)
+        if ids.dim() != 1:
             raise ValueError(
                 f"ids have the shape {tuple(ids.shape)}; one text is (T,): take one row, ids[0]"
             )
-        if bad := [i for i in ids.tolist() if not 0 <= i < self.vocab_size]:
-            raise ValueError(
-                f"id {bad[0]} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}"
-            )
-        return "".join(self.alphabet[i] for i in ids.tolist())
+        characters = []
+        for i in ids.tolist():
+            # Python would take -1 for the last character, without a word.
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(
+                    f"id {i} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}"
+                )
+            characters.append(self.alphabet[i])
+        return "".join(characters)
+
+    def to_dict(self):
+        """The tokenizer in plain values, for JSON."""
+        return {"type": "char", "alphabet": self.alphabet}
+
+    @classmethod
+    def from_dict(cls, saved):
+        """The tokenizer that `to_dict` described. Raises: ValueError where the alphabet is none."""
+        alphabet = saved.get("alphabet")
+        if not isinstance(alphabet, str) or not alphabet:
+            raise ValueError("the tokenizer has no alphabet")
+        if alphabet != "".join(sorted(set(alphabet))):
+            # An id is a position: in another order, every id would mean another character.
+            raise ValueError("the alphabet is no text of different characters in their order")
+        return cls(alphabet)
 
     def save(self, path):
-        """Writes the alphabet as JSON."""
-        Path(path).write_text(json.dumps({"alphabet": self.alphabet}), encoding="utf-8")
+        """Writes the tokenizer as JSON. Raises: OSError."""
+        atomic_write_text(path, json.dumps(self.to_dict()))
 
     @classmethod
     def load(cls, path):
         """The tokenizer that `save` wrote."""
-        return cls(json.loads(Path(path).read_text(encoding="utf-8"))["alphabet"])
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+class Tokenizer(Protocol):
+    """What the library asks of a tokenizer. `CharTokenizer` is one; what its ids stand for, nobody else knows."""
+
+    vocab_size: int  # ids go from 0 to vocab_size - 1
+
+    def encode(self, text):
+        """text -> ids (T,) int64. Raises: ValueError for what has no id."""
+
+    def decode(self, ids):
+        """ids (T,) -> text."""
+
+    def to_dict(self):
+        """Plain values for JSON, one of them the `type`; two tokenizers are the same where these are."""
+
+    def from_dict(cls, saved):
+        """The tokenizer that `to_dict` described."""
+
+    def save(self, path):
+        """Writes to_dict() as JSON."""
+
+    def load(cls, path):
+        """The tokenizer that `save` wrote."""
+
+
+# type: the class, as module:name. A file says only the type: it cannot make us import whatever it likes.
+TOKENIZERS = {"char": "chargpt_lib.data:CharTokenizer"}
+
+
+def tokenizer_from_dict(saved):
+    """The tokenizer that some `to_dict` described, of whatever class. Raises: ValueError."""
+    if isinstance(saved, str):  # alphabet.json of earlier versions
+        saved = {"type": "char", "alphabet": saved}
+    if not isinstance(saved, dict):
+        raise ValueError("this is no tokenizer")
+    kind = saved.get("type", "char")  # the first versions of `save` wrote no type
+    if not isinstance(kind, str) or kind not in TOKENIZERS:
+        raise ValueError(f"no tokenizer is of the type {kind!r}: there are {', '.join(TOKENIZERS)}")
+    module, name = TOKENIZERS[kind].split(":")
+    return getattr(import_module(module), name).from_dict(saved)
+
+
+def load_tokenizer(path):
+    """The tokenizer in a file that some `save` wrote, or in the folder of a saved model.
+
+    Raises: OSError where there is no such file, ValueError where there is no tokenizer in it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        older = path / "alphabet.json"
+        path = path / "tokenizer.json"
+        if older.exists() and not path.exists():
+            path = older
+    try:
+        return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:  # JSON of a thousand brackets, too
+        raise ValueError(f"{path}: {error}") from None
 
 
 class Corpus(NamedTuple):
-    """Two texts, and what is known of the second: its floor in nats per character and its spans (Playhouse only)."""
+    """Two texts, and what is known of the second (Playhouse only)."""
 
     name: str
     train: str
     val: str
-    val_floor: float | None = None
-    val_spans: tuple = ()
+    val_floor: float | None = None  # its entropy, the irreducible loss, in nats per character
+    val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of it
 
 
 BOOKS = {  # name: (file, sha256, share of the text for training, address)
@@ -122,33 +213,44 @@ def load_corpus(name_or_path_or_url="playhouse"):
     """'playhouse', 'shakespeare', 'oz', the path of a text file or its address -> Corpus.
 
     UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
+
+    Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for a file
+    that is not UTF-8 or has fewer than 20 characters.
     """
     name = str(name_or_path_or_url)
     if name == "playhouse":
-        train, val = write(min_chars=1_003_854, seed=1337), write(min_chars=111_540, seed=2024)
+        # As long as Tiny Shakespeare's two parts, so that losses on the two can be compared.
+        train = write(min_chars=1_003_854, seed=1337)
+        val = write(min_chars=111_540, seed=2024)
         return Corpus(name, train.text, val.text, val.entropy, tuple(val.spans))
     share = 0.9
     if name in BOOKS:
         file, sha256, share, url = BOOKS[name]
         path = fetch(file, url, sha256)
     elif name.startswith(("http://", "https://")):
-        path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)
-    elif not (path := Path(name)).is_file():
-        raise FileNotFoundError(
-            f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
-            f"the path of a text file, or an address that begins with http"
-        )
+        path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)  # its file's name is the last part
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
+                f"the path of a text file, or an address that begins with http"
+            )
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        text = path.read_bytes().decode(
+            "utf-8-sig"
+        )  # -sig: without the mark that Windows puts first
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "
             f"UTF-8 (most editors: Save as, Encoding) and try again"
         ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) < 20:
         raise ValueError(
             f"{path} has {len(text)} characters: too few to train on one part and test on another"
         )
+    # The end of the text, not random pieces: a neighbour of a training window is nearly the window itself.
     cut = int(share * len(text))
     return Corpus(name, text[:cut], text[cut:])
 
@@ -157,13 +259,15 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     """Random windows of a text.
 
     ids (N,) int64 -> x, y, both (B, T) int64 with B = batch_size and T = block_size; y is x moved by one.
-    ValueError where the text is shorter than a window and its last target.
+
+    Raises: ValueError where the text is shorter than a window and its last target.
     """
     if len(ids) <= block_size:
         raise ValueError(
             f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
             f"take a longer text, or a block_size of at most {max(len(ids) - 1, 0)}"
         )
+    # The last start is N - T - 1: the last target needs a place, too.
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
-    return windows[:, :-1], windows[:, 1:]
+    return windows[:, :-1], windows[:, 1:]  # the targets are the inputs, moved by one

@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 
 def library_dir():
     """The folder of `chargpt_lib`."""
@@ -100,7 +102,8 @@ def atomic_write(path, write):
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+    # Of a full disk torch.save makes a RuntimeError, and safetensors an error of its own.
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise OSError(
             f"{path} could not be written ({error}): is the disk full? What was saved before is still there"
         ) from error
@@ -111,3 +114,16 @@ def atomic_write(path, write):
 def atomic_write_text(path, text):
     """Writes a text as UTF-8, whole or not at all. Raises: OSError."""
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
+
+
+def write_json(path, value):
+    """Writes a value as JSON, whole or not at all. Raises: OSError."""
+    atomic_write_text(path, json.dumps(value, indent=1))
+
+
+def read_json(path):
+    """The value in a JSON file; {} where there is no such file, or half of one."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

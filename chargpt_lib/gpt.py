@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
 from chargpt_lib.blocks import ACTIVATIONS, Block, scaled_weights
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import load_tokenizer
 from chargpt_lib.files import bundled_dir
 from chargpt_lib.multi_head import head_size
 from chargpt_lib.single_head import small_weights
@@ -163,9 +163,8 @@ def load_recorded(name):
     FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
     """
     folder = bundled_dir() / "models" / name
-    config, alphabet, record = (
-        folder / f"{part}.json" for part in ("config", "alphabet", "record")
-    )
+    config = folder / "config.json"
+    record = folder / "record.json"
     if not record.is_file():
         raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
     record = json.loads(record.read_text(encoding="utf-8"))
@@ -176,4 +175,4 @@ def load_recorded(name):
         )
     model = GPT(GPTConfig(**json.loads(config.read_text(encoding="utf-8"))))
     load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
-    return model.eval(), CharTokenizer(json.loads(alphabet.read_text(encoding="utf-8"))), record
+    return model.eval(), load_tokenizer(folder), record

@@ -4,13 +4,12 @@
 import hashlib
 import inspect
 import json
-import os
 import sys
 import time
+from dataclasses import asdict
 from itertools import groupby
 from math import isfinite
 from pathlib import Path
-from types import CodeType, FunctionType
 
 import torch
 from safetensors import SafetensorError
@@ -18,25 +17,29 @@ from safetensors.torch import load_model, save_model
 from torch.nn import functional as F
 from tqdm import tqdm
 
+import chargpt_lib
 from chargpt_lib.data import CharTokenizer, get_batch
-from chargpt_lib.files import cache_dir, recorded
+from chargpt_lib.files import atomic_write, read_json, recorded, write_json
+from chargpt_lib.files import cache_dir as default_cache_dir
 from chargpt_lib.playhouse import excess_by_kind
 from chargpt_lib.plots import plot_excess
 
 __all__ = [
-    "pace",
-    "PAUSE",
-    "put_aside",
-    "take_up",
+    "lr_multiplier",
+    "param_groups",
+    "SAVE_EVERY_SECONDS",
+    "save_state",
+    "load_state",
     "fit",
     "estimate_loss",
     "nats_per_character",
     "evaluate",
-    "names_in",
+    "digest",
     "source_of",
-    "fingerprint",
-    "write_json",
-    "read_json",
+    "cache_key",
+    "key_name",
+    "load_trained",
+    "measure",
     "load_or_fit",
     "RUNGS",
     "ladder",
@@ -44,87 +47,117 @@ __all__ = [
 ]
 
 
-def pace(step, steps, warmup=0.05, decay=0.6):
+def lr_multiplier(step, steps, warmup=0.05, decay=0.6):
     """The learning rate at a step, as a share of the peak: a linear warmup, a plateau, a linear decay to nothing.
 
     warmup and decay are shares of all steps.
     """
-    return min((step + 1) / max(warmup * steps, 1), (steps - step) / max(decay * steps, 1), 1.0)
+    # At least one step, so that a share of 0 divides by 1.
+    rising = (step + 1) / max(warmup * steps, 1)
+    falling = (steps - step) / max(decay * steps, 1)
+    return min(rising, falling, 1.0)
 
 
-PAUSE = 30  # seconds
+def param_groups(model, weight_decay):
+    """The parameters in two groups for AdamW: matrices and tables with weight decay, all others without."""
+    # A matrix can spare small weights; a gain or a bias pulled to zero could not do its work.
+    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
 
 
-def put_aside(keep, model, optimizer, dice, losses):
-    """Writes all that `fit` needs to go on, under a temporary name first."""
+SAVE_EVERY_SECONDS = 30
+
+
+def save_state(path, model, optimizer, generator, losses):
+    """Writes all that `fit` needs to go on, whole or not at all. Raises: OSError."""
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "losses": losses,
-        "dice": [dice.get_state(), torch.get_rng_state()],
+        "generator": generator.get_state(),  # for the batches
+        "torch": torch.get_rng_state(),  # for dropout
     }
-    torch.save(state, f"{keep}.part")
-    os.replace(f"{keep}.part", keep)
+    atomic_write(path, lambda temporary: torch.save(state, temporary))
 
 
-def take_up(keep, model, optimizer, dice):
-    """Makes everything as it was when it was put aside -> the losses so far."""
+def load_state(path, model, optimizer, generator):
+    """Makes everything as it was when it was saved -> the losses so far; none, and no change, without such a file."""
     try:
-        state = torch.load(keep, map_location="cpu", weights_only=True)
+        # weights_only: numbers and texts, and nothing that would run. To the CPU: load_state_dict moves it on.
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # not there, or damaged, for which torch has many names
         return []
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    dice.set_state(state["dice"][0])
-    torch.set_rng_state(state["dice"][1])
+    generator.set_state(state["generator"])
+    torch.set_rng_state(state["torch"])
     return state["losses"]
 
 
 def fit(
-    model, ids, steps, batch_size=32, lr=1e-3, weight_decay=0.1, seed=1337, keep=None, watch=None
+    model,
+    ids,
+    steps,
+    batch_size=32,
+    lr=1e-3,
+    weight_decay=0.1,
+    seed=1337,
+    checkpoint_path=None,
+    callback=None,
 ):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. keep: a file to put things aside, and to go on from if it is there.
-    watch(step, model) is called before each step. FloatingPointError where the loss is no longer a finite number.
+    ids (N,) int64; lr is the peak learning rate. checkpoint_path: a file to save the state of the training in, now and
+    then, and to resume from where it is there. callback(step, model) is called before each step.
+
+    Raises: FloatingPointError where the loss is no longer a finite number.
     """
-    torch.manual_seed(seed)  # for dropout
+    torch.manual_seed(seed)  # for models that draw at random while they train, as lesson 05's will
+    generator = torch.Generator().manual_seed(
+        seed
+    )  # of its own, so that such a model leaves the batches alone
     device = next(model.parameters()).device
-    parameters = list(model.parameters())
-    matrices = [p for p in parameters if p.dim() > 1]
-    others = [p for p in parameters if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
     optimizer = torch.optim.AdamW(
-        groups, lr=lr, betas=(0.9, 0.99), fused=device.type in ("cpu", "cuda")
+        param_groups(model, weight_decay),
+        lr=lr,
+        betas=(0.9, 0.99),  # a shorter memory than PyTorch's 0.999, for trainings as short as ours
+        fused=device.type in ("cpu", "cuda"),  # one kernel for all parameters, where there is one
     )
-    generator, saved = torch.Generator().manual_seed(seed), time.perf_counter()
-    losses = take_up(keep, model, optimizer, generator) if keep else []
+    losses = []
+    if checkpoint_path:
+        losses = load_state(checkpoint_path, model, optimizer, generator)
+    saved = time.perf_counter()
     model.train()
-    with tqdm(
+    progress_bar = tqdm(
         range(len(losses), steps),
         initial=len(losses),
         total=steps,
         unit="step",
         mininterval=0.5,
-        file=sys.stdout,
-    ) as bar:
-        for step in bar:
-            if keep and time.perf_counter() - saved > PAUSE:
-                put_aside(keep, model, optimizer, generator, losses)
+        file=sys.stdout,  # on stderr, notebooks show it in red
+    )
+    with progress_bar:
+        for step in progress_bar:
+            if checkpoint_path and time.perf_counter() - saved > SAVE_EVERY_SECONDS:
+                save_state(checkpoint_path, model, optimizer, generator, losses)
                 saved = time.perf_counter()
-            if watch:
-                watch(step, model)
+            if callback:
+                callback(step, model)
+            # From the step alone, so that a resumed training needs no schedule of its own.
             for group in optimizer.param_groups:
-                group["lr"] = lr * pace(step, steps)
+                group["lr"] = lr * lr_multiplier(step, steps)
+
             x, y = get_batch(ids, model.block_size, batch_size, generator, device)
-            optimizer.zero_grad()
             _, loss = model(x, y)
+            optimizer.zero_grad()  # backward adds to what is there
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+
             losses.append(loss.item())
             if not isfinite(losses[-1]):
                 raise FloatingPointError(
@@ -132,7 +165,7 @@ def fit(
                     f"learning rate is {lr}: try a tenth of it, from a new model"
                 )
             if step % 20 == 0:
-                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+                progress_bar.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()
     return torch.tensor(losses)
 
@@ -142,10 +175,12 @@ def estimate_loss(model, ids, batches=50, batch_size=32, generator=None):
     """The mean loss over random windows, in nats per character: quick and rough."""
     model.eval()
     device = next(model.parameters()).device
-    draws = (
-        get_batch(ids, model.block_size, batch_size, generator, device) for _ in range(batches)
-    )
-    return sum(model(x, y)[1].item() for x, y in draws) / batches
+    total = 0.0
+    for _ in range(batches):
+        x, y = get_batch(ids, model.block_size, batch_size, generator, device)
+        _, loss = model(x, y)
+        total += loss.item()
+    return total / batches  # all batches are equally large, so the mean of their means is right
 
 
 @torch.no_grad()
@@ -155,161 +190,180 @@ def nats_per_character(model, ids, stride=None, batch_size=64):
     Windows of block_size, one after the other, the shorter last one included. The first character of a window is
     asked for with no more than one character of past; with stride < block_size the windows overlap, and each
     character (but the very first ones) has at least block_size - stride characters of past.
+
+    Raises: ValueError for a text of fewer than 2 characters, and for a stride that would leave characters out.
     """
     if len(ids) < 2:
         raise ValueError("a text of fewer than 2 characters has nothing to predict")
-    stride = model.block_size if stride is None else stride
+    if stride is None:
+        stride = model.block_size
     if not 1 <= stride <= model.block_size:
         raise ValueError(
             f"stride is {stride}; it must be from 1 to the block_size, {model.block_size}"
         )
     model.eval()
     device = next(model.parameters()).device
-    windows = []  # (from, to, the first character counted)
-    for start in range(0, len(ids) - 1, stride):
-        windows.append(
-            (max(0, start + stride - model.block_size), min(start + stride, len(ids) - 1), start)
-        )
+    # A window reads ids[start:end]. What it predicts for positions before `first` was counted in the window before it.
+    windows = []
+    for first in range(0, len(ids) - 1, stride):
+        start = max(0, first + stride - model.block_size)
+        end = min(first + stride, len(ids) - 1)
+        windows.append((start, first, end))
+
+    def shape(window):
+        start, first, end = window
+        return end - start, first - start
+
     pieces = []
-    for _, group in groupby(
-        windows, key=lambda window: (window[1] - window[0], window[2] - window[0])
-    ):
+    # A batch takes windows of one shape: those at both ends of the text may be shorter than the others.
+    for (_, skipped), group in groupby(windows, key=shape):
         group = list(group)
         for i in range(0, len(group), batch_size):
-            x = torch.stack([ids[a:b] for a, b, _ in group[i : i + batch_size]]).to(device)
-            y = torch.stack([ids[a + 1 : b + 1] for a, b, _ in group[i : i + batch_size]]).to(
-                device
-            )
-            nats = F.cross_entropy(model(x)[0].transpose(1, 2), y, reduction="none")  # (B, T)
-            pieces.append(nats[:, group[0][2] - group[0][0] :].flatten().cpu())
+            batch = group[i : i + batch_size]
+            x = torch.stack([ids[start:end] for start, _, end in batch]).to(device)
+            y = torch.stack([ids[start + 1 : end + 1] for start, _, end in batch]).to(device)
+            logits, _ = model(x)  # (B, T, V)
+            # cross_entropy wants the classes as the second axis: (B, V, T).
+            nats = F.cross_entropy(logits.transpose(1, 2), y, reduction="none")  # (B, T)
+            pieces.append(nats[:, skipped:].flatten().cpu())
     return torch.cat(pieces)
 
 
 def evaluate(model, ids, stride=None):
     """The exact loss over a whole text, in nats per character."""
+    # In 64 bits: a sum of a hundred thousand numbers of 32 bits loses the last digits.
     return nats_per_character(model, ids, stride).double().mean().item()
 
 
-def names_in(code):
-    """The names that a piece of code uses, with those in its inner functions."""
-    yield from code.co_names
-    for part in code.co_consts:
-        if isinstance(part, CodeType):
-            yield from names_in(part)
+def digest(text):
+    """16 letters and digits that stand for a text (or bytes): another one has others."""
+    data = text.encode() if isinstance(text, str) else text
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
-def source_of(thing, found):
-    """Adds to the set `found` the source of a function of ours, and of all functions of ours that it names."""
-    if isinstance(thing, (dict, list, tuple)):
-        for part in thing.values() if isinstance(thing, dict) else thing:
-            source_of(part, found)
-    thing = (
-        thing.fget
-        if isinstance(thing, property)
-        else inspect.unwrap(getattr(thing, "__func__", thing))
-    )
-    if isinstance(thing, FunctionType) and thing.__module__.split(".")[0] in (
-        "__main__",
-        "chargpt_lib",
-    ):
-        source = inspect.getsource(thing)
-        if source not in found:
-            found.add(source)
-            for name in names_in(thing.__code__):
-                source_of(thing.__globals__.get(name), found)
+def source_of(cls):
+    """The source of a class's methods, whether a notebook defines it or the library."""
+    # Method by method: inspect.getsource does not find a whole class that a notebook defines.
+    sources = []
+    for member in vars(cls).values():
+        function = getattr(member, "fget", getattr(member, "__func__", member))  # a property's
+        if inspect.isfunction(function):
+            sources.append(inspect.getsource(function))
+    return "".join(sources)
 
 
-def fingerprint(model, corpus, settings):
-    """A short text that changes whenever the model, its start, the corpus, the settings or the code do."""
-    found, plain = set(), []
-    source_of([fit, nats_per_character, excess_by_kind], found)
-    for layer in model.modules():
-        for ancestor in type(layer).__mro__:
-            if ancestor.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
-                source_of(dict(vars(ancestor)), found)
-        plain.append(
-            {
-                k: v
-                for k, v in vars(layer).items()
-                if isinstance(v, (int, float, str)) and k != "training"
-            }
-        )
-    digest = hashlib.sha256(json.dumps([plain, settings, sorted(found)], sort_keys=True).encode())
-    digest.update("\0".join((corpus.train, corpus.val)).encode())
-    for weights in model.state_dict().values():
-        digest.update(weights.cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def cache_key(name, model, corpus, settings):
+    """All that a trained model depends on, as a dict to read; call it before the training, for the initial weights.
+
+    Functions that a method calls are not looked into: after a change in one, give `load_or_fit` another name.
+    """
+    # They depend on the seed, and on how the model is initialised.
+    weights = [weight.cpu().numpy().tobytes() for weight in model.state_dict().values()]
+    config = asdict(model.config) if hasattr(model, "config") else {}
+    classes = {}
+    for path, layer in model.named_modules():
+        for attribute, value in vars(layer).items():
+            if isinstance(value, (int, float, str)) and attribute != "training":
+                config[f"{path}.{attribute}".strip(".")] = value
+        for cls in type(layer).__mro__:
+            if cls.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
+                classes[cls.__name__] = digest(source_of(cls))
+    return {
+        "name": name,
+        "library": chargpt_lib.__version__,
+        "corpus": f"{corpus.name} {digest(corpus.train + chr(0) + corpus.val)}",
+        "settings": settings,
+        "config": config,
+        "classes": classes,
+        "initial weights": digest(b"".join(weights)),
+    }
 
 
-def write_json(path, value):
-    """Writes JSON under a temporary name first, so that there is never half a file."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+def key_name(key):
+    """The name of the files that belong to a cache key."""
+    return digest(json.dumps(key, sort_keys=True))
 
 
-def read_json(path):
-    """What `write_json` wrote; {} where there is nothing, or something damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+def load_trained(model, weights, report):
+    """Loads the weights into the model -> the report; {}, where one of the two is missing or damaged."""
+    result = read_json(report)
+    if result:
+        try:
+            load_model(model, weights)
+        except (OSError, SafetensorError):
+            return {}
+        model.eval()
+    return result
 
 
-def load_or_fit(rung, model, corpus, sample_chars=400, keep=None, watch=None, **settings):
+def measure(model, corpus, tokenizer, sample_chars):
+    """What the ladder says of a model: its exact loss, its excess by kind, and a sample."""
+    val_ids = tokenizer.encode(corpus.val)
+    nats = nats_per_character(model, val_ids).double()
+    excess = {}
+    if corpus.val_spans:
+        # None: nothing comes before the first character, so the model does not predict it.
+        excess = excess_by_kind([None, *nats.tolist()], corpus.val_spans)
+    prompt = val_ids[:1][None].to(next(model.parameters()).device)  # (1, 1)
+    sample = tokenizer.decode(model.generate(prompt, sample_chars)[0].cpu()).strip()
+    return {"loss": nats.mean().item(), "excess": excess, "sample": sample}
+
+
+def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=None, **settings):
     """Trains the model on the corpus, or loads what an earlier run trained; records the result as a rung.
 
-    keep: a folder for what is trained, wholly or half; without one, the cache. watch, settings: as for `fit`.
-    Returns {"loss": exact validation loss, "floor", "seconds": of training, without those before an interruption,
-    "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote}.
+    cache_dir: a folder for the files, finished or not; without one, the cache. callback, settings: as for `fit`.
+    Returns {"loss": exact validation loss, "floor": the text's entropy, "seconds": of training, without those before
+    an interruption, "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote, "key": the cache key}.
+
+    Raises: ValueError where the model has another vocab_size than the corpus, FileNotFoundError where the folder
+    above cache_dir is not there.
     """
-    key, folder = (
-        fingerprint(model, corpus, {**settings, "sample": sample_chars}),
-        Path(keep or cache_dir()),
-    )
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(
-            f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?"
-        )
-    folder.mkdir(exist_ok=True)
-    weights, report, half = (folder / f"{key}.{kind}" for kind in ("safetensors", "json", "half"))
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:
         raise ValueError(
             f"the model knows {model.vocab_size} symbols and the corpus {corpus.name} has "
             f"{tokenizer.vocab_size}: make the model with the vocab_size of this corpus' tokenizer"
         )
-    result = read_json(report)
-    try:
-        if result:
-            load_model(model, weights)
-            model.eval()
-    except (OSError, SafetensorError):  # not there, or damaged
-        result = {}
+    folder = Path(cache_dir or default_cache_dir())
+    # A drive that is not mounted: a folder made in its place would vanish with the session.
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(
+            f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?"
+        )
+    folder.mkdir(exist_ok=True)
+    key = cache_key(name, model, corpus, {**settings, "sample_chars": sample_chars})
+    weights = folder / f"{key_name(key)}.safetensors"
+    report = folder / f"{key_name(key)}.json"
+    unfinished = folder / f"{key_name(key)}.pt"
+
+    result = load_trained(model, weights, report)
     if not result:
-        began, val_ids = time.perf_counter(), tokenizer.encode(corpus.val)
-        losses = fit(model, tokenizer.encode(corpus.train), keep=half, watch=watch, **settings)
+        start = time.perf_counter()
+        losses = fit(
+            model,
+            tokenizer.encode(corpus.train),
+            checkpoint_path=unfinished,
+            callback=callback,
+            **settings,
+        )
         result = {
+            "key": key,
             "floor": corpus.val_floor,
-            "seconds": time.perf_counter() - began,
+            "seconds": time.perf_counter() - start,
             "losses": losses.tolist(),
+            **measure(model, corpus, tokenizer, sample_chars),
         }
-        nats = nats_per_character(model, val_ids).double()
-        result["loss"] = nats.mean().item()
-        result["excess"] = (
-            excess_by_kind([None, *nats.tolist()], corpus.val_spans) if corpus.val_spans else {}
-        )
-        written = model.generate(
-            val_ids[:1][None].to(next(model.parameters()).device), sample_chars
-        )
-        result["sample"] = tokenizer.decode(written[0].cpu()).strip()
-        save_model(model, str(weights) + ".part")
-        os.replace(str(weights) + ".part", weights)
+        # The report last: where there is one, there are the weights, too.
+        atomic_write(weights, lambda path: save_model(model, str(path)))
         write_json(report, result)
-        half.unlink(missing_ok=True)
-    own = read_json(cache_dir() / "ladder.json")
-    own.setdefault(corpus.name, {})[rung] = {k: v for k, v in result.items() if k != "losses"}
-    write_json(cache_dir() / "ladder.json", own)
+        unfinished.unlink(missing_ok=True)
+
+    # After loading, too: another model may have stood on this rung in the meantime.
+    rungs = read_json(default_cache_dir() / "ladder.json")
+    rung = {part: value for part, value in result.items() if part not in ("losses", "key")}
+    rungs.setdefault(corpus.name, {})[name] = rung
+    write_json(default_cache_dir() / "ladder.json", rungs)
     return result
 
 
@@ -318,35 +372,44 @@ RUNGS = ("bigram", "single head", "multi-head", "blocks", "GPT")
 
 def ladder(corpus="playhouse"):
     """{rung: its result}, in the order of the lessons; "recorded" is False where you trained it yourself."""
-    own = read_json(cache_dir() / "ladder.json").get(corpus, {})
-    rows = {rung: own.get(rung) or recorded().get(corpus, {}).get(rung) for rung in RUNGS}
-    return {rung: {**row, "recorded": rung not in own} for rung, row in rows.items() if row}
+    own = read_json(default_cache_dir() / "ladder.json").get(corpus, {})
+    shipped = recorded().get(corpus, {})
+    rows = {}
+    for rung in RUNGS:
+        # Your own result counts before the one that comes with the course.
+        if rung in own:
+            rows[rung] = {**own[rung], "recorded": False}
+        elif rung in shipped:
+            rows[rung] = {**shipped[rung], "recorded": True}
+    return rows
 
 
 def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
-    """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure."""
+    """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure.
+
+    Raises: ValueError for a rung there is not, and for a corpus without results.
+    """
     if upto not in RUNGS:
         raise ValueError(f"no rung is called {upto!r}: there are {', '.join(RUNGS)}")
-    shown, rows = RUNGS[: RUNGS.index(upto) + 1], ladder(corpus)
-    rows = {
-        f"{rung} (recorded)" if rows[rung]["recorded"] else rung: rows[rung]
-        for rung in shown
-        if rung in rows
-    }
+    rows = {}
+    for rung, row in ladder(corpus).items():
+        if RUNGS.index(rung) <= RUNGS.index(upto):
+            label = f"{rung} (recorded)" if row["recorded"] else rung
+            rows[label] = row
     if not rows:
         raise ValueError(
             f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit"
         )
+    # Only Playhouse has spans, so only there the loss can be split by kind.
     if all(row["excess"] for row in rows.values()):
-        return plot_excess(
-            {name: row["excess"] for name, row in rows.items()}, next(iter(rows.values()))["floor"]
-        )
-    from matplotlib.pyplot import subplots
+        excesses = {label: row["excess"] for label, row in rows.items()}
+        floors = [row["floor"] for row in rows.values()]
+        return plot_excess(excesses, floors[0])
+    from matplotlib.pyplot import subplots  # here: a training without pictures does not need it
 
     fig, ax = subplots(figsize=(9, 1.3 + 0.4 * len(rows)), layout="constrained")
-    ax.bar_label(
-        ax.barh(list(rows), [row["loss"] for row in rows.values()], color="#0072B2"), fmt=" %.2f"
-    )
+    bars = ax.barh(list(rows), [row["loss"] for row in rows.values()], color="#0072B2")
+    ax.bar_label(bars, fmt=" %.2f")
     ax.set(xlabel="nats per character", title=f"The ladder on {corpus}")
     ax.invert_yaxis()
     return fig

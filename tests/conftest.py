@@ -1,4 +1,4 @@
-"""For every test: one thread, the same dice, no windows, a cache of its own, Ctrl-C. And a web site to download from."""
+"""For every test: one thread, the same seed, no windows, a cache of its own, Ctrl-C. And a web site to download from."""
 
 import os
 import signal

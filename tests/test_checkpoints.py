@@ -19,15 +19,16 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import (
+    checkpoint_step,
+    find_checkpoint,
     load_checkpoint,
     load_model,
-    put,
     random_states,
     restore_random_states,
     save_checkpoint,
     save_model,
 )
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import TOKENIZERS, CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 
 TOKENIZER = CharTokenizer("abcdefgh\n 'é")
@@ -73,27 +74,73 @@ def test_a_saved_model_is_the_same_model(config, tmp_path):
     model = gpt(config)
     save_model(tmp_path / "new" / "folder", model, TOKENIZER)
     assert sorted(tree(tmp_path / "new" / "folder")) == [
-        "alphabet.json",
         "config.json",
         "model.safetensors",
+        "tokenizer.json",
     ]
-    dice = torch.get_rng_state()
+    before = torch.get_rng_state()
     copy, tokenizer = load_model(tmp_path / "new" / "folder")
-    assert torch.equal(dice, torch.get_rng_state()), "loading throws no dice"
+    assert torch.equal(before, torch.get_rng_state()), "loading draws no random numbers"
     assert type(copy) is GPT and not copy.training and copy.config == config
-    assert tokenizer.alphabet == TOKENIZER.alphabet and same(weights(model), weights(copy))
+    assert tokenizer.to_dict() == TOKENIZER.to_dict() and same(weights(model), weights(copy))
     assert copy.num_params() == model.num_params(), "a tied table is tied again"
     assert (copy.lm_head.weight is copy.token_embedding.weight) == config.tied
 
 
-def test_the_config_and_the_alphabet_are_plain_json(tmp_path):
+def test_the_config_and_the_tokenizer_are_plain_json(tmp_path):
     save_model(tmp_path, gpt(), TOKENIZER)
     assert json.loads((tmp_path / "config.json").read_text()) == asdict(CONFIG)
-    assert json.loads((tmp_path / "alphabet.json").read_text()) == TOKENIZER.alphabet
+    assert json.loads((tmp_path / "tokenizer.json").read_text()) == {
+        "type": "char",
+        "alphabet": TOKENIZER.alphabet,
+    }
     names = load_file(tmp_path / "model.safetensors")
     assert sum(tensor.numel() for tensor in names.values()) == gpt().num_params(), (
         "a tied table is written once"
     )
+
+
+def as_saved_before_tokenizers_had_a_type(folder):
+    """Makes a folder what earlier versions of the course wrote: the alphabet alone, a text, in alphabet.json."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "alphabet.json").write_text(json.dumps(TOKENIZER.alphabet))
+
+
+def test_models_and_checkpoints_of_earlier_versions_still_load(tmp_path):
+    model = gpt()
+    save_model(tmp_path / "model", model, TOKENIZER)
+    folder = save_checkpoint(tmp_path / "run", model, TOKENIZER, {"a": 1}, 3)
+    for old in (tmp_path / "model", folder):
+        as_saved_before_tokenizers_had_a_type(old)
+    copy, tokenizer = load_model(tmp_path / "model")
+    assert tokenizer.to_dict() == TOKENIZER.to_dict() and same(weights(copy), weights(model))
+    other = gpt(seed=5)
+    assert load_checkpoint(tmp_path / "run", other, TOKENIZER)["step"] == 3
+    assert same(weights(other), weights(model))
+
+
+class Mirror(CharTokenizer):
+    """A tokenizer of another class: its ids go down from the end of the alphabet."""
+
+    def encode(self, text):
+        return self.vocab_size - 1 - super().encode(text)
+
+    def decode(self, ids):
+        return super().decode(self.vocab_size - 1 - torch.as_tensor(ids))
+
+    def to_dict(self):
+        return {**super().to_dict(), "type": "mirror"}
+
+
+def test_a_checkpoint_of_any_tokenizer_comes_back_with_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(TOKENIZERS, "mirror", f"{__name__}:Mirror")
+    mirror = Mirror(TOKENIZER.alphabet)
+    save_checkpoint(tmp_path, gpt(), mirror, {"a": 1}, 3)
+    _, tokenizer = load_model(tmp_path)
+    assert type(tokenizer) is Mirror and tokenizer.decode(mirror.encode("head")) == "head"
+    assert load_checkpoint(tmp_path, gpt(), mirror)["a"] == 1
+    with pytest.raises(ValueError, match=r"id 0 is 'é' there, '\\n' here"):
+        load_checkpoint(tmp_path, gpt(), TOKENIZER)
 
 
 def test_a_compiled_model_is_saved_as_the_model_that_it_holds(tmp_path):
@@ -125,18 +172,18 @@ def test_what_cannot_be_built_again_is_not_saved(tmp_path):
     assert not tree(tmp_path)
 
 
-# ---------------------------------------------------------------- dice
+# ---------------------------------------------------------------- random generators
 
 
-def all_throws(*generators):
+def draw_from_all(*generators):
     model = gpt(replace(CONFIG, dropout=0.5), seed=torch.randint(99, ()).item())
     logits = model(torch.zeros(1, 8, dtype=torch.int64))[0]
-    thrown = [random.random(), random.gauss(0, 1), numpy.random.rand(), numpy.random.randn()]
+    drawn = [random.random(), random.gauss(0, 1), numpy.random.rand(), numpy.random.randn()]
     mine = [torch.rand(2, generator=generator).tolist() for generator in generators]
-    return [*thrown, torch.randn(3).tolist(), logits.tolist(), mine]
+    return [*drawn, torch.randn(3).tolist(), logits.tolist(), mine]
 
 
-def test_all_dice_fall_again_as_they_fell(tmp_path):
+def test_all_generators_draw_again_what_they_drew(tmp_path):
     generators = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
     (
         random.gauss(0, 1),
@@ -144,14 +191,14 @@ def test_all_dice_fall_again_as_they_fell(tmp_path):
         torch.randn(3),
     )  # so that halves of pairs are kept in reserve
     states = random_states(*generators)
-    torch.save(states, tmp_path / "dice")
-    first = all_throws(*generators)
-    assert all_throws(*generators) != first
-    restore_random_states(torch.load(tmp_path / "dice", weights_only=True), *generators)
-    assert all_throws(*generators) == first
+    torch.save(states, tmp_path / "states")
+    first = draw_from_all(*generators)
+    assert draw_from_all(*generators) != first
+    restore_random_states(torch.load(tmp_path / "states", weights_only=True), *generators)
+    assert draw_from_all(*generators) == first
 
 
-def test_dice_of_absent_devices_and_missing_generators():
+def test_states_of_absent_devices_and_missing_generators():
     one = torch.Generator()
     states = random_states(one)
     with pytest.raises(ValueError, match="1 generators were saved, and 0 are given"):
@@ -161,7 +208,7 @@ def test_dice_of_absent_devices_and_missing_generators():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no graphics card")
-def test_the_dice_of_a_graphics_card():
+def test_the_generator_of_a_graphics_card():
     states = random_states()
     first = torch.rand(5, device="cuda").tolist()
     restore_random_states(states)
@@ -208,7 +255,7 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "place": self.place,
             "losses": self.losses,
-            "dice": random_states(self.generator),
+            "random": random_states(self.generator),
         }
 
     def resume(self, out, which="last"):
@@ -216,7 +263,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.place, self.losses = state["place"], state["losses"]
-        restore_random_states(state["dice"], self.generator)
+        restore_random_states(state["random"], self.generator)
         return state["step"]
 
 
@@ -244,10 +291,10 @@ def test_a_resumed_run_is_the_same_run_to_the_last_bit(config, killed, tmp_path)
         all(same(*pair) for pair in moments)
         and resumed.schedule.get_last_lr() == whole.schedule.get_last_lr()
     )
-    assert all_throws(resumed.generator) is not None
+    assert draw_from_all(resumed.generator) is not None
 
 
-@pytest.mark.parametrize("forgotten", ["optimizer", "dice", "place", "schedule"])
+@pytest.mark.parametrize("forgotten", ["optimizer", "random", "place", "schedule"])
 def test_whatever_is_forgotten_is_missed(forgotten, tmp_path):
     """The test above could fail."""
     random.seed(5), numpy.random.seed(5)
@@ -259,7 +306,7 @@ def test_whatever_is_forgotten_is_missed(forgotten, tmp_path):
             whole.generator.manual_seed(5)
             state = {**whole.state(), forgotten: fresh.state()[forgotten]}
             save_checkpoint(tmp_path, whole.model, TOKENIZER, state, step)
-            if forgotten == "dice":
+            if forgotten == "random":
                 (
                     whole.generator.manual_seed(6),
                     torch.manual_seed(6),
@@ -295,12 +342,12 @@ def test_the_state_comes_back_as_it_was(tmp_path):
 
 def test_the_last_and_the_best_are_kept_and_nothing_else(tmp_path):
     """Against a list of what was saved."""
-    dice, log = random.Random(1), []
+    rng, log = random.Random(1), []
     model = gpt()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "step-00000001-copy").mkdir()
     for _ in range(25):
-        step, best = dice.choice([3, 5, 8, 10]), dice.random() < 0.3
+        step, best = rng.choice([3, 5, 8, 10]), rng.random() < 0.3
         log.append((step, best, len(log)))
         torch.nn.init.constant_(model.norm.weight, len(log) - 1)
         folder = save_checkpoint(tmp_path, model, TOKENIZER, {"number": len(log) - 1}, step, best)
@@ -326,6 +373,24 @@ def test_the_last_and_the_best_are_kept_and_nothing_else(tmp_path):
             name.endswith(".part") for name in tree(tmp_path)
         )
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("step", [0, 99_999_999, 10**8, 10**9, 123_456_789_012])
+def test_steps_of_any_number_of_digits(step, tmp_path):
+    """The last one replaces those before it, and each folder's name tells its step."""
+    for later in (step, step + 1, step + 1):
+        folder = save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, later)
+        assert (
+            checkpoint_step(folder) == later == load_checkpoint(tmp_path, gpt(), TOKENIZER)["step"]
+        )
+        assert find_checkpoint(tmp_path) == folder and list(tmp_path.glob("step-*")) == [folder]
+    assert folder.name.endswith("-again")
+
+
+@pytest.mark.parametrize("name", ["step-1", "step-00000001.part", "step-00000001-copy", "run", ""])
+def test_a_name_without_a_step(name, tmp_path):
+    with pytest.raises(ValueError, match="is no checkpoint's folder"):
+        checkpoint_step(tmp_path / name)
 
 
 def test_where_there_is_no_checkpoint(tmp_path):
@@ -359,7 +424,7 @@ def child(code, *args):
 FULL_DISK = """
 import resource, sys, torch
 from chargpt_lib.checkpoints import save_checkpoint, save_model
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import TOKENIZERS, CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 out, limit, what = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 model = GPT(GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32))
@@ -437,24 +502,13 @@ def test_what_could_not_be_read_again_is_refused_when_it_is_saved(thing, named, 
     assert tree(tmp_path) == before and not list(tmp_path.rglob("*.part"))
 
 
-def test_an_interrupt_while_writing_leaves_nothing_behind(tmp_path):
-    def interrupted(path):
-        path.write_text("half")
-        raise KeyboardInterrupt
-
-    (tmp_path / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        put(tmp_path / "a", interrupted)
-    assert tree(tmp_path) == {"a": b"old"}
-
-
 # ---------------------------------------------------------------- killed
 
 
 SAVES = """
 import itertools, sys, torch
 from chargpt_lib.checkpoints import save_checkpoint
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import TOKENIZERS, CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 torch.manual_seed(0)
 model = GPT(GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32))
@@ -468,13 +522,13 @@ for step in itertools.count(int(sys.argv[2])):
 
 @posix
 def test_twenty_killed_programs(tmp_path):
-    """Each goes on in the folder that the one before it left, and is killed at a moment of the dice."""
-    dice, next_step, half_done = random.Random(0), 0, 0
+    """Each goes on in the folder that the one before it left, and is killed at a random moment."""
+    rng, next_step, half_done = random.Random(0), 0, 0
     model = gpt(GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32))
     for _ in range(20):
         process = child(SAVES, tmp_path, next_step)
         told = [int(process.stdout.readline()) for _ in range(2)]
-        time.sleep(dice.random() / 50)
+        time.sleep(rng.random() / 50)
         process.send_signal(signal.SIGKILL)
         told += [int(line) for line in process.stdout.read().splitlines()]
         assert process.wait() == -signal.SIGKILL
@@ -553,7 +607,7 @@ def test_a_checkpoint_of_another_model_is_named_and_changes_nothing(name, tmp_pa
 
 def test_a_checkpoint_of_another_alphabet(tmp_path):
     save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 1)
-    with pytest.raises(ValueError, match=r"\['é'\] only there, \['z'\] only here"):
+    with pytest.raises(ValueError, match=r"id 11 is 'é' there, 'z' here"):
         load_checkpoint(tmp_path, gpt(), CharTokenizer(TOKENIZER.alphabet.replace("é", "z")))
 
 
@@ -664,15 +718,33 @@ def hostile_config(path, sprung):
 
 def hostile_alphabet(path, sprung):
     good = TOKENIZER.alphabet
-    for value in (3, None, [], list(good), {}, "", "aa", good[::-1], good + "z"):
+    for value in (3, None, [], list(good), {}, "", "aa", good[::-1], good + "z", good + "ü"):
         yield json.dumps(value).encode()
     yield from (b"", b"\xff", pickle.dumps(Trap(sprung)))
+
+
+def hostile_tokenizer(path, sprung):
+    yield from hostile_alphabet(path, sprung)
+    good = TOKENIZER.to_dict()
+    for name, value in (
+        ("type", "other"),
+        ("type", None),
+        ("type", ["char"]),
+        ("type", "os:system"),
+        ("alphabet", None),
+        ("alphabet", 3),
+        ("alphabet", list(TOKENIZER.alphabet)),
+        ("alphabet", TOKENIZER.alphabet[::-1]),
+        ("alphabet", TOKENIZER.alphabet[:-1]),
+    ):
+        yield json.dumps({**good, name: value}).encode()
 
 
 HOSTILE = {
     "state.pt": hostile_state,
     "model.safetensors": hostile_weights,
     "config.json": hostile_config,
+    "tokenizer.json": hostile_tokenizer,
     "alphabet.json": hostile_alphabet,
 }
 
@@ -683,6 +755,8 @@ def test_hostile_and_broken_files_are_named_and_do_nothing(file, tmp_path):
         save_checkpoint(tmp_path, gpt(), TOKENIZER, {"a": torch.ones(3)}, 1),
         tmp_path / "sprung",
     )
+    if file == "alphabet.json":
+        as_saved_before_tokenizers_had_a_type(folder)
     model = gpt(seed=5)
     before, path, good = weights(model), folder / file, (folder / file).read_bytes()
     for content in [*HOSTILE[file](path, sprung), None]:

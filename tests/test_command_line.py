@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import chargpt_lib
 from chargpt_lib import trainer
-from chargpt_lib.checkpoints import find, load_model, save_model
+from chargpt_lib.checkpoints import find_checkpoint, load_model, save_model
 from chargpt_lib.cli.commands import flops_per_character, parameters_by_part
 from chargpt_lib.cli.main import OPTIONS, USAGE, WORDS, main
 from chargpt_lib.cli.options import (
@@ -91,7 +91,7 @@ def train(*options, out="run", steps=STEPS):
 
 
 def weights(out):
-    return load_file(find(Path(out), "last") / "model.safetensors")
+    return load_file(find_checkpoint(Path(out), "last") / "model.safetensors")
 
 
 def same_run(a, b):
@@ -495,7 +495,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_1(capsys):
         (["--corpus", "short.txt"], ["block_size 64", "longer text"]),
         (["--corpus", "picture.png"], ["picture.png", "UTF-8"]),
         (["--corpus", "."], ["no corpus and no file"]),
-        (["--corpus", "{site}/gone.txt"], ["gone.txt", "404", "Nothing was kept"]),
+        (["--corpus", "{site}/gone.txt"], ["gone.txt", "404", "Nothing was saved"]),
         (["--n-head", "3"], ["128", "3"]),
         (["--n-layer", "0"], ["n_layer is 0"]),
         (["--batch-size", "0"], ["batch_size is 0"]),
@@ -625,9 +625,9 @@ def test_eval_knows_the_runs_corpus_the_floor_and_nanogpts_estimate(trained, cap
         for more in ("\n", ", estimated from 400")
     )
     assert abs(exact_loss - guess) < 0.1
-    assert main(["eval", str(find(trained))]) == 0 and capsys.readouterr().out.startswith(
-        said.split("\n")[0]
-    )
+    assert main(
+        ["eval", str(find_checkpoint(trained))]
+    ) == 0 and capsys.readouterr().out.startswith(said.split("\n")[0])
     tokenizer = CharTokenizer(TEXT)
     save_model("model", GPT(GPTConfig.cpu(tokenizer.vocab_size, n_layer=1, n_embd=16)), tokenizer)
     assert main(["eval", "model"]) == 2 and "settings.toml" in capsys.readouterr().err

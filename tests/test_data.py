@@ -1,47 +1,42 @@
-"""Lesson 00: ids and characters, windows, pictures, which device, and every way a corpus can be found or wrong."""
+"""Lesson 00: ids and characters, windows, pictures, which device, and every way a corpus can be wrong."""
 
 import base64
 import json
 import os
 import random
-from hashlib import sha256
 from math import fsum
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from chargpt_lib import data
-from chargpt_lib.data import BOOKS, CharTokenizer, get_batch, load_corpus
+from chargpt_lib.data import TOKENIZERS, CharTokenizer, get_batch, load_corpus, load_tokenizer
 from chargpt_lib.devices import choose_device, pick_device, pick_scale
-from chargpt_lib.files import cache_dir
 from chargpt_lib.playhouse import KINDS, Span, excess_by_kind
 from chargpt_lib.plots import COLOURS, plot_excess, show
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_text_comes_back_from_its_ids_and_from_the_file(seed, tmp_path):
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     letters = [
         chr(
-            dice.choice(
-                (10, 13, 34, 92, dice.randrange(32, 0xD800), dice.randrange(0x1F300, 0x1F600))
-            )
+            rng.choice((10, 13, 34, 92, rng.randrange(32, 0xD800), rng.randrange(0x1F300, 0x1F600)))
         )
         for _ in range(9)
     ]
-    text = "".join(dice.choice(letters) for _ in range(dice.randrange(1, 200)))
+    text = "".join(rng.choice(letters) for _ in range(rng.randrange(1, 200)))
     tokenizer = CharTokenizer.from_text(text)
     ids, places = tokenizer.encode(text), sorted(set(text))
     assert ids.dtype == torch.int64 and ids.tolist() == [places.index(char) for char in text]
     assert tokenizer.decode(ids) == tokenizer.decode(
         ids.tolist()
     ) == text and tokenizer.vocab_size == len(places)
-    tokenizer.save(tmp_path / "alphabet.json")
-    assert CharTokenizer.load(str(tmp_path / "alphabet.json")).encode(text).tolist() == ids.tolist()
-    assert json.loads((tmp_path / "alphabet.json").read_bytes())["alphabet"] == "".join(places)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    for load in (CharTokenizer.load, load_tokenizer):
+        assert load(str(tmp_path / "tokenizer.json")).encode(text).tolist() == ids.tolist()
+    assert json.loads((tmp_path / "tokenizer.json").read_bytes())["alphabet"] == "".join(places)
 
 
 def test_nothing_is_encoded_as_nothing():
@@ -99,6 +94,74 @@ def test_a_batch_is_not_a_text(shape):
         CharTokenizer("abc").decode(torch.zeros(shape, dtype=torch.int64))
 
 
+# ---------------------------------------------------------------- any tokenizer
+
+
+class Halves:
+    """A tokenizer of another kind: two ids for a character."""
+
+    vocab_size = 256
+
+    def encode(self, text):
+        return torch.tensor([part for char in text for part in divmod(ord(char), 256)])
+
+    def decode(self, ids):
+        ids = torch.as_tensor(ids).tolist()
+        return "".join(chr(256 * high + low) for high, low in zip(ids[::2], ids[1::2]))
+
+    def to_dict(self):
+        return {"type": "halves"}
+
+    @classmethod
+    def from_dict(cls, saved):
+        return cls()
+
+
+def test_the_loader_finds_the_class_by_the_type(tmp_path, monkeypatch):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(Halves().to_dict()))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: .* type 'halves': there are char"):
+        load_tokenizer(tmp_path)
+    monkeypatch.setitem(TOKENIZERS, "halves", f"{__name__}:Halves")
+    assert load_tokenizer(tmp_path).decode(Halves().encode("größer")) == "größer"
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("tokenizer.json", {"type": "char", "alphabet": "\nab"}),
+        ("alphabet.json", "\nab"),  # in the folders of earlier checkpoints
+        ("alphabet.json", {"alphabet": "\nab"}),  # by the first `save`
+    ],
+)
+def test_a_folder_of_any_age_has_its_tokenizer(name, content, tmp_path):
+    (tmp_path / name).write_text(json.dumps(content))
+    for path in (tmp_path, str(tmp_path), tmp_path / name):
+        assert load_tokenizer(path).to_dict() == {"type": "char", "alphabet": "\nab"}
+
+
+def test_the_new_file_counts_where_both_are_there(tmp_path):
+    CharTokenizer("xyz").save(tmp_path / "tokenizer.json")
+    (tmp_path / "alphabet.json").write_text('"abc"')
+    assert load_tokenizer(tmp_path).decode([0]) == "x"
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path / "nowhere" / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "3", "null", '"text', "[" * 100_000, "{}", '""', '"ba"', '"aa"'),
+        *('{"type": "char"}', '{"type": ["char"]}', '{"type": null, "alphabet": "ab"}'),
+        *('{"type": "os:system", "alphabet": "ab"}', '{"alphabet": ["a", "b"]}'),
+    ],
+)
+def test_what_is_no_tokenizer_is_named(content, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError) as error:
+        load_tokenizer(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'tokenizer.json'}: ")
+
+
 # ---------------------------------------------------------------- windows
 
 
@@ -120,7 +183,7 @@ def test_every_window_is_as_likely_as_another(N, block_size):
     assert (starts - 8000 / windows).abs().max() <= 5 * (8000 / windows) ** 0.5
 
 
-def test_a_generator_settles_the_windows_and_leaves_the_other_dice_alone():
+def test_a_generator_settles_the_windows_and_leaves_the_global_generator_alone():
     ids, state = torch.arange(1000), torch.get_rng_state()
     a, b, c = (get_batch(ids, 4, 16, torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(torch.get_rng_state(), state)
@@ -184,20 +247,7 @@ def test_a_shown_picture_has_words_and_is_closed(monkeypatch):
     )
 
 
-# ---------------------------------------------------------------- places and devices
-
-
-def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
-    assert cache_dir() == tmp_path / "cache" and cache_dir().is_dir()
-    monkeypatch.delenv("CHARGPT_CACHE")
-    monkeypatch.setattr(
-        data,
-        "find_spec",
-        lambda name: SimpleNamespace(origin=str(tmp_path / "house" / "lib" / "x.py")),
-    )
-    (tmp_path / "house").mkdir()
-    (tmp_path / "house" / "pyproject.toml").touch()
-    assert cache_dir() == tmp_path / "house" / "data" / "cache" and cache_dir().is_dir()
+# ---------------------------------------------------------------- devices
 
 
 @pytest.mark.parametrize(
@@ -249,23 +299,6 @@ def test_a_device_that_is_none_is_named(name, monkeypatch):
 
 # ---------------------------------------------------------------- corpora
 
-TEXT = b"Toby: O damp egg!\nMeg: You egg!\nExeunt, riding the egg.\n"
-
-
-@pytest.fixture
-def book(site, monkeypatch):
-    """The site, with a book that `load_corpus("tiny")` knows."""
-    monkeypatch.delenv("CHARGPT_DATA", raising=False)
-    monkeypatch.setitem(
-        BOOKS, "tiny", ("tiny.txt", sha256(TEXT).hexdigest(), 0.6, f"{site.address}/tiny.txt")
-    )
-    site.pages["/tiny.txt"] = TEXT
-    return site
-
-
-def kept():
-    return [path.read_bytes() for path in cache_dir().rglob("*") if path.is_file()]
-
 
 def test_playhouse_has_the_sizes_of_shakespeare_and_a_floor():
     name, train, val, floor, spans = load_corpus()
@@ -295,82 +328,6 @@ def test_the_real_books(name, train, val, symbols, monkeypatch):
     assert (
         "\r" not in corpus.train + corpus.val and corpus.val_floor is None and not corpus.val_spans
     )
-
-
-def test_a_book_is_downloaded_once(book):
-    first = load_corpus("tiny")
-    assert first == ("tiny", TEXT[:33].decode(), TEXT[33:].decode(), None, ())
-    assert load_corpus("tiny") == first and book.asked == ["/tiny.txt"] and kept() == [TEXT]
-
-
-def test_a_damaged_download_is_replaced(book):
-    load_corpus("tiny")
-    [path] = [path for path in cache_dir().rglob("*") if path.is_file()]
-    path.write_bytes(TEXT[:20])
-    assert load_corpus("tiny").train == TEXT[:33].decode() and book.asked == 2 * ["/tiny.txt"]
-
-
-def vanish(site):
-    site.pages.clear()
-
-
-def break_off(site):
-    site.missing = 9
-
-
-def change(site):
-    site.pages["/tiny.txt"] += b"!"
-
-
-@pytest.mark.parametrize(
-    "damage, known",
-    [(vanish, True), (vanish, False), (break_off, True), (break_off, False), (change, True)],
-)
-def test_a_download_that_fails_leaves_nothing_and_says_how_to_go_on(damage, known, book):
-    damage(book)
-    with pytest.raises(OSError) as error:
-        load_corpus("tiny" if known else f"{book.address}/tiny.txt")
-    assert all(
-        said in str(error.value)
-        for said in ("tiny.txt", f"{book.address}/tiny.txt", "CHARGPT_DATA", "'playhouse'")
-    )
-    assert kept() == []
-    book.pages["/tiny.txt"], book.missing = TEXT, 0
-    assert load_corpus("tiny").train and kept() == [TEXT]
-
-
-def test_a_book_on_the_shelf_needs_no_network(book, tmp_path, monkeypatch):
-    (tmp_path / "tiny.txt").write_bytes(TEXT)
-    monkeypatch.setenv("CHARGPT_DATA", str(tmp_path))
-    assert load_corpus("tiny").val == TEXT[33:].decode() and not book.asked and kept() == []
-    monkeypatch.setenv("CHARGPT_DATA", str(tmp_path / "another"))
-    assert load_corpus("tiny").val == TEXT[33:].decode() and book.asked == ["/tiny.txt"]
-
-
-def test_a_wrong_book_on_the_shelf_is_refused_and_left_alone(book, tmp_path, monkeypatch):
-    (tmp_path / "tiny.txt").write_bytes(TEXT[:-1])
-    monkeypatch.setenv("CHARGPT_DATA", str(tmp_path))
-    with pytest.raises(OSError) as error:
-        load_corpus("tiny")
-    assert all(
-        said in str(error.value)
-        for said in (str(tmp_path / "tiny.txt"), "sha256", sha256(TEXT).hexdigest())
-    )
-    assert (tmp_path / "tiny.txt").read_bytes() == TEXT[:-1] and not book.asked and kept() == []
-
-
-def test_two_addresses_are_two_texts(book):
-    book.pages |= {"/a/input.txt": b"a" * 50, "/b/input.txt": b"b" * 100}
-    for letter, size in (("a", 50), ("b", 100), ("a", 50)):
-        address = f"{book.address}/{letter}/input.txt"
-        assert load_corpus(address) == (
-            address,
-            letter * (size * 9 // 10),
-            letter * (size // 10),
-            None,
-            (),
-        )
-    assert sorted(book.asked) == ["/a/input.txt", "/b/input.txt"]
 
 
 @pytest.mark.parametrize("kind", [str, Path])

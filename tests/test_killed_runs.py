@@ -31,13 +31,13 @@ def outcome(out):
 LESSON = """
 from chargpt_lib import training
 
-training.PAUSE = 0
+training.SAVE_EVERY_SECONDS = 0
 
 def job(out, resume):
-    return training.load_or_fit("GPT", tiny_gpt(dropout=0.2), CORPUS, sample_chars=20, keep=out, steps=40, batch_size=4)
+    return training.load_or_fit("GPT", tiny_gpt(dropout=0.2), CORPUS, sample_chars=20, cache_dir=out, steps=40, batch_size=4)
 
 def stood(out):
-    return next((len(torch.load(path, weights_only=True)["losses"]) for path in out.glob("*.half")), None)
+    return next((len(torch.load(path, weights_only=True)["losses"]) for path in out.glob("*.pt")), None)
 
 def outcome(out):
     result = job(out, True)

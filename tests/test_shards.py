@@ -1,4 +1,4 @@
-"""Lesson 11, data on disk: what is written is what is read, in small memory; every window once, whoever reads it."""
+"""Lesson 12, data on disk: what is written is what is read, in small memory; every window once, whoever reads it."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from chargpt_lib import shards
-from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.data import TOKENIZERS, CharTokenizer, load_corpus
 from chargpt_lib.recipe import Windows
 from chargpt_lib.shards import Shards, write_shards
 
@@ -35,7 +35,7 @@ def everything(folder):
     index = json.loads((folder / "index.json").read_text())
     return [
         "".join(
-            index["alphabet"][i]
+            index["tokenizer"]["alphabet"][i]
             for shard in index[kind]
             for i in memoryview((folder / shard["file"]).read_bytes()).cast("H")
         )
@@ -81,10 +81,8 @@ def test_a_file_gives_what_load_corpus_gives(tmp_path):
     corpus = load_corpus(path)
     write_shards(path, tmp_path / "it", val_size=10**6)
     assert everything(tmp_path / "it") == [corpus.train, corpus.val]
-    assert (
-        Shards(tmp_path / "it").tokenizer.alphabet
-        == CharTokenizer.from_text(corpus.train + corpus.val).alphabet
-    )
+    expected = CharTokenizer.from_text(corpus.train + corpus.val)
+    assert Shards(tmp_path / "it").tokenizer.to_dict() == expected.to_dict()
 
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 64])
@@ -144,8 +142,8 @@ def test_the_file_with_an_unknown_character_is_named(tmp_path):
         ([{"story": "abc", "id": 3}], r"^text 0 is a row with the columns \['story', 'id'\]"),
         ([{"text": None}], "^text 0 is a row"),
         ({"train": ["abc"], "test": ["abc"]}, r"dict with \['train', 'test'\]"),
-        (["abc"], "have 3 characters"),
-        ([], "0 characters"),
+        (["abc"], "have 3 symbols"),
+        ([], "0 symbols"),
     ],
 )
 def test_what_is_no_text_is_named(tmp_path, texts, message):
@@ -298,14 +296,19 @@ def spoil(path, change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda it: it.update(version=2), "its version is 2, and this library reads 1"),
+        (lambda it: it.update(version=3), "its version is 3, and this library reads 1 and 2"),
         (lambda it: it.pop("version"), "'version'"),
-        (lambda it: it.pop("alphabet"), "'alphabet'"),
-        (lambda it: it.update(alphabet="ba"), "its alphabet"),
-        (lambda it: it.update(alphabet=""), "its alphabet"),
-        (lambda it: it.update(alphabet=["a", "b"]), "its alphabet"),
-        (lambda it: it.update(alphabet=[1, 2]), "no index"),
-        (lambda it: it.update(alphabet=None), "no index"),
+        (lambda it: it.pop("tokenizer"), "'tokenizer'"),
+        (lambda it: it.update(version=1), "'alphabet'"),
+        (lambda it: it.update(version=1, alphabet="ba"), "the alphabet is no text"),
+        (lambda it: it.update(version=1, alphabet=[1, 2]), "this is no tokenizer"),
+        (lambda it: it.update(tokenizer={"type": "other"}), "no tokenizer is of the type 'other'"),
+        (lambda it: it.update(tokenizer=None), "this is no tokenizer"),
+        (lambda it: it["tokenizer"].update(alphabet="ba"), "the alphabet is no text"),
+        (lambda it: it["tokenizer"].update(alphabet=""), "no alphabet"),
+        (lambda it: it["tokenizer"].update(alphabet=["a", "b"]), "no alphabet"),
+        (lambda it: it["tokenizer"].update(alphabet=[1, 2]), "no alphabet"),
+        (lambda it: it["tokenizer"].update(alphabet=None), "no alphabet"),
         (lambda it: it.update(train=[]), "shards"),
         (lambda it: it.pop("train"), "'train'"),
         (lambda it: it.update(val=3), "no index"),
@@ -327,6 +330,53 @@ def test_an_index_that_says_something_else_is_named(tmp_path, change, message):
         caught.value
     )
     assert "write the shards anew" in str(caught.value)
+
+
+def test_shards_of_earlier_versions_can_still_be_read(tmp_path):
+    text, _ = written(tmp_path / "it")
+
+    def as_before(index):
+        index["alphabet"] = index.pop("tokenizer")["alphabet"]
+        index["version"] = 1
+
+    spoil(tmp_path / "it" / "index.json", as_before)
+    read = Shards(tmp_path / "it")
+    assert read.tokenizer.to_dict() == ABC.to_dict()
+    assert torch.equal(read.at(torch.arange(len(read))), ABC.encode(text)[: len(read)])
+
+
+class Pairs:
+    """A tokenizer of another kind: three ids for a character, so more ids than characters."""
+
+    vocab_size = 3 * 12
+
+    def encode(self, text):
+        ids = ABC.encode(text)[:, None] + 12 * torch.arange(3)
+        return ids.flatten()
+
+    def decode(self, ids):
+        return ABC.decode(torch.as_tensor(ids)[::3])
+
+    def to_dict(self):
+        return {"type": "pairs"}
+
+    @classmethod
+    def from_dict(cls, saved):
+        return cls()
+
+
+@pytest.mark.parametrize("piece", [7, 2**20])
+def test_any_tokenizer_writes_shards(tmp_path, monkeypatch, piece):
+    monkeypatch.setitem(TOKENIZERS, "pairs", f"{__name__}:Pairs")
+    monkeypatch.setattr(shards, "PIECE", piece)
+    text = random_text(900)
+    write_shards([text], tmp_path / "it", Pairs(), shard_size=300, val_size=30)
+    read = Shards(tmp_path / "it")
+    assert type(read.tokenizer) is Pairs and len(read) == 2670
+    ids = torch.cat([read.at(torch.arange(len(read))), read.val_ids])
+    assert torch.equal(ids, Pairs().encode(text)) and read.tokenizer.decode(ids) == text
+    with pytest.raises(ValueError, match="text 1: character 'X'"):
+        write_shards(["abc", "abX"], tmp_path / "bad", Pairs())
 
 
 @pytest.mark.parametrize(
@@ -521,7 +571,7 @@ def datasets(monkeypatch, tmp_path):
 
 def test_datasets_streamed_or_not(tmp_path, datasets):
     texts = [random_text(100 + k, seed=k) for k in range(50)]
-    rows = datasets.Dataset.from_dict({"text": texts, "author": ["dice"] * 50})
+    rows = datasets.Dataset.from_dict({"text": texts, "author": ["grammar"] * 50})
     for name, data, tokenizer in (
         ("whole", rows, None),
         ("stream", rows.to_iterable_dataset(), None),

@@ -3,8 +3,11 @@
 import copy
 import functools
 import importlib.util
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from math import log, prod
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+import chargpt_lib
 from chargpt_lib import training
 from chargpt_lib.bigram import BigramLanguageModel, LanguageModel
 from chargpt_lib.data import CharTokenizer, Corpus
@@ -20,14 +24,16 @@ from chargpt_lib.files import cache_dir
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.playhouse import KINDS, write
 from chargpt_lib.training import (
+    cache_key,
     estimate_loss,
     evaluate,
-    fingerprint,
     fit,
+    key_name,
     ladder,
     load_or_fit,
+    lr_multiplier,
     nats_per_character,
-    pace,
+    param_groups,
     plot_ladder,
 )
 
@@ -52,12 +58,13 @@ def chain(length):
 # ---------------------------------------------------------------- training
 
 
-def test_the_pace_rises_stays_and_falls_to_nothing():
-    walk = [pace(step, 100) for step in range(101)]
+def test_the_rate_rises_stays_and_falls_to_nothing():
+    walk = [lr_multiplier(step, 100) for step in range(101)]
     expected = [0.2, 0.4, 0.6, 0.8] + [1.0] * 37 + [(100 - step) / 60 for step in range(41, 101)]
     assert walk == pytest.approx(expected) and walk[-1] == 0
-    assert pace(0, 1) == 1 and [pace(step, 4, warmup=0, decay=0) for step in range(4)] == [1] * 4
-    assert [pace(step, 4, warmup=0.5, decay=0.5) for step in range(4)] == [0.5, 1, 1, 0.5]
+    assert lr_multiplier(0, 1) == 1
+    assert [lr_multiplier(step, 4, warmup=0, decay=0) for step in range(4)] == [1] * 4
+    assert [lr_multiplier(step, 4, warmup=0.5, decay=0.5) for step in range(4)] == [0.5, 1, 1, 0.5]
 
 
 def test_descent_arrives_at_the_counted_optimum():
@@ -93,7 +100,7 @@ class Idle(LanguageModel):
 def test_decay_pulls_matrices_and_nothing_else(weight_decay):
     model = Idle().eval()
     fit(model, chain(50), steps=20, batch_size=2, lr=0.01, weight_decay=weight_decay)
-    left = prod(1 - 0.01 * weight_decay * pace(step, 20) for step in range(20))
+    left = prod(1 - 0.01 * weight_decay * lr_multiplier(step, 20) for step in range(20))
     assert model.matrix.flatten().tolist() == pytest.approx([left] * 4) and model.bias.tolist() == [
         1,
         1,
@@ -119,6 +126,16 @@ def test_the_seed_settles_the_losses(dropout):
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_each_parameter_is_in_one_of_two_groups_and_a_tied_one_once():
+    model = tiny_gpt(bias=True)
+    decayed, others = param_groups(model, weight_decay=0.3)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    grouped = [id(parameter) for parameter in decayed["params"] + others["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in model.parameters())
+    assert {parameter.dim() for parameter in decayed["params"]} == {2}
+    assert {parameter.dim() for parameter in others["params"]} == {1}
+
+
 # ---------------------------------------------------------------- a session that ends
 
 
@@ -127,16 +144,16 @@ class SessionOver(Exception):
 
 
 def until(last):
-    """A watch that ends the session before step `last`."""
+    """A callback that ends the session before step `last`."""
 
-    def watch(step, model):
+    def callback(step, model):
         if step == last:
             raise SessionOver
 
-    return watch
+    return callback
 
 
-def test_somebody_watches_each_step():
+def test_the_callback_is_called_before_each_step():
     seen, model = [], tiny_gpt()
     start = copy.deepcopy(model.state_dict())
     fit(
@@ -144,7 +161,7 @@ def test_somebody_watches_each_step():
         chain(100),
         steps=4,
         batch_size=2,
-        watch=lambda step, model: seen.append(
+        callback=lambda step, model: seen.append(
             (
                 step,
                 model.training,
@@ -157,33 +174,40 @@ def test_somebody_watches_each_step():
 
 @pytest.mark.parametrize("last", [1, 4, 9])
 def test_a_training_that_was_cut_off_goes_on_to_the_last_bit(last, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "PAUSE", 0)
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0)
     settings = {"steps": 10, "batch_size": 2, "lr": 1e-2}
-    whole, ids, keep = tiny_gpt(dropout=0.3), chain(100), tmp_path / "half"
+    whole, ids, path = tiny_gpt(dropout=0.3), chain(100), tmp_path / "state.pt"
     losses = fit(whole, ids, **settings)
     with pytest.raises(SessionOver):
-        fit(tiny_gpt(dropout=0.3), ids, **settings, keep=keep, watch=until(last))
+        fit(tiny_gpt(dropout=0.3), ids, **settings, checkpoint_path=path, callback=until(last))
     torch.manual_seed(5)  # another day
     steps, model = [], tiny_gpt(dropout=0.3)
-    assert torch.equal(
-        fit(model, ids, **settings, keep=keep, watch=lambda step, model: steps.append(step)), losses
+    resumed = fit(
+        model,
+        ids,
+        **settings,
+        checkpoint_path=path,
+        callback=lambda step, model: steps.append(step),
     )
+    assert torch.equal(resumed, losses)
     assert steps == list(range(last, 10)) and not list(tmp_path.glob("*.part"))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters()))
 
 
 @pytest.mark.parametrize("content", [b"", b"half a file", None])
-def test_what_was_put_aside_and_is_damaged_does_not_count(content, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "PAUSE", 0)
-    keep, ids = tmp_path / "half", chain(100)
+def test_a_saved_state_that_is_damaged_does_not_count(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0)
+    path, ids = tmp_path / "state.pt", chain(100)
     with pytest.raises(SessionOver):
-        fit(tiny_gpt(), ids, steps=5, keep=keep, watch=until(3))
-    keep.write_bytes(keep.read_bytes()[:-100] if content is None else content)
-    assert torch.equal(fit(tiny_gpt(), ids, steps=5, keep=keep), fit(tiny_gpt(), ids, steps=5))
+        fit(tiny_gpt(), ids, steps=5, checkpoint_path=path, callback=until(3))
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    assert torch.equal(
+        fit(tiny_gpt(), ids, steps=5, checkpoint_path=path), fit(tiny_gpt(), ids, steps=5)
+    )
 
 
 def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
-    monkeypatch.setattr(training, "PAUSE", 0)
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0)
     settings, folder, steps = (
         {"sample_chars": 6, "steps": 5, "batch_size": 2},
         tmp_path / "drive" / "chargpt",
@@ -192,14 +216,19 @@ def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
     with pytest.raises(
         FileNotFoundError, match="drive is not there, .*: mount the Drive"
     ):  # or Colab could not mount it
-        load_or_fit("GPT", tiny_gpt(), CORPUS, keep=folder, **settings)
+        load_or_fit("GPT", tiny_gpt(), CORPUS, cache_dir=folder, **settings)
     folder.parent.mkdir()
     with pytest.raises(SessionOver):
-        load_or_fit("GPT", tiny_gpt(), CORPUS, keep=folder, watch=until(3), **settings)
-    assert [path.suffix for path in folder.iterdir()] == [".half"]
+        load_or_fit("GPT", tiny_gpt(), CORPUS, cache_dir=folder, callback=until(3), **settings)
+    assert [path.suffix for path in folder.iterdir()] == [".pt"]
     model = tiny_gpt()
     result = load_or_fit(
-        "GPT", model, CORPUS, keep=folder, watch=lambda step, model: steps.append(step), **settings
+        "GPT",
+        model,
+        CORPUS,
+        cache_dir=folder,
+        callback=lambda step, model: steps.append(step),
+        **settings,
     )
     assert steps == [3, 4] and {path.suffix for path in folder.iterdir()} == {
         ".json",
@@ -207,7 +236,9 @@ def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
     }
     shutil.rmtree(cache_dir())  # with the session
     again = tiny_gpt()
-    assert load_or_fit("GPT", again, CORPUS, keep=folder, **settings) == result and len(fits) == 2
+    assert (
+        load_or_fit("GPT", again, CORPUS, cache_dir=folder, **settings) == result and len(fits) == 2
+    )
     assert ladder(CORPUS.name)["GPT"]["loss"] == result["loss"]
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
 
@@ -267,7 +298,7 @@ def test_the_sampled_loss_of_a_text_of_one_window_is_exact():
     )
 
 
-# ---------------------------------------------------------------- what a result hangs on
+# ---------------------------------------------------------------- what a result depends on
 
 CORPUS = Corpus("toy", "abcdef\n" * 30, "fabcde\n" * 9)
 CHANGES = {
@@ -281,75 +312,158 @@ CHANGES = {
 }
 
 
-def test_the_same_run_has_the_same_fingerprint():
+def test_the_same_run_has_the_same_key():
     asked = tiny_gpt()
     evaluate(asked, torch.zeros(9, dtype=torch.int64))
     keys = {
-        fingerprint(model, CORPUS, {"steps": 3, "lr": 0.1})
+        key_name(cache_key("GPT", model, CORPUS, {"steps": 3, "lr": 0.1}))
         for model in (tiny_gpt(), tiny_gpt(), asked)
     }
-    assert len(keys) == 1 and fingerprint(tiny_gpt(), CORPUS, {"lr": 0.1, "steps": 3}) in keys
+    turned = cache_key("GPT", tiny_gpt(), CORPUS, {"lr": 0.1, "steps": 3})
+    assert len(keys) == 1 and key_name(turned) in keys
+
+
+def test_a_key_can_be_read():
+    key = cache_key("GPT", tiny_gpt(dropout=0.1), CORPUS, {"steps": 3})
+    assert (key["name"], key["library"], key["settings"]) == (
+        "GPT",
+        chargpt_lib.__version__,
+        {"steps": 3},
+    )
+    assert key["config"]["n_head"] == 2 and key["config"]["dropout"] == 0.1
+    assert {"GPT", "Block", "LanguageModel"} <= key["classes"].keys()
+    assert "Module" not in key["classes"] and key["corpus"].startswith("toy ")
+    assert json.loads(json.dumps(key)) == key
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_another_model_has_another_fingerprint(change):
-    assert fingerprint(tiny_gpt(**CHANGES[change]), CORPUS, {}) != fingerprint(
-        tiny_gpt(), CORPUS, {}
+def test_another_model_has_another_key(change):
+    assert cache_key("GPT", tiny_gpt(**CHANGES[change]), CORPUS, {}) != cache_key(
+        "GPT", tiny_gpt(), CORPUS, {}
     )
 
 
 @pytest.mark.parametrize(
-    "corpus, settings",
+    "name, corpus, settings",
     [
-        (CORPUS, {"steps": 4}),
-        (CORPUS, {"steps": 3, "lr": 0.2}),
-        (CORPUS, {}),
-        (CORPUS._replace(train="abcdef\n" * 31), {"steps": 3}),
-        (CORPUS._replace(val="bacdef\n" * 9), {"steps": 3}),
+        ("GPT", CORPUS, {"steps": 4}),
+        ("GPT", CORPUS, {"steps": 3, "lr": 0.2}),
+        ("GPT", CORPUS, {}),
+        ("GPT", CORPUS._replace(train="abcdef\n" * 31), {"steps": 3}),
+        ("GPT", CORPUS._replace(val="bacdef\n" * 9), {"steps": 3}),
         (
+            "GPT",
             CORPUS._replace(train=CORPUS.train[:-7], val=CORPUS.train[-7:] + CORPUS.val),
             {"steps": 3},
         ),
+        ("GPT, another helper", CORPUS, {"steps": 3}),
     ],
 )
-def test_another_text_or_setting_has_another_fingerprint(corpus, settings):
-    assert fingerprint(tiny_gpt(), corpus, settings) != fingerprint(
-        tiny_gpt(), CORPUS, {"steps": 3}
+def test_another_text_or_setting_or_name_has_another_key(name, corpus, settings):
+    assert cache_key(name, tiny_gpt(), corpus, settings) != cache_key(
+        "GPT", tiny_gpt(), CORPUS, {"steps": 3}
     )
 
 
+def test_another_version_of_the_library_has_another_key(monkeypatch):
+    before = cache_key("GPT", tiny_gpt(), CORPUS, {})
+    monkeypatch.setattr(chargpt_lib, "__version__", "99")
+    assert cache_key("GPT", tiny_gpt(), CORPUS, {}) != before
+
+
 TOY = """
+import functools
 from chargpt_lib.bigram import BigramLanguageModel
 
 def called(x): return x * 1
-def called_inside(x): return x + 2
-TABLE = {"one": lambda x: x * 3}
 
-class Toy(BigramLanguageModel):
+def decorator(function):
+    @functools.wraps(function)
+    def decorated(*args): return function(*args)
+    return decorated
+
+class Base(BigramLanguageModel):
     def compute_logits(self, idx):
-        x = called(super().compute_logits(idx)) + sum(called_inside(x) for x in (4,))
-        return TABLE["one"](x)
+        return called(super().compute_logits(idx)) * 2
+
+class Toy(Base):
+    def compute_logits(self, idx):
+        return super().compute_logits(idx) + sum(x + 3 for x in (4,))
 
     @property
     def temperature(self): return 5
 
     @staticmethod
     def helper(x): return 6
+
+    @decorator
+    def wrapped(self): return 7
 """
 
 
-@pytest.mark.parametrize("digit", "123456")
-def test_changed_code_has_another_fingerprint(digit, tmp_path):
-    keys = []
-    for version, text in enumerate((TOY, TOY, TOY.replace(digit, "9"))):
-        path = tmp_path / f"{version}.py"
-        path.write_text(text)
-        spec = importlib.util.spec_from_file_location("chargpt_lib.toy", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        torch.manual_seed(0)
-        keys.append(fingerprint(module.Toy(4), CORPUS, {}))
+def toy_key(text, path, module_name):
+    """The cache key of the model in a text, as a module or a notebook defines it."""
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.manual_seed(0)
+    return cache_key("toy", module.Toy(4), CORPUS, {})
+
+
+@pytest.mark.parametrize("module_name", ["__main__", "chargpt_lib.toy"])
+@pytest.mark.parametrize("digit", "234567")
+def test_a_changed_class_has_another_key_and_an_unchanged_one_has_not(digit, module_name, tmp_path):
+    keys = [
+        toy_key(text, tmp_path / f"{version}.py", module_name)
+        for version, text in enumerate((TOY, TOY, TOY.replace(digit, "9")))
+    ]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_class_in_a_notebook_has_the_key_of_the_one_in_the_library(tmp_path):
+    """Lesson 06 defines the GPT that lesson 08 imports, and both want it trained once."""
+    assert toy_key(TOY, tmp_path / "a.py", "__main__") == toy_key(
+        TOY, tmp_path / "b.py", "chargpt_lib.toy"
+    )
+
+
+def test_a_changed_function_that_a_method_calls_is_not_seen(tmp_path):
+    """The limit that `cache_key` states; another name is the way out."""
+    assert toy_key(TOY, tmp_path / "a.py", "__main__") == toy_key(
+        TOY.replace("x * 1", "x * 9"), tmp_path / "b.py", "__main__"
+    )
+
+
+CELLS = """
+import json
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance()
+for cell in json.loads(input()):
+    shell.run_cell(cell).raise_error()
+"""
+
+
+def test_a_class_that_a_notebooks_cell_defines_is_in_the_key():
+    """inspect.getsource cannot read such a class as a whole, in no version of Python."""
+    define = (
+        TOY + "torch.manual_seed(0)\nkeys.append(key_name(cache_key('toy', Toy(4), corpus, {})))"
+    )
+    begin = (
+        "import torch; from chargpt_lib.training import cache_key, key_name; keys = []\n"
+        "from chargpt_lib.data import Corpus; corpus = Corpus('toy', 'abc', 'abc')"
+    )
+    cells = [begin, define, "\n\n" + define, define.replace("x + 3", "x + 9"), "print(*keys)"]
+    run = subprocess.run(
+        [sys.executable, "-c", CELLS],
+        input=json.dumps(cells),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, again, changed = run.stdout.split()
+    assert first == again != changed
 
 
 # ---------------------------------------------------------------- train once
@@ -378,7 +492,11 @@ def run(rung="GPT", corpus=CORPUS, **changes):
 def test_a_model_is_trained_once(tied, fits):
     (first, trained), (second, loaded) = run(tied=tied), run(tied=tied)
     [settings] = fits
-    assert settings["steps"] == 5 and settings["batch_size"] == 2 and not settings["keep"].exists()
+    assert (
+        settings["steps"] == 5
+        and settings["batch_size"] == 2
+        and not settings["checkpoint_path"].exists()
+    )
     assert loaded == trained and not first.training and not second.training
     assert all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values())

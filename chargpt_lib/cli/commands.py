@@ -11,7 +11,7 @@ import torch
 
 import chargpt_lib
 from chargpt_lib.attention_maps import save_attention_page
-from chargpt_lib.checkpoints import POINTER, find, load_model, read_description
+from chargpt_lib.checkpoints import POINTER, find_checkpoint, load_model, read_spec
 from chargpt_lib.cli.options import PRESETS, configs, flat, saved_settings, write_settings
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import choose_device, pick_precision
@@ -53,7 +53,11 @@ def settings_kept(options):
 
 def write_text(model, tokenizer, prompt="", seed=None, **knobs):
     """Writes to the standard output, character by character; an alphabet without line end begins with its first."""
-    prompt = prompt or ("" if "\n" in tokenizer.stoi else tokenizer.alphabet[0])
+    if not prompt:
+        try:
+            tokenizer.encode("\n")  # with which `generate` begins where the prompt is empty
+        except ValueError:
+            prompt = tokenizer.decode([0])
     for piece in generate(model, prompt, seed=seed, stream=True, tokenizer=tokenizer, **knobs):
         print(piece, end="", flush=True)
     print()
@@ -122,7 +126,7 @@ def check_memory(sizes, device):
 
 
 def last_step(out):
-    return int(find(out, "last").name[5:13])
+    return int(find_checkpoint(out, "last").name[5:13])
 
 
 def used_up(config):
@@ -308,7 +312,7 @@ def info_command(options):
     for folder in options.folders:
         print(f"{folder}:")
         describe_model(
-            read_description(folder if (folder / "config.json").is_file() else find(folder))[0]
+            read_spec(folder if (folder / "config.json").is_file() else find_checkpoint(folder))[0]
         )
         if rows := read_log(folder) if (folder / "log.jsonl").is_file() else []:
             best = min((row["val_loss"], row["step"]) for row in rows)

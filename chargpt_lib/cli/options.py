@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from chargpt_lib.checkpoints import put
 from chargpt_lib.data import BOOKS
+from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.trainer import occupied
@@ -256,7 +256,7 @@ def write_settings(path, settings):
     """Writes what `read_settings` reads."""
     plain = {name: "None" if value is None else value for name, value in settings.items()}
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in plain.items()]
-    put(path, lambda temporary: temporary.write_text("".join(lines), encoding="utf-8"))
+    atomic_write_text(path, "".join(lines))
 
 
 FREE = {

@@ -26,7 +26,7 @@ script = write(min_chars=1000)
 print(script.text[:420])
 
 # %% [markdown]
-# These plays are made by a grammar that throws dice ([Playhouse](appendix/playhouse.ipynb) builds it). They come in any length, without a download, and they have a property that no book has: we know exactly how unpredictable they are.
+# These plays are made by a grammar that draws at random ([Playhouse](appendix/playhouse.ipynb) builds it). They come in any length, without a download, and they have a property that no book has: we know exactly how unpredictable they are.
 # Shakespeare and the Wizard of Oz are one line away, in a moment.
 #
 # Cells that begin with `#| export` go, word for word, into the library that later lessons import.
@@ -35,12 +35,13 @@ print(script.text[:420])
 #| export
 import json
 import unicodedata
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
-from chargpt_lib.files import fetch
+from chargpt_lib.files import atomic_write_text, fetch
 from chargpt_lib.playhouse import write
 
 # %% [markdown]
@@ -66,8 +67,8 @@ ax.set_xticks(range(len(counts)), visible(char for char, _ in counts), family="D
 ax.set(ylabel="% of the text", title="How often each character occurs")
 show(
     fig,
-    "Bar chart: the space is the most frequent character, then e, t, a and o; capital letters are "
-    "rare.",
+    "Bar chart: the space is the most frequent character, then e, t, a and o; "
+    "capital letters are rare.",
 )
 
 # %% [markdown]
@@ -95,7 +96,7 @@ print("".join(alphabet[i] for i in ids))
 #
 # PyTorch keeps numbers in **tensors**: tables of one type of number and any shape. A list of N ids is a tensor of shape (N,), of type int64, whole numbers.
 #
-# What if a character is not in the alphabet? `stoi["é"]` would answer `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the finished tokenizer looks first. Most such characters were put there by a word processor, which likes curly quotes and long dashes; then there is one in the alphabet that looks alike.
+# What if a character is not in the alphabet? `stoi["é"]` would answer `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the finished tokenizer looks first. Most such characters were put there by a word processor, which likes curly quotes and long dashes; for these, the alphabet often has a character that looks alike, and the error message names it.
 
 # %%
 #| export
@@ -103,9 +104,17 @@ LOOKALIKES = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
 
 
 def lookalike(char, alphabet):
-    """What could be meant by a character that is not in the alphabet, None if nothing in it looks alike."""
-    plain = " " if char.isspace() else LOOKALIKES.get(char, unicodedata.normalize("NFKD", char)[0])
-    return next((guess for guess in (plain, plain.swapcase()) if guess in alphabet), None)
+    """The character that may be meant by one that is not in the alphabet, None where nothing in it looks alike."""
+    if char.isspace():
+        plain = " "
+    elif char in LOOKALIKES:
+        plain = LOOKALIKES[char]
+    else:
+        plain = unicodedata.normalize("NFKD", char)[0]  # "é" becomes "e" and an accent of its own
+    for guess in (plain, plain.swapcase()):
+        if guess in alphabet:
+            return guess
+    return None
 
 # %%
 #| export
@@ -130,42 +139,62 @@ class CharTokenizer:
         return len(self.alphabet)
 
     def encode(self, text):
-        """text -> ids (T,) int64. ValueError for a character outside the alphabet."""
+        """text -> ids (T,) int64. Raises: ValueError for a character outside the alphabet."""
         try:
             return torch.tensor([self.stoi[char] for char in text], dtype=torch.int64)
         except KeyError as missing:
+            # Only now: a look at each character before the lookup would slow down every text.
             char = missing.args[0]
-            known = lookalike(char, self.stoi)
-            way_out = (
-                f"did you mean {known!r}?"
-                if known
-                else "leave it out, or take a tokenizer of a text that has it"
-            )
-            raise ValueError(
-                f"character {char!r} at position {text.index(char)} is not in the alphabet of "
-                f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}"
-            ) from None
+        known = lookalike(char, self.stoi)
+        if known:
+            way_out = f"did you mean {known!r}?"
+        else:
+            way_out = "leave it out, or take a tokenizer of a text that has it"
+        raise ValueError(
+            f"character {char!r} at position {text.index(char)} is not in the alphabet of "
+            f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}"
+        )
 
     def decode(self, ids):
-        """ids, a tensor (T,) or a list of integers -> text. ValueError for an id that no character has."""
-        if (ids := torch.as_tensor(ids)).dim() != 1:
+        """ids, a tensor (T,) or a list of integers -> text. Raises: ValueError for an id that no character has."""
+        ids = torch.as_tensor(ids)
+        if ids.dim() != 1:
             raise ValueError(
                 f"ids have the shape {tuple(ids.shape)}; one text is (T,): take one row, ids[0]"
             )
-        if bad := [i for i in ids.tolist() if not 0 <= i < self.vocab_size]:
-            raise ValueError(
-                f"id {bad[0]} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}"
-            )
-        return "".join(self.alphabet[i] for i in ids.tolist())
+        characters = []
+        for i in ids.tolist():
+            # Python would take -1 for the last character, without a word.
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(
+                    f"id {i} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}"
+                )
+            characters.append(self.alphabet[i])
+        return "".join(characters)
+
+    def to_dict(self):
+        """The tokenizer in plain values, for JSON."""
+        return {"type": "char", "alphabet": self.alphabet}
+
+    @classmethod
+    def from_dict(cls, saved):
+        """The tokenizer that `to_dict` described. Raises: ValueError where the alphabet is none."""
+        alphabet = saved.get("alphabet")
+        if not isinstance(alphabet, str) or not alphabet:
+            raise ValueError("the tokenizer has no alphabet")
+        if alphabet != "".join(sorted(set(alphabet))):
+            # An id is a position: in another order, every id would mean another character.
+            raise ValueError("the alphabet is no text of different characters in their order")
+        return cls(alphabet)
 
     def save(self, path):
-        """Writes the alphabet as JSON."""
-        Path(path).write_text(json.dumps({"alphabet": self.alphabet}), encoding="utf-8")
+        """Writes the tokenizer as JSON. Raises: OSError."""
+        atomic_write_text(path, json.dumps(self.to_dict()))
 
     @classmethod
     def load(cls, path):
         """The tokenizer that `save` wrote."""
-        return cls(json.loads(Path(path).read_text(encoding="utf-8"))["alphabet"])
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 # %%
 tokenizer = CharTokenizer.from_text(text)
@@ -178,10 +207,85 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
+# Characters are not the only way to cut a text into symbols: lesson 14 builds pieces of words. The rest of the library works with any tokenizer, so it asks for no more than this:
+
+# %%
+#| export
+class Tokenizer(Protocol):
+    """What the library asks of a tokenizer. `CharTokenizer` is one; what its ids stand for, nobody else knows."""
+
+    vocab_size: int  # ids go from 0 to vocab_size - 1
+
+    def encode(self, text):
+        """text -> ids (T,) int64. Raises: ValueError for what has no id."""
+
+    def decode(self, ids):
+        """ids (T,) -> text."""
+
+    def to_dict(self):
+        """Plain values for JSON, one of them the `type`; two tokenizers are the same where these are."""
+
+    def from_dict(cls, saved):
+        """The tokenizer that `to_dict` described."""
+
+    def save(self, path):
+        """Writes to_dict() as JSON."""
+
+    def load(cls, path):
+        """The tokenizer that `save` wrote."""
+
+# %% [markdown]
+# A saved model needs its tokenizer, or nobody can read what it writes. `save` writes a small file, `tokenizer.json`, and notes in it of which type the tokenizer is. `load_tokenizer` finds the class by that type. (It also reads `alphabet.json`, the form in which earlier versions of this course saved an alphabet.)
+
+# %%
+#| export
+# type: the class, as module:name. A file says only the type: it cannot make us import whatever it likes.
+TOKENIZERS = {"char": "chargpt_lib.data:CharTokenizer"}
+
+
+def tokenizer_from_dict(saved):
+    """The tokenizer that some `to_dict` described, of whatever class. Raises: ValueError."""
+    if isinstance(saved, str):  # alphabet.json of earlier versions
+        saved = {"type": "char", "alphabet": saved}
+    if not isinstance(saved, dict):
+        raise ValueError("this is no tokenizer")
+    kind = saved.get("type", "char")  # the first versions of `save` wrote no type
+    if not isinstance(kind, str) or kind not in TOKENIZERS:
+        raise ValueError(f"no tokenizer is of the type {kind!r}: there are {', '.join(TOKENIZERS)}")
+    module, name = TOKENIZERS[kind].split(":")
+    return getattr(import_module(module), name).from_dict(saved)
+
+
+def load_tokenizer(path):
+    """The tokenizer in a file that some `save` wrote, or in the folder of a saved model.
+
+    Raises: OSError where there is no such file, ValueError where there is no tokenizer in it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        older = path / "alphabet.json"
+        path = path / "tokenizer.json"
+        if older.exists() and not path.exists():
+            path = older
+    try:
+        return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:  # JSON of a thousand brackets, too
+        raise ValueError(f"{path}: {error}") from None
+
+# %%
+from tempfile import TemporaryDirectory
+
+with TemporaryDirectory() as folder:
+    tokenizer.save(Path(folder, "tokenizer.json"))
+    print(Path(folder, "tokenizer.json").read_text())
+    again = load_tokenizer(folder)
+print("read again:", repr(again.decode(tokenizer.encode(EXAMPLE))))
+
+# %% [markdown]
 # ## Two texts
 #
 # A model with enough parameters can learn a text by heart. To see whether it has understood something, we test it on a text that it has never seen: the **validation** text.
-# From a book we keep the last part for this. Playhouse simply writes a second text, from another seed, that is, with other throws of the dice.
+# From a book we keep the last part for this. Playhouse simply writes a second text, from another seed, that is, with other random draws.
 #
 # ### Exercise: the last part of a book
 # ★ · 5 minutes · No result of the course is worth anything without this cut.
@@ -200,18 +304,18 @@ def train_val_split(text, percent):
 check("train_val_split", train_val_split)
 
 # %% [markdown]
-# A corpus is both texts. For Playhouse it also holds what the grammar knows: the **floor**, which is how unpredictable the second text is at best, and the **spans**, which say of every stretch of it whether it is spelling, grammar, a name, and so on.
+# A corpus is both texts. For Playhouse it also holds what the grammar knows. One thing is the **entropy** of the second text: how unpredictable it is even for somebody who knows the whole grammar. No model can have a lower loss on average, so the field calls it the irreducible loss; we call it **the floor** from then on. The other is the **spans**, which say of every stretch of the text whether it is spelling, grammar, a name, and so on. (Both are measured in **nats**, the unit of surprise; the last part of this page explains it.)
 
 # %%
 #| export
 class Corpus(NamedTuple):
-    """Two texts, and what is known of the second: its floor in nats per character and its spans (Playhouse only)."""
+    """Two texts, and what is known of the second (Playhouse only)."""
 
     name: str
     train: str
     val: str
-    val_floor: float | None = None
-    val_spans: tuple = ()
+    val_floor: float | None = None  # its entropy, the irreducible loss, in nats per character
+    val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of it
 
 
 BOOKS = {  # name: (file, sha256, share of the text for training, address)
@@ -244,33 +348,44 @@ def load_corpus(name_or_path_or_url="playhouse"):
     """'playhouse', 'shakespeare', 'oz', the path of a text file or its address -> Corpus.
 
     UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
+
+    Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for a file
+    that is not UTF-8 or has fewer than 20 characters.
     """
     name = str(name_or_path_or_url)
     if name == "playhouse":
-        train, val = write(min_chars=1_003_854, seed=1337), write(min_chars=111_540, seed=2024)
+        # As long as Tiny Shakespeare's two parts, so that losses on the two can be compared.
+        train = write(min_chars=1_003_854, seed=1337)
+        val = write(min_chars=111_540, seed=2024)
         return Corpus(name, train.text, val.text, val.entropy, tuple(val.spans))
     share = 0.9
     if name in BOOKS:
         file, sha256, share, url = BOOKS[name]
         path = fetch(file, url, sha256)
     elif name.startswith(("http://", "https://")):
-        path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)
-    elif not (path := Path(name)).is_file():
-        raise FileNotFoundError(
-            f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
-            f"the path of a text file, or an address that begins with http"
-        )
+        path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)  # its file's name is the last part
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
+                f"the path of a text file, or an address that begins with http"
+            )
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        text = path.read_bytes().decode(
+            "utf-8-sig"
+        )  # -sig: without the mark that Windows puts first
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "
             f"UTF-8 (most editors: Save as, Encoding) and try again"
         ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) < 20:
         raise ValueError(
             f"{path} has {len(text)} characters: too few to train on one part and test on another"
         )
+    # The end of the text, not random pieces: a neighbour of a training window is nearly the window itself.
     cut = int(share * len(text))
     return Corpus(name, text[:cut], text[cut:])
 
@@ -290,7 +405,7 @@ print(tokenizer.vocab_size, "symbols")
 # %% [markdown]
 # ## Batches
 #
-# The million ids are one long ribbon. We cut short windows out of it, at random places. The **block size** says how many characters a model looks at.
+# We cut short windows out of the million ids, at random places. The **block size** says how many characters a model looks at.
 # A window of 8 characters is 8 exercises at once: after the first comes the second, after the first two comes the third, and so on.
 
 # %%
@@ -311,7 +426,7 @@ print(positions)
 print(train_ids[positions])
 
 # %% [markdown]
-# Here is a first try: a function that cuts windows at given starts. It runs, its shapes are right, and most of its numbers too.
+# Here is a first try: a function that cuts windows at given starts. It runs, and its shapes are right. Most of its numbers are right, too, but not all.
 
 # %%
 def buggy_windows(ids, starts, block_size):
@@ -349,19 +464,21 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     """Random windows of a text.
 
     ids (N,) int64 -> x, y, both (B, T) int64 with B = batch_size and T = block_size; y is x moved by one.
-    ValueError where the text is shorter than a window and its last target.
+
+    Raises: ValueError where the text is shorter than a window and its last target.
     """
     if len(ids) <= block_size:
         raise ValueError(
             f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
             f"take a longer text, or a block_size of at most {max(len(ids) - 1, 0)}"
         )
+    # The last start is N - T - 1: the last target needs a place, too.
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
-    return windows[:, :-1], windows[:, 1:]
+    return windows[:, :-1], windows[:, 1:]  # the targets are the inputs, moved by one
 
 # %% [markdown]
-# A generator with a fixed seed throws the same dice each time.
+# A **generator** is PyTorch's source of random numbers. With a fixed seed it draws the same numbers each time.
 
 # %%
 x, y = get_batch(
@@ -380,8 +497,7 @@ for ax, batch, title in zip(axes, (x, y), ("x: what the model sees", "y: what co
 show(
     fig,
     "Two grids of 4 rows and 16 columns of characters, coloured by id. "
-    "The right grid is the left one, moved by one to "
-    "the left.",
+    "The right grid is the left one, moved by one to the left.",
 )
 
 # %% [markdown]
@@ -390,7 +506,7 @@ show(
 # A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss** is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
 #
 # ### Exercise: what does knowing next to nothing cost?
-# ★ · 2 minutes · A new model knows nothing. Whoever can say what its first loss must be sees before the training starts that something is broken.
+# ★ · 2 minutes · A new model knows nothing. If you can say what its first loss must be, you see before the training starts whether something is broken.
 #
 # An alphabet has $V$ symbols. Somebody knows that some of them, `ruled_out` in number, cannot come next, and gives the others equal chances. What does the next character cost, in nats? Write the formula down before you let anything run.
 
@@ -407,10 +523,10 @@ check("uniform_loss", uniform_loss)
 # %% [markdown]
 # And now with the text. In the training text some symbols never come after a `g`. With equal chances for all others, the validation text pays this for each character that comes after a `g` (try your function on the first two numbers).
 #
-# `ids[:-1] == g` is True or False for each position; as an index, such a **mask** keeps the places that are True. `~` turns True into False. (A text of your own may have a pair that its training part lacks; then this prints `inf`, and lesson 01 says why.)
+# `ids[:-1] == g` is True or False for each position; as an index, such a **mask** keeps the places that are True. `~` turns True into False. (In a text of your own, the validation part may have a pair of characters that the training part lacks; then this prints `inf`, and lesson 01 says why.)
 
 # %%
-g = tokenizer.stoi["g"]
+g = tokenizer.encode("g").item()
 came = train_ids[1:][train_ids[:-1] == g]  # what came after each g
 possible = torch.bincount(came, minlength=tokenizer.vocab_size) > 0
 chances = possible / possible.sum()
@@ -443,7 +559,7 @@ def character_entropy(text):
 check("character_entropy", character_entropy)
 
 # %% [markdown]
-# Somebody who knows the whole grammar pays the floor: the grammar's own dice, and nothing else.
+# Somebody who knows the whole grammar pays the entropy of the text, the floor: the surprise of the grammar's own random draws, and nothing else.
 #
 # **Predict:** knowing the frequencies, is one closer to knowing nothing or to knowing everything? (We take the shares $q_c$ from the training text and pay for the validation text. `clamp_min` keeps a character that is not in the training text from costing infinitely much.)
 
@@ -458,7 +574,7 @@ print(f"knows the whole grammar:  {corpus.val_floor or float('nan'):.2f}")  # na
 # %% [markdown]
 # Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**. With the spans it can be split: how much does a model overpay for spelling, how much for names?
 #
-# Four of the kinds need a word. **Cast**: who enters, and with what (`Enter Meg and Anne with a clumsy trumpet.`), thrown anew for each scene. **Addressee**: who is spoken to (`You tiny friar, Anne!`). **Copied name**: somebody or something that the scene has named before, such as whoever speaks next (`Anne:`) or leaves (`Exit Anne`). **Closing**: the end of what was begun, the `'` after a quotation, or the prop in the last line (`eating the trumpet.`).
+# Four of the kinds need a word. **Cast**: who enters, and with what (`Enter Meg and Anne with a clumsy trumpet.`), drawn anew for each scene. **Addressee**: who is spoken to (`You tiny friar, Anne!`). **Copied name**: somebody or something that the scene has named before, such as whoever speaks next (`Anne:`) or leaves (`Exit Anne`). **Closing**: the end of what was begun, the `'` after a quotation, or the prop in the last line (`eating the trumpet.`).
 
 # %%
 from chargpt_lib.playhouse import KINDS
@@ -484,8 +600,8 @@ if corpus.val_spans:
         )
 
 # %% [markdown]
-# Grey is the floor: nobody can save that. Most of the rest is spelling, and that will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will be the last to go: to save those, one has to remember.
-# The next six lessons go down from here like down a ladder: each model is a **rung**, and each lesson ends with this picture.
+# Grey is the floor: no model can avoid paying that. Most of the rest is spelling, and that will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will be the last to go: to save those, one has to remember.
+# The next six lessons go down from here as on a ladder: each model is a **rung**, and each lesson ends with this picture.
 #
 # For other texts nobody knows the floor. But their losses have been measured, and come with the course:
 
@@ -569,6 +685,6 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `load_corpus`, `CharTokenizer` and `get_batch`, in `chargpt_lib/data.py`.
+# `load_corpus`, `CharTokenizer`, `load_tokenizer` and `get_batch`, in `chargpt_lib/data.py`.
 #
 # Next: [01 · Bigram](01_bigram.ipynb), the simplest model that writes.

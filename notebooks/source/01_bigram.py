@@ -45,7 +45,7 @@ for first, second in zip(EXAMPLE, EXAMPLE[1:]):
     print(repr(first + second), end=" ")
 
 # %% [markdown]
-# The whole text has a million pairs. For counting them in one go there is a trick: number the pairs. The pair of ids $(a, b)$ gets the number $aV + b$, and `bincount` counts how often each number occurs, from 0 on. It stops at the largest that occurs, unless `minlength` says how many counts there must be. `view` then breaks the row of $V^2$ counts into $V$ rows of $V$.
+# The whole text has a million pairs. For counting them in one go there is a trick: number the pairs. The pair of ids $(a, b)$ gets the number $aV + b$, and `bincount` counts how often each number occurs, from 0 on. (It stops at the largest number that occurs. `minlength` makes it go on, with zeros, up to $V^2$ counts.) `view` then breaks the row of $V^2$ counts into $V$ rows of $V$.
 
 # %%
 def count_pairs(ids, vocab_size):
@@ -62,7 +62,7 @@ for pair in ("go", "oo", "os", "oe"):
 
 # %%
 fig, ax = plt.subplots(figsize=(9, 8.2), layout="constrained")
-labels = visible(tokenizer.alphabet)
+labels = visible(tokenizer.decode(range(V)))
 image = heatmap(ax, (counts + 1).log10(), rows=labels, columns=labels, vmax=None)
 ax.tick_params(labelsize=8)
 ax.set(xlabel="second character", ylabel="first character", title="How often each pair occurs")
@@ -81,7 +81,7 @@ print(f"{(counts == 0).double().mean():.0%} of the pairs never occur")
 
 # %% [markdown]
 # ### Exercise: further apart
-# ★ · 4 minutes · What is two, three, ten places back tells something too. A table for each distance is the cheapest memory there is.
+# ★ · 4 minutes · The characters two, three, ten places back tell something about the next one, too. A table for each distance is the cheapest memory there is.
 #
 # Count pairs like `count_pairs`, but pairs that stand `gap` places apart: $a$ at position $t$ and $b$ at position $t + \text{gap}$. A gap of 1 gives the table above. In `goose` with a gap of 2 there are the pairs `go`, `os` and `oe`. A text that is too short for the gap has no pairs, and its table holds zeros.
 
@@ -107,7 +107,7 @@ check("count_skip_pairs", count_skip_pairs)
 print(-torch.tensor(0.0).log())
 
 # %% [markdown]
-# Infinitely much. One unseen pair in the validation text, and the average is infinite. (That of Playhouse happens to have none; the first line that you type yourself may.) So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
+# Infinitely much. With one unseen pair in the validation text, the average is infinite. (Playhouse's validation text happens to have none; the first line that you type yourself may.) So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
 #
 # Here is a first try, on a small table of three symbols. Each row of the result should sum to 1.
 
@@ -124,7 +124,7 @@ print(buggy_smoothing(small_counts, 0.01).sum(1))
 # ### Exercise: find the bug in the smoothing
 # ★★ · 6 minutes · Adding the same amount everywhere is the oldest cure for zeros (Laplace added 1). Dividing by a sum of the wrong shape is PyTorch's quietest mistake.
 #
-# Write the function again, without the bug. A hint: `counts.sum(1)` is a row of shape (V,). PyTorch lays a row along the columns of a table, so its number $b$ meets column $b$. `counts.sum(1, keepdim=True)` is a column, (V, 1), and its number $a$ meets row $a$. The first row of the result has to become $(0.01, 6.01, 2.01) / 8.03$.
+# Write the function again, without the bug. A hint: `counts.sum(1)` is a row of shape (V,). When PyTorch divides a table by a row, it divides each column $b$ by the row's number $b$. `counts.sum(1, keepdim=True)` is a column, (V, 1); with a column, PyTorch divides each row $a$ by the column's number $a$. The first row of the result has to become $(0.01, 6.01, 2.01) / 8.03$.
 
 # %% tags=["exercise"] exercise="additive_smoothing"
 def additive_smoothing(counts, amount):
@@ -144,14 +144,10 @@ check("additive_smoothing", additive_smoothing)
 probabilities = counts + 0.01
 probabilities = probabilities / probabilities.sum(1, keepdim=True)  # (V, V), each row sums to 1
 print(probabilities.sum(1)[:3])
-g = tokenizer.stoi["g"]
+g = tokenizer.encode("g").item()
 best = probabilities[g].topk(4)
-print(
-    {
-        tokenizer.alphabet[i]: round(p, 2)
-        for p, i in zip(best.values.tolist(), best.indices.tolist())
-    }
-)
+for p, i in zip(best.values.tolist(), best.indices.tolist()):
+    print(f"{tokenizer.decode([i])!r}: {p:.2f}", end="  ")
 
 # %% [markdown]
 # That is what follows a `g`. What does the table pay for our line?
@@ -199,11 +195,12 @@ print(
 # %% [markdown]
 # ## Let it write
 #
-# Take a character, throw dice according to its row, write down what comes, and take that as the next character.
+# Take a character, draw the next one at random with the probabilities of its row, write it down, and go on from there.
 
 # %% tags=["nbval-ignore-output"]
 generator = torch.Generator().manual_seed(1337)
-i, written = tokenizer.stoi["\n"], []
+i = tokenizer.encode("\n").item()
+written = []
 for _ in range(200):
     i = torch.multinomial(probabilities[i], 1, generator=generator).item()
     written.append(i)
@@ -223,22 +220,21 @@ def known_words(text):
 
 
 by_pairs = known_words(tokenizer.decode(written))
-print(
-    f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}; words that do: ≈ {by_pairs:.0%}"
-)
+print(f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}")
+print(f"words that do: ≈ {by_pairs:.0%}")
 assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The sign ≈ stands, in all lessons, before a number that comes out a little different on another machine or in another run: what dice have written, a rounding error, a time, a loss after training. Numbers without it are the same everywhere.
+# The sign ≈ stands, in all lessons, before a number that comes out a little different on another machine or in another run: what was drawn at random, a rounding error, a time, a loss after training. Numbers without it are the same everywhere.
 #
 # The pairs of letters are right, and little else is. The table has forgotten what it wrote two letters ago.
 #
-# ### Exercise: the dice
-# ★★ · 10 minutes · How does one throw a die with 50 unequal sides? With one number between 0 and 1, and a ruler. `multinomial` hides it; every model that writes does it.
+# ### Exercise: drawing by hand
+# ★★ · 10 minutes · How does one throw a die with 50 unequal sides? With one random number between 0 and 1, and a ruler. `multinomial` hides it; every model that writes does it.
 #
-# Lay the probabilities of the row end to end, in the order of the ids: they fill the ruler from 0 to 1. Id 0 owns the first stretch, id 1 the next, and so on. The number $u$ points at a place on the ruler, and the id that owns the place is thrown. With the row $(0.5, 0, 0.25, 0.25)$, $u = 0.3$ throws id 0, $u = 0.6$ throws id 2, and nothing throws id 1.
+# Lay the probabilities of the row end to end, in the order of the ids: they fill the ruler from 0 to 1. Id 0 owns the first stretch, id 1 the next, and so on. The number $u$ points at a place on the ruler, and the id that owns the place is drawn. With the row $(0.5, 0, 0.25, 0.25)$, $u = 0.3$ draws id 0, $u = 0.6$ draws id 2, and nothing draws id 1.
 #
-# Now write a text with given numbers instead of dice. The first number decides what follows `start`, by the row of `start`. The second decides what follows that, and so on.
+# Now write a text with given numbers instead of random ones. The first number decides what follows `start`, by the row of `start`. The second decides what follows that, and so on.
 
 # %% tags=["exercise"] exercise="sample_chain"
 def sample_chain(probabilities, start, uniforms):
@@ -268,7 +264,7 @@ check("sample_chain", sample_chain)
 # %%
 row = probabilities[g]
 again = row.log().softmax(0)
-print({tokenizer.alphabet[i]: round(again[i].item(), 2) for i in best.indices.tolist()})
+print({tokenizer.decode([i]): round(again[i].item(), 2) for i in best.indices.tolist()})
 difference = (again - row).abs().max()
 print(f"largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 1e-6)})")
 assert torch.allclose(again, row)
@@ -293,13 +289,13 @@ class LanguageModel(nn.Module):
 
     def __init__(self, vocab_size, block_size):
         super().__init__()
-        self.vocab_size, self.block_size = vocab_size, block_size
+        self.vocab_size = vocab_size
+        self.block_size = block_size
 
     def forward(self, idx, targets=None):
         """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
-        if (
-            not torch.compiler.is_compiling()
-        ):  # a compiled model cannot look at the values of its input
+        # A compiled model cannot look at the values of its input.
+        if not torch.compiler.is_compiling():
             self.check(idx)
         logits = self.compute_logits(idx)
         if targets is None:
@@ -307,7 +303,7 @@ class LanguageModel(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def check(self, idx):
-        """ValueError for ids that this model cannot read."""
+        """Raises: ValueError for ids that this model cannot read."""
         if idx.dim() != 2:
             raise ValueError(
                 f"idx has the shape {tuple(idx.shape)}; it must be (B, T): for one text, text[None]"
@@ -317,16 +313,21 @@ class LanguageModel(nn.Module):
                 f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
                 f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]"
             )
-        low, high = idx.aminmax() if idx.device.type == "cpu" and idx.numel() else (0, 0)
-        if low < 0 or high >= self.vocab_size:
-            raise ValueError(
-                f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
-                f"was the text encoded with another alphabet?"
-            )
+        # Only on the CPU: on an accelerator, asking for a value would wait for all work before it.
+        if idx.device.type == "cpu" and idx.numel():
+            low, high = idx.aminmax()
+            if low < 0 or high >= self.vocab_size:
+                raise ValueError(
+                    f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
+                    f"was the text encoded with another alphabet?"
+                )
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, generator=None):
-        """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters."""
+        """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters.
+
+        Raises: ValueError for a prompt that is empty or not (B, T).
+        """
         if idx.dim() != 2 or not idx.shape[1]:
             raise ValueError(
                 f"the prompt has the shape {tuple(idx.shape)}; it must be (B, T) and not empty: for one "
@@ -338,10 +339,9 @@ class LanguageModel(nn.Module):
             for _ in range(max_new_tokens):
                 logits, _ = self(idx[:, -self.block_size :])
                 probabilities = logits[:, -1].softmax(-1)  # (B, V)
-                idx = torch.cat(
-                    [idx, torch.multinomial(probabilities, 1, generator=generator)], dim=1
-                )
-        finally:
+                new = torch.multinomial(probabilities, 1, generator=generator)  # (B, 1)
+                idx = torch.cat([idx, new], dim=1)
+        finally:  # after Ctrl-C, too
             self.train(was_training)
         return idx
 
@@ -356,6 +356,7 @@ class BigramLanguageModel(LanguageModel):
     def __init__(self, vocab_size, block_size=1):
         super().__init__(vocab_size, block_size)
         self.table = nn.Embedding(vocab_size, vocab_size)
+        # PyTorch's own std is 1: a new model would be sure of things that it cannot know.
         nn.init.normal_(self.table.weight, std=0.02)
 
     def compute_logits(self, idx):
@@ -384,7 +385,7 @@ print(f"loss {counted_loss:.2f}, {saved:.2f} less")
 assert saved > 1 or corpus.name != "playhouse"
 
 # %% tags=["nbval-ignore-output"]
-start = torch.tensor([[tokenizer.stoi["\n"]]])
+start = torch.tensor([[tokenizer.encode("\n").item()]])
 written = model.generate(start, 150, torch.Generator().manual_seed(1))[0]
 print(tokenizer.decode(written))
 
@@ -409,8 +410,10 @@ assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 #| export
 def ngram_numbers(ids, n, vocab_size):
     """ids (..., L) -> the numbers of all groups of n neighbours, (..., L - n + 1), to the base V."""
+    if n == 0:
+        return torch.zeros_like(ids[..., :1])  # the one empty group
     powers = vocab_size ** torch.arange(n - 1, -1, -1)
-    return (ids.unfold(-1, n, 1) * powers).sum(-1) if n else torch.zeros_like(ids[..., :1])
+    return (ids.unfold(-1, n, 1) * powers).sum(-1)
 
 
 class Table:
@@ -421,6 +424,7 @@ class Table:
 
     def __getitem__(self, wanted):
         """The counts of the wanted numbers, 0 for those never seen."""
+        # searchsorted says where a number would have to be inserted; past the end there is nothing to compare.
         place = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
         return torch.where(self.numbers[place] == wanted, self.counts[place], 0)
 
@@ -432,7 +436,10 @@ print(ngram_numbers(torch.tensor([1, 2, 3, 4]), n=2, vocab_size=10))
 # %%
 #| export
 class NGramModel:
-    """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991)."""
+    """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991).
+
+    ids (N,) int64. Raises: ValueError where the text is shorter than n, or the groups have no numbers of 64 bits.
+    """
 
     def __init__(self, ids, n, vocab_size):
         if len(ids) < n or vocab_size**n > 2**63:
@@ -441,17 +448,19 @@ class NGramModel:
                 f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
                 f"at most"
             )
-        self.n, self.vocab_size = n, vocab_size
-        self.groups, self.contexts, self.kinds = [], [], []
+        self.n = n
+        self.vocab_size = vocab_size
+        self.groups = []  # how often each context came with each character
+        self.contexts = []  # how often each context came
+        self.kinds = []  # how many different characters came after it
         for k in range(1, n + 1):
             groups = Table(ngram_numbers(ids, k, vocab_size))
-            self.groups.append(groups)  # how often: context and character
-            self.contexts.append(
-                Table(ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1))
-            )
-            self.kinds.append(
-                Table(groups.numbers // vocab_size)
-            )  # how many different characters after a context
+            # Without the last id: nothing comes after that. expand is for the empty context, which came each time.
+            contexts = ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
+            self.groups.append(groups)
+            self.contexts.append(Table(contexts))
+            # Each different group counts once for the context that it begins with.
+            self.kinds.append(Table(groups.numbers // vocab_size))
 
     def probability(self, groups):
         """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
@@ -459,8 +468,10 @@ class NGramModel:
         for k in range(1, min(self.n, groups.shape[-1]) + 1):
             number = ngram_numbers(groups[..., -k:], k, self.vocab_size)[..., 0]
             context = number // self.vocab_size
-            seen, kinds = self.contexts[k - 1][context], self.kinds[k - 1][context]
+            seen = self.contexts[k - 1][context]
+            kinds = self.kinds[k - 1][context]
             mixed = (self.groups[k - 1][number] + kinds * p) / (seen + kinds).clamp_min(1)
+            # A context that was never seen has nothing to say: the shorter one's answer stays.
             p = torch.where(seen > 0, mixed, p)
         return p
 
@@ -470,14 +481,12 @@ class NGramModel:
 
 # %%
 small = NGramModel(train_ids, n=3, vocab_size=V)
-after_go = torch.stack(
-    [torch.cat([tokenizer.encode("go"), torch.tensor([c])]) for c in range(V)]
-)  # (V, 3)
+everything = torch.arange(V)[:, None]  # (V, 1): each character
+after_go = torch.cat([tokenizer.encode("go").expand(V, -1), everything], dim=1)  # (V, 3)
 p = small.probability(after_go)
 print(f"the probabilities after 'go' sum to {p.sum():.6f}")
-print(
-    {tokenizer.alphabet[i]: round(p[i].item(), 2) for i in p.argsort(descending=True)[:5].tolist()}
-)
+for i in p.argsort(descending=True)[:5].tolist():
+    print(f"{tokenizer.decode([i])!r}: {p[i]:.2f}", end="  ")
 
 # %% [markdown]
 # Now all of them, from 1 to 6 characters, on the text they were counted on (its first hundred thousand characters are enough) and on the one they have not seen. There are $V^5$, about half a billion, possible contexts of 5 characters, and a million characters to count on. **Predict:** how many of the contexts in the validation text will be new?
@@ -500,51 +509,43 @@ for n in range(1, 7):
     )
 
 # %% [markdown]
-# Hardly any: of the half a billion contexts, our grammar uses few. Each character more helps. So why not go on to $n = 100$? Look at what happens with less text to count on.
+# Hardly any: of the half a billion contexts, our grammar uses few. Each further character helps. So why not go on to $n = 100$? Look at what happens with less text to count on.
 
 # %%
+n_axis = range(1, 7)
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 for length, colour, mark in zip(lengths, ("#D55E00", "#0072B2", "#009E73"), "osD"):
-    rows = [results[length, n] for n in range(1, 7)]
-    left.plot(range(1, 7), [row[0] for row in rows], mark + "--", color=colour, alpha=0.5)
-    left.plot(range(1, 7), [row[1] for row in rows], mark + "-", color=colour)
-    right.plot(
-        range(1, 7),
-        [100 * row[2] for row in rows],
-        mark + "-",
-        color=colour,
-        label=f"{length:,} characters",
-    )
+    on_train, on_val, unseen = zip(*(results[length, n] for n in n_axis))
+    left.plot(n_axis, on_train, mark + "--", color=colour, alpha=0.5)
+    left.plot(n_axis, on_val, mark + "-", color=colour)
+    percent = [100 * share for share in unseen]
+    right.plot(n_axis, percent, mark + "-", color=colour, label=f"{length:,} characters")
 if corpus.val_floor:
     left.axhline(corpus.val_floor, color="black", linestyle=":")
     left.annotate("the floor", (1, corpus.val_floor), va="bottom")
 left.set(
-    xlabel="n",
-    ylabel="nats per character",
-    ylim=0,
-    title="dashed: the counted text, full: a new text",
+    xlabel="n", ylabel="nats per character", ylim=0, title="dashed: counted text, full: new text"
 )
 right.set(xlabel="n", ylabel="%", title="contexts never seen")
 right.legend(title="counted on", frameon=False)
 show(
     fig,
-    "Left: with little text the training loss falls far below the validation loss as n grows. Right: "
-    "unseen contexts multiply.",
+    "Left: with little text the training loss falls far below the validation loss as n grows. "
+    "Right: unseen contexts multiply.",
 )
 
 # %%
 little, much = lengths[0], lengths[-1]
 for n in (4, 5, 6):
     on_train, on_val, unseen = results[little, n]
-    print(
-        f"{little:,} characters, n = {n}: training {on_train:.2f}, validation {on_val:.2f}, {unseen:.0%} unseen"
-    )
+    print(f"{little:,} characters, n = {n}: training {on_train:.2f}, ", end="")
+    print(f"validation {on_val:.2f}, {unseen:.0%} unseen")
 by_heart = on_val - on_train  # what a new text costs more than the counted one
 print(f"n = 6 costs {by_heart:.2f} nats more on a new text")
 assert (by_heart > 0.1 and unseen - results[much, 6][2] > 0.1) or corpus.name != "playhouse"
 
 # %% [markdown]
-# Here counting begins to die. With 10,000 characters, the loss on the counted text goes on falling, almost to the floor; on a new text it stops. Each character more multiplies the contexts, so each is seen more seldom, and the table learns its own text by heart.
+# Here counting begins to die. With 10,000 characters, the loss on the counted text goes on falling, almost to the entropy of the text, the floor of lesson 00; on a new text it stops. Each further character multiplies the number of contexts, so each context is seen less often, and the table learns its own text by heart.
 # On Playhouse a million characters carry the table a long way, since its sentences are simple. Shakespeare has more words and freer sentences. With the same million characters, his 6-gram table is already worse than the 5-gram table, and it gets worse from there:
 
 # %%
@@ -569,14 +570,11 @@ print(recorded()["shakespeare"]["bigram"]["sample"][:150])
 # %% tags=["nbval-ignore-output"]
 six = NGramModel(train_ids, 6, V)
 generator = torch.Generator().manual_seed(1337)
-written, everything = tokenizer.encode("\n\nA "), torch.arange(V)[:, None]
+written = tokenizer.encode("\n\nA ")
 for _ in range(350):
-    candidates = torch.cat(
-        [written[-5:].expand(V, -1), everything], dim=1
-    )  # (V, 6): each character in turn
-    written = torch.cat(
-        [written, torch.multinomial(six.probability(candidates), 1, generator=generator)]
-    )
+    candidates = torch.cat([written[-5:].expand(V, -1), everything], dim=1)  # (V, 6): each in turn
+    new = torch.multinomial(six.probability(candidates), 1, generator=generator)
+    written = torch.cat([written, new])
 print(tokenizer.decode(written).strip())
 
 # %%
@@ -635,7 +633,7 @@ if excesses:
 # ### Exercise: in how many places?
 # ★★★ · 25 minutes · In the counting of $n$-grams, this idea won (Kneser and Ney, 1995; Chen and Goodman, 1999).
 #
-# In many English texts `Francisco` is a frequent word. But it comes after one word only. So if you have never seen what follows the word before, `Francisco` is a bad guess, frequent or not. What should count for the shorter table is not how often a symbol occurs, but after how many *different* symbols.
+# In many English texts `Francisco` is a frequent word. But it comes after one word only. So after a word that you have never seen followed by anything, `Francisco` is a bad guess, however frequent it is. What should count for the shorter table is not how often a symbol occurs, but after how many *different* symbols.
 #
 # Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$ (the last id of the text begins no pair). Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give what was taken to the shorter table:
 #

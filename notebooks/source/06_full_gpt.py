@@ -73,7 +73,7 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
 from chargpt_lib.blocks import ACTIVATIONS, Block, scaled_weights
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import load_tokenizer
 from chargpt_lib.files import bundled_dir
 from chargpt_lib.multi_head import head_size
 from chargpt_lib.single_head import small_weights
@@ -340,11 +340,13 @@ assert abs(loss - log(V)) < 0.2
 # If the session ends before the training does, run the page again: it goes on from the last half minute, if that was kept. On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). What was kept belongs to its numbers: was there a graphics card then, and is there none today, put the old number for `scale`.
 
 # %%
-KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
+CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
 # %% tags=["nbval-ignore-output"]
-result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6 * scale, lr=5e-3, keep=KEEP)
+result = load_or_fit(
+    "GPT", model, corpus, steps=2800, batch_size=6 * scale, lr=5e-3, cache_dir=CACHE_DIR
+)
 print(f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s of training")
 
 # %%
@@ -692,9 +694,8 @@ def load_recorded(name):
     FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
     """
     folder = bundled_dir() / "models" / name
-    config, alphabet, record = (
-        folder / f"{part}.json" for part in ("config", "alphabet", "record")
-    )
+    config = folder / "config.json"
+    record = folder / "record.json"
     if not record.is_file():
         raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
     record = json.loads(record.read_text(encoding="utf-8"))
@@ -705,7 +706,7 @@ def load_recorded(name):
         )
     model = GPT(GPTConfig(**json.loads(config.read_text(encoding="utf-8"))))
     load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
-    return model.eval(), CharTokenizer(json.loads(alphabet.read_text(encoding="utf-8"))), record
+    return model.eval(), load_tokenizer(folder), record
 
 # %%
 recorded_model, recorded_tokenizer, record = load_recorded("playhouse")

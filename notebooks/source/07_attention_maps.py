@@ -33,7 +33,7 @@ from chargpt_lib.training import load_or_fit
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 TRAIN = False  # True: train a model of your own here, three minutes on two CPU cores, and look into that one
-KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
+CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
@@ -41,7 +41,7 @@ RECORDED = CORPUS == "playhouse" and not TRAIN
 # %% [markdown]
 # Which head does what is different in each model, even if nothing but the seed has changed. So this page opens the model that comes with the course (lesson 06): it has lesson 06's size, was trained for longer, and is the same on every machine. What the text below says of single heads is said of that one.
 #
-# With `TRAIN = True`, or with another `CORPUS`, a model of your own is trained here, for 3,600 steps, and the same cells look into it. All numbers and pictures are then yours. They claim nothing, and the sentences about single heads need not hold: in your model other heads will do these things, and some of them nobody. While it is trained, `load_or_fit` calls `watch(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`. We come back to the copies at the end of the page.
+# With `TRAIN = True`, or with another `CORPUS`, a model of your own is trained here, for 3,600 steps, and the same cells look into it. All numbers and pictures are then yours. They claim nothing, and the sentences about single heads need not hold: in your model other heads will do these things, and some of them nobody. While it is trained, `load_or_fit` calls `callback(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`. We come back to the copies at the end of the page.
 
 # %%
 from pathlib import Path
@@ -50,7 +50,7 @@ from safetensors.torch import load_file, save_model
 from safetensors.torch import load_model as load_weights
 
 from chargpt_lib.files import bundled_dir, cache_dir
-from chargpt_lib.training import fingerprint
+from chargpt_lib.training import cache_key, key_name
 
 SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)  # of your own model
 
@@ -72,8 +72,11 @@ else:
     torch.manual_seed(1337)
     model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
     settings = {"steps": 3600, "batch_size": 6 * scale, "lr": 5e-3}
-    album = Path(KEEP or cache_dir()) / f"album-{fingerprint(model, corpus, settings)}"
-    result = load_or_fit("heads", model, corpus, keep=KEEP, watch=keep_copy, **settings)
+    key = cache_key("heads", model, corpus, settings)
+    album = Path(CACHE_DIR or cache_dir()) / f"album-{key_name(key)}"
+    result = load_or_fit(
+        "heads", model, corpus, cache_dir=CACHE_DIR, callback=keep_copy, **settings
+    )
     album.mkdir(exist_ok=True)
     save_model(model, str(album / f"{settings['steps']}.safetensors"))
 

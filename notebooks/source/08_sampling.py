@@ -37,7 +37,7 @@ from chargpt_lib.training import evaluate, load_or_fit
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 TRAIN = False  # True: let lesson 06's model of yours write; two minutes, if it has not been trained here yet
-KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
+CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
@@ -54,7 +54,9 @@ else:
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     torch.manual_seed(1337)
     model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
-    result = load_or_fit("GPT", model, corpus, steps=2800, batch_size=6 * scale, lr=5e-3, keep=KEEP)
+    result = load_or_fit(
+        "GPT", model, corpus, steps=2800, batch_size=6 * scale, lr=5e-3, cache_dir=CACHE_DIR
+    )
 print(f"exact loss {result['loss']:.3f} nats per character")
 
 # %%

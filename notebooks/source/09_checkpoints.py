@@ -12,12 +12,13 @@
 # > Checkpoints: safe, atomic, and resumed exactly.
 #
 # You will build: `save_checkpoint` and `load_checkpoint`, which let a killed run go on to the same last bit; and `save_model` and `load_model`, for a model that only has to write.
-# You need lesson 06. On two CPU cores the page takes less than half a minute. It needs no graphics card, and uses none: only on the CPU can "the same" be shown to the last bit.
+# You need lesson 06. On two CPU cores the page takes less than half a minute. It uses no graphics card, because only on the CPU can "the same" be shown to the last bit.
 #
-# Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to remember, so that nobody can tell afterwards?
+# Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to save, so that nobody can tell afterwards that it died?
 
 # %%
 import copy
+import inspect
 import json
 import os
 import pickle
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 # %%
@@ -37,7 +39,7 @@ from chargpt_lib.data import CharTokenizer, get_batch, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import show
-from chargpt_lib.training import pace
+from chargpt_lib.training import lr_multiplier
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -56,7 +58,7 @@ config = GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4, n_e
 
 
 def start():
-    """What a program makes when it starts: model, optimizer, and dice for the batches."""
+    """What a program makes when it starts: model, optimizer, and a generator for the batches."""
     torch.manual_seed(1337)
     model = GPT(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99))
@@ -68,7 +70,7 @@ def train(model, optimizer, generator, first, last):
     losses = []
     model.train()
     for step in range(first, last):
-        optimizer.param_groups[0]["lr"] = LR * pace(step, STEPS)
+        optimizer.param_groups[0]["lr"] = LR * lr_multiplier(step, STEPS)
         x, y = get_batch(ids, model.block_size, 16, generator)
         optimizer.zero_grad()
         _, loss = model(x, y)
@@ -101,14 +103,15 @@ show(
 )
 
 # %% [markdown]
-# It does: the same program, the same seeds, the same numbers. Now the accident. A third run dies after step 79. Shortly before, it has noted down its weights, the optimizer's state, and how the dice lie. (Where it notes them we shall see.)
+# The computer repeats itself: the same program, the same seeds, the same numbers. Now the accident. A third run dies after step 79. Shortly before, it has saved its weights, the optimizer's state, and the states of its random generators. (For now it keeps them in memory; files come later on this page.) A module or an optimizer gives all that it holds as a dict of tensors, its `state_dict`, and takes it back by `load_state_dict`.
 
 # %%
 model, optimizer, generator = start()
 before = train(model, optimizer, generator, 0, KILLED)
-kept = copy.deepcopy({"weights": model.state_dict(), "optimizer": optimizer.state_dict()})
-kept["dice"] = [torch.get_rng_state(), generator.get_state()]
-print("for each parameter AdamW keeps:", ", ".join(kept["optimizer"]["state"][0]))
+saved = copy.deepcopy({"weights": model.state_dict(), "optimizer": optimizer.state_dict()})
+saved["torch"] = torch.get_rng_state()
+saved["generator"] = generator.get_state()
+print("for each parameter AdamW keeps:", ", ".join(saved["optimizer"]["state"][0]))
 
 # %% [markdown]
 # AdamW remembers how many steps it has made, a running mean of each gradient (`exp_avg`), and one of its square (`exp_avg_sq`): the two *moments*. The weights do not show them.
@@ -119,31 +122,28 @@ print("for each parameter AdamW keeps:", ", ".join(kept["optimizer"]["state"][0]
 
 # %%
 model, optimizer, generator = start()
-model.load_state_dict(kept["weights"])
+model.load_state_dict(saved["weights"])
 weights_alone = train(model, optimizer, generator, KILLED, STEPS)
 jump = weights_alone[1] - whole[KILLED + 1]
 print(f"step 80: loss ≈ {weights_alone[0]:.4f}, without the accident ≈ {whole[KILLED]:.4f}")
-print(
-    f"step 81: loss ≈ {weights_alone[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}: worse by ≈ {jump:.2f}"
-)
+print(f"step 81: loss ≈ {weights_alone[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}")
+print(f"step 81 is worse by ≈ {jump:.2f}")
 assert weights_alone[0] - whole[KILLED] < 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The weights are the old ones, so step 80 begins well; that its loss is not quite the old one is another story, which comes soon. Then AdamW takes its step: the mean gradient divided by the root of the mean square. With one gradient seen, that is $g / \sqrt{g^2} = \pm 1$. Nearly every parameter moves by the whole learning rate, however little its gradient says. (So it does in the first step of all. But lesson 02's `pace` begins with a tiny rate, and at step 80 it is near its height.) It is like a walker who wakes up without memory, and runs. How do the parameters move in step 80, with the moments and without?
+# The weights are the old ones, so step 80 begins well. (Its loss is not quite the old one; we come to the reason soon.) Then AdamW takes its step: the mean gradient divided by the root of the mean square. After a single gradient, that is $g / \sqrt{g^2} = \pm 1$. Nearly every parameter moves by the whole learning rate, however small its gradient is. (The very first step of a training is like that, too. But there lesson 02's `lr_multiplier` makes the rate tiny, and at step 80 the rate is near its peak.) How do the parameters move in step 80, with the moments and without?
 
 # %%
 def moves(moments):
     """How far each parameter moves in step 80, in learning rates: (P,)."""
     model, optimizer, generator = start()
-    model.load_state_dict(kept["weights"])
+    model.load_state_dict(saved["weights"])
     if moments:
-        optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))
+        optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
     train(model, optimizer, generator, KILLED, KILLED + 1)
-    pairs = zip(model.state_dict().values(), kept["weights"].values())
-    return (
-        torch.cat([(new - old).abs().flatten() for new, old in pairs])
-        / optimizer.param_groups[0]["lr"]
-    )
+    pairs = zip(model.state_dict().values(), saved["weights"].values())
+    distances = torch.cat([(new - old).abs().flatten() for new, old in pairs])
+    return distances / optimizer.param_groups[0]["lr"]
 
 # %%
 without, with_them = ((moves(moments) > 0.9).float().mean().item() for moments in (False, True))
@@ -154,7 +154,7 @@ assert without > 0.95
 assert with_them < 0.1
 
 # %% [markdown]
-# How high the bump gets may be another in another run: it hangs on where in its valley the run was, and how steep the walls are there. That everything jumps at once does not.
+# How much worse the loss gets differs from run to run. That all parameters jump at once does not.
 #
 # And something else went wrong, in silence:
 
@@ -163,49 +163,39 @@ def batches_from(generator, n):
     return torch.stack([get_batch(ids, 64, 16, generator)[0] for _ in range(n)])
 
 
-first = batches_from(
-    torch.Generator().manual_seed(1337), STEPS
-)  # what the run without an accident reads
-second = batches_from(start()[2], STEPS - KILLED)  # what the restarted one reads
+first = batches_from(torch.Generator().manual_seed(1337), STEPS)  # of the run without an accident
+second = batches_from(start()[2], STEPS - KILLED)  # of the restarted one
 steps = [next(step for step in range(STEPS) if torch.equal(batch, first[step])) for batch in second]
 print("from step 80 on it should read the batches of steps 80 81 82 ... 159")
 print("it reads those of steps", *steps[:3], "...", steps[-1])
 assert torch.equal(second, first[:KILLED])
 
 # %% [markdown]
-# The dice begin with the same seed, so here it reads the first half a second time, and the second half never.
+# The new generator begins with the same seed. So the restarted run reads the first half a second time, and the second half never.
 #
 # ## With the optimizer
 
 # %%
 model, optimizer, generator = start()
-model.load_state_dict(kept["weights"])
-optimizer.load_state_dict(
-    copy.deepcopy(kept["optimizer"])
-)  # a copy: the optimizer writes into what it is given
+model.load_state_dict(saved["weights"])
+optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))  # it writes into what it is given
 with_optimizer = train(model, optimizer, generator, KILLED, STEPS)
 jump = with_optimizer[1] - whole[KILLED + 1]
 print(f"step 81: loss ≈ {with_optimizer[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}")
 worse = sum(alone > other for alone, other in zip(weights_alone[1:11], with_optimizer[1:11])) / 10
-print(
-    f"of the ten steps from 81 on, the weights alone are worse in ≈ {worse:.0%}, on the same batches"
-)
-print(
-    "losses that differ:",
-    sum(a != b for a, b in zip(with_optimizer, whole[KILLED:])),
-    "of",
-    STEPS - KILLED,
-)
+print(f"of the ten steps from 81 on, the weights alone are worse in ≈ {worse:.0%}")
+different = sum(a != b for a, b in zip(with_optimizer, whole[KILLED:]))
+print("losses that differ:", different, "of", STEPS - KILLED)
 assert jump < 0.4 or corpus.name != "playhouse"
 assert worse > 0.4 or corpus.name != "playhouse"
 assert with_optimizer != whole[KILLED:]
 
 # %% [markdown]
-# No jump, and still another run: other batches, other dropout. Often that is good enough. It is not good enough for finding out why step 61,000 went wrong: that step would never come again.
+# No jump, and still it is another run: other batches, other dropout. Often that is good enough. It is not good enough for finding out why step 61,000 went wrong: that step would never come again.
 #
-# ## With the dice
+# ## With the random generators
 #
-# There are more dice in a program than one thinks. Torch has some on each device (dropout throws those), Python has its own, numpy too, and there is the generator that we made for the batches.
+# A program has more random generators than one thinks. Torch has one on each device (dropout draws from those), Python has its own, numpy has one too, and there is the generator that we made for the batches.
 
 # %%
 #| export
@@ -214,29 +204,28 @@ import os
 import random
 import re
 import shutil
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save_model as write_weights
+from safetensors.torch import save_model as save_weights
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import load_tokenizer
+from chargpt_lib.files import atomic_write, sync_folder, write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 
 # %%
 #| export
 def random_states(*generators):
-    """How the dice lie: torch's on each device, Python's, numpy's, and those of these generators -> dict."""
+    """The states of all random generators, as a dict: torch's on each device, Python's, numpy's, and of these ones."""
     name, numbers, *rest = numpy.random.get_state()
     states = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": [name, numbers.tolist(), *rest],
+        "numpy": [name, numbers.tolist(), *rest],  # plain values: no array, whose loading runs code
         "generators": [generator.get_state() for generator in generators],
     }
     if torch.cuda.is_available():
@@ -247,7 +236,11 @@ def random_states(*generators):
 
 
 def restore_random_states(states, *generators):
-    """Lays the dice as they lay; generators: all that `random_states` was given. Dice of absent devices stay out."""
+    """Puts every random generator back into its saved state; those of devices that are absent here are left out.
+
+    generators: all that `random_states` was given, in the same order. Raises: ValueError where it was given more or
+    fewer.
+    """
     if len(generators) != len(states["generators"]):
         raise ValueError(
             f"{len(states['generators'])} generators were saved, and {len(generators)} are given: give "
@@ -258,85 +251,85 @@ def restore_random_states(states, *generators):
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     numpy.random.set_state(states["numpy"])
+    # A run may resume on a computer with fewer cards, or with none.
     for device, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)
     if "mps" in states and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"])
 
 # %%
-dice = torch.Generator().manual_seed(1)
-states = random_states(dice)
-throws = [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()]
-restore_random_states(states, dice)
-again = [random.random(), torch.rand(1).item(), torch.rand(1, generator=dice).item()]
-print(
-    "thrown:",
-    *(f"≈ {number:.4f}" for number in throws),
-    "  and again:",
-    *(f"≈ {number:.4f}" for number in again),
-)
-print("the same to the last bit:", throws == again)
+def draw(generator):
+    return [random.random(), torch.rand(1).item(), torch.rand(1, generator=generator).item()]
+
+
+generator = torch.Generator().manual_seed(1)
+states = random_states(generator)
+drawn = draw(generator)
+restore_random_states(states, generator)
+again = draw(generator)
+print("drawn:    ", *(f"≈ {number:.4f}" for number in drawn))
+print("and again:", *(f"≈ {number:.4f}" for number in again))
+print("the same to the last bit:", drawn == again)
 print("saved:", *sorted(set(states) - {"cuda", "mps"}))
-assert throws == again
+assert drawn == again
 
 # %% [markdown]
-# Nothing in this run throws Python's dice or numpy's, so torch's and the generator are enough. One rule: lay the dice last, for building a model throws them. **Predict:** how close will the two runs be?
+# Nothing in this run draws from Python's generator or numpy's, so torch's and our own are enough. One rule: restore the generators last, because building a model draws from them. **Predict:** how close will the two runs be?
 
 # %%
 model, optimizer, generator = start()
-model.load_state_dict(kept["weights"])
-optimizer.load_state_dict(copy.deepcopy(kept["optimizer"]))
-torch.set_rng_state(kept["dice"][0])
-generator.set_state(kept["dice"][1])
-with_dice = train(model, optimizer, generator, KILLED, STEPS)
-print(
-    "losses that differ:",
-    sum(a != b for a, b in zip(with_dice, whole[KILLED:])),
-    "of",
-    STEPS - KILLED,
-)
+model.load_state_dict(saved["weights"])
+optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))
+torch.set_rng_state(saved["torch"])
+generator.set_state(saved["generator"])
+with_generators = train(model, optimizer, generator, KILLED, STEPS)
+different = sum(a != b for a, b in zip(with_generators, whole[KILLED:]))
+print("losses that differ:", different, "of", STEPS - KILLED)
 other = sum((a != b).sum().item() for a, b in zip(model.parameters(), run[0].parameters()))
 print(f"weights that differ: {other} of {model.num_params():,}")
-assert with_dice == whole[KILLED:] and other == 0
+assert with_generators == whole[KILLED:] and other == 0
 
 # %%
-runs = {
-    "weights alone": weights_alone,
-    "with the optimizer": with_optimizer,
-    "with the dice": with_dice,
-}
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-axes[0].plot(whole, color="#BBBBBB", linewidth=5, label="no accident")
-for (name, losses), colour, line in zip(
-    runs.items(), ("#D55E00", "#E69F00", "#0072B2"), ("-", "-", "--")
-):
-    axes[0].plot(range(KILLED, STEPS), losses, line, color=colour, label=name)
-    apart = [abs(a - b) for a, b in zip(losses, whole[KILLED:])]
-    axes[1].plot(range(KILLED, STEPS), apart, line, color=colour, label=name)
-axes[0].set(
-    xlabel="step", ylabel="loss, nats per character", title="A restart at step 80", xlim=(40, STEPS)
+runs = (
+    ("weights alone", weights_alone, "#D55E00", "-"),
+    ("with the optimizer", with_optimizer, "#E69F00", "-"),
+    ("with the generators", with_generators, "#0072B2", "--"),
 )
-axes[0].set_ylim(min(whole) - 0.1, max(whole[40:] + weights_alone) + 0.1)
-axes[1].set(
-    xlabel="step", ylabel="nats per character", title="How far from the run without an accident"
-)
-axes[0].legend(frameon=False, fontsize=8)
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
+left.plot(whole, color="#BBBBBB", linewidth=5, label="no accident")
+for name, losses, colour, line in runs:
+    left.plot(range(KILLED, STEPS), losses, line, color=colour, label=name)
+    distance = [abs(a - b) for a, b in zip(losses, whole[KILLED:])]
+    right.plot(range(KILLED, STEPS), distance, line, color=colour, label=name)
+left.set(xlabel="step", ylabel="nats per character", title="A restart at step 80", xlim=(40, STEPS))
+left.set_ylim(min(whole) - 0.1, max(whole[40:] + weights_alone) + 0.1)
+right.set(xlabel="step", title="How far from the run without an accident")
+left.legend(frameon=False, fontsize=8)
 show(
     fig,
     "Left: losses of four runs from step 40 on; the one restarted from the weights alone jumps up after step 80, "
-    "the dashed one with the dice lies on that without an accident. Right: how far they are from it; the dashed one "
-    "is at zero everywhere, the other two are not.",
+    "the dashed one with the generators lies on that without an accident. Right: how far they are from it; the "
+    "dashed one is at zero everywhere, the other two are not.",
 )
 
 # %% [markdown]
-# Zero. Not small: zero. (On a graphics card some sums are added in an order that changes from time to time, so two runs differ in the last bits, accident or not.)
+# Zero. Not small: zero. So this is what a run has to save:
+#
+# | what | without it |
+# |---|---|
+# | the weights | everything is lost |
+# | the optimizer's state: moments and step counts | every parameter jumps at the restart |
+# | the states of the random generators | other batches, other dropout |
+# | how many steps are done | the schedule and the data begin again |
+#
+# (On a graphics card some sums are added in an order that changes from time to time, so two runs differ in the last bits, accident or not.)
 #
 # Batches that are drawn at random, as here, need only the generator. Data that is read in order needs its place, too, and there is a classic way to get that wrong.
 #
 # ### Exercise: skipped in silence
-# ★★ · 8 minutes · Whoever resumes at the wrong place of an epoch sees no error, and has a model that has never seen some of the text.
+# ★★ · 8 minutes · A run that is resumed at the wrong place of an epoch shows no error, and its model has never seen some of the text.
 #
-# An *epoch* reads every one of n windows once, in an order of its own: row `e` of `orders` for epoch `e`. It takes `batch_size` windows at a time; the last batch of an epoch is smaller if they do not come out even, and no batch reaches into the next epoch. After `step` batches the run died. Here is what it reads when it is resumed:
+# An *epoch* reads each of n windows once, in an order of its own: row `e` of `orders` for epoch `e`. It takes `batch_size` windows at a time; the last batch of an epoch is smaller if n is no multiple of `batch_size`, and no batch reaches into the next epoch. After `step` batches the run died. Here is what it reads when it is resumed:
 
 # %%
 def resumed(orders, batch_size, step):
@@ -348,13 +341,12 @@ def resumed(orders, batch_size, step):
 orders = torch.stack(
     [torch.randperm(10, generator=torch.Generator().manual_seed(e)) for e in range(2)]
 )
-read = torch.cat(
-    [orders[0], resumed(orders, batch_size=4, step=3)]
-)  # steps 0 to 2 are the first epoch
+# Steps 0 to 2 are the first epoch.
+read = torch.cat([orders[0], resumed(orders, batch_size=4, step=3)])
 print("how often each window was read:", torch.bincount(read).tolist())
 
 # %% [markdown]
-# Three batches, of 4, 4 and 2 windows, are one epoch of 10. Then it died, and another epoch should have followed, in which each window is read once more, so that each count is 2. Mend it. (After one step more, `step=4`, everything from place 4 of row 1 on is still to be read.) Whatever is left of the epoch, and all epochs after it, are returned in one piece; after the last batch of the last epoch nothing is left.
+# Three batches, of 4, 4 and 2 windows, are one epoch of 10. Then the run died, and another epoch should have followed, in which each window is read once more, so that each count is 2. Write the function without its mistake. (After one step more, `step=4`, everything from place 4 of row 1 on is still to be read.) Whatever is left of the epoch, and all epochs after it, are returned in one piece; after the last batch of the last epoch nothing is left.
 
 # %% tags=["exercise"] exercise="resumed_windows"
 def resumed_windows(orders, batch_size, step):
@@ -371,7 +363,7 @@ check("resumed_windows", resumed_windows)
 # %% [markdown]
 # ## A file that does as it pleases
 #
-# So far everything was kept in memory. Now it has to go to a disk, and come back. Python's own way is `pickle`. A pickle is a little program: it says which functions to call, with what, to build the thing again. Any functions.
+# So far everything stayed in memory. Now it has to go to a disk, and come back. Python's own way is `pickle`. A pickle is a little program: it says which functions to call, with what, to build the thing again. Any functions.
 
 # %%
 class Weights:
@@ -383,7 +375,7 @@ gift = pickle.dumps(Weights())
 pickle.loads(gift)
 
 # %% [markdown]
-# Nobody called `print`. Loading did. For many years models were handed around like this, and `torch.load` called whatever the file asked for. With `weights_only=True` it knows a short list of harmless things (tensors, numbers, texts, lists, dicts) and refuses the rest:
+# We did not call `print`; loading did. For many years models were handed around like this, and `torch.load` called whatever the file asked for. With `weights_only=True` it knows a short list of harmless things (tensors, numbers, texts, lists, dicts) and refuses the rest:
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -399,9 +391,8 @@ print(torch.load(folder / "state.pt", weights_only=True))
 # For weights that others will load there is something with no program in it at all: **safetensors**. Eight bytes say how long the header is (a whole number, the smallest byte first). The header is JSON. The rest is numbers.
 
 # %%
-save_file(
-    {"table": torch.arange(6.0).view(2, 3), "ids": torch.tensor([7, 8])}, folder / "toy.safetensors"
-)
+toy = {"table": torch.arange(6.0).view(2, 3), "ids": torch.tensor([7, 8])}
+save_file(toy, folder / "toy.safetensors")
 data = (folder / "toy.safetensors").read_bytes()
 length = int.from_bytes(data[:8], "little")
 print(list(data[:8]), "->", length)
@@ -467,53 +458,39 @@ except ValueError as error:
     print("step 40 is not there:", type(error).__name__)
 
 # %% [markdown]
-# Step 40 was not written, and step 30 is gone as well. Never write over the only good one. Write next to it under another name. When all is there, give it the name, and the old one goes in the same moment: renaming is *atomic*. Whoever looks sees the old file or the new one, never half of one.
+# Step 40 was not written, and step 30 is gone as well. So never write over the only good file. Write a new file next to it, under another name. When all is there, give the new file the old one's name: the old one goes in the same moment. Renaming is *atomic*: whoever looks sees the old file or the new one, never half of one.
 #
-# One thing more. What a program writes lies in the system's memory for a while before it gets to the disk. A killed program does not mind, since the system goes on; a power cut does. The new name might reach the disk before the bytes do, and name an empty file. So, before renaming, `fsync`: wait until the bytes are really there. The new name waits in memory, too; `flush` asks for that afterwards.
+# One thing more. What a program writes stays in the system's memory for a while before it gets to the disk. A killed program loses nothing by that, since the system goes on; a power cut does. The new name might reach the disk before the bytes do, and name an empty file. So, before renaming, `fsync`: wait until the bytes are really there.
 
 # %%
-#| export
-def flush(folder):
-    """Waits until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def write_whole(path, text):
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())  # wait for the disk
+    os.replace(temporary, path)  # the atomic step
 
 
-def put(path, write):
-    """Calls write(a temporary path), waits for the disk, gives the file its name: never half a file. OSError."""
-    temporary = Path(f"{path}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        flush(temporary.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise OSError(
-            f"{path} could not be written ({error}): is the disk full? What was saved before is still there"
-        )
-    finally:
-        temporary.unlink(missing_ok=True)
+write_whole(path, json.dumps({"step": 30, "loss": 2.81}))
+write_whole(path, new)
+print("on the disk:", path.read_text())
 
-
-def put_json(path, value):
-    put(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1), encoding="utf-8"))
+# %% [markdown]
+# The library has this function in `chargpt_lib/files.py`, with more guards. It leaves the writing to a function that it is given, so that it works for tensors, too. It waits for the new *name* as well (`sync_folder`), since that also stays in memory for a while. And when the disk is full, it removes the temporary file, and says which file was not written:
 
 # %%
-put_json(path, {"step": 30, "loss": 2.81})
+from chargpt_lib.files import atomic_write
 
+print(inspect.getsource(atomic_write).split("try:")[1])
 
+# %%
 def dies_on_the_way(temporary):
     temporary.write_text(new[: 2 * len(new) // 3])
     raise OSError("no space left on device")
 
 
 try:
-    put(path, dies_on_the_way)
+    atomic_write(path, dies_on_the_way)
 except OSError as error:
     print(str(error).replace(str(folder), "run"))
 print(json.loads(path.read_text()), "  left over:", len(list(folder.glob("*.part"))))
@@ -521,12 +498,15 @@ print(json.loads(path.read_text()), "  left over:", len(list(folder.glob("*.part
 # %% [markdown]
 # ## A model to take away
 #
-# To sample, one needs the weights, what kind of model they belong to, and what its ids mean. Three files: `config.json`, `alphabet.json`, `model.safetensors`.
+# To sample, one needs the weights, what kind of model they belong to, and what its ids mean. Three files: `config.json`, `tokenizer.json` (lesson 00), `model.safetensors`.
 
 # %%
 #| export
-def described(model, tokenizer):
-    """What must be known to build them again -> the settings of the model's GPTConfig, and the alphabet."""
+def model_spec(model, tokenizer):
+    """What must be known to build both again -> the settings of the model's GPTConfig, and of the tokenizer: dicts.
+
+    Raises: ValueError for a model without a GPTConfig, and for a tokenizer with another vocabulary than the model.
+    """
     if not isinstance(getattr(model, "config", None), GPTConfig):
         raise ValueError(
             f"a {type(model).__name__} has no GPTConfig to build it from again: give a GPT"
@@ -535,20 +515,21 @@ def described(model, tokenizer):
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} symbols, not {model.vocab_size}: give its own"
         )
-    return asdict(model.config), tokenizer.alphabet
+    return asdict(model.config), tokenizer.to_dict()
 
 
 def save_model(folder, model, tokenizer):
-    """Writes what is needed to sample: config.json, alphabet.json, model.safetensors. OSError where it cannot."""
-    folder, model = (
-        Path(folder),
-        getattr(model, "_orig_mod", model),
-    )  # torch.compile wraps the model
-    settings, alphabet = described(model, tokenizer)
+    """Writes what is needed to sample: config.json, tokenizer.json, model.safetensors.
+
+    Raises: ValueError for what could not be built again, OSError where a file cannot be written.
+    """
+    folder = Path(folder)
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    config, _ = model_spec(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
-    put_json(folder / "config.json", settings)
-    put_json(folder / "alphabet.json", alphabet)
-    put(folder / "model.safetensors", lambda path: write_weights(model, str(path)))
+    write_json(folder / "config.json", config)
+    tokenizer.save(folder / "tokenizer.json")
+    atomic_write(folder / "model.safetensors", lambda path: save_weights(model, str(path)))
 
 # %%
 save_model(folder / "mine", model, tokenizer)
@@ -558,152 +539,193 @@ print(*sorted(path.name for path in (folder / "mine").iterdir()))
 # %% [markdown]
 # Reading is the longer half. A file may come from a stranger, or from a download that broke off, or be the wrong one. Whatever is wrong should be said with the file's name, before anything is overwritten, or anything huge is built.
 #
-# You may skim the next three blocks. They only ask questions: is this JSON, are these settings of a GPT, is this an alphabet, has each weight its name, its shape and its dtype? Then `fill` moves the numbers.
+# You may skip the next three cells. They only ask questions: is this JSON, are these settings of a GPT, does the tokenizer fit them, has each weight its name, its shape and its dtype?
 
 # %%
 #| export
-def damaged(path, why):
-    return ValueError(
-        f"{path}: {why}. Copy the file again from where it came from, or take another checkpoint"
-    )
+ADVICE = "Copy the file again from where it came from, or take another checkpoint"
+
+
+def corrupt(path, why):
+    """The ValueError for a file that is not what it should be."""
+    return ValueError(f"{path}: {why}. {ADVICE}")
 
 
 def load_json(path):
+    """The value in a JSON file. Raises: ValueError for anything else, and where there is no file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, error) from None
+        raise corrupt(path, error) from None
 
 
-def read_description(folder):
-    """The GPTConfig in config.json, and the text in alphabet.json. ValueError for anything else."""
-    path, settings = folder / "config.json", load_json(folder / "config.json")
-    kinds = {
-        field.name: (float, int) if field.type is float else (field.type,)
-        for field in fields(GPTConfig)
-    }
-    for name, value in settings.items() if isinstance(settings, dict) else [("it", settings)]:
-        if type(value) not in kinds.get(name, ()):
-            raise damaged(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
+def read_config(path):
+    """The GPTConfig in a config.json. Raises: ValueError for anything else."""
+    settings = load_json(path)
+    if not isinstance(settings, dict):
+        raise corrupt(path, f"it is {str(settings)[:60]!r}, and these are no settings of a GPT")
+    kinds = {field.name: field.type for field in fields(GPTConfig)}
+    for name, value in settings.items():
+        kind = kinds.get(name)
+        allowed = (float, int) if kind is float else (kind,)
+        if type(value) not in allowed:  # not isinstance, for which True is a number
+            raise corrupt(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
     try:
-        config = GPTConfig(**settings)
+        return GPTConfig(**settings)
     except (TypeError, ValueError) as error:
-        raise damaged(path, error) from None
-    path, alphabet = folder / "alphabet.json", load_json(folder / "alphabet.json")
-    if (
-        not isinstance(alphabet, str)
-        or list(alphabet) != sorted(set(alphabet))
-        or len(alphabet) != config.vocab_size
-    ):
-        raise damaged(
-            path, f"this is no text of {config.vocab_size} different characters in their order"
+        raise corrupt(path, error) from None
+
+
+def read_spec(folder):
+    """The GPTConfig and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
+    config = read_config(folder / "config.json")
+    try:
+        tokenizer = load_tokenizer(folder)
+    except (OSError, ValueError) as error:  # both name the file
+        raise ValueError(f"{error}. {ADVICE}") from None
+    if tokenizer.vocab_size != config.vocab_size:
+        raise corrupt(
+            folder / "config.json",
+            f"vocab_size is {config.vocab_size}, and the tokenizer has {tokenizer.vocab_size} symbols",
         )
-    return config, alphabet
+    return config, tokenizer
 
 # %%
 #| export
-def fill(model, path):
-    """Puts the weights in a safetensors file into the model. ValueError where they do not fit; then none changes."""
+def load_weights(model, path):
+    """Loads a safetensors file into the model.
+
+    Raises: ValueError where a name, a shape or a dtype does not fit; the model is then unchanged.
+    """
     try:
-        weights = load_file(path)
+        saved = load_file(path)
     except Exception as error:  # a hostile header has many ways to fail
-        raise damaged(path, error) from None
+        raise corrupt(path, error) from None
     own = model.state_dict()
-    filled = {
-        own[name].data_ptr() for name in weights if name in own
-    }  # a tied matrix has two names, and one is saved
-    for name in sorted({*own, *weights}):
-        if name not in own or name not in weights and own[name].data_ptr() not in filled:
-            raise damaged(
-                path, f"{name} is {'missing' if name in own else 'no weight of this model'}"
-            )
-        here, there = own[name], weights.get(name, own[name])
-        if there.shape != here.shape or torch.promote_types(there.dtype, here.dtype) != here.dtype:
-            raise damaged(
+    for name in sorted(saved.keys() - own.keys()):
+        raise corrupt(path, f"{name} is no weight of this model")
+    # A tied matrix has two names and one place in memory; only one of the names is in the file.
+    loaded = {own[name].data_ptr() for name in saved}
+    for name, here in own.items():
+        if name not in saved:
+            if here.data_ptr() not in loaded:
+                raise corrupt(path, f"{name} is missing")
+            continue
+        there = saved[name]
+        # Fewer digits are read into more, never more into fewer: that would lose some in silence.
+        fits = torch.promote_types(there.dtype, here.dtype) == here.dtype
+        if there.shape != here.shape or not fits:
+            raise corrupt(
                 path,
                 f"{name} is {[*there.shape]} of {there.dtype}, not {[*here.shape]} of {here.dtype}",
             )
-    model.load_state_dict(weights, strict=False)
+    # strict=False, because the second name of a tied matrix is not in the file; all else was compared above.
+    model.load_state_dict(saved, strict=False)
 
 # %% [markdown]
-# `fill` looks at every name, shape and dtype before it moves a number. A config may lie, too: `"n_layer": 1000000000` would build blocks until the memory is full. So a config that promises more parameters than the file has bytes is refused.
+# `load_weights` looks at every name, shape and dtype before it changes a number. A config may lie, too: `"n_layer": 1000000000` would build blocks until the memory is full. So a config that promises more parameters than the file has bytes is refused.
 #
 # A folder may be a saved model, or a checkpoint, which holds the same three files, or a run with several checkpoints. In a run, `checkpoints.json` says which is the last and which is the best.
 
 # %%
 #| export
-POINTER, NAME = "checkpoints.json", r"step-\d{8,}(-again)*"
+POINTER = "checkpoints.json"
+NAME = r"step-(\d{8,})(-again)*"  # eight digits so that names sort by step; a run of 10^8 steps has more
 
 
-def pointers(out):
-    """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved. ValueError."""
+def checkpoint_step(folder):
+    """After how many steps a checkpoint was saved, by its folder's name. Raises: ValueError for another name."""
+    match = re.fullmatch(NAME, Path(folder).name)
+    if match is None:
+        raise ValueError(f"{folder} is no checkpoint's folder, whose name is like step-00000100")
+    return int(match[1])
+
+
+def read_pointers(out):
+    """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved.
+
+    Raises: ValueError where checkpoints.json says anything else.
+    """
     path = out / POINTER
-    names = load_json(path) if path.exists() else {}
-    if (
-        not isinstance(names, dict)
-        or not set(names) <= {"last", "best"}
-        or not all(re.fullmatch(NAME, str(name)) for name in names.values())
-    ):
+    if not path.exists():
+        return {}
+    names = load_json(path)
+    right = isinstance(names, dict) and names.keys() <= {"last", "best"}
+    # The names become paths: a whole match of the pattern keeps "../.." out.
+    if not right or not all(re.fullmatch(NAME, str(name)) for name in names.values()):
         raise ValueError(
             f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}'
         )
     return names
 
 
-def find(out, which=None):
-    """The folder of a run's "last" or "best" checkpoint; which=None: the best if there is one. FileNotFoundError."""
+def find_checkpoint(out, which=None):
+    """The folder of a run's "last" or "best" checkpoint; which=None: the best if there is one, else the last.
+
+    Raises: FileNotFoundError where there is none.
+    """
     if (out / "state.pt").is_file():
-        return out  # a checkpoint itself
-    names = pointers(out)
-    which = which or ("best" if "best" in names else "last")
+        return out  # a checkpoint itself, whatever its name
+    names = read_pointers(out)
+    if which is None:
+        which = "best" if "best" in names else "last"
     if which not in names or not (out / names[which]).is_dir():
-        inside = (
-            ", ".join(sorted(path.name for path in out.glob("*"))[:9])
-            or "nothing: is it the right folder?"
-        )
+        # What is there often tells the mistake; nine names, because it may be a folder of thousands.
+        found = sorted(path.name for path in out.glob("*"))[:9]
+        inside = ", ".join(found) if found else "nothing: is it the right folder?"
         raise FileNotFoundError(f"there is no {which!r} checkpoint in {out}, which holds {inside}")
     return out / names[which]
+
+# %%
+#| export
+def min_parameters(config):
+    """The parameters in a GPT's large matrices and tables: the model has these and a few more."""
+    blocks = 12 * config.n_layer * config.n_embd**2
+    return blocks + (config.vocab_size + config.block_size) * config.n_embd
 
 
 def load_model(folder, device="cpu"):
     """A GPT ready to sample, and its tokenizer, from a saved model, a checkpoint, or a run (its best, else its last).
 
-    ValueError for files that do not fit; FileNotFoundError where nothing is found. No dice are thrown.
+    No random generator is touched. Raises: ValueError for files that do not fit, FileNotFoundError where nothing is
+    found.
     """
-    folder = Path(folder) if Path(folder, "config.json").is_file() else find(Path(folder))
-    (config, alphabet), path = read_description(folder), folder / "model.safetensors"
-    least = (
-        12 * config.n_layer * config.n_embd**2
-        + (config.vocab_size + config.block_size) * config.n_embd
-    )
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        folder = find_checkpoint(folder)
+    config, tokenizer = read_spec(folder)
+    path = folder / "model.safetensors"
+    # A weight has at least one byte. Asked before a GPT of that size is built.
+    least = min_parameters(config)
     if path.is_file() and path.stat().st_size < least:
-        raise damaged(
+        raise corrupt(
             path, f"it is too short for the {least:,} parameters that config.json asks for"
         )
-    with torch.random.fork_rng(devices=[]):  # first weights are thrown, and nobody shall notice
+    with torch.random.fork_rng(devices=[]):  # the model's initial weights are drawn and thrown away
         model = GPT(config)
-    fill(model, path)
-    return model.to(device).eval(), CharTokenizer(alphabet)
+    load_weights(model, path)
+    return model.to(device).eval(), tokenizer
 
 # %%
-copied, alphabet = load_model(folder / "mine")
+copied, copied_tokenizer = load_model(folder / "mine")
 text = tokenizer.encode(corpus.val[:60])[None]
-print(
-    "largest difference of the logits:",
-    (copied(text)[0] - model.eval()(text)[0]).abs().max().item(),
-)
-print("the same alphabet:", alphabet.alphabet == tokenizer.alphabet)
-config_file, good = folder / "mine" / "config.json", (folder / "mine" / "config.json").read_text()
+difference = (copied(text)[0] - model.eval()(text)[0]).abs().max().item()
+print("largest difference of the logits:", difference)
+print("the same tokenizer:", copied_tokenizer.to_dict() == tokenizer.to_dict())
+
+# %%
+config_file = folder / "mine" / "config.json"
+good = config_file.read_text()
 for bad in ('"n_layer": 3', '"n_layer": 1000000000', '"n_layer": "two"'):
     config_file.write_text(good.replace('"n_layer": 2', bad))
     try:
         load_model(folder / "mine")
     except ValueError as error:
         print("-", str(error).replace(str(folder), "run").split(". Copy")[0])
-put_json(config_file, json.loads(good))
+_ = config_file.write_text(good)
 
 # %% [markdown]
-# The model that comes with the course (lesson 06) lies in such a folder, with 16 bits for each weight, beside the record of its training. So it opens in the same way.
+# The model that comes with the course (lesson 06) is in such a folder, with 16 bits for each weight, beside the record of its training. So it opens in the same way. (Its tokenizer is in `alphabet.json`, the older form; `load_tokenizer` reads both.)
 
 # %%
 from chargpt_lib.files import bundled_dir
@@ -715,10 +737,10 @@ print(f"{load_model(shipped)[0].num_params():,} parameters")
 # %% [markdown]
 # ## The checkpoint
 #
-# A checkpoint is these three files and `state.pt`: whatever the run wants to find again, in plain values and tensors. The order in which things happen is the whole art:
+# A checkpoint is these three files and `state.pt`: whatever the run wants to find again, in plain values and tensors. What matters is the order in which things happen:
 #
-# 1. Write and flush all four files in a folder with a temporary name, `step-00000040.part`.
-# 2. Rename the folder, and flush.
+# 1. Write all four files in a folder with a temporary name, `step-00000040.part`, and wait for the disk.
+# 2. Rename the folder, and wait for the disk.
 # 3. Let `checkpoints.json` point to it, atomically.
 # 4. Only now delete what nothing points to.
 #
@@ -727,75 +749,103 @@ print(f"{load_model(shipped)[0].num_params():,} parameters")
 # %%
 #| export
 def save_checkpoint(out, model, tokenizer, state, step, best=False):
-    """Saves a run after `step` steps as its last checkpoint, and its best one if so -> its folder.
+    """Saves a run after `step` steps as its last checkpoint, and as its best one if best=True -> its folder.
 
     out: the run's own folder; every checkpoint in it but the last and the best is deleted. state: a dict of plain
-    values, tensors and state_dicts. OSError where it cannot be written; the checkpoints before it are then untouched.
+    values, tensors and state_dicts.
+
+    Raises: ValueError for a state that load_checkpoint would refuse, OSError where it cannot be written; the
+    checkpoints before it are then untouched.
     """
-    out, name = Path(out), f"step-{step:08d}"
     if step < 0:
         raise ValueError(f"step is {step}; it counts the steps done, from 0")
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    names = pointers(out)
+    names = read_pointers(out)
     for left in out.glob("step-*.part"):  # of a run that was killed while saving
         shutil.rmtree(left, ignore_errors=True)
-    while (out / name).exists():
+    name = f"step-{step:08d}"
+    while (out / name).exists():  # saved twice, or left by a run that was killed before the pointer
         name += "-again"
     temporary = out / f"{name}.part"
     try:
         save_model(temporary, model, tokenizer)
-        put(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
-        if unsafe := get_unsafe_globals_in_checkpoint(temporary / "state.pt"):
+        atomic_write(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
+        # torch.save takes anything. That loading refuses it would come to light after the accident.
+        unsafe = get_unsafe_globals_in_checkpoint(temporary / "state.pt")
+        if unsafe:
             raise ValueError(
                 f"the state holds {', '.join(unsafe)}, and loading that would mean running what a file "
                 f"says: give numbers, texts, tensors, lists and dicts (float(x) for numpy's numbers)"
             )
         os.rename(temporary, out / name)
-        flush(out)
-        names = {**names, "last": name, **({"best": name} if best else {})}
-        put_json(out / POINTER, names)
+        sync_folder(out)
+        # The folder is whole, and nothing points to it yet. With this file it counts.
+        names["last"] = name
+        if best:
+            names["best"] = name
+        write_json(out / POINTER, names)
     finally:
+        # After a failure the pointer is the old one, and nothing new is left.
         shutil.rmtree(temporary, ignore_errors=True)
-        if name not in pointers(out).values():
+        if name not in read_pointers(out).values():
             shutil.rmtree(out / name, ignore_errors=True)
+    # Only now, and only what has exactly our names: other folders are not ours to delete.
     for old in out.glob("step-*"):
         if re.fullmatch(NAME, old.name) and old.name not in names.values():
             shutil.rmtree(old, ignore_errors=True)
     return out / name
 
+# %% [markdown]
+# Loading first compares the checkpoint with the model and the tokenizer that it is to go into, and names every difference.
+
 # %%
 #| export
+def tokenizer_difference(saved, tokenizer):
+    """The first difference of two tokenizers in words, None where they are the same."""
+    if saved.to_dict() == tokenizer.to_dict():
+        return None
+    for i in range(min(saved.vocab_size, tokenizer.vocab_size)):
+        there, here = saved.decode([i]), tokenizer.decode([i])
+        if there != here:
+            return f"the tokenizer's id {i} is {there!r} there, {here!r} here"
+    return "the tokenizer is another one"
+
+
 def load_checkpoint(out, model, tokenizer, which="last"):
     """Fills the model from a run's last or best checkpoint (or out, if it is one) -> the saved state, with "step".
 
-    ValueError where model, alphabet or files do not fit, with the model unchanged; FileNotFoundError where none is.
+    Raises: ValueError where model, tokenizer or files do not fit, with the model unchanged; FileNotFoundError where
+    there is no checkpoint.
     """
-    folder, model = find(Path(out), which), getattr(model, "_orig_mod", model)
-    (saved, there), (settings, alphabet) = read_description(folder), described(model, tokenizer)
-    other = [
-        f"{name} is {value} there, {settings[name]} here"
-        for name, value in asdict(saved).items()
-        if value != settings[name]
-    ]
-    if there != alphabet:
-        only, new = (sorted(set(a) - set(b)) for a, b in ((there, alphabet), (alphabet, there)))
-        other.append(f"the alphabet has {only} only there, {new} only here")
-    if other:
+    folder = find_checkpoint(Path(out), which)
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    saved_config, saved_tokenizer = read_spec(folder)
+    config, _ = model_spec(model, tokenizer)
+    differences = []
+    for name, value in asdict(saved_config).items():
+        if value != config[name]:
+            differences.append(f"{name} is {value} there, {config[name]} here")
+    other_tokenizer = tokenizer_difference(saved_tokenizer, tokenizer)
+    if other_tokenizer:
+        differences.append(other_tokenizer)
+    if differences:
         raise ValueError(
-            f"{folder} is of another model: {', '.join(other)}. Build the model with its settings and its "
-            f"alphabet, or begin a new run in another folder"
+            f"{folder} is of another model: {', '.join(differences)}. Build the model with its settings "
+            f"and its tokenizer, or begin a new run in another folder"
         )
+    # The state before the weights: whatever fails must fail before the model is changed.
     path = folder / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken file has many ways to fail
-        why = re.split(r"\. |\n", str(error).split("WeightsUnpickler error: ")[-1])[
-            0
-        ]  # without its advice to unpickle
-        raise damaged(path, f"{type(error).__name__}, {why[:200]}") from None
+        # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
+        why = str(error).split("WeightsUnpickler error: ")[-1]
+        why = re.split(r"\. |\n", why)[0]
+        raise corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
     if not isinstance(state, dict) or "step" not in state:
-        raise damaged(path, "this is no state of a run")
-    fill(model, folder / "model.safetensors")
+        raise corrupt(path, "this is no state of a run")
+    load_weights(model, folder / "model.safetensors")
     return state
 
 # %% [markdown]
@@ -826,10 +876,9 @@ assert losses == whole and other == 0
 # Another model is refused, with the reason:
 
 # %%
-deep = GPT(
-    GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=64, dropout=0.1)
-)
-other = CharTokenizer(tokenizer.alphabet[:-1] + "鵞")
+deep = GPT(replace(config, n_layer=3))
+symbols = tokenizer.decode(range(tokenizer.vocab_size))
+other = CharTokenizer(symbols[:-1] + "鵞")
 for fault in (
     lambda: load_checkpoint(out, deep, tokenizer),
     lambda: load_checkpoint(out, model, other),
@@ -843,7 +892,7 @@ for fault in (
 # %% [markdown]
 # ## Kill it
 #
-# A promise about accidents is worth something when there have been accidents. Three programs that do nothing but save, each killed at a moment that nobody chose. (The tests of this course kill twenty. That tries the order of things, not the flush: for that one would have to pull the plug, and an exercise below plays it.)
+# A promise about accidents is worth something when there have been accidents. Three programs that do nothing but save, each killed at a moment that nobody chose. (The tests of this course kill twenty. That tests the order of the steps. It does not test `fsync`, since the system outlives the killed program: for that one would have to pull the plug. An exercise below plays that.)
 
 # %%
 SAVES = """
@@ -888,24 +937,23 @@ for number, process in enumerate(processes):
 # %% [markdown]
 # ## The last, the best, and what they weigh
 #
-# The last checkpoint is for going on. The best, where the validation loss was lowest, is for using: when a run learns its text by heart, the two part. Both are kept, and nothing else.
+# The last checkpoint is for going on. The best, where the validation loss was lowest, is for using: when a run learns its text by heart, the last is not the best. Both are kept, and nothing else.
 
 # %%
 for step, validation in ((90, 2.6), (100, 2.4), (110, 2.5), (120, 2.7)):
     save_checkpoint(out, model, tokenizer, {"validation": validation}, step, best=validation == 2.4)
     print(step, sorted(path.name for path in out.iterdir()))
-print(
-    "the best one's validation loss:", load_checkpoint(out, model, tokenizer, "best")["validation"]
-)
-print("load_model takes", find(out).name)
+best = load_checkpoint(out, model, tokenizer, "best")
+print("the best one's validation loss:", best["validation"])
+print("load_model takes", find_checkpoint(out).name)
 
 # %% [markdown]
 # How large is a checkpoint? **Predict:** how many times the weights? Work it out first, for a general case:
 #
 # ### Exercise: the weight of the past
-# ★ · 5 minutes · Checkpoints fill disks. Which of these bytes are needed decides what may be thrown away when a run is over.
+# ★ · 5 minutes · Checkpoints fill disks. When a run is over, some of these bytes may be deleted; the question is which.
 #
-# A model has `parameters` parameters, of which `frozen` are never trained. Each is kept in `weight_bytes` bytes. AdamW keeps two moments, in `moment_bytes` bytes each, for every parameter that it trains. If `master` is True, the weights have too few digits to add a small step to (2 bytes, say), and so for every trained parameter a second copy of the weight is kept in 4 bytes. Gradients are used up when a step is done. How many bytes are there in a checkpoint? (Leave out what is small: configs, dice, step counts.)
+# A model has `parameters` parameters, of which `frozen` are never trained. Each is kept in `weight_bytes` bytes. AdamW keeps two moments, in `moment_bytes` bytes each, for every parameter that it trains. If `master` is True, the weights have too few digits to add a small step to (2 bytes, say), and so for every trained parameter a second copy of the weight is kept in 4 bytes. Gradients are used up when a step is done. How many bytes are there in a checkpoint? (Leave out what is small: configs, generators, step counts.)
 #
 # For 10 parameters, 4 of them frozen, 2 bytes a weight, moments of 4 bytes and a master copy: 20 + 48 + 24 = 92.
 
@@ -924,14 +972,12 @@ check("checkpoint_bytes", checkpoint_bytes)
 # Ours trains everything, in numbers of four bytes.
 
 # %%
-saved = save_checkpoint(
-    out, model, tokenizer, {"optimizer": optimizer.state_dict(), "random": random_states()}, 130
-)
-sizes = {path.name: path.stat().st_size for path in saved.iterdir()}
-print(f"weights: {sizes['model.safetensors'] / model.num_params():.1f} bytes per parameter")
-print(
-    f"all of it, compared with the weights: {sum(sizes.values()) / sizes['model.safetensors']:.0f} times"
-)
+state = {"optimizer": optimizer.state_dict(), "random": random_states()}
+last = save_checkpoint(out, model, tokenizer, state, 130)
+sizes = {path.name: path.stat().st_size for path in last.iterdir()}
+weights = sizes["model.safetensors"]
+print(f"weights: {weights / model.num_params():.1f} bytes per parameter")
+print(f"all of it, compared with the weights: {sum(sizes.values()) / weights:.0f} times")
 
 # %% [markdown]
 # Three times: one for the weights, two for the moments. When the run is over, `save_model` keeps a third.
@@ -940,10 +986,10 @@ print(
 #
 # - **Saving the weights alone**, and wondering about the bump in the curve at every restart.
 # - **A `state_dict` kept in memory without a copy.** It holds the tensors themselves, and training goes on writing into them.
-# - **Throwing the run's dice between a save and the next step**, for a sample, say. The run that lives throws them, the resumed one does not. Give samples a generator of their own.
-# - **Laying the dice first and building the model then.** Building throws them.
+# - **Drawing from the run's generators between a save and the next step**, for a sample, say. The run that lives draws, the resumed one does not. Give samples a generator of their own.
+# - **Restoring the generators first and building the model then.** Building a model draws from them.
 # - **One file, written over and over.** It works until the night when it is half written.
-# - **The best one only.** Then a resumed run goes back to where it was best, and does the rest again.
+# - **The best checkpoint only.** Then a resumed run goes back to where it was best, and does the rest again.
 # - **`torch.load` with `weights_only=False` on a stranger's file**, because an error message suggested it.
 # - **Schedules that count from the restart.** The learning rate belongs to the step, and the step to the checkpoint.
 #

@@ -11,7 +11,7 @@
 #
 # > Token shards: data on disk that are larger than memory.
 #
-# You will build: a text that is larger than the memory, as a folder of numbers that a training reads page by page: written once, shuffled anew in every epoch, shared among processes.
+# You will build: a text that is larger than the memory, as a folder of numbers that a training run reads page by page. It is written once, shuffled anew in every epoch, and shared among processes.
 # You need lessons 00, 09 and 10. On two CPU cores it takes a quarter of a minute, and a hundred megabytes of disk for that time.
 #
 # So far the whole text lay in memory, twice: as characters and as ids. A million characters allow that, and a billion does on a good computer. What people call "a text" these days has a hundred times more. It lies on a disk, and there it has to stay.
@@ -41,9 +41,7 @@ CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
 text = corpus.train + corpus.val
 tokenizer = CharTokenizer.from_text(text)
-scratch = tempfile.TemporaryDirectory(
-    ignore_cleanup_errors=True
-)  # for all that is written here; it goes at the end
+scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # deleted at the end
 folder = Path(scratch.name)
 
 # %% [markdown]
@@ -95,9 +93,8 @@ check("bytes_on_disk", bytes_on_disk)
 
 # %%
 toy = folder / "toy.bin"
-goose = (
-    tokenizer.encode("O damp goose!").numpy().astype("<u2")
-)  # u2: unsigned, 2 bytes; <: the low one first
+# u2: unsigned, 2 bytes; <: the low one first.
+goose = tokenizer.encode("O damp goose!").numpy().astype("<u2")
 _ = toy.write_bytes(goose.tobytes())
 mapped = numpy.memmap(toy, dtype="<u2", mode="r")
 print(toy.stat().st_size, "bytes;", mapped[7:12], tokenizer.decode(mapped[7:12].astype("int64")))
@@ -108,11 +105,11 @@ print(toy.stat().st_size, "bytes;", mapped[7:12], tokenizer.decode(mapped[7:12].
 # %%
 with open(toy, "r+b") as file:
     file.seek(2 * 7)
-    file.write(bytes([tokenizer.stoi["m"], 0]))
+    file.write(tokenizer.encode("m").numpy().astype("<u2").tobytes())
 print(tokenizer.decode(mapped.astype("int64")))
 
 # %% [markdown]
-# Now a larger one, 67 megabytes. (It was just written, so its pages are still in the computer's memory; what is counted is what this *process* has of them.) On Linux a process can ask how many megabytes of files are in its own part of the memory. (Elsewhere we do not ask, and the cell says `nan`.)
+# Now a larger one, 67 megabytes. On Linux a process can ask how many megabytes of files are in its own part of the memory. (The file was just written, so its pages are still somewhere in the computer's memory; we count only those that this *process* has. On other systems the cell prints `nan`.)
 
 # %%
 import mmap
@@ -121,18 +118,17 @@ import mmap
 def resident_files():
     """Megabytes of mapped files that are in memory now, on Linux; elsewhere nan."""
     numbers = Path("/proc/self/statm")
-    return (
-        int(numbers.read_text().split()[2]) * mmap.PAGESIZE / 1e6
-        if numbers.exists()
-        else float("nan")
-    )
+    if not numbers.exists():
+        return float("nan")
+    return int(numbers.read_text().split()[2]) * mmap.PAGESIZE / 1e6
 
 # %% tags=["nbval-ignore-output"]
 large = folder / "large.bin"
 with open(large, "wb") as file:
     for _ in range(64):
         file.write(bytes(2**20))
-before, sizes = resident_files(), {}
+before = resident_files()
+sizes = {}
 mapped = numpy.memmap(large, dtype="<u2", mode="r")
 sizes["mapped"] = resident_files() - before
 mapped[20_000_000:20_000_100].sum()
@@ -154,11 +150,11 @@ if sizes["all read"] > 1:  # the system has told us
     assert sizes["given back"] < 5
 
 # %% [markdown]
-# A hundred ids lie on one page or two. The system has entered their neighbours as well, because who reads here will soon read there. "All read" looks as if the memory were full again. It is only lent: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when somebody needs the room, the system takes them without asking. That is why one can map a file that is larger than the memory.
+# A hundred ids lie on one page or two. The system has entered their neighbours as well, because who reads here will soon read there. "All read" looks as if the file took up memory after all. But this memory is only lent: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when somebody needs the room, the system takes them without asking. That is why one can map a file that is larger than the memory.
 #
 # ## Writing
 #
-# The text has to become numbers without ever being in memory as a whole. So everything that follows works on pieces. First, where pieces come from: a file, a folder of `.txt` files, or anything that gives one text after the other: a list, or a data set with rows like `{"text": "O damp goose!"}`. As in lesson 00, files are UTF-8, and line ends from Windows become `\n`.
+# The text has to become numbers without ever being in memory as a whole. So everything that follows works on pieces. They come from a file, from a folder of `.txt` files, or from anything that gives one text after the other: a list, or a data set with rows like `{"text": "O damp goose!"}`. As in lesson 00, files are UTF-8, and line ends from Windows become `\n`.
 
 # %%
 #| export
@@ -168,23 +164,28 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy
 import torch
 from tqdm import tqdm
 
-from chargpt_lib.checkpoints import put_json
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import CharTokenizer, tokenizer_from_dict
+from chargpt_lib.files import write_json
 from chargpt_lib.recipe import count_windows, epoch_dice
 
-INDEX, VERSION = "index.json", 1
-ID, NO_ID = "<u2", 2**16 - 1  # uint16, the low byte first; what a character gets that has no id
-PIECE = 2**20  # characters that are taken in hand at a time
+INDEX = "index.json"
+VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
+ID = "<u2"  # uint16, the low byte first on every computer
+NO_ID = 2**16 - 1  # what a character gets that has no id
+PIECE = 2**20  # characters, or ids, that are taken in hand at a time
 
 # %%
 #| export
 def file_pieces(path):
+    """The text of a file, piece by piece. Raises: ValueError where it is not UTF-8."""
     try:
+        # Python makes "\n" of all line ends here; -sig leaves out the mark that Windows puts first.
         with open(path, encoding="utf-8-sig") as file:
             while text := file.read(PIECE):
                 yield text
@@ -195,46 +196,57 @@ def file_pieces(path):
 
 
 def row_pieces(row, name):
-    text = row.get("text") if isinstance(row, Mapping) else row
+    """The text of a row, or a text, piece by piece. Raises: ValueError where it is none; name says which row it is."""
+    text = row
+    what = f"a {type(row).__name__}"
+    if isinstance(row, Mapping):
+        text = row.get("text")
+        what = f"a row with the columns {[*row]}"
     if not isinstance(text, str):
-        what = (
-            f"a row with the columns {[*row]}"
-            if isinstance(row, Mapping)
-            else f"a {type(row).__name__}"
-        )
         raise ValueError(
             f"{name} is {what}, and no text: give texts, or rows with a text in the column 'text'"
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return (text[start : start + PIECE] for start in range(0, len(text), PIECE))
+    for start in range(0, len(text), PIECE):
+        yield text[start : start + PIECE]
 
 # %% [markdown]
-# Between two texts stands an empty line, as between the scenes of our plays. (A data set whose rows are single lines wants `separator="\n"`.) Each piece carries along where it comes from: an error message will need that.
+# Between two texts comes an empty line, as between the scenes of our plays. (For a data set whose rows are single lines, give `separator="\n"`.) Each piece comes with a word on its origin, for error messages.
 
 # %%
 #| export
-def pieces(texts, separator):
-    """A file, a folder of .txt files, or an iterable of texts or rows -> (where it comes from, a piece of text), ..."""
+def documents(texts):
+    """A file, a folder of .txt files, or an iterable of texts or rows -> (its name, its pieces) of each text."""
     if isinstance(texts, (str, Path)):
-        files = sorted(Path(texts).glob("*.txt")) if Path(texts).is_dir() else [Path(texts)]
+        files = [Path(texts)]
+        if files[0].is_dir():
+            files = sorted(files[0].glob("*.txt"))
         if not files or not files[0].is_file():
             raise FileNotFoundError(
                 f"{texts} is no file, and no folder of .txt files; a text goes into a list, [text]"
             )
-        documents = ((str(path), file_pieces(path)) for path in files)
+        for path in files:
+            yield str(path), file_pieces(path)
     else:
-        documents = ((f"text {n}", row_pieces(row, f"text {n}")) for n, row in enumerate(texts))
-    with tqdm(
+        for n, row in enumerate(texts):
+            yield f"text {n}", row_pieces(row, f"text {n}")
+
+
+def pieces(texts, separator):
+    """The texts piece by piece, with the separator between them -> (where it comes from, a piece of text), ..."""
+    # A bar after three seconds, without a total: of a stream nobody knows how long it is.
+    progress_bar = tqdm(
         unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout
-    ) as bar:
-        for n, (name, parts) in enumerate(documents):
-            start = 0
-            if n:
+    )
+    with progress_bar:
+        for n, (name, parts) in enumerate(documents(texts)):
+            if n > 0:
                 yield "the separator", separator
+            start = 0
             for part in parts:
                 yield f"{name}, from character {start} on" if start else name, part
                 start += len(part)
-                bar.update(len(part))
+                progress_bar.update(len(part))
 
 # %%
 print(list(pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
@@ -244,26 +256,37 @@ print(list(pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n
 
 # %%
 numbers = numpy.frombuffer("goose".encode("utf-32-le"), "<u4")
+symbols = tokenizer.decode(range(tokenizer.vocab_size))  # the character of each id
 table = numpy.zeros(128, "<u2")
-table[[ord(char) for char in tokenizer.alphabet]] = range(tokenizer.vocab_size)
+table[[ord(char) for char in symbols]] = range(tokenizer.vocab_size)
 print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
 
 # %% [markdown]
-# Characters without an id get a number of their own, `NO_ID`. The table has it once more at its end, for all that come after the last letter of the alphabet: their numbers are clipped to that place. If one turns up, the tokenizer itself is asked: its error names the character and what could be meant, and we add in which text it stands.
+# Characters without an id get a number of their own, `NO_ID`. The table has it once more at its end, for all characters after the last letter of the alphabet: their numbers are clipped to that place. If such a character turns up, the tokenizer itself is asked. Its error names the character and what could be meant, and we add in which text it occurs.
+#
+# The table needs one id for each character. For any other tokenizer, such as lesson 14's, its own `encode` does the work.
 
 # %%
 #| export
+def id_table(tokenizer):
+    """The id of each character, at the place of its Unicode number; NO_ID for those without one."""
+    numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
+    table = numpy.full(max(numbers) + 2, NO_ID, ID)  # one place more than the last letter's
+    table[numbers] = range(len(numbers))
+    return table
+
+
 def encoded(texts, tokenizer, separator):
-    """The ids of the texts, uint16, piece by piece. ValueError for a character that has none."""
-    letters = [ord(char) for char in tokenizer.alphabet]
-    table = numpy.full(max(letters) + 2, NO_ID, ID)  # one place more than the last letter's
-    table[letters] = range(len(letters))
+    """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
+    table = id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
     for name, text in pieces(texts, separator):
-        numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        ids = table[numbers.clip(max=len(table) - 1)]
-        if (ids == NO_ID).any():
+        ids = None
+        if table is not None:
+            numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+            ids = table[numbers.clip(max=len(table) - 1)]
+        if ids is None or (ids == NO_ID).any():
             try:
-                tokenizer.encode(text)
+                ids = tokenizer.encode(text).numpy().astype(ID)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         yield ids
@@ -291,14 +314,15 @@ assert part < 0.5
 # %% [markdown]
 # ## Shards
 #
-# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in a second file, the index: the alphabet, and of each shard its length and its sha256.
+# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in another file, the index: the tokenizer, and of each shard its length and its sha256.
 #
-# Why two bytes, where one would do for our alphabet? Because two are enough for vocabularies of pieces of words, too (GPT-2's has 50,257), and one size for all is one thing less to get wrong.
+# Why two bytes, where one would do for our alphabet? Because two bytes are enough for vocabularies of pieces of words, too (GPT-2's has 50,257), and one size for all is one thing less to get wrong.
 
 # %%
 #| export
-def put_shard(path, ids):
-    """Writes a shard, and waits for the disk -> what the index says of it."""
+def write_shard(path, ids):
+    """Writes a shard, and waits for the disk -> its entry in the index. Raises: OSError."""
+    # Not under a temporary name: until the index is there, none of the shards counts.
     try:
         with open(path, "wb") as file:
             file.write(ids)
@@ -309,17 +333,19 @@ def put_shard(path, ids):
     return {"file": path.name, "ids": len(ids), "sha256": hashlib.sha256(ids).hexdigest()}
 
 
-def refuse(texts, folder, tokenizer, shard_size, val_size):
-    if not (
-        isinstance(shard_size, int)
-        and shard_size > 0
-        and isinstance(val_size, int)
-        and val_size >= 0
-    ):
+def is_whole(number, least):
+    """Whether this is a whole number from `least` on."""
+    return isinstance(number, int) and number >= least
+
+
+def check_request(texts, folder, tokenizer, shard_size, val_size):
+    """Raises: ValueError or FileExistsError for what cannot be written, before anything is read."""
+    if not is_whole(shard_size, 1) or not is_whole(val_size, 0):
         raise ValueError(
             f"shard_size is {shard_size!r}, val_size {val_size!r}: give whole numbers, from 1 and 0 on"
         )
-    if old := [*folder.glob(INDEX), *folder.glob("*-[0-9]*.bin")]:
+    old = [*folder.glob(INDEX), *folder.glob("*-[0-9]*.bin")]
+    if old:
         raise FileExistsError(
             f"{folder} holds {old[0].name} of another writing: choose another folder, or delete it"
         )
@@ -327,15 +353,60 @@ def refuse(texts, folder, tokenizer, shard_size, val_size):
         raise ValueError(
             f"the texts are a dict with {[*texts]}, several data sets perhaps: give one of them"
         )
+    # An iterator is its own iterator: what was read of it once is gone.
     if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
         raise ValueError(
             "the texts can be read only once, and their alphabet takes a reading: give a tokenizer, too"
         )
 
 # %% [markdown]
-# Which part is for validation? The last tenth, as always; but of ten gigabytes a tenth is far more than anybody evaluates on, so at most `val_size` ids. Of a stream nobody knows where its last tenth begins. So the last `val_size` ids are always held back in a buffer, and what turns out not to be the end goes on to the shards.
-#
-# The index is written last, with lesson 09's `put_json`. A folder without one is a writing that was never finished. If something goes wrong on the way, the shards are removed.
+# Which part is for validation? The last tenth, as always; but a tenth of ten gigabytes is far more than anybody evaluates on, so at most `val_size` ids. While a stream is read, nobody knows where its last tenth begins. So a **buffer** always holds back the last `val_size` ids. When enough others have come in behind the first ones, these cannot be the end any more: they become a shard, and the rest of the buffer moves to its front.
+
+# %%
+#| export
+class ShardWriter:
+    """Takes ids as they come, and writes them as shards; the last ones are held back for validation."""
+
+    def __init__(self, folder, shard_size, val_size):
+        self.folder = folder
+        self.shard_size = shard_size
+        self.val_size = val_size
+        self.buffer = numpy.empty(shard_size + val_size + PIECE, ID)
+        self.filled = 0  # how many ids are in the buffer
+        self.total = 0  # how many have come in
+        self.index = {"train": [], "val": []}
+
+    def add(self, ids):
+        for start in range(0, len(ids), PIECE):  # a tokenizer may make more ids than characters
+            part = ids[start : start + PIECE]
+            self.buffer[self.filled : self.filled + len(part)] = part
+            self.filled += len(part)
+            self.total += len(part)
+            while self.filled >= self.shard_size + self.val_size:
+                self.write("train", self.shard_size)
+
+    def write(self, kind, size):
+        """Writes the first `size` ids of the buffer, and moves the others to its front."""
+        path = self.folder / f"{kind}-{len(self.index[kind]):05d}.bin"
+        self.index[kind].append(write_shard(path, self.buffer[:size]))
+        self.buffer[: self.filled - size] = self.buffer[size : self.filled]
+        self.filled -= size
+
+    def finish(self):
+        """Writes what is left in the buffer. Raises: ValueError where too little has come in."""
+        if self.total < 20:
+            raise ValueError(
+                f"the texts have {self.total} symbols: too few to train on one part and test on another"
+            )
+        last_tenth = self.total - 9 * self.total // 10
+        val_size = min(self.val_size, last_tenth)
+        while self.filled > val_size:
+            self.write("train", min(self.filled - val_size, self.shard_size))
+        if self.filled:
+            self.write("val", self.filled)
+
+# %% [markdown]
+# The index is written last, whole or not at all (lesson 09). A folder without an index is a writing that was never finished. If something goes wrong on the way, the shards are removed.
 
 # %%
 #| export
@@ -344,46 +415,32 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
 
     texts: the path of a file or of a folder of .txt files (in the order of their names), or an iterable of texts or of
     rows with a column "text", such as a Hugging Face dataset, streamed or not. separator stands between two texts.
-    tokenizer: a CharTokenizer; without one the texts are read twice, the first time to find their alphabet.
+    tokenizer: any; without one the texts are read twice, the first time to find their alphabet.
     The last tenth is for validation, at most val_size ids; the rest is for training, shard_size ids a file.
-    ValueError names the text that is none, or has a character without an id; FileExistsError where the folder holds
-    shards; OSError where it cannot be written. After an error no shard is left.
+
+    Raises: ValueError that names the text that is none, or has a character without an id; FileExistsError where the
+    folder holds shards; OSError where it cannot be written. After an error no shard is left.
     """
     folder = Path(folder)
-    refuse(texts, folder, tokenizer, shard_size, val_size)
-    tokenizer = tokenizer or CharTokenizer(
-        {char for _, text in pieces(texts, separator) for char in set(text)}
-    )
+    check_request(texts, folder, tokenizer, shard_size, val_size)
+    if tokenizer is None:
+        alphabet = set()  # all that the first reading keeps
+        for _, text in pieces(texts, separator):
+            alphabet.update(text)
+        tokenizer = CharTokenizer(alphabet)
     if tokenizer.vocab_size > NO_ID:
         raise ValueError(
-            f"an alphabet of {tokenizer.vocab_size} symbols is too large: shards hold {NO_ID}"
+            f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {NO_ID}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    index = {"version": VERSION, "alphabet": tokenizer.alphabet, "train": [], "val": []}
-    buffer, filled, n = numpy.empty(shard_size + val_size + 2 * PIECE, ID), 0, 0
-
-    def empty(kind, size):
-        nonlocal filled
-        index[kind].append(put_shard(folder / f"{kind}-{len(index[kind]):05d}.bin", buffer[:size]))
-        buffer[: filled - size], filled = buffer[size:filled], filled - size
-
+    writer = ShardWriter(folder, shard_size, val_size)
     try:
         for ids in encoded(texts, tokenizer, separator):
-            buffer[filled : filled + len(ids)] = ids
-            filled, n = filled + len(ids), n + len(ids)
-            while filled >= shard_size + val_size:
-                empty("train", shard_size)
-        if n < 20:
-            raise ValueError(
-                f"the texts have {n} characters: too few to train on one part and test on another"
-            )
-        last = min(val_size, n - 9 * n // 10)
-        while filled > last:
-            empty("train", min(filled - last, shard_size))
-        if filled:
-            empty("val", filled)
-        put_json(folder / INDEX, index)
-    except BaseException:
+            writer.add(ids)
+        writer.finish()
+        index = {"version": VERSION, "tokenizer": tokenizer.to_dict(), **writer.index}
+        write_json(folder / INDEX, index)
+    except BaseException:  # Ctrl-C, too
         for path in folder.glob("*-[0-9]*.bin"):
             path.unlink()
         raise
@@ -397,30 +454,21 @@ write_shards(folder / "plays.txt", folder / "plays", shard_size=100_000, val_siz
 index = json.loads((folder / "plays" / "index.json").read_text(encoding="utf-8"))
 print(len(index["train"]), "shards; the first and the last:")
 for shard in (index["train"][0], index["train"][-1]):
-    print(
-        shard["file"],
-        shard["ids"],
-        "ids,",
-        (folder / "plays" / shard["file"]).stat().st_size,
-        "bytes",
-    )
+    size = (folder / "plays" / shard["file"]).stat().st_size
+    print(shard["file"], shard["ids"], "ids,", size, "bytes")
 print("for validation:", index["val"][0]["ids"])
 
 # %%
-def complain(use):
+def print_error(use):
     try:
         use()
     except (ValueError, OSError) as error:
-        print(
-            str(error)
-            .replace(scratch.name, "...")
-            .replace("...\\", ".../")
-            .replace("plays\\", "plays/")
-        )
+        message = str(error).replace(scratch.name, "...")
+        print(message.replace("...\\", ".../").replace("plays\\", "plays/"))  # of Windows
 
 
-complain(lambda: write_shards((line for line in ["O damp goose!"]), folder / "once"))
-complain(lambda: write_shards(folder / "plays.txt", folder / "plays"))
+print_error(lambda: write_shards((line for line in ["O damp goose!"]), folder / "once"))
+print_error(lambda: write_shards(folder / "plays.txt", folder / "plays"))
 
 # %% [markdown]
 # The third text of these has a letter that our alphabet lacks. What is on the disk by then?
@@ -432,16 +480,16 @@ def lines():
         yield line
 
 
-complain(lambda: write_shards(lines(), folder / "lines", tokenizer, shard_size=10, val_size=5))
+print_error(lambda: write_shards(lines(), folder / "lines", tokenizer, shard_size=10, val_size=5))
 print("and now:", [path.name for path in (folder / "lines").iterdir()])
 
 # %% [markdown]
 # ## Reading
 #
-# Cutting text into shards is for the disk's sake; a reader shall not notice. To her the shards are one long ribbon again, and place 250,000 of it is ... where?
+# The text is cut into shards only for the disk's sake; whoever reads it should not notice. To a reader, the shards are one long text again. So where is its place 250,000?
 #
 # ### Exercise: which shard?
-# ★★ · 6 minutes · The borders are where such functions are wrong.
+# ★★ · 6 minutes · Such functions go wrong at the borders.
 #
 # The shards have lengths `lengths`, and stand one after the other; places count from 0. In which shard is the place `n`, and how far from its beginning? A shard may be empty; no place is in it. With lengths 4, 4, 3 the place 3 is the last of the first shard: `[0, 3]`. The place 4 is the first of the second: `[1, 0]`. The place 10 is the last of all: `[2, 2]`. With lengths 2, 0, 3 the place 2 is `[2, 0]`.
 
@@ -468,18 +516,38 @@ shard = torch.searchsorted(edges, places, right=True) - 1
 print(shard.tolist(), (places - edges[shard]).tolist())
 
 # %% [markdown]
-# Before a training trusts a folder, the folder is looked at: is there an index, of this version, which says what an index can say? Is each file there, with the length it should have? No id is read for that. (`eval`, `pickle` and their like are not used: a file from the net can be wrong, but it cannot make us run anything.)
+# Before a training trusts a folder, `read_index` looks at it. Is there an index, of a version that we know, which says what an index can say? Is each file there, with the length it should have? No id is read for that. (Nothing like `eval` or `pickle` is used: a file from the net can be wrong, but it cannot make us run anything.)
 
 # %%
 #| export
-def broken(path, why):
+def corrupt_shards(path, why):
+    """The ValueError for a file of a folder of shards that is not what it should be."""
     return ValueError(
         f"{path}: {why}. Copy it again from where it came from, or write the shards anew (write_shards)"
     )
 
 
+def check_index(index):
+    """The tokenizer in an index. Raises: an error of some kind where the index is not what write_shards writes."""
+    version = index["version"]
+    if version not in (1, VERSION):
+        raise ValueError(f"its version is {version!r}, and this library reads 1 and {VERSION}")
+    tokenizer = tokenizer_from_dict(index["alphabet"] if version == 1 else index["tokenizer"])
+    if not index["train"]:
+        raise ValueError("it has no shards to train on")
+    for kind in ("train", "val"):
+        for n, shard in enumerate(index[kind]):
+            # The names become paths: no other name than ours, so that none leads out of the folder.
+            if shard["file"] != f"{kind}-{n:05d}.bin" or type(shard["ids"]) is not int:
+                raise ValueError("its shards have other names, or no length")
+    return tokenizer
+
+
 def read_index(folder):
-    """What index.json says, each file found and of the right length. FileNotFoundError where there is no index."""
+    """What index.json says, and the tokenizer in it; each file was found and has the right length.
+
+    Raises: FileNotFoundError where there is no index, ValueError for a file that is missing or damaged.
+    """
     path = folder / INDEX
     if not path.is_file():
         raise FileNotFoundError(
@@ -488,51 +556,47 @@ def read_index(folder):
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        if index["version"] != VERSION:
-            raise ValueError(
-                f"its version is {index['version']!r}, and this library reads {VERSION}"
-            )
-        if not index["alphabet"] or index["alphabet"] != "".join(sorted(set(index["alphabet"]))):
-            raise ValueError("its alphabet is no text of different characters in their order")
-        shards = [
-            (f"{kind}-{n:05d}.bin", shard)
-            for kind in ("train", "val")
-            for n, shard in enumerate(index[kind])
-        ]
-        if not index["train"] or any(
-            (shard["file"], type(shard["ids"])) != (name, int) for name, shard in shards
-        ):
-            raise ValueError("its shards have other names, or no length")
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise broken(path, f"this is no index of shards ({error})") from None
-    for name, shard in shards:
-        size = (folder / name).stat().st_size if (folder / name).is_file() else "no"
+        tokenizer = check_index(index)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise corrupt_shards(path, f"this is no index of shards ({error})") from None
+    for shard in index["train"] + index["val"]:
+        file = folder / shard["file"]
+        # Two bytes an id. A mapped file that is shorter than it says would stop the process without a message.
+        size = file.stat().st_size if file.is_file() else "no"
         if size != 2 * shard["ids"] or not size:
-            raise broken(
-                folder / name, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}"
+            raise corrupt_shards(
+                file, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}"
             )
-    return index
+    return index, tokenizer
 
 # %% [markdown]
-# `Shards` is the folder, opened. `at` answers for any table of places; a window that lies across a border is nothing special. Of the maps it keeps four open at a time, because systems count open files.
+# `Shards` is the folder, opened. `at` gives the ids at any table of places; a window that crosses a border is nothing special. It keeps at most four maps open at a time, because systems count open files.
 #
-# What lengths cannot show is a wrong number inside of a file. An id that no character has would make a graphics card stop with a message about an assertion on the device. So `at` looks, and names the file. What else may have happened to the bytes only the sha256 tells: `verify` reads them all: do that once, after a copy.
+# Lengths cannot show that a number inside a file is wrong. An id that no character has would make a graphics card stop with a message about an assertion on the device. So `at` checks the ids, and names the file. Only the sha256 shows whatever else may have happened to the bytes. `verify` compares it, and reads every byte for that: do it once, after a copy.
 
 # %%
 #| export
+MAX_MAPS = 4  # open at a time: a process may open only so many files
+
+
 class Shards:
     """A folder that write_shards wrote: a text on disk, mapped.
 
-    tokenizer: of its alphabet; val_ids: the held-out ids (N,) int64, None where there are none; len(): ids to train on.
-    ValueError or FileNotFoundError names a file that is missing, damaged, or of another version."""
+    tokenizer: the one it was written with; val_ids: the held-out ids (N,) int64, None where there are none; len(): how
+    many ids there are to train on.
+
+    Raises: ValueError or FileNotFoundError that names a file that is missing, damaged, or of another version.
+    """
 
     def __init__(self, folder):
-        self.folder, self.index, self.maps = Path(folder), read_index(Path(folder)), {}
-        self.tokenizer = CharTokenizer(self.index["alphabet"])
-        self.edges = torch.tensor([0] + [shard["ids"] for shard in self.index["train"]]).cumsum(
-            0
-        )  # (shards + 1,)
-        self.val_ids = self.read("val-00000.bin", slice(None)) if self.index["val"] else None
+        self.folder = Path(folder)
+        self.index, self.tokenizer = read_index(self.folder)
+        lengths = [shard["ids"] for shard in self.index["train"]]
+        self.edges = torch.tensor([0, *lengths]).cumsum(0)  # (shards + 1,)
+        self.maps = {}  # file: its map, those opened last
+        self.val_ids = None
+        if self.index["val"]:  # one file, small enough for the memory
+            self.val_ids = self.read("val-00000.bin", slice(None))
 
     def __len__(self):
         return int(self.edges[-1])
@@ -540,37 +604,38 @@ class Shards:
     def read(self, file, places):
         """places: an array of offsets in one file -> its ids there, int64."""
         if file not in self.maps:
-            self.maps = {
-                **dict(list(self.maps.items())[-3:]),
-                file: numpy.memmap(self.folder / file, ID, "r"),
-            }
+            if len(self.maps) == MAX_MAPS:
+                oldest = next(iter(self.maps))
+                del self.maps[oldest]
+            self.maps[file] = numpy.memmap(self.folder / file, ID, "r")
+        # Cut first, then convert: the other way round the whole file would be in memory.
         ids = torch.from_numpy(self.maps[file][places].astype("int64"))
         if ids.numel() and ids.max() >= self.tokenizer.vocab_size:
-            raise broken(
+            raise corrupt_shards(
                 self.folder / file, f"it has the id {ids.max()}, and no character has that"
             )
         return ids
 
     def at(self, places):
         """places: int64, any shape, from 0 to len() - 1 -> the ids that stand there, int64, of the same shape."""
-        shards, ids = (
-            torch.searchsorted(self.edges, places, right=True) - 1,
-            torch.empty_like(places),
-        )
-        for shard in shards.unique().tolist():
-            here, file = shards == shard, self.index["train"][shard]["file"]
-            ids[here] = self.read(file, (places[here] - self.edges[shard]).numpy())
+        shards = torch.searchsorted(self.edges, places, right=True) - 1
+        ids = torch.empty_like(places)
+        for shard in shards.unique().tolist():  # one look into each file, not one for each place
+            here = shards == shard
+            offsets = places[here] - self.edges[shard]
+            ids[here] = self.read(self.index["train"][shard]["file"], offsets.numpy())
         return ids
 
     def windows(self, block_size, seed):
+        """Its windows, as the trainer asks for them."""
         return ShardWindows(self, block_size, seed)
 
     def verify(self):
-        """Reads every byte. ValueError for the first file that is not what was written."""
+        """Reads every byte. Raises: ValueError for the first file that is not what was written."""
         for shard in self.index["train"] + self.index["val"]:
             with open(self.folder / shard["file"], "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.get("sha256"):
-                    raise broken(
+                    raise corrupt_shards(
                         file.name, "its content is not what was written: the sha256 differs"
                     )
 
@@ -583,115 +648,120 @@ same = torch.cat([shards.at(torch.arange(len(shards))), shards.val_ids]) == ids
 print(f"as in the text: {same.sum():,} of {len(ids):,} ids")
 
 # %% [markdown]
-# Now let us spoil it, in three ways.
+# Now let us damage the folder, in three ways.
 
 # %%
-file, good = (
-    folder / "plays" / "train-00003.bin",
-    (folder / "plays" / "train-00003.bin").read_bytes(),
-)
+file = folder / "plays" / "train-00003.bin"
+good = file.read_bytes()
 shards = None  # its maps go, too: a mapped file must not shrink under its reader
 _ = file.write_bytes(good[:-1])
-complain(lambda: Shards(folder / "plays"))
+print_error(lambda: Shards(folder / "plays"))
 _ = file.write_bytes(b"\xff\xff" + good[2:])
-complain(lambda: Shards(folder / "plays").at(torch.tensor([300_000])))
+print_error(lambda: Shards(folder / "plays").at(torch.tensor([300_000])))
 _ = file.write_bytes(good[2:] + good[:2])
-complain(lambda: Shards(folder / "plays").verify())
+print_error(lambda: Shards(folder / "plays").verify())
 _ = file.write_bytes(good)
 
 # %% [markdown]
 # ## Shuffled twice
 #
-# Lesson 10's `Windows` shuffles all windows of an epoch in one pile. For our shards that has two faults.
+# Lesson 10's `Windows` shuffles all windows of an epoch at once, in one pile. For our shards that has two disadvantages.
 #
 # The order is a list of all of them, with 8 bytes each. That is nothing for a million characters; for a trillion, in windows of 256, it is 31 gigabytes. And each batch reads from everywhere: 32 windows, 32 pages from 32 ends of the disk, none of them in memory from before.
 #
-# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time one shard is being read, or two, where a window or a batch reaches into the next, and it fits into memory with ease. Its order is half a megabyte (for windows of 256), instead of 31 gigabytes; it is forgotten when the next shard's turn comes, and can be thrown again: seed, epoch and shard settle it.
+# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time one shard is being read, or two, where a window or a batch reaches into the next; they fit into memory with ease. The order of a shard's windows takes half a megabyte (for windows of 256), instead of 31 gigabytes. It is forgotten when the next shard's turn comes, and can be drawn again, because it depends only on seed, epoch and shard.
 #
-# As in lesson 10, each epoch cuts the ribbon at other places, and the windows are laid over the whole ribbon. A window belongs to the shard in which it begins.
+# As in lesson 10, each epoch cuts the text at other places, and the windows are laid over the whole text, across the shards. A window belongs to the shard in which it begins.
 
 # %%
 #| export
+class EpochPlan(NamedTuple):
+    """The order in which an epoch reads the shards; the tensors are (shards,), in that order."""
+
+    start: torch.Tensor  # where the first window of the epoch starts: ()
+    first: torch.Tensor  # the number of the first window that begins in each shard
+    many: torch.Tensor  # how many windows begin in it
+    after: torch.Tensor  # how many windows of the epoch have been read after it
+    seeds: torch.Tensor  # for the order of its windows
+
+
 def plan_epoch(edges, block_size, count, seed, epoch):
-    """-> where an epoch's first window starts; and of the shards, in the order in which they are read: the number of
-    the first window that begins in each, how many do, how many have been read after it, a seed."""
-    dice = epoch_dice(seed, epoch)
-    start = torch.randint(edges[-1] - count * block_size, (), generator=dice)
-    order = torch.randperm(len(edges) - 1, generator=dice)
-    before = ((edges - start + block_size - 1) // block_size).clamp(
-        0, count
-    )  # windows that begin before each border
+    """edges (shards + 1,): where each shard begins, and the end -> the EpochPlan of `count` windows."""
+    generator = epoch_dice(seed, epoch)
+    start = torch.randint(edges[-1] - count * block_size, (), generator=generator)
+    order = torch.randperm(len(edges) - 1, generator=generator)
+    # How many windows begin before each border, rounded up: a border may cut a window.
+    before = ((edges - start + block_size - 1) // block_size).clamp(0, count)
     many = before.diff()[order]
-    return (
-        start,
-        before[order],
-        many,
-        many.cumsum(0),
-        torch.randint(2**32, order.shape, generator=dice),
-    )
+    seeds = torch.randint(2**32, order.shape, generator=generator)
+    return EpochPlan(start, before[order], many, many.cumsum(0), seeds)
 
 # %% [markdown]
 # Four shards of 100 ids, in windows of 16:
 
 # %%
-start, first, many, after, _ = plan_epoch(
-    100 * torch.arange(5), block_size=16, count=24, seed=1337, epoch=0
-)
-print("the first window starts at", start.item())
-print(
-    "windows:",
-    *(f"{low} to {low + n - 1}," for low, n in zip(first.tolist(), many.tolist())),
-    "read in this order",
-)
-print("so many are read after each shard:", after.tolist())
+edges = 100 * torch.arange(5)
+plan = plan_epoch(edges, block_size=16, count=24, seed=1337, epoch=0)
+print("the first window starts at", plan.start.item())
+ranges = [f"{low} to {low + n - 1}," for low, n in zip(plan.first.tolist(), plan.many.tolist())]
+print("windows:", *ranges, "read in this order")
+print("so many are read after each shard:", plan.after.tolist())
 
 # %% [markdown]
-# The windows are numbered from the left, so the second shard is read first, then the fourth, the third, the first. With this plan, `starts` finds the windows that follow any number of windows seen. It goes from shard to shard, and from epoch to epoch, where a batch does.
+# The windows are numbered from the left, so the second shard is read first, then the fourth, the third, the first. With this plan, `starts` finds the windows that follow any number of windows seen. Where a batch reaches from one shard into the next, or from one epoch into the next, `starts` goes along.
 
 # %%
 #| export
 class ShardWindows:
     """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
 
-    As in recipe.Windows, seed and epoch settle the order, and every epoch cuts at other places."""
+    As in recipe.Windows, seed and epoch determine the order, and every epoch cuts at other places.
+    """
 
     def __init__(self, shards, block_size, seed):
         self.count = count_windows(len(shards), block_size)
-        self.shards, self.block_size, self.seed, self.plan, self.shuffled = (
-            shards,
-            block_size,
-            seed,
-            {},
-            {},
-        )
+        self.shards = shards
+        self.block_size = block_size
+        self.seed = seed
+        # Of one epoch and one shard alone, so that the memory does not grow with the text.
+        self.plan = {}  # epoch: its EpochPlan
+        self.shuffled = {}  # (epoch, turn): where the windows of the shard that is read then start
+
+    def plan_of(self, epoch):
+        if epoch not in self.plan:
+            edges = self.shards.edges
+            self.plan = {epoch: plan_epoch(edges, self.block_size, self.count, self.seed, epoch)}
+        return self.plan[epoch]
+
+    def shuffled_starts(self, epoch, turn):
+        """Where the windows of the shard that is read as number `turn` of its epoch start, in the order of reading."""
+        if (epoch, turn) not in self.shuffled:
+            plan = self.plan_of(epoch)
+            generator = torch.Generator().manual_seed(plan.seeds[turn].item())
+            order = torch.randperm(plan.many[turn].item(), generator=generator)
+            starts = plan.start + self.block_size * (plan.first[turn] + order)
+            self.shuffled = {(epoch, turn): starts}
+        return self.shuffled[epoch, turn]
 
     def starts(self, seen, size):
         """Where the windows that follow the first `seen` ones start: (size,)."""
-        starts = []
-        while size:
+        parts = []
+        while size > 0:
             epoch, at = divmod(seen, self.count)
-            if epoch not in self.plan:
-                self.plan = {
-                    epoch: plan_epoch(
-                        self.shards.edges, self.block_size, self.count, self.seed, epoch
-                    )
-                }
-            start, first, many, after, dice = self.plan[epoch]
-            turn = torch.searchsorted(after, at, right=True).item()  # which shard's it is
-            if (epoch, turn) not in self.shuffled:
-                generator = torch.Generator().manual_seed(dice[turn].item())
-                numbers = first[turn] + torch.randperm(many[turn].item(), generator=generator)
-                self.shuffled = {(epoch, turn): start + self.block_size * numbers}
-            at -= (after - many)[turn].item()  # how many of this shard's were seen
-            starts.append(self.shuffled[epoch, turn][at : at + size])
-            seen, size = seen + len(starts[-1]), size - len(starts[-1])
-        return torch.cat(starts)
+            plan = self.plan_of(epoch)
+            turn = torch.searchsorted(plan.after, at, right=True).item()  # which shard is read now
+            before = (plan.after - plan.many)[turn].item()  # windows of the shards before it
+            # A slice ends with its shard; what is missing comes from the next one, or the next epoch.
+            part = self.shuffled_starts(epoch, turn)[at - before : at - before + size]
+            parts.append(part)
+            seen += len(part)
+            size -= len(part)
+        return torch.cat(parts)
 
     def batch(self, seen, size):
         """The windows that follow the first `seen` ones -> x, y, both (size, T) int64, on the CPU."""
-        windows = self.shards.at(
-            self.starts(seen, size)[:, None] + torch.arange(self.block_size + 1)
-        )
+        starts = self.starts(seen, size)
+        windows = self.shards.at(starts[:, None] + torch.arange(self.block_size + 1))
         return windows[:, :-1], windows[:, 1:]
 
 # %% [markdown]
@@ -745,11 +815,11 @@ print(x.shape, x.dtype, "one ahead:", torch.equal(x[:, 1:], y[:, :-1]))
 # What does it cost? All windows of a batch, and of some thousands of batches after it, come from one stretch of text. If the texts were sorted, by author or by language, the model would read authors one after the other, and forget the first over the last. So mix texts *before* they are written.
 #
 # ### Exercise: a shuffle with a small memory
-# ★★ · 8 minutes · How do you mix a stream that does not fit into memory? Thoroughly only in two passes: throw each item into one of many small files, then shuffle each of these. A little, in one pass, with this (tf.data and Hugging Face's `datasets` both have it).
+# ★★ · 8 minutes · How do you mix a stream that does not fit into memory? A thorough shuffle takes two passes: put each item into one of many small files, at random, then shuffle each of these. A buffer shuffles a little, in one pass (tf.data and Hugging Face's `datasets` both have it).
 #
 # A buffer has `size` places. The first `size` items fill it, in their order. Each further item is put into one of the places, and the item that was in it comes out. When the stream has ended, what is in the buffer comes out, in the order of the places. If the stream is shorter than the buffer, all of it comes out at the end.
 #
-# `draws` holds the dice: for each item after the first `size` ones the number of its place, from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow: `20 10 30 40 50`.
+# `draws` holds the random numbers: for each item after the first `size` ones the number of its place, from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow: `20 10 30 40 50`.
 
 # %% tags=["exercise"] exercise="shuffle_buffer"
 def shuffle_buffer(items, size, draws):
@@ -766,7 +836,7 @@ def shuffle_buffer(items, size, draws):
 check("shuffle_buffer", shuffle_buffer)
 
 # %% [markdown]
-# An item can come out much later than it went in, and hardly earlier: at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large; then it takes the two passes.
+# An item can come out much later than it went in, and hardly earlier: at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large. To mix it well takes the two passes.
 #
 # ## Several processes
 #
@@ -788,13 +858,14 @@ def rank_windows(count, size, ranks, rank):
 check("rank_windows", rank_windows)
 
 # %% [markdown]
-# `batch` needs no word about ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. (One difference: where the exercise leaves a part short, `batch` goes on into the next epoch.) Here are two ranks, played by one process; each opens the folder for itself.
+# `batch` knows nothing of ranks. Rank $r$ asks for the `size` windows that follow the first `seen + r * size`. (One difference: where the exercise leaves a part short, `batch` goes on into the next epoch.) Here are two ranks, played by one process; each opens the folder for itself.
 
 # %%
 size, ranks, steps = 8, 2, 40
 own = [Shards(folder / "plays").windows(block_size=64, seed=1337) for rank in range(ranks)]
 alone = Shards(folder / "plays").windows(block_size=64, seed=1337)
-equal, read = 0, [set(), set()]
+equal = 0
+read = [set(), set()]
 for step in range(steps):
     seen = step * ranks * size
     parts = [own[rank].batch(seen + rank * size, size)[0] for rank in range(ranks)]
@@ -807,7 +878,7 @@ print(
 print("windows read:", [len(starts) for starts in read], "  by both:", len(read[0] & read[1]))
 
 # %% [markdown]
-# And what of the disk did they touch? A page of 4,096 bytes holds 2,048 ids. **Predict:** 640 windows have been read. On how many pages do they lie? And from one pile of all windows?
+# And which part of the disk did they touch? A page of 4,096 bytes holds 2,048 ids. **Predict:** 640 windows have been read. On how many pages do they lie? And from one pile of all windows?
 
 # %%
 def pages_of(starts):
@@ -822,14 +893,8 @@ def pages_of(starts):
 pile = Windows(ids[: len(alone.shards)], 64, seed=1337).order(0)[: len(read[0] | read[1])].tolist()
 in_all = sum(-(-shard["ids"] // 2048) for shard in alone.shards.index["train"])
 print("pages of rank 0:", len(pages_of(read[0])), " of rank 1:", len(pages_of(read[1])))
-print(
-    "of both:",
-    len(pages_of(read[0] | read[1])),
-    " from one pile:",
-    len(pages_of(pile)),
-    " in all:",
-    in_all,
-)
+both = len(pages_of(read[0] | read[1]))
+print("of both:", both, " from one pile:", len(pages_of(pile)), " in all:", in_all)
 
 # %% [markdown]
 # 640 windows of 64 ids would fit on 20 pages. Each rank touches only pages on which windows of its own lie, all in one shard; in so small a one these are soon all its pages. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
@@ -858,7 +923,7 @@ print(
 assert times["from the map"] < 5
 
 # %% [markdown]
-# Several times as long, perhaps, and still next to nothing beside such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
+# From the map a batch takes several times as long, and still next to nothing beside such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
 #
 # ## Training from it
 #
@@ -868,14 +933,14 @@ assert times["from the map"] < 5
 torch.manual_seed(1337)
 shards = Shards(folder / "plays")
 model = GPT(GPTConfig(shards.tokenizer.vocab_size, block_size=32, n_layer=2, n_head=4, n_embd=64))
-birth = evaluate(model, shards.val_ids)
+before = evaluate(model, shards.val_ids)
 result = train(
     model, shards, TrainConfig(steps=200, batch_size=16, learning_rate=3e-3, eval_interval=100)
 )
 
 # %%
-gain = birth - result["loss"]
-print(f"≈ {birth:.2f} -> ≈ {result['loss']:.2f} nats per character, after {result['steps']} steps")
+gain = before - result["loss"]
+print(f"≈ {before:.2f} -> ≈ {result['loss']:.2f} nats per character, after {result['steps']} steps")
 assert gain > 1.2
 
 # %% [markdown]
@@ -898,7 +963,7 @@ assert gain > 1.2
 class Rows:
     def __iter__(self):
         for scene in text[:20_000].split("\n\n"):
-            yield {"text": scene, "author": "dice"}
+            yield {"text": scene, "author": "grammar"}
 
 
 write_shards(Rows(), folder / "rows")
@@ -913,7 +978,7 @@ except ValueError as error:
 # %% [markdown]
 # ## Mistakes people make
 #
-# - **`mapped.astype("int64")`.** The whole file is in memory, four times as large. Cut first, then convert.
+# - **`mapped.astype("int64")`.** That brings the whole file into memory, four times as large. Cut first, then convert.
 # - **A sorted data set, written as it came.** The order of the shards is shuffled, their contents are not mixed. Shuffle the texts first.
 # - **uint16 for too large a vocabulary.** `astype` makes 70,000 into 4,464 without a word. Count the vocabulary before you choose the type.
 # - **Every rank with a seed of its own.** Each shuffles another pile; some windows come twice, others never.

@@ -24,7 +24,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-KEEP = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
+CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # so many times as many windows at once; 1 on a CPU
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -45,7 +45,7 @@ from chargpt_lib.training import load_or_fit
 torch.manual_seed(1337)
 model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
 result = load_or_fit(
-    "first minute", model, corpus, steps=1400, batch_size=6 * scale, lr=5e-3, keep=KEEP
+    "first minute", model, corpus, steps=1400, batch_size=6 * scale, lr=5e-3, cache_dir=CACHE_DIR
 )
 print(
     f"loss {result['loss']:.2f} on text it has never seen, after {result['seconds']:.0f} s of training"

@@ -17,9 +17,10 @@ from playwright.sync_api import sync_playwright
 from chargpt_lib.attention_maps import ablate_heads, attention_html, attention_of, record_attention
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
+from chargpt_lib.files import write_json
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import excess_by_kind, score_plays
-from chargpt_lib.training import fit, nats_per_character, write_json
+from chargpt_lib.training import fit, nats_per_character
 from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import spread
 from tests.browser.conftest import QUIET, find_chromium

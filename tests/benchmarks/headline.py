@@ -24,12 +24,13 @@ from chargpt_lib.bigram import BigramLanguageModel, NGramModel
 from chargpt_lib.cli.options import PRESETS
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
+from chargpt_lib.files import read_json, write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.quality import compare
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import train
-from chargpt_lib.training import estimate_loss, evaluate, read_json, write_json
+from chargpt_lib.training import estimate_loss, evaluate
 from tests.benchmarks.machine import measured_on
 
 OUT = Path(__file__).parents[2] / "data" / "results" / "headline"

@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError
 
 from build import HERE
 from chargpt_lib.course import read_course
-from chargpt_lib.training import read_json, write_json
+from chargpt_lib.files import read_json, write_json
 from release import build_wheel
 
 OUT = HERE.root / "data" / "results" / "hosts.json"

@@ -25,8 +25,9 @@ from chargpt_lib.bigram import NGramModel
 from chargpt_lib.course import read_course
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
+from chargpt_lib.files import write_json
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.training import RUNGS, evaluate, fit, plot_excess, write_json
+from chargpt_lib.training import RUNGS, evaluate, fit, plot_excess
 from tests.benchmarks.machine import measured_on
 
 RESULTS = HERE.root / "data" / "results" / "ladder.json"

@@ -21,8 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from build import HERE
-from chargpt_lib.files import cache_dir
-from chargpt_lib.training import read_json, write_json
+from chargpt_lib.files import cache_dir, read_json, write_json
 from tests.benchmarks.machine import AS_ON_ANOTHER, processor_name
 
 OUT = HERE.root / "data" / "results" / "machines.json"

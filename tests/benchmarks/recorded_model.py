@@ -6,7 +6,8 @@
 Lesson 06's GPT, trained for longer. `load_recorded("playhouse")` opens it, and lessons 07, 08 and 09 look into it.
 
     model.safetensors   the weights, 16 bits each
-    config.json, alphabet.json     as lesson 09's `save_model` writes them
+    config.json         as lesson 09's `save_model` writes it
+    tokenizer.json      likewise; alphabet.json, where it is still there, is the form before that
     record.json         how it was trained, where, its exact loss, the sha256 of the weights
     growth.safetensors  what the heads looked at while it was trained: measured by the cells of lesson 07 on copies of the
                         model that were kept on the way, and not the copies themselves
@@ -26,10 +27,10 @@ from safetensors.torch import save_file, save_model
 from build import HERE, read_lessons
 from chargpt_lib.checkpoints import save_model as save_for_sampling
 from chargpt_lib.data import CharTokenizer, load_corpus
-from chargpt_lib.files import cache_dir
+from chargpt_lib.files import cache_dir, write_json
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import excess_by_kind
-from chargpt_lib.training import fit, nats_per_character, write_json
+from chargpt_lib.training import fit, nats_per_character
 from tests.benchmarks.machine import processor_name
 
 OUT = HERE.root / "data" / "models" / "playhouse"
@@ -47,7 +48,7 @@ def train(corpus, tokenizer, album):
             save_model(model, str(album / f"{step}.safetensors"))
 
     start = time.perf_counter()
-    fit(model, tokenizer.encode(corpus.train), watch=keep_copy, **SETTINGS)
+    fit(model, tokenizer.encode(corpus.train), callback=keep_copy, **SETTINGS)
     seconds = time.perf_counter() - start
     with torch.no_grad():
         for parameter in model.parameters():

@@ -25,8 +25,7 @@ import nbformat
 import torch
 
 from build import HERE, is_exported, make_notebook, read_lessons, run_notebook
-from chargpt_lib.files import cache_dir
-from chargpt_lib.training import read_json, write_json
+from chargpt_lib.files import cache_dir, read_json, write_json
 from tests.benchmarks.machine import AS_ON_ANOTHER, processor_name
 
 OUT = HERE.root / "data" / "results" / "robustness.json"

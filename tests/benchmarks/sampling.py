@@ -28,9 +28,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.files import read_json, write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.sampling import deal_out, generate, in_int8, product
-from chargpt_lib.training import evaluate, read_json, write_json
+from chargpt_lib.training import evaluate
 from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, spread
 

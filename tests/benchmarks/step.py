@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from chargpt_lib import training
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
+from chargpt_lib.files import write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 from tests.benchmarks.machine import measured_on
 
@@ -155,7 +156,7 @@ def take_steps(model, ids, block_size, batch_size, steps, lr=1e-3):
     model.train()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * training.pace(step, steps)
+            group["lr"] = lr * training.lr_multiplier(step, steps)
         x, y = draw(ids, block_size, batch_size, generator, device)
         optimizer.zero_grad(set_to_none=True)
         loss = model(x, y)
@@ -245,7 +246,7 @@ def main():
             quartiles = "{:.3f} to {:.3f}".format(*ratio["quartiles"])
             line += f"{row['ms'][name]['median']:14.2f}{ratio['median']:8.3f}{quartiles:>16}"
         print(line)
-    training.write_json(OUT, report)
+    write_json(OUT, report)
     print(f"\n{report['what']}\nwritten to {OUT.relative_to(OUT.parents[2])}")
 
 

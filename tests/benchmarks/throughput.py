@@ -32,9 +32,9 @@ from torch.nn import functional as F
 
 from chargpt_lib import trainer
 from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.files import write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.recipe import TrainConfig
-from chargpt_lib.training import write_json
 from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, draw, spread, take_steps
 
