@@ -24,12 +24,18 @@ class LanguageModel(nn.Module):
         self.vocab_size = vocab_size
         self.block_size = block_size
 
-    def forward(self, idx, targets=None):
-        """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T)."""
+    def forward(self, idx, targets=None, cache=None):
+        """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T).
+
+        cache: what was read before idx, for the models that can go on from it (lesson 08).
+        """
         # A compiled model cannot look at the values of its input.
         if not torch.compiler.is_compiling():
             self.check(idx)
-        logits = self.compute_logits(idx)
+        if cache is None:
+            logits = self.compute_logits(idx)
+        else:
+            logits = self.compute_logits(idx, cache)
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
 from chargpt_lib.multi_head import CausalSelfAttention
-from chargpt_lib.single_head import small_weights
+from chargpt_lib.single_head import init_weights
 
 __all__ = [
     "ACTIVATIONS",
     "FeedForward",
     "Block",
-    "scaled_weights",
+    "scale_residual_init",
     "BlockLanguageModel",
 ]
 
@@ -26,21 +26,24 @@ ACTIVATIONS = {
 
 
 class FeedForward(nn.Module):
-    """Four times as wide, a bend, and back, at each position by itself: (B, T, C) -> (B, T, C)."""
+    """Two matrices with an activation between them, at each position by itself: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, n_embd, bias=True, activation="gelu", dropout=0.0):
         super().__init__()
+        # Four times as wide inside: Vaswani et al. (2017) took that, and nearly everybody since.
         self.fc = nn.Linear(n_embd, 4 * n_embd, bias=bias)
-        self.activation, self.dropout = activation, dropout
+        self.activation = activation
+        self.dropout = dropout
         self.proj = nn.Linear(4 * n_embd, n_embd, bias=bias)
 
     def forward(self, x):
-        x = self.proj(ACTIVATIONS[self.activation](self.fc(x)))
+        activation = ACTIVATIONS[self.activation]
+        x = self.proj(activation(self.fc(x)))
         return F.dropout(x, self.dropout, self.training)
 
 
 class Block(nn.Module):
-    """Gather, then think: (B, T, C) -> (B, T, C). Pre-norm, with residuals."""
+    """A transformer block: attention, then feed-forward, each with pre-norm and residual: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, n_embd, n_head, bias=True, qkv_bias=False, activation="gelu", dropout=0.0):
         super().__init__()
@@ -49,13 +52,17 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(n_embd, bias=bias)
         self.feed_forward = FeedForward(n_embd, bias, activation, dropout)
 
-    def forward(self, x):
-        x = x + self.attention(self.norm_1(x))
+    def forward(self, x, cache=None):
+        """x (B, T, C) -> (B, T, C). cache: for the attention (lesson 08)."""
+        x = x + self.attention(self.norm_1(x), cache)  # the only way between positions
         return x + self.feed_forward(self.norm_2(x))
 
 
-def scaled_weights(model, n_layer):
-    """Shrinks the matrices that write into the residual stream by 1 / sqrt(2 n_layer) (Radford et al., 2019)."""
+def scale_residual_init(model, n_layer):
+    """Shrinks the matrices that write into the residual stream by 1 / sqrt(2 n_layer) (Radford et al., 2019).
+
+    Each of n_layer blocks adds to the stream twice; so scaled, the variance of the stream does not grow with the depth.
+    """
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("proj.weight"):
@@ -74,8 +81,8 @@ class BlockLanguageModel(LanguageModel):
         )
         self.norm = nn.LayerNorm(n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        self.apply(small_weights)
-        scaled_weights(self, n_layer)
+        self.apply(init_weights)
+        scale_residual_init(self, n_layer)  # after init_weights, which would undo it
 
     def compute_logits(self, idx):
         x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)

@@ -5,17 +5,16 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-import torch
 from safetensors.torch import load_model
 from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
-from chargpt_lib.blocks import ACTIVATIONS, Block, scaled_weights
+from chargpt_lib.blocks import ACTIVATIONS, Block, scale_residual_init
 from chargpt_lib.data import load_tokenizer
 from chargpt_lib.files import bundled_dir
 from chargpt_lib.multi_head import head_size
-from chargpt_lib.single_head import small_weights
+from chargpt_lib.single_head import init_weights
 
 __all__ = [
     "check_config",
@@ -27,7 +26,7 @@ __all__ = [
 
 
 def check_config(config):
-    """ValueError for sizes that no GPT can have."""
+    """Checks the sizes of a GPT. Raises: ValueError for sizes that no GPT can have."""
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
@@ -42,26 +41,26 @@ def check_config(config):
 
 @dataclass
 class GPTConfig:
-    """Which GPT: sizes, and the habits of its family."""
+    """The sizes of a GPT and the choices of its family. Raises: ValueError for sizes that no GPT can have."""
 
     vocab_size: int
-    block_size: int = 256
+    block_size: int = 256  # how many characters it can see
     n_layer: int = 6
     n_head: int = 6
     n_embd: int = 384
     dropout: float = 0.0
     bias: bool = False  # of projections, feed-forward layers and norms
     qkv_bias: bool = False
-    activation: str = "gelu"
+    activation: str = "gelu"  # one of ACTIVATIONS
     tied: bool = True  # the last matrix is the token table; if not, it has a bias
-    scaled_init: bool = True
+    scaled_init: bool = True  # see scale_residual_init
 
     def __post_init__(self):
         check_config(self)
 
     @classmethod
     def lecture(cls, vocab_size, block_size=256, n_embd=384, n_head=6, n_layer=6, dropout=0.2):
-        """What one builds by hand: ReLU, q, k, v without bias, a last matrix of its own."""
+        """The GPT of "Let's build GPT" (Karpathy, 2023): ReLU, q, k, v without bias, the last matrix not tied."""
         return cls(
             vocab_size=vocab_size,
             block_size=block_size,
@@ -114,53 +113,56 @@ class GPT(LanguageModel):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
-        self.blocks = nn.Sequential(
-            *[
-                Block(
-                    config.n_embd,
-                    config.n_head,
-                    config.bias,
-                    config.qkv_bias,
-                    config.activation,
-                    config.dropout,
-                )
-                for _ in range(config.n_layer)
-            ]
-        )
+        self.blocks = nn.ModuleList()
+        for _ in range(config.n_layer):
+            block = Block(
+                config.n_embd,
+                config.n_head,
+                config.bias,
+                config.qkv_bias,
+                config.activation,
+                config.dropout,
+            )
+            self.blocks.append(block)
         self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=not config.tied)
         if config.tied:
+            # Both are (V, C): one parameter under two names, and one gradient, the sum of both uses.
             self.lm_head.weight = self.token_embedding.weight
-        self.apply(small_weights)
+        self.apply(init_weights)
         if config.scaled_init:
-            scaled_weights(self, config.n_layer)
+            scale_residual_init(self, config.n_layer)
 
-    def embed(self, idx):
+    def embed(self, idx, cache=None):
         """idx (B, T) -> what each character is plus where it stands, (B, T, C)."""
-        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]
+        T = idx.shape[1]
+        if cache is None:
+            positions = self.position_embedding.weight[:T]  # (T, C)
+        else:  # the text goes on where the cache ends: (T, C), or (B, T, C) where each row has its own positions
+            positions = self.position_embedding(cache.extend(T, idx.device))
+        x = self.token_embedding(idx) + positions
         return F.dropout(x, self.config.dropout, self.training)
 
-    def compute_logits(self, idx):
-        x = self.embed(idx)
-        x = self.blocks(x)
-        return self.lm_head(self.norm(x))  # (B, T, V)
+    def compute_logits(self, idx, cache=None):
+        """idx (B, T) -> logits (B, T, V). cache: what was read before idx (lesson 08)."""
+        x = self.embed(idx, cache)
+        for block in self.blocks:
+            x = block(x, cache)
+        return self.lm_head(self.norm(x))
 
     def num_params(self):
-        """How many parameters; a tied matrix counts once."""
+        """The number of parameters; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
 
 
-PLAYHOUSE = {
-    "block_size": 192,
-    "n_embd": 96,
-    "n_head": 6,
-}  # for GPTConfig.cpu: 0.5 million parameters
+# The sizes of the course's model of Playhouse, for GPTConfig.cpu: 0.5 million parameters.
+PLAYHOUSE = {"block_size": 192, "n_embd": 96, "n_head": 6}
 
 
 def load_recorded(name):
     """A model that comes with the course -> the GPT, on the CPU; its tokenizer; the record of its training, a dict.
 
-    FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
+    Raises: FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
     """
     folder = bundled_dir() / "models" / name
     config = folder / "config.json"
@@ -169,6 +171,7 @@ def load_recorded(name):
         raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
     record = json.loads(record.read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
+    # What the lessons say of single heads is true of these very weights.
     if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(
             f"{weights} is not the file that was recorded: get it again from where the course came from"

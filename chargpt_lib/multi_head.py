@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
-from chargpt_lib.single_head import Head, small_weights
+from chargpt_lib.single_head import Head, init_weights
 
 __all__ = [
     "head_size",
@@ -17,7 +17,7 @@ __all__ = [
 
 
 def head_size(n_embd, n_head):
-    """The width of each head. ValueError where the heads do not divide the width."""
+    """The width of each head. Raises: ValueError where the heads do not divide the width."""
     if n_head < 1 or n_embd % n_head:
         sizes = [n for n in range(1, n_embd + 1) if n_embd % n == 0]
         raise ValueError(
@@ -27,7 +27,7 @@ def head_size(n_embd, n_head):
 
 
 class MultiHeadAttention(nn.Module):
-    """Heads one after the other, side by side, mixed: (B, T, C) -> (B, T, C). To read; the next class is to use."""
+    """Multi-head attention as a loop over heads: (B, T, C) -> (B, T, C). To read; `CausalSelfAttention` is to use."""
 
     def __init__(self, n_embd, n_head, bias=True):
         super().__init__()
@@ -36,7 +36,8 @@ class MultiHeadAttention(nn.Module):
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
     def forward(self, x):
-        return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
+        outs = [head(x) for head in self.heads]  # (B, T, head_size) each
+        return self.proj(torch.cat(outs, dim=-1))  # side by side, (B, T, C), then mixed
 
 
 class CausalSelfAttention(nn.Module):
@@ -47,16 +48,32 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, n_embd, n_head, bias=True, qkv_bias=False, dropout=0.0):
         super().__init__()
-        self.n_head, self.head_size, self.dropout = n_head, head_size(n_embd, n_head), dropout
+        self.n_head = n_head
+        self.head_size = head_size(n_embd, n_head)
+        self.dropout = dropout
         self.qkv = nn.Linear(n_embd, 3 * n_embd, bias=qkv_bias)
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
-    def forward(self, x):
+    def forward(self, x, cache=None):
+        """x (B, T, C) -> (B, T, C). cache: the keys and values of what was read before x (lesson 08)."""
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_size)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        mask = None
+        if cache is not None:
+            k, v, mask = cache.update(
+                self, k, v
+            )  # the old ones and these, (B, H, length, head_size)
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            # A single new position on top of a cache may see all that is there: it needs no mask.
+            is_causal=mask is None and k.shape[2] == T,
+            # The kernel does not know of eval mode: it drops what it is told to drop.
+            dropout_p=self.dropout if self.training else 0.0,
+        )
         out = out.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return F.dropout(self.proj(out), self.dropout, self.training)
 
@@ -70,7 +87,7 @@ class MultiHeadLanguageModel(LanguageModel):
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.attention = CausalSelfAttention(n_embd, n_head)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        self.apply(small_weights)
+        self.apply(init_weights)
 
     def compute_logits(self, idx):
         x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)

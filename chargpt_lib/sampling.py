@@ -3,251 +3,261 @@
 
 import warnings
 from copy import deepcopy
-from itertools import chain
+from inspect import signature
 from math import ceil, gcd, inf
 from numbers import Integral, Real
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargpt_lib.blocks import ACTIVATIONS, Block
-
 __all__ = [
-    "roll",
-    "distribution",
+    "sample_from",
+    "next_token_probs",
     "penalize",
-    "deal_out",
-    "product",
-    "Cache",
-    "read_on",
-    "Reader",
-    "characters",
-    "check_knobs",
-    "check_prompt",
-    "spell",
+    "KVCache",
+    "takes_cache",
+    "Decoder",
+    "in_eval_mode",
+    "generate_ids",
+    "check_sampling",
+    "check_ids",
+    "encode_texts",
+    "TextStream",
+    "stream_texts",
+    "stream_ids",
     "until_interrupted",
     "generate",
-    "in_int8",
+    "SplitKLinear",
+    "Int8Linear",
+    "LINEAR_LAYERS",
+    "is_plain_linear",
+    "prepare_for_sampling",
 ]
 
 
-def roll(probabilities, dice):
-    """Where throws fall: probabilities (B, V), dice (B,) from 0 to 1 -> ids (B,); never one of probability 0."""
-    ends = probabilities.cumsum(-1)  # (B, V): where each one's stretch ends
-    return ((ends <= dice[:, None] * ends[:, -1:]) & (ends < ends[:, -1:])).sum(-1)
+def sample_from(probabilities, u):
+    """Draws an id from each row: probabilities (B, V), u (B,) uniform from 0 to 1 -> ids (B,).
+
+    Never an id of probability 0, even where u is 1 or the sum is a little off 1.
+    """
+    ends = probabilities.cumsum(-1)  # (B, V): where the stretch of each id ends
+    total = ends[:, -1:]  # about 1
+    return ((ends <= u[:, None] * total) & (ends < total)).sum(-1)
 
 
-def distribution(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """logits (B, V) -> the probabilities (B, V) to draw from, after temperature, top_k, top_p and min_p, in this order.
 
-    temperature 0: all on the largest logit, the first of equals. top_k: what equals the k-th stays, too. top_p: the
-    fewest that hold this share, of equals the first in the alphabet. min_p: a share of the largest probability.
+    temperature: 0 puts all on the largest logit, the first of equals. top_k: keeps the k likeliest, and what equals the
+    k-th. top_p: keeps the fewest that hold this share, of equals those with the smaller id (Holtzman et al., 2020).
+    min_p: keeps what has at least this share of the largest probability (Nguyen et al., 2024).
     """
     if temperature == 0:
         return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-    logits = (
-        logits - logits.amax(-1, keepdim=True)
-    ) / temperature  # the largest is 0: nothing grows too large
+    # The largest becomes 0 before the division: nothing overflows, however small the temperature.
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None:
-        edge = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < edge, float("-inf"))
+        smallest = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, float("-inf"))
     p = logits.softmax(-1)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         ordered, ids = p.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # what those ahead of it hold
-        p = p.masked_fill((before >= top_p).gather(-1, ids.argsort(-1)) & (top_p < 1), 0)
+        before = ordered.cumsum(-1) - ordered  # what the likelier ones hold together
+        dropped = before >= top_p  # in sorted order
+        back = ids.argsort(-1)  # the place of each id in the sorted order
+        p = p.masked_fill(dropped.gather(-1, back), 0)
     if min_p is not None:
         p = p.masked_fill(p < min_p * p.amax(-1, keepdim=True), 0)
     return p / p.sum(-1, keepdim=True)
 
 
 def penalize(logits, seen, penalty):
-    """Makes what was seen rarer, logits (B, V), seen (B, V) bool: positive logits divided, negative ones multiplied."""
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    """Makes what was seen rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
+
+    Positive logits are divided by the penalty, negative ones multiplied.
+    """
+    lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, lowered, logits)
 
 
-def deal_out(model):
-    """The matrices of a model on the CPU, each (N, K) in four shares: {linear layer: a copy (4, K / 4, N)}."""
-    layers = [
-        layer
-        for layer in model.modules()
-        if type(layer) is nn.Linear
-        and layer.weight.device.type == "cpu"
-        and layer.weight.dtype == torch.float32
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-    ]
-    return {
-        layer: layer.weight.detach()
-        .T.reshape(gcd(4, layer.in_features), -1, layer.out_features)
-        .contiguous()
-        for layer in layers
-    }
+class KVCache:
+    """The keys and values of what a model has read so far.
 
+    max_length: how many columns fit, the model's block_size. pads (B,) int64: how many empty columns each row has in
+    front; None where no row has any. A forward pass calls `extend` once, then `update` in each attention layer.
+    """
 
-def product(layer, x, shares):
-    """layer(x), x (..., K) -> (..., N); for up to 32 rows by the shares of its matrix, if it has been dealt out."""
-    rows, matrix = x.numel() // x.shape[-1], shares.get(layer)
-    if matrix is None or rows > 32:
-        return layer(x)
-    out = (
-        torch.bmm(x.reshape(rows, len(matrix), -1).transpose(0, 1), matrix)
-        .sum(0)
-        .view(*x.shape[:-1], -1)
-    )
-    return out if layer.bias is None else out + layer.bias
+    def __init__(self, max_length, pads=None):
+        self.max_length = max_length
+        self.pads = pads
+        self.length = 0  # columns so far, those of the running pass included
+        self.start = 0  # the first column of the running pass
+        self.mask = (
+            None  # which columns its positions may see; None where they may see all before them
+        )
+        self.layers = {}  # {attention layer: (keys, values)}, each (B, H, max_length, head_size)
 
+    def extend(self, T, device=None):
+        """Makes room for T more columns -> their positions, (T,), or (B, T) where rows have pads.
 
-class Cache:
-    """Keys and values of what a model has read, (2, B, H, block_size, head_size) a block; pads (B,): empty places."""
-
-    def __init__(self, model, B, pads=None):
-        weight = model.token_embedding.weight
-        self.kept = [
-            weight.new_zeros(
-                2, B, block.attention.n_head, model.block_size, block.attention.head_size
+        Raises: ValueError where they do not fit.
+        """
+        if self.length + T > self.max_length:
+            raise ValueError(
+                f"the cache holds {self.length} of {self.max_length} places, and {T} more do not fit: "
+                f"take a new KVCache, and read the last part of the text into it"
             )
-            for block in model.blocks
-        ]
-        self.length, self.pads = 0, pads
+        self.start = self.length
+        self.length += T
+        rows = torch.arange(self.start, self.length, device=device)  # the new columns, as queries
+        columns = torch.arange(self.length, device=device)  # all columns, as keys
+        causal = columns <= rows[:, None]  # (T, length)
+        if self.pads is None:
+            # The kernel's own causal mask is for a text that begins here, and one query needs none.
+            on_top = self.start > 0 and T > 1
+            self.mask = causal if on_top else None
+            return rows
+        pads = self.pads[:, None]  # (B, 1)
+        # A pad sees itself and nothing else: over no column at all, its softmax would be nan.
+        first = torch.minimum(pads, rows)  # (B, T): the first column that each query may see
+        self.mask = (causal & (columns >= first[..., None]))[
+            :, None
+        ]  # (B, 1, T, length), for all heads
+        return (rows - pads).clamp(min=0)
+
+    def update(self, layer, k, v):
+        """Adds a layer's new keys and values, (B, H, T, head_size) -> all of them, (B, H, length, head_size); the mask.
+
+        Raises: ValueError where `extend` has not made room for them.
+        """
+        B, H, T, head_size = k.shape
+        if T != self.length - self.start:
+            raise ValueError(
+                f"{T} new keys for {self.length - self.start} new columns: let the model call "
+                f"cache.extend once at the beginning of each pass"
+            )
+        if layer not in self.layers:
+            # The whole room at once: to copy all keys at every character would take longer and longer.
+            shape = (B, H, self.max_length, head_size)
+            self.layers[layer] = k.new_empty(shape), v.new_empty(shape)
+        keys, values = self.layers[layer]
+        keys[:, :, self.start : self.length] = k
+        values[:, :, self.start : self.length] = v
+        return keys[:, :, : self.length], values[:, :, : self.length], self.mask
 
 
-@torch.inference_mode()
-def read_on(model, idx, cache, shares={}):
-    """The next characters, idx (B, T) -> logits (B, T, V); the cache keeps keys and values. shares: `deal_out`."""
-    (B, T), old = idx.shape, cache.length
-    cache.length = new = old + T
-    rows, columns, mask = (
-        torch.arange(old, new, device=idx.device),
-        torch.arange(new, device=idx.device),
-        None,
-    )
-    if cache.pads is not None:
-        pads = cache.pads[:, None]
-        mask = (columns <= rows[:, None]) & (
-            columns >= torch.minimum(pads, rows)[..., None]
-        )  # (B, T, new)
-        mask, rows = mask[:, None], (rows - pads).clamp(min=0)  # each row counts from its own start
-    elif old and T > 1:
-        mask = columns <= rows[:, None]
-    x = model.token_embedding(idx) + model.position_embedding(rows)  # (B, T, C)
-    for block, kept in zip(model.blocks, cache.kept):
-        attention, mlp = block.attention, block.feed_forward
-        qkv = (
-            product(attention.qkv, block.norm_1(x), shares)
-            .view(B, T, 3, attention.n_head, -1)
-            .permute(2, 0, 3, 1, 4)
-        )
-        kept[:, :, :, old:new] = qkv[1:]  # (2, B, H, T, head_size)
-        keys, values = kept[:, :, :, :new]
-        out = F.scaled_dot_product_attention(
-            qkv[0], keys, values, mask, is_causal=mask is None and T > 1
-        )
-        x = x + product(attention.proj, out.transpose(1, 2).flatten(2), shares)
-        x = x + product(
-            mlp.proj, ACTIVATIONS[mlp.activation](product(mlp.fc, block.norm_2(x), shares)), shares
-        )
-    return product(model.lm_head, model.norm(x), shares)
+def takes_cache(model):
+    """Whether a model can go on from a cache: whether its `compute_logits` has an argument `cache`."""
+    forward = getattr(model, "compute_logits", model.forward)
+    return "cache" in signature(forward).parameters
 
 
-class Reader:
-    """Reads rows of text that grow; beyond the block the window drops `slide` characters at a time."""
+class Decoder:
+    """The logits of the next token, for rows of ids that grow.
 
-    trusted = WeakKeyDictionary()  # {model: whether `read_on` computes what it computes}
+    Where a row is longer than the model's block_size, the window that the model sees of it moves by `window_step` ids at
+    a time.
+    """
 
-    def __init__(self, model, slide=1, cached=True):
-        self.model, self.slide, self.starts, self.cached = (
-            model,
-            slide,
-            None,
-            cached and self.can_cache(model),
-        )
-        self.shares = deal_out(model) if self.cached else {}
+    def __init__(self, model, window_step=1, use_cache=True):
+        self.model = model
+        self.window_step = window_step
+        self.use_cache = use_cache
+        self.starts = None  # the columns at which the windows in the cache begin
+        self.cache = None
 
     @torch.no_grad()
-    def can_cache(self, model):
-        """Whether `read_on` says what the model says: tried once, on a full block."""
-        parts = ("token_embedding", "position_embedding", "blocks", "norm", "lm_head")
-        if not all(hasattr(model, part) for part in parts) or not all(
-            isinstance(b, Block) for b in model.blocks
-        ):
-            return False
-        if model not in self.trusted:
-            idx = (
-                torch.arange(0, 7 * model.block_size, 7, device=model.norm.weight.device)[None]
-                % model.vocab_size
-            )
-            pair = read_on(model, idx, Cache(model, 1)), model(idx)[0]
-            self.trusted[model] = torch.allclose(*pair, rtol=1e-3, atol=1e-3, equal_nan=True)
-        return self.trusted[model]
-
     def __call__(self, ids, pads):
-        """ids (B, N), of which each row's first places, pads (a list of B), are empty -> logits (B, V)."""
-        over = [max(0, ids.shape[1] - pad - self.model.block_size) for pad in pads]
-        starts = [pad + ceil(more / self.slide) * self.slide for pad, more in zip(pads, over)]
-        if not self.cached:
+        """ids (B, N), pads (a list of B): how many columns at the front of each row are empty -> logits (B, V)."""
+        N = ids.shape[1]
+        starts = []
+        for pad in pads:
+            too_many = max(0, N - pad - self.model.block_size)
+            starts.append(pad + ceil(too_many / self.window_step) * self.window_step)
+        if not self.use_cache:
             return self.read_anew(ids, starts)
+        first = min(starts)
         if starts == self.starts:
-            return read_on(self.model, ids[:, -1:], self.cache, self.shares)[:, -1]
-        self.starts, first = starts, min(starts)
-        empty = torch.tensor(starts, device=ids.device) - first if max(starts) > first else None
-        self.cache = Cache(self.model, len(ids), empty)
-        return read_on(self.model, ids[:, first:], self.cache, self.shares)[:, -1]
-
-    @torch.no_grad()
-    def read_anew(self, ids, starts):
-        """Without a cache: the rows' windows, together if they begin at the same column."""
-        if len(set(starts)) == 1:
-            return self.model(ids[:, starts[0] :])[0][:, -1]
-        return torch.cat(
-            [self.model(ids[i : i + 1, start:])[0][:, -1] for i, start in enumerate(starts)]
-        )
-
-
-def characters(model, rows, steps, seed, slide, cached, repetition_penalty, knobs):
-    """Yields the next character of each row, ids (B,), on the CPU. rows: B tensors (T,), T may differ."""
-    device, N = next(model.parameters()).device, max(map(len, rows))
-    pads = [N - len(row) for row in rows]
-    ids = torch.stack([F.pad(row, (pad, steps)) for row, pad in zip(rows, pads)]).to(
-        device
-    )  # (B, N + steps)
-    seen = torch.stack(
-        [torch.bincount(row, minlength=model.vocab_size) > 0 for row in rows]
-    )  # (B, V)
-    dice = torch.stack(
-        [
-            torch.rand(
-                steps, generator=torch.Generator().manual_seed(seed + row), dtype=torch.float64
+            new = ids[:, -1:]
+        else:
+            # A window has moved. Its characters have other positions now, so all keys are others, too.
+            self.starts = starts
+            self.cache = KVCache(self.model.block_size, self.pads_before(starts, ids.device))
+            new = ids[:, first:]
+        logits, _ = self.model(new, cache=self.cache)
+        if self.cache.length != N - first:
+            raise ValueError(
+                f"{type(self.model).__name__} takes a cache and does not use it: hand it on to `embed` "
+                f"and to the blocks, or generate with use_cache=False"
             )
-            for row in range(len(rows))
-        ],
-        1,
-    )  # (steps, B)
-    was_training = model.training
-    model.eval()
-    try:
-        reader = Reader(model, slide, cached)
-        for step in range(steps):
-            logits = reader(ids[:, : N + step], pads).cpu().double()
-            if not logits.max() < inf:
-                raise FloatingPointError(
-                    f"{logits.max()} as a logit, {step} characters on: are the weights finite?"
-                )
-            if repetition_penalty is not None:
-                logits = penalize(logits, seen, repetition_penalty)
-            new = roll(distribution(logits, **knobs), dice[step])
-            seen.scatter_(1, new[:, None], True)
-            ids[:, N + step] = new
-            yield new
-    finally:
-        model.train(was_training)
+        return logits[:, -1]
+
+    def pads_before(self, starts, device):
+        """How many columns are empty before each window, (B,); None where all begin at the same column."""
+        first = min(starts)
+        if max(starts) == first:
+            return None
+        return torch.tensor(starts, device=device) - first
+
+    def read_anew(self, ids, starts):
+        """The logits without a cache: the windows together if they begin at the same column, else one by one."""
+        if len(set(starts)) == 1:
+            logits, _ = self.model(ids[:, starts[0] :])
+            return logits[:, -1]
+        rows = []
+        for i, start in enumerate(starts):
+            logits, _ = self.model(ids[i : i + 1, start:])
+            rows.append(logits[:, -1])
+        return torch.cat(rows)
 
 
-def check_knobs(model, **knobs):
-    """ValueError for a setting by which nothing can be drawn."""
-    rules = {
+def in_eval_mode(model):
+    """The model itself if it is in evaluation mode, else a copy that is: whoever trains it must not notice."""
+    if any(part.training for part in model.modules()):
+        return deepcopy(model).eval()
+    return model
+
+
+def generate_ids(
+    model, rows, steps, seed, sampling, repetition_penalty=None, window_step=1, use_cache=True
+):
+    """Yields the next id of each row, (B,), on the CPU, `steps` times.
+
+    rows: B tensors (T,) of ids, whose lengths may differ. Row i draws with the seed `seed + i`. sampling: the arguments
+    of `next_token_probs`, a dict. Raises: FloatingPointError for logits that are not finite.
+    """
+    device = next(model.parameters()).device
+    N = max(len(row) for row in rows)
+    pads = [N - len(row) for row in rows]
+    padded = [F.pad(row, (pad, steps)) for row, pad in zip(rows, pads)]
+    ids = torch.stack(padded).to(device)  # (B, N + steps)
+    seen = [torch.bincount(row, minlength=model.vocab_size) > 0 for row in rows]
+    seen = torch.stack(seen)  # (B, V)
+    draws = []
+    for row in range(len(rows)):
+        generator = torch.Generator().manual_seed(seed + row)
+        draws.append(torch.rand(steps, generator=generator, dtype=torch.float64))
+    draws = torch.stack(draws, dim=1)  # (steps, B)
+    decoder = Decoder(in_eval_mode(model), window_step, use_cache)
+    for step in range(steps):
+        # On the CPU and in float64, so that the same draws give the same text on every device.
+        logits = decoder(ids[:, : N + step], pads).cpu().double()
+        if not logits.max() < inf:  # nan is not smaller, either
+            raise FloatingPointError(
+                f"{logits.max()} as a logit, {step} characters on: are the weights finite?"
+            )
+        if repetition_penalty is not None:
+            logits = penalize(logits, seen, repetition_penalty)
+        new = sample_from(next_token_probs(logits, **sampling), draws[step])
+        seen.scatter_(1, new[:, None], True)
+        ids[:, N + step] = new
+        yield new
+
+
+def check_sampling(model, **parameters):
+    """Checks the numbers that `generate` is given. Raises: ValueError for one with which nothing can be drawn."""
+    rules = {  # name: (its type, what has to hold, the same in words)
         "max_new_tokens": (Integral, lambda x: x >= 0, "a whole number from 0"),
         "temperature": (Real, lambda x: 0 <= x < inf, "0, for the likeliest, or more, and finite"),
         "top_k": (Integral, lambda x: x >= 1, "a whole number from 1, or None"),
@@ -258,67 +268,124 @@ def check_knobs(model, **knobs):
             lambda x: 0 < x < inf,
             "above 0 (above 1 makes repetitions rarer), or None",
         ),
-        "slide": (
+        "window_step": (
             Integral,
             lambda x: 1 <= x <= model.block_size,
             f"from 1 to the block_size, {model.block_size}",
         ),
         "seed": (Integral, lambda x: abs(x) < 2**62, "a whole number below 2**62, or None"),
     }
-    for name, value in knobs.items():
-        kind, right, meaning = rules[name]
-        if not (
-            value is None and meaning.endswith("None") or isinstance(value, kind) and right(value)
-        ):
+    optional = ("top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    for name, value in parameters.items():
+        if value is None and name in optional:
+            continue
+        kind, holds, meaning = rules[name]
+        if not isinstance(value, kind) or not holds(value):
             raise ValueError(f"{name} is {value!r}; it has to be {meaning}")
 
 
-def check_prompt(model, prompt, tokenizer, stop, stream):
-    """The prompts as a list. ValueError for what cannot be gone on with."""
-    if isinstance(prompt, torch.Tensor):
-        if stop or prompt.dim() != 2 or not prompt.numel() or prompt.dtype != torch.int64:
-            raise ValueError(
-                f"a prompt of ids has to be int64, (B, T) and not empty, without stop strings; this is "
-                f"{prompt.dtype}, {tuple(prompt.shape)}, with stop={stop}"
-            )
-        return model.check(prompt.reshape(-1, 1)) or [prompt]
-    texts = [prompt] if isinstance(prompt, str) else prompt
-    if (
-        not isinstance(texts, (list, tuple))
-        or not texts
-        or not all(isinstance(text, str) for text in texts)
-    ):
-        raise ValueError(f"the prompt is {prompt!r}; give a text, a list of texts, or ids (B, T)")
+def check_ids(model, ids, stop):
+    """Checks a prompt of ids. Raises: ValueError for one that cannot be continued."""
+    if stop or ids.dim() != 2 or ids.numel() == 0 or ids.dtype != torch.int64:
+        raise ValueError(
+            f"a prompt of ids has to be int64, (B, T) and not empty, without stop strings; this is "
+            f"{ids.dtype}, {tuple(ids.shape)}, with stop={stop}"
+        )
+    model.check(ids.reshape(-1, 1))  # in columns: the prompt may be longer than a block
+
+
+def encode_texts(model, texts, tokenizer, stop, stream):
+    """Checks prompts of text -> their ids, a tensor (T,) each. Raises: ValueError for what cannot be continued."""
+    is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
+    if not is_list or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"the prompt is {texts!r}; give a text, a list of texts, or ids (B, T)")
     if tokenizer is None or tokenizer.vocab_size != model.vocab_size:
         raise ValueError(
             f"a prompt of text needs tokenizer=, that of the model's {model.vocab_size} symbols"
         )
     if stream and len(texts) > 1:
-        raise ValueError(f"stream=True tells one text as it comes; these are {len(texts)}")
-    if "" in texts and "\n" not in tokenizer.stoi:
-        raise ValueError(
-            "an empty prompt is the end of a line, which this alphabet does not have: give a character"
-        )
+        raise ValueError(f"stream=True streams one text; the prompt has {len(texts)}")
     for end in stop:
-        if not (isinstance(end, str) and end):
+        if not isinstance(end, str) or end == "":
             raise ValueError(
                 f"stop has {end!r}; it has to be a text of one character or more, or a list of them"
             )
         tokenizer.encode(end)
-    return list(texts)
+    rows = [tokenizer.encode(text) for text in texts]
+    if "" in texts:
+        try:
+            line_end = tokenizer.encode("\n")
+        except ValueError as error:
+            raise ValueError(
+                "an empty prompt is the end of a line, which this alphabet does not have: give a character"
+            ) from error
+        # The model has to read something: what stands before the first line of a text.
+        rows = [row if len(row) else line_end for row in rows]
+    return rows
 
 
-def spell(columns, B, alphabet, stop):
-    """Yields for each of B rows its next character, and "" after it has ended with one of the stop strings."""
-    written = [""] * B
+class TextStream:
+    """One row's text as its ids come, up to the first stop string."""
+
+    def __init__(self, tokenizer, stop):
+        self.tokenizer = tokenizer
+        self.stop = stop
+        self.text = ""
+        self.pending = []  # ids that do not make a whole character yet
+        self.ended = False
+
+    def add(self, i):
+        """The next id -> the new characters, "" where there are none."""
+        if self.ended:
+            return ""
+        self.pending.append(i)
+        piece = self.tokenizer.decode(self.pending)
+        if piece.endswith("\ufffd"):
+            return ""
+        return self.write(piece)
+
+    def flush(self):
+        """What is still pending when no more ids come."""
+        if self.ended or not self.pending:
+            return ""
+        return self.write(self.tokenizer.decode(self.pending))
+
+    def write(self, piece):
+        """Appends a piece, cut after the first stop string -> what was appended."""
+        old = len(self.text)
+        text = self.text + piece
+        cuts = []
+        for stop in self.stop:
+            # It may begin in the text before, but it ends in the new piece.
+            place = text.find(stop, max(0, old - len(stop) + 1))
+            if place >= 0:
+                cuts.append(place + len(stop))
+        if cuts:
+            text = text[: min(cuts)]
+            self.ended = True
+        self.text = text
+        self.pending = []
+        return text[old:]
+
+
+def stream_texts(columns, texts, tokenizer, stop):
+    """Yields the texts, then, for each column of ids (B,), the list of their new pieces, until all have ended."""
+    yield list(texts)
+    streams = [TextStream(tokenizer, stop) for _ in texts]
     for column in columns:
-        pieces = [
-            "" if text.endswith(stop) else alphabet[i] for text, i in zip(written, column.tolist())
-        ]
-        written = [text + piece for text, piece in zip(written, pieces)]
-        yield pieces
-        if all(text.endswith(stop) for text in written):
+        yield [stream.add(i) for stream, i in zip(streams, column.tolist())]
+        if all(stream.ended for stream in streams):
             return
+    rest = [stream.flush() for stream in streams]
+    if any(rest):
+        yield rest
+
+
+def stream_ids(columns, prompt):
+    """Yields the prompt (B, T), then each column of ids as (B, 1), on the prompt's device."""
+    yield prompt
+    for column in columns:
+        yield column[:, None].to(prompt.device)
 
 
 def until_interrupted(pieces):
@@ -342,16 +409,23 @@ def generate(
     seed=None,
     stream=False,
     tokenizer=None,
-    slide=1,
-    cached=True,
+    window_step=1,
+    use_cache=None,
 ):
-    """Goes on writing -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
+    """Continues a prompt -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
 
-    temperature, top_k, top_p, min_p: see `distribution`; repetition_penalty: `penalize`; slide: `Reader`. stop: texts;
-    a row ends with the first that it writes. seed: row i throws dice of its own, seed + i. stream: an iterator over
-    prompt and each new piece. tokenizer: for text; an empty prompt is a line end. Ctrl-C returns what is written.
+    temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `penalize`.
+    stop: texts; a row ends after the first of them that it writes.
+    seed: row i draws from a generator of its own, with seed + i; without a seed, torch's own generator chooses one.
+    stream: an iterator over the prompt and each new piece, as it comes.
+    tokenizer: for prompts of text; an empty prompt is the end of a line.
+    window_step: how far the window moves at a time when the text is longer than block_size; 1 is exact.
+    use_cache: True or False; None: if the model takes one (see `takes_cache`).
+
+    The model stays as it is: one in training mode is copied first. Ctrl-C returns what is written.
+    Raises: ValueError for a prompt or a number with which nothing can be written, before any time is spent.
     """
-    check_knobs(
+    check_sampling(
         model,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -359,38 +433,116 @@ def generate(
         top_p=top_p,
         min_p=min_p,
         repetition_penalty=repetition_penalty,
-        slide=slide,
+        window_step=window_step,
         seed=seed,
     )
-    stop = tuple(stop) if isinstance(stop, (list, tuple)) else () if stop is None else (stop,)
-    texts, as_ids = (
-        check_prompt(model, prompt, tokenizer, stop, stream),
-        isinstance(prompt, torch.Tensor),
-    )
-    rows = list(prompt.cpu()) if as_ids else [tokenizer.encode(text or "\n") for text in texts]
-    seed = torch.randint(2**31, ()).item() if seed is None else seed
-    knobs = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    columns = characters(
-        model, rows, max_new_tokens, seed, slide, cached, repetition_penalty, knobs
+    if use_cache and not takes_cache(model):
+        raise ValueError(
+            f"{type(model).__name__} takes no cache: give its compute_logits an argument cache=None and "
+            f"hand it on to the attention, or generate with use_cache=False"
+        )
+    if use_cache is None:
+        use_cache = takes_cache(model)
+    if stop is None:
+        stop = ()
+    elif not isinstance(stop, (list, tuple)):
+        stop = (stop,)
+    as_ids = isinstance(prompt, torch.Tensor)
+    if as_ids:
+        check_ids(model, prompt, stop)
+        rows = list(prompt.cpu())
+    else:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        rows = encode_texts(model, texts, tokenizer, stop, stream)
+    if seed is None:
+        seed = torch.randint(2**31, ()).item()
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    columns = generate_ids(
+        model, rows, max_new_tokens, seed, sampling, repetition_penalty, window_step, use_cache
     )
     if as_ids:
-        pieces = chain([prompt], (column[:, None].to(prompt.device) for column in columns))
-        return pieces if stream else torch.cat(list(until_interrupted(pieces)), 1)
-    pieces = spell(columns, len(rows), tokenizer.alphabet, stop)
+        pieces = stream_ids(columns, prompt)
+        return pieces if stream else torch.cat(list(until_interrupted(pieces)), dim=1)
+    pieces = stream_texts(columns, texts, tokenizer, stop)
     if stream:
-        return chain(texts, (piece for (piece,) in pieces))
-    texts = ["".join(parts) for parts in zip(texts, *until_interrupted(pieces))]
-    return texts[0] if isinstance(prompt, str) else texts
+        return (piece for (piece,) in pieces)
+    written = ["".join(parts) for parts in zip(*until_interrupted(pieces))]
+    return written[0] if isinstance(prompt, str) else written
 
 
-def in_int8(model):
-    """A copy with one byte a weight in its matrices: writes faster, on a CPU alone, and cannot learn any more."""
-    if next(model.parameters()).device.type != "cpu":
-        raise ValueError("int8 is for the CPU alone: in_int8(model.cpu())")
-    copy = deepcopy(model).eval()
-    Reader(copy)  # compares `read_on` with the model before rounding blurs both
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch wants to move this into another package
-        from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+class SplitKLinear(nn.Module):
+    """An `nn.Linear` for few rows on a CPU: (..., K) -> (..., N). Its matrix lies in pieces, so that all cores fetch it.
 
-        return quantize_dynamic(copy, {nn.Linear: per_channel_dynamic_qconfig}, inplace=True)
+    The pieces are a copy: a layer that is trained on must not be replaced by this one.
+    """
+
+    MAX_ROWS = 32  # more rows give the cores enough to do: the plain product is as fast, or faster
+
+    def __init__(self, layer):
+        super().__init__()
+        self.weight = layer.weight  # (N, K)
+        self.bias = layer.bias
+        n_pieces = gcd(4, layer.in_features)
+        pieces = layer.weight.detach().T.reshape(n_pieces, -1, layer.out_features)
+        self.register_buffer("pieces", pieces.contiguous(), persistent=False)  # (4, K / 4, N)
+
+    def forward(self, x):
+        rows = x.numel() // x.shape[-1]
+        if rows > self.MAX_ROWS:
+            return F.linear(x, self.weight, self.bias)
+        parts = x.reshape(rows, len(self.pieces), -1).transpose(0, 1)  # (4, rows, K / 4)
+        out = torch.bmm(parts, self.pieces).sum(0)  # (rows, N)
+        out = out.view(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias
+
+
+class Int8Linear(nn.Module):
+    """An `nn.Linear` on a CPU with one byte a weight: (..., K) -> (..., N). It cannot be trained."""
+
+    def __init__(self, layer):
+        super().__init__()
+        weight = layer.weight.detach()
+        largest = weight.abs().amax(1).clamp(min=1e-30)  # a row of zeros has a scale, too
+        scales = largest.double() / 127  # one for each row
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():
+            # PyTorch moves the making of such tensors into another package; what multiplies with them stays.
+            warnings.filterwarnings("ignore", message=".*quantize_per_channel.*")
+            rounded = torch.quantize_per_channel(weight, scales, zeros, axis=0, dtype=torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(rounded, layer.bias)
+
+    def forward(self, x):
+        # reduce_range: 7 bits for x, or sums of two products could overflow on CPUs without VNNI.
+        return torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range=True)
+
+
+LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
+
+
+def is_plain_linear(layer):
+    """Whether a layer is an `nn.Linear` in 32 bits on the CPU, without hooks, which a replacement would not call."""
+    return (
+        type(layer) is nn.Linear
+        and layer.weight.device.type == "cpu"
+        and layer.weight.dtype == torch.float32
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+    )
+
+
+def prepare_for_sampling(model, precision="fp32"):
+    """A copy of the model that writes faster on a CPU, in evaluation mode; it cannot be trained.
+
+    precision: "fp32" for the same numbers with `SplitKLinear`, "int8" for rounded ones with `Int8Linear`.
+    Raises: ValueError for another precision, and for int8 on another device.
+    """
+    if precision not in LINEAR_LAYERS:
+        raise ValueError(f"precision is {precision!r}; take one of {sorted(LINEAR_LAYERS)}")
+    if precision == "int8" and next(model.parameters()).device.type != "cpu":
+        raise ValueError("int8 is for the CPU alone: prepare_for_sampling(model.cpu(), 'int8')")
+    prepared = deepcopy(model)
+    for parent in list(prepared.modules()):
+        for name, layer in list(parent.named_children()):
+            if is_plain_linear(layer):
+                setattr(parent, name, LINEAR_LAYERS[precision](layer))
+    return prepared.eval().requires_grad_(False)

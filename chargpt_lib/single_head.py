@@ -10,7 +10,7 @@ __all__ = [
     "causal_mask",
     "scaled_dot_product_attention",
     "Head",
-    "small_weights",
+    "init_weights",
     "SingleHeadLanguageModel",
 ]
 
@@ -28,7 +28,7 @@ def scaled_dot_product_attention(q, k, v, mask=None):
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (..., T, T)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(-1)
+    weights = scores.softmax(-1)  # over the keys: the weights of one query sum to 1
     return weights @ v, weights
 
 
@@ -42,14 +42,21 @@ class Head(nn.Module):
         self.value = nn.Linear(n_embd, head_size, bias=False)
 
     def forward(self, x):
-        q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
-        out, weights = scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], x.device))
-        self.weights = weights.detach()  # to look at
+        q = self.query(x)  # (B, T, head_size)
+        k = self.key(x)
+        v = self.value(x)
+        mask = causal_mask(x.shape[1], x.device)
+        out, weights = scaled_dot_product_attention(q, k, v, mask)
+        # Kept for a look at them after the pass; detached, or the whole graph would be kept, too.
+        self.weights = weights.detach()
         return out
 
 
-def small_weights(layer):
-    """Normal(0, 0.02) for matrices and tables, zero for biases (Radford et al., 2018): model.apply(small_weights)"""
+def init_weights(layer):
+    """Draws matrices and tables from Normal(0, 0.02), sets biases to zero (Radford et al., 2018).
+
+    For one layer: `model.apply(init_weights)` calls it for each layer of a model.
+    """
     if isinstance(layer, (nn.Linear, nn.Embedding)):
         nn.init.normal_(layer.weight, std=0.02)
     if isinstance(layer, nn.Linear) and layer.bias is not None:
@@ -65,7 +72,7 @@ class SingleHeadLanguageModel(LanguageModel):
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.attention = Head(n_embd, n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        self.apply(small_weights)
+        self.apply(init_weights)  # small weights: the first guesses are nearly even
 
     def compute_logits(self, idx):
         positions = self.position_embedding.weight[: idx.shape[1]]  # (T, C)

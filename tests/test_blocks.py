@@ -17,7 +17,7 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_each_bend_is_its_formula(name):
+def test_each_activation_is_its_formula(name):
     x = torch.linspace(-4, 4, 81)
     torch.testing.assert_close(
         ACTIVATIONS[name](x), torch.tensor([FORMULAS[name](value) for value in x.tolist()])
@@ -39,7 +39,7 @@ def linear(x, layer):
     return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
 
 
-def by_hand(block, x, n_head, bend):
+def by_hand(block, x, n_head, nonlinearity):
     """A block as in nanoGPT, in small steps: the mask, each head's softmax, the sums."""
     B, T, C = x.shape
     q, k, v = linear(norm(x, block.norm_1.weight, block.norm_1.bias), block.attention.qkv).split(
@@ -51,21 +51,22 @@ def by_hand(block, x, n_head, bend):
         heads.append(scores.exp() / scores.exp().sum(-1, keepdim=True) @ v)
     x = x + linear(torch.cat(heads, -1), block.attention.proj)
     hidden = linear(norm(x, block.norm_2.weight, block.norm_2.bias), block.feed_forward.fc)
-    return x + linear(bend(hidden), block.feed_forward.proj)
+    return x + linear(nonlinearity(hidden), block.feed_forward.proj)
 
 
 @pytest.mark.parametrize("bias, qkv_bias", [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize(
-    "activation, bend", [("relu", torch.relu), ("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh"))]
+    "activation, nonlinearity",
+    [("relu", torch.relu), ("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh"))],
 )
-def test_a_block_is_the_block_one_writes_by_hand(bias, qkv_bias, activation, bend):
+def test_a_block_is_the_block_one_writes_by_hand(bias, qkv_bias, activation, nonlinearity):
     block, x = (
         Block(12, 3, bias, qkv_bias, activation, dropout=0.5).eval(),
         torch.randn(2, 6, 12, requires_grad=True),
     )
     for weight in block.parameters():
         nn.init.normal_(weight, std=0.5)
-    outs = block(x), by_hand(block, x, 3, bend)
+    outs = block(x), by_hand(block, x, 3, nonlinearity)
     torch.testing.assert_close(*outs, atol=1e-4, rtol=1e-4)
     weights, inputs = torch.randn(2, 6, 12), [x, *block.parameters()]
     torch.testing.assert_close(

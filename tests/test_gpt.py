@@ -39,7 +39,7 @@ def loud(config):
 def in_transformers(model):
     """The same model as a GPT2LMHeadModel, with the same weights."""
     transformers = pytest.importorskip("transformers")
-    c, bend = (
+    c, activation = (
         model.config,
         {"gelu_tanh": "gelu_new"}.get(model.config.activation, model.config.activation),
     )
@@ -50,7 +50,7 @@ def in_transformers(model):
             n_embd=c.n_embd,
             n_layer=c.n_layer,
             n_head=c.n_head,
-            activation_function=bend,
+            activation_function=activation,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,

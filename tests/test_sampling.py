@@ -1,8 +1,9 @@
-"""Writing: the knobs against transformers', the cache against reading anew, and everything that may go wrong."""
+"""Writing: the sampling parameters against transformers', the cache against reading anew, and everything that may go wrong."""
 
 import contextlib
 import itertools
 import re
+import threading
 from dataclasses import replace
 
 import pytest
@@ -14,19 +15,20 @@ from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.blocks import Block, BlockLanguageModel
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.multi_head import MultiHeadLanguageModel
+from chargpt_lib.multi_head import CausalSelfAttention, MultiHeadLanguageModel
 from chargpt_lib.playhouse import write
 from chargpt_lib.sampling import (
-    Cache,
-    Reader,
-    deal_out,
-    distribution,
+    Decoder,
+    Int8Linear,
+    KVCache,
+    SplitKLinear,
+    TextStream,
     generate,
-    in_int8,
+    next_token_probs,
     penalize,
-    product,
-    read_on,
-    roll,
+    prepare_for_sampling,
+    sample_from,
+    takes_cache,
 )
 from chargpt_lib.single_head import SingleHeadLanguageModel
 
@@ -73,21 +75,21 @@ MODELS = {
     "one layer, one head": lambda: gpt(n_layer=1, n_head=1),
 }
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-every_slide = pytest.mark.parametrize("slide", [1, 5, BLOCK])
+every_window_step = pytest.mark.parametrize("window_step", [1, 5, BLOCK])
 
 
-def window(ids, block_size, slide=1):
+def window(ids, block_size, window_step=1):
     start = 0
     while len(ids) - start > block_size:
-        start += slide
+        start += window_step
     return ids[start:]
 
 
 @torch.no_grad()
-def greedy(model, ids, steps, slide=1):
-    """The loop of lesson 01 with the likeliest character for a throw."""
+def greedy(model, ids, steps, window_step=1):
+    """The loop of lesson 01 with the likeliest character in the place of a draw."""
     for _ in range(steps):
-        logits = model(window(ids, model.block_size, slide)[None])[0]
+        logits = model(window(ids, model.block_size, window_step)[None])[0]
         ids = torch.cat([ids, logits[0, -1].argmax()[None]])
     return ids
 
@@ -96,26 +98,26 @@ def as_list(texts):
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def written(model, prompt, steps, **knobs):
-    return generate(model, prompt, steps, tokenizer=TOKENIZER, **knobs)
+def written(model, prompt, steps, **sampling):
+    return generate(model, prompt, steps, tokenizer=TOKENIZER, **sampling)
 
 
-# ---------------------------------------------------------------- one throw
+# ---------------------------------------------------------------- one draw
 
 
 @pytest.mark.parametrize(
     "share",
     [(1,), (1, 1), (0, 3, 0, 5, 0, 0, 8, 0), (97, 1, 2), (0, 0, 7), (7, 0, 0), tuple(range(20))],
 )
-def test_an_even_grid_of_dice_gives_each_exactly_its_share(share):
+def test_an_even_grid_of_draws_gives_each_exactly_its_share(share):
     n = sum(share)
-    dice = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    ids = roll(torch.tensor(share, dtype=torch.float64).expand(n, -1) / n, dice)
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    ids = sample_from(torch.tensor(share, dtype=torch.float64).expand(n, -1) / n, u)
     assert torch.bincount(ids, minlength=len(share)).tolist() == list(share)
-    assert (ids.diff() >= 0).all(), "the alphabet lies in order on the die"
+    assert (ids.diff() >= 0).all(), "the alphabet lies in order from 0 to 1"
 
 
-def test_no_die_finds_what_is_impossible():
+def test_no_draw_finds_what_is_impossible():
     torch.manual_seed(0)
     impossible = torch.rand(3000, V) < 0.7
     impossible[torch.arange(3000), torch.randint(V, (3000,))] = False
@@ -126,22 +128,22 @@ def test_no_die_finds_what_is_impossible():
             .masked_fill(impossible, float("-inf"))
             .softmax(-1)
         )
-        for die in (0.0, 1e-300, 0.5, 1 - 2**-53, 1.0):
-            ids = roll(p, torch.full((3000,), die, dtype=torch.float64))
+        for u in (0.0, 1e-300, 0.5, 1 - 2**-53, 1.0):
+            ids = sample_from(p, torch.full((3000,), u, dtype=torch.float64))
             assert (p.gather(1, ids[:, None]) > 0).all()
 
 
-def test_each_row_has_its_own_die():
-    p, dice = (
+def test_each_row_has_its_own_draw():
+    p, draws = (
         torch.rand(200, 7, dtype=torch.float64).softmax(-1),
         torch.rand(200, dtype=torch.float64),
     )
-    for row, die, found in zip(p.tolist(), dice.tolist(), roll(p, dice).tolist()):
+    for row, u, found in zip(p.tolist(), draws.tolist(), sample_from(p, draws).tolist()):
         ends = list(itertools.accumulate(row))
-        assert found == next(i for i, end in enumerate(ends) if die < end)
+        assert found == next(i for i, end in enumerate(ends) if u < end)
 
 
-# ---------------------------------------------------------------- the knobs, against transformers
+# ---------------------------------------------------------------- the parameters, against transformers
 
 
 def theirs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
@@ -162,7 +164,7 @@ def theirs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     return logits.softmax(-1)
 
 
-KNOBS = [
+SAMPLING = [
     dict(zip(("temperature", "top_k", "top_p", "min_p"), values))
     for values in itertools.product(
         (0.3, 1.0, 1.7), (None, 1, 5, 1000), (None, 0.05, 0.9), (None, 0.0, 0.2, 1.0)
@@ -171,22 +173,22 @@ KNOBS = [
 
 
 @pytest.mark.parametrize("width", [0.1, 1, 10])
-def test_the_knobs_turn_as_those_of_transformers(width):
+def test_the_parameters_do_what_those_of_transformers_do(width):
     logits = width * torch.randn(100, V, dtype=torch.float64)
-    for knobs in KNOBS:
-        ours, wanted = distribution(logits, **knobs), theirs(logits, **knobs)
-        assert torch.equal(ours > 0, wanted > 0), knobs
-        assert torch.allclose(ours, wanted, rtol=0, atol=1e-12), knobs
+    for sampling in SAMPLING:
+        ours, wanted = next_token_probs(logits, **sampling), theirs(logits, **sampling)
+        assert torch.equal(ours > 0, wanted > 0), sampling
+        assert torch.allclose(ours, wanted, rtol=0, atol=1e-12), sampling
 
 
 def test_what_cannot_come_stays_impossible():
     logits = torch.randn(50, V, dtype=torch.float64).masked_fill(
         torch.rand(50, V) < 0.5, float("-inf")
     )
-    for knobs in KNOBS:
+    for sampling in SAMPLING:
         assert torch.allclose(
-            distribution(logits, **knobs), theirs(logits, **knobs), rtol=0, atol=1e-12
-        ), knobs
+            next_token_probs(logits, **sampling), theirs(logits, **sampling), rtol=0, atol=1e-12
+        ), sampling
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.0, 1.3, 10.0])
@@ -203,32 +205,32 @@ def test_the_penalty_is_that_of_transformers(penalty):
 
 def test_equals_of_the_last_that_stays():
     even = torch.zeros(1, 8, dtype=torch.float64)
-    assert (distribution(even, top_k=3) == 1 / 8).all(), "equals of the k-th stay"
-    assert distribution(even, top_p=0.5).tolist() == [[0.25] * 4 + [0] * 4]
+    assert (next_token_probs(even, top_k=3) == 1 / 8).all(), "equals of the k-th stay"
+    assert next_token_probs(even, top_p=0.5).tolist() == [[0.25] * 4 + [0] * 4]
     many = torch.arange(64, dtype=torch.float64)[None] % 2
-    kept = distribution(many, top_p=0.5)[0].nonzero()[:, 0].tolist()
+    kept = next_token_probs(many, top_p=0.5)[0].nonzero()[:, 0].tolist()
     assert kept == list(range(1, 2 * len(kept), 2)), "of equals the first in the alphabet"
-    assert distribution(even, min_p=1.0).tolist() == [[1 / 8] * 8]
+    assert next_token_probs(even, min_p=1.0).tolist() == [[1 / 8] * 8]
     two = torch.tensor([[0.0, 2, 1, 2, 1]])
-    assert distribution(two, temperature=0).tolist() == [[0, 1, 0, 0, 0]]
-    assert (distribution(two, top_k=3) > 0).tolist() == [[False, True, True, True, True]]
+    assert next_token_probs(two, temperature=0).tolist() == [[0, 1, 0, 0, 0]]
+    assert (next_token_probs(two, top_k=3) > 0).tolist() == [[False, True, True, True, True]]
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-300, 5e-324])
 def test_almost_no_temperature_is_none(temperature):
     logits = torch.stack([torch.randperm(V) for _ in range(20)]).double()
-    assert torch.equal(distribution(logits, temperature), distribution(logits, 0))
+    assert torch.equal(next_token_probs(logits, temperature), next_token_probs(logits, 0))
 
 
 @pytest.mark.parametrize(
-    "knobs", [{}, {"temperature": 0.5}, {"top_k": 4}, {"top_p": 0.8, "min_p": 0.05}]
+    "sampling", [{}, {"temperature": 0.5}, {"top_k": 4}, {"top_p": 0.8, "min_p": 0.05}]
 )
-def test_characters_come_as_often_as_they_should(knobs):
+def test_characters_come_as_often_as_they_should(sampling):
     model, rows = sharp(BigramLanguageModel(V), 60), 4000
     prompt = torch.full((rows, 1), 5)
-    p = theirs(model.table.weight[5].detach()[None].double(), **knobs)[0]
+    p = theirs(model.table.weight[5].detach()[None].double(), **sampling)[0]
     for seed in (0, 10_000):
-        new = generate(model, prompt, 1, seed=seed, **knobs)[:, 1]
+        new = generate(model, prompt, 1, seed=seed, **sampling)[:, 1]
         counts, wanted = torch.bincount(new, minlength=V), rows * p
         possible = p > 0
         assert not counts[~possible].any()
@@ -236,7 +238,7 @@ def test_characters_come_as_often_as_they_should(knobs):
         assert misfit < possible.sum() + 5 * (2 * possible.sum()) ** 0.5
 
 
-def test_throws_one_after_another_do_not_know_of_each_other():
+def test_draws_one_after_another_do_not_know_of_each_other():
     model = BigramLanguageModel(2)
     torch.nn.init.zeros_(model.table.weight)
     new = (
@@ -270,52 +272,59 @@ def test_greedy_texts_are_those_of_transformers(penalty):
 # ---------------------------------------------------------------- with and without a cache
 
 
-@every_slide
+@every_window_step
 @every_model
-def test_logits_with_the_cache_are_those_without(make, slide):
+def test_logits_with_the_cache_are_those_without(make, window_step):
     model = make()
-    slide = min(slide, model.block_size)
+    window_step = min(window_step, model.block_size)
     rows = [TOKENIZER.encode(TEXT[start : start + 50]) for start in (0, 20, 41, 60)]
     pads = [0, 7, 3, 18]  # the first prompt is longer than the block, the last one is inside
     ids = torch.stack([F.pad(row[: 50 - pad], (pad, 0)) for row, pad in zip(rows, pads)])
-    reader = Reader(model, slide)
+    decoder = Decoder(model, window_step, takes_cache(model))
     for n in (*range(20, 29), *range(35, 51)):
-        logits = reader(ids[:, :n], pads)
+        logits = decoder(ids[:, :n], pads)
         for got, row, pad in zip(logits, ids, pads):
-            wanted = model(window(row[pad:n], model.block_size, slide)[None])[0][0, -1]
+            wanted = model(window(row[pad:n], model.block_size, window_step)[None])[0][0, -1]
             assert torch.allclose(got, wanted, rtol=0, atol=1e-5), f"{n - pad} characters"
 
 
-@every_slide
+@every_window_step
 @every_model
-def test_greedy_texts_are_those_of_the_plain_loop(make, slide):
+def test_greedy_texts_are_those_of_the_plain_loop(make, window_step):
     model = make()
-    slide = min(slide, model.block_size)
+    window_step = min(window_step, model.block_size)
     for length, steps in ((1, 22), (BLOCK, 8), (40, 8)):
         ids = TOKENIZER.encode(TEXT[:length])
-        wanted = greedy(model, ids, steps, slide)
-        for cached in (True, False):
+        wanted = greedy(model, ids, steps, window_step)
+        for use_cache in (None, False):
             assert torch.equal(
-                generate(model, ids[None], steps, temperature=0, slide=slide, cached=cached)[0],
+                generate(
+                    model,
+                    ids[None],
+                    steps,
+                    temperature=0,
+                    window_step=window_step,
+                    use_cache=use_cache,
+                )[0],
                 wanted,
             )
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("use_cache", [None, False])
 @every_model
-def test_texts_of_different_lengths_are_written_as_one_by_one(make, cached):
+def test_texts_of_different_lengths_are_written_as_one_by_one(make, use_cache):
     model, texts = make(), [TEXT[3:4], TEXT[:30], "", TEXT[20:31], TEXT[7:8]]
-    knobs = {
+    sampling = {
         "temperature": 1.1,
         "top_k": 20,
         "top_p": 0.95,
         "min_p": 0.01,
         "repetition_penalty": 1.2,
-        "cached": cached,
+        "use_cache": use_cache,
     }
-    together = written(model, texts, 25, seed=3, **knobs)
+    together = written(model, texts, 25, seed=3, **sampling)
     assert together == [
-        written(model, text, 25, seed=3 + i, **knobs) for i, text in enumerate(texts)
+        written(model, text, 25, seed=3 + i, **sampling) for i, text in enumerate(texts)
     ]
     assert all(len(new) == len(text) + 25 for new, text in zip(together, texts))
 
@@ -324,103 +333,187 @@ def test_texts_of_different_lengths_are_written_as_one_by_one(make, cached):
 @pytest.mark.parametrize("sizes", [(13,), (1,) * 13, (5, 1, 4, 3), (12, 1)])
 def test_a_text_may_be_read_in_pieces(pads, sizes):
     model, ids = gpt(), TOKENIZER.encode(TEXT[:26]).view(2, 13)
-    cache = Cache(model, 2, pads and torch.tensor(pads))
-    logits = torch.cat([read_on(model, piece, cache) for piece in ids.split(sizes, 1)], 1)
+    cache = KVCache(BLOCK, pads and torch.tensor(pads))
+    with torch.no_grad():
+        logits = torch.cat([model(piece, cache=cache)[0] for piece in ids.split(sizes, 1)], 1)
+    assert cache.length == 13
     for row, got, pad in zip(ids, logits, pads or [0, 0]):
         assert torch.allclose(got[pad:], model(row[None, pad:])[0][0], rtol=0, atol=1e-5)
 
 
 def passes(model):
-    """Counts how often the model itself is called."""
-    calls = []
-    model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
-    return calls
+    """The shapes of what the model is called with, as they come."""
+    shapes = []
+    model.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    return shapes
 
 
-def test_the_cache_spares_the_passes():
+def test_the_cache_spares_reading_what_was_read():
     model = gpt()
-    calls = passes(model)
-    written(model, "", BLOCK - 1, cached=True)
-    assert len(calls) <= 2
-    written(model, "", BLOCK - 1, cached=False)
-    assert len(calls) >= BLOCK - 1
+    shapes = passes(model)
+    written(model, TEXT[:3], 10, use_cache=True)
+    assert shapes == [(1, 3)] + [(1, 1)] * 9
+    shapes.clear()
+    written(model, TEXT[:3], 10, use_cache=False)
+    assert shapes == [(1, 3 + n) for n in range(10)]
+
+
+def test_a_full_cache_says_so():
+    model, cache = gpt(), KVCache(BLOCK)
+    with torch.no_grad():
+        model(TOKENIZER.encode(TEXT[: BLOCK - 2])[None], cache=cache)
+        with pytest.raises(ValueError, match=f"{BLOCK - 2} of {BLOCK} places, and 3 more"):
+            model(TOKENIZER.encode(TEXT[:3])[None], cache=cache)
+    with pytest.raises(ValueError, match="2 new keys for 0 new columns.*cache.extend"):
+        KVCache(BLOCK).update(object(), torch.zeros(1, 4, 2, 8), torch.zeros(1, 4, 2, 8))
+
+
+def test_two_caches_know_nothing_of_each_other():
+    model = gpt()
+    one, other = KVCache(BLOCK), KVCache(BLOCK)
+    with torch.no_grad():
+        model(TOKENIZER.encode(TEXT[:5])[None], cache=one)
+        logits, _ = model(TOKENIZER.encode(TEXT[5:8])[None], cache=other)
+        wanted, _ = model(TOKENIZER.encode(TEXT[5:8])[None])
+    assert torch.allclose(logits, wanted, rtol=0, atol=1e-5)
 
 
 class FromTheEnd(GPT):
-    """Counts positions from the end: with one character, that is no difference."""
+    """Counts positions from the end: they all change when a character comes, so that no key can be kept."""
 
     def compute_logits(self, idx):
         x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]].flip(0)
-        return self.lm_head(self.norm(self.blocks(x)))
-
-
-class WithTheMean(GPT):
-    """Adds what all characters so far have in common: nothing, where there is one."""
-
-    def embed(self, idx):
-        x = super().embed(idx)
-        return 2 * x - x.cumsum(1) / torch.arange(1, idx.shape[1] + 1)[:, None]
-
-
-class Backwards(GPT):
-    def compute_logits(self, idx):
-        x = self.embed(idx)
-        for block in reversed(self.blocks):
+        for block in self.blocks:
             x = block(x)
         return self.lm_head(self.norm(x))
 
 
-class Cooled(GPT):
+class WithTheMean(GPT):
+    """Adds what all characters so far have in common, which no cache holds."""
+
+    def embed(self, idx, cache=None):
+        x = super().embed(idx)
+        return 2 * x - x.cumsum(1) / torch.arange(1, idx.shape[1] + 1)[:, None]
+
     def compute_logits(self, idx):
-        return super().compute_logits(idx).tanh()
-
-
-class SideBySide(Block):
-    """Attention and feed-forward layer read the same."""
-
-    def forward(self, x):
-        return x + self.attention(self.norm_1(x)) + self.feed_forward(self.norm_2(x))
+        return super().compute_logits(idx)
 
 
 class Shortsighted(Block):
     """The first five characters see each other, and so do the next five."""
 
-    def forward(self, x):
+    def forward(self, x, cache=None):
         return torch.cat([super(Shortsighted, self).forward(part) for part in x.split(5, 1)], 1)
 
 
-def with_blocks(kind):
-    def make(config):
-        model = GPT(config)
-        for block in model.blocks:
-            block.__class__ = kind
-        return model
+class WithShortsightedBlocks(GPT):
+    def __init__(self, config):
+        super().__init__(config)
+        for block in self.blocks:
+            block.__class__ = Shortsighted
 
-    return make
+    def compute_logits(self, idx):
+        return super().compute_logits(idx)
 
 
-OTHERS = {
-    "from the end": FromTheEnd,
-    "with the mean": WithTheMean,
-    "backwards": Backwards,
-    "cooled": Cooled,
-    "side by side": with_blocks(SideBySide),
-    "shortsighted": with_blocks(Shortsighted),
+class Backwards(GPT):
+    def compute_logits(self, idx, cache=None):
+        x = self.embed(idx, cache)
+        for block in reversed(self.blocks):
+            x = block(x, cache)
+        return self.lm_head(self.norm(x))
+
+
+class Cooled(GPT):
+    def compute_logits(self, idx, cache=None):
+        return super().compute_logits(idx, cache).tanh()
+
+
+class SideBySide(Block):
+    """Attention and feed-forward layer read the same."""
+
+    def forward(self, x, cache=None):
+        return x + self.attention(self.norm_1(x), cache) + self.feed_forward(self.norm_2(x))
+
+
+class WithBlocksSideBySide(GPT):
+    def __init__(self, config):
+        super().__init__(config)
+        for block in self.blocks:
+            block.__class__ = SideBySide
+
+
+class Together(CausalSelfAttention):
+    """All heads share one key and one value: the cache holds what the attention gives it."""
+
+    def forward(self, x, cache=None):
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, self.head_size).permute(2, 0, 3, 1, 4)
+        k, v, mask = k[:, :1], v[:, :1], None
+        if cache is not None:
+            k, v, mask = cache.update(self, k, v)
+        out = F.scaled_dot_product_attention(
+            q,
+            k.expand(-1, self.n_head, -1, -1),
+            v.expand(-1, self.n_head, -1, -1),
+            mask,
+            is_causal=mask is None and k.shape[2] == T,
+        )
+        return self.proj(out.transpose(1, 2).reshape(B, T, C))
+
+
+class WithSharedKeys(GPT):
+    def __init__(self, config):
+        super().__init__(config)
+        for block in self.blocks:
+            block.attention.__class__ = Together
+
+
+OTHERS = {  # name: (the class, whether it takes a cache)
+    "from the end": (FromTheEnd, False),
+    "with the mean": (WithTheMean, False),
+    "shortsighted": (WithShortsightedBlocks, False),
+    "backwards": (Backwards, True),
+    "cooled": (Cooled, True),
+    "side by side": (WithBlocksSideBySide, True),
+    "shared keys": (WithSharedKeys, True),
 }
 
 
 @pytest.mark.parametrize("length", [1, 3, 12])
-@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
-def test_blocks_put_together_in_another_way_are_noticed(make, length):
-    model = sharp(make(GPTConfig(V, block_size=BLOCK, n_layer=2, n_head=4, n_embd=32)))
+@pytest.mark.parametrize("kind, cached", OTHERS.values(), ids=OTHERS)
+def test_models_put_together_in_another_way_write_what_the_plain_loop_writes(kind, cached, length):
+    model = sharp(kind(GPTConfig(V, block_size=BLOCK, n_layer=2, n_head=4, n_embd=32)))
+    assert takes_cache(model) == cached
     ids = TOKENIZER.encode(TEXT[:length])
     for seed, temperature in ((0, 0), (1, 1)):
         texts = [
-            generate(model, ids[None], 20, temperature, seed=seed, cached=cached)
-            for cached in (True, False)
+            generate(model, ids[None], 20, temperature, seed=seed, use_cache=use_cache)
+            for use_cache in (None, False)
         ]
         assert torch.equal(*texts)
         assert temperature or torch.equal(texts[0][0], greedy(model, ids, 20))
+
+
+@pytest.mark.parametrize("name", ["bigram", "single head", "multi-head", "blocks"])
+def test_a_cache_is_refused_where_there_can_be_none(name):
+    model = MODELS[name]()
+    assert not takes_cache(model)
+    shapes = passes(model)
+    with pytest.raises(ValueError, match=rf"{type(model).__name__} .*cache=None.*use_cache=False"):
+        written(model, TEXT[:3], 5, use_cache=True)
+    assert not shapes, "no time is spent"
+
+
+def test_a_model_that_takes_the_cache_and_forgets_it():
+    class Forgetful(GPT):
+        def compute_logits(self, idx, cache=None):
+            return super().compute_logits(idx)
+
+    model = Forgetful(gpt().config)
+    with pytest.raises(ValueError, match="Forgetful takes a cache.*use_cache=False"):
+        written(model, TEXT[:3], 5)
+    assert len(written(model, TEXT[:3], 5, use_cache=False)) == 8
 
 
 @pytest.mark.parametrize("length", [1, 12])
@@ -447,7 +540,7 @@ def test_what_goes_in_comes_out(make):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"temperature": 0}, {"stop": TEXT[4:5]}, {"slide": 4, "top_k": 3}]
+    "more", [{}, {"temperature": 0}, {"stop": TEXT[4:5]}, {"window_step": 4, "top_k": 3}]
 )
 @pytest.mark.parametrize("prompt", ["", TEXT[:5], TEXT[:40]])
 def test_a_stream_is_the_text_bit_by_bit(prompt, more):
@@ -467,7 +560,7 @@ def test_a_stream_of_ids():
 def test_a_stream_writes_no_faster_than_it_is_read():
     model = gpt()
     calls = passes(model)
-    stream = written(model, TEXT[:3], 200, stream=True, cached=False)
+    stream = written(model, TEXT[:3], 200, stream=True, use_cache=False)
     assert next(stream) == TEXT[:3] and not calls
     next(stream), next(stream)
     assert len(calls) <= 3
@@ -513,7 +606,7 @@ def test_the_seed_decides_and_nothing_else():
     model, state = gpt(), torch.get_rng_state()
     texts = [written(model, TEXT[:3], 40, seed=seed) for seed in (5, 5, 6)]
     assert texts[0] == texts[1] != texts[2]
-    assert torch.equal(torch.get_rng_state(), state), "a seed leaves torch's own dice alone"
+    assert torch.equal(torch.get_rng_state(), state), "a seed leaves torch's own generator alone"
     assert written(model, TEXT[:3], 20, seed=5) == texts[0][:23], (
         "a shorter text is the beginning of a longer one"
     )
@@ -558,16 +651,16 @@ def interrupted(model, after=150, error=KeyboardInterrupt):
     return model
 
 
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize(
     "prompt",
     [TEXT[:5], [TEXT[:5], "", TEXT[:9]], TOKENIZER.encode(TEXT[:6]).view(2, 3)],
     ids=["text", "texts", "ids"],
 )
-def test_ctrl_c_gives_what_was_written_so_far(prompt, cached):
+def test_ctrl_c_gives_what_was_written_so_far(prompt, use_cache):
     model = gpt()
-    whole = written(model, prompt, 100, seed=2, cached=cached)
-    part = written(interrupted(model.train()), prompt, 100, seed=2, cached=cached)
+    whole = written(model, prompt, 100, seed=2, use_cache=use_cache)
+    part = written(interrupted(model.train()), prompt, 100, seed=2, use_cache=use_cache)
     assert model.training and type(part) is type(whole)
     if isinstance(prompt, torch.Tensor):
         new = part.shape[1] - prompt.shape[1]
@@ -616,9 +709,9 @@ ENDS = {
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_the_training_mode_is_restored(end, cached, training):
+def test_the_training_mode_is_restored(end, use_cache, training):
     model = gpt(dropout=0.5).train(training)
     with contextlib.suppress(ValueError, OSError, KeyboardInterrupt):
         end(model)
@@ -628,14 +721,14 @@ def test_the_training_mode_is_restored(end, cached, training):
 def test_dropout_does_not_reach_the_text():
     model = gpt(dropout=0.5)
     calm = written(model, TEXT[:3], 40, seed=0)
-    for cached in (True, False):
-        assert written(model.train(), TEXT[:3], 40, seed=0, cached=cached) == calm
+    for use_cache in (True, False):
+        assert written(model.train(), TEXT[:3], 40, seed=0, use_cache=use_cache) == calm
 
 
 def test_no_gradient_is_kept():
-    for cached in (True, False):
+    for use_cache in (True, False):
         assert not generate(
-            gpt(), torch.zeros(1, 3, dtype=torch.int64), 20, cached=cached
+            gpt(), torch.zeros(1, 3, dtype=torch.int64), 20, use_cache=use_cache
         ).requires_grad
 
 
@@ -651,10 +744,10 @@ def test_logits_that_are_no_numbers(value, temperature):
     assert model.training
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_a_model_that_gives_nothing_but_nan(cached):
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_model_that_gives_nothing_but_nan(use_cache):
     with pytest.raises(FloatingPointError, match="nan"):
-        written(broken(), TEXT[:3], 9, cached=cached)
+        written(broken(), TEXT[:3], 9, use_cache=use_cache)
 
 
 def test_impossible_characters_are_no_fault():
@@ -679,13 +772,13 @@ def untouchable():
     return model
 
 
-def refused(prompt, message, **knobs):
+def refused(prompt, message, **sampling):
     """The call itself fails, even where nothing would be read from the stream."""
-    knobs = {"max_new_tokens": 9, "tokenizer": TOKENIZER, **knobs}
+    sampling = {"max_new_tokens": 9, "tokenizer": TOKENIZER, **sampling}
     for stream in (False, True):
         if not (stream and isinstance(prompt, list)):
             with pytest.raises((ValueError, TypeError), match=message):
-                generate(untouchable(), prompt, **knobs, stream=stream)
+                generate(untouchable(), prompt, **sampling, stream=stream)
 
 
 BAD = [
@@ -717,10 +810,10 @@ BAD = [
     ("max_new_tokens", 2.5),
     ("max_new_tokens", None),
     ("max_new_tokens", "9"),
-    ("slide", 0),
-    ("slide", BLOCK + 1),
-    ("slide", 1.5),
-    ("slide", None),
+    ("window_step", 0),
+    ("window_step", BLOCK + 1),
+    ("window_step", 1.5),
+    ("window_step", None),
     ("seed", "lucky"),
     ("seed", 1.5),
     ("seed", 2**70),
@@ -733,7 +826,7 @@ BAD = [
     [TEXT[:3], [TEXT[:3]], torch.zeros(2, 3, dtype=torch.int64)],
     ids=["text", "texts", "ids"],
 )
-def test_a_knob_is_called_by_its_name(name, value, prompt):
+def test_a_parameter_is_called_by_its_name(name, value, prompt):
     refused(prompt, rf"(?s)\b{name}\b.*{re.escape(str(value))}", **{name: value})
 
 
@@ -846,33 +939,52 @@ def test_a_prompt_that_is_none(prompt):
     refused(prompt, r"prompt|ids|idx")
 
 
+def test_what_the_check_of_a_model_returns_is_no_prompt():
+    class Affirmative(BigramLanguageModel):
+        def check(self, idx):
+            super().check(idx)
+            return True
+
+    prompt = torch.zeros(2, 3, dtype=torch.int64)
+    assert generate(Affirmative(V), prompt, 4).shape == (2, 7)
+
+
 def test_many_texts_make_no_stream():
     with pytest.raises((ValueError, TypeError), match="stream"):
         written(untouchable(), [TEXT[:3], TEXT[:5]], 9, stream=True)
+
+
+# ---------------------------------------------------------------- a prepared copy
+
+
+def prepared_layer(layer, precision="fp32"):
+    """What `prepare_for_sampling` puts in the place of a layer."""
+    return prepare_for_sampling(torch.nn.Sequential(layer), precision)[0]
 
 
 @pytest.mark.parametrize("rows", [(1,), (1, 1), (2, 3), (32,), (33,), (4, 40)])
 @pytest.mark.parametrize(
     "K, N, bias", [(1, 3, True), (3, 1, False), (8, 65, True), (6, 8, False), (20, 12, True)]
 )
-def test_the_shares_of_a_matrix_make_the_whole_product(rows, K, N, bias):
+def test_the_pieces_of_a_matrix_make_the_whole_product(rows, K, N, bias):
     layer, x = torch.nn.Linear(K, N, bias=bias), torch.randn(*rows, K)
     expected = x.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
     with torch.no_grad():
-        for shares in (deal_out(layer), {}):
-            out = product(layer, x, shares)
+        for some in (SplitKLinear(layer), prepared_layer(layer)):
+            out = some(x)
             assert out.shape == (*rows, N) and torch.allclose(out.double(), expected, atol=1e-5)
 
 
-def test_few_rows_go_by_the_shares_and_many_by_the_layer():
+def test_few_rows_go_by_the_pieces_and_many_by_the_whole_matrix():
     layer, x = torch.nn.Linear(8, 3), torch.randn(33, 8)
-    shares = {layer: torch.zeros_like(deal_out(layer)[layer])}
+    split = SplitKLinear(layer)
+    split.pieces.zero_()
     with torch.no_grad():
-        assert torch.equal(product(layer, x[:32], shares), layer.bias.expand(32, 3))
-        assert torch.equal(product(layer, x, shares), layer(x))
+        assert torch.equal(split(x[:32]), layer.bias.expand(32, 3))
+        assert torch.equal(split(x), layer(x))
 
 
-def test_only_plain_matrices_of_the_cpu_are_dealt_out():
+def test_only_plain_matrices_of_the_cpu_are_replaced():
     class Other(torch.nn.Linear):
         def forward(self, x):
             return -super().forward(x)
@@ -886,15 +998,42 @@ def test_only_plain_matrices_of_the_cpu_are_dealt_out():
     model = torch.nn.Sequential(
         plain, heard, Other(2, 3), wide, torch.nn.Linear(2, 2, device="meta")
     )
-    assert list(deal_out(model)) == [plain]
+
+    def replaced():
+        return [i for i, x in enumerate(prepare_for_sampling(model)) if type(x) is SplitKLinear]
+
+    assert replaced() == [0]
     handle.remove()
-    assert list(deal_out(model)) == [plain, heard]
+    assert replaced() == [0, 1]
+    assert [type(layer) for layer in model][:2] == [torch.nn.Linear] * 2, "the model itself stays"
+
+
+@every_model
+def test_a_prepared_copy_writes_the_same(make):
+    model = make()
+    copy = prepare_for_sampling(model.train())
+    assert model.training and not any(part.training for part in copy.modules())
+    assert takes_cache(copy) == takes_cache(model)
+    for prompt in (TEXT[:5], [TEXT[:3], TEXT[:30]]):
+        assert written(copy, prompt, 25, seed=1) == written(model.eval(), prompt, 25, seed=1)
+
+
+def test_a_prepared_copy_of_a_gpt_has_no_plain_matrix_left_and_cannot_be_trained():
+    model = gpt(tied=False)
+    for precision, kind in (("fp32", SplitKLinear), ("int8", Int8Linear)):
+        copy = prepare_for_sampling(model, precision)
+        kinds = [type(part) for part in copy.modules()]
+        assert kinds.count(kind) == 2 * 4 + 1 and torch.nn.Linear not in kinds
+        assert not any(weight.requires_grad for weight in copy.parameters())
+    assert all(weight.requires_grad for weight in model.parameters())
+    with pytest.raises(ValueError, match=r"precision is 'int4'.*'fp32', 'int8'"):
+        prepare_for_sampling(model, "int4")
 
 
 def test_int8_rounds_each_row_of_a_matrix_by_its_own_scale():
     torch.manual_seed(0)
     model = gpt(dropout=0.2).train()
-    copy = in_int8(model)
+    copy = prepare_for_sampling(model, "int8")
     assert (
         model.training
         and not copy.training
@@ -904,32 +1043,145 @@ def test_int8_rounds_each_row_of_a_matrix_by_its_own_scale():
         for block, rounded in zip(model.blocks, copy.blocks):
             weight = block.get_submodule(name).weight
             steps = weight.abs().amax(1, keepdim=True) / 127
-            error = rounded.get_submodule(name).weight().dequantize() - weight
+            packed = rounded.get_submodule(name).packed
+            error = torch.ops.quantized.linear_unpack(packed)[0].dequantize() - weight
             assert (error.abs() <= 0.52 * steps).all() and error.abs().max() > 0
+
+
+def test_int8_keeps_a_row_of_zeros_and_a_bias():
+    layer = torch.nn.Linear(8, 3)
+    torch.nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        out = prepared_layer(layer, "int8")(torch.randn(2, 5, 8))
+    assert torch.allclose(out, layer.bias.expand(2, 5, 3))
 
 
 def test_int8_writes_with_the_cache_nearly_what_the_model_says():
     torch.manual_seed(0)
     model, ids = sharp(gpt(), 0.3), TOKENIZER.encode(TEXT)[None]
-    copy = in_int8(model)
-    assert Reader(copy).cached
-    cache = Cache(copy, 1)
+    copy = prepare_for_sampling(model, "int8")
+    assert takes_cache(copy)
+    cache = KVCache(BLOCK)
     with torch.no_grad():
-        one_by_one = torch.cat([read_on(copy, ids[:, t : t + 1], cache) for t in range(BLOCK)], 1)
+        pieces = [copy(ids[:, t : t + 1], cache=cache)[0] for t in range(BLOCK)]
+        one_by_one = torch.cat(pieces, 1)
         whole = model(ids[:, :BLOCK])[0]
     assert 0 < (one_by_one - whole).std() < 0.05 * whole.std()
     assert len(generate(copy, "O", 3 * BLOCK, seed=1, tokenizer=TOKENIZER)) == 3 * BLOCK + 1
 
 
-def test_a_model_that_puts_its_parts_together_otherwise_is_not_cached_in_int8_either():
-    class Other(GPT):
-        def compute_logits(self, idx):
-            return super().compute_logits(idx).flip(-1)
-
-    copy = in_int8(Other(gpt().config))
-    assert not Reader(copy).cached
+def test_a_model_that_takes_no_cache_takes_none_in_int8_either():
+    copy = prepare_for_sampling(FromTheEnd(gpt().config), "int8")
+    assert not takes_cache(copy)
+    assert len(written(copy, TEXT[:3], 5)) == 8
 
 
 def test_int8_of_a_model_that_is_not_on_the_cpu():
     with pytest.raises(ValueError, match="cpu"):
-        in_int8(gpt().to("meta"))
+        prepare_for_sampling(gpt().to("meta"), "int8")
+
+
+# ---------------------------------------------------------------- while the model is trained
+
+
+def test_a_stream_leaves_a_model_in_training_alone():
+    """Between two pieces, the notebook's other cells may train: with dropout, with gradients, with other weights."""
+    model = gpt(dropout=0.5)
+    wanted = written(model, TEXT[:3], 30, seed=0)
+    model.train()
+    stream = written(model, TEXT[:3], 30, seed=0, stream=True)
+    text = next(stream) + next(stream)
+    for piece in stream:
+        text += piece
+        assert all(part.training for part in model.modules()) and torch.is_grad_enabled()
+        _, loss = model(TOKENIZER.encode(TEXT[:9])[None], TOKENIZER.encode(TEXT[1:10])[None])
+        loss.backward()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight -= weight.grad
+    assert text == wanted, "what is written is written by the model as it was when it began"
+
+
+def test_another_thread_may_train_the_model_that_writes():
+    model = gpt(dropout=0.5).train()
+    x, y = TOKENIZER.encode(TEXT[:12])[None], TOKENIZER.encode(TEXT[1:13])[None]
+    modes, finished = [], threading.Event()
+
+    def note(block, inputs):
+        if block is model.blocks[0]:
+            modes.append(block.training)
+
+    model.blocks[0].register_forward_pre_hook(note)
+
+    def train():
+        while not finished.is_set():
+            model(x, y)[1].backward()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        for seed in range(20):
+            written(model, TEXT[:3], 20, seed=seed)
+    finally:
+        finished.set()
+        thread.join()
+    assert modes and all(modes), f"{modes.count(False)} of {len(modes)} steps had no dropout"
+    assert model.training and all(weight.requires_grad for weight in model.parameters())
+
+
+# ---------------------------------------------------------------- a tokenizer of another kind
+
+
+class ByteTokenizer:
+    """One id for each byte of UTF-8: half a character is no text yet."""
+
+    vocab_size = 256
+
+    def encode(self, text):
+        return torch.tensor(list(text.encode()), dtype=torch.int64)
+
+    def decode(self, ids):
+        return bytes(torch.as_tensor(ids).tolist()).decode(errors="replace")
+
+
+def writes(text):
+    """A model that writes one text, byte by byte, whatever the prompt says at its end."""
+    ids = ByteTokenizer().encode(text).tolist()
+    assert len(set(ids)) == len(ids), "each byte has to tell which one comes next"
+    model = BigramLanguageModel(256)
+    with torch.no_grad():
+        for before, after in zip(ids, ids[1:]):
+            model.table.weight[before, after] = 100
+    return model
+
+
+def test_a_character_of_several_ids_comes_when_it_is_whole():
+    tokenizer, text = ByteTokenizer(), "naïve 日!"
+    how = {"temperature": 0, "tokenizer": tokenizer}
+    steps = len(text.encode()) - 1
+    pieces = list(generate(writes(text), "n", steps, stream=True, **how))
+    assert "".join(pieces) == text and not any("\ufffd" in piece for piece in pieces)
+    assert generate(writes(text), "n", steps, **how) == text
+    assert generate(writes(text), "n", steps, stop="ïv", **how) == "naïv"
+    assert generate(writes(text), ["n", "a"], steps, stop="日", **how) == ["naïve 日", "aïve 日"]
+    cut = generate(writes(text), "n", 2, **how)
+    assert cut == "na\ufffd", "what never became whole is not lost"
+
+
+def test_a_piece_of_several_characters_is_cut_after_the_stop_string():
+    class Pairs(ByteTokenizer):
+        vocab_size = 4
+
+        def encode(self, text):
+            return torch.tensor([["ab", "cd", "ef", "\n"].index(text)])
+
+        def decode(self, ids):
+            return "".join(["ab", "cd", "ef", "\n"][i] for i in torch.as_tensor(ids).tolist())
+
+    model = BigramLanguageModel(4)
+    with torch.no_grad():
+        model.table.weight[[0, 1, 2], [1, 2, 0]] = 100
+    assert generate(model, "ab", 5, temperature=0, tokenizer=Pairs()) == "abcdefabcdef"
+    for stop, wanted in (("de", "abcde"), ("c", "abc"), (["fa", "ef"], "abcdef")):
+        stream = TextStream(Pairs(), [stop] if isinstance(stop, str) else stop)
+        assert "ab" + "".join(stream.add(i) for i in (1, 2, 0, 1)) == wanted and stream.ended

@@ -13,8 +13,8 @@ from chargpt_lib.single_head import (
     Head,
     SingleHeadLanguageModel,
     causal_mask,
+    init_weights,
     scaled_dot_product_attention,
-    small_weights,
 )
 
 
@@ -103,14 +103,14 @@ def test_a_head_that_has_looked_can_be_copied():
 # ---------------------------------------------------------------- the model
 
 
-def test_small_weights_are_small():
+def test_init_weights_are_small():
     model = nn.Sequential(
         nn.Embedding(300, 200),
         nn.Linear(200, 300),
         nn.Linear(300, 200, bias=False),
         nn.LayerNorm(200),
     )
-    for layer in model.apply(small_weights)[:3]:
+    for layer in model.apply(init_weights)[:3]:
         assert (
             layer.weight.std().item() == pytest.approx(0.02, rel=0.02)
             and abs(layer.weight.mean().item()) < 0.0005

@@ -12,9 +12,11 @@
 # > One head of causal self-attention, and the language model that uses it.
 #
 # You will build: one head of attention, from an average to the formula of the paper, and a model that uses it.
-# You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute. (On a graphics card: not measured yet.)
+# You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute.
 #
 # After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To know that, one has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
+#
+# A **vector** is a row of numbers. In a model each character has one, which is learnt (we come to it further down); for a start, here are four vectors of two numbers each, and the mean of what came so far.
 
 # %%
 import matplotlib.pyplot as plt
@@ -32,7 +34,7 @@ for t in range(T):
 # %% [markdown]
 # ## The average of the past
 #
-# Let each character be a vector (a row of `x`), and let each position take the mean of the rows up to itself: the plainest way of looking at everything so far. Above, with a loop.
+# The loop above lets each position take the mean of the rows of `x` up to its own: the plainest way of looking at everything so far.
 #
 # **Predict:** a matrix product takes weighted sums of rows. With which matrix $A$ is $A x$ the same as the loop? Its row $t$ has to hold the weights of the rows $0 \dots t$.
 
@@ -91,7 +93,9 @@ show(
 #
 # ## Why the square root?
 #
-# If the numbers in $q$ and $k$ are independent, with mean 0 and variance 1, their dot product is a sum of $d$ terms, and has variance $d$. Its typical size is $\sqrt{d}$. **Predict:** with 32 places to look at, what does a softmax make of scores of size 16 (a head of size 256), and what of scores of size 1?
+# The *variance* is the mean square of the distance from the mean; its root, the *standard deviation*, is the typical distance. Numbers are *independent* if none of them says anything about the others; then the variances of a sum's terms add up. So if the numbers in $q$ and $k$ are independent, with mean 0 and variance 1, their dot product is a sum of $d$ terms and has variance $d$: its typical size is $\sqrt{d}$, 16 for a head of size 256.
+#
+# **Predict:** there are 32 places to look at. How large is the largest weight if the scores have size 16? And if they have size 1? (The cell also measures the gradient that reaches the scores. For that it needs some loss; a sum of the weights with random factors will do.)
 
 # %%
 torch.manual_seed(1337)
@@ -104,7 +108,7 @@ for d in sizes:
         ) * scale  # scores of 32 places
         a.requires_grad_()
         p = a.softmax(-1)
-        (p * torch.randn_like(p)).sum(-1).mean().backward()  # some use of the weights
+        (p * torch.randn_like(p)).sum(-1).mean().backward()  # a loss that depends on the weights
         spread[d, scale], most[d, scale] = a.std().item(), p.max(-1).values.mean().item()
         flow[d, scale] = a.grad.norm(dim=-1).mean().item() * len(a)
 
@@ -170,7 +174,7 @@ def scaled_dot_product_attention(q, k, v, mask=None):
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (..., T, T)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(-1)
+    weights = scores.softmax(-1)  # over the keys: the weights of one query sum to 1
     return weights @ v, weights
 
 # %% [markdown]
@@ -208,7 +212,7 @@ check("window_mask", window_mask)
 # ### Exercise: what the weights tell the scores
 # ★★★ · 12 minutes · Each step of training sends this derivative back through every head; in the fast libraries it is written by hand (Dao et al., 2022).
 #
-# A query has the dot products $r_1, \dots, r_n$ with $n$ keys, not yet divided by $\sqrt d$; its weights are $p = \operatorname{softmax}(r / \sqrt d)$. The layers after this one have already told us $g_i = \partial L / \partial p_i$, how the loss hangs on each weight. Derive $\partial L / \partial r_j$. You have the derivative of a softmax from above: there $a$ is what goes into it, here $r / \sqrt d$. Each score moves *all* weights, so the chain rule has a sum over $i$ in it, of which not much is left.
+# A query has the dot products $r_1, \dots, r_n$ with $n$ keys, not yet divided by $\sqrt d$; its weights are $p = \operatorname{softmax}(r / \sqrt d)$. The layers after this one have already told us $g_i = \partial L / \partial p_i$, how the loss depends on each weight. Derive $\partial L / \partial r_j$. You have the derivative of a softmax from above: there $a$ is what goes into it, here $r / \sqrt d$. Each score moves *all* weights, so the chain rule gives a sum over $i$. Most of it cancels.
 #
 # For $d = 1$, two equal scores and $g = (1, 0)$ it is $(0.25, -0.25)$.
 
@@ -241,9 +245,13 @@ class Head(nn.Module):
         self.value = nn.Linear(n_embd, head_size, bias=False)
 
     def forward(self, x):
-        q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, head_size) each
-        out, weights = scaled_dot_product_attention(q, k, v, causal_mask(x.shape[1], x.device))
-        self.weights = weights.detach()  # to look at
+        q = self.query(x)  # (B, T, head_size)
+        k = self.key(x)
+        v = self.value(x)
+        mask = causal_mask(x.shape[1], x.device)
+        out, weights = scaled_dot_product_attention(q, k, v, mask)
+        # Kept for a look at them after the pass; detached, or the whole graph would be kept, too.
+        self.weights = weights.detach()
         return out
 
 # %%
@@ -328,7 +336,7 @@ check("left_padded_weights", left_padded_weights)
 # %% [markdown]
 # ## Where am I?
 #
-# One thing is missing. Shuffle the past: the same keys and values come in another order, and the weighted average is the same. **Attention does not know the order.** To the full stop of `dog bites man.`, which looks back at all of it, `man bites dog.` is the same.
+# One thing is missing. Shuffle the past: the same keys and values come in another order, and the weighted average is the same. **Attention does not know the order.** The full stop at the end of `dog bites man.` looks back at all the characters before it, and it would get the same result from `man bites dog.`
 
 # %%
 past, now = torch.randn(1, 6, 16), torch.randn(1, 1, 16)
@@ -348,8 +356,11 @@ assert torch.allclose(in_order, out_of_order, atol=1e-6)
 
 # %%
 #| export
-def small_weights(layer):
-    """Normal(0, 0.02) for matrices and tables, zero for biases (Radford et al., 2018): model.apply(small_weights)"""
+def init_weights(layer):
+    """Draws matrices and tables from Normal(0, 0.02), sets biases to zero (Radford et al., 2018).
+
+    For one layer: `model.apply(init_weights)` calls it for each layer of a model.
+    """
     if isinstance(layer, (nn.Linear, nn.Embedding)):
         nn.init.normal_(layer.weight, std=0.02)
     if isinstance(layer, nn.Linear) and layer.bias is not None:
@@ -365,7 +376,7 @@ class SingleHeadLanguageModel(LanguageModel):
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.attention = Head(n_embd, n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        self.apply(small_weights)
+        self.apply(init_weights)  # small weights: the first guesses are nearly even
 
     def compute_logits(self, idx):
         positions = self.position_embedding.weight[: idx.shape[1]]  # (T, C)
@@ -485,7 +496,7 @@ assert looked.min() > 0.99  # at one place at least, and at no more than there a
 assert (looked / torch.arange(1, len(looked) + 1)).max() < 1.01
 
 # %% [markdown]
-# It looks at itself and at the few characters before. (At itself it has to look: in this model the current character reaches the logits only through the head.) One head is one average, and it mixes all that it looks at into one vector; where each piece came from gets blurred. To look at several places *separately* one needs several heads.
+# It looks at itself and at the few characters before. (It has to look at itself: in this model the current character reaches the logits only through the head.) One head is one average, and it mixes all that it looks at into one vector; where each piece came from gets blurred. To look at several places *separately* one needs several heads.
 #
 # ## Where the nats go now
 
@@ -520,7 +531,7 @@ assert on_shakespeare > 0.05
 # %% [markdown]
 # ## Mistakes people make
 #
-# - **Softmax over the wrong axis.** The weights of one *query* sum to 1: `softmax(-1)`, over the keys. With `softmax(-2)` it runs, and the future leaks in through the sums.
+# - **Softmax over the wrong axis.** The weights of one *query* sum to 1: `softmax(-1)`, over the keys. With `softmax(-2)` it runs, and the future leaks in: a weight is then divided by a sum over all queries, the later ones among them.
 # - **Dividing by the root of the width of the model** instead of the head size. With one head they are the same; with many heads the weights come out too flat.
 # - **A mask for `block_size` instead of T.** It works until somebody gives a shorter text.
 # - **A transposed mask.** `triu` instead of `tril`: each position sees itself and the future. The loss is wonderful, what it writes is not.
@@ -530,7 +541,7 @@ assert on_shakespeare > 0.05
 # ### Exercise: a past in pieces
 # ★★★ · 20 minutes · Nobody holds all scores of a long past at once: chips read it in pieces (Dao et al., 2022), and machines in a ring have a piece each (Liu et al., 2023).
 #
-# The past is dealt out to $P$ pieces. For a query, a place with the score $a_s$ (the root of $d$ is in it already) has the value $v_s$. Piece $i$ takes the softmax over its own places and reports two things to us: its result $o_i$, the average of its values with those weights, and the number $\ell_i = \ln \sum_{s \text{ in piece } i} e^{a_s}$. It keeps the scores and the values to itself.
+# The past is cut into $P$ pieces. For a query, a place with the score $a_s$ (the root of $d$ is in it already) has the value $v_s$. Piece $i$ takes the softmax over its own places and reports two things to us: its result $o_i$, the average of its values with those weights, and the number $\ell_i = \ln \sum_{s \text{ in piece } i} e^{a_s}$. It keeps the scores and the values to itself.
 #
 # From the reports alone, work out what attention over the whole past would have given: its result $o$ and its number $\ell$, for each of $T$ queries. One piece may report $o_1 = 0$ and $\ell_1 = \ln 1$, the other $o_2 = 4$ and $\ell_2 = \ln 3$. Then $o = 3$ and $\ell = \ln 4$.
 #

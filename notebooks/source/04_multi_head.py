@@ -12,7 +12,7 @@
 # > Multi-head attention: a loop over heads, one matrix for all, and the fused kernel.
 #
 # You will build: attention with many heads, first as a loop, then with one matrix, then with PyTorch's **fused kernel**, one routine that does the whole attention in a single step. All three give the same numbers; they do not take the same time.
-# You need lesson 03. On a CPU the page takes about twenty seconds. (On a graphics card: not measured yet.)
+# You need lesson 03. On a CPU the page takes about twenty seconds.
 #
 # A head makes one average of the past. If it looks at two places, it gets their mixture, as if one mixed two photographs. Two heads are two photographs.
 
@@ -24,7 +24,7 @@ import torch
 
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.plots import heatmap, show, visible
-from chargpt_lib.single_head import Head, causal_mask, scaled_dot_product_attention, small_weights
+from chargpt_lib.single_head import Head, causal_mask, scaled_dot_product_attention
 
 a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])  # the values at two places
 print("one head: ", 0.5 * a + 0.5 * b, "with the places exchanged:", 0.5 * b + 0.5 * a)
@@ -46,12 +46,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
-from chargpt_lib.single_head import Head, small_weights
+from chargpt_lib.single_head import Head, init_weights
 
 # %%
 #| export
 def head_size(n_embd, n_head):
-    """The width of each head. ValueError where the heads do not divide the width."""
+    """The width of each head. Raises: ValueError where the heads do not divide the width."""
     if n_head < 1 or n_embd % n_head:
         sizes = [n for n in range(1, n_embd + 1) if n_embd % n == 0]
         raise ValueError(
@@ -61,7 +61,7 @@ def head_size(n_embd, n_head):
 
 
 class MultiHeadAttention(nn.Module):
-    """Heads one after the other, side by side, mixed: (B, T, C) -> (B, T, C). To read; the next class is to use."""
+    """Multi-head attention as a loop over heads: (B, T, C) -> (B, T, C). To read; `CausalSelfAttention` is to use."""
 
     def __init__(self, n_embd, n_head, bias=True):
         super().__init__()
@@ -70,7 +70,8 @@ class MultiHeadAttention(nn.Module):
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
     def forward(self, x):
-        return self.proj(torch.cat([head(x) for head in self.heads], dim=-1))
+        outs = [head(x) for head in self.heads]  # (B, T, head_size) each
+        return self.proj(torch.cat(outs, dim=-1))  # side by side, (B, T, C), then mixed
 
 # %%
 torch.manual_seed(1337)
@@ -153,7 +154,9 @@ check("merge_heads", merge_heads)
 # %% [markdown]
 # ## The class that we shall use
 #
-# One matrix for all heads, and PyTorch's own `scaled_dot_product_attention`, which never writes the (T, T) weights to memory (Dao et al., 2022). `is_causal=True` is our mask; `unbind(2)` takes a tensor apart along axis 2, here into queries, keys and values. Dropout is for lesson 05; here it is off.
+# One matrix for all heads, and PyTorch's own `scaled_dot_product_attention`, which never writes the (T, T) weights to memory (Dao et al., 2022). `is_causal=True` is our mask; `unbind(2)` takes a tensor apart along axis 2, here into queries, keys and values.
+#
+# Two things are for later. Dropout is for lesson 05; here it is off. And the argument `cache` is for lesson 08, where a model writes one character at a time and keeps the keys and values of those before; until then it is `None`, and the line below `if cache is not None` never runs.
 
 # %%
 #| export
@@ -165,16 +168,32 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, n_embd, n_head, bias=True, qkv_bias=False, dropout=0.0):
         super().__init__()
-        self.n_head, self.head_size, self.dropout = n_head, head_size(n_embd, n_head), dropout
+        self.n_head = n_head
+        self.head_size = head_size(n_embd, n_head)
+        self.dropout = dropout
         self.qkv = nn.Linear(n_embd, 3 * n_embd, bias=qkv_bias)
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
-    def forward(self, x):
+    def forward(self, x, cache=None):
+        """x (B, T, C) -> (B, T, C). cache: the keys and values of what was read before x (lesson 08)."""
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_size)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        mask = None
+        if cache is not None:
+            k, v, mask = cache.update(
+                self, k, v
+            )  # the old ones and these, (B, H, length, head_size)
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            # A single new position on top of a cache may see all that is there: it needs no mask.
+            is_causal=mask is None and k.shape[2] == T,
+            # The kernel does not know of eval mode: it drops what it is told to drop.
+            dropout_p=self.dropout if self.training else 0.0,
+        )
         out = out.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return F.dropout(self.proj(out), self.dropout, self.training)
 
@@ -198,7 +217,7 @@ print(
 assert torch.allclose(loop(x), fused(x), atol=1e-6)
 
 # %% [markdown]
-# And the way in between: the one matrix, with our own attention from lesson 03, heads as one more axis. `permute(2, 0, 3, 1, 4)` gives the new order of all axes at once: what was axis 2 comes first, and so on.
+# There is a way between these two: one matrix for all heads, as here, with our own attention from lesson 03, where the heads are one more axis. `permute(2, 0, 3, 1, 4)` gives the new order of all axes at once: what was axis 2 comes first, and so on.
 
 # %%
 def one_matrix(x, module):
@@ -274,7 +293,7 @@ check("multi_head_weights", multi_head_weights)
 # %% [markdown]
 # ## Which is fastest?
 #
-# **Predict** the order before you run it. Forward and back, 8 texts of 256 characters, 8 heads, the ways in turn so that a busy machine hurts all alike.
+# **Predict** the order before you run it. Each way goes forward and back, with 8 texts of 256 characters and 8 heads. The three ways take turns, so that a busy machine slows all of them down alike.
 
 # %%
 from time import perf_counter
@@ -381,7 +400,7 @@ class MultiHeadLanguageModel(LanguageModel):
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.attention = CausalSelfAttention(n_embd, n_head)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        self.apply(small_weights)
+        self.apply(init_weights)
 
     def compute_logits(self, idx):
         x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)
@@ -413,7 +432,7 @@ print(f"loss at init ≈ {loss.item():.2f}, ln V = {log(V):.2f} (closer than 0.1
 assert abs(off) < 0.1
 
 # %% [markdown]
-# **Predict:** by how much will four heads beat one? More or less than one head beat the bigram?
+# **Predict:** by how many nats will four heads beat one head? One head has beaten the bigram by about half a nat: will it be more than that, or less?
 
 # %% tags=["nbval-ignore-output"]
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
@@ -430,7 +449,7 @@ print(f"four heads beat one by      ≈ {four:.2f} nats (more than 0.4: {four > 
 assert (one > 0.4 and four > 0.4) or corpus.name != "playhouse"
 
 # %% [markdown]
-# About as much once more, for the same width and the same training.
+# About as much again, with the same width and the same training.
 #
 # What does each head look at? The fused kernel keeps no weights, but the way in between has the same ones.
 
@@ -514,7 +533,7 @@ def head_contributions(heads, W_o):
 check("head_contributions", head_contributions)
 
 # %% [markdown]
-# Which head can be spared, then? In the trained model, let one at a time add nothing (the numbers of `W_o` that it meets become 0, and so does its term of the sum), and measure the loss again on a part of the validation text. **Predict:** how many of the four will be missed?
+# Which head can be spared, then? In the trained model, let one head at a time add nothing, and measure the loss again on a part of the validation text. (Set the 16 columns of the stored matrix that meet this head to 0, and its term of the sum is 0.) **Predict:** without how many of the four will the loss rise by more than half a nat?
 
 # %%
 some_ids = tokenizer.encode(corpus.val[:20_000])
@@ -523,7 +542,7 @@ for part in model.attention.proj.weight.detach().split(
     16, dim=1
 ):  # what one head's 16 numbers meet
     kept = part.clone()
-    part.zero_()  # in the model's own weight: split and detach copy nothing
+    part.zero_()  # changes the model: `part` is a view of its weight, not a copy
     without.append(evaluate(model, some_ids))
     part.copy_(kept)
 rises = [loss - whole for loss in without]

@@ -12,18 +12,18 @@
 # > The transformer block: attention, feed-forward, residual connections, layer norm, dropout.
 #
 # You will build: the transformer block, and find out what each of its parts is good for by leaving it out.
-# You need lesson 04. On a CPU the page takes about three quarters of a minute. (On a graphics card: not measured yet.)
+# You need lesson 04. On a CPU the page takes about three quarters of a minute.
 #
 # Attention gathers: it brings vectors from the past to where they are needed. Then something has to be concluded from them. A block does both. And since one conclusion leads to the next, blocks are stacked. The trouble begins with the stacking.
 
 # %% [markdown]
 # ## Think: the feed-forward layer
 #
-# At each position by itself: four times as many numbers, a bend, and back.
+# At each position by itself: a matrix to four times as many numbers, an activation, and a matrix back.
 #
 # $$\operatorname{FFN}(x) = W_2\, \sigma(W_1 x + b_1) + b_2$$
 #
-# The bend $\sigma$ is what it is all about. Vaswani et al. (2017) took $\operatorname{ReLU}(z) = \max(0, z)$, GPT-2 the smoother $\operatorname{GELU}(z) = z\, \Phi(z)$ (Hendrycks and Gimpel, 2016), where $\Phi$ is the normal distribution function. (Here $x$ is a column, with the matrices to its left; in lesson 04 a row stood to the left of $W^O$. In code both are `x @ W.T`, as `nn.Linear` computes it.)
+# The **activation** $\sigma$, a function that is not linear, is the point of the layer. Vaswani et al. (2017) took $\operatorname{ReLU}(z) = \max(0, z)$, GPT-2 the smoother $\operatorname{GELU}(z) = z\, \Phi(z)$ (Hendrycks and Gimpel, 2016), where $\Phi(z)$ is the probability that a normally distributed number is below $z$: 0 far to the left, 1 far to the right. (Here $x$ is a column, with the matrices to its left; in lesson 04 a row stood to the left of $W^O$. In code both are `x @ W.T`, as `nn.Linear` computes it.)
 
 # %%
 import math
@@ -42,7 +42,7 @@ z = torch.linspace(-4, 4, 200)
 fig, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
 ax.plot(z, F.relu(z), "--", color="#D55E00", label="ReLU: max(0, z)")
 ax.plot(z, F.gelu(z), color="#0072B2", label="GELU: z · Φ(z)")
-ax.set(xlabel="z", title="Two ways to bend a line")
+ax.set(xlabel="z", title="Two activations: ways to bend a line")
 ax.legend(frameon=False)
 show(
     fig,
@@ -51,12 +51,12 @@ show(
 )
 
 # %% [markdown]
-# Without a bend, two matrices in a row are one matrix, and a hundred are one too.
+# Without an activation between them, two matrices in a row are one matrix, and so are a hundred.
 
 # %%
 torch.manual_seed(1337)
 W1, W2, x = torch.randn(8, 4), torch.randn(4, 8), torch.randn(4)
-two, one = W2 @ (W1 @ x), (W2 @ W1) @ x  # no bend: one matrix would do
+two, one = W2 @ (W1 @ x), (W2 @ W1) @ x  # nothing between them: one matrix would do
 print(f"two matrices and one, largest difference ≈ {(two - one).abs().max():.1g}", end=" ")
 print(f"(below 1e-5: {torch.allclose(two, one, atol=1e-5, rtol=0)})")
 assert torch.allclose(two, one, atol=1e-5)
@@ -69,7 +69,7 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
 from chargpt_lib.multi_head import CausalSelfAttention
-from chargpt_lib.single_head import small_weights
+from chargpt_lib.single_head import init_weights
 
 # %%
 #| export
@@ -81,16 +81,19 @@ ACTIVATIONS = {
 
 
 class FeedForward(nn.Module):
-    """Four times as wide, a bend, and back, at each position by itself: (B, T, C) -> (B, T, C)."""
+    """Two matrices with an activation between them, at each position by itself: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, n_embd, bias=True, activation="gelu", dropout=0.0):
         super().__init__()
+        # Four times as wide inside: Vaswani et al. (2017) took that, and nearly everybody since.
         self.fc = nn.Linear(n_embd, 4 * n_embd, bias=bias)
-        self.activation, self.dropout = activation, dropout
+        self.activation = activation
+        self.dropout = dropout
         self.proj = nn.Linear(4 * n_embd, n_embd, bias=bias)
 
     def forward(self, x):
-        x = self.proj(ACTIVATIONS[self.activation](self.fc(x)))
+        activation = ACTIVATIONS[self.activation]
+        x = self.proj(activation(self.fc(x)))
         return F.dropout(x, self.dropout, self.training)
 
 # %%
@@ -195,7 +198,7 @@ for ax, std, title in zip(axes, (0.02, 0.125), ("small weights (0.02)", "large w
         values = torch.tensor(flow[std, name][0]).clamp_min(1e-12)
         ax.plot(range(24), values, mark + "-", color=colour, label=name, markersize=4)
     ax.set(yscale="log", xlabel="layer (0 is the first)", title=title)
-axes[0].set_ylabel("norm of the gradient")
+axes[0].set_ylabel("length of the gradient")
 axes[1].legend(frameon=False, fontsize=8)
 show(
     fig,
@@ -227,10 +230,10 @@ assert abs(tens[0.125, "residual, norm, scaled"]) < 0.5
 
 # %% [markdown]
 # Left: with none of the cures the gradient dies on the way to the first layer. (The plot ends at $10^{-12}$; the grey line goes on, until nothing is left that a float could hold.) The three variants with a residual lie on one line; with small weights a residual needs no norm.
-# Right, with weights of $0.125 = 1/\sqrt{64}$: residuals alone make the gradient grow by many powers of ten, since what is added grows with what was added before. The norm stops that.
+# Right, with weights of $0.125 = 1/\sqrt{64}$: residuals alone make the gradient grow by many powers of ten, because each layer adds more than the one before: its output is as large as its input, and the input grows. The norm stops that.
 # Residual, norm and scaling together are nearly level for both sizes of the weights.
 #
-# But the norm alone (yellow) keeps the gradient alive on both sides, and on the right even nothing at all (grey) does. So what is the residual for? A gradient can only teach what is still there to be told apart. **Predict:** how alike are the vectors of different positions after 24 layers?
+# But the norm alone (yellow) keeps the gradient alive on both sides, and on the right even the variant with none of the cures (grey, "nothing") does. So what is the residual for? A gradient can only teach what is still there to be told apart. **Predict:** how alike are the vectors of different positions after 24 layers?
 
 # %%
 for name in ("norm", "residual, norm", "residual, norm, scaled"):
@@ -276,7 +279,7 @@ for scale in (1, 24**-0.5):
 # %% [markdown]
 # ## Dropout
 #
-# The other trouble of large models is a good memory: they learn the training text by heart. **Dropout** (Srivastava et al., 2014) makes each number zero with probability $p$ while training, so that no one can rely on a single number; the others are divided by $1 - p$, so that the mean stays.
+# The other trouble of large models is a good memory: they learn the training text by heart. **Dropout** (Srivastava et al., 2014) makes each number zero with probability $p$ while training, so that no layer can rely on a single number; the others are divided by $1 - p$, so that the mean stays.
 
 # %%
 torch.manual_seed(1337)
@@ -287,9 +290,9 @@ print(f"zeros: ≈ {(dropped == 0).double().mean():.1%}, mean: ≈ {dropped.mean
 print("in evaluation:", F.dropout(ones, 0.2, training=False).unique().tolist())
 
 # %% [markdown]
-# In evaluation it must be off. `model.eval()` does that for layers that look at `self.training`. The fused attention kernel does not look: it takes a number, and it is for us to make it 0 (see `CausalSelfAttention`). Forget it, and every loss you measure is a little too high, and a little different each time. nanoGPT had this bug for a month, until April 2023.
+# In evaluation it must be off. `model.eval()` does that for layers that look at `self.training`. The fused attention kernel does not look: it drops with the probability that it is given, so we have to give it 0 (see `CausalSelfAttention`). Forget that, and every loss you measure is a little too high, and a little different each time. nanoGPT, a well-known training program (lesson 06), had this bug for a month, until April 2023.
 #
-# Here is dropout by hand. `u` holds a number between 0 and 1 for each number of `x`, all equally likely. Its author tested the training with p = 0.5, and was content.
+# Here is dropout by hand. `u` holds a number between 0 and 1 for each number of `x`, all equally likely. It was tested only in training, and only with p = 0.5.
 
 # %%
 def shaky_dropout(x, u, p, training):
@@ -337,7 +340,7 @@ check("mended_dropout", mended_dropout)
 # %%
 #| export
 class Block(nn.Module):
-    """Gather, then think: (B, T, C) -> (B, T, C). Pre-norm, with residuals."""
+    """A transformer block: attention, then feed-forward, each with pre-norm and residual: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, n_embd, n_head, bias=True, qkv_bias=False, activation="gelu", dropout=0.0):
         super().__init__()
@@ -346,8 +349,9 @@ class Block(nn.Module):
         self.norm_2 = nn.LayerNorm(n_embd, bias=bias)
         self.feed_forward = FeedForward(n_embd, bias, activation, dropout)
 
-    def forward(self, x):
-        x = x + self.attention(self.norm_1(x))
+    def forward(self, x, cache=None):
+        """x (B, T, C) -> (B, T, C). cache: for the attention (lesson 08)."""
+        x = x + self.attention(self.norm_1(x), cache)  # the only way between positions
         return x + self.feed_forward(self.norm_2(x))
 
 # %% [markdown]
@@ -385,8 +389,11 @@ assert thinking > 0.6 and thinking < 0.7
 
 # %%
 #| export
-def scaled_weights(model, n_layer):
-    """Shrinks the matrices that write into the residual stream by 1 / sqrt(2 n_layer) (Radford et al., 2019)."""
+def scale_residual_init(model, n_layer):
+    """Shrinks the matrices that write into the residual stream by 1 / sqrt(2 n_layer) (Radford et al., 2019).
+
+    Each of n_layer blocks adds to the stream twice; so scaled, the variance of the stream does not grow with the depth.
+    """
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("proj.weight"):
@@ -405,8 +412,8 @@ class BlockLanguageModel(LanguageModel):
         )
         self.norm = nn.LayerNorm(n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
-        self.apply(small_weights)
-        scaled_weights(self, n_layer)
+        self.apply(init_weights)
+        scale_residual_init(self, n_layer)  # after init_weights, which would undo it
 
     def compute_logits(self, idx):
         x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)
@@ -593,7 +600,7 @@ check("layer_norm_gradient", layer_norm_gradient)
 #
 # $$x \leftarrow x + \operatorname{Attention}(\operatorname{LN}(x)) + \operatorname{FFN}(\operatorname{LN}(x))$$
 #
-# Write it with tensors alone. The attention is causal, with `n_head` heads; the rows of `W_qkv` are those for all queries, then all keys, then all values, as in `CausalSelfAttention`. The feed-forward layer bends with `F.gelu`. Nothing has a bias, the norm has no $\gamma$ and $\beta$ (`F.layer_norm(x, (C,))`), and each matrix is used as in `nn.Linear`, `x @ W.T`. `F.scaled_dot_product_attention` may be used.
+# Write it with tensors alone. The attention is causal, with `n_head` heads; the rows of `W_qkv` are those for all queries, then all keys, then all values, as in `CausalSelfAttention`. The activation of the feed-forward layer is `F.gelu`. Nothing has a bias, the norm has no $\gamma$ and $\beta$ (`F.layer_norm(x, (C,))`), and each matrix is used as in `nn.Linear`, `x @ W.T`. `F.scaled_dot_product_attention` may be used.
 
 # %% tags=["exercise"] exercise="parallel_block"
 def parallel_block(x, W_qkv, W_o, W_1, W_2, n_head):
@@ -620,6 +627,6 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `FeedForward`, `Block`, `BlockLanguageModel`, `scaled_weights`, in `chargpt_lib/blocks.py`.
+# `FeedForward`, `Block`, `BlockLanguageModel`, `scale_residual_init`, in `chargpt_lib/blocks.py`.
 #
 # Next: [06 · The full GPT](06_full_gpt.ipynb).

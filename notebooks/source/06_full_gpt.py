@@ -12,7 +12,7 @@
 # > The GPT: its configuration, its model, and the recorded model that comes with the course.
 #
 # You will build: a GPT that can be the lecture's, nanoGPT's or GPT-2 itself, train it, and look inside it.
-# You need lesson 05. On two CPU cores the page takes a little over two minutes, nearly all of it training. (On a graphics card: not measured yet.)
+# You need lesson 05. On two CPU cores the page takes a little over two minutes, nearly all of it training.
 #
 # There is hardly anything new to build. All parts are there. What is left is to put them together once and for all, and to see what comes out.
 
@@ -47,18 +47,18 @@ show(
 # %% [markdown]
 # ## One description for a family
 #
-# All GPTs are the same drawing with other numbers: how wide, how deep, how many heads, how far back. And they differ in four small habits:
+# All GPTs have the same architecture with other numbers: how wide, how deep, how many heads, how far back. And they differ in four small choices:
 #
 # | | lecture | nanoGPT | GPT-2 |
 # |---|---|---|---|
-# | bend | ReLU | GELU | GELU (tanh form) |
+# | activation | ReLU | GELU | GELU, by an approximation with tanh |
 # | biases | everywhere but in q, k, v | nowhere | everywhere |
-# | last matrix | its own, with bias | the token table, transposed | the token table, transposed |
+# | last matrix | its own, with bias | the token table again | the token table again |
 # | first weights | Normal(0, 0.02) | the same, scaled by depth | the same, scaled by depth |
 #
 # The *lecture* is Andrej Karpathy's "Let's build GPT" (2023), *nanoGPT* his repository for training. *Tying* the last matrix to the token table (Press and Wolf, 2017) saves parameters: the same vector says what a character means and whether it should come next.
 #
-# A config holds the numbers and the habits. Before that, a look at the numbers: a mistake should be told at once, not after the first hour.
+# A config holds the numbers and the choices. A wrong number should be reported at once, not after an hour of training, so the config is checked when it is made. (A *subword* is a piece of a word; GPT-2 has 50,257 of them in the place of our characters.)
 
 # %%
 #| export
@@ -66,22 +66,21 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-import torch
 from safetensors.torch import load_model
 from torch import nn
 from torch.nn import functional as F
 
 from chargpt_lib.bigram import LanguageModel
-from chargpt_lib.blocks import ACTIVATIONS, Block, scaled_weights
+from chargpt_lib.blocks import ACTIVATIONS, Block, scale_residual_init
 from chargpt_lib.data import load_tokenizer
 from chargpt_lib.files import bundled_dir
 from chargpt_lib.multi_head import head_size
-from chargpt_lib.single_head import small_weights
+from chargpt_lib.single_head import init_weights
 
 # %%
 #| export
 def check_config(config):
-    """ValueError for sizes that no GPT can have."""
+    """Checks the sizes of a GPT. Raises: ValueError for sizes that no GPT can have."""
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
@@ -97,26 +96,26 @@ def check_config(config):
 #| export
 @dataclass
 class GPTConfig:
-    """Which GPT: sizes, and the habits of its family."""
+    """The sizes of a GPT and the choices of its family. Raises: ValueError for sizes that no GPT can have."""
 
     vocab_size: int
-    block_size: int = 256
+    block_size: int = 256  # how many characters it can see
     n_layer: int = 6
     n_head: int = 6
     n_embd: int = 384
     dropout: float = 0.0
     bias: bool = False  # of projections, feed-forward layers and norms
     qkv_bias: bool = False
-    activation: str = "gelu"
+    activation: str = "gelu"  # one of ACTIVATIONS
     tied: bool = True  # the last matrix is the token table; if not, it has a bias
-    scaled_init: bool = True
+    scaled_init: bool = True  # see scale_residual_init
 
     def __post_init__(self):
         check_config(self)
 
     @classmethod
     def lecture(cls, vocab_size, block_size=256, n_embd=384, n_head=6, n_layer=6, dropout=0.2):
-        """What one builds by hand: ReLU, q, k, v without bias, a last matrix of its own."""
+        """The GPT of "Let's build GPT" (Karpathy, 2023): ReLU, q, k, v without bias, the last matrix not tied."""
         return cls(
             vocab_size=vocab_size,
             block_size=block_size,
@@ -168,7 +167,7 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# And the model: a screen of code.
+# And the model: a screen of code. (`cache`, as in lesson 04, is for lesson 08; here it is `None`.)
 
 # %%
 #| export
@@ -180,39 +179,45 @@ class GPT(LanguageModel):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
-        self.blocks = nn.Sequential(
-            *[
-                Block(
-                    config.n_embd,
-                    config.n_head,
-                    config.bias,
-                    config.qkv_bias,
-                    config.activation,
-                    config.dropout,
-                )
-                for _ in range(config.n_layer)
-            ]
-        )
+        self.blocks = nn.ModuleList()
+        for _ in range(config.n_layer):
+            block = Block(
+                config.n_embd,
+                config.n_head,
+                config.bias,
+                config.qkv_bias,
+                config.activation,
+                config.dropout,
+            )
+            self.blocks.append(block)
         self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=not config.tied)
         if config.tied:
+            # Both are (V, C): one parameter under two names, and one gradient, the sum of both uses.
             self.lm_head.weight = self.token_embedding.weight
-        self.apply(small_weights)
+        self.apply(init_weights)
         if config.scaled_init:
-            scaled_weights(self, config.n_layer)
+            scale_residual_init(self, config.n_layer)
 
-    def embed(self, idx):
+    def embed(self, idx, cache=None):
         """idx (B, T) -> what each character is plus where it stands, (B, T, C)."""
-        x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]
+        T = idx.shape[1]
+        if cache is None:
+            positions = self.position_embedding.weight[:T]  # (T, C)
+        else:  # the text goes on where the cache ends: (T, C), or (B, T, C) where each row has its own positions
+            positions = self.position_embedding(cache.extend(T, idx.device))
+        x = self.token_embedding(idx) + positions
         return F.dropout(x, self.config.dropout, self.training)
 
-    def compute_logits(self, idx):
-        x = self.embed(idx)
-        x = self.blocks(x)
-        return self.lm_head(self.norm(x))  # (B, T, V)
+    def compute_logits(self, idx, cache=None):
+        """idx (B, T) -> logits (B, T, V). cache: what was read before idx (lesson 08)."""
+        x = self.embed(idx, cache)
+        for block in self.blocks:
+            x = block(x, cache)
+        return self.lm_head(self.norm(x))
 
     def num_params(self):
-        """How many parameters; a tied matrix counts once."""
+        """The number of parameters; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
 
 # %% [markdown]
@@ -232,7 +237,7 @@ print(f"{by_hand:,}")
 
 # %% [markdown]
 # ### Exercise: how large is a GPT?
-# ★★★ · 13 minutes · The first number that is told of a model, and one that is often miscounted.
+# ★★★ · 13 minutes · The first number that people ask of a model, and one that is often miscounted.
 #
 # The same for all three families. `V`, `T`, `C` and `N` are as above, `H` is the number of heads. `family` is `"lecture"`, `"nanoGPT"` or `"GPT-2"`; what has a bias, and whether the last matrix is tied, stands in the table at the top. The $\beta$ of a norm is a bias, its $\gamma$ is not. A tied matrix counts once, the position table counts.
 #
@@ -299,11 +304,8 @@ show(
 
 # %%
 #| export
-PLAYHOUSE = {
-    "block_size": 192,
-    "n_embd": 96,
-    "n_head": 6,
-}  # for GPTConfig.cpu: 0.5 million parameters
+# The sizes of the course's model of Playhouse, for GPTConfig.cpu: 0.5 million parameters.
+PLAYHOUSE = {"block_size": 192, "n_embd": 96, "n_head": 6}
 
 # %%
 corpus, device = load_corpus(CORPUS), pick_device()
@@ -337,7 +339,7 @@ assert abs(loss - log(V)) < 0.2
 #
 # The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
 #
-# If the session ends before the training does, run the page again: it goes on from the last half minute, if that was kept. On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). What was kept belongs to its numbers: was there a graphics card then, and is there none today, put the old number for `scale`.
+# If the session ends before the training does, run the page again: it goes on from what it saved half a minute before, if that is still there. On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). A saved training goes on only with the settings it began with, and `scale` is one of them. If you began with a graphics card and have none today, write the old number after `scale =`.
 
 # %%
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
@@ -362,25 +364,19 @@ if corpus.name == "playhouse":
 # %%
 losses = torch.tensor(result["losses"])
 smooth = losses.unfold(0, 50, 10).mean(1)
+orange = {"color": "#D55E00", "linewidth": 0.8}
+green = {"color": "#009E73"}
+
+# %%
 fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.plot(losses, color="#56B4E9", linewidth=0.4, alpha=0.6, label="each batch")
 ax.plot(range(25, 25 + 10 * len(smooth), 10), smooth, color="#0072B2", label="mean of 50")
 for rung, style in zip(RUNGS[:4], ("-", "--", "-.", ":")):
-    ax.axhline(
-        ladder(corpus.name)[rung]["loss"],
-        color="#D55E00",
-        linestyle=style,
-        linewidth=0.8,
-        label=rung,
-    )
+    ax.axhline(ladder(corpus.name)[rung]["loss"], linestyle=style, label=rung, **orange)
 if corpus.val_floor:
-    ax.axhline(corpus.val_floor, color="#009E73", label="the floor")
-ax.set(
-    xlabel="step",
-    ylabel="nats per character",
-    yscale="log",
-    title="Down the whole ladder in one run",
-)
+    ax.axhline(corpus.val_floor, label="the floor", **green)
+ax.set(xlabel="step", ylabel="nats per character", yscale="log")
+ax.set_title("Down the whole ladder in one run")
 ax.set_yticks([0.3, 0.5, 1, 2, 4], ["0.3", "0.5", "1", "2", "4"], minor=False)
 ax.minorticks_off()
 ax.legend(frameon=False, ncols=2, fontsize=8)
@@ -467,7 +463,7 @@ assert (p.sum() - 1).abs() < 1e-4
 #
 # The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at sums: all that was written so far. Take them apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`; attention and feed-forward count separately, so here $L = 9$). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
 #
-# How much of this logit is due to each $r_l$? These shares are logits, too: they add up to the logit, not to 1. The norm of a sum is not the sum of the norms; but look which of its steps are linear, and keep what is not as it is for the whole $x$.
+# How much of this logit is due to each $r_l$? These shares are logits, too: they add up to the logit, not to 1. The difficulty is $\operatorname{LN}$: the norm of a sum is not the sum of the norms. But only one of its steps is not linear, the division by the standard deviation. Divide every part by the standard deviation of the whole $x$, and apply the linear steps to each part.
 #
 # With the parts (3, 1) and (0, −4), $\gamma$ = (1, 1) and $w$ = (3, 0): $x$ = (3, −3) has the mean 0 and the standard deviation 3, the logit is 3, and the shares are 1 and 2.
 
@@ -510,7 +506,7 @@ if passed("logit_contributions"):
     )
 
 # %% [markdown]
-# So who wrote the `g`? Whoever has the longest bar; bars to the left spoke against it. But to write is not to know. A feed-forward layer sees one position, and the goose stands seventy characters back: whatever it writes of it, a head must have fetched before, in the same block or an earlier one.
+# So which layer wrote the `g`? The one with the longest bar to the right; a bar to the left makes the `g` less likely. But the layer that writes the `g` need not be the one that found the goose. A feed-forward layer sees one position, and the goose stands seventy characters back: a head must have fetched it before, in the same block or an earlier one.
 #
 # ## Every head
 #
@@ -691,7 +687,7 @@ assert ladder("shakespeare")["blocks"]["loss"] - ladder("shakespeare")["GPT"]["l
 def load_recorded(name):
     """A model that comes with the course -> the GPT, on the CPU; its tokenizer; the record of its training, a dict.
 
-    FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
+    Raises: FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
     """
     folder = bundled_dir() / "models" / name
     config = folder / "config.json"
@@ -700,6 +696,7 @@ def load_recorded(name):
         raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
     record = json.loads(record.read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
+    # What the lessons say of single heads is true of these very weights.
     if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(
             f"{weights} is not the file that was recorded: get it again from where the course came from"
@@ -756,7 +753,7 @@ check("bits_per_byte", bits_per_byte)
 # ### Exercise: the alphabet that stays at a
 # ★★ · 8 minutes · Sampling code is copied from project to project, with its bugs.
 #
-# The function below writes on, as `generate` does. Its model is a bigram table with something added for each place of the window; its `block_size` is `len(positions)`. The dice are given: `u` holds one number from 0 to 1 for each new character. Lay the probabilities end to end on a line from 0 to 1; the character on whose piece `u` falls is taken.
+# The function below writes on, as `generate` does. Its model is a bigram table with something added for each place of the window; its `block_size` is `len(positions)`. Nothing random happens inside: `u` holds the numbers drawn, one from 0 to 1 for each new character. Lay the probabilities end to end on a line from 0 to 1; the character on whose piece `u` falls is taken.
 
 # %%
 def write_on(table, positions, idx, u):
@@ -778,7 +775,7 @@ written = write_on(next_letter, torch.zeros(4, 26), torch.tensor([[3]]), torch.f
 print("".join("abcdefghijklmnopqrstuvwxyz"[i] for i in written[0].tolist()))
 
 # %% [markdown]
-# It should recite `defghijklm`. There are two bugs, and one of them hides the other: whoever has mended only the one that hides reads `defghhhhhh`. Mend both.
+# It should recite `defghijklm`. There are two bugs, and one of them hides the other: once the hiding one is mended, the function recites `defghhhhhh`. Mend both.
 
 # %% tags=["exercise"] exercise="sample_continuation"
 def sample_continuation(table, positions, idx, u):

@@ -11,8 +11,8 @@
 #
 # > Sampling: temperature, top-k, top-p, min-p, stop strings, streaming, and the KV cache.
 #
-# You will build: `generate`, with all the knobs that people turn when a model writes, and a memory that makes it several times as fast, as long as the block is not full, and changes nothing in the text.
-# You need lesson 06. On two CPU cores the page takes about half a minute. (On a graphics card: not measured yet.)
+# You will build: `generate`, with all the usual sampling parameters, and a cache of keys and values. As long as the block is not full, the cache makes writing several times as fast; it changes nothing in the text.
+# You need lesson 06. On two CPU cores the page takes about half a minute.
 #
 # A model does not write. It says, at each place, how probable each character is. Somebody has to choose, and the choice makes the play dull, lively or mad.
 
@@ -36,14 +36,16 @@ from chargpt_lib.training import evaluate, load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-TRAIN = False  # True: let lesson 06's model of yours write; two minutes, if it has not been trained here yet
+# True: your own model of lesson 06 writes; two minutes, if it is not trained here yet
+TRAIN = False
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
-corpus, device = load_corpus(CORPUS), pick_device()
+corpus = load_corpus(CORPUS)
+device = pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
 
 # %% [markdown]
-# The model is the one that comes with the course (lesson 06), the same on every machine. With `TRAIN = True` it is one of yours, and the cells show what they find without claiming it.
+# The model is the one that comes with the course (lesson 06), the same on every machine. With `TRAIN = True` it is one of yours; then the cells show what they find, and what the text says of the numbers may be different.
 
 # %%
 if RECORDED:
@@ -65,15 +67,14 @@ OPENING = "A barn. Enter Meg and Hal with a damp goose.\n"
 OPENING = OPENING if corpus.name == "playhouse" else corpus.val[: len(OPENING)]
 
 # %% [markdown]
-# ## A throw
+# ## A draw
 #
 # The scene is set, and Hal begins to speak. Which character comes next? Here are the model's logits $z$, turned into probabilities, $p_i = e^{z_i} / \sum_j e^{z_j}$, the largest first.
 
 # %%
 with torch.no_grad():
-    logits = (
-        model(tokenizer.encode(OPENING + "Hal: ").to(device)[None])[0][:, -1].cpu().double()
-    )  # (1, V)
+    logits, _ = model(tokenizer.encode(OPENING + "Hal: ").to(device)[None])
+logits = logits[:, -1].cpu().double()  # (1, V)
 probabilities = logits.softmax(-1)[0]  # (V,)
 ordered, ids = probabilities.sort(descending=True)
 
@@ -82,7 +83,7 @@ for i, (p, start) in enumerate(zip(ordered[:8], ordered.cumsum(0) - ordered)):
     ax.barh(0, p, left=start, color=("#E69F00", "#56B4E9")[i % 2], edgecolor="white")
     label = visible(tokenizer.decode(ids[i : i + 1]))[0] if p > 0.02 else ""
     ax.text(start + p / 2, 0, label, ha="center", va="center", family="DejaVu Sans Mono")
-ax.axvline(0.7, color="black", linewidth=2.5, label="a throw: 0.7")
+ax.axvline(0.7, color="black", linewidth=2.5, label="a draw: 0.7")
 ax.set(xlabel="probability, laid end to end", yticks=[], xlim=(0, 1), title="After 'Hal: '")
 fig.legend(loc="outside right upper", frameon=False)
 show(
@@ -92,43 +93,42 @@ show(
 )
 
 # %% [markdown]
-# Lay the probabilities end to end. They fill the stretch from 0 to 1. A throw is a number from 0 to 1, and the character it falls on is written. A wide stretch is hit often.
+# Lay the probabilities end to end. They fill the stretch from 0 to 1. Draw a number between 0 and 1; the character on whose stretch it falls is written. A wide stretch is hit often.
 #
-# In code: where does each stretch end? That is the cumulative sum. Count the ends at or before the throw, and you have the number of the character (lesson 06's exercise threw in the same way). One trap: rounding. The sum may be a hair more or less than 1. So the throw is multiplied by the last end, wherever it really is. And an end that lies there is never counted: even a throw of 1 hits the last character that is possible, and not the nothing behind it.
+# In code: where does each stretch end? That is the cumulative sum. Count the ends at or before the number drawn, and you have the id of the character (lesson 06's exercise drew in the same way). One trap: rounding. The sum may be a hair more or less than 1. So the number drawn is multiplied by the last end, wherever that really is. And an end that lies there is never counted: even a draw of 1 hits the last character that is possible, and not the nothing behind it.
 
 # %%
 #| export
 import warnings
 from copy import deepcopy
-from itertools import chain
+from inspect import signature
 from math import ceil, gcd, inf
 from numbers import Integral, Real
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from chargpt_lib.blocks import ACTIVATIONS, Block
 
+def sample_from(probabilities, u):
+    """Draws an id from each row: probabilities (B, V), u (B,) uniform from 0 to 1 -> ids (B,).
 
-def roll(probabilities, dice):
-    """Where throws fall: probabilities (B, V), dice (B,) from 0 to 1 -> ids (B,); never one of probability 0."""
-    ends = probabilities.cumsum(-1)  # (B, V): where each one's stretch ends
-    return ((ends <= dice[:, None] * ends[:, -1:]) & (ends < ends[:, -1:])).sum(-1)
+    Never an id of probability 0, even where u is 1 or the sum is a little off 1.
+    """
+    ends = probabilities.cumsum(-1)  # (B, V): where the stretch of each id ends
+    total = ends[:, -1:]  # about 1
+    return ((ends <= u[:, None] * total) & (ends < total)).sum(-1)
 
 # %% [markdown]
-# Ten thousand throws, evenly spread: does each character get its share?
+# Ten thousand draws, evenly spread: does each character get its share?
 
 # %%
 three = torch.tensor([[0.5, 0.0, 0.2, 0.3, 0.0]], dtype=torch.float64)
-throws = (torch.arange(10_000) + 0.5) / 10_000
-counts = torch.bincount(roll(three.expand(10_000, -1), throws.double()), minlength=5)
+even = (torch.arange(10_000) + 0.5) / 10_000
+counts = torch.bincount(sample_from(three.expand(10_000, -1), even.double()), minlength=5)
 print([count / 10_000 for count in counts.tolist()])
-print(
-    "at the very edges:",
-    [roll(three, torch.tensor([dice]).double()).item() for dice in (0.0, 0.5, 1.0)],
-)
+edges = [sample_from(three, torch.tensor([u]).double()).item() for u in (0.0, 0.5, 1.0)]
+print("at the very edges:", edges)
 
 # %% [markdown]
 # ## Temperature
@@ -149,7 +149,7 @@ show(
 )
 
 # %% [markdown]
-# At $\tau \to 0$ the likeliest takes all: *greedy*. At $\tau \to \infty$ all are equal, and the model might as well not have been trained.
+# At $\tau \to 0$ the likeliest takes all: *greedy* decoding. At $\tau \to \infty$ all are equal, and the model might as well not have been trained.
 
 # %% [markdown]
 # ### Exercise: the temperature for a ratio
@@ -180,7 +180,7 @@ for temperature in (0.5, 1.0, 2.0):
 # %% [markdown]
 # ## Cutting the tail
 #
-# The picture has a logarithmic scale, to show the tail: the characters that are wrong here. At temperature 1 a throw hardly ever falls there; at high temperatures it does, and one wrong letter spoils the rest. So cut the tail off. Three ways to say where:
+# The picture has a logarithmic scale, to show the tail: the characters that are wrong here. At temperature 1 a draw hardly ever falls there; at high temperatures it does, and one wrong letter spoils the rest. So cut the tail off. Three ways to say where:
 #
 # - **top-k** (Fan et al., 2018): keep the $k$ likeliest. Simple, and blind: sometimes one character is right, sometimes sixteen are.
 # - **top-p** or *nucleus* (Holtzman et al., 2020): keep the fewest that together hold the share `top_p` of the probability.
@@ -188,49 +188,51 @@ for temperature in (0.5, 1.0, 2.0):
 
 # %%
 #| export
-def distribution(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
+def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """logits (B, V) -> the probabilities (B, V) to draw from, after temperature, top_k, top_p and min_p, in this order.
 
-    temperature 0: all on the largest logit, the first of equals. top_k: what equals the k-th stays, too. top_p: the
-    fewest that hold this share, of equals the first in the alphabet. min_p: a share of the largest probability.
+    temperature: 0 puts all on the largest logit, the first of equals. top_k: keeps the k likeliest, and what equals the
+    k-th. top_p: keeps the fewest that hold this share, of equals those with the smaller id (Holtzman et al., 2020).
+    min_p: keeps what has at least this share of the largest probability (Nguyen et al., 2024).
     """
     if temperature == 0:
         return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-    logits = (
-        logits - logits.amax(-1, keepdim=True)
-    ) / temperature  # the largest is 0: nothing grows too large
+    # The largest becomes 0 before the division: nothing overflows, however small the temperature.
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None:
-        edge = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < edge, float("-inf"))
+        smallest = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, float("-inf"))
     p = logits.softmax(-1)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         ordered, ids = p.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # what those ahead of it hold
-        p = p.masked_fill((before >= top_p).gather(-1, ids.argsort(-1)) & (top_p < 1), 0)
+        before = ordered.cumsum(-1) - ordered  # what the likelier ones hold together
+        dropped = before >= top_p  # in sorted order
+        back = ids.argsort(-1)  # the place of each id in the sorted order
+        p = p.masked_fill(dropped.gather(-1, back), 0)
     if min_p is not None:
         p = p.masked_fill(p < min_p * p.amax(-1, keepdim=True), 0)
     return p / p.sum(-1, keepdim=True)
 
 # %% [markdown]
-# For top-p the probabilities are sorted; `before` says what those ahead of each one hold together, and whatever comes after enough is dropped. (The last `gather` undoes the sorting.) A sure place and an open one, and what each rule keeps. **Predict:** which rule keeps the same number at both?
+# For top-p the probabilities are sorted. `before` says, for each character, what the likelier ones hold together; if that is enough already, the character is dropped. The decisions stand in sorted order; `back` holds the place of each character in that order, and `gather` fetches its decision from there. Now a sure place and an open one, and what each rule keeps. **Predict:** which rule keeps the same number at both?
 
 # %%
 sure = torch.tensor([[0.90, 0.06, 0.02, 0.01, 0.01]])
 open_ = torch.tensor([[0.25, 0.22, 0.20, 0.18, 0.15]])
-for name, knob in (("top_k", 2), ("top_p", 0.8), ("min_p", 0.5)):
-    kept = [(distribution(p.log(), **{name: knob}) > 0).sum().item() for p in (sure, open_)]
-    print(f"{name} = {knob}: keeps {kept[0]} at the sure place, {kept[1]} at the open one")
+for name, value in (("top_k", 2), ("top_p", 0.8), ("min_p", 0.5)):
+    left = [(next_token_probs(p.log(), **{name: value}) > 0).sum().item() for p in (sure, open_)]
+    print(f"{name} = {value}: keeps {left[0]} at the sure place, {left[1]} at the open one")
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained", sharey=True)
-for ax, knob in zip(axes, ({"top_k": 3}, {"top_p": 0.8}, {"min_p": 0.3})):
-    left = distribution(logits, 1.5, **knob)[0, ids[:16]]
+for ax, rule in zip(axes, ({"top_k": 3}, {"top_p": 0.8}, {"min_p": 0.3})):
+    left = next_token_probs(logits, 1.5, **rule)[0, ids[:16]]
     ax.bar(range(16), (logits / 1.5).softmax(-1)[0, ids[:16]], color="#BBBBBB", label="before")
     ax.bar(range(16), left, width=0.4, color="#0072B2", label="after")
     ax.set_xticks(
         range(16), visible(tokenizer.decode(ids[:16])), family="DejaVu Sans Mono", fontsize=8
     )
-    ax.set_title(", ".join(f"{name} = {value}" for name, value in knob.items()), fontsize=10)
+    ax.set_title(", ".join(f"{name} = {value}" for name, value in rule.items()), fontsize=10)
 axes[0].set(ylabel="probability at temperature 1.5", yscale="log", ylim=(1e-4, 1))
 axes[0].legend(frameon=False)
 show(
@@ -240,7 +242,7 @@ show(
 )
 
 # %% [markdown]
-# All three drop the tail. What else they drop is a matter of luck: a number or a share that is right at one place cuts right characters off at another.
+# All three drop the tail. What else they drop depends on the place: a number or a share that is right at one place cuts right characters off at another.
 
 # %% [markdown]
 # ### Exercise: typical, not likely
@@ -269,7 +271,7 @@ def typical_probabilities(p, share):
 check("typical_probabilities", typical_probabilities)
 
 # %% [markdown]
-# Which numbers of `share` throw the likeliest character out? Here is a model that is sure, and one that is not.
+# For which numbers of `share` is the likeliest character dropped? Here is a model that is sure, and one that is not.
 
 # %%
 for p in (torch.tensor([0.9, 0.05, 0.03, 0.02]), torch.tensor([0.4, 0.3, 0.2, 0.1])):
@@ -286,20 +288,25 @@ for p in (torch.tensor([0.9, 0.05, 0.03, 0.02]), torch.tensor([0.4, 0.3, 0.2, 0.
 # %% [markdown]
 # ## Not again
 #
-# The *repetition penalty* (Keskar et al., 2019) makes every symbol rarer that has occurred: its logit, if positive, is divided by the penalty, if negative, multiplied by it. It was made for subwords. **Predict:** what will it do to a model of characters?
+# The *repetition penalty* (Keskar et al., 2019) makes every symbol rarer that has occurred: its logit, if positive, is divided by the penalty, if negative, multiplied by it. It was made for *subwords*, pieces of words, of which a vocabulary has tens of thousands. **Predict:** what will it do to a model of characters?
 
 # %%
 #| export
 def penalize(logits, seen, penalty):
-    """Makes what was seen rarer, logits (B, V), seen (B, V) bool: positive logits divided, negative ones multiplied."""
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    """Makes what was seen rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
+
+    Positive logits are divided by the penalty, negative ones multiplied.
+    """
+    lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, lowered, logits)
 
 # %%
-used, seen = torch.tensor([[2.0, -2.0, 0.5]]), torch.tensor([[True, True, False]])
+used = torch.tensor([[2.0, -2.0, 0.5]])
+seen = torch.tensor([[True, True, False]])
 print(penalize(used, seen, 2.0))
 
 # %% [markdown]
-# A softmax does not see whether 3 is added to all logits. **Predict:** does the penalty?
+# Add 3 to all logits, and the softmax gives the same probabilities. **Predict:** does the penalty give the same ones, too?
 
 # %%
 for shift in (0, 3):
@@ -312,11 +319,11 @@ for shift in (0, 3):
     )
 
 # %% [markdown]
-# The same probabilities, and two different results: it depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred, and so has the space. Then nothing is singled out any more; among the likely characters, whose logits are positive, it is a higher temperature. We will measure below what it does to plays.
+# The same probabilities, and two different results: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred, and so has the space. Then no symbol is singled out any more. The likely characters have positive logits, and dividing all of them by the same number is nothing but a higher temperature. We will measure below what it does to plays.
 #
 # ## Why writing gets slower and slower
 #
-# The loop of lesson 01 gives the model the whole text for each new character. It computes everything anew: embeddings, queries, keys, values, for all places, to use one row of the result.
+# The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and then only one row of the result is used.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(1337)
@@ -362,16 +369,17 @@ print(
 assert torch.allclose(shorter, longer[:20], atol=1e-5)
 
 # %% [markdown]
-# Nobody sees the future (lesson 03). So nothing that happens at place 20 can change a vector at place 19, in any layer: not its key, not its value. They can be kept. And its query? That was needed once, when place 19 looked around. It is never needed again.
+# Nobody sees the future (lesson 03). So nothing that happens at place 20 can change a vector at place 19, in any layer: not its key, not its value. They can be kept, in a **KV cache**. And the query of place 19? It was needed once, when place 19 looked around. It is never needed again.
 
 # %% [markdown]
 # In the picture each field is a score, query times key, for a text of 8 characters. Dark is what has to be computed for the last of them, pale what was computed for the earlier ones.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
-for ax, title, kept in zip(axes, ("without a cache", "with it"), (0, 7)):
+for ax, title, first in zip(axes, ("without a cache", "with it"), (0, 7)):
     work = (
-        torch.ones(8, 8).tril() * (torch.arange(8)[:, None] >= kept) + 0.4 * torch.ones(8, 8).tril()
+        torch.ones(8, 8).tril() * (torch.arange(8)[:, None] >= first)
+        + 0.4 * torch.ones(8, 8).tril()
     )
     ax.imshow(work.clamp(max=1).numpy(), cmap="Blues", vmin=0, vmax=1.2)
     ax.set(
@@ -382,7 +390,7 @@ for ax, title, kept in zip(axes, ("without a cache", "with it"), (0, 7)):
         yticks=range(8),
     )
     ax.text(
-        5, 1, f"new keys:\n{'only 7' if kept else '0 to 7'}", ha="center", va="center", fontsize=9
+        5, 1, f"new keys:\n{'only 7' if first else '0 to 7'}", ha="center", va="center", fontsize=9
     )
 show(
     fig,
@@ -391,98 +399,11 @@ show(
 )
 
 # %% [markdown]
-# So for a new character each block has to compute one query, one key, one value; it looks with the query at all the kept keys, and that is all. Instead of $T$ rows through every matrix, one. **Predict:** one row is multiplied with 18 matrices, or 64 rows are; how many times as long do the 64 take?
-
-# %%
-layers = [
-    nn.Linear(384, 1536, bias=False) for _ in range(18)
-]  # 10.6 million numbers, as in a GPT of this size: 42 MB
-x64 = torch.randn(64, 384)
-
-
-def passing(multiply, x):
-    """The median time in milliseconds that it takes to multiply x with each of the matrices."""
-    times = []
-    with torch.no_grad():
-        for _ in range(30):
-            start = time.perf_counter()
-            for layer in layers:
-                multiply(layer, x)
-            times.append(1000 * (time.perf_counter() - start))
-    return sorted(times)[15]
-
-# %% tags=["nbval-ignore-output"]
-by_rows = {rows: passing(nn.Linear.forward, x64[:rows]) for rows in (1, 8, 64)}
-print({rows: f"{ms:.1f} ms" for rows, ms in by_rows.items()})
-
-# %%
-ratio = by_rows[64] / by_rows[1]
-print(f"64 rows take ≈ {ratio:.0f} times as long as one (less than 32: {ratio < 32})")
-assert ratio < 32
-
-# %% [markdown]
-# Far less than 64 times. Each row costs a multiplication for every number of the matrices; but the numbers come from memory once, for one row or for 64. A single row waits for them. With 18 such products of one row, PyTorch mostly lets a single core wait. A sum can be divided, though:
+# So for a new character each block has to compute one query, one key and one value, and the query looks at all keys in the cache. Instead of $T$ rows, a single one goes through every matrix.
 #
-# $$y_n = \sum_{k=1}^{K} W_{nk} x_k = \sum_{k \le K/4} W_{nk} x_k + \dots + \sum_{k > 3K/4} W_{nk} x_k.$$
+# ## Several texts at once
 #
-# So deal each matrix out, once, in four shares that lie apart in memory. `torch.bmm` multiplies them all in one call, and gives the cores a share each.
-
-# %%
-#| export
-def deal_out(model):
-    """The matrices of a model on the CPU, each (N, K) in four shares: {linear layer: a copy (4, K / 4, N)}."""
-    layers = [
-        layer
-        for layer in model.modules()
-        if type(layer) is nn.Linear
-        and layer.weight.device.type == "cpu"
-        and layer.weight.dtype == torch.float32
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-    ]
-    return {
-        layer: layer.weight.detach()
-        .T.reshape(gcd(4, layer.in_features), -1, layer.out_features)
-        .contiguous()
-        for layer in layers
-    }
-
-# %%
-#| export
-def product(layer, x, shares):
-    """layer(x), x (..., K) -> (..., N); for up to 32 rows by the shares of its matrix, if it has been dealt out."""
-    rows, matrix = x.numel() // x.shape[-1], shares.get(layer)
-    if matrix is None or rows > 32:
-        return layer(x)
-    out = (
-        torch.bmm(x.reshape(rows, len(matrix), -1).transpose(0, 1), matrix)
-        .sum(0)
-        .view(*x.shape[:-1], -1)
-    )
-    return out if layer.bias is None else out + layer.bias
-
-# %%
-shares = deal_out(nn.ModuleList(layers))
-differences = [
-    (product(layer, x64[:1], shares) - layer(x64[:1])).abs().max().item() for layer in layers
-]
-print(f"largest difference from the plain layers: ≈ {max(differences):.0e}")
-assert max(differences) < 1e-5
-
-# %% tags=["nbval-ignore-output"]
-whole = passing(nn.Linear.forward, x64[:1])
-dealt = passing(lambda layer, x: product(layer, x, shares), x64[:1])
-print(f"one row, the plain layers: {whole:.1f} ms, dealt out: {dealt:.1f} ms")
-
-# %%
-assert dealt < 4 * whole  # on a busy machine the cores come late
-
-# %% [markdown]
-# Layers that are no plain matrix, or that somebody listens to with a hook, are not dealt out: they are called as they are. And more than 32 rows give the cores enough to do.
-#
-# ## Several at once
-#
-# One thing more before the code. Rows of different length do not make a tensor. So short rows get empty places in front, *pads*; all end at the same column, and the next character of each goes into the next one.
+# One thing more before the code. Rows of different length do not make a tensor. So short rows get empty places in front, *pads*; all rows end at the same column, and the next character of each row goes into the next column.
 
 # %%
 prompts = ("Hal: O", "O", "Exit")
@@ -506,94 +427,105 @@ show(
 )
 
 # %% [markdown]
-# Two things must not happen: that a row looks at its pads (the mask forbids it), and that it counts them as places (its positions begin after them). Then a row is written as if it were alone. Here is the forward pass for a few new characters, with a cache:
+# Two things must not happen: that a row looks at its pads (the mask forbids it), and that it counts them as places (its positions begin after them). Then each row is written as if it were alone. Here is the cache:
 
 # %%
 #| export
-class Cache:
-    """Keys and values of what a model has read, (2, B, H, block_size, head_size) a block; pads (B,): empty places."""
+class KVCache:
+    """The keys and values of what a model has read so far.
 
-    def __init__(self, model, B, pads=None):
-        weight = model.token_embedding.weight
-        self.kept = [
-            weight.new_zeros(
-                2, B, block.attention.n_head, model.block_size, block.attention.head_size
+    max_length: how many columns fit, the model's block_size. pads (B,) int64: how many empty columns each row has in
+    front; None where no row has any. A forward pass calls `extend` once, then `update` in each attention layer.
+    """
+
+    def __init__(self, max_length, pads=None):
+        self.max_length = max_length
+        self.pads = pads
+        self.length = 0  # columns so far, those of the running pass included
+        self.start = 0  # the first column of the running pass
+        self.mask = (
+            None  # which columns its positions may see; None where they may see all before them
+        )
+        self.layers = {}  # {attention layer: (keys, values)}, each (B, H, max_length, head_size)
+
+    def extend(self, T, device=None):
+        """Makes room for T more columns -> their positions, (T,), or (B, T) where rows have pads.
+
+        Raises: ValueError where they do not fit.
+        """
+        if self.length + T > self.max_length:
+            raise ValueError(
+                f"the cache holds {self.length} of {self.max_length} places, and {T} more do not fit: "
+                f"take a new KVCache, and read the last part of the text into it"
             )
-            for block in model.blocks
-        ]
-        self.length, self.pads = 0, pads
+        self.start = self.length
+        self.length += T
+        rows = torch.arange(self.start, self.length, device=device)  # the new columns, as queries
+        columns = torch.arange(self.length, device=device)  # all columns, as keys
+        causal = columns <= rows[:, None]  # (T, length)
+        if self.pads is None:
+            # The kernel's own causal mask is for a text that begins here, and one query needs none.
+            on_top = self.start > 0 and T > 1
+            self.mask = causal if on_top else None
+            return rows
+        pads = self.pads[:, None]  # (B, 1)
+        # A pad sees itself and nothing else: over no column at all, its softmax would be nan.
+        first = torch.minimum(pads, rows)  # (B, T): the first column that each query may see
+        self.mask = (causal & (columns >= first[..., None]))[
+            :, None
+        ]  # (B, 1, T, length), for all heads
+        return (rows - pads).clamp(min=0)
 
-# %%
-#| export
-@torch.inference_mode()
-def read_on(model, idx, cache, shares={}):
-    """The next characters, idx (B, T) -> logits (B, T, V); the cache keeps keys and values. shares: `deal_out`."""
-    (B, T), old = idx.shape, cache.length
-    cache.length = new = old + T
-    rows, columns, mask = (
-        torch.arange(old, new, device=idx.device),
-        torch.arange(new, device=idx.device),
-        None,
-    )
-    if cache.pads is not None:
-        pads = cache.pads[:, None]
-        mask = (columns <= rows[:, None]) & (
-            columns >= torch.minimum(pads, rows)[..., None]
-        )  # (B, T, new)
-        mask, rows = mask[:, None], (rows - pads).clamp(min=0)  # each row counts from its own start
-    elif old and T > 1:
-        mask = columns <= rows[:, None]
-    x = model.token_embedding(idx) + model.position_embedding(rows)  # (B, T, C)
-    for block, kept in zip(model.blocks, cache.kept):
-        attention, mlp = block.attention, block.feed_forward
-        qkv = (
-            product(attention.qkv, block.norm_1(x), shares)
-            .view(B, T, 3, attention.n_head, -1)
-            .permute(2, 0, 3, 1, 4)
-        )
-        kept[:, :, :, old:new] = qkv[1:]  # (2, B, H, T, head_size)
-        keys, values = kept[:, :, :, :new]
-        out = F.scaled_dot_product_attention(
-            qkv[0], keys, values, mask, is_causal=mask is None and T > 1
-        )
-        x = x + product(attention.proj, out.transpose(1, 2).flatten(2), shares)
-        x = x + product(
-            mlp.proj, ACTIVATIONS[mlp.activation](product(mlp.fc, block.norm_2(x), shares)), shares
-        )
-    return product(model.lm_head, model.norm(x), shares)
+    def update(self, layer, k, v):
+        """Adds a layer's new keys and values, (B, H, T, head_size) -> all of them, (B, H, length, head_size); the mask.
+
+        Raises: ValueError where `extend` has not made room for them.
+        """
+        B, H, T, head_size = k.shape
+        if T != self.length - self.start:
+            raise ValueError(
+                f"{T} new keys for {self.length - self.start} new columns: let the model call "
+                f"cache.extend once at the beginning of each pass"
+            )
+        if layer not in self.layers:
+            # The whole room at once: to copy all keys at every character would take longer and longer.
+            shape = (B, H, self.max_length, head_size)
+            self.layers[layer] = k.new_empty(shape), v.new_empty(shape)
+        keys, values = self.layers[layer]
+        keys[:, :, self.start : self.length] = k
+        values[:, :, self.start : self.length] = v
+        return keys[:, :, : self.length], values[:, :, : self.length], self.mask
 
 # %% [markdown]
-# It is lesson 06's forward pass once more, with four differences. The positions begin where the last call ended. Attention looks at the cache: a single new character may see all that is kept, so it needs no mask; several at once need the causal one, and `is_causal` makes it only for a text that begins here. A row with pads counts its places from `pads` on, and the columns before are forbidden (to an empty place one column is left, its own: a softmax over nothing would be nan). And the matrices may be dealt out.
+# This is what the argument `cache` of the earlier lessons is for. `GPT.embed` (lesson 06) calls `extend`: the new positions begin where the last pass ended. `CausalSelfAttention` (lesson 04) calls `update`: its new keys and values go in, and the queries look at all of them. Everything else is the same forward pass, `model(idx, cache=cache)`.
+#
+# Which columns may a query see? A single new character may see all, so it needs no mask. A text that begins here needs the causal mask, which the kernel makes itself. Several characters on top of a cache need the mask that `extend` makes. And in a row with pads, positions are counted from the first real character, and the columns before it are forbidden.
 #
 # Read the opening at once, then three characters, then eight one by one. Are the logits those of the whole?
 
 # %%
 text = tokenizer.encode(OPENING + "Hal: The ow").to(device)[None]
-cache, shares, N = Cache(model, 1), deal_out(model), len(OPENING)
-pieces = [
-    read_on(model, text[:, :N], cache, shares),
-    read_on(model, text[:, N : N + 3], cache, shares),
-]
-pieces += [read_on(model, text[:, t : t + 1], cache, shares) for t in range(N + 3, text.shape[1])]
+N = len(OPENING)
+sizes = [N, 3, *[1] * (text.shape[1] - N - 3)]
+cache = KVCache(model.block_size)
 with torch.no_grad():
-    at_once = model(text)[0]
+    at_once, _ = model(text)
+    pieces = [model(piece, cache=cache)[0] for piece in text.split(sizes, dim=1)]
 difference = (torch.cat(pieces, 1) - at_once).abs().max()
 print(f"largest difference of the logits, at all places: ≈ {difference:.0e}")
 assert difference < 1e-4
-print(
-    "kept:",
-    cache.length,
-    "of",
-    model.block_size,
-    "places; a block's cache:",
-    tuple(cache.kept[0].shape),
-)
+
+# %%
+keys, values = cache.layers[model.blocks[0].attention]
+print("in the cache:", cache.length, "of", cache.max_length, "places")
+print("the keys of one block:", tuple(keys.shape), "and its values:", tuple(values.shape))
 
 # %% [markdown]
 # Now the time of each character, inside the block, with the cache and without:
 
 # %% tags=["nbval-ignore-output"]
-cache, shares, times = Cache(large, 1), deal_out(large), {"without": [], "with the cache": []}
+cache = KVCache(large.block_size)
+times = {"without": [], "with the cache": []}
 with torch.no_grad():
     for t in tqdm(range(256), unit="character", mininterval=0.5, file=sys.stdout):
         if t % 8 == 0:
@@ -601,7 +533,7 @@ with torch.no_grad():
             large(noise[:, : t + 1])
             times["without"].append(1000 * (time.perf_counter() - start))
         start = time.perf_counter()
-        read_on(large, noise[:, t : t + 1], cache, shares)
+        large(noise[:, t : t + 1], cache=cache)
         times["with the cache"].append(1000 * (time.perf_counter() - start))
 
 # %%
@@ -646,9 +578,9 @@ one_symbol = 2 * 12 * 768 * 2
 print(*(124_439_808 * 2 // (B * one_symbol) + 1 for B in (1, 7)))
 
 # %% [markdown]
-# ## The window slides
+# ## The window moves
 #
-# The block is full. The text goes on, and the model sees the last `block_size` characters: the oldest one drops out. What does that do to the cache? **Predict:** how many of the kept keys are still right?
+# The block is full. The text goes on, and the model sees the last `block_size` characters: the oldest one drops out. What does that do to the cache? **Predict:** how many of the keys in it are still right?
 
 # %%
 block = model.block_size
@@ -662,14 +594,14 @@ print(
 # %% [markdown]
 # None. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, do not have this trouble; that is one of the reasons why newer models use them.
 #
-# For ours there are two ways. Move the window by one, and read it anew for each character: exact, as before, and as slow as before. Or let it jump: drop `slide` characters at once, read the rest anew, and go on with the cache until the block is full again. What does that cost? After a jump the model sees less of the past, `block_size - slide + 1` characters. Lesson 02's `evaluate` can tell what that is worth: its `stride` does the same jumps.
+# For ours there are two ways. Move the window by one, and read it anew for each character: exact, as before, and as slow as before. Or let it jump: drop `window_step` characters at once, read the rest anew, and go on with the cache until the block is full again. What does that cost? After a jump the model sees less of the past, `block_size - window_step + 1` characters. Lesson 02's `evaluate` can measure what that is worth: its `stride` makes the same jumps.
 
 # %% tags=["nbval-ignore-output"]
 val_ids = tokenizer.encode(corpus.val[:20_000])
 losses = {}
-for slide in tqdm((16, 48, 96, 192), unit="slide", mininterval=0.5, file=sys.stdout):
-    losses[slide] = evaluate(model, val_ids, stride=slide)
-print({slide: round(loss, 3) for slide, loss in losses.items()})
+for stride in tqdm((16, 48, 96, 192), unit="stride", mininterval=0.5, file=sys.stdout):
+    losses[stride] = evaluate(model, val_ids, stride=stride)
+print({stride: round(loss, 3) for stride, loss in losses.items()})
 
 # %%
 print(
@@ -679,118 +611,137 @@ print(
 assert losses[96] < losses[192] and losses[16] < losses[192]
 
 # %% [markdown]
-# Jumps of up to half a block cost next to nothing here (a difference of 0.002 is noise), probably because what a scene needs stands nearer than that. (The last number is lesson 06's exact loss on this stretch: disjoint windows are jumps of a whole block.) The default will be `slide=1`, the exact way: the same text as without a cache.
+# Jumps of up to half a block cost next to nothing here (a difference of 0.002 is noise), probably because what a scene needs stands nearer than that. (The last number is lesson 06's exact loss on this stretch: disjoint windows are jumps of a whole block.) The default will be `window_step=1`, the exact way: the same text as without a cache.
 #
-# Where does the window begin, for a text of so many characters? In a toy with a block of 8 and `slide=3`:
+# Where does the window begin, for a text of so many characters? In a toy with a block of 8 and `window_step=3`:
 
 # %%
 print({length: ceil(max(0, length - 8) / 3) * 3 for length in range(6, 17)})
 
 # %% [markdown]
-# From 6 to 8 characters it begins at 0, then for three characters at 3, and so on. As long as it begins where it began for the character before, only the new character has to be read; when it moves, the cache is filled anew. That is the whole reader. And it is careful: a model may have all the parts that `read_on` wants and yet put them together in its own way. So once for each model it lets both read a full block (any characters will do), remembers the verdict as long as the model lives, and where they differ it does without the cache.
+# For 6 to 8 characters it begins at 0, then for three characters at 3, and so on. As long as the window begins where it began for the character before, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
+#
+# Not every model can go on from a cache. A bigram table has no keys, and a model of your own may have an attention that does not know of caches. The rule: a model takes a cache if its `compute_logits` has an argument `cache`. `generate` uses the cache with the models that take one, reads the whole window anew with the others, and refuses if you ask for a cache, `use_cache=True`, where there can be none.
 
 # %%
 #| export
-class Reader:
-    """Reads rows of text that grow; beyond the block the window drops `slide` characters at a time."""
+def takes_cache(model):
+    """Whether a model can go on from a cache: whether its `compute_logits` has an argument `cache`."""
+    forward = getattr(model, "compute_logits", model.forward)
+    return "cache" in signature(forward).parameters
 
-    trusted = WeakKeyDictionary()  # {model: whether `read_on` computes what it computes}
 
-    def __init__(self, model, slide=1, cached=True):
-        self.model, self.slide, self.starts, self.cached = (
-            model,
-            slide,
-            None,
-            cached and self.can_cache(model),
-        )
-        self.shares = deal_out(model) if self.cached else {}
+class Decoder:
+    """The logits of the next token, for rows of ids that grow.
+
+    Where a row is longer than the model's block_size, the window that the model sees of it moves by `window_step` ids at
+    a time.
+    """
+
+    def __init__(self, model, window_step=1, use_cache=True):
+        self.model = model
+        self.window_step = window_step
+        self.use_cache = use_cache
+        self.starts = None  # the columns at which the windows in the cache begin
+        self.cache = None
 
     @torch.no_grad()
-    def can_cache(self, model):
-        """Whether `read_on` says what the model says: tried once, on a full block."""
-        parts = ("token_embedding", "position_embedding", "blocks", "norm", "lm_head")
-        if not all(hasattr(model, part) for part in parts) or not all(
-            isinstance(b, Block) for b in model.blocks
-        ):
-            return False
-        if model not in self.trusted:
-            idx = (
-                torch.arange(0, 7 * model.block_size, 7, device=model.norm.weight.device)[None]
-                % model.vocab_size
-            )
-            pair = read_on(model, idx, Cache(model, 1)), model(idx)[0]
-            self.trusted[model] = torch.allclose(*pair, rtol=1e-3, atol=1e-3, equal_nan=True)
-        return self.trusted[model]
-
     def __call__(self, ids, pads):
-        """ids (B, N), of which each row's first places, pads (a list of B), are empty -> logits (B, V)."""
-        over = [max(0, ids.shape[1] - pad - self.model.block_size) for pad in pads]
-        starts = [pad + ceil(more / self.slide) * self.slide for pad, more in zip(pads, over)]
-        if not self.cached:
+        """ids (B, N), pads (a list of B): how many columns at the front of each row are empty -> logits (B, V)."""
+        N = ids.shape[1]
+        starts = []
+        for pad in pads:
+            too_many = max(0, N - pad - self.model.block_size)
+            starts.append(pad + ceil(too_many / self.window_step) * self.window_step)
+        if not self.use_cache:
             return self.read_anew(ids, starts)
+        first = min(starts)
         if starts == self.starts:
-            return read_on(self.model, ids[:, -1:], self.cache, self.shares)[:, -1]
-        self.starts, first = starts, min(starts)
-        empty = torch.tensor(starts, device=ids.device) - first if max(starts) > first else None
-        self.cache = Cache(self.model, len(ids), empty)
-        return read_on(self.model, ids[:, first:], self.cache, self.shares)[:, -1]
+            new = ids[:, -1:]
+        else:
+            # A window has moved. Its characters have other positions now, so all keys are others, too.
+            self.starts = starts
+            self.cache = KVCache(self.model.block_size, self.pads_before(starts, ids.device))
+            new = ids[:, first:]
+        logits, _ = self.model(new, cache=self.cache)
+        if self.cache.length != N - first:
+            raise ValueError(
+                f"{type(self.model).__name__} takes a cache and does not use it: hand it on to `embed` "
+                f"and to the blocks, or generate with use_cache=False"
+            )
+        return logits[:, -1]
 
-    @torch.no_grad()
+    def pads_before(self, starts, device):
+        """How many columns are empty before each window, (B,); None where all begin at the same column."""
+        first = min(starts)
+        if max(starts) == first:
+            return None
+        return torch.tensor(starts, device=device) - first
+
     def read_anew(self, ids, starts):
-        """Without a cache: the rows' windows, together if they begin at the same column."""
+        """The logits without a cache: the windows together if they begin at the same column, else one by one."""
         if len(set(starts)) == 1:
-            return self.model(ids[:, starts[0] :])[0][:, -1]
-        return torch.cat(
-            [self.model(ids[i : i + 1, start:])[0][:, -1] for i, start in enumerate(starts)]
-        )
+            logits, _ = self.model(ids[:, starts[0] :])
+            return logits[:, -1]
+        rows = []
+        for i, start in enumerate(starts):
+            logits, _ = self.model(ids[i : i + 1, start:])
+            rows.append(logits[:, -1])
+        return torch.cat(rows)
 
 # %% [markdown]
 # ## The loop
 #
-# Read, turn logits into probabilities, throw, append: that is the loop. All throws are made before the first character, for each text a list of its own from the seed `seed + row`. So what a text becomes does not depend on its neighbours. (But then 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a seed far away.)
+# Read, turn logits into probabilities, draw, append: that is the loop. All random numbers are drawn before the first character, for each text a list of its own, from the seed `seed + row`. So what a text becomes does not depend on its neighbours. (But then 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a seed far away.)
+#
+# A model in training mode would write with dropout. To switch it to evaluation mode for a while is not safe: in a notebook, another thread may be training it, and would go on without dropout. So a model in training mode is left alone, and a copy of it writes.
 
 # %%
 #| export
-def characters(model, rows, steps, seed, slide, cached, repetition_penalty, knobs):
-    """Yields the next character of each row, ids (B,), on the CPU. rows: B tensors (T,), T may differ."""
-    device, N = next(model.parameters()).device, max(map(len, rows))
+def in_eval_mode(model):
+    """The model itself if it is in evaluation mode, else a copy that is: whoever trains it must not notice."""
+    if any(part.training for part in model.modules()):
+        return deepcopy(model).eval()
+    return model
+
+
+def generate_ids(
+    model, rows, steps, seed, sampling, repetition_penalty=None, window_step=1, use_cache=True
+):
+    """Yields the next id of each row, (B,), on the CPU, `steps` times.
+
+    rows: B tensors (T,) of ids, whose lengths may differ. Row i draws with the seed `seed + i`. sampling: the arguments
+    of `next_token_probs`, a dict. Raises: FloatingPointError for logits that are not finite.
+    """
+    device = next(model.parameters()).device
+    N = max(len(row) for row in rows)
     pads = [N - len(row) for row in rows]
-    ids = torch.stack([F.pad(row, (pad, steps)) for row, pad in zip(rows, pads)]).to(
-        device
-    )  # (B, N + steps)
-    seen = torch.stack(
-        [torch.bincount(row, minlength=model.vocab_size) > 0 for row in rows]
-    )  # (B, V)
-    dice = torch.stack(
-        [
-            torch.rand(
-                steps, generator=torch.Generator().manual_seed(seed + row), dtype=torch.float64
+    padded = [F.pad(row, (pad, steps)) for row, pad in zip(rows, pads)]
+    ids = torch.stack(padded).to(device)  # (B, N + steps)
+    seen = [torch.bincount(row, minlength=model.vocab_size) > 0 for row in rows]
+    seen = torch.stack(seen)  # (B, V)
+    draws = []
+    for row in range(len(rows)):
+        generator = torch.Generator().manual_seed(seed + row)
+        draws.append(torch.rand(steps, generator=generator, dtype=torch.float64))
+    draws = torch.stack(draws, dim=1)  # (steps, B)
+    decoder = Decoder(in_eval_mode(model), window_step, use_cache)
+    for step in range(steps):
+        # On the CPU and in float64, so that the same draws give the same text on every device.
+        logits = decoder(ids[:, : N + step], pads).cpu().double()
+        if not logits.max() < inf:  # nan is not smaller, either
+            raise FloatingPointError(
+                f"{logits.max()} as a logit, {step} characters on: are the weights finite?"
             )
-            for row in range(len(rows))
-        ],
-        1,
-    )  # (steps, B)
-    was_training = model.training
-    model.eval()
-    try:
-        reader = Reader(model, slide, cached)
-        for step in range(steps):
-            logits = reader(ids[:, : N + step], pads).cpu().double()
-            if not logits.max() < inf:
-                raise FloatingPointError(
-                    f"{logits.max()} as a logit, {step} characters on: are the weights finite?"
-                )
-            if repetition_penalty is not None:
-                logits = penalize(logits, seen, repetition_penalty)
-            new = roll(distribution(logits, **knobs), dice[step])
-            seen.scatter_(1, new[:, None], True)
-            ids[:, N + step] = new
-            yield new
-    finally:
-        model.train(was_training)
+        if repetition_penalty is not None:
+            logits = penalize(logits, seen, repetition_penalty)
+        new = sample_from(next_token_probs(logits, **sampling), draws[step])
+        seen.scatter_(1, new[:, None], True)
+        ids[:, N + step] = new
+        yield new
 
 # %% [markdown]
-# Batches of prompts are where bugs live: wrong positions, wrong masks. Here is one head, reduced to what matters here: the vector of a position is the row of the table `E` plus the row of the position table `P`, and is query, key and value at once. The prompts get empty places in front, so that all end in the same place, and the last position of each asks. Does a prompt get the same vector alone and in company?
+# Batches of prompts are where bugs live: wrong positions, wrong masks. Here is one head, reduced to the minimum: the vector of a position is the row of the table `E` plus the row of the position table `P`, and is query, key and value at once. The prompts get empty places in front, so that all end in the same place, and only the last position of each has a query. Does a prompt get the same vector alone and in company?
 
 # %%
 def last_vectors(E, P, prompts):
@@ -821,7 +772,7 @@ print(
 # ### Exercise: two bugs in front
 # ★★ · 8 minutes · The text that comes out is nearly right; that is why such bugs live for years.
 #
-# There are two bugs, one in the positions and one in the mask. Mend the positions alone, and the line above says True, for these prompts and for most others. Yet some prompts still get a wrong vector, alone and in company alike, so that this comparison cannot see it. Compare with what you would compute for one prompt without any empty places. Every character of the alphabet may occur in a prompt, at any place.
+# There are two bugs, one in the positions and one in the mask. If you mend the positions alone, the line above says True, for these prompts and for most others. Some prompts still get a wrong vector, but they get the same wrong vector alone and in company, so this comparison cannot see it. Compare with what you would compute for one prompt without any empty places. Every character of the alphabet may occur in a prompt, at any place.
 
 # %% tags=["exercise"] exercise="mended_pads"
 def mended_pads(E, P, prompts):
@@ -845,13 +796,13 @@ check("mended_pads", mended_pads)
 # %% [markdown]
 # ## Before any time is spent
 #
-# A wrong knob, a character that the model has never seen: say it at once, and name the culprit.
+# A sampling parameter out of its range, a character that the model has never seen: say it at once, and name the culprit.
 
 # %%
 #| export
-def check_knobs(model, **knobs):
-    """ValueError for a setting by which nothing can be drawn."""
-    rules = {
+def check_sampling(model, **parameters):
+    """Checks the numbers that `generate` is given. Raises: ValueError for one with which nothing can be drawn."""
+    rules = {  # name: (its type, what has to hold, the same in words)
         "max_new_tokens": (Integral, lambda x: x >= 0, "a whole number from 0"),
         "temperature": (Real, lambda x: 0 <= x < inf, "0, for the likeliest, or more, and finite"),
         "top_k": (Integral, lambda x: x >= 1, "a whole number from 1, or None"),
@@ -862,87 +813,146 @@ def check_knobs(model, **knobs):
             lambda x: 0 < x < inf,
             "above 0 (above 1 makes repetitions rarer), or None",
         ),
-        "slide": (
+        "window_step": (
             Integral,
             lambda x: 1 <= x <= model.block_size,
             f"from 1 to the block_size, {model.block_size}",
         ),
         "seed": (Integral, lambda x: abs(x) < 2**62, "a whole number below 2**62, or None"),
     }
-    for name, value in knobs.items():
-        kind, right, meaning = rules[name]
-        if not (
-            value is None and meaning.endswith("None") or isinstance(value, kind) and right(value)
-        ):
+    optional = ("top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    for name, value in parameters.items():
+        if value is None and name in optional:
+            continue
+        kind, holds, meaning = rules[name]
+        if not isinstance(value, kind) or not holds(value):
             raise ValueError(f"{name} is {value!r}; it has to be {meaning}")
 
 # %% [markdown]
-# A prompt is ids, a text, or a list of texts; and a stop string that the alphabet cannot spell would never come. (The rest of this section only checks: skip the code if you like.)
+# A prompt is ids, a text, or a list of texts; and a stop string that the tokenizer cannot encode would never come. (The rest of this section only checks: skip the code if you like.)
 
 # %%
 #| export
-def check_prompt(model, prompt, tokenizer, stop, stream):
-    """The prompts as a list. ValueError for what cannot be gone on with."""
-    if isinstance(prompt, torch.Tensor):
-        if stop or prompt.dim() != 2 or not prompt.numel() or prompt.dtype != torch.int64:
-            raise ValueError(
-                f"a prompt of ids has to be int64, (B, T) and not empty, without stop strings; this is "
-                f"{prompt.dtype}, {tuple(prompt.shape)}, with stop={stop}"
-            )
-        return model.check(prompt.reshape(-1, 1)) or [prompt]
-    texts = [prompt] if isinstance(prompt, str) else prompt
-    if (
-        not isinstance(texts, (list, tuple))
-        or not texts
-        or not all(isinstance(text, str) for text in texts)
-    ):
-        raise ValueError(f"the prompt is {prompt!r}; give a text, a list of texts, or ids (B, T)")
+def check_ids(model, ids, stop):
+    """Checks a prompt of ids. Raises: ValueError for one that cannot be continued."""
+    if stop or ids.dim() != 2 or ids.numel() == 0 or ids.dtype != torch.int64:
+        raise ValueError(
+            f"a prompt of ids has to be int64, (B, T) and not empty, without stop strings; this is "
+            f"{ids.dtype}, {tuple(ids.shape)}, with stop={stop}"
+        )
+    model.check(ids.reshape(-1, 1))  # in columns: the prompt may be longer than a block
+
+
+def encode_texts(model, texts, tokenizer, stop, stream):
+    """Checks prompts of text -> their ids, a tensor (T,) each. Raises: ValueError for what cannot be continued."""
+    is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
+    if not is_list or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"the prompt is {texts!r}; give a text, a list of texts, or ids (B, T)")
     if tokenizer is None or tokenizer.vocab_size != model.vocab_size:
         raise ValueError(
             f"a prompt of text needs tokenizer=, that of the model's {model.vocab_size} symbols"
         )
     if stream and len(texts) > 1:
-        raise ValueError(f"stream=True tells one text as it comes; these are {len(texts)}")
-    if "" in texts and "\n" not in tokenizer.stoi:
-        raise ValueError(
-            "an empty prompt is the end of a line, which this alphabet does not have: give a character"
-        )
+        raise ValueError(f"stream=True streams one text; the prompt has {len(texts)}")
     for end in stop:
-        if not (isinstance(end, str) and end):
+        if not isinstance(end, str) or end == "":
             raise ValueError(
                 f"stop has {end!r}; it has to be a text of one character or more, or a list of them"
             )
         tokenizer.encode(end)
-    return list(texts)
+    rows = [tokenizer.encode(text) for text in texts]
+    if "" in texts:
+        try:
+            line_end = tokenizer.encode("\n")
+        except ValueError as error:
+            raise ValueError(
+                "an empty prompt is the end of a line, which this alphabet does not have: give a character"
+            ) from error
+        # The model has to read something: what stands before the first line of a text.
+        rows = [row if len(row) else line_end for row in rows]
+    return rows
 
 # %%
-for knobs in ({"top_p": 90}, {"temperature": -1}, {"slide": 0}):
+for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_step": 0}):
     try:
-        check_knobs(model, **knobs)
+        check_sampling(model, **wrong)
     except ValueError as error:
         print(error)
 
 # %% [markdown]
 # ## All together
 #
-# Ids in, ids out. Text in, text out, and then a row can end before the others: with one of the `stop` strings. And with `stream=True` one gets the pieces as they come, which is how a chat window fills.
+# Ids in, ids out. Text in, text out, and then a row can end before the others: with one of the `stop` strings. And with `stream=True` the pieces come one by one, as they are written, which is how a chat window fills.
+#
+# From ids to text while they come: each id is decoded alone. Characters make that easy. A tokenizer for pieces of words may cut a character in two (`é` has two bytes), and what its `decode` gives for the first half ends with `�`, U+FFFD. Then we wait for the other half.
 
 # %%
 #| export
-def spell(columns, B, alphabet, stop):
-    """Yields for each of B rows its next character, and "" after it has ended with one of the stop strings."""
-    written = [""] * B
+class TextStream:
+    """One row's text as its ids come, up to the first stop string."""
+
+    def __init__(self, tokenizer, stop):
+        self.tokenizer = tokenizer
+        self.stop = stop
+        self.text = ""
+        self.pending = []  # ids that do not make a whole character yet
+        self.ended = False
+
+    def add(self, i):
+        """The next id -> the new characters, "" where there are none."""
+        if self.ended:
+            return ""
+        self.pending.append(i)
+        piece = self.tokenizer.decode(self.pending)
+        if piece.endswith("\ufffd"):
+            return ""
+        return self.write(piece)
+
+    def flush(self):
+        """What is still pending when no more ids come."""
+        if self.ended or not self.pending:
+            return ""
+        return self.write(self.tokenizer.decode(self.pending))
+
+    def write(self, piece):
+        """Appends a piece, cut after the first stop string -> what was appended."""
+        old = len(self.text)
+        text = self.text + piece
+        cuts = []
+        for stop in self.stop:
+            # It may begin in the text before, but it ends in the new piece.
+            place = text.find(stop, max(0, old - len(stop) + 1))
+            if place >= 0:
+                cuts.append(place + len(stop))
+        if cuts:
+            text = text[: min(cuts)]
+            self.ended = True
+        self.text = text
+        self.pending = []
+        return text[old:]
+
+
+def stream_texts(columns, texts, tokenizer, stop):
+    """Yields the texts, then, for each column of ids (B,), the list of their new pieces, until all have ended."""
+    yield list(texts)
+    streams = [TextStream(tokenizer, stop) for _ in texts]
     for column in columns:
-        pieces = [
-            "" if text.endswith(stop) else alphabet[i] for text, i in zip(written, column.tolist())
-        ]
-        written = [text + piece for text, piece in zip(written, pieces)]
-        yield pieces
-        if all(text.endswith(stop) for text in written):
+        yield [stream.add(i) for stream, i in zip(streams, column.tolist())]
+        if all(stream.ended for stream in streams):
             return
+    rest = [stream.flush() for stream in streams]
+    if any(rest):
+        yield rest
+
+
+def stream_ids(columns, prompt):
+    """Yields the prompt (B, T), then each column of ids as (B, 1), on the prompt's device."""
+    yield prompt
+    for column in columns:
+        yield column[:, None].to(prompt.device)
 
 # %% [markdown]
-# When you lose patience and press Ctrl-C (in a notebook: the square), what was written so far should not be lost.
+# If you press Ctrl-C (in a notebook: the square), what was written so far should not be lost.
 
 # %%
 #| export
@@ -968,16 +978,23 @@ def generate(
     seed=None,
     stream=False,
     tokenizer=None,
-    slide=1,
-    cached=True,
+    window_step=1,
+    use_cache=None,
 ):
-    """Goes on writing -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
+    """Continues a prompt -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
 
-    temperature, top_k, top_p, min_p: see `distribution`; repetition_penalty: `penalize`; slide: `Reader`. stop: texts;
-    a row ends with the first that it writes. seed: row i throws dice of its own, seed + i. stream: an iterator over
-    prompt and each new piece. tokenizer: for text; an empty prompt is a line end. Ctrl-C returns what is written.
+    temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `penalize`.
+    stop: texts; a row ends after the first of them that it writes.
+    seed: row i draws from a generator of its own, with seed + i; without a seed, torch's own generator chooses one.
+    stream: an iterator over the prompt and each new piece, as it comes.
+    tokenizer: for prompts of text; an empty prompt is the end of a line.
+    window_step: how far the window moves at a time when the text is longer than block_size; 1 is exact.
+    use_cache: True or False; None: if the model takes one (see `takes_cache`).
+
+    The model stays as it is: one in training mode is copied first. Ctrl-C returns what is written.
+    Raises: ValueError for a prompt or a number with which nothing can be written, before any time is spent.
     """
-    check_knobs(
+    check_sampling(
         model,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -985,44 +1002,55 @@ def generate(
         top_p=top_p,
         min_p=min_p,
         repetition_penalty=repetition_penalty,
-        slide=slide,
+        window_step=window_step,
         seed=seed,
     )
-    stop = tuple(stop) if isinstance(stop, (list, tuple)) else () if stop is None else (stop,)
-    texts, as_ids = (
-        check_prompt(model, prompt, tokenizer, stop, stream),
-        isinstance(prompt, torch.Tensor),
-    )
-    rows = list(prompt.cpu()) if as_ids else [tokenizer.encode(text or "\n") for text in texts]
-    seed = torch.randint(2**31, ()).item() if seed is None else seed
-    knobs = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    columns = characters(
-        model, rows, max_new_tokens, seed, slide, cached, repetition_penalty, knobs
+    if use_cache and not takes_cache(model):
+        raise ValueError(
+            f"{type(model).__name__} takes no cache: give its compute_logits an argument cache=None and "
+            f"hand it on to the attention, or generate with use_cache=False"
+        )
+    if use_cache is None:
+        use_cache = takes_cache(model)
+    if stop is None:
+        stop = ()
+    elif not isinstance(stop, (list, tuple)):
+        stop = (stop,)
+    as_ids = isinstance(prompt, torch.Tensor)
+    if as_ids:
+        check_ids(model, prompt, stop)
+        rows = list(prompt.cpu())
+    else:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        rows = encode_texts(model, texts, tokenizer, stop, stream)
+    if seed is None:
+        seed = torch.randint(2**31, ()).item()
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    columns = generate_ids(
+        model, rows, max_new_tokens, seed, sampling, repetition_penalty, window_step, use_cache
     )
     if as_ids:
-        pieces = chain([prompt], (column[:, None].to(prompt.device) for column in columns))
-        return pieces if stream else torch.cat(list(until_interrupted(pieces)), 1)
-    pieces = spell(columns, len(rows), tokenizer.alphabet, stop)
+        pieces = stream_ids(columns, prompt)
+        return pieces if stream else torch.cat(list(until_interrupted(pieces)), dim=1)
+    pieces = stream_texts(columns, texts, tokenizer, stop)
     if stream:
-        return chain(texts, (piece for (piece,) in pieces))
-    texts = ["".join(parts) for parts in zip(texts, *until_interrupted(pieces))]
-    return texts[0] if isinstance(prompt, str) else texts
+        return (piece for (piece,) in pieces)
+    written = ["".join(parts) for parts in zip(*until_interrupted(pieces))]
+    return written[0] if isinstance(prompt, str) else written
 
 # %% [markdown]
-# The first promise: the cache changes nothing. Greedy and with dice, inside the block and far beyond it:
+# The first promise: the cache changes nothing. Greedy and with random draws, inside the block and far beyond it:
 
 # %%
 for temperature in (0, 1):
-    with_cache, without = (
-        generate(model, OPENING, 250, temperature, seed=3, tokenizer=tokenizer, cached=cached)
-        for cached in (True, False)
-    )
-    print(
-        len(with_cache), "characters, the same with the cache and without:", with_cache == without
-    )
+    how = {"temperature": temperature, "seed": 3, "tokenizer": tokenizer}
+    with_cache = generate(model, OPENING, 250, use_cache=True, **how)
+    without = generate(model, OPENING, 250, use_cache=False, **how)
+    same = with_cache == without
+    print(len(with_cache), "characters, the same with the cache and without:", same)
 
 # %% [markdown]
-# What does it save? Inside the block, and far beyond it, where with `slide=1` the window moves at every character:
+# What does it save? Inside the block, and far beyond it, where with `window_step=1` the window moves at every character:
 
 # %% tags=["nbval-ignore-output"]
 def seconds(steps, **how):
@@ -1035,55 +1063,180 @@ def seconds(steps, **how):
     return min(tries)
 
 
-took = {
-    steps: (seconds(steps, cached=False), seconds(steps), seconds(steps, slide=96))
-    for steps in (140, 400)
-}
-for steps, (without, cached, sliding) in took.items():
-    print(
-        f"{steps} characters: {without:.2f} s without, {cached:.2f} s with the cache, {sliding:.2f} s with slide=96"
-    )
+took = {}
+for steps in (140, 400):
+    took[steps] = seconds(steps, use_cache=False), seconds(steps), seconds(steps, window_step=96)
+    without, cached, jumping = took[steps]
+    print(f"{steps} characters: {without:.2f} s without, {cached:.2f} s with the cache,", end=" ")
+    print(f"{jumping:.2f} s with window_step=96")
 
 # %%
 print(f"inside the block: ≈ {took[140][0] / took[140][1]:.1f} times as fast with the cache")
 assert took[140][1] < took[140][0] or device.type != "cpu"
 
 # %% [markdown]
-# Beyond the block there is not much left of the gain with `slide=1`: nearly every character has the window read anew. `slide=96` keeps it, but after a jump the model knows less of the past: it is another text, a hair worse (above).
+# Beyond the block not much is left of the gain with `window_step=1`: for nearly every character the window is read anew. `window_step=96` keeps the gain, but after a jump the model knows less of the past: it writes another text, a hair worse (above).
 #
-# ## Fewer bytes
+# ## Faster matrices
 #
-# Our model has half a million weights, which stay in the processor's own memory. Ten millions do not fit in there: each character has them all brought from outside, four bytes each, and that is most of the time it takes. So make them smaller. *int8* has one byte a number: a weight is a whole number from -128 to 127 times a scale, and each row of a matrix has a scale of its own, so that its largest weight just fits. What is multiplied with the matrix is rounded to 256 values, too, by a scale that is found anew at each call. PyTorch has the arithmetic for it:
+# What is left of the time of a character? One row goes through every matrix. **Predict:** one row is multiplied with 18 matrices, or 64 rows are; how many times as long do the 64 take?
+
+# %%
+layers = []
+for _ in range(18):  # 10.6 million numbers, as in a GPT of this size: 42 MB
+    layers.append(nn.Linear(384, 1536, bias=False))
+x64 = torch.randn(64, 384)
+
+
+@torch.no_grad()
+def milliseconds_for(layers, x):
+    """The median time in milliseconds that it takes to multiply x with each of the matrices."""
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        for layer in layers:
+            layer(x)
+        times.append(1000 * (time.perf_counter() - start))
+    return sorted(times)[15]
+
+# %% tags=["nbval-ignore-output"]
+by_rows = {rows: milliseconds_for(layers, x64[:rows]) for rows in (1, 8, 64)}
+print({rows: f"{ms:.1f} ms" for rows, ms in by_rows.items()})
+
+# %%
+ratio = by_rows[64] / by_rows[1]
+print(f"64 rows take ≈ {ratio:.0f} times as long as one (less than 32: {ratio < 32})")
+assert ratio < 32
+
+# %% [markdown]
+# Far less than 64 times. Each row costs a multiplication for every number of the matrices; but the numbers come from memory once, for one row or for 64, and a single row mostly waits for them. With a product of one row, PyTorch mostly lets a single core wait. But the sum over $k$ can be divided:
+#
+# $$y_n = \sum_{k=1}^{K} W_{nk} x_k = \sum_{k \le K/4} W_{nk} x_k + \dots + \sum_{k > 3K/4} W_{nk} x_k.$$
+#
+# So cut each matrix, once, into four pieces that lie apart in memory. `torch.bmm` multiplies all four in one call, and gives each core some of the pieces. The field calls this *split-K*. It is a matter of the layer alone, so it makes a class of its own, a linear layer that gives the same numbers as `nn.Linear`:
 
 # %%
 #| export
-def in_int8(model):
-    """A copy with one byte a weight in its matrices: writes faster, on a CPU alone, and cannot learn any more."""
-    if next(model.parameters()).device.type != "cpu":
-        raise ValueError("int8 is for the CPU alone: in_int8(model.cpu())")
-    copy = deepcopy(model).eval()
-    Reader(copy)  # compares `read_on` with the model before rounding blurs both
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch wants to move this into another package
-        from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+class SplitKLinear(nn.Module):
+    """An `nn.Linear` for few rows on a CPU: (..., K) -> (..., N). Its matrix lies in pieces, so that all cores fetch it.
 
-        return quantize_dynamic(copy, {nn.Linear: per_channel_dynamic_qconfig}, inplace=True)
+    The pieces are a copy: a layer that is trained on must not be replaced by this one.
+    """
 
-# %% [markdown]
-# **Predict:** 256 values where there were billions; how much worse does the model become, in nats?
+    MAX_ROWS = 32  # more rows give the cores enough to do: the plain product is as fast, or faster
+
+    def __init__(self, layer):
+        super().__init__()
+        self.weight = layer.weight  # (N, K)
+        self.bias = layer.bias
+        n_pieces = gcd(4, layer.in_features)
+        pieces = layer.weight.detach().T.reshape(n_pieces, -1, layer.out_features)
+        self.register_buffer("pieces", pieces.contiguous(), persistent=False)  # (4, K / 4, N)
+
+    def forward(self, x):
+        rows = x.numel() // x.shape[-1]
+        if rows > self.MAX_ROWS:
+            return F.linear(x, self.weight, self.bias)
+        parts = x.reshape(rows, len(self.pieces), -1).transpose(0, 1)  # (4, rows, K / 4)
+        out = torch.bmm(parts, self.pieces).sum(0)  # (rows, N)
+        out = out.view(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias
 
 # %%
-eight = in_int8(model.cpu())
+split = [SplitKLinear(layer) for layer in layers]
+with torch.no_grad():
+    differences = [new(x64[:1]) - old(x64[:1]) for new, old in zip(split, layers)]
+largest = torch.stack(differences).abs().max()
+print(f"largest difference from the plain layers: ≈ {largest:.0e}")
+assert largest < 1e-5
+
+# %% tags=["nbval-ignore-output"]
+whole = milliseconds_for(layers, x64[:1])
+fast = milliseconds_for(split, x64[:1])
+print(f"one row, the plain layers: {whole:.1f} ms, split: {fast:.1f} ms")
+
+# %%
+assert fast < 4 * whole  # on a busy machine the cores come late
+
+# %% [markdown]
+# ## Fewer bytes
+#
+# Our model has half a million weights, which stay in the processor's own memory. Ten millions do not fit in there: for each character all of them have to come from outside, four bytes each, and that is most of the time it takes. So make them smaller. *int8* has one byte a number: a weight is a whole number from -127 to 127 times a scale. Each row of a matrix has a scale of its own, so that its largest weight just fits. What is multiplied with the matrix is rounded to whole numbers, too, by a scale that is found anew at each call. PyTorch has the arithmetic for it; it makes another linear layer:
+
+# %%
+#| export
+class Int8Linear(nn.Module):
+    """An `nn.Linear` on a CPU with one byte a weight: (..., K) -> (..., N). It cannot be trained."""
+
+    def __init__(self, layer):
+        super().__init__()
+        weight = layer.weight.detach()
+        largest = weight.abs().amax(1).clamp(min=1e-30)  # a row of zeros has a scale, too
+        scales = largest.double() / 127  # one for each row
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():
+            # PyTorch moves the making of such tensors into another package; what multiplies with them stays.
+            warnings.filterwarnings("ignore", message=".*quantize_per_channel.*")
+            rounded = torch.quantize_per_channel(weight, scales, zeros, axis=0, dtype=torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(rounded, layer.bias)
+
+    def forward(self, x):
+        # reduce_range: 7 bits for x, or sums of two products could overflow on CPUs without VNNI.
+        return torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range=True)
+
+# %% [markdown]
+# Now a copy of the model with other layers in the place of its matrices. Nothing else changes: it has the same forward pass, and `generate` takes it like any model. Three kinds of layers are left as they are: those that are no plain `nn.Linear`, those that somebody listens to with a hook, and, with `"fp32"`, those that are not in 32 bits on the CPU.
+
+# %%
+#| export
+LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
+
+
+def is_plain_linear(layer):
+    """Whether a layer is an `nn.Linear` in 32 bits on the CPU, without hooks, which a replacement would not call."""
+    return (
+        type(layer) is nn.Linear
+        and layer.weight.device.type == "cpu"
+        and layer.weight.dtype == torch.float32
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+    )
+
+
+def prepare_for_sampling(model, precision="fp32"):
+    """A copy of the model that writes faster on a CPU, in evaluation mode; it cannot be trained.
+
+    precision: "fp32" for the same numbers with `SplitKLinear`, "int8" for rounded ones with `Int8Linear`.
+    Raises: ValueError for another precision, and for int8 on another device.
+    """
+    if precision not in LINEAR_LAYERS:
+        raise ValueError(f"precision is {precision!r}; take one of {sorted(LINEAR_LAYERS)}")
+    if precision == "int8" and next(model.parameters()).device.type != "cpu":
+        raise ValueError("int8 is for the CPU alone: prepare_for_sampling(model.cpu(), 'int8')")
+    prepared = deepcopy(model)
+    for parent in list(prepared.modules()):
+        for name, layer in list(parent.named_children()):
+            if is_plain_linear(layer):
+                setattr(parent, name, LINEAR_LAYERS[precision](layer))
+    return prepared.eval().requires_grad_(False)
+
+# %% [markdown]
+# **Predict:** 255 values where there were billions; how much worse does the model become, in nats?
+
+# %%
+eight = prepare_for_sampling(model.cpu(), "int8")
 worse = evaluate(eight, val_ids) - evaluate(model.to(device), val_ids)
 print(f"≈ {worse:+.4f} nats a character (less than a hundredth: {abs(worse) < 0.01})")
 assert abs(worse) < 0.01
 
 # %% tags=["nbval-ignore-output"]
-big = GPT(
-    GPTConfig.baby(tokenizer.vocab_size)
-).eval()  # 10.7 million weights, untrained: only to take the time
-for name, writer in (("four bytes a weight", big), ("one byte", in_int8(big))):
-    generate(writer, "O", 1, tokenizer=tokenizer)  # the first time it is compared with the model
+big = GPT(GPTConfig.baby(tokenizer.vocab_size)).eval()  # 10.7 million weights, to take the time
+writers = {
+    "as it is": big,
+    "prepared, four bytes a weight": prepare_for_sampling(big),
+    "prepared, one byte a weight": prepare_for_sampling(big, "int8"),
+}
+for name, writer in writers.items():
     start = time.perf_counter()
     generate(writer, "O", 60, seed=1, tokenizer=tokenizer)
     print(f"{name}: {60 / (time.perf_counter() - start):.0f} characters a second")
@@ -1122,18 +1275,19 @@ print("the same:", together == alone)
 # And a scene, as it comes, to its end:
 
 # %% tags=["nbval-ignore-output"]
-told = ""
+streamed = ""
 for piece in generate(model, OPENING, 400, seed=5, stop="\n\n", stream=True, tokenizer=tokenizer):
     print(piece, end="", flush=True)
-    told += piece
+    streamed += piece
 
 # %%
-assert told.startswith(OPENING) and told.count("\n\n") <= OPENING.count("\n\n") + 1
+assert streamed.startswith(OPENING)
+assert streamed.count("\n\n") <= OPENING.count("\n\n") + 1
 
 # %% [markdown]
 # ## Who judges?
 #
-# For most texts nobody can say how good a sample is. For ours somebody can: the grammar that wrote the corpus ([Playhouse](appendix/playhouse.ipynb)). Its rules call `pen.pick(...)` for every choice and `pen.say(...)` for what follows from it; `deck` turns the options of a choice into cards: the word, how many of its letters decide, and what it costs in nats. Three options, the first twice as likely as each other one:
+# For most texts nobody can say how good a sample is. For ours somebody can: the grammar that wrote the corpus ([Playhouse](appendix/playhouse.ipynb)). Its rules call `pen.pick(...)` for every choice and `pen.say(...)` for what follows from it; `deck` turns the options of a choice into cards: the word, how many of its letters are needed to tell it from the others, and what it costs in nats. Three options, the first twice as likely as each other one:
 
 # %%
 print(
@@ -1144,7 +1298,7 @@ print(
 )
 
 # %% [markdown]
-# So give the rules a pen that does not write but *reads*: it finds out which option the text has taken, and what that costs. Where no option fits, the grammar could not have written it.
+# So give the rules a pen that does not write but *reads*: it finds out which option the text has taken, and what that costs. Where no option fits, the text is not *grammatical*: the grammar could not have written it.
 
 # %%
 class Proofreader(Pen):  # follows a text; ValueError where the rules are broken
@@ -1189,7 +1343,7 @@ for play in (
 if corpus.name == "playhouse":  # the judge judged: scenes of the corpus itself
     print(
         sum(price(play + "\n\n")[1] is None for play in corpus.val.split("\n\n")[:60]),
-        "of 60 are lawful",
+        "of 60 are grammatical",
     )
 
 # %% [markdown]
@@ -1203,97 +1357,77 @@ def words_of(plays):
 known = set(words_of([corpus.train]))
 usual = len(set(words_of(corpus.val.split("\n\n")[:60])))
 
-
-def judge(**knobs):
-    """Sixty scenes -> how many end, and are lawful; what is wrong; variety; the share of words that are real."""
-    plays = generate(
-        model, ["\n\n"] * 60, 250, seed=1, stop="\n\n", slide=96, tokenizer=tokenizer, **knobs
-    )
+# %%
+def judge(**sampling):
+    """Sixty scenes -> how many end, and are grammatical; what is wrong; variety; the share of words that are real."""
+    sampling = {"window_step": 96, "tokenizer": tokenizer, **sampling}
+    plays = generate(model, ["\n\n"] * 60, 250, seed=1, stop="\n\n", **sampling)
     ended = [play[2:] for play in plays if play.endswith("\n\n", 2)]
-    prices = [price(play) for play in ended]
-    lawful, words = sum(wrong is None for _, wrong in prices), words_of(plays)
+    errors = [error for _, error in map(price, ended) if error]
+    words = words_of(plays)
     return {
         "ended": len(ended),
-        "lawful": lawful,
-        "wrong": [wrong for _, wrong in prices if wrong],
+        "grammatical": len(ended) - len(errors),
+        "wrong": errors,
         "variety": len(set(words) & known) / usual,
         "words": sum(word in known for word in words) / len(words),
     }
 
 # %% tags=["nbval-ignore-output"]
-settings = [{"temperature": t} for t in (0, 0.4, 0.7, 1.0, 1.3, 1.6)] + [
-    {"temperature": 1.3, "top_k": 5},
-    {"temperature": 1.3, "top_p": 0.9},
-    {"temperature": 1.3, "min_p": 0.1},
-    {"temperature": 1.0, "repetition_penalty": 1.2},
-]
-verdicts = [
-    judge(**knobs) for knobs in tqdm(settings, unit="setting", mininterval=0.5, file=sys.stdout)
-]
-for knobs, row in zip(settings, verdicts):
-    name = " ".join(f"{key} {value}" for key, value in knobs.items()).replace("temperature", "T")
-    print(
-        f"{name:28} ended {row['ended']:2}  lawful {row['lawful']:2}  variety {row['variety']:.2f}  words "
-        f"{row['words']:.2f}"
-    )
+settings = [{"temperature": t} for t in (0, 0.4, 0.7, 1.0, 1.3, 1.6)]
+settings += [{"temperature": 1.3, **cut} for cut in ({"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1})]
+settings += [{"temperature": 1.0, "repetition_penalty": 1.2}]
+verdicts = []
+for setting in tqdm(settings, unit="setting", mininterval=0.5, file=sys.stdout):
+    verdicts.append(judge(**setting))
+for setting, row in zip(settings, verdicts):
+    name = " ".join(f"{key} {value}" for key, value in setting.items()).replace("temperature", "T")
+    print(f"{name:28} ended {row['ended']:2}  grammatical {row['grammatical']:2}", end="  ")
+    print(f"variety {row['variety']:.2f}  words {row['words']:.2f}")
 print("wrong at 0.4:", *verdicts[1]["wrong"][:4], sep="\n    ")
 
 # %%
 greedy, cool, mild, plain, hot, mad, _, _, min_p, _ = verdicts
 print(f"variety: ≈ {greedy['variety']:.2f} at temperature 0, ≈ {plain['variety']:.2f} at 1")
 print(f"real words: ≈ {mild['words']:.2f} at temperature 0.7, ≈ {mad['words']:.2f} at 1.6")
-print(
-    f"lawful at 1.3: ≈ {hot['lawful']} of ≈ {hot['ended']}; with min_p ≈ {min_p['lawful']} of ≈ {min_p['ended']}"
-)
+print(f"grammatical at 1.3: ≈ {hot['grammatical']} of ≈ {hot['ended']};", end=" ")
+print(f"with min_p ≈ {min_p['grammatical']} of ≈ {min_p['ended']}")
 assert mad["words"] < mild["words"] and greedy["variety"] < plain["variety"]
-assert (min_p["lawful"] > hot["lawful"] + 5 and min_p["variety"] > cool["variety"]) or not RECORDED
+more = min_p["grammatical"] - hot["grammatical"]
+assert (more > 5 and min_p["variety"] > cool["variety"]) or not RECORDED
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
-for knobs, row in zip(settings, verdicts):
-    share, alone = row["lawful"] / max(row["ended"], 1), list(knobs) == ["temperature"]
-    error = (share * (1 - share) / max(row["ended"], 1)) ** 0.5
-    name = ", ".join(f"{key} {value}" for key, value in knobs.items()).replace("temperature", "T")
-    if row["ended"]:
-        ax.errorbar(
-            row["variety"],
-            share,
-            error,
-            fmt="o" if alone else "s",
-            color=("#D55E00", "#0072B2")[alone],
-        )
-        side, align = (
-            (6, "left") if row["variety"] > 0.95 else (-6, "right")
-        )  # so that few labels meet
-        ax.annotate(
-            name,
-            (row["variety"], share),
-            (side, 5),
-            textcoords="offset points",
-            fontsize=8,
-            ha=align,
-        )
-ax.set(
-    xlabel="different words, compared with the corpus",
-    ylabel="share of lawful scenes",
-    ylim=(0, None),
-)
+for setting, row in zip(settings, verdicts):
+    n = row["ended"]
+    if n == 0:
+        continue
+    x, y = row["variety"], row["grammatical"] / n
+    error = (y * (1 - y) / n) ** 0.5
+    look = (
+        {"fmt": "o", "color": "#0072B2"} if len(setting) == 1 else {"fmt": "s", "color": "#D55E00"}
+    )
+    ax.errorbar(x, y, error, **look)
+    name = ", ".join(f"{key} {value}" for key, value in setting.items()).replace("temperature", "T")
+    side, align = (6, "left") if x > 0.95 else (-6, "right")  # so that few labels meet
+    ax.annotate(name, (x, y), (side, 5), textcoords="offset points", fontsize=8, ha=align)
+ax.set(xlabel="different words, compared with the corpus", ylabel="share of grammatical scenes")
+ax.set_ylim(0, None)
 ax.margins(x=0.2)
-ax.set_title(
-    "Dots: temperature alone. Squares: with another knob. Bars: one standard error", fontsize=10
-)
+title = "Dots: temperature alone. Squares: with another parameter. Bars: one standard error"
+ax.set_title(title, fontsize=10)
 show(
     fig,
-    "Lawful scenes against variety: temperature 0 has one scene only; from there on the higher the temperature, "
-    "the fewer are lawful; cutting the tail at 1.3 brings most of the lawful ones back.",
+    "Grammatical scenes against variety: temperature 0 has one scene only; from there on the higher the "
+    "temperature, the fewer are grammatical; cutting the tail at 1.3 brings most of them back.",
 )
 
 # %% [markdown]
-# Greedy writes one scene sixty times. In the recorded model it is a lawful one; in another it may never end. Low temperatures are more often right than high ones, which are wrong in many ways. What is still wrong at a low temperature, no dice can mend: the model likes a wrong word best, mostly a prop of another scene, and one is enough to make a scene unlawful. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a strict bar, and where it is open a low one; so 1.3 keeps its variety and loses most of its blunders. Look at the bars before you rank neighbours, though: sixty scenes are few. And the repetition penalty, meant for subwords, only does harm.
+# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are more often right than high ones, which are wrong in many ways. No sampling parameter can help against what is still wrong at a low temperature: there the model itself likes a wrong word best, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely it is a low one; so 1.3 keeps its variety and loses most of its blunders. Look at the bars before you rank neighbours, though: sixty scenes are few. And the repetition penalty, meant for subwords, only does harm.
 #
 # ## Mistakes people make
 #
-# - **Judging a model by its best setting, or by one sample.** Say the temperature, the knobs and the seed, and count.
+# - **Judging a model by its best setting, or by one sample.** Say the temperature, the other sampling parameters and the seed, and count.
 # - **The top-p sum without the one that crosses the edge.** It has to stay, or a sure place may keep nothing.
 # - **Temperature after the softmax.** It divides logits. Divided probabilities, made to sum to 1 again, are what they were.
 # - **A cache with the wrong positions.** The text looks fine for a while. Compare logits with the uncached ones, at every place, for rows of different length.
@@ -1307,13 +1441,13 @@ show(
 #
 # The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large one has read them in one pass, and says what it would have drawn from: $p_0, \dots, p_K$, one more, because it also knows what may come after the last. From left to right:
 #
-# - Draft $k$ is accepted with the probability $\min(1, p_k(d_k) / q_k(d_k))$, that is if the throw $u_k$, from 0 to 1 and never 1, is smaller than this.
-# - The first that is not accepted is thrown away with all that follow it. In its place a character is drawn from a distribution $m_k$, and that is the end.
+# - Draft $k$ is accepted with the probability $\min(1, p_k(d_k) / q_k(d_k))$, that is, if the number drawn, $u_k$, from 0 to 1 and never 1, is smaller than this.
+# - The first that is not accepted is dropped, with all that follow it. In its place a character is drawn from a distribution $m_k$, and that is the end.
 # - If all K are accepted, one character more is drawn from $p_K$.
 #
 # **Work out $m_k$**: whatever $p_k$ and $q_k$ are, the character that stands at place $k$ at last must have exactly the distribution $p_k$. How often does $c$ come there by acceptance, and what is missing? Take $p = (0.5, 0.5)$, $q = (0.8, 0.2)$: character 0 is drafted with 0.8 and accepted with 0.5/0.8, and 0.8 · 0.5/0.8 is its 0.5; character 1 is drafted with 0.2 and always accepted. Three tenths are missing, all of character 1. So $m = (0, 1)$.
 #
-# A character is drawn with the throw $w$ as in this lesson: the first whose stretch ends above $w$. For K = 1, $p = ((0.5, 0.5), (0.9, 0.1))$, $q = ((0.8, 0.2))$, $d = (0)$, $w = 0.4$: with $u = (0.6)$ it returns `[[0, 0], [0.9, 0.1]]`, with $u = (0.7)$ `[[1], [0, 1]]`.
+# A character is drawn with the number $w$ as in this lesson: the first whose stretch ends above $w$. For K = 1, $p = ((0.5, 0.5), (0.9, 0.1))$, $q = ((0.8, 0.2))$, $d = (0)$, $w = 0.4$: with $u = (0.6)$ it returns `[[0, 0], [0.9, 0.1]]`, with $u = (0.7)$ `[[1], [0, 1]]`.
 
 # %% tags=["exercise"] exercise="speculative_write"
 def speculative_write(p, q, draft, u, w):
@@ -1336,7 +1470,7 @@ def speculative_write(p, q, draft, u, w):
 check("speculative_write", speculative_write)
 
 # %% [markdown]
-# Character $c$ is drafted and accepted with $q(c) \min(1, p(c)/q(c)) = \min(q(c), p(c))$. Missing is $p(c) - \min(q(c), p(c)) = \max(0, p(c) - q(c))$, and all that is missing together is just the share of drafts that are not accepted. No dice are needed to see it:
+# Character $c$ is drafted and accepted with $q(c) \min(1, p(c)/q(c)) = \min(q(c), p(c))$. Missing is $p(c) - \min(q(c), p(c)) = \max(0, p(c) - q(c))$, and all that is missing together is just the share of drafts that are not accepted. Nothing has to be drawn to see it:
 
 # %%
 p, q = torch.randn(
@@ -1362,4 +1496,6 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `generate`, `distribution`, `roll`, `Cache`, `read_on` and `Reader`, in `chargpt_lib/sampling.py`. From here on the course writes with them.
+# `generate`, `next_token_probs`, `sample_from`, `KVCache`, `Decoder` and `prepare_for_sampling`, in `chargpt_lib/sampling.py`. From here on the course writes with them.
+#
+# Next: [09 · Checkpoints](09_checkpoints.ipynb).

@@ -131,7 +131,7 @@ def pace(log):
 def write_sample(model, tokenizer, prompt, length, seed):
     if isinstance(model, GPT):
         return generate(
-            model, prompt, length, seed=seed, tokenizer=tokenizer, slide=model.block_size // 2
+            model, prompt, length, seed=seed, tokenizer=tokenizer, window_step=model.block_size // 2
         )
     idx = model.generate(
         tokenizer.encode(prompt)[None], length, torch.Generator().manual_seed(seed)

@@ -8,9 +8,9 @@ with batch_size=8 and lr=1e-3 on Tiny Shakespeare, twelve minutes on two cores; 
 
 GPTConfig.baby's sizes, fp32, one text of one character and 255 more: all inside the block. In each round everybody
 writes the whole text, in turns, so what slows the computer slows them all; ratios are within a round. Plain and
-transformers' have the same weights as ours (checked: they give the same logits). The bare products are every matrix
-once a character, times a vector, and nothing else: as `F.linear` does it, which asks one core to fetch the matrix, and
-dealt out in shares, as ours does it.
+transformers' have the same weights as ours (checked: they give the same logits). Ours is `prepare_for_sampling`'s copy;
+"not prepared" is the model as it is. The bare products are every matrix once a character, times a vector, and nothing
+else: as `F.linear` does it, which asks one core to fetch the matrix, and split, as a prepared copy does it.
 """
 
 import os
@@ -25,12 +25,11 @@ import torch
 import transformers
 from safetensors.torch import load_model
 from torch import nn
-from torch.nn import functional as F
 
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.files import read_json, write_json
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.sampling import deal_out, generate, in_int8, product
+from chargpt_lib.sampling import SplitKLinear, generate, prepare_for_sampling
 from chargpt_lib.training import evaluate
 from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, spread
@@ -64,13 +63,13 @@ class PlainWriter(PlainGPT):
 
 
 @torch.no_grad()
-def bare_products(model, steps, multiply):
+def bare_products(model, steps):
     """Every matrix that a character is multiplied with, times a vector."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    vectors = [torch.randn(1, layer.in_features) for layer in layers]
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, SplitKLinear))]
+    vectors = [torch.randn(1, layer.weight.shape[1]) for layer in layers]
     for _ in range(steps):
         for layer, vector in zip(layers, vectors):
-            multiply(layer, vector)
+            layer(vector)
         yield
 
 
@@ -114,18 +113,16 @@ def contenders(config, steps):
 
         return texts, begin
 
-    int8, shares = in_int8(ours), deal_out(ours)
-    one_core, all_cores = (
-        lambda layer, x: F.linear(x, layer.weight),
-        lambda layer, x: product(layer, x, shares),
-    )
+    prepared = prepare_for_sampling(ours)
+    int8 = prepare_for_sampling(ours, "int8")
     return {
-        "ours": of_ours(ours, 1),
+        "ours": of_ours(prepared, 1),
+        "ours, not prepared": of_ours(ours, 1),
         "plain": (1, lambda: plain.write(start, steps)),
         "transformers": (1, hugging_face),
-        "bare products": (1, lambda: bare_products(ours, steps, one_core)),
-        "bare products, dealt out": (1, lambda: bare_products(ours, steps, all_cores)),
-        f"ours, batch of {BATCH}": of_ours(ours, BATCH),
+        "bare products": (1, lambda: bare_products(ours, steps)),
+        "bare products, split": (1, lambda: bare_products(prepared, steps)),
+        f"ours, batch of {BATCH}": of_ours(prepared, BATCH),
         "ours, int8": of_ours(int8, 1),
         f"ours, int8, batch of {BATCH}": of_ours(int8, BATCH),
     }
@@ -164,7 +161,7 @@ def speed(config, rounds=ROUNDS):
         "characters a second": {name: spread(rate, 1) for name, rate in rates.items()},
         "ratio, ours to": {
             name: spread(rates["ours"] / rates[name], 3)
-            for name in ("plain", "transformers", "bare products", "bare products, dealt out")
+            for name in ("plain", "transformers", "bare products", "bare products, split")
         },
         "ratio, ours in int8 to": {
             name: spread(rates["ours, int8"] / rates[name], 3)
@@ -198,7 +195,7 @@ def exact_losses(weights, config=None, corpus="shakespeare"):
     losses = {
         "characters": len(ids),
         "fp32": evaluate(model.eval(), ids),
-        "int8": evaluate(in_int8(model), ids),
+        "int8": evaluate(prepare_for_sampling(model, "int8"), ids),
     }
     return {**losses, "int8 - fp32": losses["int8"] - losses["fp32"]}
 

@@ -492,7 +492,7 @@ gap = "\n\n" if known.gap == r"\n\s*\n" else "\n"  # stands between blocks
 # %% tags=["nbval-ignore-output"]
 def sample(model):
     rows = generate(
-        model, [gap] * 24, 500, seed=1, slide=min(96, model.block_size), tokenizer=tokenizer
+        model, [gap] * 24, 500, seed=1, window_step=min(96, model.block_size), tokenizer=tokenizer
     )
     return "".join(
         row[len(gap) : row.rindex(gap) + len(gap)] or row[len(gap) :] + gap for row in rows
