@@ -1,4 +1,4 @@
-"""Lesson C: a class: names, weights, the files that are written, going on, repeating, and the command."""
+"""A class: names, weights, the files that are written, going on, repeating, and the command."""
 
 import csv
 import json
@@ -13,22 +13,23 @@ import nbformat
 import pytest
 
 from chargpt_lib.cli.main import main
-from chargpt_lib.exercises.compare import wall_clock
+from chargpt_lib.exercises.compare import wall_seconds
 from chargpt_lib.exercises.judge import exercises_of
-from chargpt_lib.grading import batch as grading
+from chargpt_lib.grading import batch as batch_module
 from chargpt_lib.grading.batch import (
-    chosen_lesson,
     feedback_page,
     find_submissions,
     grade_batch,
-    likely_lesson,
+    guess_lesson,
     load_weights,
-    name_of,
+    resolve_lesson,
     score,
+    submission_name,
 )
 from tests.tiny import wait_for
 
 NAMES = [exercise.name for exercise in exercises_of("single_head")]
+LIBRARY_PARENT = str(Path(batch_module.__file__).parents[2])  # for processes that import it
 
 
 def notebook(path, *names):
@@ -47,7 +48,7 @@ def graded(monkeypatch):
     """Grading without running anything: every first exercise is right. -> the paths asked for, in order."""
     asked = []
 
-    def grade(path, lesson, seed):
+    def grade_submission(path, lesson, seed):
         if path.stem == "interrupt":
             wait_for(
                 lambda: len(rows(path.parents[1] / "out")) == 2
@@ -61,12 +62,12 @@ def graded(monkeypatch):
             "problems": [],
             "seconds": 1.0,
             "answers": {NAMES[0]: "</pre><script>"},
-            "locked": {"files": False, "user": True},
+            "isolation": {"files": False, "user": True},
             "ran": path.stem != "broken",
         }
 
-    monkeypatch.setattr(grading, "grade", grade)
-    monkeypatch.setattr(grading, "JOBS", 1)
+    monkeypatch.setattr(batch_module, "grade_submission", grade_submission)
+    monkeypatch.setattr(batch_module, "DEFAULT_JOBS", 1)
     return asked
 
 
@@ -94,17 +95,17 @@ def test_the_lesson_is_what_most_handed_in(tmp_path):
         for i, names in enumerate((NAMES, NAMES, other, []))
     ]
     (tmp_path / "bad.ipynb").write_text("{")
-    assert likely_lesson([*paths, tmp_path / "bad.ipynb"]) == "single_head"
+    assert guess_lesson([*paths, tmp_path / "bad.ipynb"]) == "single_head"
     with pytest.raises(ValueError, match="--lesson"):
-        likely_lesson([paths[3]])
+        guess_lesson([paths[3]])
     assert (
-        chosen_lesson("03")
-        == chosen_lesson("single_head")
-        == chosen_lesson("03_single_head")
+        resolve_lesson("03")
+        == resolve_lesson("single_head")
+        == resolve_lesson("03_single_head")
         == "single_head"
     )
     with pytest.raises(ValueError, match="no lesson"):
-        chosen_lesson("99")
+        resolve_lesson("99")
 
 
 def test_weights(tmp_path):
@@ -144,7 +145,7 @@ def test_the_files_of_a_batch(tmp_path, graded, capsys):
         == 0
     )
     assert (
-        "not locked by the system on this machine, only guarded by Python: files\n"
+        "not isolated by the system on this machine, only by Python's audit hook: files\n"
         in capsys.readouterr().out
     )
     table = rows(tmp_path / "out")
@@ -228,7 +229,7 @@ def test_a_folder_of_marks_belongs_to_one_lesson_and_loses_nothing(tmp_path, gra
     assert len(graded) == 2
 
 
-def test_the_dice_hang_on_seed_and_file(tmp_path, graded):
+def test_the_inputs_depend_on_seed_and_file(tmp_path, graded):
     path = notebook(tmp_path / "a.ipynb", *NAMES)
     for seed in (1, 1, 2):
         grade_batch([path], tmp_path / f"out{len(graded)}", seed=seed)
@@ -267,7 +268,7 @@ def test_odd_files_stop_nothing(tmp_path, graded):
 
 @pytest.mark.parametrize("name", ["=1+cmd|'x'.ipynb", "+1.ipynb", "-1.ipynb", "@x.ipynb"])
 def test_no_name_is_a_formula(name):
-    assert name_of(Path(name)) == f"./{name}"
+    assert submission_name(Path(name)) == f"./{name}"
 
 
 def test_new_weights_change_scores_without_grading(tmp_path, graded):
@@ -314,7 +315,7 @@ def test_an_interrupt_stops_what_runs(tmp_path, monkeypatch):
     ]
     process = subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": str(Path(grading.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": LIBRARY_PARENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -324,13 +325,49 @@ def test_an_interrupt_stops_what_runs(tmp_path, monkeypatch):
     process.send_signal(signal.SIGINT)
     began = time.perf_counter()
     said, _ = process.communicate(timeout=300)
-    assert process.returncode == 130 and time.perf_counter() - began < wall_clock(5) - 10, said
+    assert process.returncode == 130 and time.perf_counter() - began < wall_seconds(5) - 10, said
     assert "seed" in json.loads((tmp_path / "out" / "grades.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["3", "03", "single_head", "03_single_head"])
 def test_a_lesson_has_many_names(name):
-    assert chosen_lesson(name) == "single_head"
+    assert resolve_lesson(name) == "single_head"
+
+
+MODULES = {
+    "00": "data",
+    "01": "bigram",
+    "02": "training",
+    "03": "single_head",
+    "04": "multi_head",
+    "05": "blocks",
+    "06": "gpt",
+    "07": "attention_maps",
+    "08": "sampling",
+    "09": "checkpoints",
+    "10": "recipe",
+    "11": "trainer",
+    "12": "shards",
+    "13": "distributed",
+}
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1", "2", "3"])
+def test_a_number_is_one_lesson_whatever_the_order_of_sets(hash_seed):
+    """Two lessons once shared a number, and the order of a set, which Python draws, chose between them."""
+    code = f"""
+from chargpt_lib.grading.batch import resolve_lesson
+for number in {list(MODULES)}:
+    print(number, resolve_lesson(number), resolve_lesson(str(int(number))))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": LIBRARY_PARENT},
+    )
+    found = [line.split() for line in run.stdout.splitlines()]
+    assert found == [[number, module, module] for number, module in MODULES.items()], run.stderr
 
 
 @pytest.mark.parametrize(
@@ -352,7 +389,8 @@ def test_what_cannot_be_done_is_told_before_any_grading(
     tmp_path, graded, capsys, arguments, message
 ):
     path = notebook(tmp_path / "a.ipynb", *NAMES)
-    notebook(tmp_path / "folder" / "a.ipynb"), notebook(tmp_path / "folder" / "b.ipynb")
+    notebook(tmp_path / "folder" / "a.ipynb")
+    notebook(tmp_path / "folder" / "b.ipynb")
     (tmp_path / "broken.ipynb").write_text('{"cells": [')
     places = {
         "path": path,
@@ -379,3 +417,28 @@ def test_feedback_says_what_counts():
         and "no cell for x" in page
         and "a &lt; b" in page
     )
+
+
+def test_what_utf8_cannot_write_is_escaped(tmp_path):
+    """Half of a surrogate pair, in whatever text of a stranger, must not stop a class."""
+    batch_module.write_text(tmp_path / "grades.json", json.dumps("\ud800 é", ensure_ascii=False))
+    assert (tmp_path / "grades.json").read_bytes() == '"\\ud800 é"'.encode()
+    assert json.loads((tmp_path / "grades.json").read_text(encoding="utf-8")) == "\ud800 é"
+    assert [path.name for path in tmp_path.iterdir()] == ["grades.json"]
+
+
+def test_a_feedback_page_is_written_once_for_each_grading(tmp_path, graded, monkeypatch):
+    """Each writing waits for the disk: all pages after each submission would be thousands for a class."""
+    written = []
+    write_text = batch_module.write_text
+    monkeypatch.setattr(
+        batch_module,
+        "write_text",
+        lambda path, text: (written.append(path.name), write_text(path, text)),
+    )
+    for i in range(6):
+        notebook(tmp_path / "class" / f"{i}.ipynb", *NAMES)
+    grade_batch([tmp_path / "class"], tmp_path / "out")
+    pages = [name for name in written if name.endswith(".html")]
+    assert len(pages) == len(set(pages)) == 6
+    assert written.count("grades.json") == 7  # before the first submission, and after each

@@ -1,4 +1,4 @@
-"""With eight other processes at work: right answers stay right, and what never ends is late, in the notebook and in the sandbox."""
+"""With eight other processes at work: right answers stay right, and what never ends is late, in the notebook and in a worker."""
 
 import signal
 import subprocess
@@ -8,12 +8,12 @@ import pytest
 
 from chargpt_lib.exercises.compare import call, define
 from chargpt_lib.exercises.judge import Exercise, judge
-from chargpt_lib.grading.worker import Sandbox
+from chargpt_lib.grading.worker import WorkerPool
 from tests.hostile.answers import CHEATS, SOLUTION
 from tests.hostile.answers import answer as cell
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "alarm"), reason="Windows has no alarm, and locks no answer in"
+    not hasattr(signal, "alarm"), reason="Windows has no alarm, and isolates no answer"
 )
 BUSY = """
 import signal
@@ -22,7 +22,8 @@ signal.alarm(int(sys.argv[1]))  # whatever becomes of the test
 while True:
     pass
 """
-LOAD, MOST = 8, 300  # processes, and the seconds after which they end by themselves
+LOAD = 8  # processes
+MOST = 300  # seconds, after which they end by themselves
 SECONDS = 0.4  # of processor time for each answer, half of which the slow one takes
 
 
@@ -34,7 +35,7 @@ while time.thread_time() < end:
 t, s = torch.arange(T)[:, None], torch.arange(T)
 return (s <= t) & (s > t - w)
 """)
-DEAF = cell("""
+IGNORES_INTERRUPTS = cell("""
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 while True:
@@ -42,10 +43,11 @@ while True:
 """)
 RIGHT = {"quick": SOLUTION, "slow": SLOW}
 WRONG = {name: CHEATS[name] for name in ("endless_when_called", "endless_and_stubborn", "sleeps")}
-LOCKED_IN = WRONG | {
-    "deaf": DEAF,
+# Only the grader can stop what ignores interrupts.
+ONLY_IN_A_WORKER = WRONG | {
+    "ignores_interrupts": IGNORES_INTERRUPTS,
     "patches_json": CHEATS["patches_json"],
-}  # only the sandbox can stop who hears nothing
+}
 EXERCISE = Exercise(
     define(SOLUTION, "window_mask"),
     cases=lambda draw: [[2, 1], [draw.integer(5, 9), 3]],
@@ -79,17 +81,18 @@ def test_in_the_notebook(name):
 
 @pytest.fixture(scope="module")
 def verdicts(load):
-    """The verdicts on answers in one sandbox, one after the other."""
-    answers, found = RIGHT | LOCKED_IN, {}
-    with Sandbox("single_head", len(answers)) as rooms:
-        for room, (name, text) in zip(rooms, answers.items()):
-            room.enter("window_mask", text, SECONDS)
-            found[name] = judge(EXERCISE, room, seed=1)
+    """The verdicts on answers in the workers of one pool, one after the other."""
+    answers = RIGHT | ONLY_IN_A_WORKER
+    found = {}
+    with WorkerPool("single_head", len(answers)) as workers:
+        for worker, (name, text) in zip(workers, answers.items()):
+            worker.start("window_mask", text, SECONDS)
+            found[name] = judge(EXERCISE, worker, seed=1)
     return found
 
 
-@pytest.mark.parametrize("name", RIGHT | LOCKED_IN)
-def test_in_the_sandbox(verdicts, name):
+@pytest.mark.parametrize("name", RIGHT | ONLY_IN_A_WORKER)
+def test_in_a_worker(verdicts, name):
     assert verdicts[name].mark == ("✓" if name in RIGHT else "✗"), verdicts[name]
-    if name in WRONG or name == "deaf":
+    if name in WRONG or name == "ignores_interrupts":
         assert "it takes longer than" in verdicts[name].hint

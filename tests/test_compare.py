@@ -1,4 +1,4 @@
-"""Lesson B: what can come of a call, and what is the same."""
+"""What can come of a call, and what is the same."""
 
 import json
 import math
@@ -11,16 +11,16 @@ import time
 import pytest
 import torch
 
-from chargpt_lib.exercises import compare as answers
+from chargpt_lib.exercises import compare
 from chargpt_lib.exercises.compare import (
     NotAttempted,
     call,
     decode,
     define,
+    describe,
     encode,
     error_text,
     first_difference,
-    kind,
 )
 
 same = [
@@ -129,7 +129,7 @@ def test_numbers_that_differ_look_different():
     ],
 )
 def test_values_in_words(value, text):
-    assert kind(value) == text
+    assert describe(value) == text
 
 
 def test_equality_of_a_stranger_is_never_asked():
@@ -180,7 +180,7 @@ def test_processor_time_is_what_counts(monkeypatch):
 
     assert call(computes, [], seconds=0.3).status == "late"
     assert call(sleeps, [], seconds=0.3).status == "value"
-    monkeypatch.setattr(answers, "wall_clock", lambda seconds: seconds)
+    monkeypatch.setattr(compare, "wall_seconds", lambda seconds: seconds)
     began = time.monotonic()
     assert (
         call(lambda: time.sleep(600), [], seconds=0.3).status == "late"
@@ -308,10 +308,25 @@ def test_the_users_own_ctrl_c_goes_through():
         call(interrupted, [])
 
 
-@pytest.mark.parametrize("seconds", [0.1, 60], ids=["while the watchdog knocks", "before it does"])
+@pytest.mark.skipif(
+    not hasattr(time, "pthread_getcpuclockid"),
+    reason="here no thread can ask for another one's processor time",
+)
+def test_the_watchdog_interrupts_only_what_is_late(monkeypatch):
+    """Else a Ctrl-C that comes at the same moment as its signal would be taken for it, and be lost."""
+    sent = []
+    monkeypatch.setattr(compare, "wall_seconds", lambda seconds: 600)
+    monkeypatch.setattr(compare.signal, "pthread_kill", lambda *args: sent.append(args))
+    assert call(lambda: time.sleep(1), [], seconds=0.1).status == "value"
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    "seconds", [0.1, 60], ids=["while the watchdog interrupts", "before it does"]
+)
 def test_a_ctrl_c_from_outside_goes_through(seconds, monkeypatch):
-    """The signal itself; in the first case the answer sleeps, so that the watchdog knocks in vain all the time."""
-    monkeypatch.setattr(answers, "wall_clock", lambda seconds: 600)
+    """The signal itself; in the first case the answer sleeps, so that the watchdog interrupts in vain all the time."""
+    monkeypatch.setattr(compare, "wall_seconds", lambda seconds: 600)
     timer = threading.Timer(1, os.kill, [os.getpid(), signal.SIGINT])
     timer.start()
     try:

@@ -1,6 +1,7 @@
 """A class of hostile and careless submissions, graded in one batch by the command itself."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -11,7 +12,9 @@ import nbformat
 import pytest
 
 import build
-from tests.hostile.answers import CHEATS, RIGHT_AFTER_ALL
+from chargpt_lib.exercises.compare import call, define
+from chargpt_lib.grading import isolation
+from tests.hostile.answers import CHEATS, RIGHT_AFTER_ALL, SOLUTION, THEFTS
 from tests.hostile.files import variants
 from tests.mistakes import RIGHT, WRONG, as_cell, single_head  # noqa: F401
 
@@ -103,8 +106,9 @@ def graded(tmp_path_factory):
         "--weights",
         str(folder / "weights.toml"),
     ]
-    (rooms := tmp_path_factory.mktemp("rooms")).chmod(0o711)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(rooms)}
+    temporary = tmp_path_factory.mktemp("temporary")
+    temporary.chmod(0o711)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     records = json.loads((folder / "marks" / "grades.json").read_text(encoding="utf-8"))[
         "submissions"
@@ -125,9 +129,36 @@ def graded(tmp_path_factory):
         },
         "folder": folder,
         "decoy": decoy,
-        "rooms": rooms,
+        "temporary": temporary,
         "code": run.returncode,
     }
+
+
+@pytest.mark.parametrize("name", THEFTS)
+def test_a_theft_would_succeed_where_nothing_stops_it(name, tmp_path, monkeypatch):
+    """Else the test below would not show that something does."""
+    monkeypatch.chdir(tmp_path)
+    for module, patched in (
+        (os, "fsdecode"),
+        (os.path, "realpath"),
+        (isolation, "REFUSED_EVENTS"),
+        (isolation, "PATH_CHANGING_EVENTS"),
+    ):
+        monkeypatch.setattr(module, patched, getattr(module, patched))  # so that it is put back
+    cheat = define(CHEATS[name].replace("REPOSITORY", str(ROOT)), "window_mask")
+    right = define(SOLUTION, "window_mask")
+    outcome = call(cheat, [7, 3], seconds=60)
+    assert outcome.status == "value", outcome.detail
+    assert outcome.value.equal(right(7, 3))
+
+
+def test_what_cheats_patch_exists():
+    """A cheat that patches a name which is no longer there would prove nothing."""
+    texts = "\n".join(CHEATS.values())
+    patched = re.findall(r"^(chargpt_lib[.\w]*)\.(\w+) = ", texts, flags=re.M)
+    assert len(patched) >= 5
+    for module, name in patched:
+        assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 @pytest.mark.parametrize("name", CHEATS)
@@ -191,4 +222,5 @@ def test_feedback_is_harmless(graded):
 
 def test_no_answer_outlives_the_batch(graded):
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    assert str(graded["rooms"]) not in running and not list(graded["rooms"].iterdir())
+    temporary = graded["temporary"]
+    assert str(temporary) not in running and not list(temporary.iterdir())

@@ -1,4 +1,4 @@
-"""Lesson B: drawing cases, judging, and what a learner sees."""
+"""Drawing cases, judging, and what a learner sees."""
 
 import gzip
 import json
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from chargpt_lib.exercises import check, passed, progress
-from chargpt_lib.exercises import judge as checks
-from chargpt_lib.exercises.compare import Outcome, call, encode
+from chargpt_lib.exercises import judge as judge_module
+from chargpt_lib.exercises.compare import NotAttempted, Outcome, call, encode
 from chargpt_lib.exercises.judge import (
     CheckFailed,
     Draw,
@@ -29,23 +29,32 @@ def running_mean(x):
 @pytest.fixture
 def exercise(monkeypatch):
     """A running mean, declared for this test alone."""
-    monkeypatch.setattr(checks, "MARKS", {})
+    monkeypatch.setattr(judge_module, "MARKS", {})
     own = Exercise(
         running_mean,
         stars=2,
         minutes=7,
         seconds=0.5,
         cases=lambda draw: [[draw.normal(T)] for T in (1, 2, draw.integer(3, 9))],
-        wrong={
-            "divided by the whole": lambda x: x.cumsum(0) / len(x),
-            "fails for one": lambda x: x[1:] / x[1],
-        },
-        signs={
-            "at {0} it is negative": lambda got, want, x: got < -100,
-            "stumbles": lambda got, want, x: got.goose,
-        },
     )
-    monkeypatch.setitem(checks.EXERCISES, "running_mean", own)
+
+    @own.mistake("divided by the whole")
+    def divided_by_the_whole(x):
+        return x.cumsum(0) / len(x)
+
+    @own.mistake("fails for one")
+    def fails_for_one(x):
+        return x[1:] / x[1]
+
+    @own.symptom("at {0} it is negative")
+    def is_negative(got, want, x):
+        return got < -100
+
+    @own.symptom("raises an error")
+    def raises_an_error(got, want, x):
+        return got.goose
+
+    monkeypatch.setitem(judge_module.EXERCISES, "running_mean", own)
     return own
 
 
@@ -53,9 +62,9 @@ def verdict(exercise, answer, seed=1):
     return judge(exercise, lambda args: call(answer, args, exercise.seconds), seed)
 
 
-def test_dice_repeat_and_differ():
+def test_a_seed_gives_the_same_inputs_again():
     first, again, other = Draw(3), Draw(3), Draw(4)
-    throws = [
+    drawn = [
         [
             draw.integer(0, 10**9),
             draw.number(),
@@ -67,7 +76,7 @@ def test_dice_repeat_and_differ():
         ]
         for draw in (first, again, other)
     ]
-    assert throws[0] == throws[1] != throws[2]
+    assert drawn[0] == drawn[1] != drawn[2]
     assert {Draw(seed).integer(1, 2) for seed in range(50)} == {1, 2}
     assert Draw(0).normal(2, dtype=torch.float64).dtype == torch.float64
     assert Draw(0).ids(5, 100).max() < 5 and set(Draw(0).text(50, "ab")) == {"a", "b"}
@@ -91,7 +100,7 @@ def test_a_mistake_that_raises_is_known_by_its_error(exercise):
     assert verdict(exercise, lambda x: x[1:] / x[1]).hint == "fails for one"
 
 
-def test_signs_name_the_place_and_never_fall(exercise):
+def test_symptoms_name_the_place_and_never_fall(exercise):
     def low(x):
         x = running_mean(x)
         x[-1] = -1000
@@ -102,7 +111,7 @@ def test_signs_name_the_place_and_never_fall(exercise):
 
 def test_no_answer(exercise):
     def blank(x):
-        raise checks.NotAttempted
+        raise NotAttempted
 
     def endless(x):
         while True:
@@ -169,7 +178,7 @@ def test_progress(exercise, capsys):
     assert (
         "✓  running_mean" in (text := capsys.readouterr().out) and "1 of 1, 7 of 7 minutes" in text
     )
-    checks.MARKS.clear()
+    judge_module.MARKS.clear()
     progress()
     assert "0 of 0" in capsys.readouterr().out
 
@@ -185,10 +194,10 @@ def test_sealed_cases_need_no_answer(tmp_path, exercise, monkeypatch):
     (tmp_path / "key.json.gz").write_bytes(
         gzip.compress(json.dumps({"running_mean": encode(packed)}).encode())
     )
-    monkeypatch.setattr(checks.inspect, "getfile", lambda function: str(tmp_path / "key.py"))
+    monkeypatch.setattr(judge_module.inspect, "getfile", lambda function: str(tmp_path / "key.py"))
 
     def running_mean_blank(x):
-        raise checks.NotAttempted
+        raise NotAttempted
 
     blank = Exercise(running_mean_blank, exercise.cases, 1, 1, seconds=0.5)
     blank.answer.__name__ = "running_mean"

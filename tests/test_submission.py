@@ -1,4 +1,4 @@
-"""Lesson C: from a file to the texts of its answers, and through the trusted notebook to marks."""
+"""From a file to the texts of its answers, and through the grading notebook to marks."""
 
 import ast
 import json
@@ -7,8 +7,14 @@ import nbformat
 import pytest
 
 from chargpt_lib.exercises.judge import exercises_of
-from chargpt_lib.grading import worker as sandbox
-from chargpt_lib.grading.submission import STOPPED, Examination, collect, grade, trusted_notebook
+from chargpt_lib.grading.submission import (
+    STOP_REQUESTED,
+    Grader,
+    collect_answers,
+    grade_submission,
+    grading_notebook,
+)
+from chargpt_lib.grading.worker import Worker
 
 RIGHT = "def window_mask(T, w):\n    t, s = torch.arange(T)[:, None], torch.arange(T)\n    return (s <= t) & (s > t - w)\n"
 BLANK = "def window_mask(T, w):\n    raise NotAttempted\n"
@@ -32,10 +38,10 @@ NAMED = {"exercise": "window_mask"}
 
 def test_by_name_by_id_by_function(handed_in):
     for metadata in (NAMED, {"id": "window_mask"}, {}):
-        assert collect(handed_in((RIGHT, metadata)), "single_head").answers == {
+        assert collect_answers(handed_in((RIGHT, metadata)), "single_head").answers == {
             "window_mask": RIGHT
         }
-    assert collect(handed_in(("x = 1", {})), "single_head").answers == {}
+    assert collect_answers(handed_in(("x = 1", {})), "single_head").answers == {}
 
 
 def test_a_split_or_repeated_cell(handed_in):
@@ -46,37 +52,39 @@ def test_a_split_or_repeated_cell(handed_in):
         [(BLANK, NAMED), (RIGHT, NAMED)],
         [(RIGHT, NAMED), (BLANK, NAMED)],
     ):
-        found = collect(handed_in(*cells), "single_head")
+        found = collect_answers(handed_in(*cells), "single_head")
         assert found.answers["window_mask"] == RIGHT and any(
             "2 cells" in problem for problem in found.problems
         )
-    assert collect(handed_in((BLANK, NAMED)), "single_head").answers["window_mask"] == BLANK
+    assert collect_answers(handed_in((BLANK, NAMED)), "single_head").answers["window_mask"] == BLANK
 
 
 def test_an_answer_in_a_new_cell_counts_if_the_own_one_is_blank(handed_in):
     assert (
-        collect(handed_in((BLANK, NAMED), (RIGHT, {})), "single_head").answers["window_mask"]
-        == RIGHT
-    )
-    assert (
-        collect(handed_in((RIGHT, NAMED), (RIGHT + "# later", {})), "single_head").answers[
+        collect_answers(handed_in((BLANK, NAMED), (RIGHT, {})), "single_head").answers[
             "window_mask"
         ]
         == RIGHT
     )
-    assert collect(handed_in(("", NAMED)), "single_head").answers["window_mask"] == ""
+    assert (
+        collect_answers(handed_in((RIGHT, NAMED), (RIGHT + "# later", {})), "single_head").answers[
+            "window_mask"
+        ]
+        == RIGHT
+    )
+    assert collect_answers(handed_in(("", NAMED)), "single_head").answers["window_mask"] == ""
 
 
 def test_links_and_long_cells_are_refused(handed_in, tmp_path):
     link = tmp_path / "link.ipynb"
     link.symlink_to(handed_in((RIGHT, NAMED)))
-    assert "links" in collect(link, "single_head").problems[0]
-    found = collect(handed_in((RIGHT + "#" * 100_000, NAMED)), "single_head")
+    assert "links" in collect_answers(link, "single_head").problems[0]
+    found = collect_answers(handed_in((RIGHT + "#" * 100_000, NAMED)), "single_head")
     assert not found.answers and any("characters" in problem for problem in found.problems)
 
 
 def test_what_is_missing_is_named(handed_in):
-    problems = collect(handed_in((RIGHT, NAMED)), "single_head").problems
+    problems = collect_answers(handed_in((RIGHT, NAMED)), "single_head").problems
     others = [
         exercise.name
         for exercise in exercises_of("single_head")[1:]
@@ -85,9 +93,11 @@ def test_what_is_missing_is_named(handed_in):
     assert all(any(name in problem for problem in problems) for name in others)
 
 
-def test_the_trusted_notebook_runs_no_text_of_the_student(handed_in):
+def test_the_grading_notebook_runs_no_text_of_the_student(handed_in):
     evil = "%%bash\nrm -rf goose\n" + RIGHT
-    notebook = trusted_notebook(collect(handed_in((evil, NAMED)), "single_head"), "single_head", 5)
+    notebook = grading_notebook(
+        collect_answers(handed_in((evil, NAMED)), "single_head"), "single_head", 5
+    )
     for cell in notebook.cells:
         if "goose" in cell.source:
             assert cell.cell_type == "raw" or len(cell.source.splitlines()) == 1
@@ -112,8 +122,8 @@ def test_odd_texts_arrive_unchanged(handed_in):
         "%%answer x",
     ):
         answers = {"window_mask": text}
-        notebook = trusted_notebook(
-            collect(handed_in((RIGHT, NAMED)), "single_head")._replace(answers=answers),
+        notebook = grading_notebook(
+            collect_answers(handed_in((RIGHT, NAMED)), "single_head")._replace(answers=answers),
             "single_head",
             5,
         )
@@ -125,21 +135,23 @@ def test_odd_texts_arrive_unchanged(handed_in):
 
 
 def test_marks_and_hints(handed_in):
-    record = grade(handed_in((RIGHT, NAMED)), "single_head", seed=3)
+    record = grade_submission(handed_in((RIGHT, NAMED)), "single_head", seed=3)
     assert (
         record["ran"]
         and record["marks"].pop("window_mask") == "✓"
         and set(record["marks"].values()) == {"○"}
     )
-    wrong = grade(handed_in((RIGHT.replace("s > t", "s >= t"), NAMED)), "single_head", seed=3)
+    wrong = grade_submission(
+        handed_in((RIGHT.replace("s > t", "s >= t"), NAMED)), "single_head", seed=3
+    )
     assert wrong["marks"]["window_mask"] == "✗" and "too wide" in wrong["hints"]["window_mask"]
-    assert wrong["locked"]["files"] in (True, False)
+    assert wrong["isolation"]["files"] in (True, False)
 
 
 def test_a_file_that_is_no_notebook_is_not_run(tmp_path):
     path = tmp_path / "x.ipynb"
     path.write_text('{"cells": [')
-    record = grade(path, "single_head", seed=3)
+    record = grade_submission(path, "single_head", seed=3)
     assert not record["ran"] and "not a notebook" in record["problems"][0]
 
 
@@ -147,17 +159,17 @@ def test_a_huge_file_is_refused(tmp_path):
     path = tmp_path / "x.ipynb"
     with open(path, "wb") as file:
         file.truncate(2**27)
-    assert "128 MB" in collect(path, "single_head").problems[0]
+    assert "128 MB" in collect_answers(path, "single_head").problems[0]
 
 
 def test_what_starts_after_an_interrupt_is_stopped_too(handed_in):
     """A thread of the pool may be between its file and its pytest when Ctrl-C comes."""
     sleeps = "def window_mask(T, w):\n    import time\n    time.sleep(600)"
-    STOPPED.set()
+    STOP_REQUESTED.set()
     try:
-        record = grade(handed_in((sleeps, NAMED)), "single_head", seed=3)
+        record = grade_submission(handed_in((sleeps, NAMED)), "single_head", seed=3)
     finally:
-        STOPPED.clear()
+        STOP_REQUESTED.clear()
     assert (
         not record["ran"] and record["marks"]["window_mask"] == "○"
     )  # not ✗: nobody has judged it
@@ -167,11 +179,11 @@ def test_what_starts_after_an_interrupt_is_stopped_too(handed_in):
     )
 
 
-def test_a_room_that_does_not_open_judges_nobody(monkeypatch):
-    examination = Examination("single_head", 3)
+def test_a_worker_that_does_not_start_judges_nobody(monkeypatch):
+    grader = Grader("single_head", 3)
     try:
-        monkeypatch.setattr(sandbox.Room, "enter", lambda *args: None)
-        with pytest.raises(OSError, match="did not open"):
-            examination.judge("window_mask", RIGHT)
+        monkeypatch.setattr(Worker, "start", lambda *args: None)
+        with pytest.raises(OSError, match="did not start"):
+            grader.judge("window_mask", RIGHT)
     finally:
-        examination.close()
+        grader.close()

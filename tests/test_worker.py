@@ -1,4 +1,4 @@
-"""Lesson B: rooms, what an answer finds in them, and what the grader makes of what comes out."""
+"""Workers: what an answer finds in one, and what the grader makes of what comes out."""
 
 import json
 import socket
@@ -9,73 +9,91 @@ from pathlib import Path
 import pytest
 import torch
 
-from chargpt_lib.grading import worker as sandbox
-from chargpt_lib.grading.worker import Room, Sandbox, copy_library, lesson_names, processor_time
+from chargpt_lib.course import page_of_module, read_course
+from chargpt_lib.grading import worker as worker_module
+from chargpt_lib.grading.worker import Worker, WorkerPool, copy_library, process_cpu_seconds
 from tests.tiny import wait_for
 
 DOUBLE = "def double(x):\n    return 2 * x\n"
-DEAF = """def f():
+IGNORES_INTERRUPTS = """def f():
     import signal
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         pass
-"""  # hears no interrupt at all
+"""
 
 
-def test_rooms_are_separate():
+def test_workers_are_separate():
     spoils = "import torch\ntorch.ones = None\nMARK = 1\n" + DOUBLE
-    looks = "import torch\ndef double(x):\n    return [torch.ones is None, 'MARK' in globals(), 2 * x]\n"
-    with Sandbox("single_head", 3) as rooms:
-        for room, source in zip(rooms, (spoils, looks, DOUBLE)):
-            assert room.enter("double", source)
-        assert rooms[0]([torch.ones(2)]).value.tolist() == [2, 2]
-        assert rooms[1]([3]).value == [False, False, 6]
-        assert [rooms[2]([i]).value for i in range(5)] == [0, 2, 4, 6, 8]
+    looks = (
+        "import torch\n"
+        "def double(x):\n    return [torch.ones is None, 'MARK' in globals(), 2 * x]\n"
+    )
+    with WorkerPool("single_head", 3) as workers:
+        for worker, source in zip(workers, (spoils, looks, DOUBLE)):
+            assert worker.start("double", source)
+        assert workers[0]([torch.ones(2)]).value.tolist() == [2, 2]
+        assert workers[1]([3]).value == [False, False, 6]
+        assert [workers[2]([i]).value for i in range(5)] == [0, 2, 4, 6, 8]
 
 
 def test_an_answer_finds_only_earlier_lessons(tmp_path):
     copy_library("single_head", tmp_path)
-    there = {path.stem for path in (tmp_path / "chargpt_lib").rglob("*.py")}
-    assert there == {
-        "__init__",
-        "playhouse",
-        "answers",
-        "lock",
-        "sandbox",
-        "data",
-        "bigram",
-        "training",
+    library = tmp_path / "chargpt_lib"
+    found = {path.relative_to(library).as_posix() for path in library.rglob("*") if path.is_file()}
+    assert found == {
+        "__init__.py",
+        # plumbing
+        "course.py",
+        "devices.py",
+        "files.py",
+        "plots.py",
+        # below all lessons, and the earlier lessons
+        "playhouse.py",
+        "data.py",
+        "bigram.py",
+        "training.py",
+        # what the worker runs
+        "exercises/__init__.py",
+        "exercises/compare.py",
+        "grading/__init__.py",
+        "grading/isolation.py",
+        "grading/worker.py",
     }
-    assert lesson_names()["single_head"] == "03_single_head" and "__init__" not in lesson_names()
+    # The packages' own __init__.py would import the judge.
+    assert (library / "exercises" / "__init__.py").read_text() == ""
+    assert page_of_module("single_head").name == "03_single_head"
+    assert "__init__" not in {page.module for page in read_course()}
 
 
 def test_its_environment_is_scrubbed(monkeypatch):
     monkeypatch.setenv("CHARGPT_SECRET", "goose")
-    looks = "def look():\n    import os, sys\n    return [sorted(os.environ), sys.argv, os.getcwd(), os.listdir('.')]"
-    with Sandbox("single_head", 1) as rooms:
-        rooms[0].enter("look", looks)
-        names, arguments, folder, inside = rooms[0]([]).value
+    looks = (
+        "def look():\n    import os, sys\n"
+        "    return [sorted(os.environ), sys.argv, os.getcwd(), os.listdir('.')]"
+    )
+    with WorkerPool("single_head", 1) as workers:
+        workers[0].start("look", looks)
+        names, arguments, folder, inside = workers[0]([]).value
     assert not {"CHARGPT_SECRET", "PYTHONPATH", "USER", "CHARGPT_DATA"} & set(names)
     assert arguments == ["-c"] and inside == [] and "chargpt-" in folder
 
 
-def test_what_is_over_is_over(monkeypatch):
+def test_a_worker_that_ended_or_was_late_stays_so(monkeypatch):
     linux = sys.platform.startswith("linux")
     if linux:  # where processor time is known, it alone is enough
-        monkeypatch.setattr(sandbox, "wall_clock", lambda seconds: 3600)
-    with Sandbox("single_head", 2) as rooms:
-        rooms[0].enter("f", "def f():\n    import os\n    os._exit(0)")
-        assert rooms[0]([]).value == "dead" and rooms[0]([]).value == "dead"
-        rooms[1].enter("f", DEAF, seconds=0.5)
-        assert rooms[1]([]).status == "late"
-        assert rooms[1]([]).status == "error"
-        if linux:
-            wait_for(
-                lambda: state(rooms[1].pid) in ("Z", "gone")
-            )  # it takes no time from the others
+        monkeypatch.setattr(worker_module, "wall_seconds", lambda seconds: 3600)
+    with WorkerPool("single_head", 2) as workers:
+        workers[0].start("f", "def f():\n    import os\n    os._exit(0)")
+        assert workers[0]([]).value == "dead" and workers[0]([]).value == "dead"
+        workers[1].start("f", IGNORES_INTERRUPTS, seconds=0.5)
+        assert workers[1]([]).status == "late"
+        assert workers[1]([]).status == "error"
+        if linux:  # it takes no time from the others
+            wait_for(lambda: process_state(workers[1].pid) in ("Z", "gone"))
 
 
-def state(pid):
+def process_state(pid):
     """The letter that Linux gives to the state of a process."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0].decode()
@@ -86,17 +104,20 @@ def state(pid):
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="other systems do not say who has sent a message"
 )
-def test_a_room_is_known_by_its_process():
-    burns = "def f():\n    import time\n    while time.process_time() < 1.5:\n        pass\n    return time.process_time()"
-    with Sandbox("single_head", 2) as rooms:
-        for room in rooms:
-            room.enter("f", burns)
-        assert rooms[0].pid != rooms[1].pid
-        before = processor_time(rooms[1].pid)
-        value = rooms[0]([]).value
-        assert value - 0.1 < processor_time(rooms[0].pid) < value + 1
-        assert processor_time(rooms[1].pid) < before + 0.5
-    assert processor_time(2**30) is None
+def test_a_worker_is_known_by_its_process():
+    burns = (
+        "def f():\n    import time\n"
+        "    while time.process_time() < 1.5:\n        pass\n    return time.process_time()"
+    )
+    with WorkerPool("single_head", 2) as workers:
+        for worker in workers:
+            worker.start("f", burns)
+        assert workers[0].pid != workers[1].pid
+        before = process_cpu_seconds(workers[1].pid)
+        value = workers[0]([]).value
+        assert value - 0.1 < process_cpu_seconds(workers[0].pid) < value + 1
+        assert process_cpu_seconds(workers[1].pid) < before + 0.5
+    assert process_cpu_seconds(2**30) is None
 
 
 def test_a_cell_has_time_to_import_and_no_more():
@@ -104,22 +125,22 @@ def test_a_cell_has_time_to_import_and_no_more():
         "import time\nend = time.thread_time() + 0.8\nwhile time.thread_time() < end:\n    pass\n"
         + DOUBLE
     )
-    with Sandbox("single_head", 2) as rooms:
-        rooms[0].enter("double", slow, seconds=0.4)
-        assert rooms[0]([4]).value == 8
-        rooms[1].enter("double", slow, seconds=0.2)
-        outcome = rooms[1]([4])
+    with WorkerPool("single_head", 2) as workers:
+        workers[0].start("double", slow, seconds=0.4)
+        assert workers[0]([4]).value == 8
+        workers[1].start("double", slow, seconds=0.2)
+        outcome = workers[1]([4])
         assert outcome.status == "unusable" and "0.6 s" in outcome.detail
 
 
-def test_a_sandbox_leaves_nothing_behind():
-    with Sandbox("single_head", 1) as rooms:
-        rooms[0].enter("f", DOUBLE.replace("double", "f"))
-        room = rooms[0]
-    assert room([1]).status == "error"
-    box = Sandbox("single_head", 1)
-    box.__exit__()
-    assert not box.home.exists() and box.process.returncode is not None
+def test_a_pool_leaves_nothing_behind():
+    with WorkerPool("single_head", 1) as workers:
+        workers[0].start("f", DOUBLE.replace("double", "f"))
+        worker = workers[0]
+    assert worker([1]).status == "error"
+    pool = WorkerPool("single_head", 1)
+    pool.close()
+    assert not pool.pool_dir.exists() and pool.process.returncode is not None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +153,7 @@ def test_a_sandbox_leaves_nothing_behind():
         b'["value", {"tensor": "float32"}, ""]\n',
         b"[1, 2, 3, 4]\n",
         b'["value", {"tensor": "eval", "shape": [1], "data": "AAAA"}, ""]\n',
-        b'{"sort": "value"}\n',
+        b'{"status": "value"}\n',
         b'["won", 1, ""]\n',
         b'["value", 1',
         b"\xff\xfe\n",
@@ -144,21 +165,21 @@ def test_a_sandbox_leaves_nothing_behind():
         b"7\n",
     ],
 )
-def test_a_room_that_lies_is_an_error(line):
-    ours, theirs = socket.socketpair()
+def test_a_worker_that_lies_is_an_error(line):
+    grader_end, worker_end = socket.socketpair()
 
     def lie():
-        theirs.makefile("r").readline()
-        theirs.sendall(b'{"files": true}\n')
-        theirs.sendall(b'"defined"\n')
-        theirs.makefile("r").readline()
-        theirs.sendall(line)
-        theirs.close()
+        worker_end.makefile("r").readline()
+        worker_end.sendall(b'{"files": true}\n')
+        worker_end.sendall(b'"defined"\n')
+        worker_end.makefile("r").readline()
+        worker_end.sendall(line)
+        worker_end.close()
 
     threading.Thread(target=lie).start()
-    room = Room(ours)
-    assert room.enter("f", "x") == {"files": True}
-    outcome = room([1])
+    worker = Worker(grader_end)
+    assert worker.start("f", "x") == {"files": True}
+    outcome = worker([1])
     assert outcome.status in ("error", "value") and "\n" not in outcome.detail
     assert (
         outcome.status == "error"
@@ -167,9 +188,9 @@ def test_a_room_that_lies_is_an_error(line):
 
 
 def test_details_are_short_and_plain():
-    ours, theirs = socket.socketpair()
-    room = Room(ours)
-    room.defined = True
-    theirs.sendall((json.dumps(["error", "X", "a\nb" * 10_000]) + "\n").encode())
-    detail = room([1]).detail
+    grader_end, worker_end = socket.socketpair()
+    worker = Worker(grader_end)
+    worker.is_defined = True
+    worker_end.sendall((json.dumps(["error", "X", "a\nb" * 10_000]) + "\n").encode())
+    detail = worker([1]).detail
     assert len(detail) == 300 and "\n" not in detail

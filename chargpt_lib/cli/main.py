@@ -107,10 +107,10 @@ def grade_command(options):
     """Grades, prints the class at a glance -> the exit code."""
     from chargpt_lib.course import page_of_module
     from chargpt_lib.exercises.judge import load_keys
-    from chargpt_lib.grading.batch import chosen_lesson, grade_batch
+    from chargpt_lib.grading.batch import grade_batch, resolve_lesson
 
     load_keys()
-    lesson = chosen_lesson(options.lesson) if options.lesson else None
+    lesson = resolve_lesson(options.lesson) if options.lesson else None
     if options.out is None:
         raise ValueError("--out is missing: name a folder for the grades")
     if options.jobs is not None and options.jobs < 1:
@@ -126,10 +126,14 @@ def grade_command(options):
         print(
             f"\n{options.out} keeps {batch['older']} older record(s) besides; a table without them needs a new --out"
         )
-    locks = [record["locked"] for record in batch["submissions"].values() if record["locked"]]
-    if open_doors := sorted({what for lock in locks for what, shut in lock.items() if not shut}):
+    not_isolated = set()
+    for record in batch["submissions"].values():
+        if record["isolation"] is not None:
+            not_isolated.update(what for what, done in record["isolation"].items() if not done)
+    if not_isolated:
         print(
-            f"\nnot locked by the system on this machine, only guarded by Python: {', '.join(open_doors)}"
+            "\nnot isolated by the system on this machine, only by Python's audit hook: "
+            f"{', '.join(sorted(not_isolated))}"
         )
     called = f"lesson {page_of_module(batch['lesson']).name}, seed {batch['seed']}"
     print(f"\n{options.out / 'grades.csv'}, grades.json, feedback/   ({called})")
@@ -139,8 +143,8 @@ def grade_command(options):
 def check_command(options):
     """Grades one notebook, prints its verdicts -> the exit code."""
     from chargpt_lib.exercises.judge import load_keys
-    from chargpt_lib.grading.batch import chosen_lesson, find_submissions, likely_lesson
-    from chargpt_lib.grading.submission import grade
+    from chargpt_lib.grading.batch import find_submissions, guess_lesson, resolve_lesson
+    from chargpt_lib.grading.submission import grade_submission
 
     load_keys()
     path, *others = find_submissions([options.notebook])
@@ -148,8 +152,8 @@ def check_command(options):
         raise ValueError(
             f"check takes one notebook, and {options.notebook} holds {1 + len(others)}"
         )
-    lesson = chosen_lesson(options.lesson) if options.lesson else likely_lesson([path])
-    record = grade(path, lesson, secrets.randbits(31))
+    lesson = resolve_lesson(options.lesson) if options.lesson else guess_lesson([path])
+    record = grade_submission(path, lesson, secrets.randbits(31))
     for name, mark in record["marks"].items():
         print(f"{mark} {name}" + f": {record['hints'][name]}" * (mark != "✓"))
     for problem in record["problems"]:

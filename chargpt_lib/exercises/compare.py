@@ -1,4 +1,9 @@
-"""Comparing values, and calling an answer within its time: what both the judge and the isolated worker need."""
+"""Comparing values, and calling an answer within a time limit: what both the judge and the isolated worker need.
+
+An answer may return a number where a tensor is wanted, raise an error, run for ever, forget its `return`, or change its
+arguments in place. `call` turns all of that into an `Outcome`; `first_difference` says in one line what is wrong with a
+value, and where.
+"""
 
 import base64
 import inspect
@@ -13,254 +18,353 @@ from typing import NamedTuple
 
 import torch
 
-HUGE = 2**1000  # what is larger has no place among floats
-SHOWN = (torch.float32, torch.float64, torch.int64, torch.bool)
+HUGE = 2**1000  # a larger int cannot be compared with floats: their range ends at about 2**1024
+SHOWN_DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool)
+MAX_SHOWN_ELEMENTS = 8  # of a tensor
+MAX_SHOWN_ITEMS = 12  # of a list
+MAX_SHOWN_CHARACTERS = 60  # of a text
 
 
-def shorter(value):
-    """Numbers with four digits, in lists too."""
+# ---------------------------------------------------------------- values in words
+
+
+def format_short(value):
+    """A number with four digits, a list of such numbers, or the repr of anything else."""
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(shorter, value))}]"
+        return f"[{', '.join(format_short(item) for item in value)}]"
     if isinstance(value, int) and abs(value) >= HUGE:
         return "a huge number"
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return repr(value)
 
 
-def apart(a, b):
-    """Two numbers with as many digits as it takes to tell them apart."""
-    digits = next((n for n in range(4, 9) if f"{a:.{n}g}" != f"{b:.{n}g}"), 9)
-    return f"{a:.{digits}g}", f"{b:.{digits}g}"
+def format_distinct(a, b):
+    """Two different numbers with as few digits, from four to nine, as show that they differ."""
+    for digits in range(4, 9):
+        if f"{a:.{digits}g}" != f"{b:.{digits}g}":
+            return f"{a:.{digits}g}", f"{b:.{digits}g}"
+    return f"{a:.9g}", f"{b:.9g}"
+
+
+def describe(value):
+    """What a value is, in words; a small one is shown whole."""
+    if value is None:
+        return "None"
+    if isinstance(value, torch.Tensor):
+        return describe_tensor(value)
+    if isinstance(value, (list, tuple)):
+        return describe_list(value)
+    if isinstance(value, (int, float)):
+        return format_short(value)
+    if isinstance(value, str):
+        if len(value) <= MAX_SHOWN_CHARACTERS:
+            return f"the text {value!r}"
+        return f"a text of {len(value)}, {value[:50]!r}..."
+    return f"something of the type {type(value).__name__}"
+
+
+def describe_tensor(value):
+    dtype = str(value.dtype).removeprefix("torch.")
+    text = f"a tensor {tuple(value.shape)} of {dtype}"
+    if value.numel() <= MAX_SHOWN_ELEMENTS and value.dtype in SHOWN_DTYPES:
+        text += f" {format_short(value.tolist())}"
+    return text
+
+
+def describe_list(value):
+    name = type(value).__name__
+    plain = all(type(item) in (bool, int, float, str) for item in value)
+    if plain and len(value) <= MAX_SHOWN_ITEMS:
+        return f"a {name} {format_short(value)}"
+    return f"a {name} of {len(value)}"
+
+
+def one_line(text, max_characters):
+    """A text without line breaks, cut to a length, and without characters that UTF-8 cannot write."""
+    line = " ".join(str(text).split())[:max_characters]
+    return line.encode("utf-8", "replace").decode()
+
+
+# ---------------------------------------------------------------- the first difference
 
 
 class Difference(NamedTuple):
     text: str
-    place: tuple = ()  # where in the value
-    numbers: bool = False  # the right type and shape, other numbers
-
-
-def kind(value):
-    """What a value is, in words; a small one is shown whole."""
-    if isinstance(value, torch.Tensor):
-        numbers = value.tolist() if value.numel() <= 8 and value.dtype in SHOWN else None
-        shown = f" {shorter(numbers)}" if numbers is not None else ""
-        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}{shown}"
-    if isinstance(value, (list, tuple)):
-        name, plain = (
-            type(value).__name__,
-            all(type(part) in (bool, int, float, str) for part in value),
-        )
-        return (
-            f"a {name} {shorter(value)}"
-            if plain and len(value) <= 12
-            else f"a {name} of {len(value)}"
-        )
-    if isinstance(value, (int, float)):
-        return shorter(value)
-    if isinstance(value, str):
-        return (
-            f"the text {value!r}"
-            if len(value) <= 60
-            else f"a text of {len(value)}, {value[:50]!r}..."
-        )
-    return "None" if value is None else f"something of the type {type(value).__name__}"
+    place: tuple = ()  # indices into the value
+    numbers: bool = False  # type and shape are right, and only numbers differ
 
 
 def first_difference(got, want, atol=1e-5, rtol=1e-4):
-    """None where two values are the same (numbers up to rounding), else their first Difference."""
+    """The first Difference between two values, or None where they are the same; floats up to rounding."""
+    # What is asked is the type of `want`, which is ours: `got` may be of a class whose == says yes to everything.
     if isinstance(want, (list, tuple)):
-        if not isinstance(got, (list, tuple)) or len(got) != len(want):
-            return Difference(f"it returns {kind(got)}, and {kind(want)} is wanted")
-        found = [first_difference(*pair, atol, rtol) for pair in zip(got, want)]
-        first = next((i for i, difference in enumerate(found) if difference), None)
-        return (
-            first
-            if first is None
-            else found[first]._replace(text=f"item {first}: {found[first].text}")
-        )
+        return list_difference(got, want, atol, rtol)
     if isinstance(want, torch.Tensor):
-        if not isinstance(got, torch.Tensor) or (got.shape, got.dtype) != (want.shape, want.dtype):
-            return Difference(f"it returns {kind(got)}, and {kind(want)} is wanted")
-        same = (
-            torch.isclose(got, want, rtol, atol, equal_nan=True)
-            if want.is_floating_point()
-            else got == want
-        )
-        if same.all():
-            return None
-        place = tuple((~same).nonzero()[0].tolist())
-        has, right = apart(got[place].item(), want[place].item())
-        return Difference(
-            f"at {list(place)} it has {has}, and {right} is right", place, numbers=True
-        )
-    got = got.item() if isinstance(got, torch.Tensor) and got.dim() == 0 else got
-    numbers = {type(got), type(want)} <= {int, float} and not (
-        isinstance(got, int) and abs(got) > HUGE
-    )
-    same = (numbers or type(got) is type(want)) and got == want
+        return tensor_difference(got, want, atol, rtol)
+    return scalar_difference(got, want, atol, rtol)
+
+
+def list_difference(got, want, atol, rtol):
+    if not isinstance(got, (list, tuple)) or len(got) != len(want):
+        return Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
+    for i in range(len(want)):
+        difference = first_difference(got[i], want[i], atol, rtol)
+        if difference is not None:
+            return difference._replace(text=f"item {i}: {difference.text}")
+    return None
+
+
+def tensor_difference(got, want, atol, rtol):
+    if not isinstance(got, torch.Tensor) or (got.shape, got.dtype) != (want.shape, want.dtype):
+        return Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
+    if want.is_floating_point():
+        same = torch.isclose(got, want, rtol, atol, equal_nan=True)
+    else:
+        same = got == want
+    if same.all():
+        return None
+    place = tuple((~same).nonzero()[0].tolist())
+    got_text, want_text = format_distinct(got[place].item(), want[place].item())
+    text = f"at {list(place)} it has {got_text}, and {want_text} is right"
+    return Difference(text, place, numbers=True)
+
+
+def scalar_difference(got, want, atol, rtol):
+    if isinstance(got, torch.Tensor) and got.dim() == 0:
+        got = got.item()
+    numbers = {type(got), type(want)} <= {int, float}  # so a bool is no number here
+    if isinstance(got, int) and abs(got) > HUGE:
+        numbers = False  # math.isclose would raise an OverflowError
     if numbers and isinstance(want, float):
-        same = math.isclose(got, want, rel_tol=rtol, abs_tol=atol) or (got != got and want != want)
-    texts = apart(got, want) if numbers else (kind(got), kind(want))
-    return (
-        None
-        if same
-        else Difference(f"it returns {texts[0]}, and {texts[1]} is right", numbers=numbers)
-    )
+        both_nan = math.isnan(got) and math.isnan(want)
+        same = both_nan or math.isclose(got, want, rel_tol=rtol, abs_tol=atol)
+    elif numbers or type(got) is type(want):
+        same = got == want
+    else:
+        same = False
+    if same:
+        return None
+    if numbers:
+        got_text, want_text = format_distinct(got, want)
+    else:
+        got_text, want_text = describe(got), describe(want)
+    return Difference(f"it returns {got_text}, and {want_text} is right", numbers=numbers)
+
+
+# ---------------------------------------------------------------- calling an answer
 
 
 class NotAttempted(Exception):
     """Raised by an exercise that nobody has answered yet."""
 
 
+STATUSES = ("value", "blank", "error", "late", "changed", "unusable")
+
+
 class Outcome(NamedTuple):
-    """What came of a call: a "value", or nothing of use ("blank", "error", "late", "changed",
-    "unusable": not even defined), with the details."""
+    """What came of a call.
+
+    status: "value"; or "blank" (it raised NotAttempted), "error" (it raised something else, whose type is the value),
+    "late" (it took too long), "changed" (it changed its arguments in place), "unusable" (it could not even be defined).
+    """
 
     status: str
     value: object = None
-    detail: str = ""
+    detail: str = ""  # what a learner is told
 
 
-def copies(values):
-    return [
-        value.clone()
-        if isinstance(value, torch.Tensor)
-        else copies(value)
-        if isinstance(value, list)
-        else value
-        for value in values
-    ]
+def copy_args(values):
+    """A list of arguments in which tensors and lists are copied."""
+    copies = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            copies.append(value.clone())
+        elif isinstance(value, list):
+            copies.append(copy_args(value))
+        else:
+            copies.append(value)
+    return copies
 
 
 def error_text(error, file):
-    """The error in one line, with the line of the answer's cell where it arose."""
-    lines, trace = [], error.__traceback__
-    while trace:
-        lines += [trace.tb_lineno] if trace.tb_frame.f_code.co_filename == file else []
+    """An error in one line, with the last line of `file`, the answer's cell, that was running."""
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
         trace = trace.tb_next
-    where = f" (line {lines[-1]} of the cell)" if lines else ""
-    text = " ".join(str(error).split())[:200].encode("utf-8", "replace").decode()
-    return f"{type(error).__name__}: {text}{where}"
+    text = f"{type(error).__name__}: {one_line(error, 200)}"
+    if line is not None:
+        text += f" (line {line} of the cell)"
+    return text
 
 
-def wall_clock(seconds):
-    """How long that much processor time may take by the clock on the wall: others compute, too, or an answer sleeps."""
-    return 10 * seconds + 5
+def wall_seconds(cpu_seconds):
+    """How long that much processor time may take by the clock on the wall.
+
+    Processor time is what counts, since other programs may keep the machine busy. But an answer that sleeps takes no
+    processor time, and only the wall clock can end it.
+    """
+    return 10 * cpu_seconds + 5
 
 
-class Limit:
-    """How long a call may take, and what interrupts it. One for each call, made in its thread."""
+INTERRUPT_PAUSE = 0.1  # seconds between two interrupts, in which the answer may clean up
+MAX_CAUGHT = 3  # interrupts that an answer may catch before they come without a pause
+
+
+class TimeLimit:
+    """How long one call may take, and the handler of SIGINT that ends it. Made in the thread of the call."""
 
     def __init__(self, seconds):
-        self.processor = time.thread_time() + seconds
-        self.wall = time.monotonic() + wall_clock(seconds)
-        self.next_knock = (
-            time.monotonic() + seconds
-        )  # no thread has had more processor time than has passed
-        self.late = 0  # how often it was interrupted for that
-        self.knocked = self.over = False
+        now = time.monotonic()
+        self.cpu_deadline = time.thread_time() + seconds
+        self.wall_deadline = now + wall_seconds(seconds)
+        # No thread can have had more processor time than has passed, so the watchdog need not look any earlier.
+        self.next_interrupt = now + seconds
+        self.interrupts = 0  # how often the call was interrupted for being late
+        self.by_watchdog = False  # is a SIGINT of the watchdog on its way?
+        self.finished = False
+        self.cpu_clock = None  # of this thread, for the watchdog, where the system has such clocks
+        if hasattr(time, "pthread_getcpuclockid"):
+            self.cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
 
-    def interrupt(self, number, frame):
-        """The handler of SIGINT: KeyboardInterrupt for Ctrl-C, and where the watchdog knocks and the call is late."""
-        if not self.knocked:
+    def may_be_late(self):
+        """Asked by the watchdog: is the time over, as far as another thread can know?
+
+        It must not interrupt without need: a Ctrl-C at the same moment would be taken for its own signal, and be lost.
+        """
+        if time.monotonic() < self.next_interrupt:
+            return False
+        if self.cpu_clock is None:
+            return True
+        try:
+            cpu_seconds = time.clock_gettime(self.cpu_clock)
+        except OSError:  # the answer has forked, and this is a copy of a thread that the copy lacks
+            return True
+        return cpu_seconds >= self.cpu_deadline or time.monotonic() >= self.wall_deadline
+
+    def handle_interrupt(self, signal_number, frame):
+        """The handler of SIGINT.
+
+        Raises: KeyboardInterrupt for Ctrl-C, and where the signal is the watchdog's and the call is late.
+        """
+        if not self.by_watchdog:
             raise KeyboardInterrupt
-        self.knocked = False
-        if self.over or (time.thread_time() < self.processor and time.monotonic() < self.wall):
+        self.by_watchdog = False
+        in_time = time.thread_time() < self.cpu_deadline and time.monotonic() < self.wall_deadline
+        if self.finished or in_time:
             return
-        self.late += 1
-        self.processor = time.thread_time() + 0.1  # to clean up
-        self.wall = time.monotonic() + 1
-        if self.late > 3:
-            self.processor = 0
-            self.knocked = True
-            [
-                *map(interrupt_main, [signal.SIGINT])
-            ]  # after a call of its own, Python would come back at once, in here
+        self.interrupts += 1
+        self.cpu_deadline = time.thread_time() + INTERRUPT_PAUSE
+        self.wall_deadline = time.monotonic() + 1
+        if self.interrupts > MAX_CAUGHT:
+            # The answer catches every interrupt, as a bare `except:` in a loop does. The next one must therefore come
+            # in the line after the `except`, where nothing catches it. Python runs a pending signal handler when a
+            # call returns; after a plain `interrupt_main()` it would run this handler again at once, in here. A list
+            # that is filled from a map calls without that check, so the signal is pending until the raise below.
+            self.cpu_deadline = 0
+            self.by_watchdog = True
+            [*map(interrupt_main, [signal.SIGINT])]
         raise KeyboardInterrupt
 
 
-WATCHED, WATCHDOGS, LOCK = (
-    [],
-    [],
-    threading.Lock(),
-)  # the limits of the calls that run, the innermost last
+# One thread watches all calls: a thread for each would cost more than most answers do.
+WATCHED_LIMITS = []  # of the calls that run now, the innermost last
+WATCH_LOCK = threading.Lock()
+watchdog_thread = None
 
 
-def watchdog():
-    """A thread that knocks at the main thread, as Ctrl-C does, while the call that runs takes longer than it should."""
+def run_watchdog():
+    """Interrupts the main thread, as Ctrl-C does, while the innermost call takes longer than it should."""
     while True:
-        time.sleep(0.05 if WATCHED else 0.5)
-        with LOCK:  # so that nobody knocks at a call that has ended
-            if WATCHED and time.monotonic() >= WATCHED[-1].next_knock:
-                WATCHED[-1].next_knock = time.monotonic() + 0.1
-                WATCHED[-1].knocked = True
-                try:
-                    signal.pthread_kill(
-                        threading.main_thread().ident, signal.SIGINT
-                    )  # wakes one who sleeps, too
-                except (
-                    AttributeError,
-                    PermissionError,
-                ):  # Windows has no such call; behind the lock it is refused
-                    interrupt_main()
+        time.sleep(0.05 if WATCHED_LIMITS else 0.5)
+        with WATCH_LOCK:  # so that no call is interrupted after its end
+            if not WATCHED_LIMITS or not WATCHED_LIMITS[-1].may_be_late():
+                continue
+            limit = WATCHED_LIMITS[-1]
+            limit.next_interrupt = time.monotonic() + INTERRUPT_PAUSE
+            limit.by_watchdog = True
+            try:
+                # Unlike interrupt_main, a signal also wakes a thread that sleeps.
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            except (AttributeError, PermissionError):
+                # Windows has no pthread_kill; in an isolated worker the audit hook refuses it.
+                interrupt_main()
 
 
-def watch(limit):
-    """From now on the watchdog looks at this limit."""
-    if not WATCHDOGS or not WATCHDOGS[-1].is_alive():  # a copy of the process has no thread but one
-        WATCHDOGS.append(threading.Thread(target=watchdog, daemon=True))
-        WATCHDOGS[-1].start()
-    WATCHED.append(limit)
+def start_watching(limit):
+    """Makes the watchdog look at this limit, and starts the watchdog where there is none."""
+    global watchdog_thread
+    # A process that was just forked has a copy of this variable, but none of the threads.
+    if watchdog_thread is None or not watchdog_thread.is_alive():
+        watchdog_thread = threading.Thread(target=run_watchdog, daemon=True)
+        watchdog_thread.start()
+    WATCHED_LIMITS.append(limit)
 
 
-class Silence(io.TextIOBase):
-    """Where the printing of answers goes."""
+class DiscardOutput(io.TextIOBase):
+    """A stream that forgets what an answer prints, so that printing for ever takes no memory."""
 
     def write(self, text):
         return len(text)
 
 
 def call(function, args, seconds=5.0, file=None):
-    """Calls an answer with copies of its arguments, for so much processor time -> Outcome. file: its cell's."""
-    inputs = copies(args)
-    limit = Limit(seconds)
-    outer = signal.signal(signal.SIGINT, limit.interrupt)
-    watch(limit)
+    """Calls an answer with copies of its arguments, and returns the Outcome.
+
+    seconds: of processor time. file: the name under which the answer's cell was compiled, for the lines of errors.
+
+    An answer that catches the interrupt is late all the same. One long operation inside torch cannot be interrupted;
+    only the grader, which runs answers in other processes, can end it.
+
+    Raises: KeyboardInterrupt where somebody presses Ctrl-C.
+    """
+    inputs = copy_args(args)
+    limit = TimeLimit(seconds)
+    previous_handler = signal.signal(signal.SIGINT, limit.handle_interrupt)
+    start_watching(limit)
     try:
-        with redirect_stdout(Silence()), redirect_stderr(Silence()):
+        with redirect_stdout(DiscardOutput()), redirect_stderr(DiscardOutput()):
             try:
                 outcome = Outcome("value", function(*inputs))
             finally:
-                limit.over = True
+                limit.finished = True
     except NotAttempted:
         outcome = Outcome("blank", detail="not attempted")
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and not limit.late:
-            raise  # somebody pressed Ctrl-C
+    except BaseException as error:  # also SystemExit: an answer may call exit()
+        if isinstance(error, KeyboardInterrupt) and limit.interrupts == 0:
+            raise  # Ctrl-C
         text = error_text(error, file or function.__code__.co_filename)
         outcome = Outcome("error", type(error).__name__, f"it raises {text}")
     finally:
-        with LOCK:
-            WATCHED.remove(limit)
-        if limit.knocked:
+        with WATCH_LOCK:
+            WATCHED_LIMITS.remove(limit)
+        if limit.by_watchdog:
             time.sleep(
                 0
-            )  # a signal that is on its way arrives here, and not in the learner's next cell
-        signal.signal(signal.SIGINT, signal.SIG_DFL if outer is None else outer)
-    if limit.late:  # whatever it made of the interrupt
+            )  # lets a signal on its way arrive here, and not in the learner's next cell
+        if previous_handler is None:
+            previous_handler = signal.SIG_DFL
+        signal.signal(signal.SIGINT, previous_handler)
+    if limit.interrupts > 0:  # whatever the answer made of the interrupt
         return Outcome("late", detail=f"it takes longer than {seconds:g} s: does a loop never end?")
     if outcome.status == "value":
         for name, before, after in zip(inspect.signature(function).parameters, args, inputs):
             if first_difference(after, before):
-                return Outcome(
-                    "changed",
-                    outcome.value,
-                    f"it changes its input {name} in place: work on a copy",
-                )
+                detail = f"it changes its input {name} in place: work on a copy"
+                return Outcome("changed", outcome.value, detail)
     return outcome
 
 
+# ---------------------------------------------------------------- values as JSON
+
+# pickle could send any object, but whoever unpickles an object runs its code. So only plain values travel between the
+# grader and its workers: numbers, texts, tensors and lists of them; of anything else only the name of its type.
+
 DTYPES = {
-    str(dtype)[6:]: dtype
+    str(dtype).removeprefix("torch."): dtype
     for dtype in (
         torch.bool,
         torch.uint8,
@@ -276,59 +380,77 @@ DTYPES = {
         torch.complex128,
     )
 }
+MAX_DIMENSIONS = 16
 
 
 def encode(value):
     """A plain value (numbers, texts, tensors, lists of them) as JSON; anything else only as its type's name."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return next(
-            (sort(value) for sort in (bool, int, float, str) if isinstance(value, sort)), None
-        )
+    if value is None:
+        return None
+    for plain_type in (bool, int, float, str):
+        if isinstance(value, plain_type):
+            return plain_type(value)  # of a subclass, nothing but the plain value
     if isinstance(value, torch.Tensor):
         data = value.detach().cpu().contiguous()
+        raw_bytes = data.flatten().view(torch.uint8).numpy().tobytes()
         return {
-            "tensor": str(data.dtype)[6:],
+            "tensor": str(data.dtype).removeprefix("torch."),
             "shape": list(data.shape),
-            "data": base64.b64encode(data.flatten().view(torch.uint8).numpy().tobytes()).decode(),
+            "data": base64.b64encode(raw_bytes).decode(),
         }
     if isinstance(value, (list, tuple)):
-        return [encode(part) for part in value]
+        return [encode(item) for item in value]
     return {"type": type(value).__name__}
 
 
 def decode(value):
-    """What `encode` wrote. ValueError for anything that it cannot have written."""
+    """The value that `encode` wrote.
+
+    Raises: ValueError, KeyError, TypeError or RuntimeError for what `encode` cannot have written.
+    """
     if isinstance(value, list):
-        return [decode(part) for part in value]
+        return [decode(item) for item in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"type"}:
+        # An empty class of this name: describe() can say its name, and it equals nothing that is wanted.
         return type(str(value["type"])[:40], (), {})()
-    dtype, shape = DTYPES[value["tensor"]], value["shape"]
-    if len(shape) > 16 or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError("not a tensor")
+    dtype = DTYPES[value["tensor"]]
+    shape = value["shape"]
+    if len(shape) > MAX_DIMENSIONS or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError(f"{shape!r} is not the shape of a tensor")
     data = bytearray(base64.b64decode(value["data"], validate=True))
-    return (
-        torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
-    )
+    if not data:  # torch.frombuffer refuses an empty buffer
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).view(shape)
+
+
+# ---------------------------------------------------------------- the text of a cell
 
 
 def define(source, name, file="the cell"):
-    """Runs the text of a cell -> the function that it defines under this name. Whatever the cell raises before that."""
-    names = {
+    """Runs the text of a cell, alone, and returns the function of this name that it defines.
+
+    The cell finds math, torch, nn and F, as in a lesson, and nothing that another cell has defined.
+
+    Raises: NameError where it defines no such function; whatever the cell itself raises before it has defined one.
+    """
+    namespace = {
         "__name__": "__main__",
         "math": math,
         "torch": torch,
         "nn": torch.nn,
         "F": torch.nn.functional,
         "NotAttempted": NotAttempted,
-        **dict.fromkeys(("check", "progress"), lambda *args: None),
+        "check": lambda *args: None,
+        "progress": lambda *args: None,
     }
     try:
-        exec(compile(source, file, "exec"), names)
+        exec(compile(source, file, "exec"), namespace)
     except Exception:
-        if name not in names:
+        # Below the function people try it out, draw it or check it. Where only that fails, the function counts.
+        if name not in namespace:
             raise
-    if not inspect.isfunction(names.get(name)):
+    if not inspect.isfunction(namespace.get(name)):
         raise NameError(f"the cell defines no function {name}")
-    return names[name]
+    return namespace[name]

@@ -19,11 +19,11 @@ import torch
 from chargpt_lib.exercises.compare import (
     Outcome,
     call,
-    copies,
+    copy_args,
     decode,
     define,
+    describe,
     first_difference,
-    kind,
 )
 from chargpt_lib.files import library_dir
 
@@ -142,7 +142,7 @@ def draw_cases(exercise, seed):
     return [
         Case(
             args,
-            exercise.answer(*copies(args)),
+            exercise.answer(*copy_args(args)),
             {hint: partial(call, wrong, args) for hint, wrong in exercise.mistakes.items()},
         )
         for args in exercise.cases(Draw(seed))
@@ -167,7 +167,7 @@ def same_outcome(a, b, exercise):
 def shown(args, function):
     """The arguments of a call, in words."""
     names = inspect.signature(function).parameters
-    return ", ".join(f"{name} = {kind(value)}" for name, value in zip(names, args))
+    return ", ".join(f"{name} = {describe(value)}" for name, value in zip(names, args))
 
 
 def known_mistake(exercise, cases, outcomes, differences):
@@ -270,7 +270,7 @@ def unfit(answer, name, parameters):
     """What is wrong with an answer that cannot even be called, else None."""
     if not inspect.isfunction(answer):
         return (
-            f"{kind(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
+            f"{describe(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
         )
     if (answer.__module__ or "").startswith("chargpt_lib."):
         return "that is a function of the library: write your own"

@@ -1,3 +1,18 @@
+"""One submission: from a file that somebody handed in to marks that can be trusted.
+
+A submitted notebook proves nothing. Its outputs are text that anybody can type, its check cell may have been replaced,
+its `check` redefined, its torch patched. So only one thing is taken from it: the text of the exercise cells.
+
+- The texts go into a grading notebook of ours, which runs none of them: each stands in a cell that is not run, for
+  people to read, and once more as a Python string, which is sent to an isolated worker.
+- The judge sends the worker inputs that nobody could know, compares what comes out, and prints the mark.
+- pytest with nbval runs the notebook and compares each output with the saved one, which is what right answers give: a ✓.
+  So a teacher may open the notebook, read it and run it again.
+
+Trusted are the grading notebook, the judge and the keys, which never meet a student's code; the seed, which no worker
+sees; and the kernel of the operating system, which keeps the worker isolated (grading/isolation.py says from what).
+"""
+
 import json
 import os
 import re
@@ -15,166 +30,235 @@ from xml.etree import ElementTree
 from chargpt_lib.course import page_of_module
 from chargpt_lib.exercises.judge import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.files import library_dir
-from chargpt_lib.grading.worker import OPENING, VISIT, Sandbox
+from chargpt_lib.grading.worker import ANSWER_SECONDS, STARTUP_SECONDS, WorkerPool
 
-ANSWER_LENGTH = 100_000
+MAX_ANSWER_CHARACTERS = 100_000
+MAX_NOTEBOOK_BYTES = 2**26
+
+
+# ---------------------------------------------------------------- from a file to the texts of its answers
 
 
 class Submission(NamedTuple):
     path: Path
     answers: dict  # {exercise: the text of its cell}
-    problems: list  # what was wrong with the file
+    problems: list  # what is wrong with the file, in words
 
 
-def read_code(path):
-    """The code cells of any notebook file -> [(names it may be known by, text)]. ValueError where it is none."""
+def read_code_cells(path):
+    """The code cells of a notebook file, of any format: [(names it may be known by, text)].
+
+    Raises: ValueError where the file is no notebook, or too large; OSError where it cannot be read.
+    """
     if path.is_symlink() or not path.is_file():
         raise ValueError("not a file: links and folders are not followed")
-    if path.stat().st_size > 2**26:
+    size = path.stat().st_size
+    if size > MAX_NOTEBOOK_BYTES:
         raise ValueError(
-            f"the file has {path.stat().st_size >> 20} MB; a notebook of this course has less than 64"
+            f"the file has {size >> 20} MB; a notebook of this course has less than "
+            f"{MAX_NOTEBOOK_BYTES >> 20}"
         )
     try:
         notebook = json.loads(path.read_text(encoding="utf-8-sig"))
-        sheets = notebook["worksheets"] if "worksheets" in notebook else [notebook]
-        cells = [
-            cell for sheet in sheets for cell in sheet["cells"] if cell.get("cell_type") == "code"
-        ]
+        if "worksheets" in notebook:  # format 3, of 2013
+            sheets = notebook["worksheets"]
+        else:
+            sheets = [notebook]
         found = []
-        for cell in cells:
-            data, text = cell.get("metadata", {}), cell.get("source", cell.get("input", ""))
-            text = text if isinstance(text, str) else "".join(text or [])
-            names = [
-                name
-                for name in (data.get("exercise"), cell.get("id"), data.get("id"))
-                if isinstance(name, str)
-            ]
-            found.append((names, text.encode("utf-8", "replace").decode()))
+        for sheet in sheets:
+            for cell in sheet["cells"]:
+                if cell.get("cell_type") == "code":
+                    found.append((cell_names(cell), cell_text(cell)))
         return found
-    except Exception as error:
-        raise ValueError(
-            f"not a notebook, or a damaged one ({type(error).__name__}: {str(error)[:100]})"
-        ) from None
+    except Exception as error:  # a stranger's JSON may have any shape
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        raise ValueError(f"not a notebook, or a damaged one ({reason})") from None
 
 
-def collect(path, lesson):
-    """The texts of the answers to a lesson's exercises in a submitted file -> Submission."""
-    path, wanted = Path(path), [exercise.name for exercise in exercises_of(lesson)]
+def cell_names(cell):
+    """The names of exercises that a cell may belong to: its exercise's, or its id, which Colab keeps in the metadata."""
+    metadata = cell.get("metadata", {})
+    names = (metadata.get("exercise"), cell.get("id"), metadata.get("id"))
+    return [name for name in names if isinstance(name, str)]
+
+
+def cell_text(cell):
+    """The text of a cell; in format 3 it is called input. Characters that UTF-8 cannot write are replaced."""
+    text = cell.get("source", cell.get("input", ""))
+    if text is None:
+        text = ""
+    if not isinstance(text, str):
+        text = "".join(text)  # the usual form in a file: a list of lines
+    return text.encode("utf-8", "replace").decode()
+
+
+def collect_answers(path, lesson):
+    """The Submission in a file: the texts of its answers to a lesson's exercises."""
+    path = Path(path)
     try:
-        cells = read_code(path)
+        cells = read_code_cells(path)
     except (OSError, ValueError) as error:
         return Submission(path, {}, [str(error)])
-    answers, problems = {}, []
-    for name in wanted:
-        defines = re.compile(rf"^def {name}\b", re.M)
-        named = [text for names, text in cells if name in names]
-        others = [text for names, text in cells if name not in names and defines.search(text)]
-        tries = [
-            text
-            for text in named + others
-            if defines.search(text) and "raise NotAttempted" not in text
-        ]
-        good = [text for text in tries if text in named] or tries or named or others
-        if good and len(good[-1]) > ANSWER_LENGTH:
+    answers = {}
+    problems = []
+    for exercise in exercises_of(lesson):
+        name = exercise.name
+        text = choose_cell(name, cells)
+        if text is None:
+            problems.append(f"no cell for {name}")
+        elif len(text) > MAX_ANSWER_CHARACTERS:
             problems.append(
-                f"the cell for {name} has {len(good[-1]):,} characters, of at most {ANSWER_LENGTH:,}"
+                f"the cell for {name} has {len(text):,} characters, of at most "
+                f"{MAX_ANSWER_CHARACTERS:,}"
             )
-        elif good:
-            answers[name] = good[-1]
-        problems += (
-            [f"{len(named)} cells for {name}; one of them was taken"] if len(named) > 1 else []
-        )
-        problems += [] if good else [f"no cell for {name}"]
-    others = {
-        exercise.lesson for names, _ in cells for exercise in map(EXERCISES.get, names) if exercise
-    } - {lesson}
-    if others and not answers:
-        those = ", ".join(sorted(page_of_module(other).name for other in others))
-        problems = [f"this is lesson {those}, not {page_of_module(lesson).name}"]
+        else:
+            answers[name] = text
+        named = [text for names, text in cells if name in names]
+        if len(named) > 1:
+            problems.append(f"{len(named)} cells for {name}; one of them was taken")
+    if not answers:
+        others = other_lessons(cells, lesson)
+        if others:
+            pages = sorted(page_of_module(other).name for other in others)
+            problems = [f"this is lesson {', '.join(pages)}, not {page_of_module(lesson).name}"]
     return Submission(path, answers, problems)
 
 
-def trusted_notebook(submission, lesson, seed):
-    """Setup, exercises and checks, with the outputs that right answers would have -> notebook."""
-    import nbformat  # takes a second, and the trusted notebook itself has no use for it
+def choose_cell(exercise, cells):
+    """The text of the cell that answers an exercise, or None where there is none.
 
-    setup = f"from chargpt_lib.examination import Examination\n\nexamination = Examination({lesson!r}, {seed})"
-    cells = [nbformat.v4.new_code_cell(setup, execution_count=1)]
+    Splitting a cell in Jupyter copies its metadata, so several cells may have the exercise's name; and other tools lose
+    names, so that only the function's name is left. The last cell counts, and of these the first kind that there is:
+    attempts with the exercise's name, attempts without, cells with the name, cells that define the function.
+    """
+    definition = re.compile(rf"^def {exercise}\b", re.M)
+
+    def is_attempt(text):
+        return definition.search(text) is not None and "raise NotAttempted" not in text
+
+    named = []
+    unnamed = []
+    for names, text in cells:
+        if exercise in names:
+            named.append(text)
+        elif definition.search(text):
+            unnamed.append(text)
+    named_attempts = [text for text in named if is_attempt(text)]
+    unnamed_attempts = [text for text in unnamed if is_attempt(text)]
+    for kind in (named_attempts, unnamed_attempts, named, unnamed):
+        if kind:
+            return kind[-1]
+    return None
+
+
+def other_lessons(cells, lesson):
+    """The lessons other than this one whose exercises have a cell here."""
+    lessons = set()
+    for names, _ in cells:
+        for name in names:
+            if name in EXERCISES:
+                lessons.add(EXERCISES[name].lesson)
+    return lessons - {lesson}
+
+
+# ---------------------------------------------------------------- the grading notebook
+
+
+def grading_notebook(submission, lesson, seed):
+    """The notebook that grades a submission, with the outputs that right answers would have."""
+    import nbformat  # takes a second, and the grading notebook itself has no use for it
+
+    new_code_cell = nbformat.v4.new_code_cell
+    setup = (
+        f"from chargpt_lib.grading.submission import Grader\n\ngrader = Grader({lesson!r}, {seed})"
+    )
+    cells = [new_code_cell(setup, execution_count=1)]
     for name, text in submission.answers.items():
-        said = nbformat.v4.new_output("stream", name="stdout", text=f"✓ {name}\n")
-        check = f"examination.judge({name!r}, {text!a})"
-        cells += [
-            nbformat.v4.new_raw_cell(text),
-            nbformat.v4.new_code_cell(check, execution_count=1, outputs=[said]),
-        ]
-    cells.append(nbformat.v4.new_code_cell("examination.close()", execution_count=1))
-    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
+        right = nbformat.v4.new_output("stream", name="stdout", text=f"✓ {name}\n")
+        # !a: the text as one line of ASCII, whatever it is
+        check = f"grader.judge({name!r}, {text!a})"
+        cells.append(nbformat.v4.new_raw_cell(text))
+        cells.append(
+            new_code_cell(check, execution_count=1, outputs=[right], metadata={"exercise": name})
+        )
+    cells.append(new_code_cell("grader.close()", execution_count=1))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-class Examination:
-    """In the trusted notebook: takes the texts of answers, and judges them in locked rooms."""
+class Grader:
+    """In the grading notebook: takes the texts of answers, and judges each in an isolated worker."""
 
     def __init__(self, lesson, seed):
         self.names = [exercise.name for exercise in exercises_of(lesson)]
-        self.sandbox, self.seed, self.said = Sandbox(lesson, len(self.names)), seed, {}
+        self.pool = WorkerPool(lesson, len(self.names))
+        self.seed = seed
+        self.verdicts = {}
 
     def judge(self, name, text):
-        """Prints the verdict on the text of an answer, and notes it for the grader."""
-        room, exercise = self.sandbox.rooms[self.names.index(name)], EXERCISES[name]
-        promises = room.enter(name, text, exercise.seconds)
-        if promises is None:
-            raise OSError("the room did not open, and no answer is to blame")
+        """Prints the mark of an answer's text, and writes it to verdicts.json for `grade_submission`.
+
+        Raises: OSError where the worker does not start, which is no fault of the answer.
+        """
+        exercise = EXERCISES[name]
+        number = self.names.index(name)
+        worker = self.pool.workers[number]
+        isolation = worker.start(name, text, exercise.seconds)
+        if isolation is None:
+            raise OSError("the worker did not start, and no answer is to blame")
         try:
-            verdict = judge(exercise, room, self.seed + self.names.index(name))
+            verdict = judge(exercise, worker, self.seed + number)
         except Exception as error:
-            verdict = Verdict(
-                name, "✗", f"what it returns makes the judge stumble ({type(error).__name__})"
-            )
-        self.said[name] = {"mark": verdict.mark, "hint": verdict.hint}
-        said = {"verdicts": self.said, "locked": promises}
-        Path("verdicts.json").write_text(json.dumps(said), encoding="utf-8")
+            hint = f"what it returns makes the judge fail ({type(error).__name__})"
+            verdict = Verdict(name, "✗", hint)
+        self.verdicts[name] = {"mark": verdict.mark, "hint": verdict.hint}
+        report = {"verdicts": self.verdicts, "isolation": isolation}
+        Path("verdicts.json").write_text(json.dumps(report), encoding="utf-8")
         print(f"{verdict.mark} {name}")
 
     def close(self):
-        self.sandbox.__exit__()
+        self.pool.close()
 
 
-CELL_SECONDS = OPENING + 2 * VISIT  # more than an answer and its judge may take
-RUNNING = set()  # the processes of run_trusted, for whoever has to stop them
-STOPPED = Event()  # set: whatever starts from now on is stopped, too
-# jsonschema, which nbformat imports, would spend a second on a grammar of web addresses that no notebook asks for
-PYTEST = f"""
+# ---------------------------------------------------------------- running it
+
+# How long an answer may take is the worker's business, which counts processor time. The limits here are by the wall
+# clock, and only for the case that something of ours hangs.
+CELL_SECONDS = STARTUP_SECONDS + 2 * ANSWER_SECONDS  # more than an answer and its judge may take
+
+RUNNING_PROCESSES = set()  # for whoever has to stop them
+STOP_REQUESTED = Event()  # where it is set, whatever starts from now on is stopped, too
+
+# jsonschema, which nbformat imports, would spend a second on a grammar of web addresses that no notebook asks for.
+# nbval gives an output five seconds to arrive, which is too short for a machine that is busy, and has no option for it.
+PYTEST_SCRIPT = f"""
 import sys
 sys.modules["rfc3987_syntax"] = None
 import pytest
 from nbval.plugin import IPyNbCell
-IPyNbCell.output_timeout = property(lambda cell: {OPENING}, lambda cell, seconds: None)
+IPyNbCell.output_timeout = property(lambda cell: {STARTUP_SECONDS}, lambda cell, seconds: None)
 sys.exit(pytest.main())
 """
 
 
-def stop(process):
-    """Ends a run of the trusted notebook, with all that belongs to it."""
+def stop_process(process):
+    """Ends a run of pytest, with its kernel and all else in its process group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
 
 
-def run_trusted(submission, lesson, seed, folder):
-    """Runs the trusted notebook under nbval -> (what the judge said, the check cells that nbval passed)."""
-    notebook = trusted_notebook(submission, lesson, seed)
-    (folder / "grading.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\n")
+def start_pytest(folder):
+    """Starts pytest with nbval on grading.ipynb in the folder."""
     command = [
         sys.executable,
         "-c",
-        PYTEST,
+        PYTEST_SCRIPT,
         "-p",
         "nbval.plugin",
         "--nbval",
         "--nbval-current-env",
         f"--nbval-cell-timeout={CELL_SECONDS}",
-        f"--nbval-kernel-startup-timeout={OPENING}",
+        f"--nbval-kernel-startup-timeout={STARTUP_SECONDS}",
         "-q",
         "-p",
         "no:cacheprovider",
@@ -183,74 +267,103 @@ def run_trusted(submission, lesson, seed, folder):
         "--junitxml=report.xml",
         "grading.ipynb",
     ]
-    paths = os.pathsep.join(
-        [str(library_dir().parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+    search_path = [str(library_dir().parent)]
+    if os.environ.get("PYTHONPATH"):
+        search_path.append(os.environ["PYTHONPATH"])
     environment = {
         **os.environ,
-        "PYTHONPATH": paths,
+        "PYTHONPATH": os.pathsep.join(search_path),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "OMP_NUM_THREADS": "1",
-        "IPYTHONDIR": str(folder),  # no history of it is kept
+        "IPYTHONDIR": str(folder),  # so that nothing of it enters the teacher's IPython history
+        # What else pytest has installed here has no say in the marks.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }  # what else pytest has here has no say in the marks
+    }
     with open(folder / "log.txt", "w") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-        RUNNING.add(process)
-        if STOPPED.is_set():
-            stop(process)
-        try:
-            process.wait(CELL_SECONDS * len(notebook.cells))
-        except subprocess.TimeoutExpired:
-            return {}, []
-        finally:
-            RUNNING.discard(process)
-            if process.poll() is None:
-                stop(process)
-                process.wait()
+
+
+def run_notebook(notebook, folder):
+    """Runs a grading notebook in a folder of its own, and returns whether pytest ended in time."""
+    (folder / "grading.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    process = start_pytest(folder)
+    RUNNING_PROCESSES.add(process)
+    if STOP_REQUESTED.is_set():  # while this thread was between the file and the process
+        stop_process(process)
     try:
-        said = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
-        cases = list(ElementTree.parse(folder / "report.xml").iter("testcase"))
+        process.wait(CELL_SECONDS * len(notebook.cells))
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        RUNNING_PROCESSES.discard(process)
+        if process.poll() is None:
+            stop_process(process)
+            process.wait()
+    return True
+
+
+def read_report(notebook, folder):
+    """What a run has left in its folder: (what Grader.judge wrote, the exercises whose check cell nbval passed)."""
+    try:
+        report = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+        test_cases = list(ElementTree.parse(folder / "report.xml").iter("testcase"))
     except (OSError, ValueError, ElementTree.ParseError):
         return {}, []
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    passed = [cell for cell, case in zip(code, cases) if len(case) == 0]
-    return said, [re.findall(r"'(\w+)'", cell.source)[0] for cell in passed if cell.outputs]
+    # nbval has a test case for each code cell, in order; one that failed has a child that says so.
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    passed = []
+    for cell, test_case in zip(code_cells, test_cases):
+        if len(test_case) == 0 and "exercise" in cell.metadata:
+            passed.append(cell.metadata["exercise"])
+    return report, passed
 
 
-def grade(path, lesson, seed):
-    """Grades one file -> {"marks": {exercise: ✓ ✗ ○}, "hints", "problems", "locked", "seconds", "ran"}."""
-    began, submission = time.perf_counter(), collect(path, lesson)
-    said, passed = {"verdicts": {}}, []
+def grade_submission(path, lesson, seed):
+    """Grades one file.
+
+    Returns {"marks": {exercise: ✓ ✗ ○}, "hints": {exercise: text}, "problems": [text], "answers": {exercise: text of
+    the cell}, "isolation": {what: does the system stop it?} or None, "seconds", "ran": was every answer judged?}.
+    """
+    start = time.perf_counter()
+    submission = collect_answers(path, lesson)
+    report = {}
+    passed = []
     if submission.answers:
-        with tempfile.TemporaryDirectory(prefix="chargpt-") as folder:
-            said, passed = run_trusted(submission, lesson, seed, Path(folder).resolve())
-    ran = bool(submission.answers) and set(submission.answers) == set(said.get("verdicts", {}))
+        with tempfile.TemporaryDirectory(prefix="chargpt-") as name:
+            folder = Path(name).resolve()
+            notebook = grading_notebook(submission, lesson, seed)
+            if run_notebook(notebook, folder):
+                report, passed = read_report(notebook, folder)
+    verdicts = report.get("verdicts", {})
+    ran = bool(submission.answers) and set(submission.answers) == set(verdicts)
+    problems = list(submission.problems)
     if submission.answers and not ran:
-        submission.problems.append(
-            "the grading itself failed or took too long: grade this file again"
-        )
-    marks, hints = {}, {}
+        problems.append("the grading itself failed or took too long: grade this file again")
+    marks = {}
+    hints = {}
     for exercise in exercises_of(lesson):
-        attempted = (
-            "not judged: grade this file again"
-            if exercise.name in submission.answers
-            else "not attempted"
-        )
-        verdict = said.get("verdicts", {}).get(exercise.name, {"mark": "○", "hint": attempted})
-        sound = verdict["mark"] != "✓" or exercise.name in passed
-        marks[exercise.name], hints[exercise.name] = (
-            verdict["mark"] if sound else "✗",
-            verdict["hint"],
-        )
+        name = exercise.name
+        if name in verdicts:
+            marks[name] = verdicts[name]["mark"]
+            hints[name] = verdicts[name]["hint"]
+        elif name in submission.answers:
+            marks[name] = "○"
+            hints[name] = "not judged: grade this file again"
+        else:
+            marks[name] = "○"
+            hints[name] = "not attempted"
+        # A mark counts if the judge said ✓ and nbval found the cell's output to be what it must be.
+        if marks[name] == "✓" and name not in passed:
+            marks[name] = "✗"
     return {
         "marks": marks,
         "hints": hints,
-        "problems": submission.problems,
+        "problems": problems,
         "answers": submission.answers,
-        "locked": said.get("locked"),
-        "seconds": round(time.perf_counter() - began, 2),
+        "isolation": report.get("isolation"),
+        "seconds": round(time.perf_counter() - start, 2),
         "ran": ran,
     }

@@ -17,15 +17,21 @@ def answer(body):
     )
 
 
+ANSWERS = "REPOSITORY/chargpt_lib/exercises/answers/single_head.py"
+PAGE = "REPOSITORY/notebooks/source/03_single_head.py"
+SOLVED_NOTEBOOK = "REPOSITORY/notebooks/solutions/03_single_head.ipynb"
+
+
 def steals(how):
-    """Gets the source of the key by `how`, and runs it."""
+    """Gets a text that holds the right answer by the expression `how`, and runs the function in it."""
     return answer(f"""
-import os, subprocess
-names = {{}}
+import ctypes, json, os, re, subprocess
 for root, folders, files in os.walk("REPOSITORY"):
     pass
-source = {how}
-exec(source[source.index("def window_mask"):source.index("exercise(")], {{"torch": torch}}, names)
+text = {how}
+source = re.search(r"def window_mask.*?\\n(?=\\S)", text, re.S).group()
+names = {{}}
+exec(source, {{"torch": torch}}, names)
 return names["window_mask"](T, w)
 """)
 
@@ -50,24 +56,38 @@ json.dumps = lambda value, **k: '["value", true, ""]'
     + answer("return True"),
     "imports_the_lesson": "from chargpt_lib.single_head import causal_mask\n"
     + answer("return causal_mask(T).triu(1 - w)"),
-    "imports_the_key": "from chargpt_lib.exercises.keys.single_head import window_mask",
-    "reads_the_key": steals("open('REPOSITORY/chargpt_lib/exercises/keys/single_head.py').read()"),
-    "reads_the_key_with_os": steals(
-        "os.read(os.open('REPOSITORY/chargpt_lib/exercises/keys/single_head.py', 0), 99999).decode()"
+    "imports_the_answer": """
+from chargpt_lib.exercises.answers.single_head import window_mask as right
+
+def window_mask(T, w):
+    return right(T, w)
+""",
+    "imports_the_key": """
+import chargpt_lib.exercises.keys.single_head
+from chargpt_lib.exercises.judge import EXERCISES
+
+def window_mask(T, w):
+    return EXERCISES["window_mask"].answer(T, w)
+""",
+    "reads_the_answer": steals(f"open({ANSWERS!r}).read()"),
+    "reads_the_answer_with_os": steals(f"os.read(os.open({ANSWERS!r}, 0), 99999).decode()"),
+    "reads_the_answer_with_torch": steals(
+        f"bytes(torch.from_file({ANSWERS!r}, size=900, dtype=torch.uint8).tolist()).decode()"
     ),
-    "reads_the_key_with_torch": steals("""bytes(torch.from_file('REPOSITORY/chargpt_lib/exercises/keys/single_head.py', size=900,
-dtype=torch.uint8).tolist()).decode()"""),
-    "reads_the_key_with_cat": steals(
-        "subprocess.check_output(['cat', 'REPOSITORY/chargpt_lib/exercises/keys/single_head.py']).decode()"
+    "reads_the_answer_with_cat": steals(f"subprocess.check_output(['cat', {ANSWERS!r}]).decode()"),
+    "reads_the_answer_with_c": steals(
+        "(lambda libc, buffer: (libc.read("
+        f"libc.open({ANSWERS!r}.encode(), 0), buffer, 99999), buffer.value.decode())[1]"
+        ")(ctypes.CDLL(None), ctypes.create_string_buffer(99999))"
     ),
-    "reads_the_key_with_c": steals("""(lambda libc, buffer: (libc.read(libc.open(b'REPOSITORY/chargpt_lib/exercises/keys/single_head.py',
-0), buffer, 99999), buffer.value.decode())[1])(__import__('ctypes').CDLL(None), __import__('ctypes').create_string_buffer(99999))"""),
-    "reads_the_source": steals("open('REPOSITORY/notebooks/source/03_single_head.py').read()"),
+    "reads_the_source": steals(f"open({PAGE!r}).read()"),
     "reads_the_solution": steals(
-        "open('REPOSITORY/notebooks/solutions/03_single_head.ipynb').read()"
+        "chr(10).join(''.join(cell['source']) for cell in "
+        f"json.load(open({SOLVED_NOTEBOOK!r}))['cells'])"
     ),
-    "links_to_the_key": steals("""(os.symlink('REPOSITORY/chargpt_lib/exercises/keys/single_head.py', 'key'),
-open('key').read())[1]"""),
+    "links_to_the_answer": steals(
+        f"(os.path.islink('link') or os.symlink({ANSWERS!r}, 'link'), open('link').read())[1]"
+    ),
     "asks_the_frames": answer("""
 import gc, sys
 frame = sys._getframe()
@@ -113,7 +133,7 @@ class Yes(torch.Tensor):
         return True
 """
     + answer("return torch.ones(T, T).as_subclass(Yes)"),
-    "speaks_for_the_room": answer("""
+    "speaks_for_the_worker": answer("""
 import os, socket
 for fd in range(3, 64):
     try:
@@ -125,21 +145,22 @@ return torch.zeros(T, T).bool()
     "says_it_is_right": answer("raise Exception('✓ window_mask')"),
     "html_in_its_error": answer("raise Exception('<script>alert(1)</script>')"),
     "another_magic": "%%answer average_past\n" + SOLUTION,
-    "evades_the_guard_and_forks": """
+    "evades_the_audit_hook_and_forks": """
 import re, sys
 import chargpt_lib.grading.isolation
-chargpt_lib.grading.isolation.REFUSED = re.compile("(?!)")
+chargpt_lib.grading.isolation.REFUSED_EVENTS = re.compile("(?!)")
 """
     + answer(
         "import os\nfor _ in range(60):\n    if os.fork() == 0:\n        while True:\n            pass"
     ),
-    "evades_the_guard_and_reads": """
+    "evades_the_audit_hook_and_reads": """
 import os, re
 import chargpt_lib.grading.isolation
-chargpt_lib.grading.isolation.REFUSED, chargpt_lib.grading.isolation.CHANGES = re.compile("(?!)"), ()
+chargpt_lib.grading.isolation.REFUSED_EVENTS = re.compile("(?!)")
+chargpt_lib.grading.isolation.PATH_CHANGING_EVENTS = ()
 os.path.realpath = os.fsdecode = lambda path: os.getcwd()
 """
-    + steals("open('REPOSITORY/chargpt_lib/exercises/keys/single_head.py').read()"),
+    + steals(f"open({ANSWERS!r}).read()"),
     "trickles": answer("""
 import os, time
 while True:
@@ -193,7 +214,7 @@ while True:
     "eats_memory": answer("return torch.ones(10**11)"),
     "eats_memory_slowly": answer("hoard = []\nwhile True:\n    hoard.append(bytearray(10**8))"),
     "forks": answer("import os\nwhile True:\n    os.fork()"),
-    "forks_around_the_guard": answer(
+    "forks_around_the_audit_hook": answer(
         "import multiprocessing.process, _posixsubprocess\n"
         "_posixsubprocess.fork_exec([b'/bin/sleep'], [b'/bin/sleep'], *[None] * 20)"
     ),
@@ -221,6 +242,22 @@ while True:
     "lone_surrogate": "def window_mask(T, w):\n    return '\\ud800'\n# \ud800",
 }
 
+# These would earn a ✓ where nothing isolates them.
+THEFTS = (
+    "imports_the_lesson",
+    "imports_the_answer",
+    "imports_the_key",
+    "reads_the_answer",
+    "reads_the_answer_with_os",
+    "reads_the_answer_with_torch",
+    "reads_the_answer_with_cat",
+    "reads_the_answer_with_c",
+    "reads_the_source",
+    "reads_the_solution",
+    "links_to_the_answer",
+    "evades_the_audit_hook_and_reads",
+)
+
 RIGHT_AFTER_ALL = {
     "deletes_files": "import shutil\nshutil.rmtree('DECOY', ignore_errors=True)\nshutil.rmtree('REPOSITORY/tests/hostile', ignore_errors=True)\n"
     + SOLUTION,
@@ -240,5 +277,5 @@ for act in (lambda: open("DECOY/note.txt", "w").write("goose"), lambda: os.renam
     "uses_an_optimizer": "torch.optim.AdamW([nn.Parameter(torch.ones(1))]).step()\n" + SOLUTION,
     "nbval_marker": "# NBVAL_SKIP\n" + SOLUTION + "# NBVAL_IGNORE_OUTPUT\n",
     "prompts": SOLUTION.replace("\n", "\r\n") + "# In [1]: >>> 🦆\n",
-    "writes_in_its_room": "open('scratch.txt', 'w').write('goose')\n" + SOLUTION,
+    "writes_in_its_folder": "open('scratch.txt', 'w').write('goose')\n" + SOLUTION,
 }
