@@ -22,8 +22,8 @@ PLAYHOUSE, SHAKESPEARE = RECORDED["playhouse"], RECORDED["shakespeare"]
 
 def test_the_readme_quotes_the_recorded_runs():
     readme = (HERE.root / "README.md").read_text(encoding="utf-8")
-    for table in readme_tables(RECORDED):
-        assert table in readme, f"put this into README.md:\n{table}"
+    for wanted in readme_tables(RECORDED):
+        assert wanted in readme, f"put this into README.md:\n{wanted}"
 
 
 def test_each_rung_lies_below_the_one_before_and_above_the_floor():
