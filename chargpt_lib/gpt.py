@@ -124,6 +124,7 @@ class GPT(LanguageModel):
                 config.dropout,
             )
             self.blocks.append(block)
+        # With pre-norm nothing has normed the stream after the last block; this does.
         self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=not config.tied)
         if config.tied:

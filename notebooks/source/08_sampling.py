@@ -477,7 +477,7 @@ class KVCache:
         return (rows - pads).clamp(min=0)
 
     def update(self, layer, k, v):
-        """Adds a layer's new keys and values, (B, H, T, head_size) -> all of them, (B, H, length, head_size); the mask.
+        """Adds a layer's new k and v, (B, H, T, head_size) -> all its keys and values, (B, H, length, head_size); the mask.
 
         Raises: ValueError where `extend` has not made room for them.
         """
@@ -634,8 +634,7 @@ def takes_cache(model):
 class Decoder:
     """The logits of the next token, for rows of ids that grow.
 
-    Where a row is longer than the model's block_size, the window that the model sees of it moves by `window_step` ids at
-    a time.
+    Where a row is longer than the model's block_size, the window that the model sees moves by `window_step` at a time.
     """
 
     def __init__(self, model, window_step=1, use_cache=True):
@@ -1118,7 +1117,7 @@ assert ratio < 32
 # %%
 #| export
 class SplitKLinear(nn.Module):
-    """An `nn.Linear` for few rows on a CPU: (..., K) -> (..., N). Its matrix lies in pieces, so that all cores fetch it.
+    """An `nn.Linear` for few rows on a CPU, its matrix in pieces that all cores fetch: (..., K) -> (..., N).
 
     The pieces are a copy: a layer that is trained on must not be replaced by this one.
     """
