@@ -8,191 +8,254 @@ from copy import deepcopy
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from chargpt_lib.checkpoints import load_checkpoint
 from chargpt_lib.devices import pick_device
-from chargpt_lib.recipe import Alone
-from chargpt_lib.trainer import Run, follow, train
+from chargpt_lib.trainer import SingleProcess, Trainer, train
 from chargpt_lib.training import nats_per_character
 
 __all__ = [
-    "hang_up",
-    "Together",
-    "evaluate_in_shares",
-    "shard",
-    "joined",
-    "Sharded",
+    "world_size",
+    "init_distributed",
+    "leave_distributed",
+    "DDP",
+    "evaluate_in_parts",
+    "COLLECT",
+    "DISTRIBUTE",
+    "FSDP",
+    "parameter_names",
     "train_distributed",
 ]
 
 
-def hang_up(group):
+def world_size():
+    """How many processes a launcher has started; 1 where none has."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def init_distributed(device=None):
+    """Joins this process to the others that torchrun has started -> the device of this process.
+
+    Raises: ValueError where this computer has fewer graphics cards than processes.
+    """
+    kind = pick_device().type if device is None else torch.device(device).type
+    if kind == "cuda":
+        processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+        if processes_here > torch.cuda.device_count():
+            raise ValueError(
+                f"{processes_here} processes, and {torch.cuda.device_count()} graphics card(s): start one for "
+                f"each card"
+            )
+        # The processes of one computer are numbered from 0, and so are its cards.
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        # Each tensor travels by the backend of the device that it is on.
+        backend = "cpu:gloo,cuda:nccl"
+    else:
+        device = torch.device("cpu")
+        backend = "gloo"
+    if not dist.is_initialized():
+        dist.init_process_group(backend)
+        # gloo's threads, if they still run when Python ends, can turn the end into an abort.
+        atexit.register(leave_distributed)
+    return device
+
+
+def leave_distributed():
+    """Takes this process out of the group again."""
     if dist.is_initialized():
-        dist.destroy_process_group(group)
+        dist.destroy_process_group()
 
 
-class Together(Alone):
-    """Several processes with a whole model each; in `backward` gradients become means (DDP, Li et al., 2020)."""
+class DDP(SingleProcess):
+    """Several processes with the whole model each; backward averages their gradients (DDP, Li et al., 2020)."""
 
-    def __init__(self, accelerator):
-        self.accelerator = accelerator
-        self.rank, self.size = accelerator.process_index, accelerator.num_processes
-        self.line = dist.new_group(
-            backend="gloo"
-        )  # for Python's own words: no graphics card has to wait for them
-        atexit.register(hang_up, None if accelerator.device.type == "cpu" else self.line)
+    def __init__(self, device):
+        self.device = device
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
 
-    def most(self, *numbers):
+    def wrap(self, model):
+        # DDP also sends the weights of process 0 to the others, so that all begin with the same ones.
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=device_ids)
+
+    def no_sync(self, model):
+        return model.no_sync()
+
+    def all_reduce_mean(self, tensor):
+        dist.all_reduce(tensor)  # in place: now it is the sum
+        return tensor / self.world_size
+
+    def all_reduce_max(self, *numbers):
+        # On the CPU, even where the model is on a card. float64 has room for any time.
         numbers = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.line)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers.tolist()
 
-    def mean(self, numbers):
-        dist.all_reduce(numbers)
-        return numbers / self.size
-
-    def gather(self, value):
-        values = [None] * self.size
-        dist.all_gather_object(values, value, group=self.line)
+    def all_gather(self, value):
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value)
         return values
 
-    def once(self, do):
-        said = [None, None]  # what came out, and what went wrong
+    def on_rank_zero(self, function):
+        result = None
+        error = None
         if self.rank == 0:
             try:
-                said[0] = do()
-            except Exception as error:
-                said[1] = error
-        dist.broadcast_object_list(said, src=0, group=self.line)
-        if said[1] is not None:
-            raise said[1]
-        return said[0]
-
-    def share(self, model):
-        return self.accelerator.prepare_model(model)
-
-    def apart(self, model):
-        return self.accelerator.no_sync(model)
+                result = function()
+            except (
+                Exception
+            ) as raised:  # of any kind: the others must hear of it, or they wait for ever
+                error = raised
+        message = [result, error]
+        dist.broadcast_object_list(message, src=0)
+        result, error = message
+        if error is not None:
+            raise error
+        return result
 
     def evaluate(self, model, ids):
-        return evaluate_in_shares(model, ids, self)
+        return evaluate_in_parts(model, ids, self.rank, self.world_size)
 
 
-def evaluate_in_shares(model, ids, team):
-    """`evaluate`, each process its share of the windows. All make as many calls of the model: shards need that."""
-    T, targets = model.block_size, len(ids) - 1
+def evaluate_in_parts(model, ids, rank, world_size):
+    """The exact loss over a text, where each process evaluates a part of its windows.
+
+    All processes call the model equally often, because with FSDP every one must take part in every call.
+    """
+    T = model.block_size
+    targets = len(ids) - 1
     windows = targets // T
-    most = -(-windows // team.size)
-    first = min(
-        team.rank * most, windows - most
-    )  # the last ones begin early, and skip what others count
-    skipped, total = team.rank * most - first, torch.zeros(1, dtype=torch.float64)
-    if windows:
-        nats = nats_per_character(model, ids[first * T : (first + most) * T + 1])
+    per_process = -(-windows // world_size)  # rounded up
+    # The last processes would run over the end. They begin earlier, and skip what others count.
+    first = min(rank * per_process, windows - per_process)
+    skipped = rank * per_process - first
+    total = torch.zeros(1, dtype=torch.float64)
+    if windows > 0:
+        nats = nats_per_character(model, ids[first * T : (first + per_process) * T + 1])
         total += nats[skipped * T :].double().sum()
-    if targets % T or not windows:
+    # What is left after the last whole window, all compute, and process 0 counts.
+    if targets % T > 0 or windows == 0:
         rest = nats_per_character(model, ids[windows * T :]).double().sum()
-        total += rest if team.rank == 0 else 0
-    dist.all_reduce(total, group=team.line)
+        if rank == 0:
+            total += rest
+    dist.all_reduce(total)
     return total.item() / targets
 
 
-def shard(whole, like):
-    """A tensor that the first process has whole, cut as the other one is."""
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
+# Collected on the CPU in process 0; the others get an empty dict.
+COLLECT = StateDictOptions(full_state_dict=True, cpu_offload=True)
+# Whole in process 0; the others get their parts from it.
+DISTRIBUTE = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
-def joined(value, keep):
-    """What the processes have parts of, whole; only those keep it that will write it."""
-    value = value.full_tensor() if isinstance(value, DTensor) else value
-    return value.cpu() if keep else None
-
-
-class Sharded(Together):
+class FSDP(DDP):
     """Several processes with a part of each parameter, gradient and moment (FSDP, Zhao et al., 2023)."""
 
-    def __init__(self, accelerator, model):
-        super().__init__(accelerator)
-        self.whole = deepcopy(model).cpu()  # whole weights come and go through this one
-        mesh = init_device_mesh(accelerator.device.type, (self.size,))
-        for part in [*getattr(model, "blocks", ()), model]:
-            fully_shard(part, mesh=mesh)
-        self.fill(model)
+    def __init__(self, model, device):
+        super().__init__(device)
+        # Checkpoints are read into this copy, and written from it.
+        self.full_model = deepcopy(model).cpu()
+        mesh = init_device_mesh(device.type, (self.world_size,))
+        # Each block by itself is gathered and dropped by itself. What is left goes with the model.
+        for block in getattr(model, "blocks", ()):
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        # All begin with the weights of process 0.
+        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
 
-    @torch.no_grad()
-    def fill(self, model):
-        model.reshard()  # after an evaluation the outermost part is still whole
-        for own, whole in zip(model.parameters(), self.whole.parameters()):
-            own.copy_(shard(whole, own))
-
-    def share(self, model):
-        return model
+    def wrap(self, model):
+        return model  # fully_shard has changed the model itself
 
     @contextmanager
-    def apart(self, model):
+    def no_sync(self, model):
+        # FSDP has a switch in the place of a context.
         model.set_requires_gradient_sync(False)
         yield
         model.set_requires_gradient_sync(True)
 
-    def clip(self, parameters, most):
-        return super().clip(parameters, most).full_tensor()
+    def clip_grad_norm(self, parameters, max_norm):
+        # The norm is that of all parts, and comes as a DTensor.
+        return super().clip_grad_norm(parameters, max_norm).full_tensor()
 
-    @torch.no_grad()
-    def gathered(self, run):
-        run.model.reshard()
-        for own, whole in zip(run.model.parameters(), self.whole.parameters()):
-            whole.copy_(own.full_tensor())
-        state, first = run.optimizer.state_dict(), self.rank == 0
-        moments = {
-            i: {name: joined(x, first) for name, x in kept.items()}
-            for i, kept in state["state"].items()
-        }
-        return self.whole, {**state, "state": moments}
+    def full_state(self, model, optimizer):
+        # All take part in collecting; process 0 alone has what comes of it.
+        weights = get_model_state_dict(model, options=COLLECT)
+        if self.rank == 0:
+            self.full_model.load_state_dict(weights)
+        numbered = optimizer.state_dict()
+        # Before the first step there are no moments, and to find some PyTorch would let the optimizer take a step.
+        if optimizer.state:
+            moments = get_optimizer_state_dict(model, optimizer, options=COLLECT)
+            names = parameter_names(model, optimizer) if self.rank == 0 else []
+            numbered["state"] = {
+                number: moments["state"][name] for number, name in enumerate(names)
+            }
+        return self.full_model, numbered
 
-    def load(self, run, which="last"):
-        state = load_checkpoint(run.config.out, self.whole, run.tokenizer, which)
-        self.fill(run.model)
-        parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-        for i, kept in state["optimizer"]["state"].items():
-            kept.update(
-                {name: shard(value, parameters[i]) for name, value in kept.items() if value.dim()}
-            )
+    def load_model(self, out, model, tokenizer, which="last"):
+        # Every process reads the file, because each needs the state that is saved beside the weights.
+        state = load_checkpoint(out, self.full_model, tokenizer, which)
+        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
         return state
 
+    def load_optimizer(self, model, optimizer, saved):
+        if not saved["state"]:
+            return
+        names = parameter_names(model, optimizer)
+        groups = optimizer.state_dict()["param_groups"]
+        named = {
+            "state": {names[number]: moments for number, moments in saved["state"].items()},
+            "param_groups": [
+                {**group, "params": [names[number] for number in group["params"]]}
+                for group in groups
+            ],
+        }
+        set_optimizer_state_dict(model, optimizer, named, options=DISTRIBUTE)
+        # On the way PyTorch has made lists of tuples: the settings shall be those of the config, unchanged.
+        for group, before in zip(optimizer.param_groups, groups):
+            group["betas"] = before["betas"]
 
-def train_distributed(model, corpus_or_ids, config, tokenizer=None, resume=False, fsdp=False):
+
+def parameter_names(model, optimizer):
+    """The names of the parameters, in the order in which the optimizer numbers them."""
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def train_distributed(
+    model, corpus_or_ids, config, tokenizer=None, resume=False, fsdp=False, device=None
+):
     """`train` in all processes that a launcher has started, one for each device; started plainly, it is `train`.
 
     Every process calls it with the same arguments, and gets the same dict. config.batch_size is what one process reads
     at a time. fsdp: cut weights, gradients and moments into as many parts as there are processes (FSDP); the model is
-    then left in parts, and whole only in the checkpoints in out. ImportError without Accelerate.
+    then left in parts, and whole only in the checkpoints in out. device: "cpu", "cuda"; without, the best one.
+
+    Raises: what `train` raises; ValueError where processes and graphics cards do not go together.
     """
-    try:
-        from accelerate import Accelerator
-    except ImportError:
-        raise ImportError(
-            "several devices need Hugging Face Accelerate: pip install accelerate"
-        ) from None
-    device, size = pick_device(), int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
+    if world_size() == 1:
+        device = pick_device() if device is None else device
         return train(model.to(device), corpus_or_ids, config, tokenizer, resume)
-    if fsdp and not config.out:
+    if fsdp and config.out is None:
         raise ValueError(
             "with fsdp the model is left in parts, and only a checkpoint has it whole: give a folder, out"
         )
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    if device.type == "cuda" and here > torch.cuda.device_count():
-        raise ValueError(
-            f"{here} processes, and {torch.cuda.device_count()} graphics card(s): start one for each card"
-        )
-    accelerator = Accelerator(
-        cpu=device.type != "cuda", mixed_precision="no"
-    )  # the run has a precision of its own
-    team = Sharded(accelerator, model) if fsdp else Together(accelerator)
-    run = Run(
-        model if fsdp else model.to(accelerator.device), corpus_or_ids, config, tokenizer, team
-    )
-    return follow(run, resume) | {"floor": getattr(corpus_or_ids, "val_floor", None)}
+    device = init_distributed(device)
+    if fsdp:
+        strategy = FSDP(model, device)
+    else:
+        model = model.to(device)
+        strategy = DDP(device)
+    return Trainer(model, corpus_or_ids, config, tokenizer, strategy).train(resume)

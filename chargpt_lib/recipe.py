@@ -3,7 +3,7 @@
 
 import signal
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import cos, inf, pi
@@ -15,169 +15,184 @@ from typing import Literal
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from chargpt_lib.checkpoints import load_checkpoint
 from chargpt_lib.data import CharTokenizer, Corpus
-from chargpt_lib.training import evaluate
+from chargpt_lib.training import param_groups
 
 __all__ = [
+    "is_number",
     "check_train_config",
     "TrainConfig",
     "count_windows",
-    "epoch_dice",
+    "epoch_generator",
     "Windows",
-    "read_data",
+    "prepare_data",
     "learning_rate",
     "make_optimizer",
-    "checkpointed",
-    "compiled",
-    "interruptible",
-    "Alone",
+    "gradient_checkpointing",
+    "compile_model",
+    "compile_failure",
+    "catch_sigint",
 ]
 
 
+def is_number(value, low=0, high=inf, whole=False):
+    """Whether a value is a finite number from low to high, and a whole one if that is asked for."""
+    kind = Integral if whole else Real
+    # To Python True is the number 1; as a setting it is a mistake.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    return low <= value <= high and value != inf
+
+
 def check_train_config(config):
-    """ValueError for what no training can use: the field, its value, the way out."""
+    """Looks at each setting of a TrainConfig.
 
-    def number(low, kind=Real, most=inf):
-        return lambda x: (
-            isinstance(x, kind) and not isinstance(x, bool) and low <= x <= most and x != inf
-        )
+    Raises: ValueError for the first that no training can use, with its name, its value and what it may be.
+    """
 
-    for names, right, meaning in (
-        (
-            "batch_size grad_accum eval_interval checkpoint_interval",
-            number(1, Integral),
-            "a whole number from 1 on",
-        ),
-        (
-            "steps patience",
-            lambda x: x is None or number(1, Integral)(x),
-            "a whole number from 1 on, or None",
-        ),
-        ("eval_batches", number(0, Integral), "a whole number; 0 for the exact loss"),
-        ("seed", number(0, Integral, 2**32 - 1), "a whole number from 0 to 2^32 - 1"),
-        ("epochs time_budget", lambda x: x is None or number(1e-9)(x), "a number above 0, or None"),
-        ("learning_rate", number(1e-12), "a number above 0"),
-        (
-            "min_lr",
-            lambda x: number(0, Real, config.learning_rate)(x),
-            f"from 0 to the rate, {config.learning_rate}",
-        ),
-        ("weight_decay grad_clip", number(0), "a number, 0 for none"),
-        ("warmup", number(0, Real, 0.99), "a share of the run, from 0 to 0.99"),
-        (
-            "betas",
-            lambda x: (
-                isinstance(x, (tuple, list))
-                and len(x) == 2
-                and all(map(number(0, Real, 0.999999), x))
-            ),
-            "two numbers from 0 to 0.999999",
-        ),
-        ("schedule", ("cosine", "wsd").__contains__, "'cosine' or 'wsd'"),
-        (
-            "decay",
-            lambda x: number(
-                0, Real, 1 if config.schedule == "cosine" else 1.000001 - config.warmup
-            )(x),
-            f"a share of the run, and not more than the warmup, {config.warmup}, leaves of it",
-        ),
-        (
-            "precision",
-            ("auto", "fp32", "fp16", "bf16").__contains__,
-            "'auto', 'fp32', 'fp16' or 'bf16'",
-        ),
-        ("compile gradient_checkpointing", lambda x: isinstance(x, bool), "True or False"),
-        ("out", lambda x: x is None or isinstance(x, (str, Path)) and str(x), "a folder, or None"),
-        (
-            "tensorboard",
-            lambda x: x is False or x is True and config.out,
-            "False, or True with a folder, out",
-        ),
-    ):
-        for name in names.split():
-            if not right(getattr(config, name)):
-                raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
+    def require(name, allowed, meaning):
+        if not allowed:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
+
+    for name in ("batch_size", "grad_accum", "eval_interval", "checkpoint_interval"):
+        value = getattr(config, name)
+        require(name, is_number(value, 1, whole=True), "a whole number from 1 on")
+    for name in ("steps", "patience"):
+        value = getattr(config, name)
+        allowed = value is None or is_number(value, 1, whole=True)
+        require(name, allowed, "a whole number from 1 on, or None")
+    for name in ("epochs", "time_budget"):
+        value = getattr(config, name)
+        require(name, value is None or is_number(value, 1e-9), "a number above 0, or None")
+    for name in ("weight_decay", "grad_clip"):
+        require(name, is_number(getattr(config, name)), "a number, 0 for none")
+    for name in ("compile", "gradient_checkpointing"):
+        require(name, isinstance(getattr(config, name), bool), "True or False")
+
+    allowed = is_number(config.eval_batches, whole=True)
+    require("eval_batches", allowed, "a whole number; 0 for the exact loss")
+    # The seed of the windows' order is mixed from 32 bits.
+    allowed = is_number(config.seed, 0, 2**32 - 1, whole=True)
+    require("seed", allowed, "a whole number from 0 to 2^32 - 1")
+
+    require("learning_rate", is_number(config.learning_rate, 1e-12), "a number above 0")
+    allowed = is_number(config.min_lr, 0, config.learning_rate)
+    require("min_lr", allowed, f"from 0 to the learning rate, {config.learning_rate}")
+    require("warmup", is_number(config.warmup, 0, 0.99), "a share of the run, from 0 to 0.99")
+    require("schedule", config.schedule in ("cosine", "wsd"), "'cosine' or 'wsd'")
+    # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
+    longest = 1.000001 - config.warmup if config.schedule == "wsd" else 1
+    meaning = f"a share of the run, at most what the warmup, {config.warmup}, leaves of it"
+    require("decay", is_number(config.decay, 0, longest), meaning)
+
+    is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
+    allowed = is_pair and all(is_number(beta, 0, 0.999999) for beta in config.betas)
+    require("betas", allowed, "two numbers from 0 to 0.999999")
+    allowed = config.precision in ("auto", "fp32", "fp16", "bf16")
+    require("precision", allowed, "'auto', 'fp32', 'fp16' or 'bf16'")
+
+    is_path = isinstance(config.out, (str, Path)) and str(config.out) != ""
+    require("out", config.out is None or is_path, "a folder, or None")
+    if config.tensorboard is not False:
+        allowed = config.tensorboard is True and config.out is not None
+        require("tensorboard", allowed, "False, or True with a folder, out")
 
 
 @dataclass
 class TrainConfig:
     """How to train. Whichever comes first ends it: steps, epochs, time_budget or patience."""
 
-    steps: int | None = (
-        None  # of the optimizer; 2000, where neither epochs nor a time budget is given
-    )
+    # How long. Where neither steps nor epochs nor a time budget are given, it is 2000 steps.
+    steps: int | None = None  # optimizer steps
     epochs: float | None = None  # passes over the training text
-    time_budget: float | None = None  # seconds, evaluations included; the schedule ends with them
-    batch_size: int = 32  # windows at a time
-    grad_accum: int = 1  # so many batches, one after the other, make one step
+    time_budget: float | None = None  # seconds, with evaluations; the schedule ends with them
+    patience: int | None = None  # evaluations in a row without a new best loss that end the run
+
+    # The batch of a step: batch_size * grad_accum windows.
+    batch_size: int = 32  # windows per micro-batch
+    grad_accum: int = 1  # micro-batches per optimizer step
+
+    # The learning rate.
     learning_rate: float = 1e-3  # the peak
     min_lr: float = 0.0  # where the schedule ends
     warmup: float = 0.05  # share of the run in which the rate rises
     schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
-    decay: float = 0.2  # share of the run, at its end, in which wsd decays; 0: the rate stays
-    weight_decay: float = 0.1  # of matrices and tables; the other parameters have none
-    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
-    grad_clip: float = 1.0  # a longer gradient is cut to this length; 0: none is
+    decay: float = 0.2  # share of the run in which wsd decays, at its end; 0: the rate stays
+
+    # AdamW.
+    weight_decay: float = 0.1  # of matrices and tables; other parameters have none
+    betas: tuple[float, float] = (0.9, 0.99)  # of the means of gradients and of their squares
+    grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
     seed: int = 1337  # of the order of the windows, and of dropout
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = (
-        "auto"  # auto: the best that the device computes in
-    )
-    compile: bool = False  # try torch.compile
-    gradient_checkpointing: bool = False  # compute each block twice, and keep less of it
-    eval_interval: int = 250  # steps from one evaluation, and row of the log, to the next
-    eval_batches: int = (
-        0  # estimate the validation loss from so many batches; 0: exactly, from the whole text
-    )
-    patience: int | None = None  # so many evaluations without a new best end the run
+
+    # The device.
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the device's best
+    compile: bool = False  # use torch.compile, where it works
+    gradient_checkpointing: bool = False  # compute each block twice, to save memory
+
+    # Measuring and saving.
+    eval_interval: int = 250  # steps between two evaluations, and rows of the log
+    eval_batches: int = 0  # random batches for the validation loss; 0: exactly, the whole text
     out: str | None = None  # folder for checkpoints and log.jsonl
-    checkpoint_interval: int = 1000  # steps
-    tensorboard: bool = False  # a log for TensorBoard, too, in out
+    checkpoint_interval: int = 1000  # steps between two checkpoints
+    tensorboard: bool = False  # write a log for TensorBoard, too, into out
 
     def __post_init__(self):
         check_train_config(self)
-        self.out = self.out and str(self.out)
+        if self.out is not None:
+            self.out = str(self.out)
         if self.steps is None and self.epochs is None and self.time_budget is None:
             self.steps = 2000
 
 
 def count_windows(size, block_size):
-    """How many windows an epoch has, in a text of so many ids. ValueError where there is none."""
+    """How many windows of block_size + 1 ids an epoch takes from a text of `size` ids.
+
+    Raises: ValueError where the text is too short for one.
+    """
     if size <= block_size:
         raise ValueError(
             f"a text of {size} ids has no window of block_size {block_size} and one target more: "
             f"take a longer text, or a model with a block_size of at most {max(size - 1, 0)}"
         )
+    # One window fewer than there is room for: the epochs begin at different places.
     return max(size // block_size - 1, 1)
 
 
-def epoch_dice(seed, epoch):
-    """A generator that seed and epoch settle."""
+def epoch_generator(seed, epoch):
+    """The random generator of an epoch: the same for the same seed and epoch, on any machine."""
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
 
 
 class Windows:
-    """The windows of a text, shuffled, each once an epoch; every epoch cuts the text at other places."""
+    """The windows of a text in a shuffled order, each once an epoch; every epoch cuts the text at other places."""
 
     def __init__(self, ids, block_size, seed):
         self.count = count_windows(len(ids), block_size)
-        self.ids, self.block_size, self.seed, self.starts = ids, block_size, seed, {}
-        self.all = ids.unfold(0, block_size + 1, 1)  # a view: nothing is copied
+        self.ids = ids
+        self.block_size = block_size
+        self.seed = seed
+        # All windows that the text has, with the target of the last character: a view, nothing is copied.
+        self.all = ids.unfold(0, block_size + 1, 1)  # (N - T, T + 1)
+        self.epoch = None  # of which `starts` is the order
+        self.starts = None
 
     def order(self, epoch):
-        """Where the windows of an epoch start: (count,). Seed and epoch alone settle it."""
-        if epoch not in self.starts:
-            dice = epoch_dice(self.seed, epoch)
-            first = torch.randint(len(self.ids) - self.count * self.block_size, (), generator=dice)
-            self.starts = {
-                epoch: first + self.block_size * torch.randperm(self.count, generator=dice)
-            }
-        return self.starts[epoch]
+        """Where the windows of an epoch start, in the order in which they are read: (count,)."""
+        if epoch != self.epoch:
+            generator = epoch_generator(self.seed, epoch)
+            room = len(self.ids) - self.count * self.block_size
+            first = torch.randint(room, (), generator=generator)
+            shuffled = torch.randperm(self.count, generator=generator)
+            self.starts = first + self.block_size * shuffled
+            self.epoch = epoch
+        return self.starts
 
     def batch(self, seen, size):
-        """The windows that follow the first `seen` ones -> x, y, both (size, T), where the ids are."""
+        """The windows that follow the first `seen` ones -> x, y, both (size, T), on the device of the ids."""
         epoch, at = divmod(seen, self.count)
         starts = self.order(epoch)[at : at + size]
+        # At the end of an epoch the batch is filled up from the next one.
         while len(starts) < size:
             epoch += 1
             starts = torch.cat([starts, self.order(epoch)[: size - len(starts)]])
@@ -185,82 +200,97 @@ class Windows:
         return windows[:, :-1], windows[:, 1:]
 
 
-def read_data(model, corpus_or_ids, config, tokenizer):
-    """-> windows, validation ids or None, tokenizer or None. ValueError where model and text do not match.
+def prepare_data(model, corpus_or_ids, config, tokenizer):
+    """-> windows, validation ids (N,) or None, tokenizer or None.
 
-    corpus_or_ids: a Corpus, ids (N,), or what has windows(block_size, seed), val_ids and tokenizer.
+    corpus_or_ids: a Corpus, ids (N,) int64, or an object with windows(block_size, seed), val_ids and tokenizer.
+
+    Raises: ValueError where model, text and config do not go together.
     """
-    data = ids = corpus_or_ids
-    val_ids, tokenizer = (
-        getattr(data, "val_ids", None),
-        tokenizer or getattr(data, "tokenizer", None),
-    )
-    if isinstance(data, Corpus):
-        tokenizer = tokenizer or CharTokenizer.from_text(data.train + data.val)
-        ids, val_ids = tokenizer.encode(data.train), tokenizer.encode(data.val)
-    if hasattr(data, "windows"):
-        windows = data.windows(model.block_size, config.seed)
+    if hasattr(corpus_or_ids, "windows"):
+        shards = corpus_or_ids
+        windows = shards.windows(model.block_size, config.seed)
+        val_ids = shards.val_ids
+        if tokenizer is None:
+            tokenizer = shards.tokenizer
         if tokenizer.vocab_size != model.vocab_size:
             raise ValueError(
                 f"the data has {tokenizer.vocab_size} symbols, and the model knows {model.vocab_size}"
             )
-    elif ids.dim() != 1 or ids.dtype != torch.int64:
-        raise ValueError(
-            f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)"
-        )
     else:
+        ids = corpus_or_ids
+        val_ids = None
+        if isinstance(corpus_or_ids, Corpus):
+            corpus = corpus_or_ids
+            if tokenizer is None:
+                tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+            ids = tokenizer.encode(corpus.train)
+            val_ids = tokenizer.encode(corpus.val)
+        if ids.dim() != 1 or ids.dtype != torch.int64:
+            raise ValueError(
+                f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)"
+            )
         model.check(ids[:, None])
-        windows = Windows(ids.to(next(model.parameters()).device), model.block_size, config.seed)
-    if config.patience and val_ids is None:
+        device = next(model.parameters()).device
+        windows = Windows(ids.to(device), model.block_size, config.seed)
+    if config.patience is not None and val_ids is None:
         raise ValueError(
             f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None"
         )
-    if config.out and tokenizer is None:
+    if config.out is not None and tokenizer is None:
         raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
     return windows, val_ids, tokenizer
 
 
 def learning_rate(step, config, elapsed=0.0):
-    """The rate of a step, counted from 0; elapsed: the share of the time budget that is used up.
+    """The learning rate of a step, counted from 0. elapsed: the share of the time budget that is used up.
 
-    A warmup, then half a cosine to min_lr (Loshchilov and Hutter, 2017), or the peak and a decay (Hu et al., 2024).
+    A linear warmup; then half a cosine down to min_lr (Loshchilov and Hutter, 2017), or the peak and a linear decay
+    (Hu et al., 2024).
     """
-    steps = config.steps or inf
-    rise = max((step + 1) / steps, elapsed) / config.warmup if config.warmup else 1.0
-    done = min(max(step / steps, elapsed), 1.0)
+    # Steps and time both drive the schedule: whichever is further. Without a number of steps, time alone does.
+    steps = inf if config.steps is None else config.steps
+    progress = min(max(step / steps, elapsed), 1.0)
     if config.schedule == "cosine":
-        left = (1 + cos(pi * max(done - config.warmup, 0) / (1 - config.warmup))) / 2
+        angle = pi * max(progress - config.warmup, 0) / (1 - config.warmup)  # from 0 to pi
+        height = (1 + cos(angle)) / 2  # from 1 to 0
+    elif config.decay > 0:
+        height = min((1 - progress) / config.decay, 1.0)
     else:
-        left = min((1 - done) / config.decay, 1.0) if config.decay else 1.0
-    return min(
-        config.learning_rate * rise, config.min_lr + (config.learning_rate - config.min_lr) * left
-    )
+        height = 1.0
+    rate = config.min_lr + (config.learning_rate - config.min_lr) * height
+    if config.warmup > 0:
+        # step + 1, so that the first step already moves
+        warmed_up = max((step + 1) / steps, elapsed) / config.warmup
+        rate = min(rate, config.learning_rate * warmed_up)
+    return rate
 
 
 def make_optimizer(model, config):
-    """AdamW in one kernel, where there is one; weight decay for what has two dimensions or more."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    fused = parameters[0].device.type in ("cpu", "cuda")
+    """AdamW (Loshchilov and Hutter, 2019), with weight decay for parameters of two dimensions or more."""
+    device = next(model.parameters()).device
     return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused
+        param_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=tuple(config.betas),
+        fused=device.type in ("cpu", "cuda"),
     )
 
 
 @contextmanager
-def checkpointed(model):
-    """Inside, each block keeps only what goes into it, and computes the rest again (Chen et al., 2016)."""
-    if not (blocks := list(getattr(model, "blocks", ()))):
+def gradient_checkpointing(model):
+    """Inside, each block of the model keeps only its input, and runs again in backward (Chen et al., 2016).
+
+    Raises: ValueError where the model has no blocks.
+    """
+    blocks = list(getattr(model, "blocks", ()))
+    if not blocks:
         raise ValueError(
             f"gradient_checkpointing is True, and a {type(model).__name__} has no blocks: leave it False"
         )
     for block in blocks:
-        block.forward = partial(
-            checkpoint, block.forward, use_reentrant=False
-        )  # hides the method of its class
+        # An attribute of the block itself hides the method of its class, until it is deleted.
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     try:
         yield
     finally:
@@ -268,20 +298,16 @@ def checkpointed(model):
             del block.forward
 
 
-def compiled(model, x):
-    """torch.compile's model; or the model, with a warning, where a trial step on x (B, T) fails."""
+def compile_model(model, x):
+    """The model as torch.compile makes it; or the model itself, with a warning, where a trial step on x (B, T) fails."""
     try:
+        # The trial draws numbers for dropout; the run shall not notice.
         with torch.random.fork_rng():
-            (fast := torch.compile(model))(x, x)[1].backward()
-        return fast
+            compiled = torch.compile(model)
+            compiled(x, x)[1].backward()
+        return compiled
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
-        lines = str(error).strip().splitlines() or [""]
-        reason = next((line for line in lines if "error: " in line), lines[0])
-        if "C++ compile error" in lines[0] and " " in torch.__file__:
-            reason += (
-                f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
-                "in a folder without a space (on a graphics card it does not matter)"
-            )
+        reason = compile_failure(str(error))
         warnings.warn(
             f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}"
         )
@@ -290,49 +316,36 @@ def compiled(model, x):
         model.zero_grad()
 
 
+def compile_failure(message):
+    """The line of torch.compile's long message that says what went wrong; and the way out, where we know one."""
+    lines = message.strip().splitlines()
+    if not lines:
+        return ""
+    reason = next((line for line in lines if "error: " in line), lines[0])
+    if "C++ compile error" in lines[0] and " " in torch.__file__:
+        reason += (
+            f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
+            "in a folder without a space (on a graphics card it does not matter)"
+        )
+    return reason
+
+
 @contextmanager
-def interruptible():
-    """Ctrl-C waits for the end of a step: it goes into the list that this yields. A second Ctrl-C does not wait."""
-    pressed, before = [], signal.getsignal(signal.SIGINT)
-
-    def note(number, frame):
-        pressed.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    if current_thread() is not main_thread():  # only that one gets signals
-        yield pressed
+def catch_sigint():
+    """Inside, the first Ctrl-C only adds its signal to the list that this yields; the second one interrupts as usual."""
+    received = []
+    # Python gives signals to the main thread alone, and lets no other thread handle them.
+    if current_thread() is not main_thread():
+        yield received
         return
-    signal.signal(signal.SIGINT, note)
+    usual_handler = signal.getsignal(signal.SIGINT)
+
+    def handler(signal_number, frame):
+        received.append(signal_number)
+        signal.signal(signal.SIGINT, usual_handler)
+
+    signal.signal(signal.SIGINT, handler)
     try:
-        yield pressed
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class Alone:
-    """What a run asks of the processes that share it. Here there is one; lesson 13 has several."""
-
-    rank, size = 0, 1  # which process this is, of how many
-    apart = nullcontext  # in this context gradients stay as they are; outside they become means over the processes
-    clip, evaluate = staticmethod(torch.nn.utils.clip_grad_norm_), staticmethod(evaluate)
-
-    def most(self, *numbers):  # of each one, the largest that any process has
-        return numbers
-
-    def mean(self, numbers):  # of a tensor, over the processes
-        return numbers
-
-    def gather(self, value):  # everybody's, in the order of the ranks
-        return [value]
-
-    def once(self, do):  # one process calls it; all have what it returns, or raises
-        return do()
-
-    def share(self, model):  # what computes the loss
-        return model
-
-    def gathered(self, run):  # what is saved
-        return run.model, run.optimizer.state_dict()
-
-    def load(self, run, which="last"):
-        return load_checkpoint(run.config.out, run.model, run.tokenizer, which)
+        signal.signal(signal.SIGINT, usual_handler)

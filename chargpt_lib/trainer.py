@@ -17,358 +17,563 @@ from tqdm import tqdm
 from chargpt_lib.checkpoints import (
     NAME,
     POINTER,
+    load_checkpoint,
     random_states,
     restore_random_states,
     save_checkpoint,
 )
 from chargpt_lib.devices import pick_precision
 from chargpt_lib.recipe import (
-    Alone,
-    TrainConfig,
-    checkpointed,
-    compiled,
-    interruptible,
+    catch_sigint,
+    compile_model,
+    gradient_checkpointing,
     learning_rate,
     make_optimizer,
-    read_data,
+    prepare_data,
 )
-from chargpt_lib.training import estimate_loss
+from chargpt_lib.training import estimate_loss, evaluate
 
 __all__ = [
-    "Run",
-    "collect",
-    "save",
-    "add_row",
+    "SingleProcess",
+    "FETCH_SECONDS",
+    "Trainer",
     "read_log",
     "write_log",
-    "occupied",
-    "begin",
-    "ended",
-    "tell",
-    "finish",
-    "follow",
+    "import_summary_writer",
+    "is_in_use",
     "train",
     "plot_run",
 ]
 
 
-class Run:
-    """A training on its way."""
+class SingleProcess:
+    """The strategy of a training in one process. Lesson 13 has others, for several processes that share a run."""
 
-    kept = "step", "seen", "seconds", "best", "best_step", "waited", "pending"
+    rank = 0  # which process this is
+    world_size = 1  # of how many
 
-    def __init__(self, model, corpus_or_ids, config, tokenizer, team):
-        self.windows, self.val_ids, self.tokenizer = read_data(
+    def wrap(self, model):
+        """The module that the training step calls."""
+        return model
+
+    def no_sync(self, model):
+        """A context in which backward leaves the gradients in this process."""
+        return nullcontext()
+
+    def all_reduce_mean(self, tensor):
+        """The mean of a tensor over the processes."""
+        return tensor
+
+    def all_reduce_max(self, *numbers):
+        """Of each number the largest that any process has."""
+        return numbers
+
+    def all_gather(self, value):
+        """A list of the values of all processes, in the order of their ranks."""
+        return [value]
+
+    def on_rank_zero(self, function):
+        """Calls the function in process 0; every process gets what it returns or raises."""
+        return function()
+
+    def clip_grad_norm(self, parameters, max_norm):
+        """Clips the gradients in place -> their norm before that, a tensor ()."""
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def evaluate(self, model, ids):
+        """The exact loss over a text."""
+        return evaluate(model, ids)
+
+    def full_state(self, model, optimizer):
+        """What a checkpoint holds: the model with all its weights, and the optimizer's whole state."""
+        return model, optimizer.state_dict()
+
+    def load_model(self, out, model, tokenizer, which="last"):
+        """Gives the model the weights of a checkpoint -> the state that was saved with it."""
+        return load_checkpoint(out, model, tokenizer, which)
+
+    def load_optimizer(self, model, optimizer, saved):
+        """Gives the optimizer the moments that were saved; rate, decay and betas stay as the config has them."""
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({**saved, "param_groups": groups})
+
+
+# Fetching a number from a graphics card makes Python wait for the card: twice a second is enough for a progress bar.
+FETCH_SECONDS = 0.5
+
+
+class Trainer:
+    """A training: what is trained, how far it is, and what was measured. `Trainer(...).train()` runs it."""
+
+    def __init__(self, model, corpus_or_ids, config, tokenizer=None, strategy=None):
+        self.strategy = SingleProcess() if strategy is None else strategy
+        self.windows, self.val_ids, self.tokenizer = prepare_data(
             model, corpus_or_ids, config, tokenizer
         )
-        self.model, self.compute, self.team, self.batch = (
-            model,
-            model,
-            team,
-            config.batch_size * team.size,
-        )
-        self.device = device = next(model.parameters()).device
-        passes = config.epochs and ceil(
-            config.epochs * self.windows.count / self.batch / config.grad_accum
-        )
-        self.config = replace(config, steps=min(filter(None, (config.steps, passes)), default=None))
-        self.precision = pick_precision(device) if config.precision == "auto" else config.precision
-        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
-        self.autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
-        self.parameters, self.optimizer = list(model.parameters()), make_optimizer(model, config)
-        self.step = self.seen = self.waited = self.seconds = self.fetched = 0
-        self.pending, self.fresh = [], []
-        self.best = self.best_step = self.saved = self.board = None
+        self.floor = getattr(corpus_or_ids, "val_floor", None)
+        self.model = model
+        # What a step calls: the model, or what compiling and wrapping make of it.
+        self.forward_model = model
+        self.device = next(model.parameters()).device
+        self.parameters = list(model.parameters())
+        self.optimizer = make_optimizer(model, config)
 
-    def advance(self):
-        """One step of the optimizer. Nothing is fetched from the device."""
-        config, loss = self.config, 0.0
-        self.rate = learning_rate(self.step, config, self.seconds / (config.time_budget or inf))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        for left in reversed(range(config.grad_accum)):
-            own = self.windows.batch(
-                self.seen + self.team.rank * config.batch_size, config.batch_size
-            )
-            x, y = (ids.to(self.device, non_blocking=True) for ids in own)
-            with self.team.apart(self.compute) if left else nullcontext():
+        # A micro-batch is read by all processes together: each takes batch_size windows of it.
+        self.micro_batch = config.batch_size * self.strategy.world_size
+        self.config = replace(config, steps=self.count_steps(config))
+
+        self.precision = config.precision
+        if config.precision == "auto":
+            self.precision = pick_precision(self.device)
+        dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
+        self.autocast = nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+        # Only fp16 needs loss scaling. A scaler that is not enabled passes everything through.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+        # How far the training is. With the weights, the optimizer, the scaler and the random states, this is what a
+        # checkpoint holds.
+        self.step = 0
+        self.windows_seen = 0
+        self.seconds = 0.0
+        self.best_loss = None  # of the validation
+        self.best_step = None
+        self.evals_since_best = 0
+        self.metrics = []  # [loss, norm of the gradient] of each step since the last row of the log
+
+        # What is not saved.
+        self.lr = None
+        self.on_device = []  # losses and norms that are not fetched yet
+        self.fetched_at = 0.0  # seconds
+        self.row_began = (0, 0.0)  # windows and seconds when the current row of the log began
+        self.rows = []
+        self.best_weights = None  # kept in memory where there is no folder, out
+        self.saved_step = None
+        # Where TensorBoard is missing, this fails: now, and not after the first evaluation.
+        self.board_class = import_summary_writer() if config.tensorboard else None
+        self.board = None
+
+    def count_steps(self, config):
+        """The steps of a run: config.steps, or those of config.epochs; None where only the clock ends it."""
+        if config.epochs is None:
+            return config.steps
+        # Rounded up: the last step may read some windows of the epoch after it.
+        steps = ceil(config.epochs * self.windows.count / self.micro_batch / config.grad_accum)
+        return steps if config.steps is None else min(steps, config.steps)
+
+    def forward_backward(self):
+        """Adds up the gradients of one step's micro-batches -> their mean loss, a tensor on the device."""
+        config = self.config
+        loss = 0.0
+        for micro_step in range(config.grad_accum):
+            own = self.windows_seen + self.strategy.rank * config.batch_size
+            x, y = self.windows.batch(own, config.batch_size)
+            # non_blocking: Python does not wait until a copy to a graphics card is done.
+            x = x.to(self.device, non_blocking=True)
+            y = y.to(self.device, non_blocking=True)
+            # Several processes exchange their gradients once a step: in the last backward.
+            is_last = micro_step == config.grad_accum - 1
+            with nullcontext() if is_last else self.strategy.no_sync(self.forward_model):
                 with self.autocast:
-                    part = self.compute(x, y)[1] / config.grad_accum
-                self.scaler.scale(part).backward()
-            loss, self.seen = loss + part.detach(), self.seen + self.batch
-        self.scaler.unscale_(self.optimizer)
-        norm = self.team.clip(self.parameters, config.grad_clip or inf)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        self.fresh.append(torch.stack([loss.float(), norm.float()]))
-        self.step += 1
+                    _, micro_loss = self.forward_model(x, y)
+                    # Gradients add up, and a mean is wanted.
+                    micro_loss = micro_loss / config.grad_accum
+                self.scaler.scale(micro_loss).backward()
+            loss = loss + micro_loss.detach()
+            self.windows_seen += self.micro_batch
+        return loss
 
+    def sync_metrics(self):
+        """Fetches the losses and gradient norms of the last steps, as means over the processes.
 
-def collect(run):
-    """Fetches the losses and gradients of the last steps; FloatingPointError for the first that is no number."""
-    pairs = run.team.mean(torch.stack(run.fresh)).tolist() if run.fresh else []
-    for step, pair in enumerate(pairs, run.step - len(pairs) + 1):
-        if not all(
-            map(isfinite, pair[:1] if run.scaler.is_enabled() else pair)
-        ):  # the scaler skips such gradients
-            kept = (
-                f"checkpoints in {run.config.out} are from before"
-                if run.config.out
-                else "no out, so no checkpoint"
-            )
-            raise FloatingPointError(
-                f"step {step}: the loss is {pair[0]}, the gradient's length {pair[1]}; {kept}. "
-                f"The rate is {run.rate:.2g}: try a third of it, or a longer warmup"
-            )
-    run.pending, run.fresh, run.fetched = run.pending + pairs, [], run.seconds
+        Raises: FloatingPointError for the first step whose loss or gradient is not a finite number.
+        """
+        if self.on_device:
+            # One tensor for all steps: stacked on the device, fetched at once.
+            fetched = self.strategy.all_reduce_mean(torch.stack(self.on_device)).tolist()
+            self.on_device = []
+            first_step = self.step - len(fetched) + 1
+            for step, (loss, norm) in enumerate(fetched, first_step):
+                # With fp16 the scaler leaves out a step whose gradients are infinite, and goes on.
+                gradient_is_fine = isfinite(norm) or self.scaler.is_enabled()
+                if not (isfinite(loss) and gradient_is_fine):
+                    raise FloatingPointError(self.describe_failure(step, loss, norm))
+            self.metrics += fetched
+        self.fetched_at = self.seconds
 
-
-def save(run, best=False):
-    """A checkpoint from which the run can go on as if nothing had happened; one a step is enough."""
-    if run.step == run.saved:
-        return
-    (model, optimizer), (dice, *others) = run.team.gathered(run), run.team.gather(random_states())
-    state = {
-        "optimizer": optimizer,
-        "scaler": run.scaler.state_dict(),
-        "random": dice,
-        "others": others,
-        "config": asdict(run.config),
-        **{name: getattr(run, name) for name in run.kept},
-    }
-    run.team.once(
-        lambda: save_checkpoint(run.config.out, model, run.tokenizer, state, run.step, best)
-    )
-    run.saved = run.step
-
-
-def add_row(run):
-    """Measures, keeps the best weights, and writes a row of the log: into run.rows, log.jsonl and TensorBoard."""
-    config, (losses, norms), val_loss = run.config, zip(*run.pending), None
-    pace, run.pending = (run.seen - run.mark[0]) / max(run.seconds - run.mark[1], 1e-9), []
-    if run.val_ids is not None:
-        dice = torch.Generator().manual_seed(config.seed)
-        with run.autocast:
-            val_loss = (
-                run.team.evaluate(run.model, run.val_ids)
-                if not config.eval_batches
-                else estimate_loss(run.model, run.val_ids, config.eval_batches, run.batch, dice)
-            )
-        run.model.train()
-    row = {
-        "step": run.step,
-        "train_loss": fmean(losses),
-        "val_loss": val_loss,
-        "lr": run.rate,
-        "grad_norm": median(norms),
-        "chars_per_second": pace * run.model.block_size,
-        "seconds": run.seconds,
-    }
-    run.rows.append(row)
-    if config.out:
-        run.team.once(lambda: write_log(config.out, [row], "a"))
-    for name in [name for name in row if run.board and row[name] is not None]:
-        run.board.add_scalar(name, row[name], run.step)
-    if run.board:
-        run.board.flush()
-    if val_loss is not None and (run.best is None or val_loss < run.best):
-        run.best, run.best_step, run.waited = val_loss, run.step, 0
-        if config.out:
-            save(run, best=True)
+    def describe_failure(self, step, loss, norm):
+        """What is said of a step whose loss or gradient is not a finite number."""
+        if self.config.out is None:
+            saved = "no out, so no checkpoint"
         else:
-            run.best_weights = {
-                name: weight.clone() for name, weight in run.model.state_dict().items()
-            }
-    else:
-        run.waited += 1
+            saved = f"checkpoints in {self.config.out} are from before"
+        return (
+            f"step {step}: the loss is {loss}, the norm of the gradient {norm}; {saved}. "
+            f"The learning rate is {self.lr:.2g}: try a third of it, or a longer warmup"
+        )
+
+    def evaluate(self):
+        """The validation loss in nats per character, exact or estimated; None where there is no validation text."""
+        if self.val_ids is None:
+            return None
+        config = self.config
+        with self.autocast:
+            if config.eval_batches == 0:
+                loss = self.strategy.evaluate(self.model, self.val_ids)
+            else:
+                # The same windows every time: then two estimates can be compared.
+                generator = torch.Generator().manual_seed(config.seed)
+                loss = estimate_loss(
+                    self.model, self.val_ids, config.eval_batches, self.micro_batch, generator
+                )
+        # Evaluating has switched dropout off.
+        self.model.train()
+        return loss
+
+    def chars_per_second(self):
+        """Characters read per second of training, since the last row of the log."""
+        windows, seconds = self.row_began
+        # The clock of some systems is coarse; the least number keeps us from dividing by 0.
+        elapsed = max(self.seconds - seconds, 1e-9)
+        return (self.windows_seen - windows) / elapsed * self.model.block_size
+
+    def log(self, val_loss):
+        """Writes a row: into self.rows, log.jsonl and TensorBoard."""
+        row = {
+            "step": self.step,
+            "train_loss": fmean(loss for loss, norm in self.metrics),
+            "val_loss": val_loss,
+            "lr": self.lr,
+            "grad_norm": median(norm for loss, norm in self.metrics),
+            "chars_per_second": self.chars_per_second(),
+            "seconds": self.seconds,
+        }
+        self.metrics = []
+        self.rows.append(row)
+        if self.config.out is not None:
+            self.strategy.on_rank_zero(lambda: write_log(self.config.out, [row], mode="a"))
+        if self.board is not None:
+            for name, value in row.items():
+                if value is not None:
+                    self.board.add_scalar(name, value, self.step)
+            # A reader shall see the row now, and after a crash, too.
+            self.board.flush()
+
+    def keep_best(self, val_loss):
+        """Keeps the weights where the validation loss is the least so far; else counts the evaluation."""
+        # Not `>=`: a validation loss that is nan is no new best.
+        if val_loss is None or (self.best_loss is not None and not val_loss < self.best_loss):
+            self.evals_since_best += 1
+            return
+        self.best_loss = val_loss
+        self.best_step = self.step
+        self.evals_since_best = 0
+        if self.config.out is not None:
+            self.save(best=True)
+        else:
+            # Clones, because the optimizer changes the weights in place.
+            weights = self.model.state_dict()
+            self.best_weights = {name: weight.clone() for name, weight in weights.items()}
+
+    def open(self, resume):
+        """Starts or resumes the run, and opens its log."""
+        if resume:
+            self.resume()
+        else:
+            self.start()
+        out = self.config.out
+        if out is not None:
+            # This finds out, before time is spent, whether saving works.
+            self.save()
+            # A run that was killed may have logged steps that it will now make again.
+            self.strategy.on_rank_zero(lambda: write_log(out, self.rows))
+        if self.board_class is not None and self.strategy.rank == 0:
+            self.board = self.board_class(out, purge_step=self.step + 1)
+
+    def start(self):
+        """Prepares a new run. Raises: FileExistsError where its folder is not empty."""
+        out = self.config.out
+        if out is not None and self.strategy.on_rank_zero(lambda: is_in_use(out)):
+            raise FileExistsError(
+                f"{out} is not empty: go on with the run in it by resume=True, or give a new folder"
+            )
+        # For dropout: each process draws numbers of its own.
+        torch.manual_seed(self.config.seed + self.strategy.rank)
+
+    def resume(self):
+        """Goes back to the last checkpoint of the run in config.out.
+
+        Raises: ValueError where that run is another one; FileNotFoundError where there is none.
+        """
+        out = self.config.out
+        if out is None:
+            raise ValueError("resume=True goes on from a folder: give its name, out")
+        state = self.strategy.load_model(out, self.model, self.tokenizer)
+        # Each process has random numbers of its own, for dropout.
+        random = [state["random"], *state.get("others", [])]
+        if len(random) != self.strategy.world_size:
+            raise ValueError(
+                f"{out} was saved by {len(random)} process(es), and {self.strategy.world_size} would go on. "
+                f"Each has a random state of its own: start {len(random)}, or begin a new run in another folder"
+            )
+        self.strategy.load_optimizer(self.model, self.optimizer, state["optimizer"])
+        # A scaler that is not enabled has an empty state.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        self.windows_seen = state["seen"]
+        self.seconds = state["seconds"]
+        self.best_loss = state["best"]
+        self.best_step = state["best_step"]
+        self.evals_since_best = state["waited"]
+        self.metrics = state["pending"]
+        self.saved_step = self.step
+        # A run that was killed right after its first checkpoint has no log yet.
+        log = Path(out, "log.jsonl")
+        rows = self.strategy.on_rank_zero(lambda: read_log(log) if log.exists() else [])
+        self.rows = [row for row in rows if row["step"] <= self.step]
+        # Last, because nothing may draw a random number between this and the next step.
+        restore_random_states(random[self.strategy.rank])
+
+    def save(self, best=False):
+        """Writes a checkpoint, from which the run can resume as if nothing had happened."""
+        # One checkpoint a step is enough: an evaluation may just have saved this one as the best.
+        if self.step == self.saved_step:
+            return
+        model, optimizer = self.strategy.full_state(self.model, self.optimizer)
+        random, *others = self.strategy.all_gather(random_states())
+        # The keys are older than the attributes' names: with them the checkpoints of older runs can be read.
+        state = {
+            "optimizer": optimizer,
+            "scaler": self.scaler.state_dict(),
+            "random": random,
+            "others": others,
+            "config": asdict(self.config),
+            "step": self.step,
+            "seen": self.windows_seen,
+            "seconds": self.seconds,
+            "best": self.best_loss,
+            "best_step": self.best_step,
+            "waited": self.evals_since_best,
+            "pending": self.metrics,
+        }
+        self.strategy.on_rank_zero(
+            lambda: save_checkpoint(self.config.out, model, self.tokenizer, state, self.step, best)
+        )
+        self.saved_step = self.step
+
+    def train(self, resume=False):
+        """Trains until a limit is reached or Ctrl-C is pressed; the model is left with its best weights.
+
+        -> what the function `train` returns
+        """
+        config = self.config
+        self.open(resume)
+        with self.memory_saver(), catch_sigint() as interrupts, self.progress_bar() as bar:
+            self.prepare_model()
+            # A resumed run goes on counting where it stopped; compiling does not count.
+            started = time.perf_counter() - self.seconds
+            self.row_began = (self.windows_seen, self.seconds)
+            reason = self.stop_reason()
+            while reason is None:
+                # The learning rate of this step.
+                self.lr = learning_rate(self.step, config, self.budget_used())
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.lr
+
+                # The gradients, without the factor of the loss scaling; then clipped; then the step.
+                loss = self.forward_backward()
+                self.scaler.unscale_(self.optimizer)
+                max_norm = config.grad_clip if config.grad_clip > 0 else inf
+                norm = self.strategy.clip_grad_norm(self.parameters, max_norm)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.optimizer.zero_grad()
+                self.step += 1
+                self.on_device.append(torch.stack([loss.float(), norm.float()]))
+
+                # An interrupt in any process is one for all; the slowest clock counts.
+                self.seconds, interrupted = self.strategy.all_reduce_max(
+                    time.perf_counter() - started, bool(interrupts)
+                )
+
+                # Log, evaluate, save. The last step is evaluated, too.
+                is_last = self.stop_reason() is not None
+                evaluate_now = is_last or self.step % config.eval_interval == 0
+                save_now = config.out is not None and self.step % config.checkpoint_interval == 0
+                fetch_now = self.seconds - self.fetched_at >= FETCH_SECONDS
+                if evaluate_now or save_now or fetch_now:
+                    self.sync_metrics()
+                    bar.update(self.step - bar.n)
+                    bar.set_postfix(self.progress(), refresh=False)
+                if evaluate_now:
+                    val_loss = self.evaluate()
+                    self.log(val_loss)
+                    self.keep_best(val_loss)
+                    # The speed in the next row is that of training, without this evaluation.
+                    self.row_began = (self.windows_seen, time.perf_counter() - started)
+                if save_now:
+                    self.save()
+                reason = "interrupted" if interrupted else self.stop_reason()
+            self.sync_metrics()
+        return self.close(reason)
+
+    def stop_reason(self):
+        """The limit of the config that is reached, or None."""
+        config = self.config
+        if config.steps is not None and self.step >= config.steps:
+            return "steps"
+        if config.time_budget is not None and self.seconds >= config.time_budget:
+            return "time_budget"
+        if config.patience is not None and self.evals_since_best >= config.patience:
+            return "patience"
+        return None
+
+    def budget_used(self):
+        """The share of the time budget that is used up; 0 where there is none."""
+        if self.config.time_budget is None:
+            return 0.0
+        return self.seconds / self.config.time_budget
+
+    def memory_saver(self):
+        """The context in which the steps run."""
+        if self.config.gradient_checkpointing:
+            return gradient_checkpointing(self.model)
+        return nullcontext()
+
+    def prepare_model(self):
+        """Sets the model to training, compiles it if the config says so, and wraps it for several processes."""
+        self.model.train()
+        self.forward_model = self.model
+        if self.config.compile:
+            # The trial step of compile_model needs a batch of the right size.
+            x, _ = self.windows.batch(0, self.config.batch_size)
+            with self.autocast:
+                self.forward_model = compile_model(self.model, x.to(self.device))
+        self.compiled = self.forward_model is not self.model
+        self.forward_model = self.strategy.wrap(self.forward_model)
+
+    def progress_bar(self):
+        """A bar that counts steps, in one process; on standard output, where notebooks show it in its place."""
+        return tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            mininterval=0.5,
+            file=sys.stdout,
+            disable=self.strategy.rank > 0,
+        )
+
+    def progress(self):
+        """What the bar shows beside the time that is left."""
+        last_loss, _ = self.metrics[-1]
+        shown = {
+            "loss": f"{last_loss:.3f}",
+            "lr": f"{self.lr:.1e}",
+            "chars/s": f"{self.chars_per_second():,.0f}",
+        }
+        if self.config.time_budget is not None:
+            shown["left"] = f"{self.config.time_budget - self.seconds:.0f} s"
+        return shown
+
+    def close(self, reason):
+        """Saves the last checkpoint, then gives the model its best weights -> what the function `train` returns."""
+        out = self.config.out
+        if out is not None:
+            self.save()
+        if reason == "interrupted" and self.strategy.rank == 0:
+            saved = "not saved, for there is no out"
+            if out is not None:
+                saved = f"saved in {out}; a resumed run goes on from there"
+            print(f"interrupted after step {self.step}: {saved}")
+        if self.best_step is not None and self.best_step != self.step:
+            if out is not None:
+                self.strategy.load_model(out, self.model, self.tokenizer, "best")
+            else:
+                self.model.load_state_dict(self.best_weights)
+        self.model.eval()
+        result = {
+            "loss": self.best_loss,
+            "step": self.best_step,
+            "steps": self.step,
+            "stopped": reason,
+            "seconds": self.seconds,
+            "floor": self.floor,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "log": self.rows,
+        }
+        # The clocks of several processes differ, and with them the rows.
+        return self.strategy.on_rank_zero(lambda: result)
 
 
 def read_log(path):
     """The rows of a log.jsonl, or of the one in a folder; a last line that a crash cut short is left out."""
-    path = Path(path, "log.jsonl") if Path(path).is_dir() else Path(path)
-    return [
-        json.loads(line)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.endswith("}")
-    ]
+    path = Path(path)
+    if path.is_dir():
+        path = path / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # Each row is an object, and a whole one ends with its brace.
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def write_log(out, rows, mode="w"):
+    """Writes rows into out/log.jsonl; mode "a" adds them to those that are there."""
     with Path(out, "log.jsonl").open(mode, encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
 
 
-def occupied(out):
-    """Whether something is in a folder, other than settings and what a kill in a run's very first save leaves."""
-    nothing = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
-    return out.is_dir() and not all(nothing.fullmatch(path.name) for path in out.iterdir())
+def import_summary_writer():
+    """TensorBoard's class that writes a log. Raises: ImportError where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError("tensorboard=True needs TensorBoard: pip install tensorboard") from None
+    return SummaryWriter
 
 
-def begin(run, resume):
-    """Opens the folder of a new run, or goes back to the last checkpoint of an old one."""
-    out, team, run.rows = run.config.out and Path(run.config.out), run.team, []
-    if resume and not out:
-        raise ValueError("resume=True goes on from a folder: give its name, out")
-    if run.config.tensorboard:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ImportError(
-                "tensorboard=True needs TensorBoard: pip install tensorboard"
-            ) from None
-    if resume:
-        state = team.load(run)
-        if len(dice := [state["random"], *state.get("others", [])]) != team.size:
-            raise ValueError(
-                f"{out} was saved by {len(dice)} process(es), and {team.size} would go on. Each has dice "
-                f"of its own: start {len(dice)}, or begin a new run in another folder"
-            )
-        groups = run.optimizer.state_dict()["param_groups"]  # as the config has it now
-        run.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        if state["scaler"]:
-            run.scaler.load_state_dict(state["scaler"])
-        restore_random_states(dice[team.rank])
-        for name in run.kept:
-            setattr(run, name, state[name])
-        run.saved, rows = run.step, team.once(lambda: read_log(out))
-        run.rows = [row for row in rows if row["step"] <= run.step]
-    else:
-        if team.once(lambda: out and occupied(out)):
-            raise FileExistsError(
-                f"{out} is not empty: go on with the run in it by resume=True, or give a new folder"
-            )
-        torch.manual_seed(run.config.seed + team.rank)  # for dropout
-    if out:
-        save(run)  # also to find out, before time is spent, whether that works
-        team.once(lambda: write_log(out, run.rows))
-    if run.config.tensorboard and team.rank == 0:
-        run.board = SummaryWriter(out, purge_step=run.step + 1)
-
-
-def ended(run, pressed):
-    """Why the run is over, or None."""
-    most = {name: getattr(run.config, name) or inf for name in ("steps", "time_budget", "patience")}
-    reasons = {
-        "interrupted": pressed,
-        "steps": run.step >= most["steps"],
-        "time_budget": run.seconds >= most["time_budget"],
-        "patience": run.waited >= most["patience"],
-    }
-    return next((reason for reason, true in reasons.items() if true), None)
-
-
-def tell(run):
-    """What the bar says beside the time that is left."""
-    pace = (run.seen - run.mark[0]) * run.model.block_size / max(run.seconds - run.mark[1], 1e-9)
-    told = {
-        "loss": f"{run.pending[-1][0]:.3f}",
-        "rate": f"{run.rate:.1e}",
-        "characters/s": f"{pace:,.0f}",
-    }
-    return told | (
-        {"left": f"{run.config.time_budget - run.seconds:.0f} s"} if run.config.time_budget else {}
-    )
-
-
-def finish(run, stopped):
-    """The last checkpoint; then the model gets its best weights -> what `train` returns, but for the floor."""
-    if out := run.config.out:
-        save(run)
-    if stopped == "interrupted" and run.team.rank == 0:
-        way = (
-            f"saved in {out}; a resumed run goes on from there"
-            if out
-            else "not saved, for there is no out"
-        )
-        print(f"interrupted after step {run.step}: {way}")
-    if run.best_step not in (None, run.step):
-        run.team.load(run, "best") if out else run.model.load_state_dict(run.best_weights)
-    run.model.eval()
-    told = {
-        "loss": run.best,
-        "step": run.best_step,
-        "steps": run.step,
-        "stopped": stopped,
-        "seconds": run.seconds,
-        "precision": run.precision,
-        "compiled": run.compiled,
-        "log": run.rows,
-    }
-    return run.team.once(lambda: told)
-
-
-def follow(run, resume=False):
-    """The run, from its first step to its end -> what `train` returns, but for the floor."""
-    begin(run, resume)
-    config, model, team = run.config, run.model, run.team
-    held = checkpointed(model) if config.gradient_checkpointing else nullcontext()
-    with (
-        held,
-        interruptible() as pressed,
-        tqdm(
-            total=config.steps,
-            initial=run.step,
-            unit="step",
-            mininterval=0.5,
-            file=sys.stdout,
-            disable=team.rank > 0,
-        ) as bar,
-    ):
-        model.train()
-        if config.compile:
-            with run.autocast:
-                run.compute = compiled(
-                    model, run.windows.batch(0, config.batch_size)[0].to(run.device)
-                )
-        run.compiled, run.compute, stop = run.compute is not model, team.share(run.compute), False
-        began, run.mark = time.perf_counter() - run.seconds, (run.seen, run.seconds)
-        while not (stopped := ended(run, stop)):
-            run.advance()
-            run.seconds, stop = team.most(time.perf_counter() - began, bool(pressed))
-            due = run.step % config.eval_interval == 0 or ended(run, False)
-            saving = config.out and run.step % config.checkpoint_interval == 0
-            if due or saving or run.seconds - run.fetched >= 0.5:
-                collect(run)
-                bar.update(run.step - bar.n)
-                bar.set_postfix(tell(run), refresh=False)
-            if due:
-                add_row(run)
-                run.mark = run.seen, time.perf_counter() - began
-            if saving:
-                save(run)
-        collect(run)
-    return finish(run, stopped)
+def is_in_use(out):
+    """Whether a folder holds more than settings, and what a kill during a run's very first save leaves behind."""
+    # Settings may be written before the run begins. A first save that was killed has no pointer to it yet.
+    ignored = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
+    out = Path(out)
+    return out.is_dir() and not all(ignored.fullmatch(path.name) for path in out.iterdir())
 
 
 def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
-    """Trains the model on a Corpus, or on ids (N,) without a validation; it ends up with its best evaluation's weights.
+    """Trains the model on a Corpus, or on ids (N,) without a validation; it is left with its best weights.
 
     -> {"loss": the least validation loss, "step": where it was, "steps": made, "stopped": by what, "seconds", "floor",
-    "precision", "compiled", "log": rows}. resume: goes on from out's last checkpoint. Ctrl-C saves, and returns.
-    FloatingPointError where a loss or gradient is no number.
+    "precision", "compiled", "log": rows}. resume: goes on from the last checkpoint in config.out. Ctrl-C saves, and
+    returns.
+
+    Raises: FloatingPointError where a loss or gradient is not a finite number; ValueError, FileExistsError or
+    FileNotFoundError, before the first step, where data, model and folder do not go together.
     """
-    run = Run(model, corpus_or_ids, config, tokenizer, Alone())
-    return follow(run, resume) | {"floor": getattr(corpus_or_ids, "val_floor", None)}
+    return Trainer(model, corpus_or_ids, config, tokenizer).train(resume)
 
 
 def plot_run(log, floor=None):
-    """Losses, rate and gradients of a run, from its rows or its folder -> matplotlib figure. floor: of the corpus."""
+    """Losses, learning rate and gradient norm of a run, from its rows or its folder -> matplotlib figure.
+
+    floor: the entropy of the corpus, in nats per character.
+    """
     from matplotlib.pyplot import subplots
 
     rows = log if isinstance(log, list) else read_log(log)
+    steps = [row["step"] for row in rows]
     fig, axes = subplots(1, 3, figsize=(10, 2.8), layout="constrained", width_ratios=(2, 1, 1))
-    for ax, title, names in zip(
-        axes,
-        ("loss", "learning rate", "length of the gradient"),
-        (("train_loss", "val_loss"), ("lr",), ("grad_norm",)),
-    ):
-        for name, colour in zip(names, ("#56B4E9", "#0072B2")):
-            values = [nan if row[name] is None else row[name] for row in rows]
-            ax.plot(
-                [row["step"] for row in rows], values, "o-", markersize=3, color=colour, label=name
-            )
+
+    def draw(ax, name, colour):
+        # matplotlib leaves a gap where a value is nan.
+        values = [nan if row[name] is None else row[name] for row in rows]
+        ax.plot(steps, values, "o-", markersize=3, color=colour, label=name)
+
+    draw(axes[0], "train_loss", "#56B4E9")
+    draw(axes[0], "val_loss", "#0072B2")
+    draw(axes[1], "lr", "#56B4E9")
+    draw(axes[2], "grad_norm", "#56B4E9")
+    for ax, title in zip(axes, ("loss", "learning rate", "norm of the gradient")):
         ax.set(xlabel="step", title=title, ylim=(0, None))
     if floor is not None:
         axes[0].axhline(floor, color="#D55E00", linestyle="--", label="the floor")

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import chargpt_lib
 from chargpt_lib import trainer
 from chargpt_lib.checkpoints import find_checkpoint, load_model, save_model
-from chargpt_lib.cli.commands import flops_per_character, parameters_by_part
+from chargpt_lib.cli.commands import flops_per_character, last_step, parameters_by_part
 from chargpt_lib.cli.main import OPTIONS, USAGE, WORDS, main
 from chargpt_lib.cli.options import (
     FREE,
@@ -986,3 +986,27 @@ def test_two_processes_train_as_one_with_the_doubled_batch():
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
         assert row["val_loss"] == pytest.approx(other["val_loss"], abs=1e-5)
     assert read_settings("two/settings.toml")["batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    "name, step", [("step-00000012-again", 12), ("step-1234567890", 1234567890)]
+)
+def test_a_step_number_has_as_many_digits_as_it_needs(name, step, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / "checkpoints.json").write_text(json.dumps({"last": name}))
+    assert last_step(tmp_path) == step
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch):
+    """With several processes the device was handed on by changing it."""
+    asked = []
+
+    def stand_in(model, corpus, config, tokenizer, resume, device=None):
+        asked.append(str(device))
+        return {"stopped": "interrupted"}
+
+    monkeypatch.setattr("chargpt_lib.distributed.train_distributed", stand_in)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = dict(os.environ)
+    assert train("--device", "cpu") == 130
+    assert asked == ["cpu"] and dict(os.environ) == before

@@ -1,10 +1,11 @@
-"""Lesson 11: two processes are one with twice the batch, stop and go on as one, and none is left waiting for the other."""
+"""Lesson 13: two processes are one with twice the batch, stop and go on as one, and none is left waiting for the other."""
 
 import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -16,8 +17,7 @@ from two_processes import CASES, case, corpus
 from chargpt_lib import distributed
 from chargpt_lib.checkpoints import load_checkpoint, load_model
 from chargpt_lib.distributed import train_distributed
-from chargpt_lib.recipe import Alone
-from chargpt_lib.trainer import Run, follow, read_log, train
+from chargpt_lib.trainer import SingleProcess, Trainer, read_log, train
 from chargpt_lib.training import evaluate
 from tests.tiny import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt, wait_for
 
@@ -33,31 +33,16 @@ BY_TORCHRUN = [
     "--rdzv-endpoint",
     "127.0.0.1:0",
 ]
-BY_ACCELERATE = [
-    sys.executable,
-    "-m",
-    "accelerate.commands.launch",
-    "--multi_gpu",
-    "--num_processes",
-    "2",
-    "--num_machines",
-    "1",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-    "--main_process_port",
-    "0",
-]
 
 
-def start(what, folder, launcher=BY_TORCHRUN):
+def start(what, folder, launcher=BY_TORCHRUN, **variables):
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "CHARGPT_DEVICE": "cpu",
         "GLOO_SOCKET_IFNAME": "lo",
         "PYTHONPATH": os.pathsep.join(sys.path),
+        **variables,
     }
     folder.mkdir(exist_ok=True)
     with (folder / "printed").open("w") as file:
@@ -182,17 +167,18 @@ def test_data_may_cut_its_own_windows(seen):
 
 
 def test_gradients_are_exchanged_once_a_step():
-    class Watched(Alone):
+    class Watched(SingleProcess):
         entered = 0
 
         @contextlib.contextmanager
-        def apart(self, model):
+        def no_sync(self, model):
             self.entered += 1
             yield
 
-    team = Watched()
-    assert follow(Run(tiny_gpt(), CORPUS, settings(grad_accum=3), None, team))["steps"] == 12
-    assert team.entered == 12 * 2  # all but the last of three
+    strategy = Watched()
+    trainer = Trainer(tiny_gpt(), CORPUS, settings(grad_accum=3), strategy=strategy)
+    assert trainer.train()["steps"] == 12
+    assert strategy.entered == 12 * 2  # all but the last of three
 
 
 # ---------------------------------------------------------------- stopping and going on
@@ -222,6 +208,19 @@ def test_an_interrupt_in_one_process_stops_both_and_they_go_on_to_the_last_bit(k
     assert not torch.equal(
         states[0]["random"]["torch"], states[0]["others"][0]["torch"]
     )  # each has its own dropout
+
+
+def test_a_run_in_parts_can_go_on_from_its_untrained_model(seen):
+    """Then the optimizer has no moments yet, and must not be made to invent some."""
+    expected = timeless(seen[0]["fsdp", "whole"]["log"])
+    assert timeless(seen[0]["fsdp", "from step 0"]["log"]) == expected
+
+
+def test_the_best_weights_come_back_in_parts(seen):
+    for rank in (0, 1):
+        result, loss = seen[rank]["fsdp", "best"]
+        assert result["stopped"] == "patience" and result["step"] < result["steps"]
+        assert loss == pytest.approx(result["loss"], abs=1e-6)
 
 
 def test_one_process_writes_and_what_is_saved_can_write(seen, folder):
@@ -284,12 +283,6 @@ def test_a_process_that_dies_takes_the_other_with_it(tmp_path):
     assert "MemoryError: only here" in printed(tmp_path)
 
 
-def test_without_accelerate_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(ImportError, match="pip install accelerate"):
-        train_distributed(tiny_gpt(), CORPUS, settings())
-
-
 def test_more_processes_than_cards_are_refused(monkeypatch):
     monkeypatch.setattr(distributed, "pick_device", lambda: torch.device("cuda"))
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -310,13 +303,24 @@ def test_started_plainly_it_is_train():
     assert same(*(model.state_dict() for model in models))
 
 
-@pytest.mark.parametrize("launcher", ["accelerate", "notebook"])
+@pytest.mark.parametrize("launcher", ["standalone", "by hand"])
 def test_other_launchers_start_the_same_run(launcher, tmp_path, seen):
-    if launcher == "accelerate":
-        process = start("short", tmp_path, BY_ACCELERATE)
+    if launcher == "standalone":
+        # As in a cell of a notebook: !torchrun --nproc-per-node 2 job.py
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        processes = [start("short", tmp_path, [*command, "--standalone"])]
     else:
-        process = start("from_a_notebook", tmp_path, [sys.executable])
-    assert end(process, tmp_path) == 0
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+        processes = [
+            start(
+                "short", tmp_path, [sys.executable], RANK=str(rank), LOCAL_RANK=str(rank), **where
+            )
+            for rank in (0, 1)
+        ]
+    assert [end(process, tmp_path) for process in processes] == [0] * len(processes)
     for rank in (0, 1):
         result, weights = torch.load(tmp_path / f"short {rank}.pt", weights_only=False)
         assert timeless(result["log"]) == timeless(seen[0]["plain"][0]["log"]) and same(
@@ -324,24 +328,21 @@ def test_other_launchers_start_the_same_run(launcher, tmp_path, seen):
         )
 
 
-# ---------------------------------------------------------------- shares of an evaluation
+# ---------------------------------------------------------------- parts of an evaluation
 
 
 @pytest.mark.parametrize("characters", [2, 16, 17, 18, 33, 100, 333])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_the_shares_of_an_evaluation_are_the_whole(characters, size, monkeypatch):
+def test_the_parts_of_an_evaluation_are_the_whole(characters, size, monkeypatch):
     """The processes one after the other: each adds its sum to the same total."""
     model, sums = tiny_gpt().eval(), []
-    monkeypatch.setattr(
-        distributed.dist, "all_reduce", lambda total, group: sums.append(total.item())
-    )
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda total: sums.append(total.item()))
     calls = []
     model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape))
     made = []
     for rank in range(size):
-        team = type("Team", (), {"rank": rank, "size": size, "line": None})
         calls.clear()
-        distributed.evaluate_in_shares(model, IDS[:characters], team)
+        distributed.evaluate_in_parts(model, IDS[:characters], rank, size)
         made.append(len(calls))
     assert sum(sums) / (characters - 1) == pytest.approx(
         evaluate(model, IDS[:characters]), abs=1e-6

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from build import HERE
-from chargpt_lib.trainer import occupied
+from chargpt_lib.trainer import is_in_use
 
 # What is trained, where it stood when it was killed, and what came of it: by the trainer, and by a lesson's training cell.
 TRAINER = """
@@ -122,6 +122,6 @@ def test_twenty_killed_trainings(training, tmp_path):
 def test_what_the_very_first_save_leaves_does_not_count(left, tmp_path):
     for name in left:
         (tmp_path / name).mkdir() if name.startswith("step") else (tmp_path / name).touch()
-    assert not occupied(tmp_path)
+    assert not is_in_use(tmp_path)
     (tmp_path / "notes.txt").touch()
-    assert occupied(tmp_path)
+    assert is_in_use(tmp_path)

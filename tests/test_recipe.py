@@ -18,9 +18,9 @@ from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.recipe import (
     TrainConfig,
     Windows,
-    checkpointed,
-    compiled,
-    interruptible,
+    catch_sigint,
+    compile_model,
+    gradient_checkpointing,
     learning_rate,
     make_optimizer,
 )
@@ -136,7 +136,7 @@ def test_without_an_end_there_are_2000_steps():
 
 def test_every_field_is_plain_explained_and_used():
     source = inspect.getsource(TrainConfig)
-    parts = recipe.learning_rate, recipe.make_optimizer, recipe.read_data, trainer
+    parts = recipe.learning_rate, recipe.make_optimizer, recipe.prepare_data, trainer
     code = "".join(map(inspect.getsource, parts))
     for field in fields(TrainConfig):
         assert re.search(rf"^    {field.name}: .+ = .+  # .+", source, re.M), (
@@ -368,7 +368,7 @@ def gradient_and_bytes(model, x, y):
 def test_checkpointing_keeps_less_and_changes_nothing(dropout):
     model, ids = tiny_gpt(n_layer=4, dropout=dropout).train(), torch.randint(7, (4, 9))
     plain, many = gradient_and_bytes(model, ids[:, :-1], ids[:, 1:])
-    with checkpointed(model):
+    with gradient_checkpointing(model):
         sparing, few = gradient_and_bytes(model, ids[:, :-1], ids[:, 1:])
     again, as_before = gradient_and_bytes(model, ids[:, :-1], ids[:, 1:])
     assert all(map(torch.equal, plain, sparing)) and all(map(torch.equal, plain, again))
@@ -377,14 +377,14 @@ def test_checkpointing_keeps_less_and_changes_nothing(dropout):
 
 def test_checkpointing_ends_with_its_block_and_needs_blocks():
     model = tiny_gpt()
-    with pytest.raises(RuntimeError, match="in the middle"), checkpointed(model):
+    with pytest.raises(RuntimeError, match="in the middle"), gradient_checkpointing(model):
         assert all("forward" in vars(block) for block in model.blocks)
         raise RuntimeError("in the middle")
     assert not any("forward" in vars(block) for block in model.blocks)
     with pytest.raises(
         ValueError, match="gradient_checkpointing is True.*BigramLanguageModel has no blocks"
     ):
-        with checkpointed(BigramLanguageModel(3)):
+        with gradient_checkpointing(BigramLanguageModel(3)):
             pass
 
 
@@ -393,7 +393,7 @@ def test_a_compiled_model_says_the_same(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model: real(model, backend="eager"))
     model, ids = tiny_gpt(dropout=0.2), torch.randint(7, (2, 8))
     before = torch.get_rng_state()
-    fast = compiled(model, ids)
+    fast = compile_model(model, ids)
     assert fast is not model and torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in model.parameters())
     model.eval()
@@ -430,7 +430,7 @@ def test_where_compile_fails_the_model_stays(when, trace, reason, monkeypatch):
     with pytest.warns(
         UserWarning, match=re.escape(f"goes on without it: RuntimeError: {reason}") + "$"
     ):
-        assert compiled(model, torch.zeros(1, 8, dtype=torch.int64)) is model
+        assert compile_model(model, torch.zeros(1, 8, dtype=torch.int64)) is model
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -460,7 +460,7 @@ def test_a_space_in_torchs_path_is_named(path, trace, told, monkeypatch):
     monkeypatch.setattr(torch, "__file__", path)
     monkeypatch.setattr(torch, "compile", mock.Mock(side_effect=RuntimeError(trace)))
     with pytest.warns(UserWarning) as warned:
-        compiled(tiny_gpt(), torch.zeros(1, 8, dtype=torch.int64))
+        compile_model(tiny_gpt(), torch.zeros(1, 8, dtype=torch.int64))
     said = str(warned[0].message)
     assert (
         "unquoted to the linker: make the environment in a folder without a space" in said
@@ -474,14 +474,14 @@ def test_a_space_in_torchs_path_is_named(path, trace, told, monkeypatch):
 def test_the_first_interrupt_waits_and_the_second_does_not():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        with interruptible() as pressed:
+        with catch_sigint() as pressed:
             assert not pressed
             signal.raise_signal(signal.SIGINT)
             assert pressed
             signal.raise_signal(signal.SIGINT)
             pytest.fail("it should not have come here")
     assert signal.getsignal(signal.SIGINT) is before
-    with interruptible() as pressed:
+    with catch_sigint() as pressed:
         signal.raise_signal(signal.SIGINT)
     assert pressed and signal.getsignal(signal.SIGINT) is before
 
@@ -490,7 +490,7 @@ def test_a_thread_can_train_too():
     found = []
 
     def work():
-        with interruptible() as pressed:
+        with catch_sigint() as pressed:
             found.append(pressed)
 
     thread = threading.Thread(target=work)

@@ -1,8 +1,9 @@
-"""Lesson 10: the loop is the plain one, stops and goes on to the last bit, and no failure costs more than it has to."""
+"""Lesson 11: the loop is the plain one, stops and goes on to the last bit, and no failure costs more than it has to."""
 
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 import signal
 import sys
@@ -17,7 +18,7 @@ from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import load_checkpoint, load_model
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.recipe import Windows, learning_rate
-from chargpt_lib.trainer import plot_run, read_log, train
+from chargpt_lib.trainer import Trainer, plot_run, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
 from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
@@ -170,6 +171,11 @@ def test_epochs_are_passes_over_the_text(epochs, batch_size, grad_accum):
     )
 
 
+def test_the_trainer_is_one_class():
+    """The lesson shows it in several cells."""
+    assert Trainer.__mro__ == (Trainer, object)
+
+
 # ---------------------------------------------------------------- measuring
 
 
@@ -319,6 +325,18 @@ def test_a_run_killed_at_its_first_step_can_go_on(tmp_path):
     assert train(model, CORPUS, config, resume=True)["steps"] == 12
 
 
+def test_a_run_killed_between_its_first_checkpoint_and_its_log_can_go_on(tmp_path, monkeypatch):
+    model, expected, config = tiny_gpt(), tiny_gpt(), settings(out=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_log", lambda *more: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(model, CORPUS, config)
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+    result = train(model, CORPUS, config, resume=True)
+    assert timeless(read_log(config.out)) == timeless(train(expected, CORPUS, settings())["log"])
+    assert result["steps"] == 12 and same_weights(model, expected)
+
+
 def test_a_second_interrupt_does_not_wait(tmp_path):
     model, config = tiny_gpt(), settings(out=str(tmp_path / "run"), checkpoint_interval=2)
     before = signal.getsignal(signal.SIGINT)
@@ -368,15 +386,10 @@ def test_what_is_saved_can_write(tmp_path):
 
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-@pytest.mark.parametrize("every", [1, 5])
-def test_a_loss_or_gradient_that_is_no_number(spoilt, where, every, tmp_path, monkeypatch):
-    """every: how often the losses are fetched; on a graphics card not at each step."""
-    start = trainer.Run.__init__
-    monkeypatch.setattr(
-        trainer.Run,
-        "__init__",
-        lambda run, *more: start(run, *more) or setattr(run, "every", every),
-    )
+@pytest.mark.parametrize("fetch_seconds", [0.0, math.inf])
+def test_a_loss_or_gradient_that_is_no_number(spoilt, where, fetch_seconds, tmp_path, monkeypatch):
+    """fetch_seconds: how often the losses are fetched: at each step, or only where a checkpoint needs them."""
+    monkeypatch.setattr(trainer, "FETCH_SECONDS", fetch_seconds)
     model, config = (
         tiny_gpt(),
         settings(out=str(tmp_path / "run"), checkpoint_interval=2, eval_interval=100),
@@ -554,11 +567,8 @@ def test_precision_is_that_of_the_products(precision, dtype):
 
 
 def test_nothing_is_fetched_from_the_device_at_each_step(monkeypatch):
-    """On a graphics card every fetch makes Python wait: here `every` is set as there, and fetches are counted."""
-    start, fetched = trainer.Run.__init__, []
-    monkeypatch.setattr(
-        trainer.Run, "__init__", lambda run, *more: start(run, *more) or setattr(run, "every", 10)
-    )
+    """On a graphics card every fetch makes Python wait: fetches are counted."""
+    fetched = []
     for name in ("item", "tolist", "__float__", "__bool__"):
         original = getattr(torch.Tensor, name)
         monkeypatch.setattr(

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from chargpt_lib import trainer
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.distributed import train_distributed
 from chargpt_lib.recipe import Windows
+from chargpt_lib.training import evaluate
 from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
 RANK = int(os.environ.get("RANK", 0))
@@ -119,8 +119,30 @@ def everything(folder):
     seen["fsdp", "fp16"] = train_distributed(
         tiny_gpt(), CORPUS, settings(precision="fp16", out=str(folder / "fsdp fp16")), fsdp=True
     )
+    seen["fsdp", "from step 0"] = resumed_from_step_0(folder)
+    seen["fsdp", "best"] = best_weights_in_parts(folder, few, wide)
     seen["errors"] = errors(folder)
     torch.save(seen, folder / f"seen {RANK}.pt")
+
+
+def resumed_from_step_0(folder):
+    """A run that fails in its first step, and goes on from the untrained model that was saved before it."""
+    config = settings(out=str(folder / "fsdp from step 0"))
+    failing = at_step(tiny_gpt(seed=0, dropout=0.1), 1, lambda: 1 / 0)
+    assert said(
+        "failing", lambda: train_distributed(failing, CORPUS, config, fsdp=True)
+    ).startswith("ZeroDivision")
+    torch.manual_seed(99)
+    model = tiny_gpt(seed=9, dropout=0.1)
+    return train_distributed(model, CORPUS, config, resume=True, fsdp=True)
+
+
+def best_weights_in_parts(folder, few, tokenizer):
+    """A run whose best weights are not its last ones -> its result, and the loss of the model that is left."""
+    model = tiny_gpt(vocab_size=tokenizer.vocab_size, n_embd=32)
+    config = settings(steps=600, eval_interval=10, patience=3, out=str(folder / "fsdp best"))
+    result = train_distributed(model, few, config, tokenizer, fsdp=True)
+    return result, evaluate(model, tokenizer.encode(few.val))
 
 
 def errors(folder):
@@ -183,21 +205,9 @@ def broken(folder):
 
 
 def short(folder):
-    rank = int(os.environ["RANK"])
-    model = tiny_gpt(seed=rank)
-    result = train_distributed(model, CORPUS, settings())
-    torch.save((result, weights(model)), folder / f"short {rank}.pt")
-
-
-def from_a_notebook(folder):
-    """As in a notebook in which torch has worked already."""
-    from accelerate import notebook_launcher
-
-    (torch.randn(200, 200) @ torch.randn(200, 200)).sum().item()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    notebook_launcher(short, (folder,), num_processes=2, use_port=port)
+    model = tiny_gpt(seed=RANK)
+    result = train_distributed(model, CORPUS, settings(), device="cpu")
+    torch.save((result, weights(model)), folder / f"short {RANK}.pt")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from chargpt_lib.data import BOOKS
 from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.recipe import TrainConfig
-from chargpt_lib.trainer import occupied
+from chargpt_lib.trainer import is_in_use
 
 PLAIN = {
     "learning_rate": 3e-4,
@@ -296,7 +296,7 @@ def check_against(options, before):
                 f"--{name.replace('_', '-')} {settings[name]} contradicts the run in {out}, which has "
                 f"{old}: leave it out, or begin a new run in another --out"
             )
-    if before is None and (out.is_file() or occupied(out)):
+    if before is None and (out.is_file() or is_in_use(out)):
         raise FileExistsError(
             f"{out} is not an empty folder: go on with the run in it by --resume, or give another "
             f"--out"

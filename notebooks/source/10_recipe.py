@@ -11,10 +11,10 @@
 #
 # > What goes into a training step: schedule, clipping, precision, accumulation, compile.
 #
-# You will build: every part of a serious training step, each alone. The order of the windows, the rate as a curve, batches larger than the memory, half the bits, half the memory, and a stop that waits for the end of a step.
+# You will build: every part of a serious training step, one at a time. The order of the windows, the learning-rate schedule, batches larger than the memory, mixed precision, gradient checkpointing, and an interrupt that waits for the end of a step.
 # You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
 #
-# Lesson 02's `fit` trained all our models in one function. It has served well, for minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
+# Lesson 02's `fit` trained all our models in one function. It served well, for minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
 
 # %%
 import signal
@@ -37,15 +37,15 @@ tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 ids, V = tokenizer.encode(corpus.train), tokenizer.vocab_size
 
 # %% [markdown]
-# ## All knobs in one place
+# ## All settings in one place
 #
-# A training has two dozen numbers that somebody chose. Two things should hold for them: one can read them off in one place, and nonsense is refused at once, by name, not after the first hour. So first what may be, as a table of rules.
+# A training run has two dozen numbers that somebody chose. We want two things of them: to read them all in one place, and to hear of a wrong one at once, by its name, and not after the first hour. So first a function that knows what each setting may be.
 
 # %%
 #| export
 import signal
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import cos, inf, pi
@@ -57,78 +57,75 @@ from typing import Literal
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from chargpt_lib.checkpoints import load_checkpoint
 from chargpt_lib.data import CharTokenizer, Corpus
-from chargpt_lib.training import evaluate
+from chargpt_lib.training import param_groups
 
 # %%
 #| export
+def is_number(value, low=0, high=inf, whole=False):
+    """Whether a value is a finite number from low to high, and a whole one if that is asked for."""
+    kind = Integral if whole else Real
+    # To Python True is the number 1; as a setting it is a mistake.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    return low <= value <= high and value != inf
+
+
 def check_train_config(config):
-    """ValueError for what no training can use: the field, its value, the way out."""
+    """Looks at each setting of a TrainConfig.
 
-    def number(low, kind=Real, most=inf):
-        return lambda x: (
-            isinstance(x, kind) and not isinstance(x, bool) and low <= x <= most and x != inf
-        )
+    Raises: ValueError for the first that no training can use, with its name, its value and what it may be.
+    """
 
-    for names, right, meaning in (
-        (
-            "batch_size grad_accum eval_interval checkpoint_interval",
-            number(1, Integral),
-            "a whole number from 1 on",
-        ),
-        (
-            "steps patience",
-            lambda x: x is None or number(1, Integral)(x),
-            "a whole number from 1 on, or None",
-        ),
-        ("eval_batches", number(0, Integral), "a whole number; 0 for the exact loss"),
-        ("seed", number(0, Integral, 2**32 - 1), "a whole number from 0 to 2^32 - 1"),
-        ("epochs time_budget", lambda x: x is None or number(1e-9)(x), "a number above 0, or None"),
-        ("learning_rate", number(1e-12), "a number above 0"),
-        (
-            "min_lr",
-            lambda x: number(0, Real, config.learning_rate)(x),
-            f"from 0 to the rate, {config.learning_rate}",
-        ),
-        ("weight_decay grad_clip", number(0), "a number, 0 for none"),
-        ("warmup", number(0, Real, 0.99), "a share of the run, from 0 to 0.99"),
-        (
-            "betas",
-            lambda x: (
-                isinstance(x, (tuple, list))
-                and len(x) == 2
-                and all(map(number(0, Real, 0.999999), x))
-            ),
-            "two numbers from 0 to 0.999999",
-        ),
-        ("schedule", ("cosine", "wsd").__contains__, "'cosine' or 'wsd'"),
-        (
-            "decay",
-            lambda x: number(
-                0, Real, 1 if config.schedule == "cosine" else 1.000001 - config.warmup
-            )(x),
-            f"a share of the run, and not more than the warmup, {config.warmup}, leaves of it",
-        ),
-        (
-            "precision",
-            ("auto", "fp32", "fp16", "bf16").__contains__,
-            "'auto', 'fp32', 'fp16' or 'bf16'",
-        ),
-        ("compile gradient_checkpointing", lambda x: isinstance(x, bool), "True or False"),
-        ("out", lambda x: x is None or isinstance(x, (str, Path)) and str(x), "a folder, or None"),
-        (
-            "tensorboard",
-            lambda x: x is False or x is True and config.out,
-            "False, or True with a folder, out",
-        ),
-    ):
-        for name in names.split():
-            if not right(getattr(config, name)):
-                raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
+    def require(name, allowed, meaning):
+        if not allowed:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
+
+    for name in ("batch_size", "grad_accum", "eval_interval", "checkpoint_interval"):
+        value = getattr(config, name)
+        require(name, is_number(value, 1, whole=True), "a whole number from 1 on")
+    for name in ("steps", "patience"):
+        value = getattr(config, name)
+        allowed = value is None or is_number(value, 1, whole=True)
+        require(name, allowed, "a whole number from 1 on, or None")
+    for name in ("epochs", "time_budget"):
+        value = getattr(config, name)
+        require(name, value is None or is_number(value, 1e-9), "a number above 0, or None")
+    for name in ("weight_decay", "grad_clip"):
+        require(name, is_number(getattr(config, name)), "a number, 0 for none")
+    for name in ("compile", "gradient_checkpointing"):
+        require(name, isinstance(getattr(config, name), bool), "True or False")
+
+    allowed = is_number(config.eval_batches, whole=True)
+    require("eval_batches", allowed, "a whole number; 0 for the exact loss")
+    # The seed of the windows' order is mixed from 32 bits.
+    allowed = is_number(config.seed, 0, 2**32 - 1, whole=True)
+    require("seed", allowed, "a whole number from 0 to 2^32 - 1")
+
+    require("learning_rate", is_number(config.learning_rate, 1e-12), "a number above 0")
+    allowed = is_number(config.min_lr, 0, config.learning_rate)
+    require("min_lr", allowed, f"from 0 to the learning rate, {config.learning_rate}")
+    require("warmup", is_number(config.warmup, 0, 0.99), "a share of the run, from 0 to 0.99")
+    require("schedule", config.schedule in ("cosine", "wsd"), "'cosine' or 'wsd'")
+    # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
+    longest = 1.000001 - config.warmup if config.schedule == "wsd" else 1
+    meaning = f"a share of the run, at most what the warmup, {config.warmup}, leaves of it"
+    require("decay", is_number(config.decay, 0, longest), meaning)
+
+    is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
+    allowed = is_pair and all(is_number(beta, 0, 0.999999) for beta in config.betas)
+    require("betas", allowed, "two numbers from 0 to 0.999999")
+    allowed = config.precision in ("auto", "fp32", "fp16", "bf16")
+    require("precision", allowed, "'auto', 'fp32', 'fp16' or 'bf16'")
+
+    is_path = isinstance(config.out, (str, Path)) and str(config.out) != ""
+    require("out", config.out is None or is_path, "a folder, or None")
+    if config.tensorboard is not False:
+        allowed = config.tensorboard is True and config.out is not None
+        require("tensorboard", allowed, "False, or True with a folder, out")
 
 # %% [markdown]
-# Then the knobs; many have nanoGPT's names. The two pages explain them one after the other. (`betas` are AdamW's two memories: of the mean gradient it keeps 0.9 at each step, of the mean square 0.99.)
+# Then the settings themselves; many have nanoGPT's names. You need not understand them all yet: this page and the next explain them one after the other. (`betas` are AdamW's two memories: at each step it keeps 0.9 of the mean gradient, and 0.99 of the mean square.)
 
 # %%
 #| export
@@ -136,39 +133,45 @@ def check_train_config(config):
 class TrainConfig:
     """How to train. Whichever comes first ends it: steps, epochs, time_budget or patience."""
 
-    steps: int | None = (
-        None  # of the optimizer; 2000, where neither epochs nor a time budget is given
-    )
+    # How long. Where neither steps nor epochs nor a time budget are given, it is 2000 steps.
+    steps: int | None = None  # optimizer steps
     epochs: float | None = None  # passes over the training text
-    time_budget: float | None = None  # seconds, evaluations included; the schedule ends with them
-    batch_size: int = 32  # windows at a time
-    grad_accum: int = 1  # so many batches, one after the other, make one step
+    time_budget: float | None = None  # seconds, with evaluations; the schedule ends with them
+    patience: int | None = None  # evaluations in a row without a new best loss that end the run
+
+    # The batch of a step: batch_size * grad_accum windows.
+    batch_size: int = 32  # windows per micro-batch
+    grad_accum: int = 1  # micro-batches per optimizer step
+
+    # The learning rate.
     learning_rate: float = 1e-3  # the peak
     min_lr: float = 0.0  # where the schedule ends
     warmup: float = 0.05  # share of the run in which the rate rises
     schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
-    decay: float = 0.2  # share of the run, at its end, in which wsd decays; 0: the rate stays
-    weight_decay: float = 0.1  # of matrices and tables; the other parameters have none
-    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
-    grad_clip: float = 1.0  # a longer gradient is cut to this length; 0: none is
+    decay: float = 0.2  # share of the run in which wsd decays, at its end; 0: the rate stays
+
+    # AdamW.
+    weight_decay: float = 0.1  # of matrices and tables; other parameters have none
+    betas: tuple[float, float] = (0.9, 0.99)  # of the means of gradients and of their squares
+    grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
     seed: int = 1337  # of the order of the windows, and of dropout
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = (
-        "auto"  # auto: the best that the device computes in
-    )
-    compile: bool = False  # try torch.compile
-    gradient_checkpointing: bool = False  # compute each block twice, and keep less of it
-    eval_interval: int = 250  # steps from one evaluation, and row of the log, to the next
-    eval_batches: int = (
-        0  # estimate the validation loss from so many batches; 0: exactly, from the whole text
-    )
-    patience: int | None = None  # so many evaluations without a new best end the run
+
+    # The device.
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the device's best
+    compile: bool = False  # use torch.compile, where it works
+    gradient_checkpointing: bool = False  # compute each block twice, to save memory
+
+    # Measuring and saving.
+    eval_interval: int = 250  # steps between two evaluations, and rows of the log
+    eval_batches: int = 0  # random batches for the validation loss; 0: exactly, the whole text
     out: str | None = None  # folder for checkpoints and log.jsonl
-    checkpoint_interval: int = 1000  # steps
-    tensorboard: bool = False  # a log for TensorBoard, too, in out
+    checkpoint_interval: int = 1000  # steps between two checkpoints
+    tensorboard: bool = False  # write a log for TensorBoard, too, into out
 
     def __post_init__(self):
         check_train_config(self)
-        self.out = self.out and str(self.out)
+        if self.out is not None:
+            self.out = str(self.out)
         if self.steps is None and self.epochs is None and self.time_budget is None:
             self.steps = 2000
 
@@ -188,7 +191,7 @@ for nonsense in (
 # %% [markdown]
 # ## No window twice
 #
-# So far each batch took its windows wherever the dice fell. Suppose you draw just as many windows as the text has, $n$ of them. **Predict:** which share of the text have you never seen?
+# So far each batch drew its windows at random. Suppose you draw just as many windows as the text has, $n$ of them. **Predict:** what share of them have you never seen?
 
 # %%
 n = 10_000
@@ -196,52 +199,63 @@ drawn = torch.randint(n, (n,), generator=torch.Generator().manual_seed(1337))
 print(f"never drawn: {1 - len(drawn.unique()) / n:.0%}")
 
 # %% [markdown]
-# A window is missed by one draw with probability $1 - 1/n$, by all with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle them, and go through the pile: an **epoch** is once through the text. If it were always cut at the same places, the character before a cut would never be seen by the one after it. So every epoch begins at another place; one window is left out, to give the beginning room to move. In a long text that is nothing.
+# One draw misses a window with probability $1 - 1/n$; all $n$ draws miss it with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle the windows, and go through the pile: one pass over the text is an **epoch**. There is one more trap. If every epoch cut the text at the same places, the characters just after a cut would never be predicted from those just before it. So every epoch begins at another place. One window is left out, to give the beginning room to move; in a long text that is nothing.
 
 # %%
 #| export
 def count_windows(size, block_size):
-    """How many windows an epoch has, in a text of so many ids. ValueError where there is none."""
+    """How many windows of block_size + 1 ids an epoch takes from a text of `size` ids.
+
+    Raises: ValueError where the text is too short for one.
+    """
     if size <= block_size:
         raise ValueError(
             f"a text of {size} ids has no window of block_size {block_size} and one target more: "
             f"take a longer text, or a model with a block_size of at most {max(size - 1, 0)}"
         )
+    # One window fewer than there is room for: the epochs begin at different places.
     return max(size // block_size - 1, 1)
 
 # %% [markdown]
-# The dice of an epoch come from two numbers, the run's seed and the number of the epoch. Of a seed, torch's generator takes the lowest 32 bits. The odd factor spreads the seeds over all of them, so that neighbours do not share an order.
+# An epoch's order comes from a generator of its own, and its seed is mixed from two numbers: the seed of the run, and the number of the epoch. torch's generator uses the lowest 32 bits of a seed. The odd factor spreads the runs' seeds over all of them, so that two neighbouring seeds do not get the same order.
 
 # %%
 #| export
-def epoch_dice(seed, epoch):
-    """A generator that seed and epoch settle."""
+def epoch_generator(seed, epoch):
+    """The random generator of an epoch: the same for the same seed and epoch, on any machine."""
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
 
 # %%
 #| export
 class Windows:
-    """The windows of a text, shuffled, each once an epoch; every epoch cuts the text at other places."""
+    """The windows of a text in a shuffled order, each once an epoch; every epoch cuts the text at other places."""
 
     def __init__(self, ids, block_size, seed):
         self.count = count_windows(len(ids), block_size)
-        self.ids, self.block_size, self.seed, self.starts = ids, block_size, seed, {}
-        self.all = ids.unfold(0, block_size + 1, 1)  # a view: nothing is copied
+        self.ids = ids
+        self.block_size = block_size
+        self.seed = seed
+        # All windows that the text has, with the target of the last character: a view, nothing is copied.
+        self.all = ids.unfold(0, block_size + 1, 1)  # (N - T, T + 1)
+        self.epoch = None  # of which `starts` is the order
+        self.starts = None
 
     def order(self, epoch):
-        """Where the windows of an epoch start: (count,). Seed and epoch alone settle it."""
-        if epoch not in self.starts:
-            dice = epoch_dice(self.seed, epoch)
-            first = torch.randint(len(self.ids) - self.count * self.block_size, (), generator=dice)
-            self.starts = {
-                epoch: first + self.block_size * torch.randperm(self.count, generator=dice)
-            }
-        return self.starts[epoch]
+        """Where the windows of an epoch start, in the order in which they are read: (count,)."""
+        if epoch != self.epoch:
+            generator = epoch_generator(self.seed, epoch)
+            room = len(self.ids) - self.count * self.block_size
+            first = torch.randint(room, (), generator=generator)
+            shuffled = torch.randperm(self.count, generator=generator)
+            self.starts = first + self.block_size * shuffled
+            self.epoch = epoch
+        return self.starts
 
     def batch(self, seen, size):
-        """The windows that follow the first `seen` ones -> x, y, both (size, T), where the ids are."""
+        """The windows that follow the first `seen` ones -> x, y, both (size, T), on the device of the ids."""
         epoch, at = divmod(seen, self.count)
         starts = self.order(epoch)[at : at + size]
+        # At the end of an epoch the batch is filled up from the next one.
         while len(starts) < size:
             epoch += 1
             starts = torch.cat([starts, self.order(epoch)[: size - len(starts)]])
@@ -279,12 +293,12 @@ print("windows begin with", x[:, 0].tolist(), "and their targets with", y[:, 0].
 assert torch.equal(y, x + 1)
 
 # %% [markdown]
-# `batch` needs to know only how many windows were seen before. Seed and epoch settle the rest. So a checkpoint needs one number to find the place again, and a run that goes on after an accident sees each window once, too.
+# `batch` needs to know only how many windows were read before; seed and epoch settle the rest. So a checkpoint needs one number to find the place again, and a run that resumes after a crash reads each window once, too.
 #
 # ### Exercise: some twice
-# ★★ · 7 minutes · What is never read is one half of the waste; the other half is read again and again.
+# ★★ · 7 minutes · What is never read is one half of the waste. The other half is what is read again and again.
 #
-# A text has n windows. Each of `steps` steps draws `batch_size` of them by dice: all windows of one batch are different, but the next step draws from all n again. So a given window is in a given batch with probability $p$ = batch_size / n, whatever the other batches hold.
+# A text has n windows. Each of `steps` steps draws `batch_size` of them at random: all windows of one batch are different, but the next step draws from all n again. So a given window is in a given batch with probability $p$ = batch_size / n, whatever the other batches hold.
 #
 # Which share of the windows do you expect to be read at least twice? With 4 windows, batches of 2 and 2 steps it is ¼: a window has to be in both.
 
@@ -300,7 +314,7 @@ def share_read_twice(n, batch_size, steps):
 check("share_read_twice", share_read_twice)
 
 # %% [markdown]
-# Now with dice: 10,000 windows and 312 batches of 32, which is one epoch's worth. **Predict** the number with your formula first.
+# Now by drawing: 10,000 windows and 312 batches of 32, which is one epoch's worth. **Predict** the number with your formula first.
 
 # %%
 counts = torch.zeros(n)
@@ -309,70 +323,84 @@ for step in range(n // 32):
 print(f"read twice or more: {(counts >= 2).float().mean():.0%}")
 
 # %% [markdown]
-# Who trains gives a corpus, or ids alone. Or anything that cuts its own windows: the next lesson has data that is larger than the memory. What does not fit is refused here.
+# The data of a training run may be a corpus, or ids alone. They may also be an object that cuts its own windows: the next lesson but one has data larger than the memory. `prepare_data` makes the same three things of each, and refuses what does not fit the model.
 
 # %%
 #| export
-def read_data(model, corpus_or_ids, config, tokenizer):
-    """-> windows, validation ids or None, tokenizer or None. ValueError where model and text do not match.
+def prepare_data(model, corpus_or_ids, config, tokenizer):
+    """-> windows, validation ids (N,) or None, tokenizer or None.
 
-    corpus_or_ids: a Corpus, ids (N,), or what has windows(block_size, seed), val_ids and tokenizer.
+    corpus_or_ids: a Corpus, ids (N,) int64, or an object with windows(block_size, seed), val_ids and tokenizer.
+
+    Raises: ValueError where model, text and config do not go together.
     """
-    data = ids = corpus_or_ids
-    val_ids, tokenizer = (
-        getattr(data, "val_ids", None),
-        tokenizer or getattr(data, "tokenizer", None),
-    )
-    if isinstance(data, Corpus):
-        tokenizer = tokenizer or CharTokenizer.from_text(data.train + data.val)
-        ids, val_ids = tokenizer.encode(data.train), tokenizer.encode(data.val)
-    if hasattr(data, "windows"):
-        windows = data.windows(model.block_size, config.seed)
+    if hasattr(corpus_or_ids, "windows"):
+        shards = corpus_or_ids
+        windows = shards.windows(model.block_size, config.seed)
+        val_ids = shards.val_ids
+        if tokenizer is None:
+            tokenizer = shards.tokenizer
         if tokenizer.vocab_size != model.vocab_size:
             raise ValueError(
                 f"the data has {tokenizer.vocab_size} symbols, and the model knows {model.vocab_size}"
             )
-    elif ids.dim() != 1 or ids.dtype != torch.int64:
-        raise ValueError(
-            f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)"
-        )
     else:
+        ids = corpus_or_ids
+        val_ids = None
+        if isinstance(corpus_or_ids, Corpus):
+            corpus = corpus_or_ids
+            if tokenizer is None:
+                tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+            ids = tokenizer.encode(corpus.train)
+            val_ids = tokenizer.encode(corpus.val)
+        if ids.dim() != 1 or ids.dtype != torch.int64:
+            raise ValueError(
+                f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)"
+            )
         model.check(ids[:, None])
-        windows = Windows(ids.to(next(model.parameters()).device), model.block_size, config.seed)
-    if config.patience and val_ids is None:
+        device = next(model.parameters()).device
+        windows = Windows(ids.to(device), model.block_size, config.seed)
+    if config.patience is not None and val_ids is None:
         raise ValueError(
             f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None"
         )
-    if config.out and tokenizer is None:
+    if config.out is not None and tokenizer is None:
         raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
     return windows, val_ids, tokenizer
 
 # %% [markdown]
 # ## The rate is a curve
 #
-# Lesson 02's pace was a share of the peak: up, along, down. Two shapes are common today. With the warmup $w$ and the end $T$, both in steps, the peak $\eta_{\max}$ and the end $\eta_{\min}$, a **cosine** (Loshchilov and Hutter, 2017) goes
+# Lesson 02's learning rate went up, stayed, and came down. Two such **schedules** are common today. With the warmup $w$ and the last step $T$, the peak $\eta_{\max}$ and the final rate $\eta_{\min}$, a **cosine** (Loshchilov and Hutter, 2017) is
 #
 # $$\eta_t = \eta_{\min} + \tfrac{1}{2} (\eta_{\max} - \eta_{\min}) \left( 1 + \cos \pi \frac{t - w}{T - w} \right) \qquad t \ge w .$$
 #
-# **WSD**, warmup, stable, decay (Hu et al., 2024), stays at the peak and comes down at the end. (In the code $w$ and the decay are shares of $T$.) A cosine has to know $T$ from the beginning. WSD has to know it only when the decay begins; until then a run can be made longer. Before $w$ both rise in a line.
+# **WSD** (warmup, stable, decay; Hu et al., 2024) stays at the peak and comes down at the end. During the warmup both rise in a line. (In the code $w$ and the decay are shares of $T$.) A cosine has to know $T$ from the beginning. WSD has to know it only when the decay begins; until then you can make the run longer.
 
 # %%
 #| export
 def learning_rate(step, config, elapsed=0.0):
-    """The rate of a step, counted from 0; elapsed: the share of the time budget that is used up.
+    """The learning rate of a step, counted from 0. elapsed: the share of the time budget that is used up.
 
-    A warmup, then half a cosine to min_lr (Loshchilov and Hutter, 2017), or the peak and a decay (Hu et al., 2024).
+    A linear warmup; then half a cosine down to min_lr (Loshchilov and Hutter, 2017), or the peak and a linear decay
+    (Hu et al., 2024).
     """
-    steps = config.steps or inf
-    rise = max((step + 1) / steps, elapsed) / config.warmup if config.warmup else 1.0
-    done = min(max(step / steps, elapsed), 1.0)
+    # Steps and time both drive the schedule: whichever is further. Without a number of steps, time alone does.
+    steps = inf if config.steps is None else config.steps
+    progress = min(max(step / steps, elapsed), 1.0)
     if config.schedule == "cosine":
-        left = (1 + cos(pi * max(done - config.warmup, 0) / (1 - config.warmup))) / 2
+        angle = pi * max(progress - config.warmup, 0) / (1 - config.warmup)  # from 0 to pi
+        height = (1 + cos(angle)) / 2  # from 1 to 0
+    elif config.decay > 0:
+        height = min((1 - progress) / config.decay, 1.0)
     else:
-        left = min((1 - done) / config.decay, 1.0) if config.decay else 1.0
-    return min(
-        config.learning_rate * rise, config.min_lr + (config.learning_rate - config.min_lr) * left
-    )
+        height = 1.0
+    rate = config.min_lr + (config.learning_rate - config.min_lr) * height
+    if config.warmup > 0:
+        # step + 1, so that the first step already moves
+        warmed_up = max((step + 1) / steps, elapsed) / config.warmup
+        rate = min(rate, config.learning_rate * warmed_up)
+    return rate
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
@@ -398,7 +426,7 @@ show(
 )
 
 # %% [markdown]
-# Who pays by the hour does not know the number of steps. So the clock may turn the curve: `elapsed` is the share of the time budget that is gone, and whichever is further, steps or time, counts. Is PyTorch's own cosine the same?
+# If you pay by the hour, you know the time that you have, and not how many steps it makes. So the clock may drive the schedule, too: `elapsed` is the share of the time budget that is used up, and steps or time count, whichever is further. Is our cosine the same as PyTorch's?
 
 # %%
 config = TrainConfig(steps=100, warmup=0.0)
@@ -410,7 +438,7 @@ for step in range(100):
     schedule.step()
 far = max(abs(learning_rate(step, config) - rate) for step, rate in enumerate(theirs))
 print(f"largest difference from PyTorch's ≈ {far:.0e} (below 1e-9: {far < 1e-9})")
-by_time = TrainConfig(time_budget=60, warmup=0.0)  # seconds; nobody knows how many steps
+by_time = TrainConfig(time_budget=60, warmup=0.0)  # seconds; how many steps that makes is not known
 print(
     f"the peak is {by_time.learning_rate}; after half the time the rate is {learning_rate(7, by_time, 0.5):.4f}"
 )
@@ -418,7 +446,7 @@ assert far < 1e-9
 
 # %% [markdown]
 # ### Exercise: a curve without an end
-# ★ · 5 minutes · The first transformer was trained with this shape (Vaswani et al., 2017). It has to know no last step.
+# ★ · 5 minutes · The first transformer was trained with this schedule (Vaswani et al., 2017). It does not have to know the last step.
 #
 # The steps are numbered from 0, so `step` is the step number $k$ = step + 1 of the run. In the first `warmup` steps the rate rises in a line: the first has peak / warmup, the last of them the peak. From there it falls as one over the root of $k$, with no jump: after four times as many steps it is half as high. With peak 1 and warmup 100, the rate is 0.01 at step 0, 1 at step 99, ½ at step 399.
 
@@ -436,7 +464,7 @@ check("inverse_root_rate", inverse_root_rate)
 # %% [markdown]
 # ## A batch that does not fit
 #
-# A large batch makes a quieter gradient, and may not fit into memory. But `backward` *adds* to the gradients (lesson 02 calls it a mistake to forget). So four small batches, one after the other, and then one step. **Predict:** what has to be done to the four losses?
+# A large batch gives a gradient with less noise, but it may not fit into memory. Now `backward` *adds* to the gradients (lesson 02 warned of it). So take four small **micro-batches**, one after the other, and then one step: **gradient accumulation**. **Predict:** what has to be done to the four losses?
 
 # %%
 torch.manual_seed(1337)
@@ -460,7 +488,7 @@ print(f"without the division: {forgotten.norm() / whole.norm():.1f} times as lon
 assert far < 1e-12
 
 # %% [markdown]
-# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So: divide by their number. (AdamW hardly notices the forgotten division, for it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations are in memory at a time.
+# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So: divide by their number. (AdamW hardly notices when the division is forgotten, because it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations, the intermediate results that `backward` needs, are in memory at a time.
 #
 # ### Exercise: lines of unequal length
 # ★★ · 8 minutes · Hugging Face's trainer had this bug for years (the repairs began in October 2024). Nothing crashes; some texts just count more than others.
@@ -506,7 +534,7 @@ check("accumulated_gradient", accumulated_gradient)
 # %% [markdown]
 # ## Not too far at once
 #
-# One strange batch can have a gradient a hundred times as long as the others. **Clipping** (Pascanu et al., 2013) cuts it to a greatest length $c$ and leaves its direction: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$, with the length over *all* parameters together.
+# One strange batch can have a gradient a hundred times as long as the others. **Gradient clipping** (Pascanu et al., 2013) shortens it to at most $c$ and leaves its direction: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$, where the length, the norm, is that of *all* parameters together.
 
 # %%
 weights = [torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)]
@@ -526,20 +554,18 @@ print(
 print(f"{(1 - 1e-3 * 0.1) ** 10_000:.2f}")
 
 # %% [markdown]
-# $e^{-1}$ again. For a matrix that is the purpose: what the text does not ask for fades. A norm's gain starts at 1, and means "leave it as it is"; pulled towards 0 it says something else. So decay goes to what has two dimensions or more.
+# $e^{-1}$ again. For a matrix that is the purpose: a weight that the text does not need fades. The gain of a LayerNorm is another matter. It starts at 1, which means "leave it as it is"; pulled towards 0 it would mute its channel. A bias pulled towards 0 could no longer shift its channel as far as the text asks. So only parameters with two dimensions or more get weight decay; lesson 02's `param_groups` sorts them.
 
 # %%
 #| export
 def make_optimizer(model, config):
-    """AdamW in one kernel, where there is one; weight decay for what has two dimensions or more."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    fused = parameters[0].device.type in ("cpu", "cuda")
+    """AdamW (Loshchilov and Hutter, 2019), with weight decay for parameters of two dimensions or more."""
+    device = next(model.parameters()).device
     return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=tuple(config.betas), fused=fused
+        param_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=tuple(config.betas),
+        fused=device.type in ("cpu", "cuda"),
     )
 
 # %%
@@ -552,11 +578,11 @@ for group in make_optimizer(small, TrainConfig()).param_groups:
     )
 
 # %% [markdown]
-# `fused` does the whole step in one kernel instead of one for each operation; it is the same arithmetic.
+# `fused` does the whole step in one kernel instead of one for each operation; the arithmetic is the same.
 #
 # ## Half the bits
 #
-# Graphics cards multiply numbers of 16 bits several times as fast as those of 32. There are two kinds. **float16** has 5 bits for the exponent and 10 for the digits, **bfloat16** 8 and 7: the range of float32, with fewer digits.
+# Graphics cards multiply numbers of 16 bits several times as fast as numbers of 32. There are two kinds. **float16** has 5 bits for the exponent and 10 for the digits, **bfloat16** 8 and 7: the range of float32, with fewer digits.
 
 # %%
 print("           largest   smallest normal   smallest at all   1 + this is still 1")
@@ -581,9 +607,9 @@ for dtype in (torch.float16, torch.bfloat16):
     )
 
 # %% [markdown]
-# Three troubles. The first: a product can be too large for float16. The second: a small gradient becomes 0 in float16. The third holds for both: a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large products are computed in 16 bits; `torch.autocast` knows which.
+# Three troubles. First, a product can be too large for float16. Second, a small gradient becomes 0 in float16. Third, and that goes for both kinds, a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large products are computed in 16 bits; `torch.autocast` knows which.
 #
-# For the second trouble, how small *are* gradients? Here are those of our small GPT. float16 makes 0 of what is below half its smallest number; and between that and the smallest normal one digits are missing, more and more of them.
+# About the second trouble: how small *are* gradients? Here are those of our small GPT. A number below half of float16's smallest one becomes 0. From there up to the smallest normal number, a number keeps only some of its digits, fewer the smaller it is.
 
 # %%
 gradients = whole[whole != 0].float()
@@ -599,22 +625,11 @@ assert (gradients * 65536).half().isfinite().all()
 fig, ax = plt.subplots(figsize=(8, 2.4), layout="constrained")
 bins = torch.linspace(-14, 6, 101)
 for scale, colour, name in ((1.0, "#D55E00", "gradients"), (65536.0, "#0072B2", "times 65,536")):
-    ax.hist(
-        (gradients.abs() * scale).log10().numpy(),
-        bins=bins.numpy(),
-        color=colour,
-        alpha=0.6,
-        label=name,
-    )
-ax.axvspan(-14, torch.tensor(2.0**-25).log10(), color="#BBBBBB", alpha=0.5, label="0 in float16")
-ax.axvspan(
-    torch.tensor(65504.0).log10(),
-    6,
-    hatch="//",
-    facecolor="none",
-    edgecolor="#BBBBBB",
-    label="infinite",
-)
+    sizes = (gradients.abs() * scale).log10().numpy()
+    ax.hist(sizes, bins=bins.numpy(), color=colour, alpha=0.6, label=name)
+zero, infinite = torch.tensor([2.0**-25, 65504.0]).log10().tolist()
+ax.axvspan(-14, zero, color="#BBBBBB", alpha=0.5, label="0 in float16")
+ax.axvspan(infinite, 6, hatch="//", facecolor="none", edgecolor="#BBBBBB", label="infinite")
 ax.set(xlabel="size of a gradient, power of 10", ylabel="how many", yscale="log", xlim=(-14, 6))
 ax.legend(frameon=False, fontsize=8)
 show(
@@ -624,7 +639,7 @@ show(
 )
 
 # %% [markdown]
-# **Loss scaling:** multiply the *loss* by a large number; by the chain rule all gradients are multiplied with it. Divide them again in float32, before clipping. If one of them has become infinite, leave the step out and halve the factor; if none has for 2,000 steps, double it. `torch.amp.GradScaler` does just that. In one line:
+# The remedy is **loss scaling**. Multiply the *loss* by a large number; by the chain rule this multiplies all gradients. Divide them again in float32, before clipping. If one of them has become infinite, leave the step out and halve the factor. If none has for 2,000 steps, double it. `torch.amp.GradScaler` does just that. For one number:
 
 # %%
 gradient_in_16_bits = (torch.tensor(1e-8) * 65536).half()
@@ -636,11 +651,11 @@ print(
 # ### Exercise: between backward and step
 # ★★ · 8 minutes · Four lines that everybody writes once, in an order that matters (Micikevicius et al., 2018).
 #
-# `gradients` holds the gradients of all parameters as `backward` left them, in float16, of a loss that was multiplied by `scale`. Make ready what the optimizer gets:
+# `gradients` holds the gradients of all parameters as `backward` left them, in float16; the loss had been multiplied by `scale`. Prepare them for the optimizer:
 #
 # 1. If a single number anywhere is infinite or nan, there is no step: return the empty list.
 # 2. Undo the scaling, in float32.
-# 3. Clip: if the length over all tensors together is above `most`, shorten them all by one factor, so that it is `most`. A shorter gradient stays as it is, one of nothing but zeros too.
+# 3. Clip: if the length over all tensors together is above `most`, shorten them all by one factor, so that it is `most`. A shorter gradient stays as it is; so does one that is all zeros.
 #
 # Two gradients, [3·1024] and [4·1024], with scale 1024 and most 1: they were [3] and [4], together of length 5, and become [0.6] and [0.8].
 
@@ -659,7 +674,7 @@ def unscale_and_clip(gradients, scale, most):
 check("unscale_and_clip", unscale_and_clip)
 
 # %% [markdown]
-# bfloat16 needs none of this. Cards have it from the generation of the A100 on; the T4 of the free notebooks has only float16 (PyTorch can imitate bfloat16 there, slowly, and says that it is "supported"; so we ask for the generation). A CPU is mostly no faster with either.
+# bfloat16 needs no loss scaling. Cards have it from the generation of the A100 on. The T4 of the free notebooks has only float16. (PyTorch can imitate bfloat16 there, slowly, and calls it "supported"; so `pick_precision` asks for the generation of the card.) Most CPUs are no faster with either kind.
 
 # %%
 from chargpt_lib.devices import pick_precision
@@ -669,52 +684,54 @@ print(pick_precision("cpu"))
 # %% [markdown]
 # ## Compute it twice
 #
-# What fills the memory? Not the weights. `backward` needs what every operation saw on the way forward, so all that is kept until then. PyTorch lets us look at each tensor as it is put away:
+# What fills the memory? Not the weights. `backward` needs the inputs of every operation of the forward pass, so these **activations** are kept until then. PyTorch lets us look at each tensor as it is saved:
 
 # %%
 def bytes_kept(model, x, y):
-    """What the way forward keeps for the way back, without the weights themselves."""
-    weights, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+    """The bytes of the activations that the forward pass saves for backward."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved = {}
 
-    def put_away(tensor):
+    def on_save(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(put_away, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(on_save, lambda tensor: tensor):
         model(x, y)[1].backward()
-    return sum(kept.values())
+    return sum(saved.values())
 
 # %%
 torch.manual_seed(1337)
 deep = GPT(GPTConfig(V, block_size=32, n_layer=8, n_head=4, n_embd=64))
 plain = bytes_kept(deep, x, y)
 weights = 4 * deep.num_params()
-print(
-    f"weights: {weights / 1e6:.1f} MB; kept for the way back, with 16 windows of 32: ≈ {plain / 1e6:.1f} MB"
-)
+print(f"weights: {weights / 1e6:.1f} MB; activations of 16 windows of 32: ≈ {plain / 1e6:.1f} MB")
 print(f"that is ≈ {plain / weights:.1f} times as much (more than 5 times: {plain / weights > 5})")
 assert plain / weights > 5
 
 # %% [markdown]
-# **Checkpointing** (Chen et al., 2016; no relation of lesson 09's): let a block keep only what goes into it. When the way back arrives there, the block computes forward once more, keeps everything, and forgets it again. What stays in memory is the input of each block, and on the way back the inside of one block. It costs one more way forward: by count about a third more work.
+# **Gradient checkpointing** (Chen et al., 2016) saves most of that. (It has nothing to do with lesson 09's checkpoints.) Each block keeps only its input. When `backward` arrives there, the block runs forward once more, keeps its activations this time, and drops them afterwards. So the memory holds the input of each block, and the activations of one block at a time. The price is one more forward pass: by count about a third more work.
 #
-# Our blocks know nothing of that, and need not. For the time of a `with`, each block's `forward` is hidden behind one that does it.
+# The code of our blocks does not have to change. Inside a `with`, each block gets a `forward` that does it and hides the usual one.
 
 # %%
 #| export
 @contextmanager
-def checkpointed(model):
-    """Inside, each block keeps only what goes into it, and computes the rest again (Chen et al., 2016)."""
-    if not (blocks := list(getattr(model, "blocks", ()))):
+def gradient_checkpointing(model):
+    """Inside, each block of the model keeps only its input, and runs again in backward (Chen et al., 2016).
+
+    Raises: ValueError where the model has no blocks.
+    """
+    blocks = list(getattr(model, "blocks", ()))
+    if not blocks:
         raise ValueError(
             f"gradient_checkpointing is True, and a {type(model).__name__} has no blocks: leave it False"
         )
     for block in blocks:
-        block.forward = partial(
-            checkpoint, block.forward, use_reentrant=False
-        )  # hides the method of its class
+        # An attribute of the block itself hides the method of its class, until it is deleted.
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     try:
         yield
     finally:
@@ -724,12 +741,12 @@ def checkpointed(model):
 # %%
 before = torch.cat([p.grad.flatten() for p in deep.parameters()])
 deep.zero_grad()
-with checkpointed(deep):
+with gradient_checkpointing(deep):
     sparing = bytes_kept(deep, x, y)
 after = torch.cat([p.grad.flatten() for p in deep.parameters()])
 share = sparing / plain
 print(
-    f"kept on the way forward: ≈ {sparing / 1e6:.1f} MB, ≈ {share:.0%} of that (less than a third: {share < 0.33})"
+    f"kept with checkpointing: ≈ {sparing / 1e6:.1f} MB, ≈ {share:.0%} of that (less than a third: {share < 0.33})"
 )
 print(
     f"gradients that differ, in the last bit or more: {(before != after).sum()} of {len(before):,}"
@@ -738,31 +755,30 @@ assert share < 0.33
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 1.6), layout="constrained")
-ax.barh(["checkpointed", "as usual"], [sparing / 1e6, plain / 1e6], color=["#0072B2", "#D55E00"])
-ax.set(xlabel="megabytes kept on the way forward, 8 blocks")
+bars = ax.barh(
+    ["checkpointing", "as usual"], [sparing / 1e6, plain / 1e6], color=["#0072B2", "#D55E00"]
+)
+ax.bar_label(bars, fmt=" %.1f")
+ax.set(xlabel="megabytes that the forward pass keeps, 8 blocks")
 show(fig, "Two bars: with checkpointing a small part of what is kept otherwise.")
 
 # %% [markdown]
 # ## Compiled, where that works
 #
-# `torch.compile` reads the model's code and writes kernels for it that do several operations at once. It needs a compiler, some patience at the first step, and luck with the operations. On a CPU it also needs an environment without a space in its path, because PyTorch passes that path unquoted to the linker; a graphics card does not need that linker. Where any of these is missing it fails, at the first call and with a page of messages. So we try one step; where it fails, the run goes on without it, and says so.
+# `torch.compile` reads the model's code and writes kernels for it that do several operations at once. It needs a compiler, some patience at the first step, and luck with the operations. On a CPU it also needs an environment without a space in its path, because PyTorch passes that path unquoted to the linker; a graphics card does not need that linker. Where any of these is missing, it fails at the first call, with a page of messages. So `compile_model` tries one step; where that fails, the run goes on without it and says so.
 
 # %%
 #| export
-def compiled(model, x):
-    """torch.compile's model; or the model, with a warning, where a trial step on x (B, T) fails."""
+def compile_model(model, x):
+    """The model as torch.compile makes it; or the model itself, with a warning, where a trial step on x (B, T) fails."""
     try:
+        # The trial draws numbers for dropout; the run shall not notice.
         with torch.random.fork_rng():
-            (fast := torch.compile(model))(x, x)[1].backward()
-        return fast
+            compiled = torch.compile(model)
+            compiled(x, x)[1].backward()
+        return compiled
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
-        lines = str(error).strip().splitlines() or [""]
-        reason = next((line for line in lines if "error: " in line), lines[0])
-        if "C++ compile error" in lines[0] and " " in torch.__file__:
-            reason += (
-                f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
-                "in a folder without a space (on a graphics card it does not matter)"
-            )
+        reason = compile_failure(str(error))
         warnings.warn(
             f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}"
         )
@@ -770,103 +786,73 @@ def compiled(model, x):
     finally:
         model.zero_grad()
 
+
+def compile_failure(message):
+    """The line of torch.compile's long message that says what went wrong; and the way out, where we know one."""
+    lines = message.strip().splitlines()
+    if not lines:
+        return ""
+    reason = next((line for line in lines if "error: " in line), lines[0])
+    if "C++ compile error" in lines[0] and " " in torch.__file__:
+        reason += (
+            f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
+            "in a folder without a space (on a graphics card it does not matter)"
+        )
+    return reason
+
 # %%
-with mock.patch(
-    "torch.compile", side_effect=RuntimeError("no C++ compiler on this computer")
-):  # let us pretend
-    with warnings.catch_warnings(record=True) as said:
+# Let us pretend that there is no compiler here.
+no_compiler = RuntimeError("no C++ compiler on this computer")
+with mock.patch("torch.compile", side_effect=no_compiler):
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        print("what comes back is the model itself:", compiled(small, x) is small)
-print(said[0].message)
+        print("what comes back is the model itself:", compile_model(small, x) is small)
+print(caught[0].message)
 
 # %% [markdown]
-# ## A stop that waits
+# ## An interrupt that waits
 #
-# Ctrl-C strikes wherever Python happens to be; say, after half of the weights have taken their step. What would be saved then is no state that any step has led to. So the first Ctrl-C only leaves a note, and the loop looks at the note between two steps. (Who is impatient presses it again.)
+# Ctrl-C sends the signal SIGINT, and Python stops wherever it happens to be; say, when half of the weights have taken their step. A checkpoint saved then would hold a state that no step has led to. So the first Ctrl-C is only noted down, and the loop looks at the note between two steps. (If you do not want to wait, press it again.)
 
 # %%
 #| export
 @contextmanager
-def interruptible():
-    """Ctrl-C waits for the end of a step: it goes into the list that this yields. A second Ctrl-C does not wait."""
-    pressed, before = [], signal.getsignal(signal.SIGINT)
-
-    def note(number, frame):
-        pressed.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    if current_thread() is not main_thread():  # only that one gets signals
-        yield pressed
+def catch_sigint():
+    """Inside, the first Ctrl-C only adds its signal to the list that this yields; the second one interrupts as usual."""
+    received = []
+    # Python gives signals to the main thread alone, and lets no other thread handle them.
+    if current_thread() is not main_thread():
+        yield received
         return
-    signal.signal(signal.SIGINT, note)
+    usual_handler = signal.getsignal(signal.SIGINT)
+
+    def handler(signal_number, frame):
+        received.append(signal_number)
+        signal.signal(signal.SIGINT, usual_handler)
+
+    signal.signal(signal.SIGINT, handler)
     try:
-        yield pressed
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, usual_handler)
 
 # %%
-with interruptible() as pressed:
+with catch_sigint() as interrupts:
     for step in range(100):
         if step == 3:
-            signal.raise_signal(
-                signal.SIGINT
-            )  # as if you had pressed Ctrl-C in the middle of step 3
+            signal.raise_signal(signal.SIGINT)  # as if you had pressed Ctrl-C during step 3
         end_of_step = step
-        if pressed:
+        if interrupts:
             break
 print("ended after step", end_of_step)
 
 # %% [markdown]
-# ## Alone
-#
-# In lesson 13 several processes share one run, each with a device of its own. Nobody should have to write the loop a second time for them. So what is done otherwise there stands in one place, and the loop asks it. For one process these are trifles:
-
-# %%
-#| export
-class Alone:
-    """What a run asks of the processes that share it. Here there is one; lesson 13 has several."""
-
-    rank, size = 0, 1  # which process this is, of how many
-    apart = nullcontext  # in this context gradients stay as they are; outside they become means over the processes
-    clip, evaluate = staticmethod(torch.nn.utils.clip_grad_norm_), staticmethod(evaluate)
-
-    def most(self, *numbers):  # of each one, the largest that any process has
-        return numbers
-
-    def mean(self, numbers):  # of a tensor, over the processes
-        return numbers
-
-    def gather(self, value):  # everybody's, in the order of the ranks
-        return [value]
-
-    def once(self, do):  # one process calls it; all have what it returns, or raises
-        return do()
-
-    def share(self, model):  # what computes the loss
-        return model
-
-    def gathered(self, run):  # what is saved
-        return run.model, run.optimizer.state_dict()
-
-    def load(self, run, which="last"):
-        return load_checkpoint(run.config.out, run.model, run.tokenizer, which)
-
-# %%
-team = Alone()
-print(
-    f"process {team.rank} of {team.size}:",
-    team.most(0.3, True),
-    team.gather("my dice"),
-    team.once(lambda: "done"),
-)
-
-# %% [markdown]
 # ## Mistakes people make
 #
-# - **Sums for means.** Four batches without the division by four have a gradient four times as long, and everything is clipped.
-# - **Clipping scaled gradients.** With float16, first `unscale_`, then clip; else the length is 65,536 times what you think.
+# - **Sums instead of means.** Without the division by four, four micro-batches give a gradient four times as long, and everything is clipped.
+# - **Clipping scaled gradients.** With float16, first `unscale_`, then clip; otherwise the length is 65,536 times what you think.
 # - **Weights in 16 bits.** `model.half()` is not mixed precision. The small steps at the end of the run change nothing.
-# - **A cosine that is cut off.** Stopped at half its way it never came down; its loss is no measure of what the run could do.
+# - **A cosine that is cut off.** A run stopped half-way never saw the small rates at the end; its loss does not tell what the run could do.
 # - **"bf16 is supported".** On a T4 it is an imitation. Ask `is_bf16_supported(including_emulation=False)`, or for the compute capability, as we do.
 #
 # How far you are:
@@ -877,6 +863,6 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `TrainConfig`, `learning_rate`, `Windows`, `make_optimizer`, `pick_precision`, `checkpointed`, `compiled`, `interruptible`, `read_data` and `Alone`, in `chargpt_lib/recipe.py`.
+# `TrainConfig`, `learning_rate`, `Windows`, `make_optimizer`, `gradient_checkpointing`, `compile_model`, `catch_sigint` and `prepare_data`, in `chargpt_lib/recipe.py`.
 #
 # Next: [11 · Training in earnest](11_training_in_earnest.ipynb), which puts them into one loop.

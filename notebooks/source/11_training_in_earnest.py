@@ -11,8 +11,8 @@
 #
 # > The trainer: the loop that evaluates, logs, saves and resumes.
 #
-# You will build: `train`, the loop for real runs. It watches itself, keeps its best weights, stops cleanly and goes on to the last bit. Then a clinic: is my loss normal? And if not, what is broken?
-# You need lesson 09 and [lesson 10](10_recipe.ipynb). On two CPU cores the page takes about a minute. Its models are small, and stay on the CPU, where equal runs have equal bits; yours go where you put them: `train(model.to(device), …)`.
+# You will build: a `Trainer`, the loop for real runs. It logs, keeps its best weights, stops cleanly, and resumes as if it had never stopped. Then a clinic: is my loss normal? And if not, what is broken?
+# You need lesson 09 and [lesson 10](10_recipe.ipynb). On two CPU cores the page takes about a minute. Its models are small and stay on the CPU, where equal runs have equal bits; yours run where you put them: `train(model.to(device), …)`.
 
 # %%
 import math
@@ -31,11 +31,11 @@ from chargpt_lib.data import CharTokenizer, get_batch, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import show
-from chargpt_lib.recipe import Windows
+from chargpt_lib.recipe import TrainConfig, Windows
 from chargpt_lib.training import evaluate
 
 # %% [markdown]
-# The corpus is lesson 00's, but for short runs a short validation text will do. And a small GPT, the same at each call.
+# The corpus is lesson 00's. For short runs a short validation text will do. `new_model` makes a small GPT, the same one at each call.
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -58,9 +58,9 @@ def new_model(kind=GPT, **changes):
 # %% [markdown]
 # ## One step
 #
-# Still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of the first page: the rate of this step, several batches for one step, 16 bits with their scale, the clipped gradient. (`team` is the first page's `Alone`: wherever it is asked, read over it for now.)
+# A training step is still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of lesson 10: the learning rate of this step, several micro-batches for one step, mixed precision with its loss scaling, the clipped gradient.
 #
-# One thing is new, and one cannot see it. A graphics card works through a list of orders; Python writes orders, and runs ahead. `loss.item()` would make Python wait until the card has computed the loss, and the card would then wait for Python's next order, at every step. So the loss and the gradient's length stay where they are, as tensors, and those that have gathered are fetched twice a second.
+# One thing is new, and one cannot see it. A graphics card works through a queue of orders; Python writes the orders, and runs ahead of the card. `loss.item()` would make Python wait until the card has computed the loss, and then the card would wait for Python's next order, at every step. So the loss and the norm of the gradient stay on the device, as tensors, and are fetched twice a second.
 
 # %%
 #| export
@@ -80,80 +80,175 @@ from tqdm import tqdm
 from chargpt_lib.checkpoints import (
     NAME,
     POINTER,
+    load_checkpoint,
     random_states,
     restore_random_states,
     save_checkpoint,
 )
 from chargpt_lib.devices import pick_precision
 from chargpt_lib.recipe import (
-    Alone,
-    TrainConfig,
-    checkpointed,
-    compiled,
-    interruptible,
+    catch_sigint,
+    compile_model,
+    gradient_checkpointing,
     learning_rate,
     make_optimizer,
-    read_data,
+    prepare_data,
 )
-from chargpt_lib.training import estimate_loss
+from chargpt_lib.training import estimate_loss, evaluate
+
+# %% [markdown]
+# In lesson 13 several processes share one run. They do a few things otherwise, and these stand together in one class, the **strategy**, so that the loop is written once. With a single process they are trifles:
 
 # %%
 #| export
-class Run:
-    """A training on its way."""
+class SingleProcess:
+    """The strategy of a training in one process. Lesson 13 has others, for several processes that share a run."""
 
-    kept = "step", "seen", "seconds", "best", "best_step", "waited", "pending"
+    rank = 0  # which process this is
+    world_size = 1  # of how many
 
-    def __init__(self, model, corpus_or_ids, config, tokenizer, team):
-        self.windows, self.val_ids, self.tokenizer = read_data(
-            model, corpus_or_ids, config, tokenizer
-        )
-        self.model, self.compute, self.team, self.batch = (
-            model,
-            model,
-            team,
-            config.batch_size * team.size,
-        )
-        self.device = device = next(model.parameters()).device
-        passes = config.epochs and ceil(
-            config.epochs * self.windows.count / self.batch / config.grad_accum
-        )
-        self.config = replace(config, steps=min(filter(None, (config.steps, passes)), default=None))
-        self.precision = pick_precision(device) if config.precision == "auto" else config.precision
-        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
-        self.autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
-        self.parameters, self.optimizer = list(model.parameters()), make_optimizer(model, config)
-        self.step = self.seen = self.waited = self.seconds = self.fetched = 0
-        self.pending, self.fresh = [], []
-        self.best = self.best_step = self.saved = self.board = None
+    def wrap(self, model):
+        """The module that the training step calls."""
+        return model
 
-    def advance(self):
-        """One step of the optimizer. Nothing is fetched from the device."""
-        config, loss = self.config, 0.0
-        self.rate = learning_rate(self.step, config, self.seconds / (config.time_budget or inf))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        for left in reversed(range(config.grad_accum)):
-            own = self.windows.batch(
-                self.seen + self.team.rank * config.batch_size, config.batch_size
-            )
-            x, y = (ids.to(self.device, non_blocking=True) for ids in own)
-            with self.team.apart(self.compute) if left else nullcontext():
-                with self.autocast:
-                    part = self.compute(x, y)[1] / config.grad_accum
-                self.scaler.scale(part).backward()
-            loss, self.seen = loss + part.detach(), self.seen + self.batch
-        self.scaler.unscale_(self.optimizer)
-        norm = self.team.clip(self.parameters, config.grad_clip or inf)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        self.fresh.append(torch.stack([loss.float(), norm.float()]))
-        self.step += 1
+    def no_sync(self, model):
+        """A context in which backward leaves the gradients in this process."""
+        return nullcontext()
+
+    def all_reduce_mean(self, tensor):
+        """The mean of a tensor over the processes."""
+        return tensor
+
+    def all_reduce_max(self, *numbers):
+        """Of each number the largest that any process has."""
+        return numbers
+
+    def all_gather(self, value):
+        """A list of the values of all processes, in the order of their ranks."""
+        return [value]
+
+    def on_rank_zero(self, function):
+        """Calls the function in process 0; every process gets what it returns or raises."""
+        return function()
+
+    def clip_grad_norm(self, parameters, max_norm):
+        """Clips the gradients in place -> their norm before that, a tensor ()."""
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def evaluate(self, model, ids):
+        """The exact loss over a text."""
+        return evaluate(model, ids)
+
+    def full_state(self, model, optimizer):
+        """What a checkpoint holds: the model with all its weights, and the optimizer's whole state."""
+        return model, optimizer.state_dict()
+
+    def load_model(self, out, model, tokenizer, which="last"):
+        """Gives the model the weights of a checkpoint -> the state that was saved with it."""
+        return load_checkpoint(out, model, tokenizer, which)
+
+    def load_optimizer(self, model, optimizer, saved):
+        """Gives the optimizer the moments that were saved; rate, decay and betas stay as the config has them."""
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({**saved, "param_groups": groups})
 
 # %% [markdown]
-# `advance` divides the loss of each part by the number of parts. Is that right? Here it is: all windows have the same number of characters. Elsewhere they do not.
+# Now the class. First what a training consists of:
+
+# %%
+#| export
+# Fetching a number from a graphics card makes Python wait for the card: twice a second is enough for a progress bar.
+FETCH_SECONDS = 0.5
+
+
+class Trainer:
+    """A training: what is trained, how far it is, and what was measured. `Trainer(...).train()` runs it."""
+
+    def __init__(self, model, corpus_or_ids, config, tokenizer=None, strategy=None):
+        self.strategy = SingleProcess() if strategy is None else strategy
+        self.windows, self.val_ids, self.tokenizer = prepare_data(
+            model, corpus_or_ids, config, tokenizer
+        )
+        self.floor = getattr(corpus_or_ids, "val_floor", None)
+        self.model = model
+        # What a step calls: the model, or what compiling and wrapping make of it.
+        self.forward_model = model
+        self.device = next(model.parameters()).device
+        self.parameters = list(model.parameters())
+        self.optimizer = make_optimizer(model, config)
+
+        # A micro-batch is read by all processes together: each takes batch_size windows of it.
+        self.micro_batch = config.batch_size * self.strategy.world_size
+        self.config = replace(config, steps=self.count_steps(config))
+
+        self.precision = config.precision
+        if config.precision == "auto":
+            self.precision = pick_precision(self.device)
+        dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
+        self.autocast = nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+        # Only fp16 needs loss scaling. A scaler that is not enabled passes everything through.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+        # How far the training is. With the weights, the optimizer, the scaler and the random states, this is what a
+        # checkpoint holds.
+        self.step = 0
+        self.windows_seen = 0
+        self.seconds = 0.0
+        self.best_loss = None  # of the validation
+        self.best_step = None
+        self.evals_since_best = 0
+        self.metrics = []  # [loss, norm of the gradient] of each step since the last row of the log
+
+        # What is not saved.
+        self.lr = None
+        self.on_device = []  # losses and norms that are not fetched yet
+        self.fetched_at = 0.0  # seconds
+        self.row_began = (0, 0.0)  # windows and seconds when the current row of the log began
+        self.rows = []
+        self.best_weights = None  # kept in memory where there is no folder, out
+        self.saved_step = None
+        # Where TensorBoard is missing, this fails: now, and not after the first evaluation.
+        self.board_class = import_summary_writer() if config.tensorboard else None
+        self.board = None
+
+    def count_steps(self, config):
+        """The steps of a run: config.steps, or those of config.epochs; None where only the clock ends it."""
+        if config.epochs is None:
+            return config.steps
+        # Rounded up: the last step may read some windows of the epoch after it.
+        steps = ceil(config.epochs * self.windows.count / self.micro_batch / config.grad_accum)
+        return steps if config.steps is None else min(steps, config.steps)
+
+# %% [markdown]
+# Then the first half of a step, up to the gradients. (The class goes on from cell to cell: `class Trainer(Trainer)` adds methods to the one above. In `chargpt_lib/trainer.py` it is one class.)
+
+# %%
+#| export
+class Trainer(Trainer):  # continued
+    def forward_backward(self):
+        """Adds up the gradients of one step's micro-batches -> their mean loss, a tensor on the device."""
+        config = self.config
+        loss = 0.0
+        for micro_step in range(config.grad_accum):
+            own = self.windows_seen + self.strategy.rank * config.batch_size
+            x, y = self.windows.batch(own, config.batch_size)
+            # non_blocking: Python does not wait until a copy to a graphics card is done.
+            x = x.to(self.device, non_blocking=True)
+            y = y.to(self.device, non_blocking=True)
+            # Several processes exchange their gradients once a step: in the last backward.
+            is_last = micro_step == config.grad_accum - 1
+            with nullcontext() if is_last else self.strategy.no_sync(self.forward_model):
+                with self.autocast:
+                    _, micro_loss = self.forward_model(x, y)
+                    # Gradients add up, and a mean is wanted.
+                    micro_loss = micro_loss / config.grad_accum
+                self.scaler.scale(micro_loss).backward()
+            loss = loss + micro_loss.detach()
+            self.windows_seen += self.micro_batch
+        return loss
+
+# %% [markdown]
+# `forward_backward` divides the loss of each micro-batch by their number. Is that right? Here it is: all windows have the same number of characters. Elsewhere they do not.
 #
 # ### Exercise: a mean of means
 # ★★ · 7 minutes · The library `transformers` did this until October 2024. Losses fell all the same; it showed only when runs with and without parts were compared ([*Fixing Gradient Accumulation*](https://huggingface.co/blog/gradient_accumulation)).
@@ -178,7 +273,7 @@ print(
 )
 
 # %% [markdown]
-# The same four predictions, and another loss: the character that is alone in its part weighs as much as three. Mend it, so that the loss is the mean over all characters of all parts. A part may have no character at all; at least one part has some.
+# The same four predictions, and another loss: the character that is alone in its part weighs as much as three. Repair it: the loss must be the mean over all characters of all parts. A part may have no character at all; at least one part has some.
 
 # %% tags=["exercise"] exercise="accumulated_loss"
 def accumulated_loss(logits, targets):
@@ -195,56 +290,49 @@ def accumulated_loss(logits, targets):
 check("accumulated_loss", accumulated_loss)
 
 # %% [markdown]
-# ## What is looked at
+# ## Measuring
 #
-# `collect` fetches the numbers, and is the place where a `nan` is noticed. It names the step, and it comes before anything is saved, so a run that has gone wrong does not save itself over a good one. (With float16 an infinite gradient is no accident: the scaler has left that step out.)
+# `sync_metrics` fetches the numbers from the device. It is also the place where a `nan` is noticed: the error names the step. It comes before anything is saved, so a run that has gone wrong does not save itself over a good one. (With float16 an infinite gradient is no accident: the scaler has left that step out.)
 
 # %%
 #| export
-def collect(run):
-    """Fetches the losses and gradients of the last steps; FloatingPointError for the first that is no number."""
-    pairs = run.team.mean(torch.stack(run.fresh)).tolist() if run.fresh else []
-    for step, pair in enumerate(pairs, run.step - len(pairs) + 1):
-        if not all(
-            map(isfinite, pair[:1] if run.scaler.is_enabled() else pair)
-        ):  # the scaler skips such gradients
-            kept = (
-                f"checkpoints in {run.config.out} are from before"
-                if run.config.out
-                else "no out, so no checkpoint"
-            )
-            raise FloatingPointError(
-                f"step {step}: the loss is {pair[0]}, the gradient's length {pair[1]}; {kept}. "
-                f"The rate is {run.rate:.2g}: try a third of it, or a longer warmup"
-            )
-    run.pending, run.fresh, run.fetched = run.pending + pairs, [], run.seconds
+class Trainer(Trainer):  # continued
+    def sync_metrics(self):
+        """Fetches the losses and gradient norms of the last steps, as means over the processes.
 
+        Raises: FloatingPointError for the first step whose loss or gradient is not a finite number.
+        """
+        if self.on_device:
+            # One tensor for all steps: stacked on the device, fetched at once.
+            fetched = self.strategy.all_reduce_mean(torch.stack(self.on_device)).tolist()
+            self.on_device = []
+            first_step = self.step - len(fetched) + 1
+            for step, (loss, norm) in enumerate(fetched, first_step):
+                # With fp16 the scaler leaves out a step whose gradients are infinite, and goes on.
+                gradient_is_fine = isfinite(norm) or self.scaler.is_enabled()
+                if not (isfinite(loss) and gradient_is_fine):
+                    raise FloatingPointError(self.describe_failure(step, loss, norm))
+            self.metrics += fetched
+        self.fetched_at = self.seconds
 
-def save(run, best=False):
-    """A checkpoint from which the run can go on as if nothing had happened; one a step is enough."""
-    if run.step == run.saved:
-        return
-    (model, optimizer), (dice, *others) = run.team.gathered(run), run.team.gather(random_states())
-    state = {
-        "optimizer": optimizer,
-        "scaler": run.scaler.state_dict(),
-        "random": dice,
-        "others": others,
-        "config": asdict(run.config),
-        **{name: getattr(run, name) for name in run.kept},
-    }
-    run.team.once(
-        lambda: save_checkpoint(run.config.out, model, run.tokenizer, state, run.step, best)
-    )
-    run.saved = run.step
+    def describe_failure(self, step, loss, norm):
+        """What is said of a step whose loss or gradient is not a finite number."""
+        if self.config.out is None:
+            saved = "no out, so no checkpoint"
+        else:
+            saved = f"checkpoints in {self.config.out} are from before"
+        return (
+            f"step {step}: the loss is {loss}, the norm of the gradient {norm}; {saved}. "
+            f"The learning rate is {self.lr:.2g}: try a third of it, or a longer warmup"
+        )
 
 # %% [markdown]
-# What is measured decides, too: which weights are the best, and whether the run is worth going on with.
+# The validation loss decides two things: which weights are the best, and whether the run is worth going on with.
 #
 # ### Exercise: patience
-# ★ · 5 minutes · A validation loss trembles on its way down. Whoever stops at its first rise stops too early ([Prechelt 1998](https://doi.org/10.1007/3-540-49430-8_3), *Early Stopping – But When?*), and the weights of the last step are not the best ones.
+# ★ · 5 minutes · A validation loss trembles on its way down. If you stop at its first rise, you stop too early ([Prechelt 1998](https://doi.org/10.1007/3-540-49430-8_3), *Early Stopping – But When?*), and the weights of the last step are not the best ones.
 #
-# `losses[i]` is the validation loss that evaluation number i + 1 finds, if the run gets that far. The run ends after the evaluation that is the `patience`-th in a row without a new least loss; an equal one is not new. If that never happens, it ends with the list. How many evaluations are made, and at which of them were the weights that one keeps? Both count from 1.
+# `losses[i]` is the validation loss that evaluation number i + 1 finds, if the run gets that far. The run ends after the evaluation that is the `patience`-th in a row without a new least loss; an equal one is not new. If that never happens, it ends with the list. How many evaluations are made, and which of them had the weights that are kept? Both count from 1.
 #
 # With `patience` 2, `[3.0, 2.6, 2.7, 2.5, 2.5, 2.6, 2.1]` gives `[6, 4]`: the third brings nothing new, the fourth does, the fifth and the sixth do not. Nobody ever sees the 2.1.
 
@@ -265,251 +353,400 @@ def early_stopping(losses, patience):
 check("early_stopping", early_stopping)
 
 # %% [markdown]
-# Every `eval_interval` steps one row: the mean of the losses since the last row, the validation loss, the rate, the length of the gradient (the median: one strange batch shall not hide the others), the pace. It goes into `out/log.jsonl`, one line of JSON each, so that a crash costs at most one line, and any program can read it. The best weights so far are kept.
+# Every `eval_interval` steps the log gets a row: the mean of the training losses since the last row, the validation loss, the learning rate, the norm of the gradient (the median, so that one strange batch does not hide the others), the speed. The row goes into `out/log.jsonl`, one line of JSON each. So a crash costs at most one line, and any program can read the file. The best weights so far are kept.
 
 # %%
 #| export
-def add_row(run):
-    """Measures, keeps the best weights, and writes a row of the log: into run.rows, log.jsonl and TensorBoard."""
-    config, (losses, norms), val_loss = run.config, zip(*run.pending), None
-    pace, run.pending = (run.seen - run.mark[0]) / max(run.seconds - run.mark[1], 1e-9), []
-    if run.val_ids is not None:
-        dice = torch.Generator().manual_seed(config.seed)
-        with run.autocast:
-            val_loss = (
-                run.team.evaluate(run.model, run.val_ids)
-                if not config.eval_batches
-                else estimate_loss(run.model, run.val_ids, config.eval_batches, run.batch, dice)
-            )
-        run.model.train()
-    row = {
-        "step": run.step,
-        "train_loss": fmean(losses),
-        "val_loss": val_loss,
-        "lr": run.rate,
-        "grad_norm": median(norms),
-        "chars_per_second": pace * run.model.block_size,
-        "seconds": run.seconds,
-    }
-    run.rows.append(row)
-    if config.out:
-        run.team.once(lambda: write_log(config.out, [row], "a"))
-    for name in [name for name in row if run.board and row[name] is not None]:
-        run.board.add_scalar(name, row[name], run.step)
-    if run.board:
-        run.board.flush()
-    if val_loss is not None and (run.best is None or val_loss < run.best):
-        run.best, run.best_step, run.waited = val_loss, run.step, 0
-        if config.out:
-            save(run, best=True)
-        else:
-            run.best_weights = {
-                name: weight.clone() for name, weight in run.model.state_dict().items()
-            }
-    else:
-        run.waited += 1
+class Trainer(Trainer):  # continued
+    def evaluate(self):
+        """The validation loss in nats per character, exact or estimated; None where there is no validation text."""
+        if self.val_ids is None:
+            return None
+        config = self.config
+        with self.autocast:
+            if config.eval_batches == 0:
+                loss = self.strategy.evaluate(self.model, self.val_ids)
+            else:
+                # The same windows every time: then two estimates can be compared.
+                generator = torch.Generator().manual_seed(config.seed)
+                loss = estimate_loss(
+                    self.model, self.val_ids, config.eval_batches, self.micro_batch, generator
+                )
+        # Evaluating has switched dropout off.
+        self.model.train()
+        return loss
 
-# %% [markdown]
-# ## Before the first step
-#
-# Everything that can be known to go wrong is looked at first: the text and the model, the folder, the checkpoint. A folder that is not empty is not touched. The untrained model is saved at once: if that fails, it should fail now, and not after the night.
+    def chars_per_second(self):
+        """Characters read per second of training, since the last row of the log."""
+        windows, seconds = self.row_began
+        # The clock of some systems is coarse; the least number keeps us from dividing by 0.
+        elapsed = max(self.seconds - seconds, 1e-9)
+        return (self.windows_seen - windows) / elapsed * self.model.block_size
+
+    def log(self, val_loss):
+        """Writes a row: into self.rows, log.jsonl and TensorBoard."""
+        row = {
+            "step": self.step,
+            "train_loss": fmean(loss for loss, norm in self.metrics),
+            "val_loss": val_loss,
+            "lr": self.lr,
+            "grad_norm": median(norm for loss, norm in self.metrics),
+            "chars_per_second": self.chars_per_second(),
+            "seconds": self.seconds,
+        }
+        self.metrics = []
+        self.rows.append(row)
+        if self.config.out is not None:
+            self.strategy.on_rank_zero(lambda: write_log(self.config.out, [row], mode="a"))
+        if self.board is not None:
+            for name, value in row.items():
+                if value is not None:
+                    self.board.add_scalar(name, value, self.step)
+            # A reader shall see the row now, and after a crash, too.
+            self.board.flush()
+
+    def keep_best(self, val_loss):
+        """Keeps the weights where the validation loss is the least so far; else counts the evaluation."""
+        # Not `>=`: a validation loss that is nan is no new best.
+        if val_loss is None or (self.best_loss is not None and not val_loss < self.best_loss):
+            self.evals_since_best += 1
+            return
+        self.best_loss = val_loss
+        self.best_step = self.step
+        self.evals_since_best = 0
+        if self.config.out is not None:
+            self.save(best=True)
+        else:
+            # Clones, because the optimizer changes the weights in place.
+            weights = self.model.state_dict()
+            self.best_weights = {name: weight.clone() for name, weight in weights.items()}
 
 # %%
 #| export
 def read_log(path):
     """The rows of a log.jsonl, or of the one in a folder; a last line that a crash cut short is left out."""
-    path = Path(path, "log.jsonl") if Path(path).is_dir() else Path(path)
-    return [
-        json.loads(line)
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.endswith("}")
-    ]
+    path = Path(path)
+    if path.is_dir():
+        path = path / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # Each row is an object, and a whole one ends with its brace.
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def write_log(out, rows, mode="w"):
+    """Writes rows into out/log.jsonl; mode "a" adds them to those that are there."""
     with Path(out, "log.jsonl").open(mode, encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
 
 
-def occupied(out):
-    """Whether something is in a folder, other than settings and what a kill in a run's very first save leaves."""
-    nothing = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
-    return out.is_dir() and not all(nothing.fullmatch(path.name) for path in out.iterdir())
+def import_summary_writer():
+    """TensorBoard's class that writes a log. Raises: ImportError where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError("tensorboard=True needs TensorBoard: pip install tensorboard") from None
+    return SummaryWriter
+
+# %% [markdown]
+# ## Saving and resuming
+#
+# Everything that can be known to go wrong is looked at before the first step: the text and the model, the folder, the checkpoint. A folder that is not empty is not touched. The untrained model is saved at once: if saving fails, it should fail now, and not after a night.
 
 # %%
 #| export
-def begin(run, resume):
-    """Opens the folder of a new run, or goes back to the last checkpoint of an old one."""
-    out, team, run.rows = run.config.out and Path(run.config.out), run.team, []
-    if resume and not out:
-        raise ValueError("resume=True goes on from a folder: give its name, out")
-    if run.config.tensorboard:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ImportError(
-                "tensorboard=True needs TensorBoard: pip install tensorboard"
-            ) from None
-    if resume:
-        state = team.load(run)
-        if len(dice := [state["random"], *state.get("others", [])]) != team.size:
-            raise ValueError(
-                f"{out} was saved by {len(dice)} process(es), and {team.size} would go on. Each has dice "
-                f"of its own: start {len(dice)}, or begin a new run in another folder"
-            )
-        groups = run.optimizer.state_dict()["param_groups"]  # as the config has it now
-        run.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        if state["scaler"]:
-            run.scaler.load_state_dict(state["scaler"])
-        restore_random_states(dice[team.rank])
-        for name in run.kept:
-            setattr(run, name, state[name])
-        run.saved, rows = run.step, team.once(lambda: read_log(out))
-        run.rows = [row for row in rows if row["step"] <= run.step]
-    else:
-        if team.once(lambda: out and occupied(out)):
+def is_in_use(out):
+    """Whether a folder holds more than settings, and what a kill during a run's very first save leaves behind."""
+    # Settings may be written before the run begins. A first save that was killed has no pointer to it yet.
+    ignored = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
+    out = Path(out)
+    return out.is_dir() and not all(ignored.fullmatch(path.name) for path in out.iterdir())
+
+# %%
+#| export
+class Trainer(Trainer):  # continued
+    def open(self, resume):
+        """Starts or resumes the run, and opens its log."""
+        if resume:
+            self.resume()
+        else:
+            self.start()
+        out = self.config.out
+        if out is not None:
+            # This finds out, before time is spent, whether saving works.
+            self.save()
+            # A run that was killed may have logged steps that it will now make again.
+            self.strategy.on_rank_zero(lambda: write_log(out, self.rows))
+        if self.board_class is not None and self.strategy.rank == 0:
+            self.board = self.board_class(out, purge_step=self.step + 1)
+
+    def start(self):
+        """Prepares a new run. Raises: FileExistsError where its folder is not empty."""
+        out = self.config.out
+        if out is not None and self.strategy.on_rank_zero(lambda: is_in_use(out)):
             raise FileExistsError(
                 f"{out} is not empty: go on with the run in it by resume=True, or give a new folder"
             )
-        torch.manual_seed(run.config.seed + team.rank)  # for dropout
-    if out:
-        save(run)  # also to find out, before time is spent, whether that works
-        team.once(lambda: write_log(out, run.rows))
-    if run.config.tensorboard and team.rank == 0:
-        run.board = SummaryWriter(out, purge_step=run.step + 1)
+        # For dropout: each process draws numbers of its own.
+        torch.manual_seed(self.config.seed + self.strategy.rank)
+
+    def resume(self):
+        """Goes back to the last checkpoint of the run in config.out.
+
+        Raises: ValueError where that run is another one; FileNotFoundError where there is none.
+        """
+        out = self.config.out
+        if out is None:
+            raise ValueError("resume=True goes on from a folder: give its name, out")
+        state = self.strategy.load_model(out, self.model, self.tokenizer)
+        # Each process has random numbers of its own, for dropout.
+        random = [state["random"], *state.get("others", [])]
+        if len(random) != self.strategy.world_size:
+            raise ValueError(
+                f"{out} was saved by {len(random)} process(es), and {self.strategy.world_size} would go on. "
+                f"Each has a random state of its own: start {len(random)}, or begin a new run in another folder"
+            )
+        self.strategy.load_optimizer(self.model, self.optimizer, state["optimizer"])
+        # A scaler that is not enabled has an empty state.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        self.windows_seen = state["seen"]
+        self.seconds = state["seconds"]
+        self.best_loss = state["best"]
+        self.best_step = state["best_step"]
+        self.evals_since_best = state["waited"]
+        self.metrics = state["pending"]
+        self.saved_step = self.step
+        # A run that was killed right after its first checkpoint has no log yet.
+        log = Path(out, "log.jsonl")
+        rows = self.strategy.on_rank_zero(lambda: read_log(log) if log.exists() else [])
+        self.rows = [row for row in rows if row["step"] <= self.step]
+        # Last, because nothing may draw a random number between this and the next step.
+        restore_random_states(random[self.strategy.rank])
+
+    def save(self, best=False):
+        """Writes a checkpoint, from which the run can resume as if nothing had happened."""
+        # One checkpoint a step is enough: an evaluation may just have saved this one as the best.
+        if self.step == self.saved_step:
+            return
+        model, optimizer = self.strategy.full_state(self.model, self.optimizer)
+        random, *others = self.strategy.all_gather(random_states())
+        # The keys are older than the attributes' names: with them the checkpoints of older runs can be read.
+        state = {
+            "optimizer": optimizer,
+            "scaler": self.scaler.state_dict(),
+            "random": random,
+            "others": others,
+            "config": asdict(self.config),
+            "step": self.step,
+            "seen": self.windows_seen,
+            "seconds": self.seconds,
+            "best": self.best_loss,
+            "best_step": self.best_step,
+            "waited": self.evals_since_best,
+            "pending": self.metrics,
+        }
+        self.strategy.on_rank_zero(
+            lambda: save_checkpoint(self.config.out, model, self.tokenizer, state, self.step, best)
+        )
+        self.saved_step = self.step
 
 # %% [markdown]
 # ## The loop
+#
+# Now that all parts have names, the loop itself fits on a screen. Read it from top to bottom.
 
 # %%
 #| export
-def ended(run, pressed):
-    """Why the run is over, or None."""
-    most = {name: getattr(run.config, name) or inf for name in ("steps", "time_budget", "patience")}
-    reasons = {
-        "interrupted": pressed,
-        "steps": run.step >= most["steps"],
-        "time_budget": run.seconds >= most["time_budget"],
-        "patience": run.waited >= most["patience"],
-    }
-    return next((reason for reason, true in reasons.items() if true), None)
+class Trainer(Trainer):  # continued
+    def train(self, resume=False):
+        """Trains until a limit is reached or Ctrl-C is pressed; the model is left with its best weights.
 
+        -> what the function `train` returns
+        """
+        config = self.config
+        self.open(resume)
+        with self.memory_saver(), catch_sigint() as interrupts, self.progress_bar() as bar:
+            self.prepare_model()
+            # A resumed run goes on counting where it stopped; compiling does not count.
+            started = time.perf_counter() - self.seconds
+            self.row_began = (self.windows_seen, self.seconds)
+            reason = self.stop_reason()
+            while reason is None:
+                # The learning rate of this step.
+                self.lr = learning_rate(self.step, config, self.budget_used())
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.lr
 
-def tell(run):
-    """What the bar says beside the time that is left."""
-    pace = (run.seen - run.mark[0]) * run.model.block_size / max(run.seconds - run.mark[1], 1e-9)
-    told = {
-        "loss": f"{run.pending[-1][0]:.3f}",
-        "rate": f"{run.rate:.1e}",
-        "characters/s": f"{pace:,.0f}",
-    }
-    return told | (
-        {"left": f"{run.config.time_budget - run.seconds:.0f} s"} if run.config.time_budget else {}
-    )
+                # The gradients, without the factor of the loss scaling; then clipped; then the step.
+                loss = self.forward_backward()
+                self.scaler.unscale_(self.optimizer)
+                max_norm = config.grad_clip if config.grad_clip > 0 else inf
+                norm = self.strategy.clip_grad_norm(self.parameters, max_norm)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.optimizer.zero_grad()
+                self.step += 1
+                self.on_device.append(torch.stack([loss.float(), norm.float()]))
 
+                # An interrupt in any process is one for all; the slowest clock counts.
+                self.seconds, interrupted = self.strategy.all_reduce_max(
+                    time.perf_counter() - started, bool(interrupts)
+                )
 
-def finish(run, stopped):
-    """The last checkpoint; then the model gets its best weights -> what `train` returns, but for the floor."""
-    if out := run.config.out:
-        save(run)
-    if stopped == "interrupted" and run.team.rank == 0:
-        way = (
-            f"saved in {out}; a resumed run goes on from there"
-            if out
-            else "not saved, for there is no out"
-        )
-        print(f"interrupted after step {run.step}: {way}")
-    if run.best_step not in (None, run.step):
-        run.team.load(run, "best") if out else run.model.load_state_dict(run.best_weights)
-    run.model.eval()
-    told = {
-        "loss": run.best,
-        "step": run.best_step,
-        "steps": run.step,
-        "stopped": stopped,
-        "seconds": run.seconds,
-        "precision": run.precision,
-        "compiled": run.compiled,
-        "log": run.rows,
-    }
-    return run.team.once(lambda: told)
+                # Log, evaluate, save. The last step is evaluated, too.
+                is_last = self.stop_reason() is not None
+                evaluate_now = is_last or self.step % config.eval_interval == 0
+                save_now = config.out is not None and self.step % config.checkpoint_interval == 0
+                fetch_now = self.seconds - self.fetched_at >= FETCH_SECONDS
+                if evaluate_now or save_now or fetch_now:
+                    self.sync_metrics()
+                    bar.update(self.step - bar.n)
+                    bar.set_postfix(self.progress(), refresh=False)
+                if evaluate_now:
+                    val_loss = self.evaluate()
+                    self.log(val_loss)
+                    self.keep_best(val_loss)
+                    # The speed in the next row is that of training, without this evaluation.
+                    self.row_began = (self.windows_seen, time.perf_counter() - started)
+                if save_now:
+                    self.save()
+                reason = "interrupted" if interrupted else self.stop_reason()
+            self.sync_metrics()
+        return self.close(reason)
 
 # %% [markdown]
-# Now that all parts have names, the loop itself is short. `follow` is the loop, `train` begins it, with one process.
+# What it calls besides: when to stop, what the progress bar shows, and what happens at the end.
 
 # %%
 #| export
-def follow(run, resume=False):
-    """The run, from its first step to its end -> what `train` returns, but for the floor."""
-    begin(run, resume)
-    config, model, team = run.config, run.model, run.team
-    held = checkpointed(model) if config.gradient_checkpointing else nullcontext()
-    with (
-        held,
-        interruptible() as pressed,
-        tqdm(
-            total=config.steps,
-            initial=run.step,
+class Trainer(Trainer):  # continued
+    def stop_reason(self):
+        """The limit of the config that is reached, or None."""
+        config = self.config
+        if config.steps is not None and self.step >= config.steps:
+            return "steps"
+        if config.time_budget is not None and self.seconds >= config.time_budget:
+            return "time_budget"
+        if config.patience is not None and self.evals_since_best >= config.patience:
+            return "patience"
+        return None
+
+    def budget_used(self):
+        """The share of the time budget that is used up; 0 where there is none."""
+        if self.config.time_budget is None:
+            return 0.0
+        return self.seconds / self.config.time_budget
+
+    def memory_saver(self):
+        """The context in which the steps run."""
+        if self.config.gradient_checkpointing:
+            return gradient_checkpointing(self.model)
+        return nullcontext()
+
+    def prepare_model(self):
+        """Sets the model to training, compiles it if the config says so, and wraps it for several processes."""
+        self.model.train()
+        self.forward_model = self.model
+        if self.config.compile:
+            # The trial step of compile_model needs a batch of the right size.
+            x, _ = self.windows.batch(0, self.config.batch_size)
+            with self.autocast:
+                self.forward_model = compile_model(self.model, x.to(self.device))
+        self.compiled = self.forward_model is not self.model
+        self.forward_model = self.strategy.wrap(self.forward_model)
+
+    def progress_bar(self):
+        """A bar that counts steps, in one process; on standard output, where notebooks show it in its place."""
+        return tqdm(
+            total=self.config.steps,
+            initial=self.step,
             unit="step",
             mininterval=0.5,
             file=sys.stdout,
-            disable=team.rank > 0,
-        ) as bar,
-    ):
-        model.train()
-        if config.compile:
-            with run.autocast:
-                run.compute = compiled(
-                    model, run.windows.batch(0, config.batch_size)[0].to(run.device)
-                )
-        run.compiled, run.compute, stop = run.compute is not model, team.share(run.compute), False
-        began, run.mark = time.perf_counter() - run.seconds, (run.seen, run.seconds)
-        while not (stopped := ended(run, stop)):
-            run.advance()
-            run.seconds, stop = team.most(time.perf_counter() - began, bool(pressed))
-            due = run.step % config.eval_interval == 0 or ended(run, False)
-            saving = config.out and run.step % config.checkpoint_interval == 0
-            if due or saving or run.seconds - run.fetched >= 0.5:
-                collect(run)
-                bar.update(run.step - bar.n)
-                bar.set_postfix(tell(run), refresh=False)
-            if due:
-                add_row(run)
-                run.mark = run.seen, time.perf_counter() - began
-            if saving:
-                save(run)
-        collect(run)
-    return finish(run, stopped)
+            disable=self.strategy.rank > 0,
+        )
 
+    def progress(self):
+        """What the bar shows beside the time that is left."""
+        last_loss, _ = self.metrics[-1]
+        shown = {
+            "loss": f"{last_loss:.3f}",
+            "lr": f"{self.lr:.1e}",
+            "chars/s": f"{self.chars_per_second():,.0f}",
+        }
+        if self.config.time_budget is not None:
+            shown["left"] = f"{self.config.time_budget - self.seconds:.0f} s"
+        return shown
 
+    def close(self, reason):
+        """Saves the last checkpoint, then gives the model its best weights -> what the function `train` returns."""
+        out = self.config.out
+        if out is not None:
+            self.save()
+        if reason == "interrupted" and self.strategy.rank == 0:
+            saved = "not saved, for there is no out"
+            if out is not None:
+                saved = f"saved in {out}; a resumed run goes on from there"
+            print(f"interrupted after step {self.step}: {saved}")
+        if self.best_step is not None and self.best_step != self.step:
+            if out is not None:
+                self.strategy.load_model(out, self.model, self.tokenizer, "best")
+            else:
+                self.model.load_state_dict(self.best_weights)
+        self.model.eval()
+        result = {
+            "loss": self.best_loss,
+            "step": self.best_step,
+            "steps": self.step,
+            "stopped": reason,
+            "seconds": self.seconds,
+            "floor": self.floor,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "log": self.rows,
+        }
+        # The clocks of several processes differ, and with them the rows.
+        return self.strategy.on_rank_zero(lambda: result)
+
+# %%
+#| export
 def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
-    """Trains the model on a Corpus, or on ids (N,) without a validation; it ends up with its best evaluation's weights.
+    """Trains the model on a Corpus, or on ids (N,) without a validation; it is left with its best weights.
 
     -> {"loss": the least validation loss, "step": where it was, "steps": made, "stopped": by what, "seconds", "floor",
-    "precision", "compiled", "log": rows}. resume: goes on from out's last checkpoint. Ctrl-C saves, and returns.
-    FloatingPointError where a loss or gradient is no number.
+    "precision", "compiled", "log": rows}. resume: goes on from the last checkpoint in config.out. Ctrl-C saves, and
+    returns.
+
+    Raises: FloatingPointError where a loss or gradient is not a finite number; ValueError, FileExistsError or
+    FileNotFoundError, before the first step, where data, model and folder do not go together.
     """
-    run = Run(model, corpus_or_ids, config, tokenizer, Alone())
-    return follow(run, resume) | {"floor": getattr(corpus_or_ids, "val_floor", None)}
+    return Trainer(model, corpus_or_ids, config, tokenizer).train(resume)
 
 # %%
 #| export
 def plot_run(log, floor=None):
-    """Losses, rate and gradients of a run, from its rows or its folder -> matplotlib figure. floor: of the corpus."""
+    """Losses, learning rate and gradient norm of a run, from its rows or its folder -> matplotlib figure.
+
+    floor: the entropy of the corpus, in nats per character.
+    """
     from matplotlib.pyplot import subplots
 
     rows = log if isinstance(log, list) else read_log(log)
+    steps = [row["step"] for row in rows]
     fig, axes = subplots(1, 3, figsize=(10, 2.8), layout="constrained", width_ratios=(2, 1, 1))
-    for ax, title, names in zip(
-        axes,
-        ("loss", "learning rate", "length of the gradient"),
-        (("train_loss", "val_loss"), ("lr",), ("grad_norm",)),
-    ):
-        for name, colour in zip(names, ("#56B4E9", "#0072B2")):
-            values = [nan if row[name] is None else row[name] for row in rows]
-            ax.plot(
-                [row["step"] for row in rows], values, "o-", markersize=3, color=colour, label=name
-            )
+
+    def draw(ax, name, colour):
+        # matplotlib leaves a gap where a value is nan.
+        values = [nan if row[name] is None else row[name] for row in rows]
+        ax.plot(steps, values, "o-", markersize=3, color=colour, label=name)
+
+    draw(axes[0], "train_loss", "#56B4E9")
+    draw(axes[0], "val_loss", "#0072B2")
+    draw(axes[1], "lr", "#56B4E9")
+    draw(axes[2], "grad_norm", "#56B4E9")
+    for ax, title in zip(axes, ("loss", "learning rate", "norm of the gradient")):
         ax.set(xlabel="step", title=title, ylim=(0, None))
     if floor is not None:
         axes[0].axhline(floor, color="#D55E00", linestyle="--", label="the floor")
@@ -567,13 +804,13 @@ assert [row["step"] for row in rows] == list(range(25, 301, 25))
 assert lead > 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
-# While it runs, the bar shows the loss of the last step, the rate, the pace and the time that is left. The training loss of a row is the mean over the last 25 steps, so while the loss falls it lags behind the validation loss, which is measured at the end of the 25. That the validation loss is mostly the lower one is no mistake here.
+# While it runs, the bar shows the loss of the last step, the learning rate, the speed and the time that is left. The training loss of a row is the mean over the last 25 steps. The validation loss is measured at their end. So while the loss falls, the validation loss is mostly the lower one of the two; here that is no mistake.
 #
 # (`tensorboard=True` writes the same rows for [TensorBoard](https://www.tensorflow.org/tensorboard), if that is installed: `tensorboard --logdir` with the folder that holds your runs.)
 #
 # ## By the clock
 #
-# The machine is yours for three seconds. How many steps that makes, nobody knows; the schedule comes to its end all the same.
+# The machine is yours for three seconds. How many steps that makes is not known in advance; the schedule comes to its end all the same.
 
 # %% tags=["nbval-ignore-output"]
 hurried = train(
@@ -592,7 +829,7 @@ assert end < 0.2
 # %% [markdown]
 # ## Ctrl-C, and on
 #
-# Two runs of 60 steps. The second is interrupted in the middle of step 25 (a hook presses Ctrl-C for us), and goes on with a new model, as after a restart of the computer. There is dropout, so the dice matter too. **Predict:** will the last losses differ? From which digit on?
+# Two runs of 60 steps. The second is interrupted in the middle of step 25 (a hook presses Ctrl-C for us), and resumes with a new model, as after a restart of the computer. There is dropout, so the random state matters too. **Predict:** will the last losses differ? If so, from which digit on?
 
 # %%
 def settings(name):
@@ -629,7 +866,7 @@ print("validation losses that differ:", sum(a != b for a, b in zip(*losses)), "o
 assert other == 0 and losses[0] == losses[1]
 
 # %% [markdown]
-# From no digit on. (On the CPU. On a graphics card some sums are computed in the order in which they happen to be ready.)
+# They do not differ in any digit. (That is so on the CPU. On a graphics card some sums are added up in whatever order their parts are ready.)
 #
 # ## `nan`
 #
@@ -651,22 +888,23 @@ config = TrainConfig(
 try:
     train(broken, corpus, config)
 except FloatingPointError as error:
-    said = str(error)
+    message = str(error)
 
 # %%
-print(said.split(";")[0])
+print(message.split(";")[0])
 print("there is a checkpoint:", *sorted(path.name for path in (folder / "broken").glob("step-*")))
-assert said.startswith("step 12: the loss is nan")
+assert message.startswith("step 12: the loss is nan")
 
 # %% [markdown]
-# Ten good steps are kept, and `resume=True` with a smaller rate goes on from there. After a `nan` of its own, look at the log first: mostly the gradient had been growing for a while.
+# Ten good steps are saved, and `resume=True` with a smaller learning rate goes on from there. When a run of yours ends with a `nan`, look at the log first: mostly the norm of the gradient had been growing for a while.
 #
 # ## With and without
 #
-# What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one number. For clipping there has to be something to clip: at step 60, once, a batch has a thousand times its loss. (The two runs part earlier, because the first gradients are long as well.) A point of a curve is the mean of ten losses, and the one at step 60 holds that thousandfold loss itself. So *both* lines leave the chart there, with clipping and without. Look at what is left of the leap at step 70 and later.
+# What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one number. For clipping there has to be something to clip: at step 60, once, the loss of a batch is multiplied by a thousand. (The two runs differ earlier already, because the first gradients are long as well.) A point of a curve is the mean of ten losses, and the point at step 60 holds that thousandfold loss itself. So *both* lines leave the chart there, with clipping and without. Look at what is left of the jump at step 70 and later.
 
 # %%
-def startled():
+def with_a_strange_batch():
+    """A model whose loss is a thousandfold in step 60, once."""
     model, steps = new_model(), count(1)
 
     def hook(module, inputs, out):
@@ -675,7 +913,7 @@ def startled():
     model.register_forward_hook(hook)
     return model
 
-
+# %%
 pairs = {
     "warmup": {
         "with": {"learning_rate": 1e-2, "warmup": 0.1},
@@ -694,7 +932,7 @@ curves, ends = {}, {}
 usual = {"steps": 150, "batch_size": 16, "learning_rate": 5e-3, "eval_interval": 10}
 for pair, variants in pairs.items():
     for name, changes in variants.items():
-        trial = startled() if pair == "clipping" else new_model()
+        trial = with_a_strange_batch() if pair == "clipping" else new_model()
         curves[pair, name] = train(trial, train_ids, TrainConfig(**{**usual, **changes}))["log"]
         ends[pair, name] = evaluate(trial, val_ids)
 
@@ -739,48 +977,48 @@ assert gain["cosine"] > 0.05 or corpus.name != "playhouse"
 assert left < 0.2 or corpus.name != "playhouse"
 
 # %% [markdown]
-# **Warmup.** A rate that is fine later is too high for a model that knows nothing, and what it breaks in the first steps it mends slowly.
+# **Warmup.** A learning rate that is fine later is too high for a model that knows nothing. What breaks in the first steps takes long to repair.
 #
-# **Clipping.** AdamW divides by the root of $v$, and $v$ has seen how long the strange gradient is; so that step is no longer than others. But both memories keep it. $m$ took up 0.1 times a thousand times the usual gradient, and fades by 0.9 a step: for some forty steps the model walks on in the strange direction. $v$ took up 0.01 times a million times the usual square; its root is a hundred times what it should be, and forgets a two-hundredth part a step. So after the walk all steps are far too small, for about $\ln 100 / 0.005 = 900$ steps, if the run were that long.
+# **Clipping.** AdamW divides by the root of $v$, and $v$ has seen how long the strange gradient is; so that one step is no longer than others. But both means remember it. $m$ took up 0.1 times a thousand times the usual gradient, and fades by a factor of 0.9 a step: for some forty steps the model walks on in the strange direction. $v$ took up 0.01 times a million times the usual square. So its root is a hundred times what it should be, and shrinks by only a two-hundredth a step. After the walk all steps are far too small, for about $\ln 100 / 0.005 = 900$ steps, if the run were that long.
 #
-# **The decay.** While the rate is high, the noise of the batches keeps the loss up; where wsd lets the rate go down, the loss drops at once. The cosine, which comes down all the time, does not win here: in so short a run its small rates come too early. Do not conclude anything for longer runs: run them.
+# **The decay.** While the learning rate is high, the noise of the batches keeps the loss up. Where WSD lets the rate go down, the loss drops at once. The cosine, which comes down all the time, does not win here: in so short a run its small rates come too early. That says nothing about longer runs: try them.
 #
-# None of these is a law. What does warmup save at a third of the rate? Try it: `pairs` is yours.
+# None of these is a law. What does warmup save at a third of the learning rate? Try it: change `pairs`.
 #
 # ## The clinic
 #
-# A training that is broken does not stop. It prints losses that go down, and writes a worse play than it could. So how do you know? Two tests belong at the beginning of every new model.
+# A broken training run does not stop. It prints losses that go down, and its model writes worse plays than it could. So how do you know? Two tests belong at the beginning of every new model.
 #
-# **The loss at birth.** A model that knows nothing should give each of the $V$ characters about $1/V$, and pay $\ln V$.
+# **The loss at init**, before the first step. A model that knows nothing should give each of the $V$ characters about $1/V$, and so have a loss of $\ln V$.
 
 # %%
 x, y = get_batch(train_ids, 32, 64, torch.Generator().manual_seed(1337))
 with torch.no_grad():
-    birth = new_model()(x, y)[1].item()
+    at_init = new_model()(x, y)[1].item()
 print(
-    f"ln V is {math.log(V):.3f}, the loss at birth {birth:.3f} (within 0.1: {abs(birth - math.log(V)) < 0.1})"
+    f"ln V is {math.log(V):.3f}, the loss at init {at_init:.3f} (within 0.1: {abs(at_init - math.log(V)) < 0.1})"
 )
-assert abs(birth - math.log(V)) < 0.1
+assert abs(at_init - math.log(V)) < 0.1
 
 # %% [markdown]
 # Why is it not exactly the same?
 #
 # ### Exercise: born too sure
-# ★★ · 8 minutes · A number in the first weights decides whether a model begins by knowing nothing, or by believing nonsense. Its price can be computed before anything runs.
+# ★★ · 8 minutes · The spread of the first weights decides whether a model begins by knowing nothing, or by believing nonsense. What that costs can be computed before anything runs.
 #
-# At birth logits are noise. Take a vector $h$ of C numbers whose squares have the mean 1 (the last norm sees to that), and a last table of V rows, whose numbers are all drawn independently: normal, with mean 0 and standard deviation `std`. Logit $z_v$ is the dot product of $h$ with row $v$. It is normal, too; with which standard deviation $s$?
+# At initialisation logits are noise. Take a vector $h$ of C numbers whose squares have the mean 1 (the last norm sees to that), and a last table of V rows, whose numbers are all drawn independently: normal, with mean 0 and standard deviation `std`. Logit $z_v$ is the dot product of $h$ with row $v$. It is normal, too; with which standard deviation $s$?
 #
 # The loss is $\ln \sum_v e^{z_v} - z_y$, where $y$ is the right character. On average $z_y$ is 0. For the sum take its expected value, V times that of one $e^z$, which is $e^{s^2/2}$ for a normal $z$ with mean 0. (With many characters, and $s$ no larger than about 1, that is very nearly right.) What is the loss?
 
-# %% tags=["exercise"] exercise="birth_loss"
-def birth_loss(V, C, std):
-    """V, C: ints, std: float, of the table's numbers -> float: the loss at birth, in nats per character."""
+# %% tags=["exercise"] exercise="loss_at_init"
+def loss_at_init(V, C, std):
+    """V, C: ints, std: float, of the table's numbers -> float: the loss at init, in nats per character."""
     ### BEGIN SOLUTION
     return math.log(V) + C * std**2 / 2
     ### END SOLUTION
 
 # %%
-check("birth_loss", birth_loss)
+check("loss_at_init", loss_at_init)
 
 # %% [markdown]
 # And drawn, with C = 64 and `std` 0.125:
@@ -797,10 +1035,10 @@ assert abs(s - 1) < 0.05
 assert abs(above - 0.5) < 0.1
 
 # %% [markdown]
-# Ours begins with a `std` of 0.02, and 64 numbers: the formula says 0.013 above $\ln V$, on average over the weights that may be drawn. (What one draw gives, you saw above. And our table is also the first one, so that the vectors and the rows are not quite independent.) A table as `nn.Embedding` makes it has a `std` of 1.
+# Our model begins with a `std` of 0.02, and C = 64: the formula says 0.013 above $\ln V$, on average over the weights that may be drawn. (You saw above what one draw gives. Besides, our last table is also the first one, so the vectors and the rows are not quite independent.) A table as `nn.Embedding` makes it has a `std` of 1.
 
 # %% [markdown]
-# **Learn one batch by heart.** Four windows, again and again. Any model with more parameters than these have characters must get close to 0. If it does not, do not look at the rate or the size; something is miswired.
+# **Overfit one batch.** Four windows, again and again. Any model with more parameters than these windows have characters must get close to 0. If it does not, the learning rate and the size are not to blame: something is wired wrong.
 
 # %%
 student, losses = new_model(), []
@@ -817,9 +1055,9 @@ print(
 assert losses[-1] < 0.1
 
 # %% [markdown]
-# (Not quite 0: where two of the windows have the same beginning and go on differently, nobody can know.)
+# (Not quite 0: where two of the windows have the same beginning and go on differently, no model can know which one it reads.)
 #
-# Now six patients. Each has one fault. The next two cells break them, in their targets, their mask, their first weights, their evaluation: run them, and if you like riddles, do not read them. (`evaluate` gives the model no targets; it compares the logits with the true text itself. So the validation losses are honest, unless the model cheats.)
+# Now six patients. Each has one fault. The next cells break them, in their targets, their mask, their first weights, their evaluation: run them, and if you like riddles, do not read them. (`evaluate` gives the model no targets; it compares the logits with the true text itself. So the validation losses are honest, unless the model cheats.)
 
 # %%
 class Echo(GPT):
@@ -845,9 +1083,8 @@ def all_seeing(q, k, v, is_causal, dropout_p):
 # %%
 def large(model):
     with torch.no_grad():
-        model.token_embedding.weight.mul_(
-            50
-        )  # the spread is then 1, what nn.Embedding gives if nobody asks
+        # The spread is then 1, as nn.Embedding makes it.
+        model.token_embedding.weight.mul_(50)
     return model
 
 
@@ -855,7 +1092,7 @@ def never_evaluating(model):
     model.eval = lambda: model  # somebody has forgotten model.eval()
     return model
 
-
+# %%
 patients = {
     "A": (new_model(Echo, block_size=16), {}),
     "B": (new_model(block_size=16), {"learning_rate": 0.3}),
@@ -878,20 +1115,16 @@ for name, (patient, changes) in patients.items():
         charts[name] = train(patient, corpus, config)["log"]
 
 # %%
+def curve(name, column):
+    return [row[column] for row in charts[name]]
+
+
 fig, axes = plt.subplots(2, 3, figsize=(10, 5), layout="constrained", sharex=True, sharey=True)
 for ax, name in zip(axes.flat, "ABCDEF"):
-    steps = [row["step"] for row in charts[name]]
-    ax.plot(
-        steps,
-        [row["val_loss"] for row in charts["healthy"]],
-        color="#999999",
-        linewidth=3,
-        label="healthy",
-    )
-    ax.plot(steps, [row["train_loss"] for row in charts[name]], color="#56B4E9", label="training")
-    ax.plot(
-        steps, [row["val_loss"] for row in charts[name]], "--", color="#0072B2", label="validation"
-    )
+    steps = curve(name, "step")
+    ax.plot(steps, curve("healthy", "val_loss"), color="#999999", linewidth=3, label="healthy")
+    ax.plot(steps, curve(name, "train_loss"), color="#56B4E9", label="training")
+    ax.plot(steps, curve(name, "val_loss"), "--", color="#0072B2", label="validation")
     ax.axhline(corpus.val_floor or 0, color="#D55E00", linestyle=":", label="the floor")
     ax.set(title=name, ylim=(0, 7))
 axes[0, 0].legend(frameon=False, fontsize=8)
@@ -928,12 +1161,10 @@ assert val_end["healthy"] < 2.0 or corpus.name != "playhouse"
 # | B | nearly flat, at the height of single letters | the rate is too high | a tenth of it, from a new model |
 # | C | validation no better than training, above a healthy one, and another number at each measurement | dropout is on in evaluation | measure twice: the two must be equal |
 # | D | below the floor; too good to be true | it sees the future: the mask is missing | change the last character: the logits before it must not move |
-# | E | far above $\ln V$ at birth, and slow to come down | first weights too large | the loss at birth |
+# | E | far above $\ln V$ at init, and slow to come down | first weights too large | the loss at init |
 # | F | learns, slowly, and writes nonsense; the true loss rises | the targets are two ahead | as A |
 #
-# If the mistake in the targets is made where batches are made, the validation batches have it, too: then A and F look wonderful, or merely slow, on *both* curves. Only the eye helps, or the text that the model writes.
-#
-# Or a function that looks at all windows, each time, and does not get tired.
+# If the targets go wrong where batches are made, the validation batches are wrong, too: then A looks wonderful, and F merely slow, on *both* curves. Only your eye helps then, or the text that the model writes. Or a function that looks at all windows, each time, and does not get tired.
 #
 # ### Exercise: how far ahead?
 # ★ · 5 minutes · Targets that are off by one make a loss that looks wonderful, or merely slow. Two tensors of numbers tell in no time.
@@ -998,19 +1229,21 @@ assert abs(stuck - letters) < 0.4 or corpus.name != "playhouse"
 assert fall < 0.5 or corpus.name != "playhouse"
 
 # %% [markdown]
-# **C:** measure twice.
+# **C:** measure twice. In evaluation mode two measurements are equal.
 
 # %%
 twice = [evaluate(patients["C"][0], val_ids) for _ in range(2)]
 del patients["C"][0].eval  # the real one is back
-mended = [evaluate(patients["C"][0], val_ids) for _ in range(2)]
+repaired = [evaluate(patients["C"][0], val_ids) for _ in range(2)]
 print(f"two measurements: ≈ {twice[0]:.4f} and ≈ {twice[1]:.4f} (the same: {twice[0] == twice[1]})")
-print(f"mended: ≈ {mended[0]:.4f} and ≈ {mended[1]:.4f} (the same: {mended[0] == mended[1]})")
-better = min(twice) - mended[0]
+print(
+    f"repaired: ≈ {repaired[0]:.4f} and ≈ {repaired[1]:.4f} (the same: {repaired[0] == repaired[1]})"
+)
+better = min(twice) - repaired[0]
 print(
     f"the model is better than it looked by ≈ {better:.2f} nats (more than 0.05: {better > 0.05})"
 )
-assert twice[0] != twice[1] and mended[0] == mended[1]
+assert twice[0] != twice[1] and repaired[0] == repaired[1]
 assert better > 0.05 or corpus.name != "playhouse"
 assert val_end["C"] - val_end["healthy"] > 0.3 or corpus.name != "playhouse"
 assert abs(val_end["C"] - train_end["C"]) < 0.2
@@ -1018,7 +1251,7 @@ assert abs(val_end["C"] - train_end["C"]) < 0.2
 # %% [markdown]
 # (C has dropout 0.4 and the grey line none: that is the rest of the distance between them.)
 #
-# **D:** does it see the future? Lesson 03 asked the derivatives. A trained model can be asked more simply: a character changes; who notices?
+# **D:** does it see the future? Change a character, and see at which positions the logits change.
 
 # %%
 def who_notices(model):
@@ -1034,7 +1267,7 @@ with mock.patch.object(F, "scaled_dot_product_attention", all_seeing):
     print("D      :", who_notices(patients["D"][0]))
 
 # %% [markdown]
-# All of them, those before it too. On Playhouse there is a second proof, without looking inside: nobody can be below the floor on unseen text. And a third, which works everywhere: let it write. There is no future to look at then.
+# All positions notice, also those before the changed character. On Playhouse there is a second proof, without looking inside: on unseen text no model can have a loss below the floor. And a third one, which works everywhere: let it write. Then there is no future to look at.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(1337)
@@ -1051,21 +1284,18 @@ assert below > 0.05 or corpus.name != "playhouse"
 assert val_end["healthy"] - val_end["D"] > 0.5 or corpus.name != "playhouse"
 
 # %% [markdown]
-# **E:** the loss at birth.
+# **E:** the loss at init.
 
 # %%
 with torch.no_grad():
-    births = {
-        name: large(new_model())(x, y)[1].item() if name == "E" else birth
-        for name in ("E", "healthy")
-    }
-times = births["E"] / math.log(V)
+    e_at_init = large(new_model())(x, y)[1].item()
+times = e_at_init / math.log(V)
 pairs_of_rows = list(zip(charts["E"], charts["healthy"]))
 behind = sum(late["val_loss"] > healthy["val_loss"] for late, healthy in pairs_of_rows) / len(
     pairs_of_rows
 )
 print(
-    f"ln V is {math.log(V):.2f}; E begins at ≈ {births['E']:.0f} (more than ten times that: {times > 10})"
+    f"ln V is {math.log(V):.2f}; E begins at ≈ {e_at_init:.0f} (more than ten times that: {times > 10})"
 )
 print(
     f"in ≈ {behind:.0%} of the evaluations E is above the healthy one, at the end still by "
@@ -1076,16 +1306,16 @@ assert charts["E"][0]["val_loss"] > 7
 assert behind > 0.6 or corpus.name != "playhouse"
 
 # %% [markdown]
-# Its loss at birth is more than the formula of *Born too sure* gives: at $s = 8$ it is no longer nearly right, and the tied table believes above all in the character that it has just read.
+# Its loss at init is more than the formula of *Born too sure* gives. At $s = 8$ the formula is no longer nearly right, and with a tied table the model believes above all in the character that it has just read.
 #
 # ## Mistakes people make
 #
 # - **Watching the training loss only.** A had the best of all.
 # - **Believing a loss because it is good.** D was below the floor on both.
-# - **Changing five things at once.** One number, one run, one line in your notes. The log keeps the rest.
+# - **Changing five things at once.** One number, one run, one line in your notes. The log has the rest.
 # - **Comparing runs of different length by their middle.** With a schedule that comes down at the end, only ends can be compared.
 # - **No look at the text.** Print a batch before the first step and a sample after the last.
-# - **Starting the long run first.** Loss at birth, one batch by heart, a hundred steps; then the night.
+# - **Starting the long run first.** First the loss at init, one batch overfitted, a hundred steps; then the night.
 #
 # How far you are:
 
@@ -1095,4 +1325,4 @@ progress()
 # %% [markdown]
 # ## What you have
 #
-# `train` and `plot_run`, in `chargpt_lib/trainer.py`; with lesson 09's checkpoints and `sampling.generate` you can train, stop, go on, and write.
+# `Trainer`, `train` and `plot_run`, in `chargpt_lib/trainer.py`. With lesson 09's checkpoints and `sampling.generate` you can train, stop, resume, and write.

@@ -11,14 +11,13 @@
 #
 # > Training on several devices: DDP and FSDP.
 #
-# You will build: `train_distributed`, lesson 11's loop in several processes at once, one for each graphics card, with the losses that one process with the larger batch would have (without dropout, and but for rounding). First the mathematics of it by hand, in one process, where everything can be looked at.
-# You need lessons 10 and 11, and Hugging Face Accelerate (`pip install accelerate`). On two CPU cores the page takes a minute and a half; its processes run on the CPU, two at a time. (Times and memory on graphics cards: not measured yet.)
+# You will build: `train_distributed`, lesson 11's loop in several processes at once, one for each graphics card. Without dropout, and up to rounding, its losses are those of one process with the larger batch. First the mathematics by hand, in one process, where everything can be looked at.
+# You need lessons 10 and 11. On two CPU cores the page takes a minute and a half; its processes run on the CPU, two at a time.
 
 # %%
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -81,7 +80,7 @@ assert apart[2] < 1e-12  # float64 (.double() above): what is left is rounding
 # %% [markdown]
 # So the two exchange their gradients, and both continue with the mean. That is all of **data parallelism**; what follows on this page is about doing it fast, in little memory, and without getting stuck.
 #
-# After the start the weights are never exchanged. **Predict:** after ten steps of AdamW in each copy, how far are their weights apart?
+# From then on the two exchange gradients, never weights. **Predict:** after ten steps of AdamW in each copy, how far apart are their weights?
 
 # %%
 def ten_steps(copies):
@@ -117,17 +116,17 @@ print(
 assert distance(copies) == 0
 
 # %% [markdown]
-# The same start and the same steps lead to the same place, to the last bit. So nobody has to send weights, but for the first time: PyTorch's DDP (*distributed data parallel*, further below) then sends those of process 0. But it also means that a difference is hardly ever mended (only weight decay shrinks it, by a hundred-thousandth a step): the two strangers walk side by side, and the gradient of each is meant for somewhere else. Nothing crashes.
+# The same start and the same steps lead to the same place, to the last bit. So weights have to be sent only once, before the first step; PyTorch's tool for that, further below, then sends those of process 0. But it also means that a difference between the copies stays. (Only weight decay shrinks it, by a hundred-thousandth a step.) The two strangers walk side by side, and the gradient of each is meant for the place where the other one stands. Nothing crashes.
 #
 # | must be the same everywhere | must differ |
 # |---|---|
 # | the first weights | the windows that are read |
-# | the mean gradient, and so the clipping | the dice of dropout: lesson 11's `begin` seeds them with `seed + rank` |
-# | the rate, so also the number of the step, and the time that is gone | |
-# | the decisions: a new best? enough? stop? | |
-# | how often, and in which order, they speak to each other | who writes to the disk: one |
+# | the mean gradient, and so the clipping | the random numbers of dropout: lesson 11's `Trainer.start` seeds them with `seed + rank` |
+# | the learning rate, so also the number of the step, and the time that has passed | |
+# | the decisions: a new best loss? patience used up? stop? | |
+# | how often, and in which order, the processes exchange something | who writes to the disk: one process |
 #
-# The last line on the left is the nasty one. Who waits for a word that nobody says, waits until somebody loses patience.
+# The last line on the left is the nasty one. A process that waits for a message which no other process sends waits until a timeout ends the run.
 #
 # And if the halves are not halves? Twelve windows here and four there, say, because the text came to its end.
 
@@ -141,12 +140,12 @@ for name, mean in means.items():
     print(f"{name}: off by {((mean - whole).norm() / whole.norm()).item():.0%}")
 
 # %% [markdown]
-# A mean of means is the mean only if all count alike: lesson 10's bug with unequal texts, in another dress. The trainer's windows are all of one length, each process takes `batch_size` of them, and an epoch's end is in the middle of a batch (`Windows` simply goes on with the next one). So all parts count alike.
+# A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another dress. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `Windows` fills the batch up from the next one. So all parts have the same size.
 #
 # ### Exercise: each part its due
-# ★★ · 6 minutes · DDP takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to make up for that beforehand (Hugging Face's trainer has such a factor, too).
+# ★★ · 6 minutes · PyTorch takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to make up for that beforehand (Hugging Face's trainer has such a factor, too).
 #
-# Each device reads its texts in several parts, one after the other. `targets[r, a]` says how many targets part a of device r has. The loss of a part is the mean over its own targets; it is multiplied by a factor; `backward` *adds* its gradient to what the device has already. After the last part DDP adds up the gradients of all devices, and divides by the number of devices.
+# Each device reads its texts in several parts, one after the other. `targets[r, a]` says how many targets part a of device r has. The loss of a part is the mean over its own targets; it is multiplied by a factor; `backward` *adds* its gradient to what the device has already. After the last part the gradients of all devices are added up, and divided by the number of devices.
 #
 # By which factor must each loss be multiplied, so that the gradient of the mean over all targets comes out, each target with the same weight? With two devices, one part each, of 12 and 4 targets, the factors are 1.5 and 0.5.
 
@@ -161,11 +160,11 @@ def loss_factors(targets):
 check("loss_factors", loss_factors)
 
 # %% [markdown]
-# ## Everybody's sum
+# ## All-reduce: the sum, for everybody
 #
-# Each of $n$ devices has a vector of $N$ numbers; afterwards each shall have the sum. This is called **all-reduce**. The simple way: all send theirs to one, who adds them up and sends the sum back. That one sends and receives $(n - 1) N$ numbers, while the others wait.
+# Each of $n$ devices has a vector of $N$ numbers; afterwards each must have the sum of all vectors. This is called an **all-reduce**. The simple way: all devices send their vector to one of them, which adds them up and sends the sum back. That device sends and receives $(n - 1) N$ numbers, while the others wait.
 #
-# The better way is a **ring** (Patarasuk and Yuan, 2009, [doi:10.1016/j.jpdc.2008.09.002](https://doi.org/10.1016/j.jpdc.2008.09.002)). Cut each vector into $n$ pieces. In each round everybody sends one piece to the right neighbour. In the first $n - 1$ rounds the receiver adds it to its own (*reduce-scatter*): a piece collects summands on its way, until each device has one finished piece. In the next $n - 1$ rounds finished pieces go round, and replace (*all-gather*).
+# The better way is a **ring** (Patarasuk and Yuan, 2009, [doi:10.1016/j.jpdc.2008.09.002](https://doi.org/10.1016/j.jpdc.2008.09.002)). Cut each vector into $n$ pieces. In each round every device sends one piece to its right neighbour. In the first $n - 1$ rounds the receiver adds it to its own (*reduce-scatter*): a piece collects summands on its way, until each device has one finished piece. In the next $n - 1$ rounds finished pieces go round, and replace (*all-gather*).
 
 # %%
 def ring_all_reduce(vectors):
@@ -238,7 +237,7 @@ show(
 print([f"{vectors:.2f}" for vectors in ring])
 
 # %% [markdown]
-# Less than two vectors, however many devices there are. Can it be done with less? A number needs $n - 1$ messages before the summands of all have come together, and $n - 1$ more before all know the sum. So $2 (n - 1) N$ numbers are sent in all, by whatever way of adding, and the busiest of $n$ devices sends at least $2 \frac{n-1}{n} N$. For a thousand devices that is 1.998 vectors. How much is that for the smallest GPT-2, in float32? And for nanoGPT's baby?
+# Less than two vectors, however many devices there are. Can it be done with less? Each number needs $n - 1$ messages until the summands of all devices have come together, and $n - 1$ more until all devices know the sum. So any way of adding sends $2 (n - 1) N$ numbers in all, and the busiest of $n$ devices sends at least $2 \frac{n-1}{n} N$. For a thousand devices that is 1.998 vectors. How much is that for the smallest GPT-2, in float32? And for nanoGPT's baby?
 
 # %%
 for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
@@ -249,9 +248,9 @@ for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
 
 # %% [markdown]
 # ### Exercise: fewer rounds
-# ★★ · 8 minutes · Each round has its delay, however little is sent. For a single number a ring of 1,024 devices waits 2,046 times; here they wait ten times, and send ten vectors instead of two.
+# ★★ · 8 minutes · Each round has its delay, however little is sent. A ring of 1,024 devices waits 2,046 times, even for a single number. With the all-reduce of this exercise they wait ten times, and send ten vectors instead of two.
 #
-# Another all-reduce, *recursive doubling* (Thakur et al., 2005), does without ring and pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 they are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 it is 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. (Written in binary, their numbers differ in one digit.) Both send each other all that they hold, at the same time, and add what they get to what they had. With $2^m$ devices all have the sum after $m$ rounds.
+# It is called *recursive doubling* (Thakur et al., 2005), and needs neither a ring nor pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 they are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 it is 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. (Written in binary, their numbers differ in one digit.) Both send each other all that they hold, at the same time, and add what they get to what they had. With $2^m$ devices all have the sum after $m$ rounds.
 #
 # What do the devices hold after the first `rounds` rounds? (After none, what they had.) Four devices with one number each, 1, 2, 3 and 4, hold 3, 3, 7 and 7 after one round, and 10 each after two.
 
@@ -279,12 +278,12 @@ for m in (1, 3, 10):
     )
 
 # %% [markdown]
-# What is small goes by doubling, then, and what is large in a ring. (There are ways between the two. If the pairs exchange halves, then quarters, and so on, and put them together again in the same way, 1,024 devices need 20 rounds and 1.998 vectors; the same paper has that, too. NCCL, which adds up between graphics cards, chooses between rings and trees.)
+# So a small vector goes by doubling, and a large one in a ring. (There are ways between the two. If the pairs exchange halves, then quarters, and so on, and put them together again in the same way, 1,024 devices need 20 rounds and 1.998 vectors; the same paper has that, too. NCCL, NVIDIA's library for graphics cards, chooses between rings and trees.)
 
 # %% [markdown]
 # ## While it computes
 #
-# `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's DDP (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) deals the gradients into buckets beforehand, the first of one megabyte, the others of 25, and sends a bucket off as soon as all its gradients are there. **Predict:** the token embedding serves at both ends: it makes vectors of the characters and, tied, logits of the last vectors. When is its gradient finished?
+# `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's **DDP** (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) collects the gradients in buckets, the first of one megabyte, the others of 25, and sends a bucket off as soon as all its gradients are there. **Predict:** the token embedding serves at both ends: it turns characters into vectors and, tied, the last vectors into logits. When is its gradient finished?
 
 # %%
 model, order = new_model(), []
@@ -298,16 +297,17 @@ print(
 assert order[-1] == "token_embedding.weight"
 
 # %% [markdown]
-# With the beginning of the model, so at the very end of `backward`: nothing is left to hide it behind. In a GPT-2 that is 154 of 498 megabytes. If several batches make one step (`grad_accum`), the exchange can wait for the last of them: the sum of the means is the mean of the sums.
+# At the very end of `backward`, because it also stands at the beginning of the model. No computing is left during which it could travel. In a GPT-2 that is 154 of 498 megabytes. If several batches make one step (`grad_accum`), the exchange can wait for the last of them: the sum of the means is the mean of the sums.
 #
 # ## Processes
 #
-# A device gets a *process* of its own: a whole Python, with its own memory. (Threads in one Python would wait for each other.) A **launcher** starts them, tells each through environment variables who it is (`RANK`), how many they are (`WORLD_SIZE`; on this computer `LOCAL_WORLD_SIZE`), and where they can find each other. If one dies, it ends the others. PyTorch's is called `torchrun`. This is how the page calls it; on the CPU, and with one thread for each process:
+# Each device gets a *process* of its own: a whole Python, with its own memory. (Threads in one Python would wait for each other.) A **launcher** starts the processes. Through environment variables it tells each one its number (`RANK`; among those of this computer `LOCAL_RANK`), how many there are (`WORLD_SIZE`; on this computer `LOCAL_WORLD_SIZE`), and where they can find each other. If one process dies, the launcher ends the others. PyTorch's launcher is called `torchrun`. This page calls it as follows; on the CPU, and with one thread for each process:
 
 # %%
 folder = Path(tempfile.mkdtemp())
 network = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)  # this computer's line to itself
-os.environ["CHARGPT_DEVICE"] = "cpu"  # for this notebook, too
+# This page stays on the CPU: the processes that it starts, and the notebook too.
+os.environ["CHARGPT_DEVICE"] = "cpu"
 environment = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join(sys.path),
@@ -315,29 +315,23 @@ environment = {
     "PYTHONUNBUFFERED": "",
     **({"GLOO_SOCKET_IFNAME": network} if network else {}),
 }
-TORCHRUN = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--nproc-per-node",
-    "2",  # or just: torchrun ...
-    "--rdzv-backend",
-    "c10d",
-    "--rdzv-endpoint",
-    "127.0.0.1:0",
-]  # they meet here, at any port that is free
+# Or just `torchrun --nproc-per-node 2 ...`; here they also meet at any port that is free.
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
 
-
-def launch(script, *words, launcher=TORCHRUN):
-    """Runs a script in two processes -> the lines that they print, sorted, for they come as they come."""
+# %%
+def launch(script, *arguments):
+    """Runs a script in two processes -> the lines that they print, sorted, because they come in any order."""
     done = subprocess.run(
-        [*launcher, str(folder / script), *words], env=environment, capture_output=True, text=True
+        [*TORCHRUN, str(folder / script), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    ours = [line for line in done.stdout.splitlines() if len(line) > 2 and "peer ranks" not in line]
-    return sorted(
-        ours
-    )  # the others are Gloo's, which torch 2.10 lets speak, both processes at once
+    # The lines about peer ranks are gloo's: torch 2.10 lets it speak, both processes at once.
+    lines = [line for line in done.stdout.splitlines() if "peer ranks" not in line]
+    return sorted(line for line in lines if len(line) > 2)
 
 # %%
 _ = (folder / "hello.py").write_text(
@@ -345,7 +339,7 @@ _ = (folder / "hello.py").write_text(
 import torch
 import torch.distributed as dist
 
-dist.init_process_group("gloo")  # the words are sent by gloo, on the CPU; between graphics cards NCCL does it
+dist.init_process_group("gloo")  # gloo sends the messages, on the CPU; between graphics cards NCCL does
 rank = dist.get_rank()
 numbers = torch.tensor([1.0, 10.0, 100.0]) * (rank + 1)
 dist.all_reduce(numbers)
@@ -361,20 +355,20 @@ print(*launch("hello.py"), sep="\n")
 #
 # ## The loop, in several processes
 #
-# Lesson 11's loop asks an `Alone` for all that several processes do otherwise. So only that has to be written again: the same names, and behind them the others are asked.
+# Lesson 11's `Trainer` asks its strategy for everything that several processes do otherwise. With one process that was `SingleProcess`. So only a strategy has to be written: the same names, and behind them messages to the other processes.
 #
-# | name | when the loop asks | one process | several |
+# | method | when the loop calls it | one process | several |
 # |---|---|---|---|
-# | `most` | after each step: how late is it, was Ctrl-C pressed? | its own answer | the largest |
-# | `mean` | when losses are fetched | as they are | their mean |
-# | `gather` | when the dice are saved | a list of one | everybody's |
-# | `once` | folder, log, checkpoint | does it | the first one does it, all hear how it went |
-# | `share` | before the first step: what computes the loss? | the model | the model, wrapped in DDP |
-# | `apart` | around all but the last part of a step | nothing | no exchange inside |
-# | `evaluate` | for an exact validation loss | plainly | each its share of the windows |
-| `clip`, `gathered`, `load` | at a step's end, when saving, when loading | plainly | plainly with DDP; with FSDP parts are joined, or cut |
+# | `all_reduce_max` | after each step: how late is it, was Ctrl-C pressed? | its own answer | the largest |
+# | `all_reduce_mean` | when losses are fetched | as they are | their mean |
+# | `all_gather` | when the random states are saved | a list of one | those of all processes |
+# | `on_rank_zero` | folder, log, checkpoint | does it | process 0 does it, all hear how it went |
+# | `wrap` | before the first step: what computes the loss? | the model | the model, wrapped in DDP |
+# | `no_sync` | around all but the last micro-batch of a step | nothing | no exchange inside |
+# | `evaluate` | for an exact validation loss | all windows | each process some of the windows |
+# | `clip_grad_norm`, `full_state`, `load_model`, `load_optimizer` | at a step's end, when saving, when loading | plainly | plainly with DDP; with FSDP, further below, parts are joined or cut |
 #
-# Which part of the batch is whose, the loop knows itself: of `batch_size` × `size` windows, process `rank` takes the `rank`-th `batch_size`.
+# The loop itself knows which part of a batch is whose: of `batch_size` × `world_size` windows, process `rank` takes the `rank`-th `batch_size`.
 
 # %%
 #| export
@@ -385,86 +379,131 @@ from copy import deepcopy
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from chargpt_lib.checkpoints import load_checkpoint
 from chargpt_lib.devices import pick_device
-from chargpt_lib.recipe import Alone
-from chargpt_lib.trainer import Run, follow, train
+from chargpt_lib.trainer import SingleProcess, Trainer, train
 from chargpt_lib.training import nats_per_character
 
 # %% [markdown]
-# `once` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that one notices. If it raised its error and the others went on, they would wait at the next exchange for somebody who never comes. So what came out, result or error, is told to all, and all raise it. In the same way `most` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is the slowest clock's.
-#
-# What Python has to say goes over a line of its own, `line`: a graphics card does not have to finish anything for it. At the end somebody has to hang up: gloo's threads, if they still run when Python ends, can turn the end into an abort.
+# First a process joins the others, and finds out which device is its own. Tensors on a graphics card travel by NCCL; numbers of Python, such as the time, by gloo, because for them no card has to finish anything.
 
 # %%
 #| export
-def hang_up(group):
+def world_size():
+    """How many processes a launcher has started; 1 where none has."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def init_distributed(device=None):
+    """Joins this process to the others that torchrun has started -> the device of this process.
+
+    Raises: ValueError where this computer has fewer graphics cards than processes.
+    """
+    kind = pick_device().type if device is None else torch.device(device).type
+    if kind == "cuda":
+        processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+        if processes_here > torch.cuda.device_count():
+            raise ValueError(
+                f"{processes_here} processes, and {torch.cuda.device_count()} graphics card(s): start one for "
+                f"each card"
+            )
+        # The processes of one computer are numbered from 0, and so are its cards.
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        # Each tensor travels by the backend of the device that it is on.
+        backend = "cpu:gloo,cuda:nccl"
+    else:
+        device = torch.device("cpu")
+        backend = "gloo"
+    if not dist.is_initialized():
+        dist.init_process_group(backend)
+        # gloo's threads, if they still run when Python ends, can turn the end into an abort.
+        atexit.register(leave_distributed)
+    return device
+
+
+def leave_distributed():
+    """Takes this process out of the group again."""
     if dist.is_initialized():
-        dist.destroy_process_group(group)
+        dist.destroy_process_group()
+
+# %% [markdown]
+# Then the strategy. `on_rank_zero` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that process notices. If it raised its error and the others went on, they would wait at the next exchange for a process that is gone. So the result, or the error, is sent to all, and all raise it. In the same way `all_reduce_max` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is that of the slowest clock.
 
 # %%
 #| export
-class Together(Alone):
-    """Several processes with a whole model each; in `backward` gradients become means (DDP, Li et al., 2020)."""
+class DDP(SingleProcess):
+    """Several processes with the whole model each; backward averages their gradients (DDP, Li et al., 2020)."""
 
-    def __init__(self, accelerator):
-        self.accelerator = accelerator
-        self.rank, self.size = accelerator.process_index, accelerator.num_processes
-        self.line = dist.new_group(
-            backend="gloo"
-        )  # for Python's own words: no graphics card has to wait for them
-        atexit.register(hang_up, None if accelerator.device.type == "cpu" else self.line)
+    def __init__(self, device):
+        self.device = device
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
 
-    def most(self, *numbers):
+    def wrap(self, model):
+        # DDP also sends the weights of process 0 to the others, so that all begin with the same ones.
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=device_ids)
+
+    def no_sync(self, model):
+        return model.no_sync()
+
+    def all_reduce_mean(self, tensor):
+        dist.all_reduce(tensor)  # in place: now it is the sum
+        return tensor / self.world_size
+
+    def all_reduce_max(self, *numbers):
+        # On the CPU, even where the model is on a card. float64 has room for any time.
         numbers = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.line)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers.tolist()
 
-    def mean(self, numbers):
-        dist.all_reduce(numbers)
-        return numbers / self.size
-
-    def gather(self, value):
-        values = [None] * self.size
-        dist.all_gather_object(values, value, group=self.line)
+    def all_gather(self, value):
+        values = [None] * self.world_size
+        dist.all_gather_object(values, value)
         return values
 
-    def once(self, do):
-        said = [None, None]  # what came out, and what went wrong
+    def on_rank_zero(self, function):
+        result = None
+        error = None
         if self.rank == 0:
             try:
-                said[0] = do()
-            except Exception as error:
-                said[1] = error
-        dist.broadcast_object_list(said, src=0, group=self.line)
-        if said[1] is not None:
-            raise said[1]
-        return said[0]
-
-    def share(self, model):
-        return self.accelerator.prepare_model(model)
-
-    def apart(self, model):
-        return self.accelerator.no_sync(model)
+                result = function()
+            except (
+                Exception
+            ) as raised:  # of any kind: the others must hear of it, or they wait for ever
+                error = raised
+        message = [result, error]
+        dist.broadcast_object_list(message, src=0)
+        result, error = message
+        if error is not None:
+            raise error
+        return result
 
     def evaluate(self, model, ids):
-        return evaluate_in_shares(model, ids, self)
+        return evaluate_in_parts(model, ids, self.rank, self.world_size)
 
 # %%
 _ = (folder / "once.py").write_text(
     """
-from accelerate import Accelerator
-from chargpt_lib.distributed import Together
+from chargpt_lib.distributed import DDP, init_distributed
 
-team = Together(Accelerator(cpu=True))
+strategy = DDP(init_distributed("cpu"))
 try:
-    team.once(lambda: 1 / 0)
+    strategy.on_rank_zero(lambda: 1 / 0)
 except ZeroDivisionError as error:
-    print(f"process {team.rank} has heard: {error}\\n", end="")
+    print(f"process {strategy.rank} has heard: {error}\\n", end="")
 """.lstrip(),
     encoding="utf-8",
 )
@@ -473,42 +512,48 @@ print(*launch("once.py"), sep="\n")
 # %% [markdown]
 # Only process 0 has divided.
 #
-# The exact validation loss is a sum over windows, so each process takes its share of them, and the sums are added. All make as many calls of the model, even if some windows are then computed twice and counted once: with FSDP, below, a call is something in which all must take part. With 31 windows and 3 processes, each takes 11, from window 0, 11 and 20 on; the last one leaves out its first two.
+# The exact validation loss is a sum over windows, so each process takes a part of them, and the sums are added. All processes call the model equally often, even if some windows are then computed twice and counted once: with FSDP, below, every process must take part in every call. With 31 windows and 3 processes, each takes 11, starting at window 0, 11 and 20; the last process leaves out its first two.
 
 # %%
 #| export
-def evaluate_in_shares(model, ids, team):
-    """`evaluate`, each process its share of the windows. All make as many calls of the model: shards need that."""
-    T, targets = model.block_size, len(ids) - 1
+def evaluate_in_parts(model, ids, rank, world_size):
+    """The exact loss over a text, where each process evaluates a part of its windows.
+
+    All processes call the model equally often, because with FSDP every one must take part in every call.
+    """
+    T = model.block_size
+    targets = len(ids) - 1
     windows = targets // T
-    most = -(-windows // team.size)
-    first = min(
-        team.rank * most, windows - most
-    )  # the last ones begin early, and skip what others count
-    skipped, total = team.rank * most - first, torch.zeros(1, dtype=torch.float64)
-    if windows:
-        nats = nats_per_character(model, ids[first * T : (first + most) * T + 1])
+    per_process = -(-windows // world_size)  # rounded up
+    # The last processes would run over the end. They begin earlier, and skip what others count.
+    first = min(rank * per_process, windows - per_process)
+    skipped = rank * per_process - first
+    total = torch.zeros(1, dtype=torch.float64)
+    if windows > 0:
+        nats = nats_per_character(model, ids[first * T : (first + per_process) * T + 1])
         total += nats[skipped * T :].double().sum()
-    if targets % T or not windows:
+    # What is left after the last whole window, all compute, and process 0 counts.
+    if targets % T > 0 or windows == 0:
         rest = nats_per_character(model, ids[windows * T :]).double().sum()
-        total += rest if team.rank == 0 else 0
-    dist.all_reduce(total, group=team.line)
+        if rank == 0:
+            total += rest
+    dist.all_reduce(total)
     return total.item() / targets
 
 # %% [markdown]
-# Do the shares make the whole? Here the processes are played one after the other, with what each one adds written down instead of sent.
+# Do the parts make the whole? Here the processes are played one after the other: what each one adds is written down instead of sent.
 
 # %%
-model, text, told = new_model().eval(), ids[:1000], []
-with mock.patch.object(dist, "all_reduce", lambda total, group: told.append(total.item())):
+model, text, sums = new_model().eval(), ids[:1000], []
+with mock.patch.object(dist, "all_reduce", lambda total: sums.append(total.item())):
     for rank in range(3):
-        evaluate_in_shares(model, text, mock.Mock(rank=rank, size=3, line=None))
+        evaluate_in_parts(model, text, rank, world_size=3)
 loss = evaluate(model, text)
-far = abs(sum(told) / 999 - loss)
+far = abs(sum(sums) / 999 - loss)
 print(
     "nats:",
-    *(f"{share:.0f}" for share in told),
-    f"  together, for each of 999 targets: {sum(told) / 999:.3f}",
+    *(f"{part:.0f}" for part in sums),
+    f"  together, for each of 999 targets: {sum(sums) / 999:.3f}",
 )
 print(f"`evaluate`: {loss:.3f}   the difference ≈ {far:.0e} (below 1e-9: {far < 1e-9})")
 assert far < 1e-9
@@ -516,9 +561,9 @@ assert far < 1e-9
 # %% [markdown]
 # ## What does not fit
 #
-# With DDP each device has everything. How much is everything? For each parameter 4 bytes for the weight, 4 for its gradient, 8 for AdamW's two moments (activations come on top; lesson 10 has a remedy for them). A T4 has 16 gigabytes, so a billion parameters, at most. (PyTorch's DDP takes 4 more, unless it is told otherwise: its buckets hold the gradients once more.)
+# With DDP each device has everything. How much is that? For each parameter 4 bytes for the weight, 4 for its gradient, and 8 for AdamW's two moments. (Activations come on top; lesson 10 has a remedy for them.) A T4 has 16 gigabytes, so it holds a billion parameters at most. (By default PyTorch's DDP takes 4 bytes more: its buckets hold the gradients a second time.)
 #
-# But why should eight devices keep the same moments eight times? ZeRO (Rajbhandari et al., 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)) gives each device the care of one $n$-th of the parameters: first of the moments only (stage 1), then of the gradients, too (stage 2), then of the weights themselves (stage 3).
+# But why should eight devices keep the same moments eight times? In ZeRO (Rajbhandari et al., 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)) each device keeps one $n$-th: first of the moments only (stage 1), then of the gradients, too (stage 2), then of the weights themselves (stage 3).
 
 # %%
 def bytes_per_parameter(n, stage):
@@ -533,26 +578,21 @@ for stage, name in enumerate(("DDP", "stage 1", "stage 2", "stage 3")):
     print(f"{name:11}" + "".join(f"{bytes_per_parameter(n, stage):6.1f}" for n in (1, 2, 4, 8)))
 
 # %%
+styles = (
+    ("DDP", "#D55E00", "s--"),
+    ("stage 1: moments in parts", "#E69F00", "v:"),
+    ("stage 2: gradients, too", "#009E73", "^-."),
+    ("stage 3: weights, too (FSDP)", "#0072B2", "o-"),
+)
 fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
-for stage, (name, colour, style) in enumerate(
-    (
-        ("DDP", "#D55E00", "s--"),
-        ("stage 1: moments in parts", "#E69F00", "v:"),
-        ("stage 2: gradients, too", "#009E73", "^-."),
-        ("stage 3: weights, too (FSDP)", "#0072B2", "o-"),
-    )
-):
+for stage, (name, colour, style) in enumerate(styles):
     most = [16e9 / bytes_per_parameter(n, stage) / 1e9 for n in range(1, 9)]
     ax.plot(range(1, 9), most, style, color=colour, label=name)
 for name, parameters in (("GPT-2, 124 million", 0.124), ("GPT-2 XL, 1.56 billion", 1.558)):
     ax.axhline(parameters, color="#999999", linewidth=1)
     ax.text(8.15, parameters + 0.08, name, fontsize=8)
-ax.set(
-    xlabel="devices",
-    ylabel="billions of parameters",
-    xlim=(0.8, 9.6),
-    title="16 gigabytes each, activations not counted",
-)
+ax.set(xlabel="devices", ylabel="billions of parameters", xlim=(0.8, 9.6))
+ax.set_title("16 gigabytes each, activations not counted")
 ax.legend(frameon=False, fontsize=8, loc="upper left")
 show(
     fig,
@@ -565,7 +605,7 @@ show(
 # ### Exercise: how many cards?
 # ★★ · 8 minutes · The first question before a large run, and the first one that ZeRO's paper answers.
 #
-# Another recipe for mixed precision than lesson 10's keeps the weights themselves in 16 bits; large models are trained that way. A parameter then has 2 bytes for its weight, in 16 bits, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards, stage 2 the gradient, too, stage 3 the weight of 2 bytes, too. Stage 0 is DDP and cuts nothing: one card, or none is enough. A part need not be a whole number of bytes. Each card has `memory` bytes, and may be exactly full. (Stay with whole numbers: floats round.)
+# Large models are trained with another kind of mixed precision than lesson 10's: the weights themselves are in 16 bits. A parameter then has 2 bytes for its weight, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards. Stage 2 cuts the gradient, too, and stage 3 also the weight of 2 bytes. Stage 0 is DDP and cuts nothing, so more cards do not help: one is enough, or no number is. A part need not be a whole number of bytes. Each card has `memory` bytes, and may be exactly full. (Stay with whole numbers: floats round.)
 #
 # How many cards are needed at least? If no number of cards is enough, return 0. A billion parameters, cards of six billion bytes, stage 1: four bytes a parameter are on every card, and two are left for its part of the twelve. So 6 cards are needed. With stage 0 the answer is 0.
 
@@ -584,9 +624,9 @@ def cards_needed(parameters, memory, stage):
 check("cards_needed", cards_needed)
 
 # %% [markdown]
-# Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, its parts are gathered from everybody; after it, what is not one's own is thrown away. The same on the way back. Then the gradients: everybody has them whole, for its own windows; added up and cut, each keeps the part it cares for. An all-gather is half an all-reduce, and so is this reduce-scatter (the two halves of the ring, above). So three halves are sent instead of two: half as much again as with DDP, against an $n$-th of the memory.
+# Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, each device gathers the block's parts from the others; after it, each device drops what is not its own. `backward` does the same. Then come the gradients. Each device has those of the whole block, for its own windows; they are added up, and each device keeps the part that belongs to its weights. An all-gather is half an all-reduce, and so is this reduce-scatter: they are the two halves of the ring above. So FSDP sends three halves where DDP sends two: 1.5 times as much, for an $n$-th of the memory.
 #
-# What stands around the blocks, the embeddings and the last norm, is gathered once, and stays whole until the way back is over. Here is what one of four devices has of each weight, while the blocks named below the picture are computed.
+# The embeddings and the last norm stand around the blocks. They are gathered once, and stay whole until `backward` is over. The picture shows what one of four devices has of each weight, while the block named below the column is computed.
 
 # %%
 had = torch.full((5, 8), 1 / 4)
@@ -599,87 +639,103 @@ heatmap(
 ax.set(
     yticks=range(5),
     xticks=range(8),
-    xlabel="the block at work, forward (>) and on the way back (<)",
+    xlabel="the block at work, forward (>) and in backward (<)",
 )
 ax.set_yticklabels([*(f"block {block}" for block in range(4)), "around them"])
 ax.set_xticklabels([f"{'>' if t < 4 else '<'} {block}" for t, block in enumerate(way)])
 show(
     fig,
-    "Five rows by eight moments. Each block is whole at two moments, when it is computed and on the way back; "
+    "Five rows by eight moments. Each block is whole at two moments, when it is computed and in backward; "
     "the last row, what stands around the blocks, is whole all the time.",
 )
 
-# %% [markdown]## Every process must take part in every gathering. If one calls the model once more than the others, for an evaluation say, it waits for the others. (Now you know why the shares above were padded.)
-#
-# The tool is `fully_shard`, of PyTorch. It cuts each parameter along its first dimension, and what is left is a `DTensor`: it knows the whole's shape, and holds a part. We cut each block by itself, so that one at a time is whole, or two, where a card fetches the next one early. (Accelerate calls the same function if you ask it for `fsdp_version=2`, but only on graphics cards, so it could not be tried out here.)
-
-# %%
-#| export
-def shard(whole, like):
-    """A tensor that the first process has whole, cut as the other one is."""
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
-
-
-def joined(value, keep):
-    """What the processes have parts of, whole; only those keep it that will write it."""
-    value = value.full_tensor() if isinstance(value, DTensor) else value
-    return value.cpu() if keep else None
-
 # %% [markdown]
-# What is saved must be whole: a checkpoint should be readable by `load_model`, by another program, on one card. The weights come and go through `whole`, a copy of the model that each process has in the computer's own memory, and the moments one after the other; only the first process keeps those, because it writes. (That memory is the price: 4 bytes a parameter for each process, and 12 while a run is loaded.)
+# Every process must take part in every gathering. If one process calls the model once more than the others, for an evaluation say, it waits for the others. (That is why the parts of the evaluation above were all made equally long.)
+#
+# PyTorch's tool for this is `fully_shard`. It cuts each parameter along its first dimension, and leaves a `DTensor`, which knows the shape of the whole and holds one part. We cut each block by itself, so that one block at a time is whole; or two, because a card fetches the next one early.
+#
+# What is saved must be whole: `load_model` must be able to read a checkpoint, and so must another program, with one card. PyTorch has functions for that, too, in `torch.distributed.checkpoint.state_dict`. `get_model_state_dict` and `get_optimizer_state_dict` collect the parts in the memory of process 0, which writes them. `set_model_state_dict` and `set_optimizer_state_dict` cut what process 0 has read, and send each process its parts. They name the moments by the parameter that they belong to. A plain optimizer numbers its parameters instead, and so do our checkpoints; then a run's files look the same, however many processes it had.
 
 # %%
 #| export
-class Sharded(Together):
+# Collected on the CPU in process 0; the others get an empty dict.
+COLLECT = StateDictOptions(full_state_dict=True, cpu_offload=True)
+# Whole in process 0; the others get their parts from it.
+DISTRIBUTE = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+
+
+class FSDP(DDP):
     """Several processes with a part of each parameter, gradient and moment (FSDP, Zhao et al., 2023)."""
 
-    def __init__(self, accelerator, model):
-        super().__init__(accelerator)
-        self.whole = deepcopy(model).cpu()  # whole weights come and go through this one
-        mesh = init_device_mesh(accelerator.device.type, (self.size,))
-        for part in [*getattr(model, "blocks", ()), model]:
-            fully_shard(part, mesh=mesh)
-        self.fill(model)
+    def __init__(self, model, device):
+        super().__init__(device)
+        # Checkpoints are read into this copy, and written from it.
+        self.full_model = deepcopy(model).cpu()
+        mesh = init_device_mesh(device.type, (self.world_size,))
+        # Each block by itself is gathered and dropped by itself. What is left goes with the model.
+        for block in getattr(model, "blocks", ()):
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        # All begin with the weights of process 0.
+        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
 
-    @torch.no_grad()
-    def fill(self, model):
-        model.reshard()  # after an evaluation the outermost part is still whole
-        for own, whole in zip(model.parameters(), self.whole.parameters()):
-            own.copy_(shard(whole, own))
-
-    def share(self, model):
-        return model
+    def wrap(self, model):
+        return model  # fully_shard has changed the model itself
 
     @contextmanager
-    def apart(self, model):
+    def no_sync(self, model):
+        # FSDP has a switch in the place of a context.
         model.set_requires_gradient_sync(False)
         yield
         model.set_requires_gradient_sync(True)
 
-    def clip(self, parameters, most):
-        return super().clip(parameters, most).full_tensor()
+    def clip_grad_norm(self, parameters, max_norm):
+        # The norm is that of all parts, and comes as a DTensor.
+        return super().clip_grad_norm(parameters, max_norm).full_tensor()
 
-    @torch.no_grad()
-    def gathered(self, run):
-        run.model.reshard()
-        for own, whole in zip(run.model.parameters(), self.whole.parameters()):
-            whole.copy_(own.full_tensor())
-        state, first = run.optimizer.state_dict(), self.rank == 0
-        moments = {
-            i: {name: joined(x, first) for name, x in kept.items()}
-            for i, kept in state["state"].items()
-        }
-        return self.whole, {**state, "state": moments}
+    def full_state(self, model, optimizer):
+        # All take part in collecting; process 0 alone has what comes of it.
+        weights = get_model_state_dict(model, options=COLLECT)
+        if self.rank == 0:
+            self.full_model.load_state_dict(weights)
+        numbered = optimizer.state_dict()
+        # Before the first step there are no moments, and to find some PyTorch would let the optimizer take a step.
+        if optimizer.state:
+            moments = get_optimizer_state_dict(model, optimizer, options=COLLECT)
+            names = parameter_names(model, optimizer) if self.rank == 0 else []
+            numbered["state"] = {
+                number: moments["state"][name] for number, name in enumerate(names)
+            }
+        return self.full_model, numbered
 
-    def load(self, run, which="last"):
-        state = load_checkpoint(run.config.out, self.whole, run.tokenizer, which)
-        self.fill(run.model)
-        parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-        for i, kept in state["optimizer"]["state"].items():
-            kept.update(
-                {name: shard(value, parameters[i]) for name, value in kept.items() if value.dim()}
-            )
+    def load_model(self, out, model, tokenizer, which="last"):
+        # Every process reads the file, because each needs the state that is saved beside the weights.
+        state = load_checkpoint(out, self.full_model, tokenizer, which)
+        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
         return state
+
+    def load_optimizer(self, model, optimizer, saved):
+        if not saved["state"]:
+            return
+        names = parameter_names(model, optimizer)
+        groups = optimizer.state_dict()["param_groups"]
+        named = {
+            "state": {names[number]: moments for number, moments in saved["state"].items()},
+            "param_groups": [
+                {**group, "params": [names[number] for number in group["params"]]}
+                for group in groups
+            ],
+        }
+        set_optimizer_state_dict(model, optimizer, named, options=DISTRIBUTE)
+        # On the way PyTorch has made lists of tuples: the settings shall be those of the config, unchanged.
+        for group, before in zip(optimizer.param_groups, groups):
+            group["betas"] = before["betas"]
+
+
+def parameter_names(model, optimizer):
+    """The names of the parameters, in the order in which the optimizer numbers them."""
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
 
 # %% [markdown]
 # Is anything cut?
@@ -687,63 +743,54 @@ class Sharded(Together):
 # %%
 _ = (folder / "parts.py").write_text(
     """
-import torch
-from accelerate import Accelerator
-from chargpt_lib.distributed import Sharded
+from chargpt_lib.distributed import FSDP, init_distributed
 from chargpt_lib.gpt import GPT, GPTConfig
 
 model = GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128))
-team, whole = Sharded(Accelerator(cpu=True), model), sum(p.numel() for p in model.parameters())
+whole = sum(p.numel() for p in model.parameters())
+strategy = FSDP(model, init_distributed("cpu"))
 own = sum(p.to_local().numel() for p in model.parameters())
-print(f"process {team.rank} keeps {own:,} of {whole:,} weights\\n", end="")
+print(f"process {strategy.rank} keeps {own:,} of {whole:,} weights\\n", end="")
 """.lstrip(),
     encoding="utf-8",
 )
 print(*launch("parts.py"), sep="\n")
 
 # %% [markdown]
-# Now the function itself. Accelerate finds out what was started and how, chooses the device of this process, opens the lines between them, and wraps the model in DDP.
+# Now the function itself: it joins the processes, chooses the strategy, and calls lesson 11's `Trainer`.
 
 # %%
 #| export
-def train_distributed(model, corpus_or_ids, config, tokenizer=None, resume=False, fsdp=False):
+def train_distributed(
+    model, corpus_or_ids, config, tokenizer=None, resume=False, fsdp=False, device=None
+):
     """`train` in all processes that a launcher has started, one for each device; started plainly, it is `train`.
 
     Every process calls it with the same arguments, and gets the same dict. config.batch_size is what one process reads
     at a time. fsdp: cut weights, gradients and moments into as many parts as there are processes (FSDP); the model is
-    then left in parts, and whole only in the checkpoints in out. ImportError without Accelerate.
+    then left in parts, and whole only in the checkpoints in out. device: "cpu", "cuda"; without, the best one.
+
+    Raises: what `train` raises; ValueError where processes and graphics cards do not go together.
     """
-    try:
-        from accelerate import Accelerator
-    except ImportError:
-        raise ImportError(
-            "several devices need Hugging Face Accelerate: pip install accelerate"
-        ) from None
-    device, size = pick_device(), int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
+    if world_size() == 1:
+        device = pick_device() if device is None else device
         return train(model.to(device), corpus_or_ids, config, tokenizer, resume)
-    if fsdp and not config.out:
+    if fsdp and config.out is None:
         raise ValueError(
             "with fsdp the model is left in parts, and only a checkpoint has it whole: give a folder, out"
         )
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    if device.type == "cuda" and here > torch.cuda.device_count():
-        raise ValueError(
-            f"{here} processes, and {torch.cuda.device_count()} graphics card(s): start one for each card"
-        )
-    accelerator = Accelerator(
-        cpu=device.type != "cuda", mixed_precision="no"
-    )  # the run has a precision of its own
-    team = Sharded(accelerator, model) if fsdp else Together(accelerator)
-    run = Run(
-        model if fsdp else model.to(accelerator.device), corpus_or_ids, config, tokenizer, team
-    )
-    return follow(run, resume) | {"floor": getattr(corpus_or_ids, "val_floor", None)}
+    device = init_distributed(device)
+    if fsdp:
+        strategy = FSDP(model, device)
+    else:
+        model = model.to(device)
+        strategy = DDP(device)
+    return Trainer(model, corpus_or_ids, config, tokenizer, strategy).train(resume)
 
 # %% [markdown]
 # ## Two are one with twice the batch
 #
-# Here is a script such as you would write yourself. (There is no validation in it, to save time; each step gets a row of the log.) It can be started by a launcher, or plainly, or be imported. Each process runs all of it, and nothing in it says how many there are.
+# Here is a script such as you would write yourself. (To save time it has no validation; each step gets a row of the log.) A launcher can start it, or you can start it plainly, or import it. Each process runs all of it, and nothing in it says how many processes there are.
 
 # %%
 _ = (folder / "text.txt").write_text(corpus.train[:200_000], encoding="utf-8")
@@ -772,15 +819,15 @@ def job(out, dropout=0.0, steps=60, batch_size=16, resume=False, fsdp=False):
     return train_distributed(model, tokenizer.encode(text), config, tokenizer, resume, fsdp)
 
 if __name__ == "__main__":
-    for words in sys.argv[1:]:
-        job(**json.loads(words))
+    for arguments in sys.argv[1:]:
+        job(**json.loads(arguments))
 """)
 
 # %% [markdown]
-# One process with batches of 32, here in the notebook. Then two processes with 16 each, as copies and in parts. (And a run with dropout, for later. All three in one launch, because starting Python and PyTorch takes longer than they do.)
+# First one process with batches of 32, here in the notebook. Then two processes with 16 each, as copies (DDP) and in parts (FSDP). The launch also makes a run with dropout, for later. All three are in one launch, because starting Python and PyTorch takes longer than they do.
 
 # %% tags=["nbval-ignore-output"]
-def words(name, **changes):
+def arguments(name, **changes):
     return json.dumps({"out": str(folder / name), **changes})
 
 
@@ -789,7 +836,9 @@ from job import job
 
 job(str(folder / "one"), batch_size=32)
 accident = {"dropout": 0.1, "steps": 120}
-lines = launch("job.py", words("copies"), words("parts", fsdp=True), words("whole", **accident))
+lines = launch(
+    "job.py", arguments("copies"), arguments("parts", fsdp=True), arguments("whole", **accident)
+)
 losses = {
     name: torch.tensor([row["train_loss"] for row in read_log(folder / name)])
     for name in ("one", "copies", "parts")
@@ -810,23 +859,16 @@ assert first - last > 0.5
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 2.8), layout="constrained")
 axes[0].plot(losses["one"], color="#BBBBBB", linewidth=5, label="one process, batches of 32")
-for name, colour, style in (("copies", "#D55E00", "-"), ("parts", "#0072B2", "--")):
-    label = f"two processes, 16 each, {'DDP' if name == 'copies' else 'FSDP'}"
-    axes[0].plot(losses[name], style, color=colour, label=label)
-    axes[1].plot(
-        1e6 * (losses[name] - losses["one"]).abs(),
-        "s" if name == "copies" else "o",
-        markersize=6 if name == "copies" else 3,
-        markerfacecolor="none" if name == "copies" else colour,
-        color=colour,
-    )
+copies = {"color": "#D55E00"}
+parts = {"color": "#0072B2"}
+axes[0].plot(losses["copies"], "-", **copies, label="two processes, 16 each, DDP")
+axes[0].plot(losses["parts"], "--", **parts, label="two processes, 16 each, FSDP")
+distances = {name: 1e6 * (losses[name] - losses["one"]).abs() for name in ("copies", "parts")}
+axes[1].plot(distances["copies"], "s", **copies, markersize=6, markerfacecolor="none")
+axes[1].plot(distances["parts"], "o", **parts, markersize=3)
 axes[0].set(xlabel="step", ylabel="nats per character", title="training loss")
-axes[1].set(
-    xlabel="step",
-    ylabel="millionths of a nat",
-    ylim=(-0.03, None),
-    title="distance from one process",
-)
+axes[1].set(xlabel="step", ylabel="millionths of a nat", ylim=(-0.03, None))
+axes[1].set_title("distance from one process")
 axes[0].legend(frameon=False, fontsize=8)
 show(
     fig,
@@ -835,14 +877,14 @@ show(
 )
 
 # %% [markdown]
-# The same, but for rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. (The distances on the right lie on lines, mostly 0.24 millionths from each other: between 2 and 4 that is how far a float32 is from the next.) In longer runs, and at higher rates, it grows, because AdamW divides small numbers by small ones; so do not ask for these digits after a thousand steps.
+# The same, up to rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. (The distances on the right lie on lines, mostly 0.24 millionths apart: between 2 and 4 that is the distance from one float32 to the next.) In longer runs, and at higher learning rates, it grows, because AdamW divides small numbers by small ones. So do not expect these digits after a thousand steps.
 #
-# So `batch_size` is what one process reads. Two processes with 16 are one with 32: the steps become fewer for the same epochs, and the best learning rate is that of the larger batch.
+# So `batch_size` is what one process reads. Two processes with 16 are one process with 32: the same epochs take fewer steps, and the best learning rate is that of the larger batch.
 #
 # ### Exercise: the same step on other cards
-# ★★ · 8 minutes · Who takes more cards and changes nothing else has a larger batch, at a rate that was meant for the old one.
+# ★★ · 8 minutes · If you take more cards and change nothing else, the batch grows, and the learning rate was meant for the old one.
 #
-# A run did well with `windows` windows a step. Now it shall be trained anew with `ranks` cards, each of which has memory for at most `fits` windows at a time. Find a `batch_size` (what one process reads at a time) and a `grad_accum` (so many batches of each process make one step) with which a step has exactly `windows` windows again, as many on each card. Of all that fit, take the pair with the largest batches. If the windows cannot be dealt out evenly to the cards, return an empty list.
+# A run did well with `windows` windows a step. Now it shall be trained anew with `ranks` cards, each of which has memory for at most `fits` windows at a time. Find a `batch_size` (what one process reads at a time) and a `grad_accum` (micro-batches of each process in a step) with which a step has exactly `windows` windows again, the same number on each card. Of all pairs that fit, take the one with the largest batches. If the windows cannot be split evenly between the cards, return an empty list.
 #
 # With 96 windows, 4 cards and room for 10, each card reads 24 windows a step: 8 at a time, three times. The answer is `[8, 3]`.
 
@@ -872,7 +914,7 @@ assert far < 1e-4
 # %% [markdown]
 # ## What the exchange costs
 #
-# What is sent depends on the parameters only. What is computed depends on parameters times characters. So take a model and ever larger batches, and measure forward and `backward`, with the exchange and without it (that is what `apart` is for).
+# How much is sent depends on the parameters only. How much is computed depends on parameters times characters. So take a model and ever larger batches, and measure forward and `backward`, with the exchange and without it (inside `no_sync`).
 
 # %%
 _ = (folder / "cost.py").write_text(
@@ -880,12 +922,11 @@ _ = (folder / "cost.py").write_text(
 import time, torch
 from contextlib import nullcontext
 from statistics import median
-from accelerate import Accelerator
-from chargpt_lib.distributed import Together
+from chargpt_lib.distributed import DDP, init_distributed
 from chargpt_lib.gpt import GPT, GPTConfig
 
-team = Together(Accelerator(cpu=True))
-model = team.share(GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128)))
+strategy = DDP(init_distributed("cpu"))
+model = strategy.wrap(GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128)))
 """.lstrip(),
     encoding="utf-8",
 )
@@ -894,16 +935,17 @@ model = team.share(GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=
 with (folder / "cost.py").open("a", encoding="utf-8") as file:
     _ = file.write("""
 def seconds(size, context):
-    began, x = time.perf_counter(), torch.zeros(size, 64, dtype=torch.int64)
-    with context(model):
+    x = torch.zeros(size, 64, dtype=torch.int64)
+    began = time.perf_counter()
+    with context:
         model(x, x)[1].backward()
-    return team.most(time.perf_counter() - began)[0]  # the slower one's
+    return strategy.all_reduce_max(time.perf_counter() - began)[0]  # the slower one's
 
 for size in (1, 4, 16, 64):
-    pairs = [(seconds(size, team.apart), seconds(size, lambda model: nullcontext())) for _ in range(8)]
-    if team.rank == 0:
+    pairs = [(seconds(size, strategy.no_sync(model)), seconds(size, nullcontext())) for _ in range(8)]
+    if strategy.rank == 0:
         print(size, *map(median, zip(*pairs)))
-del model  # before Python ends, as it holds the line
+del model  # before the group is left
 """)
 
 # %%
@@ -922,24 +964,23 @@ print(
 )
 
 # %% [markdown]
-# In each line the same 3.2 megabytes are sent; in the last, 64 times as much is computed as in the first. So the exchange weighs less and less. (Where the second time is the shorter one, the clock's own scatter was larger than the exchange.) (The exchange cannot hide well, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete at the very end.) Here messages go through the computer's memory, and computing is slow; with graphics cards both are other numbers. The rule stays: whoever waits for messages should compute more between them, with a larger batch or with more parts of one.
+# In each line the same 3.2 megabytes are sent; the last line computes 64 times as much as the first. So the exchange weighs less and less. (Where the second time is the shorter one, the clock scattered by more than the exchange costs.) The exchange cannot hide well here, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete only at the very end. Here messages go through the computer's memory, and computing is slow; graphics cards have other numbers for both. The rule stays: if messages take too long, compute more between them, with a larger batch or with more micro-batches.
 #
 # ## One exchange a step
 #
-# Count them: DDP allows a function of ours to send its buckets. Four batches make one step, with `apart` around the first three, and without.
+# Let us count the exchanges: DDP allows a function of ours to send its buckets. Four micro-batches make one step, first with `no_sync` around three of them, then without.
 
 # %%
 _ = (folder / "count.py").write_text(
     """
-import torch, torch.distributed as dist
-from accelerate import Accelerator
-from chargpt_lib.distributed import Together
+import torch
+from contextlib import nullcontext
+from chargpt_lib.distributed import DDP, init_distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 torch.manual_seed(1337)
-team, sent = Together(Accelerator(cpu=True)), []
-model = team.share(torch.nn.Linear(3, 3))
-model.register_comm_hook(None, lambda state, bucket: (sent.append(1), allreduce_hook(state, bucket))[1])
+strategy, sent = DDP(init_distributed("cpu")), []
+model = strategy.wrap(torch.nn.Linear(3, 3))
 """.lstrip(),
     encoding="utf-8",
 )
@@ -947,18 +988,21 @@ model.register_comm_hook(None, lambda state, bucket: (sent.append(1), allreduce_
 # %%
 with (folder / "count.py").open("a", encoding="utf-8") as file:
     _ = file.write("""
-from contextlib import nullcontext
+def counted(state, bucket):
+    sent.append(1)
+    return allreduce_hook(state, bucket)
 
-for apart in (team.apart, lambda model: nullcontext()):
+model.register_comm_hook(None, counted)
+for context in (strategy.no_sync, lambda model: nullcontext()):
     model.zero_grad()
-    torch.manual_seed(team.rank)
+    torch.manual_seed(strategy.rank)
     for left in (3, 2, 1, 0):
-        with apart(model) if left else nullcontext():
+        with context(model) if left else nullcontext():
             model(torch.randn(5, 3)).square().mean().div(4).backward()
     number = model.module.bias.grad[0].item()
-    print(f"{len(sent)} exchange(s); process {team.rank} has the gradient {number:.9f}\\n", end="")
+    print(f"{len(sent)} exchange(s); process {strategy.rank} has the gradient {number:.9f}\\n", end="")
     sent.clear()
-del model
+del model  # before the group is left
 """)
 
 # %%
@@ -970,15 +1014,15 @@ print(f"largest difference ≈ {far:.0e} (below 1e-6: {far < 1e-6})")
 assert far < 1e-6
 
 # %% [markdown]
-# The same gradient, but for rounding, for a quarter of the exchanges. (With FSDP less is saved, for the weights are gathered for each part; and there is a price: gradients that are not exchanged yet stay whole, 4 bytes for each parameter on each device.)
+# The same gradient, up to rounding, for a quarter of the exchanges. (With FSDP `no_sync` saves less, because the weights are gathered for each micro-batch. And it has a price: gradients that are not exchanged yet are kept whole, 4 bytes for each parameter on each device.)
 #
 # ## Ctrl-C, and on
 #
-# With dropout this time, so that the dice of each process matter. The run of 120 steps without an accident, `whole`, was made above. Now another one, to whose launcher we send what Ctrl-C sends, as soon as its log has a line. The launcher passes it on, and kills after 30 seconds who has not ended by then; each process only makes a note; after the step they agree; the first one saves.
+# With dropout this time, so that the random state of each process matters. The run of 120 steps without an accident, `whole`, was made above. Now we start another one, and as soon as its log has a line we send its launcher what Ctrl-C sends. The launcher passes it on, and kills every process that has not ended 30 seconds later. Each process only makes a note. After the step they agree to stop, and process 0 saves.
 
 # %%
 process = subprocess.Popen(
-    [*TORCHRUN, str(folder / "job.py"), words("accident", **accident)],
+    [*TORCHRUN, str(folder / "job.py"), arguments("accident", **accident)],
     env=environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
@@ -988,16 +1032,17 @@ log = folder / "accident" / "log.jsonl"
 while not (log.exists() and log.read_text()) and process.poll() is None:
     time.sleep(0.01)
 process.send_signal(signal.SIGINT)
-said = process.communicate()[0].replace(str(folder), "...").replace("after step ", "after step ≈ ")
-print(*[line for line in said.splitlines() if "interrupted" in line], sep="\n")
+printed = process.communicate()[0].replace(str(folder), "...")
+printed = printed.replace("after step ", "after step ≈ ")
+print(*[line for line in printed.splitlines() if "interrupted" in line], sep="\n")
 
 # %%
-assert said.count("interrupted after step") == 1, "one process speaks for all"
+assert printed.count("interrupted after step") == 1, "one process prints for all"
 made = read_log(folder / "accident")[-1]["step"]
 print(f"≈ {made} of 120 steps are made (1 at least, and not all: {1 <= made < 120})")
 
 # %% tags=["nbval-ignore-output"]
-lines = launch("job.py", words("accident", resume=True, **accident))
+lines = launch("job.py", arguments("accident", resume=True, **accident))
 
 # %%
 losses = [[row["train_loss"] for row in read_log(folder / name)] for name in ("whole", "accident")]
@@ -1008,7 +1053,7 @@ print("weights that differ, in the last bit or more:", other)
 assert losses[0] == losses[1] and other == 0
 
 # %% [markdown]
-# And with another number of processes? Each has dice of its own, and the windows of a step are others. So the run would be another one, and it says so, before it begins:
+# And with another number of processes? Each process has a random state of its own, and a step would read other windows. So it would be another run, and the error says so before it begins:
 
 # %%
 try:
@@ -1021,90 +1066,33 @@ except ValueError as error:
 #
 # ## How to start it
 #
-# **`torchrun`** comes with PyTorch. On a computer with two cards: `torchrun --nproc-per-node 2 job.py '{"out": "run"}'`.
+# **`torchrun`** comes with PyTorch. On a computer with two cards:
 #
-# **`accelerate launch`** does the same and keeps your answers to `accelerate config`: `accelerate launch --multi_gpu --num_processes 2 job.py '{"out": "run"}'`. The `--multi_gpu` is right on the CPU, too: what you would expect there, `--cpu --num_processes 2`, starts *one* process, and says nothing.
-
-# %% tags=["nbval-ignore-output"]
-ACCELERATE = [
-    sys.executable,
-    "-m",
-    "accelerate.commands.launch",
-    "--multi_gpu",
-    "--num_processes",
-    "2",
-    "--num_machines",
-    "1",
-    "--mixed_precision",
-    "no",
-    "--dynamo_backend",
-    "no",
-    "--main_process_port",
-    "0",
-]
-lines = launch("job.py", words("by accelerate"), launcher=ACCELERATE)
-
-# %%
-losses = [
-    [row["train_loss"] for row in read_log(folder / name)] for name in ("copies", "by accelerate")
-]
-print(
-    "losses that differ from those under torchrun:",
-    sum(a != b for a, b in zip(*losses)),
-    "of",
-    len(losses[1]),
-)
-assert losses[0] == losses[1]
-
-# %% [markdown]
-# **`notebook_launcher`** starts the processes from a notebook, out of the running Python: it *forks*, and each process begins as a copy of this one. So it works on Linux (and so on Kaggle and Colab). A copy of a Python that has used a graphics card is of no use, the card does not know it. On Kaggle with two T4s, then, in a notebook that was just restarted:
+#     torchrun --nproc-per-node 2 job.py '{"out": "run"}'
 #
-#     from accelerate import notebook_launcher
-#     from job import job                          # or a function in the notebook, that makes model and corpus inside
-#     notebook_launcher(job, ("run",), num_processes=2)
+# **On Kaggle** choose the accelerator *GPU T4 x2*. A notebook is one process, and so it can start the script, but not be the training itself. Write the script from a cell with `%%writefile job.py` in its first line, and in the next cell:
 #
-# What must not have happened before in that notebook: anything on the card (`.to("cuda")`, and our `pick_device()`, so the setup cell, too: run that once, restart, and begin with these lines), any `backward`, on the CPU too (where there is a card, it starts threads that a copy does not have), any `Accelerator()`. If one of these did, restart the kernel. Nothing comes back but what is written: so give `out`, and load the model from there. The T4's 16 bits are float16, which `precision="auto"` finds out. (All that about the T4s follows from the documentation and the source; not measured yet.)
+#     !torchrun --nproc-per-node 2 job.py '{"out": "run"}'
 #
-# Without a card it is less strict. (Accelerate speaks of CUDA all the same.) But on Colab with fewer than two cards accelerate starts no second process, whatever we ask for; so there the next cell does nothing.
-
-# %% tags=["nbval-ignore-output"]
-on_colab = "google.colab" in str(get_ipython())  # accelerate asks so, too
-forked = sys.platform == "linux" and not torch.cuda.is_available() and not on_colab
-if forked:
-    from accelerate import notebook_launcher
-
-    os.environ.update(GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    notebook_launcher(job, (str(folder / "by notebook"),), num_processes=2, use_port=str(port))
-
-# %%
-name = "by notebook" if forked else "copies"
-losses = [[row["train_loss"] for row in read_log(folder / name)] for name in ("copies", name)]
-print(
-    "losses that differ from those under torchrun:",
-    sum(a != b for a, b in zip(*losses)),
-    "of",
-    len(losses[1]),
-)
-assert losses[0] == losses[1]
+# Nothing comes back to the notebook but what is written. So give `out`, and load the model from there: `load_model("run")`. The T4's 16 bits are float16; `precision="auto"` finds that out. Elsewhere with a single card, as on Colab, there is nothing to launch: call `train`.
+#
+# The notebook itself may go on using a card, but its memory is then missing in the training: restart the kernel first.
 
 # %% [markdown]
 # With a text that is larger than the memory, give the shards of [the page before](12_data_on_disk.ipynb) for the corpus: each process reads only its own windows, and the pages of the disk on which they lie.
 #
 # ## Mistakes people make
 #
-# - **The same windows everywhere.** Then two cards compute one gradient twice. The loss is that of a single process with the small batch, and nobody notices, except by comparing.
-# - **The same dice of dropout everywhere,** or other first weights.
-# - **`batch_size` taken for the whole.** With eight cards it is eight times as large. The rate was meant for the other.
-# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. One waits, until a timeout ends it: half an hour later with gloo, ten minutes with NCCL.
+# - **The same windows everywhere.** Then two cards compute one gradient twice. The loss is that of a single process with the small batch, and only a comparison shows it.
+# - **The same random numbers for dropout everywhere,** or different first weights.
+# - **`batch_size` taken for the whole batch.** With eight cards the batch is eight times as large, and the learning rate was meant for a single card's.
+# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. One process waits, until a timeout ends it: half an hour later with gloo, ten minutes with NCCL.
 # - **An error in one process, caught there.** The others wait.
 # - **All processes write.** To the same file, at the same time.
 # - **A mean of unequal parts**, above all with texts of different lengths.
 # - **Saving DDP's own `state_dict`.** All names then begin with `module.`
 # - **Comparing speeds with the same `batch_size`.** Characters a second can be compared, steps a second cannot.
-# - **FSDP for a model that fits.** It talks half as much again, and more often.
+# - **FSDP for a model that fits.** It sends 1.5 times as much as DDP, and more often.
 #
 # How far you are:
 

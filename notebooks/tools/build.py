@@ -42,6 +42,8 @@ OUTPUT_BYTES = 1_000_000
 CELL_SECONDS = 1800  # a cell that takes longer hangs
 BEGIN = "### BEGIN SOLUTION"
 END = "### END SOLUTION"
+# the first line of a cell that goes on with the class of an earlier cell
+CONTINUED_CLASS = re.compile(r"class (?P<name>\w+)\((?P=name)\):.*\n")
 LIKE_A_DIRECTIVE = re.compile(r"\s*#\s*\|\s*(export|key|default_exp)")
 IMPORT = re.compile(
     rf"^\s*from\s+{LIBRARY}\.([\w.]+)\s+import\b|^\s*import\s+{LIBRARY}\.([\w.]+)", re.M
@@ -317,6 +319,31 @@ def public_names(code):
     return [name for name in dict.fromkeys(names) if not name.startswith("_")]
 
 
+def with_whole_classes(bodies):
+    """Exported cells -> the same, where a cell `class Name(Name):` goes to the end of the cell that begins the class.
+
+    A page can so show a long class in several cells, each with its text before it, and the module has one class.
+
+    Raises: BuildError where no earlier cell ends with that class.
+    """
+    whole = []
+    for body in bodies:
+        first = CONTINUED_CLASS.match(body)
+        if first is None:
+            whole.append(body)
+            continue
+        for index, earlier in enumerate(whole):
+            last = ast.parse(earlier).body[-1]
+            if isinstance(last, ast.ClassDef) and last.name == first["name"]:
+                whole[index] = f"{earlier}\n\n{body[first.end() :]}"
+                break
+        else:
+            raise BuildError(
+                f"a cell goes on with the class {first['name']}, and no exported cell above ends with that class"
+            )
+    return whole
+
+
 def module_text(lesson):
     """The module that a page's exported cells make, not yet formatted."""
     imports = []
@@ -326,7 +353,7 @@ def module_text(lesson):
         imports += found
         if body:
             bodies.append(body)
-    code = "\n\n\n".join(bodies)
+    code = "\n\n\n".join(with_whole_classes(bodies))
     names = "".join(f"    {name!r},\n" for name in public_names(code))
     return (
         f"# Made from {lesson.source} by notebooks/tools/build.py. Edit that text, not this file.\n"

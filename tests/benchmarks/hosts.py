@@ -31,7 +31,9 @@ OUT = HERE.root / "data" / "results" / "hosts.json"
 LESSONS = [page.name for page in read_course()]
 KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "COLAB_RELEASE_TAG": "simulated"}
 COLAB = {"COLAB_RELEASE_TAG": "simulated"}
-AS_ON_COLAB = "type(get_ipython()).__module__ = 'google.colab._shell'"  # accelerate looks there
+AS_ON_COLAB = (
+    "type(get_ipython()).__module__ = 'google.colab._shell'"  # where libraries look for Colab
+)
 VERSIONS = """
 import json, platform, torch
 from importlib.metadata import version

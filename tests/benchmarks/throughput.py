@@ -166,13 +166,20 @@ def seconds_per_step(config, batch_size, steps, ids):
         name: greenlet(partial(begin, weights, ids, config, batch_size, steps + WARMUP + 2))
         for name, begin in CONTENDERS.items()
     }
-    seconds, advance, dice = {name: [] for name in turns}, trainer.Run.advance, random.Random(1337)
+    seconds, rng = {name: [] for name in turns}, random.Random(1337)
+    # Our trainer begins a step by asking for its learning rate.
+    learning_rate = trainer.learning_rate
+
+    def learning_rate_after_the_others(*args):
+        pause()
+        return learning_rate(*args)
+
     with (
-        mock.patch.object(trainer.Run, "advance", lambda run: (pause(), advance(run))),
+        mock.patch.object(trainer, "learning_rate", learning_rate_after_the_others),
         redirect_stdout(StringIO()),
     ):
         for _ in range(steps + WARMUP + 1):
-            for name in dice.sample(
+            for name in rng.sample(
                 list(turns), len(turns)
             ):  # who comes after whom matters: caches, freed memory
                 start = time.perf_counter()

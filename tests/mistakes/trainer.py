@@ -309,16 +309,16 @@ def returns_only_when_stopped(losses, patience):
             return [i + 1, best + 1]
 
 
-# ---------------------------------------------------------------- birth_loss
+# ---------------------------------------------------------------- loss_at_init
 
 
-@right("birth_loss")
+@right("loss_at_init")
 def logarithm_of_the_sum(V, C, std):
     s = std * math.sqrt(C)
     return math.log(V * math.exp(s**2 / 2))
 
 
-@right("birth_loss")
+@right("loss_at_init")
 def integrated(V, C, std):
     """Adds up the variances one by one, and e^z over the bell curve."""
     variance = sum(std**2 for _ in range(C))
@@ -328,83 +328,83 @@ def integrated(V, C, std):
     return math.log(V) + math.log(mean.item())
 
 
-@right("birth_loss")
+@right("loss_at_init")
 def each_product_alone(V, C, std):
     """e^z is a product of C independent factors; h is all ones."""
     return math.log(V) + sum(math.log(math.exp(std * std / 2)) for _ in range(C))
 
 
-@wrong("birth_loss", "where all logits are 0")
+@wrong("loss_at_init", "where all logits are 0")
 def only_ln_v(V, C, std):
     return math.log(V)
 
 
-@wrong("birth_loss", "the half is missing")
+@wrong("loss_at_init", "the half is missing")
 def whole_square(V, C, std):
     return math.log(V) + (math.sqrt(C) * std) ** 2
 
 
-@wrong("birth_loss", "s is not C times std")
+@wrong("loss_at_init", "s is not C times std")
 def deviations_add_up(V, C, std):
     s = C * std
     return math.log(V) + s**2 / 2
 
 
-@wrong("birth_loss", "a sum of C products")
+@wrong("loss_at_init", "a sum of C products")
 def one_number(V, C, std):
     return math.log(V) + std**2 / 2
 
 
-@wrong("birth_loss", "not smaller")
+@wrong("loss_at_init", "not smaller")
 def noise_helps(V, C, std):
     s = std * C**0.5
     return math.log(V) - s**2 / 2
 
 
-@wrong("birth_loss", "the square is missing")
+@wrong("loss_at_init", "the square is missing")
 def half_a_deviation(V, C, std):
     s = std * C**0.5
     return math.log(V) + s / 2
 
 
-@wrong("birth_loss")
+@wrong("loss_at_init")
 def adds_the_deviation(V, C, std):
     return math.log(V) + std * C**0.5
 
 
-@wrong("birth_loss")
+@wrong("loss_at_init")
 def divides_by_the_root(V, C, std):
     s = std / math.sqrt(C)
     return math.log(V) + s**2 / 2
 
 
-@wrong("birth_loss")
+@wrong("loss_at_init")
 def product_of_logarithms(V, C, std):
     return math.log(V) * math.exp(C * std**2 / 2)
 
 
-@wrong("birth_loss")
+@wrong("loss_at_init")
 def sum_without_logarithm(V, C, std):
     return V * math.exp(C * std**2 / 2)
 
 
-@wrong("birth_loss")
+@wrong("loss_at_init")
 def the_excess(V, C, std):
     return C * std**2 / 2
 
 
-@wrong("birth_loss")
+@wrong("loss_at_init")
 def factor_added(V, C, std):
     return math.log(V) + math.exp(C * std**2 / 2)
 
 
-@wrong("birth_loss")
+@wrong("loss_at_init")
 def in_bits(V, C, std):
     return math.log2(V * math.exp(C * std**2 / 2))
 
 
-@wrong("birth_loss", "is there a `return`?")
-def birth_without_return(V, C, std):
+@wrong("loss_at_init", "is there a `return`?")
+def loss_at_init_without_return(V, C, std):
     math.log(V) + C * std**2 / 2
 
 

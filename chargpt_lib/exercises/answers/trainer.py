@@ -27,8 +27,8 @@ def early_stopping(losses, patience):
     return [i + 1, best + 1]
 
 
-def birth_loss(V, C, std):
-    """V, C: ints, std: float, of the table's numbers -> float: the loss at birth, in nats per character."""
+def loss_at_init(V, C, std):
+    """V, C: ints, std: float, of the table's numbers -> float: the loss at init, in nats per character."""
     return math.log(V) + C * std**2 / 2
 
 

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from chargpt_lib.exercises.answers.trainer import (
     accumulated_loss,
-    birth_loss,
     early_stopping,
+    loss_at_init,
     targets_ahead,
 )
 from chargpt_lib.exercises.judge import exercise
@@ -233,11 +233,11 @@ def early_stopping_from_0(losses, patience):
 ### END SOLUTION
 
 
-# ---------------------------------------------------------------- birth_loss
+# ---------------------------------------------------------------- loss_at_init
 
 
 ### BEGIN SOLUTION
-def birth_loss_case(draw, V, C):
+def loss_at_init_case(draw, V, C):
     """A standard deviation with which s is from 0.7 to 1."""
     return [V, C, draw.number(0.7, 1.0) / math.sqrt(C)]
 
@@ -245,10 +245,10 @@ def birth_loss_case(draw, V, C):
 ### END SOLUTION
 
 
-def birth_loss_cases(draw):
+def loss_at_init_cases(draw):
     return [
-        birth_loss_case(draw, draw.integer(30, 90), draw.choice([16, 48, 64])),
-        birth_loss_case(draw, draw.integer(100, 300), draw.integer(100, 500)),
+        loss_at_init_case(draw, draw.integer(30, 90), draw.choice([16, 48, 64])),
+        loss_at_init_case(draw, draw.integer(100, 300), draw.integer(100, 500)),
         [draw.integer(1000, 9000), 4, draw.number(0.3, 0.5)],
         [draw.integer(50, 90), 1, draw.number(0.5, 1.0)],
         # All logits are 0.
@@ -257,41 +257,41 @@ def birth_loss_cases(draw):
     ]
 
 
-BIRTH_LOSS = exercise(birth_loss, stars=2, minutes=8, cases=birth_loss_cases)
+LOSS_AT_INIT = exercise(loss_at_init, stars=2, minutes=8, cases=loss_at_init_cases)
 
 
 ### BEGIN SOLUTION
-@BIRTH_LOSS.mistake("that is the loss where all logits are 0; here they differ, and that costs")
-def birth_loss_without_noise(V, C, std):
+@LOSS_AT_INIT.mistake("that is the loss where all logits are 0; here they differ, and that costs")
+def loss_at_init_without_noise(V, C, std):
     return math.log(V)
 
 
-@BIRTH_LOSS.mistake("the exponent is half the square of s: the half is missing")
-def birth_loss_without_half(V, C, std):
+@LOSS_AT_INIT.mistake("the exponent is half the square of s: the half is missing")
+def loss_at_init_without_half(V, C, std):
     variance = C * std**2
     return math.log(V) + variance
 
 
-@BIRTH_LOSS.mistake("variances add up, standard deviations do not: s is not C times std")
-def birth_loss_adds_deviations(V, C, std):
+@LOSS_AT_INIT.mistake("variances add up, standard deviations do not: s is not C times std")
+def loss_at_init_adds_deviations(V, C, std):
     s = C * std
     return math.log(V) + s**2 / 2
 
 
-@BIRTH_LOSS.mistake("a logit is a sum of C products: its standard deviation is larger than std")
-def birth_loss_of_one_product(V, C, std):
+@LOSS_AT_INIT.mistake("a logit is a sum of C products: its standard deviation is larger than std")
+def loss_at_init_of_one_product(V, C, std):
     s = std
     return math.log(V) + s**2 / 2
 
 
-@BIRTH_LOSS.mistake("the noise makes the loss larger, not smaller")
-def birth_loss_subtracts(V, C, std):
+@LOSS_AT_INIT.mistake("the noise makes the loss larger, not smaller")
+def loss_at_init_subtracts(V, C, std):
     s = math.sqrt(C) * std
     return math.log(V) - s**2 / 2
 
 
-@BIRTH_LOSS.mistake("s / 2 is added here: the square is missing")
-def birth_loss_without_square(V, C, std):
+@LOSS_AT_INIT.mistake("s / 2 is added here: the square is missing")
+def loss_at_init_without_square(V, C, std):
     s = math.sqrt(C) * std
     return math.log(V) + s / 2
 
