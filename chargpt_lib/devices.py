@@ -15,23 +15,27 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 MIN_CAPABILITY = (7, 5)
 
 
-def choose_device():
+def choose_device(option=None):
     """The best device that really computes, and the reason: (torch.device, str).
 
-    `CHARGPT_DEVICE=cpu` (or cuda, mps) decides instead.
+    option (what the command's `--device` says) or else `CHARGPT_DEVICE` decides instead: "cpu", "cuda" or "mps".
 
-    Raises: ValueError where nothing can be computed on the device that CHARGPT_DEVICE names.
+    Raises: ValueError where nothing can be computed on the device that is named.
     """
-    wanted = os.environ.get("CHARGPT_DEVICE")
-    if wanted:
+    name = option
+    source = "--device"
+    if not name:
+        name = os.environ.get("CHARGPT_DEVICE")
+        source = "CHARGPT_DEVICE"
+    if name:
         try:
-            torch.zeros(1, device=wanted).item()
+            torch.zeros(1, device=name).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise ValueError(
-                f"CHARGPT_DEVICE is {wanted!r}, and nothing can be computed on it here "
+                f"{source} is {name!r}, and nothing can be computed on it here "
                 f"({str(error).splitlines()[0]}): give cpu, cuda or mps, or leave it out"
             ) from None
-        return torch.device(wanted), "CHARGPT_DEVICE says so"
+        return torch.device(name), f"{source} says so"
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         major, minor = torch.cuda.get_device_capability()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from chargpt_lib.data import CharTokenizer, tokenizer_from_dict
 from chargpt_lib.files import write_json
-from chargpt_lib.recipe import count_windows, epoch_dice
+from chargpt_lib.recipe import count_windows, epoch_generator
 
 __all__ = [
     "INDEX",
@@ -383,7 +383,7 @@ class EpochPlan(NamedTuple):
 
 def plan_epoch(edges, block_size, count, seed, epoch):
     """edges (shards + 1,): where each shard begins, and the end -> the EpochPlan of `count` windows."""
-    generator = epoch_dice(seed, epoch)
+    generator = epoch_generator(seed, epoch)
     start = torch.randint(edges[-1] - count * block_size, (), generator=generator)
     order = torch.randperm(len(edges) - 1, generator=generator)
     # How many windows begin before each border, rounded up: a border may cut a window.

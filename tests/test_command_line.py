@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,20 @@ from torch.utils.flop_counter import FlopCounterMode
 import chargpt_lib
 from chargpt_lib import trainer
 from chargpt_lib.checkpoints import find_checkpoint, load_model, save_model
-from chargpt_lib.cli.commands import flops_per_character, last_step, parameters_by_part
-from chargpt_lib.cli.main import OPTIONS, USAGE, WORDS, main
+from chargpt_lib.cli.commands import (
+    COMMAND_FUNCTIONS,
+    flops_per_character,
+    last_step,
+    parameters_by_part,
+)
+from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, USAGE, main
 from chargpt_lib.cli.options import (
-    FREE,
+    CHANGEABLE,
     PRESETS,
     SETTINGS,
-    configs,
     default_out,
     read_settings,
-    read_train_options,
+    read_train_args,
     with_preset,
     write_settings,
 )
@@ -62,7 +67,7 @@ ENV = {
     "PYTHONPATH": str(Path(chargpt_lib.__file__).parents[1]),
     "OMP_NUM_THREADS": "1",
 }
-COMMAND = [sys.executable, "-m", "chargpt_lib.cli"]
+CHARGPT = [sys.executable, "-m", "chargpt_lib.cli"]
 
 
 @pytest.fixture(autouse=True)
@@ -133,10 +138,13 @@ def test_alone_it_tells_its_words_on_half_a_screen(arguments, capsys):
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert (
-        all(re.search(rf"^  {word} ", said, re.M) for word in WORDS)
+        all(re.search(rf"^  {word} ", said, re.M) for word in COMMANDS)
         and len(said.splitlines()) <= 16
     )
-    assert max(map(len, said.splitlines())) <= 100 and set(WORDS) == {"train", *OPTIONS}
+    assert max(map(len, said.splitlines())) <= 100 and set(COMMANDS) == {
+        "train",
+        *SUBCOMMANDS,
+    } == set(COMMAND_FUNCTIONS)
 
 
 def test_version(capsys):
@@ -169,23 +177,30 @@ def test_nobody_waits_for_torch_who_mistyped():
 
 def test_without_tyro_it_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tyro", None)
-    for word in WORDS:
+    for word in COMMANDS:
         assert main([word, "x"]) == 2 and "pip install tyro" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_each_word_has_help_with_a_line_for_each_option(word, capsys):
+@pytest.mark.parametrize("word", COMMANDS)
+def test_each_command_has_help_with_a_line_for_each_option(word, capsys):
     assert main([word, "--help"]) == 0
     said = capsys.readouterr().out
     assert f"usage: chargpt {word}" in said
-    names = [field.name for field in fields(OPTIONS[word])] if word in OPTIONS else []
+    names = [field.name for field in fields(SUBCOMMANDS[word])] if word in SUBCOMMANDS else []
     for name in names:
         if f"--{name.replace('_', '-')}" not in said:  # then it is given by its place
             assert name in ("folder", "folders", "notebook", "submissions"), name
+            assert name.upper() in said
+    plain = re.sub(r"[\s│]+", " ", said)
+    metavar = r"(?:\{[^}]*\}(?:\|[A-Z]+)?|[A-Z]+)"
+    bare = re.findall(rf"--[\w-]+(?:, --no-[\w-]+)?(?: {metavar})* \(default", plain)
+    assert plain.count("(default") >= len(names) - 2 and not bare, (
+        "options without a word about them"
+    )
 
 
 def test_the_configs_fields_are_trains_options_with_their_comments(capsys):
-    """No list of options is kept by hand: whatever the two dataclasses have is there, but for the alphabet's size."""
+    """No list of options is kept by hand: whatever the two dataclasses have is there, but for the size of the vocabulary."""
     assert main(["train", "--help"]) == 0
     said = capsys.readouterr().out
     model, training = said.index("model options"), said.index("training options")
@@ -197,7 +212,8 @@ def test_the_configs_fields_are_trains_options_with_their_comments(capsys):
     for comment in (
         "the last matrix is the token table",
         "share of the run in which the rate rises",
-        "blocks, one after the other",
+        "micro-batches per optimizer step",
+        "attention heads in a block",
     ):
         assert comment in plain
 
@@ -208,30 +224,39 @@ def test_help_shows_the_numbers_of_the_preset_that_is_named(capsys):
         assert f"(default: {rate})" in re.search(r"the peak[^│]*", capsys.readouterr().out)[0]
 
 
+def test_help_shows_the_numbers_of_the_file_too(capsys):
+    Path("mine.toml").write_text("n_layer = 7\nn_head = 5\ntime_budget = false\n", encoding="utf-8")
+    assert main(["train", "--config", "mine.toml", "--corpus", "play.txt", "--help"]) == 0
+    said = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    for option in ("n-layer INT blocks (default: 7)", "n_head (default: 128)", "runs/play-cpu"):
+        assert option in said
+    assert re.search(r"--time-budget [^(]*\(default: None\)", said)
+
+
 # ---------------------------------------------------------------- presets
 
 
 def test_presets_are_the_published_models():
     """Karpathy's lecture prints 10.788929 M parameters, nanoGPT 10.65 M for the baby without its positions, GPT-2 124 M."""
-    models = {name: GPT(sizes(65)) for name, (sizes, _) in PRESETS.items() if name != "gpt2"}
+    models = {name: GPT(preset.model(65)) for name, preset in PRESETS.items() if name != "gpt2"}
     assert models["lecture"].num_params() == 10_788_929
     assert (
         models["baby"].num_params() - models["baby"].position_embedding.weight.numel() == 10_646_784
     )
     assert (
-        vars(PRESETS["oz"][0](65)).items()
+        vars(PRESETS["oz"].model(65)).items()
         >= {"block_size": 64, "n_embd": 128, "n_head": 4, "n_layer": 3, "dropout": 0.2}.items()
     )
     cpu = {"block_size": 64, "n_embd": 128, "n_head": 4, "n_layer": 4, "dropout": 0.0}
-    assert vars(PRESETS["cpu"][0](65)).items() >= cpu.items()
+    assert vars(PRESETS["cpu"].model(65)).items() >= cpu.items()
     with torch.device("meta"):
-        assert GPT(PRESETS["gpt2"][0](50257)).num_params() == 124_439_808
-    for name, (sizes, training) in PRESETS.items():
-        assert TrainConfig(**training) and sizes(80).vocab_size == 80
+        assert GPT(PRESETS["gpt2"].model(50257)).num_params() == 124_439_808
+    for name, preset in PRESETS.items():
+        assert TrainConfig(**preset.training) and preset.model(80).vocab_size == 80
 
 
 def test_babys_rate_is_nanogpts():
-    config = TrainConfig(**PRESETS["baby"][1])
+    config = TrainConfig(**PRESETS["baby"].training)
     for step in (0, 50, 99, 150, 1000, 2500, 4000, 4999):
         cosine = 0.5 * (1 + math.cos(math.pi * (step - 100) / (5000 - 100)))
         wanted = 1e-3 * (step + 1) / 101 if step < 100 else 1e-4 + cosine * (1e-3 - 1e-4)
@@ -240,7 +265,7 @@ def test_babys_rate_is_nanogpts():
 
 @pytest.mark.parametrize("preset", ["lecture", "oz"])
 def test_the_lectures_rate_never_changes(preset):
-    config = TrainConfig(**PRESETS[preset][1])
+    config = TrainConfig(**PRESETS[preset].training)
     assert {
         learning_rate(step, config) for step in (0, 1, config.steps // 2, config.steps - 1)
     } == {3e-4}
@@ -268,6 +293,7 @@ def test_the_lectures_rate_never_changes(preset):
             ["--preset", "lecture"],
             {"preset": "lecture", "corpus": "oz", "bias": True},
         ),
+        ("time_budget = false\nsteps = 7", [], {"time_budget": None, "steps": 7}),
         ('time_budget = "None"\nsteps = 7', [], {"time_budget": None, "steps": 7}),
         ("time_budget = 9", ["--time-budget", "None"], {"time_budget": None}),
         (
@@ -286,11 +312,11 @@ def test_the_lectures_rate_never_changes(preset):
 )
 def test_options_win_over_the_file_and_that_over_the_preset(file, options, wanted):
     Path("mine.toml").write_text(file, encoding="utf-8")
-    read = read_train_options([*(["--config", "mine.toml"] if file else []), *options])
+    read = read_train_args([*(["--config", "mine.toml"] if file else []), *options])
     settings = vars(read) | vars(read.model) | vars(read.training)
     assert {name: settings[name] for name in wanted} == wanted
-    sizes, config = configs(read, 50)
-    assert sizes.vocab_size == 50 and config.out == settings["out"]
+    assert replace(read.model, vocab_size=50).vocab_size == 50
+    assert read.training.out == settings["out"] == default_out(read.corpus, read.preset)
 
 
 @pytest.mark.parametrize(
@@ -302,17 +328,20 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
         ('out = "x"', ["out", "command line"]),
         ("vocab_size = 3", ["vocab_size", "no such setting"]),
         ("resume = true", ["resume", "no such setting", "command line"]),
-        ('n_layer = "three"', ["n_layer", "'three'", "a whole number"]),
-        ("n_layer = 3.0", ["n_layer", "a whole number"]),
-        ("bias = 1", ["bias", "true or false"]),
-        ("betas = [0.9]", ["betas", "[0.9]", "2 numbers"]),
+        ('n_layer = "three"', ["mine.toml", "n_layer", "'three'", "takes INT"]),
+        ("n_layer = 3.0", ["n_layer", "takes INT"]),
+        ("bias = 1", ["bias", "takes true|false"]),
+        ("betas = [0.9]", ["betas", "[0.9]", "takes FLOAT FLOAT"]),
         ('betas = [0.9, "a"]', ["betas"]),
-        ('schedule = "linear"', ["schedule", "'linear'", "one of cosine, wsd"]),
-        ('n_layer = "None"', ["n_layer", "a whole number"]),
+        ('schedule = "linear"', ["schedule", "'linear'", "takes {cosine,wsd}"]),
+        ('n_layer = "None"', ["n_layer", "takes INT"]),
         ("[model]\nn_layer = 3", ["model", "no such setting", "no tables"]),
         ("n_layer 3", ["no TOML"]),
         ('preset = "huge"', ["preset", "'huge'"]),
-        ("batch_size = true", ["batch_size", "a whole number"]),
+        ("batch_size = true", ["batch_size", "takes INT"]),
+        ("n_layer = false", ["n_layer", "takes INT"]),
+        ('steps = "many"', ["mine.toml", "steps", "takes false|INT"]),
+        ("epochs = true", ["epochs", "takes false|FLOAT"]),
         ("steps = 0", ["steps is 0"]),
     ],
 )
@@ -338,6 +367,15 @@ def test_settings_survive_writing_and_reading(preset):
     )
     write_settings(Path("s.toml"), settings)
     assert read_settings("s.toml") == settings and list(settings) == SETTINGS
+
+
+def test_what_is_none_is_false_in_the_file():
+    settings = with_preset({"time_budget": None, "steps": 7})
+    write_settings("s.toml", settings)
+    table = tomllib.loads(Path("s.toml").read_text(encoding="utf-8"))
+    assert "None" not in table.values()
+    assert table["time_budget"] is table["patience"] is False and table["steps"] == 7
+    assert read_settings("s.toml") == settings
 
 
 @pytest.mark.parametrize(
@@ -404,7 +442,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(monkeypatch, caps
         patch.setattr(trainer, "learning_rate", press)
         assert train("--dropout", "0.1") == 130
     said = capsys.readouterr().out
-    command = re.search(r"^go on with: chargpt (.*)$", said, re.M)[1]
+    command = re.search(r"^resume with: chargpt (.*)$", said, re.M)[1]
     assert "--resume" in command and [row["step"] for row in read_log("run")] == [5]
     assert main(shlex.split(command)) == 0
     assert same_run("whole", "run")
@@ -421,6 +459,39 @@ def test_more_steps_are_the_same_run():
     )  # nothing is left to do
     assert main(["train", "--resume", "--out", "short", "--steps", "5", "--device", "cpu"]) == 0
     assert tree(Path("short")) == before
+
+
+def test_the_settings_of_earlier_versions_are_resumed(capsys):
+    """They had the text "None" for None."""
+    assert train() == 0
+    path = Path("run/settings.toml")
+    lines = path.read_text().splitlines()
+    optional = {"steps", "epochs", "time_budget", "patience"}
+    old = [
+        f'{line.split(" = ")[0]} = "None"'
+        if line.split(" = ")[0] in optional and line.endswith(" = false")
+        else line
+        for line in lines
+    ]
+    assert sum('"None"' in line for line in old) == 3 and old != lines
+    path.write_text("\n".join(old) + "\n")
+    assert main(["train", "--resume", "--out", "run", "--steps", "14", "--device", "cpu"]) == 0
+    assert [row["step"] for row in read_log("run")][-1] == 14
+    assert '"None"' not in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["step-123456789", "step-100000000-again"])
+def test_a_step_of_nine_digits_is_read_whole(name, capsys):
+    assert train() == 0
+    last = find_checkpoint(Path("run"), "last")
+    last.rename(last.with_name(name))
+    Path("run/checkpoints.json").write_text(json.dumps({"last": name}))
+    capsys.readouterr()
+    step = int(name.split("-")[1])
+    assert last_step("run") == step  # otherwise the run would go on, for days
+    steps = ["--steps", "100000000"]
+    assert main(["train", "--resume", "--out", "run", "--device", "cpu", *steps]) == 0
+    assert f"it has made {step:,} steps, and --steps is 100,000,000" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -445,13 +516,13 @@ def test_what_contradicts_a_run_is_an_error(trained, options, words, capsys):
 
 
 def test_what_agrees_with_the_run_may_be_said_again(trained):
-    agreeing = read_train_options(
+    agreeing = read_train_args(
         ["--resume", "--out", str(trained), "--corpus", str(trained.parent / "play.txt"), *TINY]
     )
-    assert agreeing.training.steps == 12 and FREE < set(SETTINGS)
+    assert agreeing.training.steps == 12 and CHANGEABLE < set(SETTINGS)
     os.chdir(trained.parent)
     assert (
-        read_train_options(["--resume", "--out", str(trained), "--corpus", "play.txt"]).model.n_embd
+        read_train_args(["--resume", "--out", str(trained), "--corpus", "play.txt"]).model.n_embd
         == 16
     )
 
@@ -737,7 +808,7 @@ def test_an_alphabet_without_line_ends(capsys):
 def test_a_sample_streams_and_ends_where_nobody_reads_on(trained):
     """Ten million characters: what arrives arrives while they are written, and `| head` is no traceback."""
     process = subprocess.Popen(
-        [*COMMAND, "sample", str(trained), "--max-new-tokens", "10000000"],
+        [*CHARGPT, "sample", str(trained), "--max-new-tokens", "10000000"],
         env=ENV,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -751,7 +822,7 @@ def test_a_sample_streams_and_ends_where_nobody_reads_on(trained):
 
 def test_a_sample_interrupted(trained):
     process = subprocess.Popen(
-        [*COMMAND, "sample", str(trained), "--max-new-tokens", "10000000"],
+        [*CHARGPT, "sample", str(trained), "--max-new-tokens", "10000000"],
         env=ENV,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -826,7 +897,7 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
         )
     ]
     assert len(numbers) == 6 and sum(numbers) == model.num_params() == int(
-        re.search(r"^in all +([\d,]+)", said, re.M)[1].replace(",", "")
+        re.search(r"^total +([\d,]+)", said, re.M)[1].replace(",", "")
     )
     assert f"{flops_per_character(model):,} FLOPs" in said and "12 steps" in said
     assert "device cpu (--device says so), precision fp32" in said and torch.__version__ in said
@@ -836,7 +907,7 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
         and "chargpt " in said
     )
     assert main(["info", "--preset", "lecture", "--corpus", "play.txt"]) == 0
-    lecture = GPT(PRESETS["lecture"][0](len(set(TEXT))))
+    lecture = GPT(PRESETS["lecture"].model(len(set(TEXT))))
     assert f"{lecture.num_params():,}" in capsys.readouterr().out
 
 
@@ -866,7 +937,7 @@ LONG = [
 
 def test_ctrl_c_and_the_command_it_prints():
     process = subprocess.Popen(
-        [*COMMAND, *LONG, "--out", "a run"],
+        [*CHARGPT, *LONG, "--out", "a run"],
         env=ENV,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -877,13 +948,13 @@ def test_ctrl_c_and_the_command_it_prints():
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 130, said
     steps = int(re.search(r"interrupted after step (\d+)", said)[1])
-    command = shlex.split(re.search(r"^go on with: (.*)$", said, re.M)[1])
+    command = shlex.split(re.search(r"^resume with: (.*)$", said, re.M)[1])
     assert 50 <= steps < 600 and command[:2] == ["chargpt", "train"] and "a run" in command
     installed = Path(sys.executable).parent / "chargpt"
     if installed.exists():
         command = [str(installed), *command[1:]]
     else:
-        command = [*COMMAND, *command[1:]]
+        command = [*CHARGPT, *command[1:]]
     done = subprocess.run(command, env=ENV, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [row["step"] for row in read_log("a run")]
@@ -892,7 +963,7 @@ def test_ctrl_c_and_the_command_it_prints():
 
 def test_a_killed_run_keeps_its_settings():
     process = subprocess.Popen(
-        [*COMMAND, *LONG, "--checkpoint-interval", "20", "--out", "run"],
+        [*CHARGPT, *LONG, "--checkpoint-interval", "20", "--out", "run"],
         env=ENV,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -909,9 +980,9 @@ def test_a_killed_run_keeps_its_settings():
 
 
 def test_the_printed_usage_runs():
-    done = subprocess.run(COMMAND, env=ENV, capture_output=True, text=True)
+    done = subprocess.run(CHARGPT, env=ENV, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == USAGE + "\n" and done.stderr == ""
-    done = subprocess.run([*COMMAND, "evil"], env=ENV, capture_output=True, text=True)
+    done = subprocess.run([*CHARGPT, "evil"], env=ENV, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "did you mean eval?" in done.stderr
 
 
@@ -986,27 +1057,3 @@ def test_two_processes_train_as_one_with_the_doubled_batch():
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
         assert row["val_loss"] == pytest.approx(other["val_loss"], abs=1e-5)
     assert read_settings("two/settings.toml")["batch_size"] == 4
-
-
-@pytest.mark.parametrize(
-    "name, step", [("step-00000012-again", 12), ("step-1234567890", 1234567890)]
-)
-def test_a_step_number_has_as_many_digits_as_it_needs(name, step, tmp_path):
-    (tmp_path / name).mkdir()
-    (tmp_path / "checkpoints.json").write_text(json.dumps({"last": name}))
-    assert last_step(tmp_path) == step
-
-
-def test_the_environment_is_left_as_it_was(monkeypatch):
-    """With several processes the device was handed on by changing it."""
-    asked = []
-
-    def stand_in(model, corpus, config, tokenizer, resume, device=None):
-        asked.append(str(device))
-        return {"stopped": "interrupted"}
-
-    monkeypatch.setattr("chargpt_lib.distributed.train_distributed", stand_in)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    before = dict(os.environ)
-    assert train("--device", "cpu") == 130
-    assert asked == ["cpu"] and dict(os.environ) == before

@@ -1,1 +1,1 @@
-"""The command `chargpt`: `options` and presets, `commands`, and `main`, which reads the words and calls them."""
+"""The command `chargpt`: `main` finds the command, `options` reads those of `train`, `commands` does the work."""

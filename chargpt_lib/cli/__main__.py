@@ -1,4 +1,4 @@
-"""python -m chargpt_lib.cli ... is the command `chargpt`; torchrun starts it so."""
+"""`python -m chargpt_lib.cli ...` is the command `chargpt`; torchrun starts it like this."""
 
 import sys
 

@@ -1,3 +1,5 @@
+"""What the commands do: each function takes parsed options, prints, and returns the exit code."""
+
 import math
 import os
 import platform
@@ -5,14 +7,22 @@ import secrets
 import shlex
 import sys
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 import chargpt_lib
 from chargpt_lib.attention_maps import save_attention_page
-from chargpt_lib.checkpoints import POINTER, find_checkpoint, load_model, read_spec
-from chargpt_lib.cli.options import PRESETS, configs, flat, saved_settings, write_settings
+from chargpt_lib.checkpoints import (
+    POINTER,
+    checkpoint_step,
+    find_checkpoint,
+    load_model,
+    min_parameters,
+    read_spec,
+)
+from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import choose_device, pick_precision
 from chargpt_lib.gpt import GPT
@@ -20,251 +30,302 @@ from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
 
-
-def find_device(name=None):
-    """The device of this name, or choose_device()'s; and why. ValueError where nothing can be computed on it."""
-    try:
-        device, why = (torch.device(name), "--device says so") if name else choose_device()
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"nothing can be computed on {name or os.environ.get('CHARGPT_DEVICE')!r} here "
-            f"({str(error).splitlines()[0]}): give another --device, or none"
-        ) from None
-    return device, why
+# ---------------------------------------------------------------- train
 
 
-@contextmanager
-def settings_kept(options):
-    """Puts the settings of the run inside into its folder; takes both away where no checkpoint comes of it."""
-    out = Path(options.training.out)
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_settings(out / "settings.toml", flat(options))
-        yield
-    finally:
-        if not (out / POINTER).exists():
-            (out / "settings.toml").unlink(missing_ok=True)
-            for folder in made:
-                with suppress(OSError):  # it is not empty
-                    folder.rmdir()
-
-
-def write_text(model, tokenizer, prompt="", seed=None, **knobs):
-    """Writes to the standard output, character by character; an alphabet without line end begins with its first."""
-    if not prompt:
-        try:
-            tokenizer.encode("\n")  # with which `generate` begins where the prompt is empty
-        except ValueError:
-            prompt = tokenizer.decode([0])
-    for piece in generate(model, prompt, seed=seed, stream=True, tokenizer=tokenizer, **knobs):
-        print(piece, end="", flush=True)
-    print()
-
-
-def announce(corpus, model, config, device, why):
-    """What a run is going to do."""
-    limits = (
-        (config.steps, "steps"),
-        (config.epochs, "epochs"),
-        (config.time_budget, "seconds"),
-        (config.patience, "evaluations without a new best"),
-    )
-    ends = " or ".join(f"{most:,.12g} {unit}" for most, unit in limits if most)
-    precision = pick_precision(device) if config.precision == "auto" else config.precision
-    print(
-        f"{corpus.name}: {len(corpus.train):,} characters to learn from, {len(corpus.val):,} to be tested on"
-    )
-    print(
-        f"a GPT of {model.num_params():,} parameters on {device.type} ({why}), {precision}, for {ends}"
-    )
-    print(f"into {config.out}", flush=True)
-
-
-def conclude(result, model, tokenizer, config):
-    """What came out of a run: the loss, the folder, a sample, what comes next."""
-    out, floor = shlex.quote(config.out), result["floor"]
-    above = (
-        f", {result['loss'] - floor:.4f} above the floor of {floor:.4f}"
-        if floor is not None
-        else ""
-    )
-    kind = "estimated validation loss" if config.eval_batches else "validation loss"
-    print(
-        f"\n{kind} {result['loss']:.4f} nats per character{above}; step {result['step']:,} of {result['steps']:,}"
-    )
-    print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
-    write_text(model, tokenizer, max_new_tokens=300, seed=config.seed)
-    print(
-        "\nnext:",
-        f"chargpt sample {out}",
-        f"chargpt eval {out}",
-        f"chargpt attend {out} --prompt TEXT",
-        sep="\n  ",
-    )
-
-
-def check_memory(sizes, device):
-    """ValueError where a model does not even fit: weights, gradients and two moments are 16 bytes a parameter."""
-    parameters = (
-        12 * sizes.n_layer * sizes.n_embd**2 + (sizes.vocab_size + sizes.block_size) * sizes.n_embd
-    )
+def total_memory(device):
+    """Bytes of memory of a graphics card, or of the computer; infinity where the system does not say."""
     if device.type == "cuda":
-        memory = torch.cuda.mem_get_info(device)[1]
-    else:
-        memory = (
-            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            if hasattr(os, "sysconf")
-            else math.inf
-        )
-    if 16 * parameters > memory:
+        _, total = torch.cuda.mem_get_info(device)
+        return total
+    if hasattr(os, "sysconf"):  # not on Windows
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return math.inf
+
+
+def check_memory(model_config, device):
+    """Raises: ValueError for a model that cannot be trained in this memory, however small the batch."""
+    parameters = min_parameters(model_config)
+    # In float32: the weight, its gradient, and AdamW's two moments.
+    needed = 16 * parameters
+    memory = total_memory(device)
+    if needed > memory:
         raise ValueError(
-            f"a model of about {parameters:.1e} parameters takes {16 * parameters / 2**30:,.0f} GiB to "
-            f"train, and {device.type} has {memory / 2**30:,.0f}: take a smaller --n-embd or --n-layer"
+            f"a model of about {parameters:.1e} parameters takes {needed / 2**30:,.0f} GiB to train, and "
+            f"{device.type} has {memory / 2**30:,.0f}: take a smaller --n-embd or --n-layer"
+        )
+
+
+def check_validation_text(corpus, block_size, eval_batches):
+    """Raises: ValueError where the validation text is shorter than the windows that would be drawn from it."""
+    if eval_batches > 0 and len(corpus.val) <= block_size:
+        raise ValueError(
+            f"the validation text has {len(corpus.val)} characters, too few for random windows of "
+            f"{block_size}: --eval-batches 0 reads it whole"
         )
 
 
 def last_step(out):
-    return int(find_checkpoint(out, "last").name[5:13])
+    """The step of a run's last checkpoint."""
+    return checkpoint_step(find_checkpoint(Path(out), "last"))
 
 
-def used_up(config):
-    """Why a run has nothing left to do, or None."""
-    out, step = Path(config.out), last_step(Path(config.out))
-    rows = read_log(out) if (out / "log.jsonl").is_file() else []
-    if config.steps and step >= config.steps:
+def read_rows(folder):
+    """The rows of the log in a folder; none where there is no log."""
+    if (Path(folder) / "log.jsonl").is_file():
+        return read_log(folder)
+    return []
+
+
+def why_finished(config):
+    """Why a run has nothing left to do, as a clause; None where it has."""
+    step = last_step(config.out)
+    if config.steps is not None and step >= config.steps:
         return f"it has made {step:,} steps, and --steps is {config.steps:,}"
-    if config.time_budget and rows and rows[-1]["seconds"] >= config.time_budget:
+    rows = read_rows(config.out)
+    if config.time_budget is not None and rows and rows[-1]["seconds"] >= config.time_budget:
         return f"it has had its --time-budget of {config.time_budget:g} seconds; give more, or None"
+    return None
 
 
-def train_command(options):
-    """Trains, or goes on training -> the exit code."""
-    corpus, (device, why) = load_corpus(options.corpus), find_device(options.device)
-    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-    sizes, config = configs(options, tokenizer.vocab_size)
-    check_memory(sizes, device)
-    if config.eval_batches and len(corpus.val) <= sizes.block_size:
-        raise ValueError(
-            f"the validation text has {len(corpus.val)} characters, too few for random windows of "
-            f"{sizes.block_size}: --eval-batches 0 reads it whole"
-        )
-    if options.resume and (why := used_up(config)):
-        print(f"nothing is left to do for the run in {config.out}: {why}")
-        return 0
-    begin, several, speaks = (
-        train,
-        int(os.environ.get("WORLD_SIZE", 1)) > 1,
-        os.environ.get("RANK", "0") == "0",
-    )
-    torch.manual_seed(config.seed)
-    model = GPT(sizes).to("cpu" if several else device)
-    if speaks:
-        announce(corpus, model, config, device, why)
-    if several:  # torchrun or accelerate launch began this process and others
-        from chargpt_lib.distributed import train_distributed as begin
-
-        os.environ["CHARGPT_DEVICE"] = options.device or os.environ.get("CHARGPT_DEVICE", "")
+@contextmanager
+def settings_saved(args):
+    """Within it, the run's folder holds its settings. Where no checkpoint comes of the run, nothing is left behind."""
+    out = Path(args.training.out)
+    created = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        with settings_kept(options) if speaks else nullcontext():
-            result = begin(model, corpus, config, tokenizer, options.resume)
+        out.mkdir(parents=True, exist_ok=True)
+        write_settings(out / "settings.toml", settings_of(args))
+        yield
+    finally:
+        if not (out / POINTER).exists():
+            (out / "settings.toml").unlink(missing_ok=True)
+            for folder in created:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+
+
+def print_plan(corpus, model, config, device, reason):
+    """Prints what a run is going to do."""
+    limits = {
+        "steps": config.steps,
+        "epochs": config.epochs,
+        "seconds": config.time_budget,
+        "evaluations without a new best": config.patience,
+    }
+    ends = " or ".join(f"{limit:,.12g} {unit}" for unit, limit in limits.items() if limit)
+    precision = config.precision
+    if precision == "auto":
+        precision = pick_precision(device)
+    print(
+        f"{corpus.name}: {len(corpus.train):,} characters for training, {len(corpus.val):,} for validation"
+    )
+    print(
+        f"a GPT of {model.num_params():,} parameters on {device.type} ({reason}), {precision}, for {ends}"
+    )
+    print(f"into {config.out}", flush=True)
+
+
+def print_result(result, model, tokenizer, config):
+    """Prints what came out of a run: the loss, the folder, a sample, what to do next."""
+    kind = "estimated validation loss" if config.eval_batches else "validation loss"
+    loss = f"{kind} {result['loss']:.4f} nats per character"
+    if result["floor"] is not None:
+        above = result["loss"] - result["floor"]
+        loss += f", {above:.4f} above the floor of {result['floor']:.4f}"
+    print(f"\n{loss}; step {result['step']:,} of {result['steps']:,}")
+    print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
+    print_sample(model, tokenizer, max_new_tokens=300, seed=config.seed)
+    out = shlex.quote(config.out)
+    print("\nnext:")
+    print(f"  chargpt sample {out}")
+    print(f"  chargpt eval {out}")
+    print(f"  chargpt attend {out} --prompt TEXT")
+
+
+def world_size():
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first_process():
+    """Whether this process is the one, of several, that prints and writes."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def run_training(model, corpus, args, tokenizer):
+    """Trains in this process, or in all that torchrun has started -> what `train` returns."""
+    if world_size() == 1:
+        return train(model, corpus, args.training, tokenizer, args.resume)
+    # Only here: importing PyTorch's FSDP takes a while.
+    from chargpt_lib.distributed import train_distributed
+
+    return train_distributed(
+        model, corpus, args.training, tokenizer, args.resume, device=args.device
+    )
+
+
+def train_command(args):
+    """Trains a model, or resumes a run."""
+    device, reason = choose_device(args.device)
+    corpus = load_corpus(args.corpus)
+    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+    model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
+    config = args.training
+    check_memory(model_config, device)
+    check_validation_text(corpus, model_config.block_size, config.eval_batches)
+    if args.resume:
+        finished = why_finished(config)
+        if finished is not None:
+            print(f"nothing is left to do for the run in {config.out}: {finished}")
+            return 0
+
+    torch.manual_seed(config.seed)
+    model = GPT(model_config)
+    if world_size() == 1:
+        model = model.to(device)  # each of several processes takes it to a card of its own, later
+    first = is_first_process()
+    if first:
+        print_plan(corpus, model, config, device, reason)
+    try:
+        with settings_saved(args) if first else nullcontext():
+            result = run_training(model, corpus, args, tokenizer)
+        interrupted = result["stopped"] == "interrupted"
     except RuntimeError as error:
         if "memory" not in str(error):
             raise
         raise ValueError(
             f"{device} has not enough memory: halve --batch-size, and double --grad-accum"
         ) from None
-    except KeyboardInterrupt:  # the second one, or one before the first step
-        if not Path(config.out, POINTER).exists():
+    except KeyboardInterrupt:
+        # The first Ctrl-C ends a run after its step. This one came before the first step, or was the second.
+        if not (Path(config.out) / POINTER).exists():
             raise
-        print(
-            f"\ninterrupted in the middle of a step; the last checkpoint is of step {last_step(Path(config.out))}"
-        )
-        result = {"stopped": "interrupted"}
-    if result["stopped"] == "interrupted":
-        same = f" --device {options.device}" if options.device else ""
-        print(f"go on with: chargpt train --resume --out {shlex.quote(config.out)}{same}" * speaks)
+        step = last_step(config.out)
+        print(f"\ninterrupted in the middle of a step; the last checkpoint is of step {step}")
+        interrupted = True
+
+    if interrupted:
+        if first:
+            device_option = f" --device {args.device}" if args.device else ""
+            out = shlex.quote(config.out)
+            print(f"resume with: chargpt train --resume --out {out}{device_option}")
         return 130
-    if speaks:
-        conclude(result, model, tokenizer, config)
+    if first:
+        print_result(result, model, tokenizer, config)
     return 0
 
 
-def run_settings(folder):
-    """The settings of a run, or of the run that a checkpoint belongs to. FileNotFoundError for a model alone."""
-    return saved_settings(folder.parent if (folder / "state.pt").is_file() else folder)
+# ---------------------------------------------------------------- eval, sample, attend
 
 
-def eval_command(options):
-    """The exact loss over a split of a corpus -> the exit code."""
-    if options.estimate is not None and options.estimate < 1:
-        raise ValueError(f"--estimate is {options.estimate}; it has to be a whole number from 1 on")
-    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
-    corpus = load_corpus(options.corpus or run_settings(options.folder)["corpus"])
-    ids = tokenizer.encode(getattr(corpus, options.split))
+def check_range(option, value, low, high):
+    """Raises: ValueError for a whole number that is too small or too large."""
+    if not low <= value <= high:
+        raise ValueError(
+            f"{option} is {value}; it has to be a whole number from {low:,} to {high:,}"
+        )
+
+
+def load_for(args):
+    """The model and the tokenizer in args.folder, on the device that args.device asks for."""
+    device, _ = choose_device(args.device)
+    return load_model(args.folder, device)
+
+
+def corpus_of_run(folder):
+    """The name of the corpus of a run, or of the run that a checkpoint belongs to. Raises: FileNotFoundError."""
+    if (folder / "state.pt").is_file():
+        folder = folder.parent
+    return saved_settings(folder)["corpus"]
+
+
+def eval_command(args):
+    """Prints the exact loss over a split of a corpus."""
+    if args.estimate is not None and args.estimate < 1:
+        raise ValueError(f"--estimate is {args.estimate}; it has to be a whole number from 1 on")
+    model, tokenizer = load_for(args)
+    name = args.corpus
+    if name is None:
+        name = corpus_of_run(args.folder)
+    corpus = load_corpus(name)
+    text = corpus.val if args.split == "val" else corpus.train
+    ids = tokenizer.encode(text)
     loss = evaluate(model, ids)
-    floor = (
-        f" (the floor is {corpus.val_floor:.4f})"
-        if corpus.val_floor and options.split == "val"
-        else ""
-    )
-    print(f"{corpus.name}, {options.split}: {len(ids):,} characters")
+    floor = ""
+    if args.split == "val" and corpus.val_floor is not None:
+        floor = f" (the floor is {corpus.val_floor:.4f})"
+    print(f"{corpus.name}, {args.split}: {len(ids):,} characters")
     print(f"{loss:.4f} nats per character{floor}")
     print(f"{loss / math.log(2):.4f} bits per character")
-    print(f"{torch.tensor(loss).double().exp().item():.4f} perplexity")
-    if options.estimate is not None:
-        guess = estimate_loss(
-            model, ids, options.estimate, generator=torch.Generator().manual_seed(1337)
-        )
+    # Unlike math.exp, torch's is infinity where the number is too large.
+    print(f"{torch.tensor(loss, dtype=torch.float64).exp().item():.4f} perplexity")
+    if args.estimate is not None:
+        generator = torch.Generator().manual_seed(1337)
+        estimate = estimate_loss(model, ids, args.estimate, generator=generator)
         print(
-            f"{guess:.4f} nats per character, estimated from {options.estimate} batches of random windows"
+            f"{estimate:.4f} nats per character, estimated from {args.estimate} batches of random windows"
         )
     return 0
 
 
-def sample_command(options):
-    """Writes samples to the standard output as they come -> the exit code."""
-    for name, most in (("num_samples", 10**6), ("max_new_tokens", 10**8)):
-        if not 1 <= getattr(options, name) <= most:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {getattr(options, name)}; it has to be a whole number "
-                f"from 1 to {most:,}"
-            )
-    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
-    seed = secrets.randbits(31) if options.seed is None else options.seed
-    knobs = (
-        "prompt",
-        "max_new_tokens",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "repetition_penalty",
-        "stop",
-    )
-    for number in range(options.num_samples):
-        if number:
+def print_sample(model, tokenizer, prompt="", **sampling):
+    """Generates text on the standard output, character by character; sampling: parameters of `generate`."""
+    if prompt == "":
+        # `generate` begins with a line end, where the tokenizer has one; else the first of its symbols does as well.
+        try:
+            tokenizer.encode("\n")
+        except ValueError:
+            prompt = tokenizer.decode([0])
+    for piece in generate(model, prompt, stream=True, tokenizer=tokenizer, **sampling):
+        print(piece, end="", flush=True)
+    print()
+
+
+def sample_command(args):
+    """Generates text, on the standard output as it comes."""
+    check_range("--num-samples", args.num_samples, 1, 10**6)
+    check_range("--max-new-tokens", args.max_new_tokens, 1, 10**8)
+    model, tokenizer = load_for(args)
+    seed = args.seed
+    if seed is None:
+        seed = secrets.randbits(31)
+    for number in range(args.num_samples):
+        if number > 0:
             print("-" * 15)
-        write_text(
-            model, tokenizer, seed=seed + number, **{name: getattr(options, name) for name in knobs}
+        print_sample(
+            model,
+            tokenizer,
+            prompt=args.prompt,
+            max_new_tokens=args.max_new_tokens,
+            temperature=args.temperature,
+            top_k=args.top_k,
+            top_p=args.top_p,
+            min_p=args.min_p,
+            repetition_penalty=args.repetition_penalty,
+            stop=args.stop,
+            seed=seed + number,
         )
-    if options.seed is None:
-        print(f"(--seed {seed} writes the same again)", file=sys.stderr)
+    if args.seed is None:
+        # Not on the standard output, which has nothing but the text.
+        print(f"(--seed {seed} generates the same again)", file=sys.stderr)
     return 0
 
 
-def attend_command(options):
-    """Writes a page with a text's attention maps -> the exit code."""
-    if options.out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out is {options.out}; a page is called something.html")
-    model, tokenizer = load_model(options.folder, find_device(options.device)[0])
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_attention_page(model, tokenizer, options.prompt, options.out)
-    print(f"{options.out}: open it in a browser")
+def attend_command(args):
+    """Writes a page with the attention maps of a text."""
+    if args.out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out is {args.out}; the name of a page ends with .html")
+    model, tokenizer = load_for(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_attention_page(model, tokenizer, args.prompt, args.out)
+    print(f"{args.out}: open it in a browser")
     return 0
 
 
+# ---------------------------------------------------------------- info
+
+# A piece of a parameter's name -> the part of the GPT it belongs to.
 PARTS = {
     "token_embedding": "characters",
     "position_embedding": "positions",
@@ -275,64 +336,166 @@ PARTS = {
 }
 
 
+def part_of(parameter_name):
+    """The part of the GPT that a parameter belongs to."""
+    for piece, part in PARTS.items():
+        if piece in parameter_name:
+            return part
+    raise KeyError(parameter_name)
+
+
 def parameters_by_part(model):
-    """{part of the GPT: how many parameters}; a tied matrix counts once, with the characters."""
+    """{part of the GPT: number of parameters}; a tied matrix counts once, with the characters."""
     counts = dict.fromkeys(PARTS.values(), 0)
     for name, parameter in model.named_parameters():
-        counts[next(part for key, part in PARTS.items() if key in name)] += parameter.numel()
-    assert sum(counts.values()) == model.num_params()
+        counts[part_of(name)] += parameter.numel()
     return counts
 
 
 def flops_per_character(model):
-    """Of training, at a full block: 6 N + 12 layers T C (PaLM, appendix B)."""
-    config, counts = model.config, parameters_by_part(model)
-    looked_up = counts["positions"] + (0 if config.tied else counts["characters"])
-    return (
-        6 * (model.num_params() - looked_up)
-        + 12 * config.n_layer * config.block_size * config.n_embd
-    )
+    """FLOPs of training, per character of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
+    config = model.config
+    counts = parameters_by_part(model)
+    # A row of a table is looked up, not multiplied; but a tied table is the last matrix, too.
+    multiplied = model.num_params() - counts["positions"]
+    if not config.tied:
+        multiplied -= counts["characters"]
+    return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
 
 
-def describe_model(config):
-    """Prints a model's parts and its price. Nothing is computed: on the device "meta" weights have only shapes."""
+def print_model(config):
+    """Prints the parts of a model and its FLOPs."""
+    # On the device "meta" weights have shapes and no values: not even GPT-2 needs memory or time.
     with torch.device("meta"):
         model = GPT(config)
-    counts = parameters_by_part(model)
     print(", ".join(f"{name} {value}" for name, value in vars(config).items()))
-    for part, count in counts.items():
-        remark = "  (also the last matrix)" if part == "characters" and config.tied else ""
-        print(f"{part:13}{count:13,}{count / model.num_params():7.1%}{remark}")
-    print(f"{'in all':13}{model.num_params():13,}")
-    print(f"{flops_per_character(model):,} FLOPs a character in training (6 N + 12 layers T C)")
+    total = model.num_params()
+    for part, count in parameters_by_part(model).items():
+        remark = ""
+        if part == "characters" and config.tied:
+            remark = "  (also the last matrix)"
+        print(f"{part:13}{count:13,}{count / total:7.1%}{remark}")
+    print(f"{'total':13}{total:13,}")
+    print(f"{flops_per_character(model):,} FLOPs per character in training (6 N + 12 L T C)")
 
 
-def info_command(options):
-    """Prints what is known of runs, of a preset, of this machine -> the exit code."""
-    for folder in options.folders:
-        print(f"{folder}:")
-        describe_model(
-            read_spec(folder if (folder / "config.json").is_file() else find_checkpoint(folder))[0]
-        )
-        if rows := read_log(folder) if (folder / "log.jsonl").is_file() else []:
-            best = min((row["val_loss"], row["step"]) for row in rows)
-            print(
-                f"{rows[-1]['step']:,} steps; the least validation loss is {best[0]:.4f}, at step {best[1]:,}"
-            )
-    if options.preset and options.preset not in PRESETS:
-        raise ValueError(f"no preset is called {options.preset!r}: there are {', '.join(PRESETS)}")
-    if options.preset:
-        corpus = load_corpus(options.corpus)
-        describe_model(
-            PRESETS[options.preset][0](
-                CharTokenizer.from_text(corpus.train + corpus.val).vocab_size
-            )
-        )
-    device, why = find_device(options.device)
+def print_run(folder):
+    """Prints what is known of a run, a checkpoint, or a saved model."""
+    print(f"{folder}:")
+    model_folder = folder
+    if not (folder / "config.json").is_file():
+        model_folder = find_checkpoint(folder)
+    config, _ = read_spec(model_folder)
+    print_model(config)
+    rows = read_rows(folder)
+    if rows:
+        print(f"{rows[-1]['step']:,} steps")
+    # A run on ids alone, by the library, has no validation loss.
+    evaluated = [row for row in rows if row["val_loss"] is not None]
+    if evaluated:
+        best = min(evaluated, key=lambda row: row["val_loss"])
+        print(f"least validation loss {best['val_loss']:.4f}, at step {best['step']:,}")
+
+
+def info_command(args):
+    """Prints what is known of runs, of a preset, of this machine."""
+    for folder in args.folders:
+        print_run(folder)
+    if args.preset is not None:
+        if args.preset not in PRESETS:
+            raise ValueError(f"no preset is called {args.preset!r}: there are {', '.join(PRESETS)}")
+        corpus = load_corpus(args.corpus)
+        tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+        print_model(PRESETS[args.preset].model(tokenizer.vocab_size))
+    device, reason = choose_device(args.device)
     print(
-        f"device {device.type} ({why}), precision {pick_precision(device)}, {torch.get_num_threads()} threads"
+        f"device {device.type} ({reason}), precision {pick_precision(device)}, "
+        f"{torch.get_num_threads()} threads"
     )
     print(
-        f"chargpt {chargpt_lib.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+        f"chargpt {chargpt_lib.__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
     )
     return 0
+
+
+# ---------------------------------------------------------------- check, grade
+
+
+def check_command(args):
+    """Grades one notebook and prints its verdicts."""
+    from chargpt_lib.exercises.judge import load_keys
+    from chargpt_lib.grading.batch import find_submissions, guess_lesson, resolve_lesson
+    from chargpt_lib.grading.submission import grade_submission
+
+    load_keys()
+    notebooks = find_submissions([args.notebook])
+    if len(notebooks) > 1:
+        raise ValueError(f"check takes one notebook, and {args.notebook} holds {len(notebooks)}")
+    if args.lesson is not None:
+        lesson = resolve_lesson(args.lesson)
+    else:
+        lesson = guess_lesson(notebooks)
+    record = grade_submission(notebooks[0], lesson, secrets.randbits(31))
+    for name, mark in record["marks"].items():
+        if mark == "✓":
+            print(f"{mark} {name}")
+        else:
+            print(f"{mark} {name}: {record['hints'][name]}")
+    for problem in record["problems"]:
+        print(problem)
+    all_right = set(record["marks"].values()) == {"✓"}
+    return 0 if all_right else 1
+
+
+def grade_command(args):
+    """Grades a class and prints it at a glance."""
+    from chargpt_lib.course import page_of_module
+    from chargpt_lib.exercises.judge import load_keys
+    from chargpt_lib.grading.batch import grade_batch, resolve_lesson
+
+    load_keys()
+    lesson = None
+    if args.lesson is not None:
+        lesson = resolve_lesson(args.lesson)
+    if args.out is None:
+        raise ValueError("--out is missing: name a folder for the grades")
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs is {args.jobs}: it is a whole number from 1 on")
+    batch = grade_batch(args.submissions, args.out, lesson, args.weights, args.seed, args.jobs)
+    records = batch["submissions"]
+    for name, record in records.items():
+        print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
+        for problem in record["problems"]:
+            print(f"        {problem}")
+    if batch["older"]:
+        print(
+            f"\n{args.out} keeps {batch['older']} older record(s) besides; a table without them needs a "
+            f"new --out"
+        )
+    not_isolated = set()
+    for record in records.values():
+        if record["isolation"] is not None:
+            not_isolated.update(what for what, done in record["isolation"].items() if not done)
+    if not_isolated:
+        print(
+            "\nnot isolated by the system on this machine, only by Python's audit hook: "
+            f"{', '.join(sorted(not_isolated))}"
+        )
+    page = page_of_module(batch["lesson"]).name
+    print(
+        f"\n{args.out / 'grades.csv'}, grades.json, feedback/   (lesson {page}, seed {batch['seed']})"
+    )
+    all_ran = all(record["ran"] for record in records.values())
+    return 0 if all_ran else 1
+
+
+COMMAND_FUNCTIONS = {
+    "train": train_command,
+    "eval": eval_command,
+    "sample": sample_command,
+    "attend": attend_command,
+    "info": info_command,
+    "check": check_command,
+    "grade": grade_command,
+}

@@ -1,5 +1,6 @@
+"""The command `chargpt`: finds the command, reads its options, runs it, and turns errors into messages and exit codes."""
+
 import os
-import secrets
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,241 +9,190 @@ from typing import Literal
 
 import chargpt_lib
 
-WORDS = {
-    "train": "train a model on a text, and keep it in a folder; or go on training it",
-    "eval": "its exact loss, bits per character, perplexity",
-    "sample": "let it write",
-    "attend": "a page with its attention maps, to click through",
-    "info": "sizes and FLOPs of a model or preset; this machine's device",
+# tyro's own list of commands would be longer than this one and without examples. Nor could it have `train`, whose
+# options are the fields of GPTConfig and TrainConfig: importing them imports torch, and that takes seconds.
+COMMANDS = {
+    "train": "train a model on a text, or resume a run",
+    "eval": "exact loss, bits per character, perplexity",
+    "sample": "generate text",
+    "attend": "write a page with attention maps, to click through",
+    "info": "parameters and FLOPs of a model or preset; this machine's device",
     "check": "grade your own notebook (Linux, macOS, WSL)",
     "grade": "grade a class (the same systems)",
 }
-USAGE = f"""usage: chargpt WORD ...    (chargpt WORD --help tells its options)
+COMMAND_LINES = "\n".join(f"  {name:8}{summary}" for name, summary in COMMANDS.items())
+USAGE = f"""usage: chargpt COMMAND ...    (chargpt COMMAND --help lists its options)
 
-{chr(10).join(f"  {word:8}{what}" for word, what in WORDS.items())}
+{COMMAND_LINES}
 
   chargpt train --preset cpu --corpus playhouse     from nothing to a play, in three minutes
   chargpt sample runs/playhouse-cpu --prompt "O damp goose!"
 """.rstrip()
 
 
-@dataclass
-class Trained:
-    folder: Path  # of a run, a checkpoint in it, or a saved model
+# ---------------------------------------------------------------- options, as tyro reads them
 
 
 @dataclass
-class Eval(Trained):
-    """The exact loss over a text, each character asked for once."""
+class ModelArgs:
+    folder: Path  # of a run, of a checkpoint in it, or of a saved model
 
-    corpus: str | None = None  # as for train; without, the run's own
+
+@dataclass
+class EvalArgs(ModelArgs):
+    """Computes the exact loss over a text, in which each character is predicted once."""
+
+    corpus: str | None = None  # as for train; by default the run's own
     split: Literal["val", "train"] = "val"  # which part of the corpus
-    estimate: int | None = (
-        None  # so many batches of random windows besides, as nanoGPT does it; 200 there
-    )
-    device: str | None = None  # cpu, cuda, mps; without, the best one that works
+    estimate: int | None = None  # also estimate from so many random batches; nanoGPT: 200
+    device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 
 @dataclass
-class Sample(Trained):
-    """Lets a model write. Nothing but its text goes to the standard output."""
+class SampleArgs(ModelArgs):
+    """Generates text. Nothing else goes to the standard output."""
 
-    prompt: str = ""  # what it goes on from; without, the beginning of a line
-    max_new_tokens: int = 500  # characters, at most
-    temperature: float = 1.0  # below 1 safer, above 1 wilder; 0: always the likeliest character
-    top_k: int | None = None  # only the k likeliest
-    top_p: float | None = None  # only the fewest that hold this share
-    min_p: float | None = None  # only those with this share of the likeliest one's probability
-    repetition_penalty: float | None = None  # above 1: what was written becomes rarer
-    stop: tuple[str, ...] = ()  # a text that ends it
-    seed: int | None = None  # the same again; sample i has seed + i
-    num_samples: int = 1  # one after the other, with a line of dashes between them
-    device: str | None = None  # cpu, cuda, mps; without, the best one that works
+    prompt: str = ""  # the text to continue; by default the beginning of a line
+    max_new_tokens: int = 500  # characters to generate, at most
+    temperature: float = 1.0  # divides the logits; 0 takes the likeliest character each time
+    top_k: int | None = None  # sample from the k likeliest characters only
+    top_p: float | None = None  # sample from the fewest that have this probability together
+    min_p: float | None = None  # drop those with less than this share of the largest probability
+    repetition_penalty: float | None = None  # above 1: characters already written become rarer
+    stop: tuple[str, ...] = ()  # a text that ends the sample
+    seed: int | None = None  # of the random generator; sample i has seed + i
+    num_samples: int = 1  # samples, with a line of dashes between two
+    device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 
 @dataclass
-class Attend(Trained):
+class AttendArgs(ModelArgs):
     """Writes a page with the attention maps of a text: one file, for any browser, without a network."""
 
     prompt: str = "O damp goose!"  # the text that the model reads, at most a block
-    out: Path = Path("attention.html")  # the page; one of this name is replaced
-    device: str | None = None  # cpu, cuda, mps; without, the best one that works
+    out: Path = Path("attention.html")  # the page; a file of this name is replaced
+    device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 
 @dataclass
-class Info:
-    """Sizes and FLOPs of runs or of a preset; the device, and what is installed."""
+class InfoArgs:
+    """Prints parameters and FLOPs of runs or of a preset; the device, and what is installed."""
 
-    folders: tuple[Path, ...]  # of runs, checkpoints, saved models; none: only this machine
-    preset: str | None = None  # cpu, lecture, baby, oz, gpt2
-    corpus: str = "playhouse"  # whose alphabet the preset gets
-    device: str | None = None  # cpu, cuda, mps; without, the best one that works
+    folders: tuple[Path, ...]  # of runs, checkpoints, saved models; without any, this machine only
+    preset: str | None = None  # cpu, lecture, baby, oz or gpt2
+    corpus: str = "playhouse"  # whose vocabulary the preset gets
+    device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 
 @dataclass
-class Check:
+class CheckArgs:
     """Grades one notebook, your own, as a teacher's grader would."""
 
     notebook: Path  # a lesson with your answers
-    lesson: str | None = None  # 03, single_head or 03_single_head; without, what the notebook is
+    lesson: str | None = None  # 03, single_head or 03_single_head; by default the notebook's own
 
 
 @dataclass
-class Grade:
+class GradeArgs:
     """Grades a class."""
 
     submissions: tuple[Path, ...]  # notebooks, or folders of them
-    out: Path | None = (
-        None  # folder for grades.csv, grades.json and the feedback; it has to be given
-    )
-    lesson: str | None = (
-        None  # 03, single_head or 03_single_head; without, what most of the notebooks are
-    )
+    out: Path | None = None  # folder for grades.csv, grades.json and the feedback; required
+    lesson: str | None = None  # as for check; by default that of most notebooks
     weights: Path | None = None  # a TOML file with lines like `window_mask = 2`
-    seed: int | None = None  # repeat the grading that had this seed (see grades.json)
-    jobs: int | None = None  # so many at a time; without, one for each core, at most 8
+    seed: int | None = None  # of the drawn inputs; grades.json has the one of a former grading
+    jobs: int | None = None  # notebooks graded at a time; by default one per core, at most 8
 
 
-def grade_command(options):
-    """Grades, prints the class at a glance -> the exit code."""
-    from chargpt_lib.course import page_of_module
-    from chargpt_lib.exercises.judge import load_keys
-    from chargpt_lib.grading.batch import grade_batch, resolve_lesson
-
-    load_keys()
-    lesson = resolve_lesson(options.lesson) if options.lesson else None
-    if options.out is None:
-        raise ValueError("--out is missing: name a folder for the grades")
-    if options.jobs is not None and options.jobs < 1:
-        raise ValueError(f"--jobs is {options.jobs}: it is a whole number from 1 on")
-    batch = grade_batch(
-        options.submissions, options.out, lesson, options.weights, options.seed, options.jobs
-    )
-    for name, record in batch["submissions"].items():
-        print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
-        for problem in record["problems"]:
-            print(f"        {problem}")
-    if batch["older"]:
-        print(
-            f"\n{options.out} keeps {batch['older']} older record(s) besides; a table without them needs a new --out"
-        )
-    not_isolated = set()
-    for record in batch["submissions"].values():
-        if record["isolation"] is not None:
-            not_isolated.update(what for what, done in record["isolation"].items() if not done)
-    if not_isolated:
-        print(
-            "\nnot isolated by the system on this machine, only by Python's audit hook: "
-            f"{', '.join(sorted(not_isolated))}"
-        )
-    called = f"lesson {page_of_module(batch['lesson']).name}, seed {batch['seed']}"
-    print(f"\n{options.out / 'grades.csv'}, grades.json, feedback/   ({called})")
-    return 0 if all(record["ran"] for record in batch["submissions"].values()) else 1
-
-
-def check_command(options):
-    """Grades one notebook, prints its verdicts -> the exit code."""
-    from chargpt_lib.exercises.judge import load_keys
-    from chargpt_lib.grading.batch import find_submissions, guess_lesson, resolve_lesson
-    from chargpt_lib.grading.submission import grade_submission
-
-    load_keys()
-    path, *others = find_submissions([options.notebook])
-    if others:
-        raise ValueError(
-            f"check takes one notebook, and {options.notebook} holds {1 + len(others)}"
-        )
-    lesson = resolve_lesson(options.lesson) if options.lesson else guess_lesson([path])
-    record = grade_submission(path, lesson, secrets.randbits(31))
-    for name, mark in record["marks"].items():
-        print(f"{mark} {name}" + f": {record['hints'][name]}" * (mark != "✓"))
-    for problem in record["problems"]:
-        print(problem)
-    return 0 if set(record["marks"].values()) == {"✓"} else 1
-
-
-OPTIONS = {
-    "eval": Eval,
-    "sample": Sample,
-    "attend": Attend,
-    "info": Info,
-    "check": Check,
-    "grade": Grade,
+SUBCOMMANDS = {
+    "eval": EvalArgs,
+    "sample": SampleArgs,
+    "attend": AttendArgs,
+    "info": InfoArgs,
+    "check": CheckArgs,
+    "grade": GradeArgs,
 }
 
 
-def obey(word, arguments):
-    """Reads the options of a word, does it -> the exit code."""
+def parse_args(command, arguments):
+    """The options of a command, as a dataclass. Raises: SystemExit, by tyro, for wrong ones and for --help."""
     import tyro
 
-    if word == "train":
-        from chargpt_lib.cli.options import read_train_options
+    if command == "train":
+        from chargpt_lib.cli.options import read_train_args
 
-        options = read_train_options(arguments)
-    else:
-        options = tyro.cli(
-            OPTIONS[word],
-            prog=f"chargpt {word}",
-            args=arguments,
-            config=(tyro.conf.PositionalRequiredArgs, tyro.conf.UseAppendAction),
-        )
-    if word in ("check", "grade"):
-        return {"check": check_command, "grade": grade_command}[word](options)
-    from chargpt_lib.cli.commands import (
-        attend_command,
-        eval_command,
-        info_command,
-        sample_command,
-        train_command,
+        return read_train_args(arguments)
+    return tyro.extras.subcommand_cli_from_dict(
+        SUBCOMMANDS,
+        prog="chargpt",
+        args=[command, *arguments],
+        config=(
+            tyro.conf.PositionalRequiredArgs,
+            tyro.conf.PositionalMetavarFromFieldName,
+            tyro.conf.UseAppendAction,
+        ),
     )
 
-    return {
-        "train": train_command,
-        "eval": eval_command,
-        "sample": sample_command,
-        "attend": attend_command,
-        "info": info_command,
-    }[word](options)
+
+# ---------------------------------------------------------------- from the words to the exit code
 
 
-def complain(word, problem):
-    print(f"chargpt{word and ' ' + word}: {problem}", file=sys.stderr)
+def dispatch(command, arguments):
+    """Runs a command. Returns its exit code."""
+    args = parse_args(command, arguments)
+    # Only now, when the options are right: this imports torch.
+    from chargpt_lib.cli import commands
+
+    return commands.COMMAND_FUNCTIONS[command](args)
+
+
+def fail(command, problem, code=2):
+    """Prints what is wrong. Returns the exit code."""
+    print(f"chargpt {command}: {problem}", file=sys.stderr)
+    return code
+
+
+def unknown_command(word):
+    """Prints the nearest command, which tyro does only for options. Returns the exit code."""
+    near = get_close_matches(word, COMMANDS, 1)
+    advice = f"did you mean {near[0]}?" if near else "see chargpt --help"
+    print(f"chargpt: there is no command {word!r}; {advice}", file=sys.stderr)
     return 2
 
 
 def main(arguments=None):
-    """The command `chargpt` -> its exit code."""
-    word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if word in ("-h", "--help", "--version"):
-        print(f"chargpt {chargpt_lib.__version__}" if word == "--version" else USAGE)
+    """The command `chargpt`. Returns its exit code: 0, 1 for a run that failed, 2 for what cannot be done, 130 for Ctrl-C."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
         return 0
-    if word not in WORDS:
-        near = get_close_matches(word, WORDS, 1)
-        return complain(
-            "",
-            f"there is no {word!r}; " + (f"did you mean {near[0]}?" if near else "chargpt --help"),
-        )
+    command = arguments[0]
+    if command == "--version":
+        print(f"chargpt {chargpt_lib.__version__}")
+        return 0
+    if command not in COMMANDS:
+        return unknown_command(command)
     try:
-        code = obey(word, rest)
-        sys.stdout.flush()
+        code = dispatch(command, arguments[1:])
+        sys.stdout.flush()  # here, where a pipe that nobody reads any more can still be handled
         return code
-    except SystemExit as said:  # by tyro, with the reason
-        return said.code
-    except (
-        BrokenPipeError
-    ):  # whoever reads our output has enough, as in `chargpt sample ... | head`
+    except SystemExit as exit:  # by tyro, which has printed why
+        return exit.code
+    except BrokenPipeError:
+        # Whoever reads our output has enough, as in `chargpt sample ... | head`. What is still in the buffer goes
+        # nowhere, or Python would complain at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if word == "train" else 0
+        return 1 if command == "train" else 0
     except ModuleNotFoundError as error:
-        return complain(word, f"{error.name} is missing: pip install {error.name}")
+        return fail(command, f"{error.name} is missing: pip install {error.name}")
     except (OSError, ValueError, ImportError) as error:
-        return complain(word, error)
+        return fail(command, error)
     except FloatingPointError as error:
-        complain(word, error)
-        return 1
+        return fail(command, error, code=1)
     except KeyboardInterrupt:
-        kept = "; what was graded is kept, and the same command goes on from there" * (
-            word == "grade"
-        )
-        print(f"\ninterrupted{kept}", file=sys.stderr)
+        message = "\ninterrupted"
+        if command == "grade":
+            message += "; what was graded is saved, and the same command resumes from there"
+        print(message, file=sys.stderr)
         return 130

@@ -1,10 +1,15 @@
+"""The options of `chargpt train`: presets, a file of settings, the command line."""
+
 import json
 import re
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
 from chargpt_lib.data import BOOKS
 from chargpt_lib.files import atomic_write_text
@@ -12,7 +17,16 @@ from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.trainer import is_in_use
 
-PLAIN = {
+
+class Preset(NamedTuple):
+    """A published recipe."""
+
+    model: Callable  # vocab_size -> GPTConfig
+    training: dict  # the fields of TrainConfig that differ from its defaults
+
+
+# torch.optim.AdamW with its own defaults, at a constant learning rate.
+PLAIN_ADAMW = {
     "learning_rate": 3e-4,
     "warmup": 0.0,
     "schedule": "wsd",
@@ -20,10 +34,11 @@ PLAIN = {
     "weight_decay": 0.01,
     "betas": (0.9, 0.999),
     "grad_clip": 0.0,
-}  # torch.optim.AdamW as it comes, and a rate that stays
-PRESETS = {  # name: (vocab_size -> GPTConfig, what TrainConfig is given)
-    "cpu": (
-        lambda V: replace(GPTConfig.cpu(V), activation="relu"),
+}
+
+PRESETS = {
+    "cpu": Preset(
+        lambda vocab_size: replace(GPTConfig.cpu(vocab_size), activation="relu"),
         {
             "time_budget": 120.0,
             "batch_size": 12,
@@ -33,11 +48,16 @@ PRESETS = {  # name: (vocab_size -> GPTConfig, what TrainConfig is given)
             "eval_interval": 1000,
         },
     ),
-    "lecture": (
+    "lecture": Preset(
         GPTConfig.lecture,
-        {"steps": 5000, "batch_size": 64, "eval_interval": 500, **PLAIN},
+        {
+            "steps": 5000,
+            "batch_size": 64,
+            "eval_interval": 500,
+            **PLAIN_ADAMW,
+        },
     ),
-    "baby": (
+    "baby": Preset(
         GPTConfig.baby,
         {
             "steps": 5000,
@@ -51,14 +71,18 @@ PRESETS = {  # name: (vocab_size -> GPTConfig, what TrainConfig is given)
             "eval_interval": 250,
         },
     ),
-    "oz": (
-        lambda V: replace(GPTConfig.oz(V), scaled_init=True),
-        {"steps": 500, "batch_size": 32, "eval_interval": 100, **PLAIN},
+    "oz": Preset(
+        lambda vocab_size: replace(GPTConfig.oz(vocab_size), scaled_init=True),
+        {
+            "steps": 500,
+            "batch_size": 32,
+            "eval_interval": 100,
+            **PLAIN_ADAMW,
+        },
     ),
-    "gpt2": (
-        lambda V: replace(
-            GPTConfig.gpt2(), vocab_size=V
-        ),  # an alphabet in the place of its subwords
+    "gpt2": Preset(
+        # The corpus' characters in place of GPT-2's subwords.
+        lambda vocab_size: replace(GPTConfig.gpt2(), vocab_size=vocab_size),
         {
             "steps": 600_000,
             "batch_size": 12,
@@ -71,195 +95,25 @@ PRESETS = {  # name: (vocab_size -> GPTConfig, what TrainConfig is given)
         },
     ),
 }
+DEFAULT_PRESET = "cpu"
+DEFAULT_CORPUS = "playhouse"
 
+# The corpus decides the size of the vocabulary. Until it is loaded, a GPTConfig has this one.
+UNKNOWN_VOCAB_SIZE = 1
 
-@dataclass
-class Sizes(GPTConfig):
-    """Which GPT.
-
-    Args:
-        block_size: characters that it sees at once
-        n_layer: blocks, one after the other
-        n_head: heads of attention in a block
-        n_embd: the width, a multiple of n_head
-        dropout: share of activations that training switches off
-        qkv_bias: of queries, keys and values
-        activation: relu, gelu or gelu_tanh
-        scaled_init: smaller first weights, the deeper the model
-    """
-
-    vocab_size: int = field(init=False, repr=False, compare=False)  # no option: the corpus decides
-
-    def __post_init__(self):
-        """Checked in `settled`, when all sources are read."""
-
-
-@dataclass
-class Training(TrainConfig):
-    """How to train. Whichever comes first ends it: steps, epochs, time_budget, patience."""
-
-    def __post_init__(self):
-        """Checked in `settled`, when all sources are read."""
-
-
-@dataclass
-class Sources:
-    preset: Literal[*PRESETS] | None = None  # a published recipe; cpu, where none is named
-    corpus: str = "playhouse"  # or shakespeare, oz, the path of a text, its address
-    config: Path | None = None  # a TOML file with options, such as a run's settings.toml
-    resume: bool = False  # go on with the run in --out, with the settings saved there
-    device: str | None = None  # cpu, cuda, mps; without, the best one that works
-
-
-@dataclass
-class FirstReading(Sources):
-    out: str | None = None
-
-
-@dataclass
-class TrainOptions(Sources):
-    """Trains a GPT on a text, and keeps it in a folder.
-
-    An option wins over the file --config, and that over --preset. Without --out the folder is runs/CORPUS-PRESET.
-    """
-
-    model: Sizes = field(default_factory=Sizes)
-    training: Training = field(default_factory=Training)
-
-
-NAMES = {
-    kind: [field.name for field in fields(kind) if field.name not in ("vocab_size", "out")]
-    for kind in (Sizes, Training)
-}
-SETTINGS = ["preset", "corpus", *NAMES[Sizes], *NAMES[Training]]  # what a file may hold
-NANOGPT = {
-    "max_iters": "steps",
-    "dtype": "precision",
-    "dataset": "corpus",
-    "beta1": "betas",
-    "beta2": "betas",
-    "gradient_accumulation_steps": "grad_accum",
-    "eval_iters": "eval_batches",
-    "warmup_iters": "warmup",
+# What a file of settings may hold: everything that makes a run repeatable, whatever its folder and its device are.
+MODEL_SETTINGS = [field.name for field in fields(GPTConfig) if field.name != "vocab_size"]
+TRAINING_SETTINGS = [field.name for field in fields(TrainConfig) if field.name != "out"]
+SETTINGS = ["preset", "corpus", *MODEL_SETTINGS, *TRAINING_SETTINGS]
+TYPES = {
+    "preset": Literal[*PRESETS],
+    "corpus": str,
+    **get_type_hints(GPTConfig),
+    **get_type_hints(TrainConfig),
 }
 
-
-def with_preset(settings):
-    """Flat settings, laid over those of their preset: all settings, flat."""
-    preset = settings.get("preset") or "cpu"
-    sizes, training = PRESETS[preset]
-    given = {
-        **vars(sizes(1)),
-        **vars(Training(**training)),
-        "corpus": "playhouse",
-        **settings,
-        "preset": preset,
-    }
-    return {name: given[name] for name in SETTINGS}
-
-
-def as_options(settings):
-    """All settings, flat -> TrainOptions."""
-    model, training = (
-        kind(**{name: settings[name] for name in NAMES[kind]}) for kind in (Sizes, Training)
-    )
-    return TrainOptions(
-        preset=settings["preset"], corpus=settings["corpus"], model=model, training=training
-    )
-
-
-def flat(options):
-    """TrainOptions -> all settings, flat; the path of a text is made whole, and so right from any folder."""
-    settings = vars(options) | vars(options.model) | vars(options.training)
-    if options.corpus not in ("playhouse", *BOOKS) and Path(options.corpus).is_file():
-        settings["corpus"] = str(Path(options.corpus).resolve())
-    return {name: settings[name] for name in SETTINGS}
-
-
-def configs(options, vocab_size):
-    """The GPTConfig and the TrainConfig of a run. ValueError for what neither can have."""
-    settings = flat(options)
-    sizes, training = ({name: settings[name] for name in NAMES[kind]} for kind in (Sizes, Training))
-    return GPTConfig(vocab_size, **sizes), TrainConfig(**training, out=options.training.out)
-
-
-def fits(value, kind):
-    """Whether a value from a file is of a field's type."""
-    kinds = get_args(kind) or (kind,)
-    if get_origin(kind) is tuple:
-        return (
-            isinstance(value, tuple) and len(value) == len(kinds) and all(map(fits, value, kinds))
-        )
-    if get_origin(kind) is Literal:
-        return value in kinds
-    return any(
-        fits(value, one)
-        if get_args(one)
-        else type(value) in ((int, float) if one is float else (one,))
-        for one in kinds
-    )
-
-
-def in_words(kind):
-    """What a file may set a field of this type to, in TOML's words."""
-    kinds = get_args(kind) or (kind,)
-    if get_origin(kind) is tuple:
-        return f"{len(kinds)} numbers, [0.9, 0.95]"
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, kinds))
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        type(None): '"None"',
-    }
-    return " or ".join(names.get(one) or in_words(one) for one in kinds)
-
-
-def read_settings(path):
-    """The settings in a TOML file, flat. ValueError for a name that is no setting, or a value it cannot have."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path} is no file: --config takes a TOML file with settings, such as a run's "
-            f"settings.toml"
-        )
-    try:
-        lines = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # also of bytes that are no text
-        raise ValueError(f"{path} is no TOML: {error}") from None
-    kinds, settings = get_type_hints(Sources) | get_type_hints(Sizes) | get_type_hints(Training), {}
-    for key, value in lines.items():
-        name = key.replace("-", "_")
-        if name not in SETTINGS:
-            near = NANOGPT.get(name) or "".join(get_close_matches(name, SETTINGS, 1))
-            way = (
-                "it belongs on the command line"
-                if name in ("out", "device", "resume", "config")
-                else "a file of settings has no tables"
-                if isinstance(value, dict)
-                else f"the nearest is {near}"
-                if near
-                else "chargpt train --help tells them all"
-            )
-            raise ValueError(f"{path} sets {key}, and there is no such setting: {way}")
-        value = None if value == "None" else tuple(value) if isinstance(value, list) else value
-        if not fits(value, kinds[name]):
-            raise ValueError(
-                f"{path} sets {key} to {lines[key]!r}; it has to be {in_words(kinds[name])}"
-            )
-        settings[name] = value
-    return settings
-
-
-def write_settings(path, settings):
-    """Writes what `read_settings` reads."""
-    plain = {name: "None" if value is None else value for name, value in settings.items()}
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in plain.items()]
-    atomic_write_text(path, "".join(lines))
-
-
-FREE = {
+# What may change when a run is resumed; with any other setting changed it would be another run.
+CHANGEABLE = {
     "steps",
     "epochs",
     "time_budget",
@@ -271,71 +125,263 @@ FREE = {
     "eval_batches",
     "checkpoint_interval",
     "tensorboard",
-}  # what may change when a run goes on
+}
+
+# Options that a file cannot set.
+COMMAND_LINE_ONLY = ("out", "device", "resume", "config")
+NANOGPT_NAMES = {
+    "max_iters": "steps",
+    "dtype": "precision",
+    "dataset": "corpus",
+    "beta1": "betas",
+    "beta2": "betas",
+    "gradient_accumulation_steps": "grad_accum",
+    "eval_iters": "eval_batches",
+    "warmup_iters": "warmup",
+}
 
 
-def default_out(corpus, preset):
-    """runs/playhouse-cpu: the corpus' name, or that of its file, and the preset's."""
-    name = re.sub(r"[^\w.-]+", "_", Path(corpus).stem) or "text"
-    return str(Path("runs") / f"{name}-{preset}")
+def option_name(setting):
+    """n_layer -> --n-layer."""
+    return "--" + setting.replace("_", "-")
+
+
+# ---------------------------------------------------------------- settings, and the files that hold them
+
+
+def with_preset(settings):
+    """All settings, as a dict: the given ones, and for the rest those of their preset."""
+    name = settings.get("preset", DEFAULT_PRESET)
+    preset = PRESETS[name]
+    defaults = {"preset": name, "corpus": DEFAULT_CORPUS}
+    defaults.update(vars(preset.model(UNKNOWN_VOCAB_SIZE)))
+    defaults.update(vars(TrainConfig(**preset.training)))
+    return {name: settings.get(name, defaults[name]) for name in SETTINGS}
+
+
+def explain_unknown(name, value):
+    """What to do about a name in a file that is no setting."""
+    if name in COMMAND_LINE_ONLY:
+        return "it belongs on the command line"
+    if isinstance(value, dict):
+        return "a file of settings has no tables"
+    if name in NANOGPT_NAMES:
+        return f"the nearest is {NANOGPT_NAMES[name]}"
+    near = get_close_matches(name, SETTINGS, 1)
+    if near:
+        return f"the nearest is {near[0]}"
+    return "chargpt train --help lists them all"
+
+
+def from_toml(value, kind):
+    """A value of a TOML file as Python has it, for a setting of this type."""
+    if isinstance(value, list):
+        return tuple(value)
+    # TOML has no None: false stands for it, and in files of earlier versions the text "None".
+    if NoneType in get_args(kind) and (value is False or value == "None"):
+        return None
+    return value
+
+
+def is_of_type(value, spec, kind):
+    """Whether a value is of a setting's type; spec: what tyro knows of the type."""
+    # To Python, and so to tyro, True is the number 1.
+    if isinstance(value, bool) and kind is not bool:
+        return False
+    return bool(spec.is_instance(value))
+
+
+def read_settings(path):
+    """The settings in a TOML file, as a dict.
+
+    Raises: FileNotFoundError; ValueError for a name that is no setting, and for a value of the wrong type.
+    """
+    from tyro.constructors import ConstructorRegistry, PrimitiveTypeInfo
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is no file: --config takes a TOML file of settings, such as a run's settings.toml"
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also where the bytes are not UTF-8
+        raise ValueError(f"{path} is no TOML: {error}") from None
+    settings = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in SETTINGS:
+            advice = explain_unknown(name, value)
+            raise ValueError(f"{path} sets {key}, and there is no such setting: {advice}")
+        kind = TYPES[name]
+        settings[name] = from_toml(value, kind)
+        # tyro's own description of the type, with which it reads the option of this name.
+        spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
+        if not is_of_type(settings[name], spec, kind):
+            expected = spec.metavar.replace("{None}", "false").replace("{True,False}", "true|false")
+            raise ValueError(f"{path} sets {key} to {value!r}; it takes {expected}")
+    return settings
+
+
+def write_settings(path, settings):
+    """Writes the TOML file that `read_settings` reads."""
+    lines = []
+    for name, value in settings.items():
+        if value is None:
+            value = False
+        # Texts, numbers, booleans and lists look the same in JSON and in TOML, and Python has no writer of TOML.
+        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
+    atomic_write_text(path, "".join(lines))
 
 
 def saved_settings(out):
-    """All settings of the run in a folder, flat. FileNotFoundError where it has none."""
-    if not (path := Path(out) / "settings.toml").is_file():
+    """All settings of the run in a folder, as a dict. Raises: FileNotFoundError where there is no run."""
+    path = Path(out) / "settings.toml"
+    if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: is {out} the folder of a run?")
     return with_preset(read_settings(path))
 
 
-def check_against(options, before):
-    """ValueError where a run that goes on would become another one, FileExistsError where a new one has no room."""
-    out, settings = Path(options.training.out), flat(options)
-    for name, old in (before or {}).items():
-        if settings[name] != old and name not in FREE:
-            raise ValueError(
-                f"--{name.replace('_', '-')} {settings[name]} contradicts the run in {out}, which has "
-                f"{old}: leave it out, or begin a new run in another --out"
-            )
-    if before is None and (out.is_file() or is_in_use(out)):
-        raise FileExistsError(
-            f"{out} is not an empty folder: go on with the run in it by --resume, or give another "
-            f"--out"
-        )
+# ---------------------------------------------------------------- the command line
 
 
-def read_train_options(arguments):
-    """The words after `chargpt train` -> TrainOptions. ValueError, OSError; SystemExit for options there are not."""
+@dataclass
+class FirstPassArgs:
+    """The options that decide which defaults all others have."""
+
+    preset: Literal[*PRESETS] | None = None
+    corpus: str | None = None
+    config: Path | None = None
+    resume: bool = False
+    out: str | None = None
+
+
+def train_args_class(settings, out):
+    """A dataclass for tyro, whose fields are the options of `chargpt train` with these settings as defaults.
+
+    tyro's own choice between default configs, `overridable_config_cli`, makes each a subcommand, and knows no files.
+    """
     import tyro
 
-    sources = [word for word in arguments if word not in ("-h", "--help")]
-    first, _ = tyro.cli(
-        FirstReading, prog="chargpt train", args=sources, return_unknown_args=True, add_help=False
-    )
-    out, before = first.out or default_out(first.corpus, first.preset or "cpu"), None
-    if first.out == "":
-        raise ValueError("--out is empty: name a folder, or leave it out")
-    if first.resume and not first.out and not Path(out).is_dir():
-        raise FileNotFoundError(
-            f"--resume goes on with the run in a folder, and {out}, the usual one, is not there: "
-            f"name it, --out"
+    # As partial calls, the configs are made, and checked, once all sources are read. A file with n_head = 5 alone is
+    # right where --n-embd 100 comes with it. vocab_size, given here, is no option.
+    model_settings = {name: settings[name] for name in MODEL_SETTINGS}
+    training_settings = {name: settings[name] for name in TRAINING_SETTINGS}
+    make_model = partial(GPTConfig, UNKNOWN_VOCAB_SIZE, **model_settings)
+    make_training = partial(TrainConfig, out=out, **training_settings)
+
+    @dataclass
+    class TrainArgs:
+        """Trains a GPT on a text and saves it in a folder.
+
+        An option wins over the file --config, and that over --preset. The default of --out is runs/CORPUS-PRESET.
+        """
+
+        model: Annotated[GPTConfig, tyro.conf.arg(constructor=make_model)]
+        training: Annotated[TrainConfig, tyro.conf.arg(constructor=make_training)]
+        preset: Literal[*PRESETS] = settings["preset"]  # a published recipe
+        corpus: str = settings["corpus"]  # playhouse, shakespeare, oz, or a text's path or address
+        config: Path | None = None  # a TOML file of settings, such as a run's settings.toml
+        resume: bool = False  # resume the run in --out, with the settings saved there
+        device: str | None = None  # cpu, cuda or mps; by default the best one that works
+
+    return TrainArgs
+
+
+def settings_of(args):
+    """All settings of a parsed command line, as a dict; the path of a text is absolute, and so right from any folder."""
+    settings = {
+        "preset": args.preset,
+        "corpus": args.corpus,
+        **vars(args.model),
+        **vars(args.training),
+    }
+    if args.corpus != DEFAULT_CORPUS and args.corpus not in BOOKS and Path(args.corpus).is_file():
+        settings["corpus"] = str(Path(args.corpus).resolve())
+    return {name: settings[name] for name in SETTINGS}
+
+
+def default_out(corpus, preset):
+    """runs/playhouse-cpu: the name of the corpus, or of its file, and that of the preset."""
+    name = re.sub(r"[^\w.-]+", "_", Path(corpus).stem)
+    if not name:
+        name = "text"
+    return str(Path("runs") / f"{name}-{preset}")
+
+
+def check_resumed(args, saved):
+    """Raises: ValueError where a resumed run would become another one."""
+    settings = settings_of(args)
+    for name, before in saved.items():
+        if settings[name] != before and name not in CHANGEABLE:
+            raise ValueError(
+                f"{option_name(name)} {settings[name]} contradicts the run in {args.training.out}, "
+                f"which has {before}: leave it out, or begin a new run in another --out"
+            )
+
+
+def check_new(out):
+    """Raises: FileExistsError where a new run would get into the way of what is in its folder."""
+    if Path(out).is_file() or is_in_use(out):
+        raise FileExistsError(
+            f"{out} is not an empty folder: resume the run in it by --resume, or give another --out"
         )
-    if first.resume and first.config:
+
+
+def read_saved_run(first):
+    """The folder of the run that --resume names, and its settings.
+
+    Raises: FileNotFoundError, ValueError where there is nothing to resume, or where --config competes with it.
+    """
+    out = first.out
+    if out is None:
+        out = default_out(first.corpus or DEFAULT_CORPUS, first.preset or DEFAULT_PRESET)
+        if not Path(out).is_dir():
+            raise FileNotFoundError(
+                f"--resume resumes the run in a folder, and {out}, the default, is not there: name it by --out"
+            )
+    if first.config is not None:
         raise ValueError(f"--resume takes the settings saved in {out}: leave --config out")
-    if first.resume:
-        base = before = saved_settings(out)
-    else:
-        file = read_settings(first.config) if first.config else {}
-        base = with_preset(file | ({"preset": first.preset} if first.preset else {}))
-    options = tyro.cli(
-        TrainOptions,
+    return out, saved_settings(out)
+
+
+def read_train_args(arguments):
+    """The words after `chargpt train` -> a TrainArgs.
+
+    Raises: ValueError, OSError for what cannot be; SystemExit, by tyro, for options that are wrong, and for --help.
+    """
+    import tyro
+
+    # Two passes: the first finds out where the defaults come from, so that --help and the second can have them.
+    first, _ = tyro.cli(
+        FirstPassArgs,
         prog="chargpt train",
         args=arguments,
-        default=as_options(base),
+        return_unknown_args=True,
+        add_help=False,
+    )
+    if first.out == "":
+        raise ValueError("--out is empty: name a folder, or leave it out")
+    if first.resume:
+        out, settings = read_saved_run(first)
+    else:
+        settings = {} if first.config is None else read_settings(first.config)
+        if first.preset is not None:
+            settings["preset"] = first.preset
+        if first.corpus is not None:
+            settings["corpus"] = first.corpus
+        settings = with_preset(settings)
+        out = first.out
+        if out is None:
+            out = default_out(settings["corpus"], settings["preset"])
+    args = tyro.cli(
+        train_args_class(settings, out),
+        prog="chargpt train",
+        args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    options.training.out = (
-        out if first.resume else first.out or default_out(options.corpus, options.preset)
-    )
-    configs(options, vocab_size=1)  # checks them
-    check_against(options, before)
-    return options
+    if args.resume:
+        check_resumed(args, settings)
+    else:
+        check_new(args.training.out)
+    return args

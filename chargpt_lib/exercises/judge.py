@@ -269,9 +269,7 @@ def alone(answer):
 def unfit(answer, name, parameters):
     """What is wrong with an answer that cannot even be called, else None."""
     if not inspect.isfunction(answer):
-        return (
-            f"{describe(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
-        )
+        return f"{describe(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
     if (answer.__module__ or "").startswith("chargpt_lib."):
         return "that is a function of the library: write your own"
     try:
