@@ -22,20 +22,15 @@ __all__ = [
     "FUSED_PARAMETERS",
     "AttentionInterceptor",
     "attention_weights",
-    "check_heads",
     "AttentionMaps",
-    "check_selection",
     "record_attention",
     "LONG_TEXT",
     "FONT",
-    "is_line_start",
     "draw_weights",
     "colorbar",
     "plot_attention",
     "plot_heads",
     "attention_of",
-    "farthest_looks",
-    "still_picture",
     "attention_html",
     "save_attention_page",
     "ablate_heads",
@@ -143,7 +138,7 @@ def attention_weights(some, func, out, args, kwargs):
     )  # in place: at long texts the scores are the largest tensor
 
 
-def check_heads(counts, heads):
+def _check_heads(counts, heads):
     """Raises IndexError where a model has no such (layer, head). counts: the number of heads of each layer."""
     for layer, head in heads:
         if layer not in range(len(counts)) or head not in range(counts[layer]):
@@ -175,7 +170,7 @@ class AttentionMaps:
         return torch.cat(self.weights).float().cpu()
 
 
-def check_selection(layers, heads):
+def _check_selection(layers, heads):
     """Raises TypeError where layers or heads is neither None nor a list of numbers with something in it."""
     for chosen in (layers, heads):
         if chosen is None:
@@ -194,7 +189,7 @@ def record_attention(model, layers=None, heads=None):
 
     Raises: ValueError where a model has no attention, IndexError where it has no such layer or head.
     """
-    check_selection(layers, heads)
+    _check_selection(layers, heads)
     maps = AttentionMaps()
     recorded = {}  # layer: the weights of its calls
 
@@ -214,7 +209,7 @@ def record_attention(model, layers=None, heads=None):
             )
         wanted_layers = range(len(counts)) if layers is None else layers
         wanted_heads = [0] if heads is None else heads
-        check_heads(counts, [(layer, head) for layer in wanted_layers for head in wanted_heads])
+        _check_heads(counts, [(layer, head) for layer in wanted_layers for head in wanted_heads])
         # One tensor stays as it is: joining it with nothing would copy it.
         maps.weights = [
             calls[0] if len(calls) == 1 else torch.cat(calls, dim=1) for calls in recorded.values()
@@ -231,7 +226,7 @@ LONG_TEXT = 80  # characters: beyond it, only the beginnings of lines are marked
 FONT = "DejaVu Sans Mono"
 
 
-def is_line_start(text, t):
+def _is_line_start(text, t):
     """Whether a line that is not empty begins at position t."""
     return t == 0 or (text[t - 1] == "\n" and text[t] != "\n")
 
@@ -245,7 +240,7 @@ def draw_weights(ax, weights, text, labels=True):
         places = []
         names = []
     elif is_long:
-        places = [t for t in range(len(text)) if is_line_start(text, t)]
+        places = [t for t in range(len(text)) if _is_line_start(text, t)]
         names = [re.match(r"[^\s:]{0,8}", text[t:])[0] for t in places]
     else:
         places = range(len(text))
@@ -324,7 +319,7 @@ def attention_of(model, tokenizer, text, layers=None, heads=None):
     return maps
 
 
-def farthest_looks(maps, text):
+def _farthest_looks(maps, text):
     """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
     T = len(text)
     # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
@@ -337,14 +332,14 @@ def farthest_looks(maps, text):
     return found
 
 
-def still_picture(maps, text):
+def _still_picture(maps, text):
     """The wall of maps as an image, and a table of each head's look that is furthest above chance -> HTML."""
     picture = BytesIO()
     fig = plot_heads(maps, text)
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
     rows = []
-    for layer, head, t, s, weight in farthest_looks(maps, text):
+    for layer, head, t, s, weight in _farthest_looks(maps, text):
         looker = escape(visible(text[t])[0])
         seen = escape(visible(text[s])[0])
         rows.append(
@@ -373,7 +368,7 @@ def attention_html(maps, text):
         "levels": LEVELS,
         "weights": weights_as_text(weights),
     }
-    return live_page("attention", data, still_picture(maps, text))
+    return live_page("attention", data, _still_picture(maps, text))
 
 
 def save_attention_page(model, tokenizer, text, path):
@@ -396,7 +391,7 @@ def ablate_heads(model, heads):
         mask = torch.tensor(ablated, device=out.device)[:, None, None]  # (H, 1, 1)
         return out.masked_fill(mask, 0)
 
-    with AttentionInterceptor(model, on_call, lambda counts: check_heads(counts, heads)):
+    with AttentionInterceptor(model, on_call, lambda counts: _check_heads(counts, heads)):
         yield
 
 

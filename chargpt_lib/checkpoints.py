@@ -22,23 +22,17 @@ from chargpt_lib.gpt import GPT, GPTConfig
 __all__ = [
     "random_states",
     "restore_random_states",
-    "model_spec",
     "save_model",
     "ADVICE",
-    "corrupt",
-    "load_json",
-    "read_config",
     "read_spec",
     "load_weights",
     "POINTER",
     "NAME",
     "checkpoint_step",
-    "read_pointers",
     "find_checkpoint",
     "min_parameters",
     "load_model",
     "save_checkpoint",
-    "tokenizer_difference",
     "load_checkpoint",
 ]
 
@@ -82,7 +76,7 @@ def restore_random_states(states, *generators):
         torch.mps.set_rng_state(states["mps"])
 
 
-def model_spec(model, tokenizer):
+def _model_spec(model, tokenizer):
     """What must be known to build both again -> the settings of the model's GPTConfig, and of the tokenizer: dicts.
 
     Raises: ValueError for a model without a GPTConfig, and for a tokenizer with another vocabulary than the model.
@@ -105,7 +99,7 @@ def save_model(folder, model, tokenizer):
     """
     folder = Path(folder)
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
-    config, _ = model_spec(model, tokenizer)
+    config, _ = _model_spec(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     tokenizer.save(folder / "tokenizer.json")
@@ -115,45 +109,45 @@ def save_model(folder, model, tokenizer):
 ADVICE = "Copy the file again from where it came from, or take another checkpoint"
 
 
-def corrupt(path, why):
+def _corrupt(path, why):
     """The ValueError for a file that is not what it should be."""
     return ValueError(f"{path}: {why}. {ADVICE}")
 
 
-def load_json(path):
+def _load_json(path):
     """The value in a JSON file. Raises: ValueError for anything else, and where there is no file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise corrupt(path, error) from None
+        raise _corrupt(path, error) from None
 
 
-def read_config(path):
+def _read_config(path):
     """The GPTConfig in a config.json. Raises: ValueError for anything else."""
-    settings = load_json(path)
+    settings = _load_json(path)
     if not isinstance(settings, dict):
-        raise corrupt(path, f"it is {str(settings)[:60]!r}, and these are no settings of a GPT")
+        raise _corrupt(path, f"it is {str(settings)[:60]!r}, and these are no settings of a GPT")
     kinds = {field.name: field.type for field in fields(GPTConfig)}
     for name, value in settings.items():
         kind = kinds.get(name)
         allowed = (float, int) if kind is float else (kind,)
         if type(value) not in allowed:  # not isinstance, for which True is a number
-            raise corrupt(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
+            raise _corrupt(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
     try:
         return GPTConfig(**settings)
     except (TypeError, ValueError) as error:
-        raise corrupt(path, error) from None
+        raise _corrupt(path, error) from None
 
 
 def read_spec(folder):
     """The GPTConfig and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
-    config = read_config(folder / "config.json")
+    config = _read_config(folder / "config.json")
     try:
         tokenizer = load_tokenizer(folder)
     except (OSError, ValueError) as error:  # both name the file
         raise ValueError(f"{error}. {ADVICE}") from None
     if tokenizer.vocab_size != config.vocab_size:
-        raise corrupt(
+        raise _corrupt(
             folder / "config.json",
             f"vocab_size is {config.vocab_size}, and the tokenizer has {tokenizer.vocab_size} symbols",
         )
@@ -168,22 +162,22 @@ def load_weights(model, path):
     try:
         saved = load_file(path)
     except Exception as error:  # a hostile header has many ways to fail
-        raise corrupt(path, error) from None
+        raise _corrupt(path, error) from None
     own = model.state_dict()
     for name in sorted(saved.keys() - own.keys()):
-        raise corrupt(path, f"{name} is no weight of this model")
+        raise _corrupt(path, f"{name} is no weight of this model")
     # A tied matrix has two names and one place in memory; only one of the names is in the file.
     loaded = {own[name].data_ptr() for name in saved}
     for name, here in own.items():
         if name not in saved:
             if here.data_ptr() not in loaded:
-                raise corrupt(path, f"{name} is missing")
+                raise _corrupt(path, f"{name} is missing")
             continue
         there = saved[name]
         # Fewer digits are read into more, never more into fewer: that would lose some in silence.
         fits = torch.promote_types(there.dtype, here.dtype) == here.dtype
         if there.shape != here.shape or not fits:
-            raise corrupt(
+            raise _corrupt(
                 path,
                 f"{name} is {[*there.shape]} of {there.dtype}, not {[*here.shape]} of {here.dtype}",
             )
@@ -203,7 +197,7 @@ def checkpoint_step(folder):
     return int(match[1])
 
 
-def read_pointers(out):
+def _read_pointers(out):
     """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved.
 
     Raises: ValueError where checkpoints.json says anything else.
@@ -211,7 +205,7 @@ def read_pointers(out):
     path = out / POINTER
     if not path.exists():
         return {}
-    names = load_json(path)
+    names = _load_json(path)
     right = isinstance(names, dict) and names.keys() <= {"last", "best"}
     # The names become paths: a whole match of the pattern keeps "../.." out.
     if not right or not all(re.fullmatch(NAME, str(name)) for name in names.values()):
@@ -228,7 +222,7 @@ def find_checkpoint(out, which=None):
     """
     if (out / "state.pt").is_file():
         return out  # a checkpoint itself, whatever its name
-    names = read_pointers(out)
+    names = _read_pointers(out)
     if which is None:
         which = "best" if "best" in names else "last"
     if which not in names or not (out / names[which]).is_dir():
@@ -259,7 +253,7 @@ def load_model(folder, device="cpu"):
     # A weight has at least one byte. Asked before a GPT of that size is built.
     least = min_parameters(config)
     if path.is_file() and path.stat().st_size < least:
-        raise corrupt(
+        raise _corrupt(
             path, f"it is too short for the {least:,} parameters that config.json asks for"
         )
     with torch.random.fork_rng(devices=[]):  # the model's initial weights are drawn and thrown away
@@ -281,7 +275,7 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
         raise ValueError(f"step is {step}; it counts the steps done, from 0")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    names = read_pointers(out)
+    names = _read_pointers(out)
     for left in out.glob("step-*.part"):  # of a run that was killed while saving
         shutil.rmtree(left, ignore_errors=True)
     name = f"step-{step:08d}"
@@ -308,7 +302,7 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
     finally:
         # After a failure the pointer is the old one, and nothing new is left.
         shutil.rmtree(temporary, ignore_errors=True)
-        if name not in read_pointers(out).values():
+        if name not in _read_pointers(out).values():
             shutil.rmtree(out / name, ignore_errors=True)
     # Only now, and only what has exactly our names: other folders are not ours to delete.
     for old in out.glob("step-*"):
@@ -317,7 +311,7 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
     return out / name
 
 
-def tokenizer_difference(saved, tokenizer):
+def _tokenizer_difference(saved, tokenizer):
     """The first difference of two tokenizers in words, None where they are the same."""
     if saved.to_dict() == tokenizer.to_dict():
         return None
@@ -337,12 +331,12 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     folder = find_checkpoint(Path(out), which)
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
     saved_config, saved_tokenizer = read_spec(folder)
-    config, _ = model_spec(model, tokenizer)
+    config, _ = _model_spec(model, tokenizer)
     differences = []
     for name, value in asdict(saved_config).items():
         if value != config[name]:
             differences.append(f"{name} is {value} there, {config[name]} here")
-    other_tokenizer = tokenizer_difference(saved_tokenizer, tokenizer)
+    other_tokenizer = _tokenizer_difference(saved_tokenizer, tokenizer)
     if other_tokenizer:
         differences.append(other_tokenizer)
     if differences:
@@ -358,8 +352,8 @@ def load_checkpoint(out, model, tokenizer, which="last"):
         # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
         why = str(error).split("WeightsUnpickler error: ")[-1]
         why = re.split(r"\. |\n", why)[0]
-        raise corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
+        raise _corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
     if not isinstance(state, dict) or "step" not in state:
-        raise corrupt(path, "this is no state of a run")
+        raise _corrupt(path, "this is no state of a run")
     load_weights(model, folder / "model.safetensors")
     return state

@@ -27,13 +27,11 @@ from chargpt_lib.training import nats_per_character
 __all__ = [
     "world_size",
     "init_distributed",
-    "leave_distributed",
     "DDP",
     "evaluate_in_parts",
     "COLLECT",
     "DISTRIBUTE",
     "FSDP",
-    "parameter_names",
     "train_distributed",
 ]
 
@@ -67,11 +65,11 @@ def init_distributed(device=None):
     if not dist.is_initialized():
         dist.init_process_group(backend)
         # gloo's threads, if they still run when Python ends, can turn the end into an abort.
-        atexit.register(leave_distributed)
+        atexit.register(_leave_distributed)
     return device
 
 
-def leave_distributed():
+def _leave_distributed():
     """Takes this process out of the group again."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -198,7 +196,7 @@ class FSDP(DDP):
         # Before the first step there are no moments, and to find some PyTorch would let the optimizer take a step.
         if optimizer.state:
             moments = get_optimizer_state_dict(model, optimizer, options=COLLECT)
-            names = parameter_names(model, optimizer) if self.rank == 0 else []
+            names = _parameter_names(model, optimizer) if self.rank == 0 else []
             numbered["state"] = {
                 number: moments["state"][name] for number, name in enumerate(names)
             }
@@ -213,7 +211,7 @@ class FSDP(DDP):
     def load_optimizer(self, model, optimizer, saved):
         if not saved["state"]:
             return
-        names = parameter_names(model, optimizer)
+        names = _parameter_names(model, optimizer)
         groups = optimizer.state_dict()["param_groups"]
         named = {
             "state": {names[number]: moments for number, moments in saved["state"].items()},
@@ -228,7 +226,7 @@ class FSDP(DDP):
             group["betas"] = before["betas"]
 
 
-def parameter_names(model, optimizer):
+def _parameter_names(model, optimizer):
     """The names of the parameters, in the order in which the optimizer numbers them."""
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]

@@ -17,7 +17,6 @@ from chargpt_lib.multi_head import head_size
 from chargpt_lib.single_head import init_weights
 
 __all__ = [
-    "check_config",
     "GPTConfig",
     "GPT",
     "PLAYHOUSE",
@@ -25,7 +24,7 @@ __all__ = [
 ]
 
 
-def check_config(config):
+def _check_config(config):
     """Checks the sizes of a GPT. Raises: ValueError for sizes that no GPT can have."""
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
         if getattr(config, name) < 1:
@@ -56,7 +55,7 @@ class GPTConfig:
     scaled_init: bool = True  # see scale_residual_init
 
     def __post_init__(self):
-        check_config(self)
+        _check_config(self)
 
     @classmethod
     def lecture(cls, vocab_size, block_size=256, n_embd=384, n_head=6, n_layer=6, dropout=0.2):

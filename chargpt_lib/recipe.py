@@ -20,7 +20,6 @@ from chargpt_lib.training import param_groups
 
 __all__ = [
     "is_number",
-    "check_train_config",
     "TrainConfig",
     "count_windows",
     "epoch_generator",
@@ -30,7 +29,6 @@ __all__ = [
     "make_optimizer",
     "gradient_checkpointing",
     "compile_model",
-    "compile_failure",
     "catch_sigint",
 ]
 
@@ -44,7 +42,7 @@ def is_number(value, low=0, high=inf, whole=False):
     return low <= value <= high and value != inf
 
 
-def check_train_config(config):
+def _check_train_config(config):
     """Looks at each setting of a TrainConfig.
 
     Raises: ValueError for the first that no training can use, with its name, its value and what it may be.
@@ -138,7 +136,7 @@ class TrainConfig:
     tensorboard: bool = False  # write a log for TensorBoard, too, into out
 
     def __post_init__(self):
-        check_train_config(self)
+        _check_train_config(self)
         if self.out is not None:
             self.out = str(self.out)
         if self.steps is None and self.epochs is None and self.time_budget is None:
@@ -307,7 +305,7 @@ def compile_model(model, x):
             compiled(x, x)[1].backward()
         return compiled
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
-        reason = compile_failure(str(error))
+        reason = _compile_failure(str(error))
         warnings.warn(
             f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}"
         )
@@ -316,7 +314,7 @@ def compile_model(model, x):
         model.zero_grad()
 
 
-def compile_failure(message):
+def _compile_failure(message):
     """The line of torch.compile's long message that says what went wrong; and the way out, where we know one."""
     lines = message.strip().splitlines()
     if not lines:

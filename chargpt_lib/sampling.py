@@ -18,20 +18,12 @@ __all__ = [
     "KVCache",
     "takes_cache",
     "Decoder",
-    "in_eval_mode",
-    "generate_ids",
     "check_sampling",
-    "check_ids",
-    "encode_texts",
     "TextStream",
-    "stream_texts",
-    "stream_ids",
-    "until_interrupted",
     "generate",
     "SplitKLinear",
     "Int8Linear",
     "LINEAR_LAYERS",
-    "is_plain_linear",
     "prepare_for_sampling",
 ]
 
@@ -211,14 +203,14 @@ class Decoder:
         return torch.cat(rows)
 
 
-def in_eval_mode(model):
+def _in_eval_mode(model):
     """The model itself if it is in evaluation mode, else a copy that is: whoever trains it must not notice."""
     if any(part.training for part in model.modules()):
         return deepcopy(model).eval()
     return model
 
 
-def generate_ids(
+def _generate_ids(
     model, rows, steps, seed, sampling, repetition_penalty=None, window_step=1, use_cache=True
 ):
     """Yields the next id of each row, (B,), on the CPU, `steps` times.
@@ -238,7 +230,7 @@ def generate_ids(
         generator = torch.Generator().manual_seed(seed + row)
         draws.append(torch.rand(steps, generator=generator, dtype=torch.float64))
     draws = torch.stack(draws, dim=1)  # (steps, B)
-    decoder = Decoder(in_eval_mode(model), window_step, use_cache)
+    decoder = Decoder(_in_eval_mode(model), window_step, use_cache)
     for step in range(steps):
         # On the CPU and in float64, so that the same draws give the same text on every device.
         logits = decoder(ids[:, : N + step], pads).cpu().double()
@@ -283,7 +275,7 @@ def check_sampling(model, **parameters):
             raise ValueError(f"{name} is {value!r}; it has to be {meaning}")
 
 
-def check_ids(model, ids, stop):
+def _check_ids(model, ids, stop):
     """Checks a prompt of ids. Raises: ValueError for one that cannot be continued."""
     if stop or ids.dim() != 2 or ids.numel() == 0 or ids.dtype != torch.int64:
         raise ValueError(
@@ -293,7 +285,7 @@ def check_ids(model, ids, stop):
     model.check(ids.reshape(-1, 1))  # in columns: the prompt may be longer than a block
 
 
-def encode_texts(model, texts, tokenizer, stop, stream):
+def _encode_texts(model, texts, tokenizer, stop, stream):
     """Checks prompts of text -> their ids, a tensor (T,) each. Raises: ValueError for what cannot be continued."""
     is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
     if not is_list or not all(isinstance(text, str) for text in texts):
@@ -367,7 +359,7 @@ class TextStream:
         return text[old:]
 
 
-def stream_texts(columns, texts, tokenizer, stop):
+def _stream_texts(columns, texts, tokenizer, stop):
     """Yields the texts, then, for each column of ids (B,), the list of their new pieces, until all have ended."""
     yield list(texts)
     streams = [TextStream(tokenizer, stop) for _ in texts]
@@ -380,14 +372,14 @@ def stream_texts(columns, texts, tokenizer, stop):
         yield rest
 
 
-def stream_ids(columns, prompt):
+def _stream_ids(columns, prompt):
     """Yields the prompt (B, T), then each column of ids as (B, 1), on the prompt's device."""
     yield prompt
     for column in columns:
         yield column[:, None].to(prompt.device)
 
 
-def until_interrupted(pieces):
+def _until_interrupted(pieces):
     """Yields all pieces, or those that came before Ctrl-C."""
     try:
         yield from pieces
@@ -448,24 +440,24 @@ def generate(
         stop = (stop,)
     as_ids = isinstance(prompt, torch.Tensor)
     if as_ids:
-        check_ids(model, prompt, stop)
+        _check_ids(model, prompt, stop)
         rows = list(prompt.cpu())
     else:
         texts = [prompt] if isinstance(prompt, str) else prompt
-        rows = encode_texts(model, texts, tokenizer, stop, stream)
+        rows = _encode_texts(model, texts, tokenizer, stop, stream)
     if seed is None:
         seed = torch.randint(2**31, ()).item()
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    columns = generate_ids(
+    columns = _generate_ids(
         model, rows, max_new_tokens, seed, sampling, repetition_penalty, window_step, use_cache
     )
     if as_ids:
-        pieces = stream_ids(columns, prompt)
-        return pieces if stream else torch.cat(list(until_interrupted(pieces)), dim=1)
-    pieces = stream_texts(columns, texts, tokenizer, stop)
+        pieces = _stream_ids(columns, prompt)
+        return pieces if stream else torch.cat(list(_until_interrupted(pieces)), dim=1)
+    pieces = _stream_texts(columns, texts, tokenizer, stop)
     if stream:
         return (piece for (piece,) in pieces)
-    written = ["".join(parts) for parts in zip(*until_interrupted(pieces))]
+    written = ["".join(parts) for parts in zip(*_until_interrupted(pieces))]
     return written[0] if isinstance(prompt, str) else written
 
 
@@ -518,7 +510,7 @@ class Int8Linear(nn.Module):
 LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
 
 
-def is_plain_linear(layer):
+def _is_plain_linear(layer):
     """Whether a layer is an `nn.Linear` in 32 bits on the CPU, without hooks, which a replacement would not call."""
     return (
         type(layer) is nn.Linear
@@ -542,6 +534,6 @@ def prepare_for_sampling(model, precision="fp32"):
     prepared = deepcopy(model)
     for parent in list(prepared.modules()):
         for name, layer in list(parent.named_children()):
-            if is_plain_linear(layer):
+            if _is_plain_linear(layer):
                 setattr(parent, name, LINEAR_LAYERS[precision](layer))
     return prepared.eval().requires_grad_(False)

@@ -39,7 +39,6 @@ __all__ = [
     "Trainer",
     "read_log",
     "write_log",
-    "import_summary_writer",
     "is_in_use",
     "train",
     "plot_run",
@@ -149,7 +148,7 @@ class Trainer:
         self.best_weights = None  # kept in memory where there is no folder, out
         self.saved_step = None
         # Where TensorBoard is missing, this fails: now, and not after the first evaluation.
-        self.board_class = import_summary_writer() if config.tensorboard else None
+        self.board_class = _import_summary_writer() if config.tensorboard else None
         self.board = None
 
     def count_steps(self, config):
@@ -523,7 +522,7 @@ def write_log(out, rows, mode="w"):
             file.write(json.dumps(row) + "\n")
 
 
-def import_summary_writer():
+def _import_summary_writer():
     """TensorBoard's class that writes a log. Raises: ImportError where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -33,7 +33,7 @@ from chargpt_lib.training import estimate_loss, evaluate
 # ---------------------------------------------------------------- train
 
 
-def total_memory(device):
+def _total_memory(device):
     """Bytes of memory of a graphics card, or of the computer; infinity where the system does not say."""
     if device.type == "cuda":
         _, total = torch.cuda.mem_get_info(device)
@@ -43,12 +43,12 @@ def total_memory(device):
     return math.inf
 
 
-def check_memory(model_config, device):
+def _check_memory(model_config, device):
     """Raises: ValueError for a model that cannot be trained in this memory, however small the batch."""
     parameters = min_parameters(model_config)
     # In float32: the weight, its gradient, and AdamW's two moments.
     needed = 16 * parameters
-    memory = total_memory(device)
+    memory = _total_memory(device)
     if needed > memory:
         raise ValueError(
             f"a model of about {parameters:.1e} parameters takes {needed / 2**30:,.0f} GiB to train, and "
@@ -56,7 +56,7 @@ def check_memory(model_config, device):
         )
 
 
-def check_validation_text(corpus, block_size, eval_batches):
+def _check_validation_text(corpus, block_size, eval_batches):
     """Raises: ValueError where the validation text is shorter than the windows that would be drawn from it."""
     if eval_batches > 0 and len(corpus.val) <= block_size:
         raise ValueError(
@@ -70,26 +70,26 @@ def last_step(out):
     return checkpoint_step(find_checkpoint(Path(out), "last"))
 
 
-def read_rows(folder):
+def _read_rows(folder):
     """The rows of the log in a folder; none where there is no log."""
     if (Path(folder) / "log.jsonl").is_file():
         return read_log(folder)
     return []
 
 
-def why_finished(config):
+def _why_finished(config):
     """Why a run has nothing left to do, as a clause; None where it has."""
     step = last_step(config.out)
     if config.steps is not None and step >= config.steps:
         return f"it has made {step:,} steps, and --steps is {config.steps:,}"
-    rows = read_rows(config.out)
+    rows = _read_rows(config.out)
     if config.time_budget is not None and rows and rows[-1]["seconds"] >= config.time_budget:
         return f"it has had its --time-budget of {config.time_budget:g} seconds; give more, or None"
     return None
 
 
 @contextmanager
-def settings_saved(args):
+def _settings_saved(args):
     """Within it, the run's folder holds its settings. Where no checkpoint comes of the run, nothing is left behind."""
     out = Path(args.training.out)
     created = [folder for folder in (out, *out.parents) if not folder.exists()]
@@ -105,7 +105,7 @@ def settings_saved(args):
                     folder.rmdir()
 
 
-def print_plan(corpus, model, config, device, reason):
+def _print_plan(corpus, model, config, device, reason):
     """Prints what a run is going to do."""
     limits = {
         "steps": config.steps,
@@ -126,7 +126,7 @@ def print_plan(corpus, model, config, device, reason):
     print(f"into {config.out}", flush=True)
 
 
-def print_result(result, model, tokenizer, config):
+def _print_result(result, model, tokenizer, config):
     """Prints what came out of a run: the loss, the folder, a sample, what to do next."""
     kind = "estimated validation loss" if config.eval_batches else "validation loss"
     loss = f"{kind} {result['loss']:.4f} nats per character"
@@ -135,7 +135,7 @@ def print_result(result, model, tokenizer, config):
         loss += f", {above:.4f} above the floor of {result['floor']:.4f}"
     print(f"\n{loss}; step {result['step']:,} of {result['steps']:,}")
     print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
-    print_sample(model, tokenizer, max_new_tokens=300, seed=config.seed)
+    _print_sample(model, tokenizer, max_new_tokens=300, seed=config.seed)
     out = shlex.quote(config.out)
     print("\nnext:")
     print(f"  chargpt sample {out}")
@@ -148,12 +148,12 @@ def world_size():
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def is_first_process():
+def _is_first_process():
     """Whether this process is the one, of several, that prints and writes."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def run_training(model, corpus, args, tokenizer):
+def _run_training(model, corpus, args, tokenizer):
     """Trains in this process, or in all that torchrun has started -> what `train` returns."""
     if world_size() == 1:
         return train(model, corpus, args.training, tokenizer, args.resume)
@@ -172,10 +172,10 @@ def train_command(args):
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
     config = args.training
-    check_memory(model_config, device)
-    check_validation_text(corpus, model_config.block_size, config.eval_batches)
+    _check_memory(model_config, device)
+    _check_validation_text(corpus, model_config.block_size, config.eval_batches)
     if args.resume:
-        finished = why_finished(config)
+        finished = _why_finished(config)
         if finished is not None:
             print(f"nothing is left to do for the run in {config.out}: {finished}")
             return 0
@@ -184,12 +184,12 @@ def train_command(args):
     model = GPT(model_config)
     if world_size() == 1:
         model = model.to(device)  # each of several processes takes it to a card of its own, later
-    first = is_first_process()
+    first = _is_first_process()
     if first:
-        print_plan(corpus, model, config, device, reason)
+        _print_plan(corpus, model, config, device, reason)
     try:
-        with settings_saved(args) if first else nullcontext():
-            result = run_training(model, corpus, args, tokenizer)
+        with _settings_saved(args) if first else nullcontext():
+            result = _run_training(model, corpus, args, tokenizer)
         interrupted = result["stopped"] == "interrupted"
     except RuntimeError as error:
         if "memory" not in str(error):
@@ -212,14 +212,14 @@ def train_command(args):
             print(f"resume with: chargpt train --resume --out {out}{device_option}")
         return 130
     if first:
-        print_result(result, model, tokenizer, config)
+        _print_result(result, model, tokenizer, config)
     return 0
 
 
 # ---------------------------------------------------------------- eval, sample, attend
 
 
-def check_range(option, value, low, high):
+def _check_range(option, value, low, high):
     """Raises: ValueError for a whole number that is too small or too large."""
     if not low <= value <= high:
         raise ValueError(
@@ -227,13 +227,13 @@ def check_range(option, value, low, high):
         )
 
 
-def load_for(args):
+def _load_for(args):
     """The model and the tokenizer in args.folder, on the device that args.device asks for."""
     device, _ = choose_device(args.device)
     return load_model(args.folder, device)
 
 
-def corpus_of_run(folder):
+def _corpus_of_run(folder):
     """The name of the corpus of a run, or of the run that a checkpoint belongs to. Raises: FileNotFoundError."""
     if (folder / "state.pt").is_file():
         folder = folder.parent
@@ -244,10 +244,10 @@ def eval_command(args):
     """Prints the exact loss over a split of a corpus."""
     if args.estimate is not None and args.estimate < 1:
         raise ValueError(f"--estimate is {args.estimate}; it has to be a whole number from 1 on")
-    model, tokenizer = load_for(args)
+    model, tokenizer = _load_for(args)
     name = args.corpus
     if name is None:
-        name = corpus_of_run(args.folder)
+        name = _corpus_of_run(args.folder)
     corpus = load_corpus(name)
     text = corpus.val if args.split == "val" else corpus.train
     ids = tokenizer.encode(text)
@@ -269,7 +269,7 @@ def eval_command(args):
     return 0
 
 
-def print_sample(model, tokenizer, prompt="", **sampling):
+def _print_sample(model, tokenizer, prompt="", **sampling):
     """Generates text on the standard output, character by character; sampling: parameters of `generate`."""
     if prompt == "":
         # `generate` begins with a line end, where the tokenizer has one; else the first of its symbols does as well.
@@ -284,16 +284,16 @@ def print_sample(model, tokenizer, prompt="", **sampling):
 
 def sample_command(args):
     """Generates text, on the standard output as it comes."""
-    check_range("--num-samples", args.num_samples, 1, 10**6)
-    check_range("--max-new-tokens", args.max_new_tokens, 1, 10**8)
-    model, tokenizer = load_for(args)
+    _check_range("--num-samples", args.num_samples, 1, 10**6)
+    _check_range("--max-new-tokens", args.max_new_tokens, 1, 10**8)
+    model, tokenizer = _load_for(args)
     seed = args.seed
     if seed is None:
         seed = secrets.randbits(31)
     for number in range(args.num_samples):
         if number > 0:
             print("-" * 15)
-        print_sample(
+        _print_sample(
             model,
             tokenizer,
             prompt=args.prompt,
@@ -316,7 +316,7 @@ def attend_command(args):
     """Writes a page with the attention maps of a text."""
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {args.out}; the name of a page ends with .html")
-    model, tokenizer = load_for(args)
+    model, tokenizer = _load_for(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_attention_page(model, tokenizer, args.prompt, args.out)
     print(f"{args.out}: open it in a browser")
@@ -336,7 +336,7 @@ PARTS = {
 }
 
 
-def part_of(parameter_name):
+def _part_of(parameter_name):
     """The part of the GPT that a parameter belongs to."""
     for piece, part in PARTS.items():
         if piece in parameter_name:
@@ -348,7 +348,7 @@ def parameters_by_part(model):
     """{part of the GPT: number of parameters}; a tied matrix counts once, with the characters."""
     counts = dict.fromkeys(PARTS.values(), 0)
     for name, parameter in model.named_parameters():
-        counts[part_of(name)] += parameter.numel()
+        counts[_part_of(name)] += parameter.numel()
     return counts
 
 
@@ -363,7 +363,7 @@ def flops_per_character(model):
     return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
 
 
-def print_model(config):
+def _print_model(config):
     """Prints the parts of a model and its FLOPs."""
     # On the device "meta" weights have shapes and no values: not even GPT-2 needs memory or time.
     with torch.device("meta"):
@@ -379,15 +379,15 @@ def print_model(config):
     print(f"{flops_per_character(model):,} FLOPs per character in training (6 N + 12 L T C)")
 
 
-def print_run(folder):
+def _print_run(folder):
     """Prints what is known of a run, a checkpoint, or a saved model."""
     print(f"{folder}:")
     model_folder = folder
     if not (folder / "config.json").is_file():
         model_folder = find_checkpoint(folder)
     config, _ = read_spec(model_folder)
-    print_model(config)
-    rows = read_rows(folder)
+    _print_model(config)
+    rows = _read_rows(folder)
     if rows:
         print(f"{rows[-1]['step']:,} steps")
     # A run on ids alone, by the library, has no validation loss.
@@ -400,13 +400,13 @@ def print_run(folder):
 def info_command(args):
     """Prints what is known of runs, of a preset, of this machine."""
     for folder in args.folders:
-        print_run(folder)
+        _print_run(folder)
     if args.preset is not None:
         if args.preset not in PRESETS:
             raise ValueError(f"no preset is called {args.preset!r}: there are {', '.join(PRESETS)}")
         corpus = load_corpus(args.corpus)
         tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-        print_model(PRESETS[args.preset].model(tokenizer.vocab_size))
+        _print_model(PRESETS[args.preset].model(tokenizer.vocab_size))
     device, reason = choose_device(args.device)
     print(
         f"device {device.type} ({reason}), precision {pick_precision(device)}, "

@@ -34,12 +34,12 @@ USAGE = f"""usage: chargpt COMMAND ...    (chargpt COMMAND --help lists its opti
 
 
 @dataclass
-class ModelArgs:
+class _ModelArgs:
     folder: Path  # of a run, of a checkpoint in it, or of a saved model
 
 
 @dataclass
-class EvalArgs(ModelArgs):
+class _EvalArgs(_ModelArgs):
     """Computes the exact loss over a text, in which each character is predicted once."""
 
     corpus: str | None = None  # as for train; by default the run's own
@@ -49,7 +49,7 @@ class EvalArgs(ModelArgs):
 
 
 @dataclass
-class SampleArgs(ModelArgs):
+class _SampleArgs(_ModelArgs):
     """Generates text. Nothing else goes to the standard output."""
 
     prompt: str = ""  # the text to continue; by default the beginning of a line
@@ -66,7 +66,7 @@ class SampleArgs(ModelArgs):
 
 
 @dataclass
-class AttendArgs(ModelArgs):
+class _AttendArgs(_ModelArgs):
     """Writes a page with the attention maps of a text: one file, for any browser, without a network."""
 
     prompt: str = "O damp goose!"  # the text that the model reads, at most a block
@@ -75,7 +75,7 @@ class AttendArgs(ModelArgs):
 
 
 @dataclass
-class InfoArgs:
+class _InfoArgs:
     """Prints parameters and FLOPs of runs or of a preset; the device, and what is installed."""
 
     folders: tuple[Path, ...]  # of runs, checkpoints, saved models; without any, this machine only
@@ -85,7 +85,7 @@ class InfoArgs:
 
 
 @dataclass
-class CheckArgs:
+class _CheckArgs:
     """Grades one notebook, your own, as a teacher's grader would."""
 
     notebook: Path  # a lesson with your answers
@@ -93,7 +93,7 @@ class CheckArgs:
 
 
 @dataclass
-class GradeArgs:
+class _GradeArgs:
     """Grades a class."""
 
     submissions: tuple[Path, ...]  # notebooks, or folders of them
@@ -105,12 +105,12 @@ class GradeArgs:
 
 
 SUBCOMMANDS = {
-    "eval": EvalArgs,
-    "sample": SampleArgs,
-    "attend": AttendArgs,
-    "info": InfoArgs,
-    "check": CheckArgs,
-    "grade": GradeArgs,
+    "eval": _EvalArgs,
+    "sample": _SampleArgs,
+    "attend": _AttendArgs,
+    "info": _InfoArgs,
+    "check": _CheckArgs,
+    "grade": _GradeArgs,
 }
 
 
@@ -137,7 +137,7 @@ def parse_args(command, arguments):
 # ---------------------------------------------------------------- from the words to the exit code
 
 
-def dispatch(command, arguments):
+def _dispatch(command, arguments):
     """Runs a command. Returns its exit code."""
     args = parse_args(command, arguments)
     # Only now, when the options are right: this imports torch.
@@ -152,7 +152,7 @@ def fail(command, problem, code=2):
     return code
 
 
-def unknown_command(word):
+def _unknown_command(word):
     """Prints the nearest command, which tyro does only for options. Returns the exit code."""
     near = get_close_matches(word, COMMANDS, 1)
     advice = f"did you mean {near[0]}?" if near else "see chargpt --help"
@@ -172,9 +172,9 @@ def main(arguments=None):
         print(f"chargpt {chargpt_lib.__version__}")
         return 0
     if command not in COMMANDS:
-        return unknown_command(command)
+        return _unknown_command(command)
     try:
-        code = dispatch(command, arguments[1:])
+        code = _dispatch(command, arguments[1:])
         sys.stdout.flush()  # here, where a pipe that nobody reads any more can still be handled
         return code
     except SystemExit as exit:  # by tyro, which has printed why

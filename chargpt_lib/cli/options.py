@@ -18,7 +18,7 @@ from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.trainer import is_in_use
 
 
-class Preset(NamedTuple):
+class _Preset(NamedTuple):
     """A published recipe."""
 
     model: Callable  # vocab_size -> GPTConfig
@@ -37,7 +37,7 @@ PLAIN_ADAMW = {
 }
 
 PRESETS = {
-    "cpu": Preset(
+    "cpu": _Preset(
         lambda vocab_size: replace(GPTConfig.cpu(vocab_size), activation="relu"),
         {
             "time_budget": 120.0,
@@ -48,7 +48,7 @@ PRESETS = {
             "eval_interval": 1000,
         },
     ),
-    "lecture": Preset(
+    "lecture": _Preset(
         GPTConfig.lecture,
         {
             "steps": 5000,
@@ -57,7 +57,7 @@ PRESETS = {
             **PLAIN_ADAMW,
         },
     ),
-    "baby": Preset(
+    "baby": _Preset(
         GPTConfig.baby,
         {
             "steps": 5000,
@@ -71,7 +71,7 @@ PRESETS = {
             "eval_interval": 250,
         },
     ),
-    "oz": Preset(
+    "oz": _Preset(
         lambda vocab_size: replace(GPTConfig.oz(vocab_size), scaled_init=True),
         {
             "steps": 500,
@@ -80,7 +80,7 @@ PRESETS = {
             **PLAIN_ADAMW,
         },
     ),
-    "gpt2": Preset(
+    "gpt2": _Preset(
         # The corpus' characters in place of GPT-2's subwords.
         lambda vocab_size: replace(GPTConfig.gpt2(), vocab_size=vocab_size),
         {
@@ -141,7 +141,7 @@ NANOGPT_NAMES = {
 }
 
 
-def option_name(setting):
+def _option_name(setting):
     """n_layer -> --n-layer."""
     return "--" + setting.replace("_", "-")
 
@@ -159,7 +159,7 @@ def with_preset(settings):
     return {name: settings.get(name, defaults[name]) for name in SETTINGS}
 
 
-def explain_unknown(name, value):
+def _explain_unknown(name, value):
     """What to do about a name in a file that is no setting."""
     if name in COMMAND_LINE_ONLY:
         return "it belongs on the command line"
@@ -173,7 +173,7 @@ def explain_unknown(name, value):
     return "chargpt train --help lists them all"
 
 
-def from_toml(value, kind):
+def _from_toml(value, kind):
     """A value of a TOML file as Python has it, for a setting of this type."""
     if isinstance(value, list):
         return tuple(value)
@@ -183,7 +183,7 @@ def from_toml(value, kind):
     return value
 
 
-def is_of_type(value, spec, kind):
+def _is_of_type(value, spec, kind):
     """Whether a value is of a setting's type; spec: what tyro knows of the type."""
     # To Python, and so to tyro, True is the number 1.
     if isinstance(value, bool) and kind is not bool:
@@ -211,13 +211,13 @@ def read_settings(path):
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in SETTINGS:
-            advice = explain_unknown(name, value)
+            advice = _explain_unknown(name, value)
             raise ValueError(f"{path} sets {key}, and there is no such setting: {advice}")
         kind = TYPES[name]
-        settings[name] = from_toml(value, kind)
+        settings[name] = _from_toml(value, kind)
         # tyro's own description of the type, with which it reads the option of this name.
         spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
-        if not is_of_type(settings[name], spec, kind):
+        if not _is_of_type(settings[name], spec, kind):
             expected = spec.metavar.replace("{None}", "false").replace("{True,False}", "true|false")
             raise ValueError(f"{path} sets {key} to {value!r}; it takes {expected}")
     return settings
@@ -246,7 +246,7 @@ def saved_settings(out):
 
 
 @dataclass
-class FirstPassArgs:
+class _FirstPassArgs:
     """The options that decide which defaults all others have."""
 
     preset: Literal[*PRESETS] | None = None
@@ -256,7 +256,7 @@ class FirstPassArgs:
     out: str | None = None
 
 
-def train_args_class(settings, out):
+def _train_args_class(settings, out):
     """A dataclass for tyro, whose fields are the options of `chargpt train` with these settings as defaults.
 
     tyro's own choice between default configs, `overridable_config_cli`, makes each a subcommand, and knows no files.
@@ -309,18 +309,18 @@ def default_out(corpus, preset):
     return str(Path("runs") / f"{name}-{preset}")
 
 
-def check_resumed(args, saved):
+def _check_resumed(args, saved):
     """Raises: ValueError where a resumed run would become another one."""
     settings = settings_of(args)
     for name, before in saved.items():
         if settings[name] != before and name not in CHANGEABLE:
             raise ValueError(
-                f"{option_name(name)} {settings[name]} contradicts the run in {args.training.out}, "
+                f"{_option_name(name)} {settings[name]} contradicts the run in {args.training.out}, "
                 f"which has {before}: leave it out, or begin a new run in another --out"
             )
 
 
-def check_new(out):
+def _check_new(out):
     """Raises: FileExistsError where a new run would get into the way of what is in its folder."""
     if Path(out).is_file() or is_in_use(out):
         raise FileExistsError(
@@ -328,7 +328,7 @@ def check_new(out):
         )
 
 
-def read_saved_run(first):
+def _read_saved_run(first):
     """The folder of the run that --resume names, and its settings.
 
     Raises: FileNotFoundError, ValueError where there is nothing to resume, or where --config competes with it.
@@ -354,7 +354,7 @@ def read_train_args(arguments):
 
     # Two passes: the first finds out where the defaults come from, so that --help and the second can have them.
     first, _ = tyro.cli(
-        FirstPassArgs,
+        _FirstPassArgs,
         prog="chargpt train",
         args=arguments,
         return_unknown_args=True,
@@ -363,7 +363,7 @@ def read_train_args(arguments):
     if first.out == "":
         raise ValueError("--out is empty: name a folder, or leave it out")
     if first.resume:
-        out, settings = read_saved_run(first)
+        out, settings = _read_saved_run(first)
     else:
         settings = {} if first.config is None else read_settings(first.config)
         if first.preset is not None:
@@ -375,13 +375,13 @@ def read_train_args(arguments):
         if out is None:
             out = default_out(settings["corpus"], settings["preset"])
     args = tyro.cli(
-        train_args_class(settings, out),
+        _train_args_class(settings, out),
         prog="chargpt train",
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
     )
     if args.resume:
-        check_resumed(args, settings)
+        _check_resumed(args, settings)
     else:
-        check_new(args.training.out)
+        _check_new(args.training.out)
     return args

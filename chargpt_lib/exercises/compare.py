@@ -28,10 +28,10 @@ MAX_SHOWN_CHARACTERS = 60  # of a text
 # ---------------------------------------------------------------- values in words
 
 
-def format_short(value):
+def _format_short(value):
     """A number with four digits, a list of such numbers, or the repr of anything else."""
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(format_short(item) for item in value)}]"
+        return f"[{', '.join(_format_short(item) for item in value)}]"
     if isinstance(value, int) and abs(value) >= HUGE:
         return "a huge number"
     if isinstance(value, float):
@@ -39,7 +39,7 @@ def format_short(value):
     return repr(value)
 
 
-def format_distinct(a, b):
+def _format_distinct(a, b):
     """Two different numbers with as few digits, from four to nine, as show that they differ."""
     for digits in range(4, 9):
         if f"{a:.{digits}g}" != f"{b:.{digits}g}":
@@ -52,11 +52,11 @@ def describe(value):
     if value is None:
         return "None"
     if isinstance(value, torch.Tensor):
-        return describe_tensor(value)
+        return _describe_tensor(value)
     if isinstance(value, (list, tuple)):
-        return describe_list(value)
+        return _describe_list(value)
     if isinstance(value, (int, float)):
-        return format_short(value)
+        return _format_short(value)
     if isinstance(value, str):
         if len(value) <= MAX_SHOWN_CHARACTERS:
             return f"the text {value!r}"
@@ -64,19 +64,19 @@ def describe(value):
     return f"something of the type {type(value).__name__}"
 
 
-def describe_tensor(value):
+def _describe_tensor(value):
     dtype = str(value.dtype).removeprefix("torch.")
     text = f"a tensor {tuple(value.shape)} of {dtype}"
     if value.numel() <= MAX_SHOWN_ELEMENTS and value.dtype in SHOWN_DTYPES:
-        text += f" {format_short(value.tolist())}"
+        text += f" {_format_short(value.tolist())}"
     return text
 
 
-def describe_list(value):
+def _describe_list(value):
     name = type(value).__name__
     plain = all(type(item) in (bool, int, float, str) for item in value)
     if plain and len(value) <= MAX_SHOWN_ITEMS:
-        return f"a {name} {format_short(value)}"
+        return f"a {name} {_format_short(value)}"
     return f"a {name} of {len(value)}"
 
 
@@ -99,13 +99,13 @@ def first_difference(got, want, atol=1e-5, rtol=1e-4):
     """The first Difference between two values, or None where they are the same; floats up to rounding."""
     # What is asked is the type of `want`, which is ours: `got` may be of a class whose == says yes to everything.
     if isinstance(want, (list, tuple)):
-        return list_difference(got, want, atol, rtol)
+        return _list_difference(got, want, atol, rtol)
     if isinstance(want, torch.Tensor):
-        return tensor_difference(got, want, atol, rtol)
-    return scalar_difference(got, want, atol, rtol)
+        return _tensor_difference(got, want, atol, rtol)
+    return _scalar_difference(got, want, atol, rtol)
 
 
-def list_difference(got, want, atol, rtol):
+def _list_difference(got, want, atol, rtol):
     if not isinstance(got, (list, tuple)) or len(got) != len(want):
         return Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
     for i in range(len(want)):
@@ -115,7 +115,7 @@ def list_difference(got, want, atol, rtol):
     return None
 
 
-def tensor_difference(got, want, atol, rtol):
+def _tensor_difference(got, want, atol, rtol):
     if not isinstance(got, torch.Tensor) or (got.shape, got.dtype) != (want.shape, want.dtype):
         return Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
     if want.is_floating_point():
@@ -125,12 +125,12 @@ def tensor_difference(got, want, atol, rtol):
     if same.all():
         return None
     place = tuple((~same).nonzero()[0].tolist())
-    got_text, want_text = format_distinct(got[place].item(), want[place].item())
+    got_text, want_text = _format_distinct(got[place].item(), want[place].item())
     text = f"at {list(place)} it has {got_text}, and {want_text} is right"
     return Difference(text, place, numbers=True)
 
 
-def scalar_difference(got, want, atol, rtol):
+def _scalar_difference(got, want, atol, rtol):
     if isinstance(got, torch.Tensor) and got.dim() == 0:
         got = got.item()
     numbers = {type(got), type(want)} <= {int, float}  # so a bool is no number here
@@ -146,7 +146,7 @@ def scalar_difference(got, want, atol, rtol):
     if same:
         return None
     if numbers:
-        got_text, want_text = format_distinct(got, want)
+        got_text, want_text = _format_distinct(got, want)
     else:
         got_text, want_text = describe(got), describe(want)
     return Difference(f"it returns {got_text}, and {want_text} is right", numbers=numbers)
@@ -214,7 +214,7 @@ INTERRUPT_PAUSE = 0.1  # seconds between two interrupts, in which the answer may
 MAX_CAUGHT = 3  # interrupts that an answer may catch before they come without a pause
 
 
-class TimeLimit:
+class _TimeLimit:
     """How long one call may take, and the handler of SIGINT that ends it. Made in the thread of the call."""
 
     def __init__(self, seconds):
@@ -276,7 +276,7 @@ WATCH_LOCK = threading.Lock()
 watchdog_thread = None
 
 
-def run_watchdog():
+def _run_watchdog():
     """Interrupts the main thread, as Ctrl-C does, while the innermost call takes longer than it should."""
     while True:
         time.sleep(0.05 if WATCHED_LIMITS else 0.5)
@@ -294,17 +294,17 @@ def run_watchdog():
                 interrupt_main()
 
 
-def start_watching(limit):
+def _start_watching(limit):
     """Makes the watchdog look at this limit, and starts the watchdog where there is none."""
     global watchdog_thread
     # A process that was just forked has a copy of this variable, but none of the threads.
     if watchdog_thread is None or not watchdog_thread.is_alive():
-        watchdog_thread = threading.Thread(target=run_watchdog, daemon=True)
+        watchdog_thread = threading.Thread(target=_run_watchdog, daemon=True)
         watchdog_thread.start()
     WATCHED_LIMITS.append(limit)
 
 
-class DiscardOutput(io.TextIOBase):
+class _DiscardOutput(io.TextIOBase):
     """A stream that forgets what an answer prints, so that printing for ever takes no memory."""
 
     def write(self, text):
@@ -322,11 +322,11 @@ def call(function, args, seconds=5.0, file=None):
     Raises: KeyboardInterrupt where somebody presses Ctrl-C.
     """
     inputs = copy_args(args)
-    limit = TimeLimit(seconds)
+    limit = _TimeLimit(seconds)
     previous_handler = signal.signal(signal.SIGINT, limit.handle_interrupt)
-    start_watching(limit)
+    _start_watching(limit)
     try:
-        with redirect_stdout(DiscardOutput()), redirect_stderr(DiscardOutput()):
+        with redirect_stdout(_DiscardOutput()), redirect_stderr(_DiscardOutput()):
             try:
                 outcome = Outcome("value", function(*inputs))
             finally:

@@ -158,7 +158,7 @@ class Verdict(NamedTuple):
         return f"{self.mark} {self.name}{': ' * bool(self.hint)}{self.hint}"
 
 
-def same_outcome(a, b, exercise):
+def _same_outcome(a, b, exercise):
     if a.status != b.status or a.status == "error":
         return a[:2] == b[:2]
     return first_difference(a.value, b.value, exercise.atol, exercise.rtol) is None
@@ -170,11 +170,11 @@ def shown(args, function):
     return ", ".join(f"{name} = {describe(value)}" for name, value in zip(names, args))
 
 
-def known_mistake(exercise, cases, outcomes, differences):
+def _known_mistake(exercise, cases, outcomes, differences):
     """The hint for a mistake that the key knows, else None."""
     for hint in cases[0].mistakes:
         if all(
-            same_outcome(outcome, case.mistakes[hint](), exercise)
+            _same_outcome(outcome, case.mistakes[hint](), exercise)
             for case, outcome in zip(cases, outcomes)
         ):
             return hint.format(
@@ -213,7 +213,7 @@ def judge(exercise, run, seed):
     if not bad:
         return Verdict(exercise.name, "✓")
     hint = (
-        known_mistake(exercise, cases, outcomes, differences)
+        _known_mistake(exercise, cases, outcomes, differences)
         if len(outcomes) == len(cases)
         else None
     )
@@ -266,7 +266,7 @@ def alone(answer):
     return define("".join(lines), answer.__name__, file)
 
 
-def unfit(answer, name, parameters):
+def _unfit(answer, name, parameters):
     """What is wrong with an answer that cannot even be called, else None."""
     if not inspect.isfunction(answer):
         return f"{describe(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
@@ -281,7 +281,7 @@ def unfit(answer, name, parameters):
 def check(name, answer):
     """Checks an answer on inputs drawn now, and prints a line: ✓, ✗ with a hint, or ○ where nothing was attempted."""
     wanted, parameters = find(name), list(inspect.signature(find(name).answer).parameters)
-    problem = unfit(answer, name, parameters)
+    problem = _unfit(answer, name, parameters)
     if not problem:
         outcome = call(lambda: alone(answer), [], wanted.seconds, file=answer.__code__.co_filename)
         problem = outcome.detail and f"run alone, its cell fails: {outcome.detail}"

@@ -72,7 +72,7 @@ def submission_name(path):
     return name
 
 
-def short_name(name):
+def _short_name(name):
     """The last two parts of a path: enough for a student to know her file."""
     return "/".join(name.split("/")[-2:])
 
@@ -173,7 +173,7 @@ pre { overflow-x: auto; padding: .6rem; background: #8882 } .minutes { opacity: 
 MARKS_IN_WORDS = {"✓": "right", "✗": "not right yet", "○": "not attempted"}
 
 
-def feedback_section(exercise, record, weight):
+def _feedback_section(exercise, record, weight):
     """One exercise on a student's page, as HTML. All text in it comes from a stranger, so all of it is escaped."""
     name = exercise.name
     mark = record["marks"][name]
@@ -196,7 +196,7 @@ def feedback_page(name, record, lesson, weights):
     if record["answers"]:
         title = f"{page_name}: {score(record['marks'], weights):.0f}%"
         sections = [
-            feedback_section(exercise, record, weights[exercise.name])
+            _feedback_section(exercise, record, weights[exercise.name])
             for exercise in exercises_of(lesson)
         ]
     else:
@@ -205,14 +205,14 @@ def feedback_page(name, record, lesson, weights):
     notes = [f"<p>Note: {html.escape(problem)}.</p>" for problem in record["problems"]]
     return (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style><h1>{title}</h1><p>{html.escape(short_name(name))}</p>"
+        f"<style>{STYLE}</style><h1>{title}</h1><p>{html.escape(_short_name(name))}</p>"
         f"{''.join(notes)}{''.join(sections)}</html>\n"
     )
 
 
-def feedback_file(name):
+def _feedback_file(name):
     """The path of a submission's feedback page in the batch's folder: readable, and another one for each name."""
-    readable = short_name(name).removesuffix(".ipynb")
+    readable = _short_name(name).removesuffix(".ipynb")
     readable = re.sub(r"[^\w.-]+", "_", readable, flags=re.ASCII).strip("._")[-60:]
     digest = hashlib.sha256(name.encode()).hexdigest()[:20]
     return f"feedback/{readable}-{digest}.html"
@@ -226,14 +226,14 @@ def write_text(path, text):
     atomic_write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def write_record(out_dir, name, record, lesson, weights):
+def _write_record(out_dir, name, record, lesson, weights):
     """Enters score and feedback into a record, and writes its feedback page."""
     record["score"] = round(score(record["marks"], weights), 2)
-    record["feedback"] = feedback_file(name)
+    record["feedback"] = _feedback_file(name)
     write_text(out_dir / record["feedback"], feedback_page(name, record, lesson, weights))
 
 
-def write_grades(out_dir, batch):
+def _write_grades(out_dir, batch):
     """Writes grades.json and, from it, grades.csv."""
     write_text(out_dir / "grades.json", json.dumps(batch, indent=1, ensure_ascii=False))
     table = io.StringIO()
@@ -247,18 +247,18 @@ def write_grades(out_dir, batch):
     write_text(out_dir / "grades.csv", table.getvalue())
 
 
-def write_results(out_dir, batch):
+def _write_results(out_dir, batch):
     """Writes grades.json, grades.csv and all feedback pages."""
     (out_dir / "feedback").mkdir(parents=True, exist_ok=True)
     for name, record in batch["submissions"].items():
-        write_record(out_dir, name, record, batch["lesson"], batch["weights"])
-    write_grades(out_dir, batch)
+        _write_record(out_dir, name, record, batch["lesson"], batch["weights"])
+    _write_grades(out_dir, batch)
 
 
 # ---------------------------------------------------------------- grading
 
 
-def sha256_of(*paths):
+def _sha256_of(*paths):
     """The sha256 of the contents of files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
@@ -266,7 +266,7 @@ def sha256_of(*paths):
     return digest.hexdigest()
 
 
-def load_batch(out_dir, lesson, seed=None):
+def _load_batch(out_dir, lesson, seed=None):
     """The batch that an earlier grading saved in a folder, or a new one, as {lesson, seed, version, submissions, ...}.
 
     Raises: ValueError where the folder is of no use for this grading.
@@ -280,7 +280,7 @@ def load_batch(out_dir, lesson, seed=None):
             f"--out {out_dir} cannot be a folder for the marks: {error.strerror}"
         ) from None
     # Another version of library or keys may judge otherwise, so records of another one are made again.
-    version = sha256_of(*sorted(library_dir().rglob("*.py")))
+    version = _sha256_of(*sorted(library_dir().rglob("*.py")))
     saved = out_dir / "grades.json"
     if not saved.exists():
         if seed is None:
@@ -306,7 +306,7 @@ def load_batch(out_dir, lesson, seed=None):
     return {**batch, "version": version}
 
 
-def rename_moved(batch, files):
+def _rename_moved(batch, files):
     """Gives the record of a file that has another path in today's command, but is the same file, today's name."""
     name_of_path = {record.get("path"): name for name, record in batch["submissions"].items()}
     for path in files:
@@ -315,13 +315,13 @@ def rename_moved(batch, files):
             batch["submissions"][submission_name(path)] = batch["submissions"].pop(old_name)
 
 
-def grade_if_changed(path, batch):
+def _grade_if_changed(path, batch):
     """The record of a submission: the batch's own, if nothing has changed since and it could be graded, or a new one."""
     is_readable = (
         path.is_file() and not path.is_symlink() and path.stat().st_size < MAX_NOTEBOOK_BYTES
     )
     graded_from = {
-        "sha256": sha256_of(path) if is_readable else "",
+        "sha256": _sha256_of(path) if is_readable else "",
         "version": batch["version"],
         "seed": batch["seed"],
     }
@@ -350,25 +350,25 @@ def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None)
         lesson = guess_lesson(files)
     if jobs is None:
         jobs = DEFAULT_JOBS
-    batch = load_batch(out_dir, lesson, seed)
+    batch = _load_batch(out_dir, lesson, seed)
     if weights is not None:
         batch["weights"] = load_weights(weights, lesson)
     else:
         batch["weights"] = {**load_weights(None, lesson), **batch.get("weights", {})}
-    rename_moved(batch, files)
-    write_results(out_dir, batch)
+    _rename_moved(batch, files)
+    _write_results(out_dir, batch)
 
     STOP_REQUESTED.clear()
     with ThreadPoolExecutor(jobs) as pool:
-        path_of_future = {pool.submit(grade_if_changed, path, batch): path for path in files}
+        path_of_future = {pool.submit(_grade_if_changed, path, batch): path for path in files}
         done = as_completed(path_of_future)
         try:
             for future in tqdm(done, total=len(files), unit="submission", file=sys.stdout):
                 name = submission_name(path_of_future[future])
                 record = future.result()
                 batch["submissions"][name] = record
-                write_record(out_dir, name, record, lesson, batch["weights"])
-                write_grades(out_dir, batch)
+                _write_record(out_dir, name, record, lesson, batch["weights"])
+                _write_grades(out_dir, batch)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             STOP_REQUESTED.set()  # for a thread that is just about to start a process

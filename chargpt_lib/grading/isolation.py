@@ -104,7 +104,7 @@ WRITE = (
 )
 
 
-class RulesetAttr(ctypes.Structure):
+class _RulesetAttr(ctypes.Structure):
     """struct landlock_ruleset_attr: what is forbidden unless a rule allows it."""
 
     _fields_ = [
@@ -125,7 +125,7 @@ def landlock_abi():
     return max(version, 0)  # -1: the kernel does not know the call, or has it switched off
 
 
-def apply_landlock(rights):
+def _apply_landlock(rights):
     """Leaves this process and its children only these files: {path: LIST, READ or WRITE, for all below it}.
 
     It stops reading, writing, listing and running all other files, by whatever code: Python, C, a program that the
@@ -147,16 +147,16 @@ def apply_landlock(rights):
         handled |= LANDLOCK_ACCESS_FS_TRUNCATE
     if abi >= 5:
         handled |= LANDLOCK_ACCESS_FS_IOCTL_DEV
-    attributes = RulesetAttr(handled_access_fs=handled)
-    size = RulesetAttr.handled_access_net.offset
+    attributes = _RulesetAttr(handled_access_fs=handled)
+    size = _RulesetAttr.handled_access_net.offset
     if abi >= 4:
         attributes.handled_access_net = (
             LANDLOCK_ACCESS_NET_BIND_TCP | LANDLOCK_ACCESS_NET_CONNECT_TCP
         )
-        size = RulesetAttr.scoped.offset
+        size = _RulesetAttr.scoped.offset
     if abi >= 6:
         attributes.scoped = LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | LANDLOCK_SCOPE_SIGNAL
-        size = ctypes.sizeof(RulesetAttr)
+        size = ctypes.sizeof(_RulesetAttr)
     ruleset = libc.syscall(
         SYS_landlock_create_ruleset, ctypes.byref(attributes), ctypes.c_size_t(size), 0
     )
@@ -204,7 +204,7 @@ def default_hidden_dir():
     return library_dir()
 
 
-def allowed_paths(pool_dir, hidden_dir):
+def _allowed_paths(pool_dir, hidden_dir):
     """{path: rights} of what an answer needs: Python, torch, and the copied modules in pool_dir; not hidden_dir."""
     torch_dir = Path(sys.modules["torch"].__file__).parents[1]
     roots = set()
@@ -268,7 +268,7 @@ def unshare_namespaces():
     return True
 
 
-def mount_tmpfs(folder):
+def _mount_tmpfs(folder):
     """Mounts a disk of 16 MB in memory at a folder; it goes when the last process of the namespace goes.
 
     It stops an answer from filling the disk with many files. Without it, only the size of each file is limited.
@@ -287,13 +287,13 @@ _LINUX_CAPABILITY_U32S_3 = 2
 CAP_DAC_READ_SEARCH = 2  # read files and list folders whatever their permissions
 
 
-class CapUserHeader(ctypes.Structure):
+class _CapUserHeader(ctypes.Structure):
     """struct __user_cap_header_struct"""
 
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
 
-class CapUserData(ctypes.Structure):
+class _CapUserData(ctypes.Structure):
     """struct __user_cap_data_struct"""
 
     _fields_ = [
@@ -313,7 +313,7 @@ def die_with_parent():
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def drop_root(uid, keep_read_access):
+def _drop_root(uid, keep_read_access):
     """Turns root into the user and group `uid`, who should own nothing on this machine.
 
     It stops all that only root may do, and writing to files of others. With keep_read_access the process may still read
@@ -328,11 +328,11 @@ def drop_root(uid, keep_read_access):
     os.setuid(uid)
     if keep_read_access:
         only_read = 1 << CAP_DAC_READ_SEARCH
-        header = CapUserHeader(version=_LINUX_CAPABILITY_VERSION_3, pid=0)
+        header = _CapUserHeader(version=_LINUX_CAPABILITY_VERSION_3, pid=0)
         # Capabilities are 64 bits in two halves; all of the second one are given up.
-        data = (CapUserData * _LINUX_CAPABILITY_U32S_3)(
-            CapUserData(effective=only_read, permitted=only_read, inheritable=0),
-            CapUserData(effective=0, permitted=0, inheritable=0),
+        data = (_CapUserData * _LINUX_CAPABILITY_U32S_3)(
+            _CapUserData(effective=only_read, permitted=only_read, inheritable=0),
+            _CapUserData(effective=0, permitted=0, inheritable=0),
         )
         libc.capset(ctypes.byref(header), data)
 
@@ -346,7 +346,7 @@ MAX_OPEN_FILES = 128
 MAX_PROCESSES = 64  # threads are counted, too
 
 
-def set_rlimits(limit_processes):
+def _set_rlimits(limit_processes):
     """Limits memory, processor time, the size and number of files, and, if asked, the number of processes.
 
     It stops an answer from taking all memory or from running for ever once the grader has lost sight of it.
@@ -447,7 +447,7 @@ SYS_clone = (56, 220)
 SYS_clone3 = 435
 
 
-class SockFilter(ctypes.Structure):
+class _SockFilter(ctypes.Structure):
     """struct sock_filter: one instruction. jt and jf: how many instructions to skip if true and if false."""
 
     _fields_ = [
@@ -458,23 +458,23 @@ class SockFilter(ctypes.Structure):
     ]
 
 
-class SockFprog(ctypes.Structure):
+class _SockFprog(ctypes.Structure):
     """struct sock_fprog: a program and its length."""
 
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def seccomp_program(architecture):
+def _seccomp_program(architecture):
     """The filter for "x86_64" or "aarch64", as a list of instructions."""
 
     def load(offset):
-        return SockFilter(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset)
+        return _SockFilter(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset)
 
     def jump_if(condition, k, skip_if_true, skip_if_false):
-        return SockFilter(BPF_JMP | condition | BPF_K, skip_if_true, skip_if_false, k)
+        return _SockFilter(BPF_JMP | condition | BPF_K, skip_if_true, skip_if_false, k)
 
     def end_with(result):
-        return SockFilter(BPF_RET | BPF_K, 0, 0, result)
+        return _SockFilter(BPF_RET | BPF_K, 0, 0, result)
 
     refuse = end_with(SECCOMP_RET_ERRNO | errno.EPERM)
     column, audit_arch = {
@@ -518,9 +518,9 @@ def apply_seccomp():
     architecture = os.uname().machine
     if not sys.platform.startswith("linux") or architecture not in ("x86_64", "aarch64"):
         return False
-    instructions = seccomp_program(architecture)
-    array = (SockFilter * len(instructions))(*instructions)
-    program = SockFprog(len(instructions), ctypes.cast(array, ctypes.c_void_p))
+    instructions = _seccomp_program(architecture)
+    array = (_SockFilter * len(instructions))(*instructions)
+    program = _SockFprog(len(instructions), ctypes.cast(array, ctypes.c_void_p))
     libc = ctypes.CDLL(None)
     libc.prctl(
         PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0
@@ -612,8 +612,8 @@ def isolate(scratch_dir, pool_dir, hidden_dir, uid, namespaces=False):
     # The order matters: a process that has given up a right cannot do what needs it.
     scratch_dir.mkdir()
     if namespaces:
-        mount_tmpfs(scratch_dir)
-    rights = allowed_paths(pool_dir, hidden_dir)
+        _mount_tmpfs(scratch_dir)
+    rights = _allowed_paths(pool_dir, hidden_dir)
     is_root = os.geteuid() == 0
     if is_root:
         os.chown(scratch_dir, uid, uid)
@@ -621,13 +621,13 @@ def isolate(scratch_dir, pool_dir, hidden_dir, uid, namespaces=False):
     os.environ["HOME"] = str(scratch_dir)
     os.environ["TMPDIR"] = str(scratch_dir)
     tempfile.tempdir = str(scratch_dir)
-    set_rlimits(limit_processes=is_root or namespaces)
+    _set_rlimits(limit_processes=is_root or namespaces)
     has_landlock = landlock_abi() > 0
     if is_root:
-        drop_root(uid, keep_read_access=has_landlock)
+        _drop_root(uid, keep_read_access=has_landlock)
     die_with_parent()
     if has_landlock:
-        apply_landlock({**rights, scratch_dir: WRITE})
+        _apply_landlock({**rights, scratch_dir: WRITE})
     has_seccomp = apply_seccomp()
     readable_paths = [path for path, allowed in rights.items() if allowed == READ]
     install_audit_hook(scratch_dir, readable_paths)

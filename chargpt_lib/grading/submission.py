@@ -68,21 +68,21 @@ def read_code_cells(path):
         for sheet in sheets:
             for cell in sheet["cells"]:
                 if cell.get("cell_type") == "code":
-                    found.append((cell_names(cell), cell_text(cell)))
+                    found.append((_cell_names(cell), _cell_text(cell)))
         return found
     except Exception as error:  # a stranger's JSON may have any shape
         reason = f"{type(error).__name__}: {str(error)[:100]}"
         raise ValueError(f"not a notebook, or a damaged one ({reason})") from None
 
 
-def cell_names(cell):
+def _cell_names(cell):
     """The names of exercises that a cell may belong to: its exercise's, or its id, which Colab keeps in the metadata."""
     metadata = cell.get("metadata", {})
     names = (metadata.get("exercise"), cell.get("id"), metadata.get("id"))
     return [name for name in names if isinstance(name, str)]
 
 
-def cell_text(cell):
+def _cell_text(cell):
     """The text of a cell; in format 3 it is called input. Characters that UTF-8 cannot write are replaced."""
     text = cell.get("source", cell.get("input", ""))
     if text is None:
@@ -103,7 +103,7 @@ def collect_answers(path, lesson):
     problems = []
     for exercise in exercises_of(lesson):
         name = exercise.name
-        text = choose_cell(name, cells)
+        text = _choose_cell(name, cells)
         if text is None:
             problems.append(f"no cell for {name}")
         elif len(text) > MAX_ANSWER_CHARACTERS:
@@ -117,14 +117,14 @@ def collect_answers(path, lesson):
         if len(named) > 1:
             problems.append(f"{len(named)} cells for {name}; one of them was taken")
     if not answers:
-        others = other_lessons(cells, lesson)
+        others = _other_lessons(cells, lesson)
         if others:
             pages = sorted(page_of_module(other).name for other in others)
             problems = [f"this is lesson {', '.join(pages)}, not {page_of_module(lesson).name}"]
     return Submission(path, answers, problems)
 
 
-def choose_cell(exercise, cells):
+def _choose_cell(exercise, cells):
     """The text of the cell that answers an exercise, or None where there is none.
 
     Splitting a cell in Jupyter copies its metadata, so several cells may have the exercise's name; and other tools lose
@@ -151,7 +151,7 @@ def choose_cell(exercise, cells):
     return None
 
 
-def other_lessons(cells, lesson):
+def _other_lessons(cells, lesson):
     """The lessons other than this one whose exercises have a cell here."""
     lessons = set()
     for names, _ in cells:
@@ -247,7 +247,7 @@ def stop_process(process):
         os.killpg(process.pid, signal.SIGTERM)
 
 
-def start_pytest(folder):
+def _start_pytest(folder):
     """Starts pytest with nbval on grading.ipynb in the folder."""
     command = [
         sys.executable,
@@ -289,7 +289,7 @@ def run_notebook(notebook, folder):
     """Runs a grading notebook in a folder of its own, and returns whether pytest ended in time."""
     (folder / "grading.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n")
-    process = start_pytest(folder)
+    process = _start_pytest(folder)
     RUNNING_PROCESSES.add(process)
     if STOP_REQUESTED.is_set():  # while this thread was between the file and the process
         stop_process(process)
@@ -305,7 +305,7 @@ def run_notebook(notebook, folder):
     return True
 
 
-def read_report(notebook, folder):
+def _read_report(notebook, folder):
     """What a run has left in its folder: (what Grader.judge wrote, the exercises whose check cell nbval passed)."""
     try:
         report = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
@@ -336,7 +336,7 @@ def grade_submission(path, lesson, seed):
             folder = Path(name).resolve()
             notebook = grading_notebook(submission, lesson, seed)
             if run_notebook(notebook, folder):
-                report, passed = read_report(notebook, folder)
+                report, passed = _read_report(notebook, folder)
     verdicts = report.get("verdicts", {})
     ran = bool(submission.answers) and set(submission.answers) == set(verdicts)
     problems = list(submission.problems)

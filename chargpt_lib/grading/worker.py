@@ -64,7 +64,7 @@ RECEIVE_BYTES = 2**16
 # ---------------------------------------------------------------- in the worker
 
 
-def serve_answer(reader, writer, isolation):
+def _serve_answer(reader, writer, isolation):
     """Serves one answer, in the isolated process: sends `isolation`, defines the answer, then calls it once a line."""
 
     def send(value):
@@ -119,7 +119,7 @@ def serve_workers(pool_dir, hidden_dir, fds, uid):
             writer = stream.makefile("w", encoding="utf-8")
             scratch_dir = pool_dir / f"worker{number}"
             isolation = isolate(scratch_dir, pool_dir, hidden_dir, uid + number, namespaces)
-            serve_answer(reader, writer, isolation)
+            _serve_answer(reader, writer, isolation)
             os._exit(0)
     for fd in fds:
         os.close(fd)
@@ -144,13 +144,13 @@ def process_cpu_seconds(pid):
     return (user_ticks + system_ticks) / os.sysconf("SC_CLK_TCK")
 
 
-def enable_sender_pids(stream):
+def _enable_sender_pids(stream):
     """Asks Linux to attach the sender's process id to what arrives; other systems have no such option."""
     if hasattr(socket, "SO_PASSCRED"):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
 
-def receive(stream):
+def _receive(stream):
     """(bytes, the sender's process id): no bytes where the other side is closed, no id where the system has none.
 
     The kernel itself writes the id, so that a worker cannot give a false one.
@@ -214,7 +214,7 @@ class Connection:
             # One thread cannot have had so much processor time any earlier; then the clocks are asked again.
             self.stream.settimeout(max(seconds_left, 0.01))
             with suppress(TimeoutError):
-                data, sender_pid = receive(self.stream)
+                data, sender_pid = _receive(self.stream)
                 if self.pid is None:  # the first line comes before the answer is let in
                     self.pid = sender_pid
                 if not data:  # closed: what has come is all that comes
@@ -297,7 +297,7 @@ def copy_library(lesson, pool_dir):
         (pool_dir / "chargpt_lib" / package / "__init__.py").touch()
 
 
-def start_process(pool_dir, fds):
+def _start_process(pool_dir, fds):
     """Starts the Python that runs `serve_workers` with these sockets, in an environment without anything of ours."""
     torch_dir = Path(find_spec("torch").origin).parents[1]
     uid = 100_000 + 1000 * secrets.randbelow(10**6)  # for workers of root: numbers that no user has
@@ -339,9 +339,9 @@ class WorkerPool:
         copy_library(lesson, self.pool_dir)
         pairs = [socket.socketpair() for _ in range(size)]
         for grader_end, _ in pairs:
-            enable_sender_pids(grader_end)
+            _enable_sender_pids(grader_end)
         fds = [worker_end.fileno() for _, worker_end in pairs]
-        self.process = start_process(self.pool_dir, fds)
+        self.process = _start_process(self.pool_dir, fds)
         for _, worker_end in pairs:
             worker_end.close()
         self.workers = [Worker(grader_end) for grader_end, _ in pairs]

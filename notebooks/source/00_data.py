@@ -103,7 +103,7 @@ print("".join(alphabet[i] for i in ids))
 LOOKALIKES = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
 
 
-def lookalike(char, alphabet):
+def _lookalike(char, alphabet):
     """The character that may be meant by one that is not in the alphabet, None where nothing in it looks alike."""
     if char.isspace():
         plain = " "
@@ -145,7 +145,7 @@ class CharTokenizer:
         except KeyError as missing:
             # Only now: a look at each character before the lookup would slow down every text.
             char = missing.args[0]
-        known = lookalike(char, self.stoi)
+        known = _lookalike(char, self.stoi)
         if known:
             way_out = f"did you mean {known!r}?"
         else:

@@ -377,7 +377,7 @@ def param_groups(model, weight_decay):
 SAVE_EVERY_SECONDS = 30
 
 
-def save_state(path, model, optimizer, generator, losses):
+def _save_state(path, model, optimizer, generator, losses):
     """Writes all that `fit` needs to go on, whole or not at all. Raises: OSError."""
     state = {
         "model": model.state_dict(),
@@ -389,7 +389,7 @@ def save_state(path, model, optimizer, generator, losses):
     atomic_write(path, lambda temporary: torch.save(state, temporary))
 
 
-def load_state(path, model, optimizer, generator):
+def _load_state(path, model, optimizer, generator):
     """Makes everything as it was when it was saved -> the losses so far; none, and no change, without such a file."""
     try:
         # weights_only: numbers and texts, and nothing that would run. To the CPU: load_state_dict moves it on.
@@ -438,7 +438,7 @@ def fit(
     )
     losses = []
     if checkpoint_path:
-        losses = load_state(checkpoint_path, model, optimizer, generator)
+        losses = _load_state(checkpoint_path, model, optimizer, generator)
     saved = time.perf_counter()
     model.train()
     progress_bar = tqdm(
@@ -452,7 +452,7 @@ def fit(
     with progress_bar:
         for step in progress_bar:
             if checkpoint_path and time.perf_counter() - saved > SAVE_EVERY_SECONDS:
-                save_state(checkpoint_path, model, optimizer, generator, losses)
+                _save_state(checkpoint_path, model, optimizer, generator, losses)
                 saved = time.perf_counter()
             if callback:
                 callback(step, model)
@@ -660,7 +660,7 @@ def digest(text):
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def source_of(cls):
+def _source_of(cls):
     """The source of a class's methods, whether a notebook defines it or the library."""
     # Method by method: inspect.getsource does not find a whole class that a notebook defines.
     sources = []
@@ -686,7 +686,7 @@ def cache_key(name, model, corpus, settings):
                 config[f"{path}.{attribute}".strip(".")] = value
         for cls in type(layer).__mro__:
             if cls.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
-                classes[cls.__name__] = digest(source_of(cls))
+                classes[cls.__name__] = digest(_source_of(cls))
     return {
         "name": name,
         "library": chargpt_lib.__version__,
@@ -707,7 +707,7 @@ def key_name(key):
     return digest(json.dumps(key, sort_keys=True))
 
 
-def load_trained(model, weights, report):
+def _load_trained(model, weights, report):
     """Loads the weights into the model -> the report; {}, where one of the two is missing or damaged."""
     result = read_json(report)
     if result:
@@ -761,7 +761,7 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
     report = folder / f"{key_name(key)}.json"
     unfinished = folder / f"{key_name(key)}.pt"
 
-    result = load_trained(model, weights, report)
+    result = _load_trained(model, weights, report)
     if not result:
         start = time.perf_counter()
         losses = fit(

@@ -71,7 +71,7 @@ def is_number(value, low=0, high=inf, whole=False):
     return low <= value <= high and value != inf
 
 
-def check_train_config(config):
+def _check_train_config(config):
     """Looks at each setting of a TrainConfig.
 
     Raises: ValueError for the first that no training can use, with its name, its value and what it may be.
@@ -169,7 +169,7 @@ class TrainConfig:
     tensorboard: bool = False  # write a log for TensorBoard, too, into out
 
     def __post_init__(self):
-        check_train_config(self)
+        _check_train_config(self)
         if self.out is not None:
             self.out = str(self.out)
         if self.steps is None and self.epochs is None and self.time_budget is None:
@@ -778,7 +778,7 @@ def compile_model(model, x):
             compiled(x, x)[1].backward()
         return compiled
     except Exception as error:  # of many kinds: no compiler, an unknown operation, an old card
-        reason = compile_failure(str(error))
+        reason = _compile_failure(str(error))
         warnings.warn(
             f"torch.compile fails, so the training goes on without it: {type(error).__name__}: {reason}"
         )
@@ -787,7 +787,7 @@ def compile_model(model, x):
         model.zero_grad()
 
 
-def compile_failure(message):
+def _compile_failure(message):
     """The line of torch.compile's long message that says what went wrong; and the way out, where we know one."""
     lines = message.strip().splitlines()
     if not lines:

@@ -182,7 +182,7 @@ PIECE = 2**20  # characters, or ids, that are taken in hand at a time
 
 # %%
 #| export
-def file_pieces(path):
+def _file_pieces(path):
     """The text of a file, piece by piece. Raises: ValueError where it is not UTF-8."""
     try:
         # Python makes "\n" of all line ends here; -sig leaves out the mark that Windows puts first.
@@ -195,7 +195,7 @@ def file_pieces(path):
         ) from None
 
 
-def row_pieces(row, name):
+def _row_pieces(row, name):
     """The text of a row, or a text, piece by piece. Raises: ValueError where it is none; name says which row it is."""
     text = row
     what = f"a {type(row).__name__}"
@@ -215,7 +215,7 @@ def row_pieces(row, name):
 
 # %%
 #| export
-def documents(texts):
+def _documents(texts):
     """A file, a folder of .txt files, or an iterable of texts or rows -> (its name, its pieces) of each text."""
     if isinstance(texts, (str, Path)):
         files = [Path(texts)]
@@ -226,10 +226,10 @@ def documents(texts):
                 f"{texts} is no file, and no folder of .txt files; a text goes into a list, [text]"
             )
         for path in files:
-            yield str(path), file_pieces(path)
+            yield str(path), _file_pieces(path)
     else:
         for n, row in enumerate(texts):
-            yield f"text {n}", row_pieces(row, f"text {n}")
+            yield f"text {n}", _row_pieces(row, f"text {n}")
 
 
 def pieces(texts, separator):
@@ -239,7 +239,7 @@ def pieces(texts, separator):
         unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout
     )
     with progress_bar:
-        for n, (name, parts) in enumerate(documents(texts)):
+        for n, (name, parts) in enumerate(_documents(texts)):
             if n > 0:
                 yield "the separator", separator
             start = 0
@@ -268,7 +268,7 @@ print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").to
 
 # %%
 #| export
-def id_table(tokenizer):
+def _id_table(tokenizer):
     """The id of each character, at the place of its Unicode number; NO_ID for those without one."""
     numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
     table = numpy.full(max(numbers) + 2, NO_ID, ID)  # one place more than the last letter's
@@ -278,7 +278,7 @@ def id_table(tokenizer):
 
 def encoded(texts, tokenizer, separator):
     """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
-    table = id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
+    table = _id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
     for name, text in pieces(texts, separator):
         ids = None
         if table is not None:
@@ -320,7 +320,7 @@ assert part < 0.5
 
 # %%
 #| export
-def write_shard(path, ids):
+def _write_shard(path, ids):
     """Writes a shard, and waits for the disk -> its entry in the index. Raises: OSError."""
     # Not under a temporary name: until the index is there, none of the shards counts.
     try:
@@ -333,14 +333,14 @@ def write_shard(path, ids):
     return {"file": path.name, "ids": len(ids), "sha256": hashlib.sha256(ids).hexdigest()}
 
 
-def is_whole(number, least):
+def _is_whole(number, least):
     """Whether this is a whole number from `least` on."""
     return isinstance(number, int) and number >= least
 
 
-def check_request(texts, folder, tokenizer, shard_size, val_size):
+def _check_request(texts, folder, tokenizer, shard_size, val_size):
     """Raises: ValueError or FileExistsError for what cannot be written, before anything is read."""
-    if not is_whole(shard_size, 1) or not is_whole(val_size, 0):
+    if not _is_whole(shard_size, 1) or not _is_whole(val_size, 0):
         raise ValueError(
             f"shard_size is {shard_size!r}, val_size {val_size!r}: give whole numbers, from 1 and 0 on"
         )
@@ -364,7 +364,7 @@ def check_request(texts, folder, tokenizer, shard_size, val_size):
 
 # %%
 #| export
-class ShardWriter:
+class _ShardWriter:
     """Takes ids as they come, and writes them as shards; the last ones are held back for validation."""
 
     def __init__(self, folder, shard_size, val_size):
@@ -388,7 +388,7 @@ class ShardWriter:
     def write(self, kind, size):
         """Writes the first `size` ids of the buffer, and moves the others to its front."""
         path = self.folder / f"{kind}-{len(self.index[kind]):05d}.bin"
-        self.index[kind].append(write_shard(path, self.buffer[:size]))
+        self.index[kind].append(_write_shard(path, self.buffer[:size]))
         self.buffer[: self.filled - size] = self.buffer[size : self.filled]
         self.filled -= size
 
@@ -422,7 +422,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
     folder holds shards; OSError where it cannot be written. After an error no shard is left.
     """
     folder = Path(folder)
-    check_request(texts, folder, tokenizer, shard_size, val_size)
+    _check_request(texts, folder, tokenizer, shard_size, val_size)
     if tokenizer is None:
         alphabet = set()  # all that the first reading keeps
         for _, text in pieces(texts, separator):
@@ -433,7 +433,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
             f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {NO_ID}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    writer = ShardWriter(folder, shard_size, val_size)
+    writer = _ShardWriter(folder, shard_size, val_size)
     try:
         for ids in encoded(texts, tokenizer, separator):
             writer.add(ids)
@@ -520,14 +520,14 @@ print(shard.tolist(), (places - edges[shard]).tolist())
 
 # %%
 #| export
-def corrupt_shards(path, why):
+def _corrupt_shards(path, why):
     """The ValueError for a file of a folder of shards that is not what it should be."""
     return ValueError(
         f"{path}: {why}. Copy it again from where it came from, or write the shards anew (write_shards)"
     )
 
 
-def check_index(index):
+def _check_index(index):
     """The tokenizer in an index. Raises: an error of some kind where the index is not what write_shards writes."""
     version = index["version"]
     if version not in (1, VERSION):
@@ -556,15 +556,15 @@ def read_index(folder):
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        tokenizer = check_index(index)
+        tokenizer = _check_index(index)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise corrupt_shards(path, f"this is no index of shards ({error})") from None
+        raise _corrupt_shards(path, f"this is no index of shards ({error})") from None
     for shard in index["train"] + index["val"]:
         file = folder / shard["file"]
         # Two bytes an id. A mapped file that is shorter than it says would stop the process without a message.
         size = file.stat().st_size if file.is_file() else "no"
         if size != 2 * shard["ids"] or not size:
-            raise corrupt_shards(
+            raise _corrupt_shards(
                 file, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}"
             )
     return index, tokenizer
@@ -611,7 +611,7 @@ class Shards:
         # Cut first, then convert: the other way round the whole file would be in memory.
         ids = torch.from_numpy(self.maps[file][places].astype("int64"))
         if ids.numel() and ids.max() >= self.tokenizer.vocab_size:
-            raise corrupt_shards(
+            raise _corrupt_shards(
                 self.folder / file, f"it has the id {ids.max()}, and no character has that"
             )
         return ids
@@ -628,14 +628,14 @@ class Shards:
 
     def windows(self, block_size, seed):
         """Its windows, as the trainer asks for them."""
-        return ShardWindows(self, block_size, seed)
+        return _ShardWindows(self, block_size, seed)
 
     def verify(self):
         """Reads every byte. Raises: ValueError for the first file that is not what was written."""
         for shard in self.index["train"] + self.index["val"]:
             with open(self.folder / shard["file"], "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.get("sha256"):
-                    raise corrupt_shards(
+                    raise _corrupt_shards(
                         file.name, "its content is not what was written: the sha256 differs"
                     )
 
@@ -675,7 +675,7 @@ _ = file.write_bytes(good)
 
 # %%
 #| export
-class EpochPlan(NamedTuple):
+class _EpochPlan(NamedTuple):
     """The order in which an epoch reads the shards; the tensors are (shards,), in that order."""
 
     start: torch.Tensor  # where the first window of the epoch starts: ()
@@ -694,7 +694,7 @@ def plan_epoch(edges, block_size, count, seed, epoch):
     before = ((edges - start + block_size - 1) // block_size).clamp(0, count)
     many = before.diff()[order]
     seeds = torch.randint(2**32, order.shape, generator=generator)
-    return EpochPlan(start, before[order], many, many.cumsum(0), seeds)
+    return _EpochPlan(start, before[order], many, many.cumsum(0), seeds)
 
 # %% [markdown]
 # Four shards of 100 ids, in windows of 16:
@@ -712,7 +712,7 @@ print("so many are read after each shard:", plan.after.tolist())
 
 # %%
 #| export
-class ShardWindows:
+class _ShardWindows:
     """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
 
     As in recipe.Windows, seed and epoch determine the order, and every epoch cuts at other places.
