@@ -21,7 +21,6 @@ __all__ = [
     "SOFTMAX",
     "FUSED_PARAMETERS",
     "AttentionInterceptor",
-    "attention_weights",
     "AttentionMaps",
     "record_attention",
     "LONG_TEXT",
@@ -105,13 +104,13 @@ class AttentionInterceptor(TorchFunctionMode):
         heads = range(first, self.counts[-1])
 
         def weights(some):
-            return attention_weights(some, func, out, args, kwargs)
+            return _attention_weights(some, func, out, args, kwargs)
 
         return self.on_call(len(self.counts) - 1, heads, out, weights)
 
 
 @torch.no_grad()
-def attention_weights(some, func, out, args, kwargs):
+def _attention_weights(some, func, out, args, kwargs):
     """The weights in a call of func (the kernel or a softmax) that returned out: of some of its heads, (B, H, T, T)."""
 
     def take(x):

@@ -9,26 +9,14 @@ from typing import NamedTuple
 from chargpt_lib.data import Corpus
 
 __all__ = [
-    "scrambled",
     "WORD",
     "words_of",
     "share",
     "distinct",
     "NAME",
-    "blocks_of",
-    "speakers",
-    "find_speech",
-    "shape",
-    "usual_shapes",
     "ENDED",
     "PAIRS",
-    "passages_of",
-    "partners",
-    "closed",
-    "suffix_automaton",
     "longest_copy",
-    "Reference",
-    "learn",
     "Quality",
     "quality",
     "CEILING",
@@ -39,7 +27,7 @@ __all__ = [
 ]
 
 
-def scrambled(text, length, seed=1337):
+def _scrambled(text, length, seed=1337):
     """Characters drawn by their frequency in the text alone."""
     rng = random.Random(seed)
     return "".join(text[int(rng.random() * len(text))] for _ in range(length))
@@ -71,32 +59,32 @@ NAME = {
 }  # any line
 
 
-def blocks_of(text, gap):
+def _blocks_of(text, gap):
     """The blocks between gaps (a regular expression). The last of several needs a line end, or is left out."""
     blocks = [block.strip("\n") for block in re.split(gap, text) if block.strip()]
     return blocks[:-1] if len(blocks) > 1 and not text.endswith("\n") else blocks
 
 
-def speakers(block, speech):
+def _speakers(block, speech):
     """The names that speak in a block; speech is "above", "before" or None."""
     lines = {"above": [block], "before": block.split("\n"), None: []}[speech]
     return [found[1] for line in lines if (found := NAME[speech].match(line))]
 
 
-def find_speech(blocks):
+def _find_speech(blocks):
     """Where names stand, "above" speeches or "before" them; None where fewer than half of the blocks have any."""
-    counts = {way: sum(bool(speakers(block, way)) for block in blocks) for way in NAME}
+    counts = {way: sum(bool(_speakers(block, way)) for block in blocks) for way in NAME}
     best = max(counts, key=counts.get)
     return best if 2 * counts[best] >= max(len(blocks), 1) else None
 
 
-def shape(block, speech):
+def _shape(block, speech):
     """What the lines of a block are, runs as one: N name above, S name and speech, E entrance, X exit, T other text."""
     kinds = ""
     for number, line in enumerate(block.split("\n")):
         if speech == "above":
-            kinds += "N" if number == 0 and speakers(block, speech) else "T"
-        elif speakers(line, speech):
+            kinds += "N" if number == 0 and _speakers(block, speech) else "T"
+        elif _speakers(line, speech):
             kinds += "S"
         else:
             kinds += (
@@ -109,9 +97,9 @@ def shape(block, speech):
     return re.sub(r"(.)\1+", r"\1", kinds)
 
 
-def usual_shapes(blocks, speech):
+def _usual_shapes(blocks, speech):
     """The shapes that at least one in twenty blocks has."""
-    shapes = [shape(block, speech) for block in blocks]
+    shapes = [_shape(block, speech) for block in blocks]
     return frozenset(kind for kind in set(shapes) if 20 * shapes.count(kind) >= len(shapes))
 
 
@@ -119,15 +107,15 @@ ENDED = re.compile(r"[.!?][\"'”’»)\]]*\s*$")
 PAIRS = ("()", "[]", "{}", "“”", "‘’", "«»", '""', "''")
 
 
-def passages_of(block, speech):
+def _passages_of(block, speech):
     """What is said in a block: its lines, where names stand before, or all of it but the name above."""
     if speech == "before":
         return block.split("\n")
-    said = block.split("\n", 1)[1:] if speakers(block, speech) else [block]
+    said = block.split("\n", 1)[1:] if _speakers(block, speech) else [block]
     return [text for text in said if text.strip()]
 
 
-def partners(passage, pair):
+def _partners(passage, pair):
     """(the marks of a pair that have a partner, all of them) in a passage; an apostrophe inside a word is none."""
     first, last = pair
     marks, waiting, met = re.sub(r"(?<=\w)['’](?=\w)", "", passage), 0, 0
@@ -141,14 +129,14 @@ def partners(passage, pair):
     return met, marks.count(first) + marks.count(last)
 
 
-def closed(passages, pairs):
+def _closed(passages, pairs):
     """The share of marks that have a partner; None where there is no mark."""
-    counts = [partners(passage, pair) for passage in passages for pair in pairs]
+    counts = [_partners(passage, pair) for passage in passages for pair in pairs]
     total = sum(marks for _, marks in counts)
     return sum(met for met, _ in counts) / total if total else None
 
 
-def suffix_automaton(text):
+def _suffix_automaton(text):
     """Everything that stands in a text, as paths: steps [{character: state}], links, and the longest match, of each
     state (Blumer et al., 1985)."""
     steps, links, lengths, last = [{}], [None], [0], 0
@@ -179,7 +167,7 @@ def suffix_automaton(text):
 
 def longest_copy(sample, text):
     """The longest passage of the sample that stands word for word in the text (the first of equals in the text)."""
-    steps, links, lengths = suffix_automaton(sample)
+    steps, links, lengths = _suffix_automaton(sample)
     state = length = best = end = 0
     for place, char in enumerate(text, 1):
         while state and char not in steps[state]:
@@ -192,7 +180,7 @@ def longest_copy(sample, text):
     return text[end - best : end]
 
 
-class Reference(NamedTuple):
+class _Reference(NamedTuple):
     """What a training text says of how such texts look. words: None in a text that spaces do not part into words."""
 
     words: frozenset | None
@@ -204,20 +192,20 @@ class Reference(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def learn(text):
+def _learn(text):
     """training text -> Reference."""
     gap = r"\n\s*\n" if re.search(r"\n\s*\n", text.strip()) else r"\n"
-    blocks = blocks_of(text, gap)
-    speech = find_speech(blocks)
-    passages = [passage for block in blocks for passage in passages_of(block, speech)]
+    blocks = _blocks_of(text, gap)
+    speech = _find_speech(blocks)
+    passages = [passage for block in blocks for passage in _passages_of(block, speech)]
     spaced = 20 * len(re.findall(r"\s", text)) >= len(text)
-    return Reference(
+    return _Reference(
         frozenset(words_of(text)) if spaced else None,
         gap,
         speech,
-        frozenset(name for block in blocks for name in speakers(block, speech)),
-        usual_shapes(blocks, speech),
-        tuple(pair for pair in PAIRS if (closed(passages, [pair]) or 0) >= 0.95),
+        frozenset(name for block in blocks for name in _speakers(block, speech)),
+        _usual_shapes(blocks, speech),
+        tuple(pair for pair in PAIRS if (_closed(passages, [pair]) or 0) >= 0.95),
     )
 
 
@@ -225,10 +213,10 @@ class Quality(NamedTuple):
     """Shares from 0 to 1, None where there is nothing to measure; copied in characters."""
 
     words: float | None  # words that the training text has
-    speakers: float | None  # speeches by a name that speaks in the training text
+    _speakers: float | None  # speeches by a name that speaks in the training text
     structure: float | None  # blocks of a usual shape, where the training text has speech
     ended: float | None  # passages that end with . ! or ?
-    closed: float | None  # quotes and brackets that have a partner
+    _closed: float | None  # quotes and brackets that have a partner
     distinct: float | None  # different runs of four words among all
     copied: int  # the longest passage that stands in the training text
 
@@ -246,18 +234,18 @@ def quality(sample, corpus):
         raise ValueError(
             f"the corpus is {str(corpus)[:60]!r}; it must be a Corpus with a training text: load_corpus()"
         )
-    known = learn(corpus.train)
+    known = _learn(corpus.train)
     words = words_of(sample) if known.words is not None else []
-    blocks = blocks_of(sample, known.gap)
-    passages = [passage for block in blocks for passage in passages_of(block, known.speech)]
+    blocks = _blocks_of(sample, known.gap)
+    passages = [passage for block in blocks for passage in _passages_of(block, known.speech)]
     return Quality(
         share(word in known.words for word in words),
-        share(name in known.names for block in blocks for name in speakers(block, known.speech)),
-        share(shape(block, known.speech) in known.shapes for block in blocks)
+        share(name in known.names for block in blocks for name in _speakers(block, known.speech)),
+        share(_shape(block, known.speech) in known.shapes for block in blocks)
         if known.speech
         else None,
         share(bool(ENDED.search(passage)) for passage in passages),
-        closed(passages, known.pairs),
+        _closed(passages, known.pairs),
         distinct(words),
         len(longest_copy(sample, corpus.train)),
     )
@@ -282,7 +270,7 @@ def compare(samples, corpus, seed=1337):
                 f"{name!r} is the name of a row that is always there: give the sample another"
             )
     length = min([len(corpus.val), *map(len, samples.values())])
-    texts = {CEILING: corpus.val, **samples, BOTTOM: scrambled(corpus.train, length, seed)}
+    texts = {CEILING: corpus.val, **samples, BOTTOM: _scrambled(corpus.train, length, seed)}
     return {name: quality(text[:length], corpus) for name, text in texts.items()}
 
 

@@ -19,7 +19,6 @@ from chargpt_lib.data import CharTokenizer, Corpus
 from chargpt_lib.training import param_groups
 
 __all__ = [
-    "is_number",
     "TrainConfig",
     "count_windows",
     "epoch_generator",
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 
-def is_number(value, low=0, high=inf, whole=False):
+def _is_number(value, low=0, high=inf, whole=False):
     """Whether a value is a finite number from low to high, and a whole one if that is asked for."""
     kind = Integral if whole else Real
     # To Python True is the number 1; as a setting it is a mistake.
@@ -54,37 +53,37 @@ def _check_train_config(config):
 
     for name in ("batch_size", "grad_accum", "eval_interval", "checkpoint_interval"):
         value = getattr(config, name)
-        require(name, is_number(value, 1, whole=True), "a whole number from 1 on")
+        require(name, _is_number(value, 1, whole=True), "a whole number from 1 on")
     for name in ("steps", "patience"):
         value = getattr(config, name)
-        allowed = value is None or is_number(value, 1, whole=True)
+        allowed = value is None or _is_number(value, 1, whole=True)
         require(name, allowed, "a whole number from 1 on, or None")
     for name in ("epochs", "time_budget"):
         value = getattr(config, name)
-        require(name, value is None or is_number(value, 1e-9), "a number above 0, or None")
+        require(name, value is None or _is_number(value, 1e-9), "a number above 0, or None")
     for name in ("weight_decay", "grad_clip"):
-        require(name, is_number(getattr(config, name)), "a number, 0 for none")
+        require(name, _is_number(getattr(config, name)), "a number, 0 for none")
     for name in ("compile", "gradient_checkpointing"):
         require(name, isinstance(getattr(config, name), bool), "True or False")
 
-    allowed = is_number(config.eval_batches, whole=True)
+    allowed = _is_number(config.eval_batches, whole=True)
     require("eval_batches", allowed, "a whole number; 0 for the exact loss")
     # The seed of the windows' order is mixed from 32 bits.
-    allowed = is_number(config.seed, 0, 2**32 - 1, whole=True)
+    allowed = _is_number(config.seed, 0, 2**32 - 1, whole=True)
     require("seed", allowed, "a whole number from 0 to 2^32 - 1")
 
-    require("learning_rate", is_number(config.learning_rate, 1e-12), "a number above 0")
-    allowed = is_number(config.min_lr, 0, config.learning_rate)
+    require("learning_rate", _is_number(config.learning_rate, 1e-12), "a number above 0")
+    allowed = _is_number(config.min_lr, 0, config.learning_rate)
     require("min_lr", allowed, f"from 0 to the learning rate, {config.learning_rate}")
-    require("warmup", is_number(config.warmup, 0, 0.99), "a share of the run, from 0 to 0.99")
+    require("warmup", _is_number(config.warmup, 0, 0.99), "a share of the run, from 0 to 0.99")
     require("schedule", config.schedule in ("cosine", "wsd"), "'cosine' or 'wsd'")
     # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
     longest = 1.000001 - config.warmup if config.schedule == "wsd" else 1
     meaning = f"a share of the run, at most what the warmup, {config.warmup}, leaves of it"
-    require("decay", is_number(config.decay, 0, longest), meaning)
+    require("decay", _is_number(config.decay, 0, longest), meaning)
 
     is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
-    allowed = is_pair and all(is_number(beta, 0, 0.999999) for beta in config.betas)
+    allowed = is_pair and all(_is_number(beta, 0, 0.999999) for beta in config.betas)
     require("betas", allowed, "two numbers from 0 to 0.999999")
     allowed = config.precision in ("auto", "fp32", "fp16", "bf16")
     require("precision", allowed, "'auto', 'fp32', 'fp16' or 'bf16'")

@@ -16,10 +16,8 @@ __all__ = [
     "next_token_probs",
     "penalize",
     "KVCache",
-    "takes_cache",
     "Decoder",
     "check_sampling",
-    "TextStream",
     "generate",
     "SplitKLinear",
     "Int8Linear",
@@ -139,7 +137,7 @@ class KVCache:
         return keys[:, :, : self.length], values[:, :, : self.length], self.mask
 
 
-def takes_cache(model):
+def _takes_cache(model):
     """Whether a model can go on from a cache: whether its `compute_logits` has an argument `cache`."""
     forward = getattr(model, "compute_logits", model.forward)
     return "cache" in signature(forward).parameters
@@ -315,7 +313,7 @@ def _encode_texts(model, texts, tokenizer, stop, stream):
     return rows
 
 
-class TextStream:
+class _TextStream:
     """One row's text as its ids come, up to the first stop string."""
 
     def __init__(self, tokenizer, stop):
@@ -362,7 +360,7 @@ class TextStream:
 def _stream_texts(columns, texts, tokenizer, stop):
     """Yields the texts, then, for each column of ids (B,), the list of their new pieces, until all have ended."""
     yield list(texts)
-    streams = [TextStream(tokenizer, stop) for _ in texts]
+    streams = [_TextStream(tokenizer, stop) for _ in texts]
     for column in columns:
         yield [stream.add(i) for stream, i in zip(streams, column.tolist())]
         if all(stream.ended for stream in streams):
@@ -427,13 +425,13 @@ def generate(
         window_step=window_step,
         seed=seed,
     )
-    if use_cache and not takes_cache(model):
+    if use_cache and not _takes_cache(model):
         raise ValueError(
             f"{type(model).__name__} takes no cache: give its compute_logits an argument cache=None and "
             f"hand it on to the attention, or generate with use_cache=False"
         )
     if use_cache is None:
-        use_cache = takes_cache(model)
+        use_cache = _takes_cache(model)
     if stop is None:
         stop = ()
     elif not isinstance(stop, (list, tuple)):

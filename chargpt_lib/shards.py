@@ -23,7 +23,6 @@ __all__ = [
     "ID",
     "NO_ID",
     "PIECE",
-    "pieces",
     "encoded",
     "write_shards",
     "read_index",
@@ -86,7 +85,7 @@ def _documents(texts):
             yield f"text {n}", _row_pieces(row, f"text {n}")
 
 
-def pieces(texts, separator):
+def _pieces(texts, separator):
     """The texts piece by piece, with the separator between them -> (where it comes from, a piece of text), ..."""
     # A bar after three seconds, without a total: of a stream nobody knows how long it is.
     progress_bar = tqdm(
@@ -114,7 +113,7 @@ def _id_table(tokenizer):
 def encoded(texts, tokenizer, separator):
     """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
     table = _id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
-    for name, text in pieces(texts, separator):
+    for name, text in _pieces(texts, separator):
         ids = None
         if table is not None:
             numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -224,7 +223,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
     _check_request(texts, folder, tokenizer, shard_size, val_size)
     if tokenizer is None:
         alphabet = set()  # all that the first reading keeps
-        for _, text in pieces(texts, separator):
+        for _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
     if tokenizer.vocab_size > NO_ID:

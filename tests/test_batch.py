@@ -17,14 +17,14 @@ from chargpt_lib.exercises.compare import wall_seconds
 from chargpt_lib.exercises.judge import exercises_of
 from chargpt_lib.grading import batch as batch_module
 from chargpt_lib.grading.batch import (
-    feedback_page,
+    _feedback_page,
+    _load_weights,
+    _submission_name,
     find_submissions,
     grade_batch,
     guess_lesson,
-    load_weights,
     resolve_lesson,
     score,
-    submission_name,
 )
 from tests.tiny import wait_for
 
@@ -111,7 +111,7 @@ def test_the_lesson_is_what_most_handed_in(tmp_path):
 def test_weights(tmp_path):
     file = tmp_path / "weights.toml"
     file.write_text(f"{NAMES[0]} = 3\n{NAMES[1]} = 0\n")
-    weights = load_weights(file, "single_head")
+    weights = _load_weights(file, "single_head")
     assert weights[NAMES[0]] == 3 and weights[NAMES[1]] == 0 and weights[NAMES[2]] == 1
     marks = {name: "✓" if name == NAMES[0] else "○" for name in NAMES}
     assert score(marks, weights) == pytest.approx(100 * 3 / (3 + len(NAMES) - 2))
@@ -124,7 +124,7 @@ def test_weights(tmp_path):
     ):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
-            load_weights(file, "single_head")
+            _load_weights(file, "single_head")
 
 
 def test_the_files_of_a_batch(tmp_path, graded, capsys):
@@ -268,7 +268,7 @@ def test_odd_files_stop_nothing(tmp_path, graded):
 
 @pytest.mark.parametrize("name", ["=1+cmd|'x'.ipynb", "+1.ipynb", "-1.ipynb", "@x.ipynb"])
 def test_no_name_is_a_formula(name):
-    assert submission_name(Path(name)) == f"./{name}"
+    assert _submission_name(Path(name)) == f"./{name}"
 
 
 def test_new_weights_change_scores_without_grading(tmp_path, graded):
@@ -409,7 +409,7 @@ def test_feedback_says_what_counts():
         "problems": ["no cell for x"],
         "answers": {NAMES[0]: "a < b"},
     }
-    page = feedback_page("anna/03.ipynb", record, "single_head", dict.fromkeys(NAMES, 2))
+    page = _feedback_page("anna/03.ipynb", record, "single_head", dict.fromkeys(NAMES, 2))
     assert (
         "too wide" in page
         and "not attempted" in page

@@ -24,19 +24,19 @@ from chargpt_lib import trainer
 from chargpt_lib.checkpoints import find_checkpoint, load_model, save_model
 from chargpt_lib.cli.commands import (
     COMMAND_FUNCTIONS,
-    flops_per_character,
-    last_step,
-    parameters_by_part,
+    _flops_per_character,
+    _last_step,
+    _parameters_by_part,
 )
 from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, USAGE, main
 from chargpt_lib.cli.options import (
     CHANGEABLE,
     PRESETS,
     SETTINGS,
-    default_out,
-    read_settings,
+    _default_out,
+    _read_settings,
+    _with_preset,
     read_train_args,
-    with_preset,
     write_settings,
 )
 from chargpt_lib.data import CharTokenizer
@@ -316,7 +316,7 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
     settings = vars(read) | vars(read.model) | vars(read.training)
     assert {name: settings[name] for name in wanted} == wanted
     assert replace(read.model, vocab_size=50).vocab_size == 50
-    assert read.training.out == settings["out"] == default_out(read.corpus, read.preset)
+    assert read.training.out == settings["out"] == _default_out(read.corpus, read.preset)
 
 
 @pytest.mark.parametrize(
@@ -362,20 +362,20 @@ def test_a_file_that_is_no_text(capsys):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_settings_survive_writing_and_reading(preset):
-    settings = with_preset(
+    settings = _with_preset(
         {"preset": preset, "corpus": 'a "b" \\ ü.txt', "learning_rate": 1e-05, "patience": 3}
     )
     write_settings(Path("s.toml"), settings)
-    assert read_settings("s.toml") == settings and list(settings) == SETTINGS
+    assert _read_settings("s.toml") == settings and list(settings) == SETTINGS
 
 
 def test_what_is_none_is_false_in_the_file():
-    settings = with_preset({"time_budget": None, "steps": 7})
+    settings = _with_preset({"time_budget": None, "steps": 7})
     write_settings("s.toml", settings)
     table = tomllib.loads(Path("s.toml").read_text(encoding="utf-8"))
     assert "None" not in table.values()
     assert table["time_budget"] is table["patience"] is False and table["steps"] == 7
-    assert read_settings("s.toml") == settings
+    assert _read_settings("s.toml") == settings
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_what_is_none_is_false_in_the_file():
     ],
 )
 def test_a_run_has_a_folder_of_its_own(corpus, name):
-    assert Path(default_out(corpus, "cpu")) == Path("runs") / name
+    assert Path(_default_out(corpus, "cpu")) == Path("runs") / name
 
 
 # ---------------------------------------------------------------- train
@@ -406,7 +406,7 @@ def test_from_a_text_to_a_sample(capsys):
     assert [row["step"] for row in read_log(run)] == [5, 10, 12]
     best = min(row["val_loss"] for row in read_log(run))
     assert f"validation loss {best:.4f} nats per character; step" in said and "floor" not in said
-    assert read_settings(run / "settings.toml")["corpus"] == str(Path("play.txt").resolve())
+    assert _read_settings(run / "settings.toml")["corpus"] == str(Path("play.txt").resolve())
     model, tokenizer = load_model(run)
     assert generate(model, "", 300, seed=1337, tokenizer=tokenizer) in said
     for command in re.findall(r"^  chargpt (.*)$", said, re.M):  # what it advises works
@@ -452,7 +452,7 @@ def test_more_steps_are_the_same_run():
     flat = [*STEPS, "--schedule", "wsd", "--decay", "0", "--warmup", "0", "--eval-interval", "4"]
     assert train("--steps", "8", out="short", steps=flat) == train(out="long", steps=flat) == 0
     assert main(["train", "--resume", "--out", "short", "--steps", "12", "--device", "cpu"]) == 0
-    assert same_run("short", "long") and read_settings("short/settings.toml")["steps"] == 12
+    assert same_run("short", "long") and _read_settings("short/settings.toml")["steps"] == 12
     before = tree(Path("short"))
     assert (
         main(["train", "--resume", "--out", "short", "--device", "cpu"]) == 0
@@ -488,7 +488,7 @@ def test_a_step_of_nine_digits_is_read_whole(name, capsys):
     Path("run/checkpoints.json").write_text(json.dumps({"last": name}))
     capsys.readouterr()
     step = int(name.split("-")[1])
-    assert last_step("run") == step  # otherwise the run would go on, for days
+    assert _last_step("run") == step  # otherwise the run would go on, for days
     steps = ["--steps", "100000000"]
     assert main(["train", "--resume", "--out", "run", "--device", "cpu", *steps]) == 0
     assert f"it has made {step:,} steps, and --steps is 100,000,000" in capsys.readouterr().out
@@ -633,7 +633,7 @@ def test_a_text_from_the_net(site):
     assert main(["train", "--corpus", address, *TINY, *STEPS]) == 0 and train(out="run") == 0
     assert (
         same_run("runs/play-cpu", "run")
-        and read_settings("runs/play-cpu/settings.toml")["corpus"] == address
+        and _read_settings("runs/play-cpu/settings.toml")["corpus"] == address
     )
 
 
@@ -865,7 +865,7 @@ def test_parts_and_flops_are_what_torch_counts(changes):
             | changes
         )
     )
-    parts, C, L = parameters_by_part(model), 128, model.config.n_layer
+    parts, C, L = _parameters_by_part(model), 128, model.config.n_layer
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
     assert parts["characters"] == 60 * C and parts["positions"] == model.block_size * C
     if not model.config.bias:
@@ -880,7 +880,7 @@ def test_parts_and_flops_are_what_torch_counts(changes):
         FlopCounterMode(display=False) as counter,
     ):
         model(idx, idx)[1].backward()
-    assert flops_per_character(model) == pytest.approx(
+    assert _flops_per_character(model) == pytest.approx(
         counter.get_total_flops() / idx.numel(), rel=0.05
     )
 
@@ -899,7 +899,7 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
     assert len(numbers) == 6 and sum(numbers) == model.num_params() == int(
         re.search(r"^total +([\d,]+)", said, re.M)[1].replace(",", "")
     )
-    assert f"{flops_per_character(model):,} FLOPs" in said and "12 steps" in said
+    assert f"{_flops_per_character(model):,} FLOPs" in said and "12 steps" in said
     assert "device cpu (--device says so), precision fp32" in said and torch.__version__ in said
     assert (
         main(["info"]) == 0
@@ -1056,4 +1056,4 @@ def test_two_processes_train_as_one_with_the_doubled_batch():
     for row, other in zip(read_log("two"), read_log("one"), strict=True):
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
         assert row["val_loss"] == pytest.approx(other["val_loss"], abs=1e-5)
-    assert read_settings("two/settings.toml")["batch_size"] == 4
+    assert _read_settings("two/settings.toml")["batch_size"] == 4

@@ -14,12 +14,12 @@ import torch
 from chargpt_lib.exercises import compare
 from chargpt_lib.exercises.compare import (
     NotAttempted,
+    _error_text,
     call,
     decode,
     define,
     describe,
     encode,
-    error_text,
     first_difference,
 )
 
@@ -350,8 +350,8 @@ def test_printing_is_switched_off(capsys):
 
 
 def test_errors_are_one_short_line():
-    error_text(ValueError("\ud800"), "x").encode()
-    text = error_text(ValueError("a\nb" * 1000), "x")
+    _error_text(ValueError("\ud800"), "x").encode()
+    text = _error_text(ValueError("a\nb" * 1000), "x")
     assert "\n" not in text and len(text) < 300
 
 

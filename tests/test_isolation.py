@@ -13,7 +13,7 @@ import pytest
 
 from chargpt_lib.files import library_dir
 from chargpt_lib.grading import isolation
-from chargpt_lib.grading.isolation import default_hidden_dir, landlock_abi, paths_except
+from chargpt_lib.grading.isolation import _landlock_abi, _paths_except, default_hidden_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 ANSWERS = "chargpt_lib/exercises/answers/single_head.py"  # the file that no answer may read
@@ -21,7 +21,7 @@ HEADERS = Path("/usr/include")
 linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="Linux has these, other systems do not"
 )
-landlocked = pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
+landlocked = pytest.mark.skipif(not _landlock_abi(), reason="this kernel has no Landlock")
 root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has something to give up"
 )
@@ -182,11 +182,11 @@ def test_paths_leave_out_what_is_hidden(tmp_path):
     for name in ("a/b/secret/deep", "a/b/other", "a/c", "d"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "a" / "b" / "file.py").write_text("")
-    paths = paths_except(tmp_path, tmp_path / "a" / "b" / "secret")
+    paths = _paths_except(tmp_path, tmp_path / "a" / "b" / "secret")
     names = [path.relative_to(tmp_path).as_posix() for path in paths]
     assert names == ["a/b/file.py", "a/b/other", "a/c", "d"]
-    assert paths_except(tmp_path / "d", tmp_path / "a") == [tmp_path / "d"]
-    assert paths_except(tmp_path, tmp_path) == []
+    assert _paths_except(tmp_path / "d", tmp_path / "a") == [tmp_path / "d"]
+    assert _paths_except(tmp_path, tmp_path) == []
 
 
 def test_the_checkout_is_hidden_whole():

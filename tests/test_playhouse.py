@@ -105,7 +105,7 @@ def line(text, at, m):
         (len(lords), "my lord ", {"who": lords}),
         (len(ladies), "my lady ", {"who": ladies}),
     )
-    speech = either(
+    _speech = either(
         (6, *ONE),
         (4, *ALL),
         (4, "As ", NOUNS, "s say, '", either((1, *ONE), (1, *ALL)), "'"),
@@ -120,7 +120,7 @@ def line(text, at, m):
         (1, "The ", THING, " ", deed, " it."),
     )
     now = {"cast": m["cast"], "prop": m["prop"], "asker": m["speaker"]}
-    return read(text, at, now, ": ", answer if deed else speech, "\n", end_of_line)
+    return read(text, at, now, ": ", answer if deed else _speech, "\n", end_of_line)
 
 
 def end_of_line(text, at, m):

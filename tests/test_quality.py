@@ -18,21 +18,21 @@ from chargpt_lib.quality import (
     HEADINGS,
     PAIRS,
     Quality,
-    blocks_of,
+    _blocks_of,
+    _find_speech,
+    _learn,
+    _partners,
+    _passages_of,
+    _scrambled,
+    _shape,
+    _speakers,
+    _suffix_automaton,
     compare,
     distinct,
-    find_speech,
-    learn,
     longest_copy,
-    partners,
-    passages_of,
     quality,
     quality_table,
-    scrambled,
-    shape,
     share,
-    speakers,
-    suffix_automaton,
     words_of,
 )
 
@@ -118,7 +118,7 @@ def test_the_longest_copy_is_the_longest(letters):
 
 def test_the_automaton_holds_everything_and_nothing_else():
     for sample in texts("ab", 40, 12, seed=3):
-        steps, links, lengths = suffix_automaton(sample)
+        steps, links, lengths = _suffix_automaton(sample)
         paths, ahead = {""}, [(0, "")]
         while ahead:
             state, path = ahead.pop()
@@ -154,7 +154,7 @@ def test_copies_by_hand(sample, text, wanted):
 
 def test_a_hidden_passage_is_found_at_its_full_length():
     passage = SCENES[20_000:20_400]
-    sample = scrambled(SCENES, 3000)
+    sample = _scrambled(SCENES, 3000)
     sample = sample[:1000] + "$" + passage + "$" + sample[1000:]
     assert longest_copy(sample, SCENES) == passage
     assert (
@@ -163,7 +163,7 @@ def test_a_hidden_passage_is_found_at_its_full_length():
     )
 
 
-@pytest.mark.parametrize("text", ["a" * 10**6, ("a" * 99 + "b") * 10**4, scrambled("ACGT", 10**6)])
+@pytest.mark.parametrize("text", ["a" * 10**6, ("a" * 99 + "b") * 10**4, _scrambled("ACGT", 10**6)])
 def test_no_text_is_slow(text):
     start = time.process_time()
     longest_copy(("a" * 100 + "b") * 99, text)
@@ -186,7 +186,7 @@ def test_no_text_is_slow(text):
     ],
 )
 def test_blocks(text, blocks):
-    assert blocks_of(text, GAP) == blocks
+    assert _blocks_of(text, GAP) == blocks
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ def test_blocks(text, blocks):
     ],
 )
 def test_speakers(block, above, before):
-    assert speakers(block, "above") == above
-    assert speakers(block, "before") == before
-    assert speakers(block, None) == []
+    assert _speakers(block, "above") == above
+    assert _speakers(block, "before") == before
+    assert _speakers(block, None) == []
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_speakers(block, above, before):
     ],
 )
 def test_where_names_stand(blocks, speech):
-    assert find_speech(blocks) == speech
+    assert _find_speech(blocks) == speech
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ def test_where_names_stand(blocks, speech):
     ],
 )
 def test_shapes(block, speech, wanted):
-    assert shape(block, speech) == wanted
+    assert _shape(block, speech) == wanted
 
 
 def test_what_training_texts_tell():
-    plays, verses, novel = (learn(corpus.train) for corpus in (PLAYS, VERSES, NOVEL))
+    plays, verses, novel = (_learn(corpus.train) for corpus in (PLAYS, VERSES, NOVEL))
     assert (plays.speech, plays.shapes, plays.pairs) == ("before", {"ESX"}, ("''",))
     assert plays.names == set(re.findall(r"^(\w+): ", SCENES, re.M))
     assert (verses.speech, verses.names, verses.shapes, verses.pairs) == (
@@ -260,14 +260,14 @@ def test_what_training_texts_tell():
 
 def test_a_rare_shape_is_not_usual():
     often, seldom = "Meg: O!\nHal: So?\n\n", "Meg: O!\nExit Meg.\n\n"
-    assert learn(often * 96 + seldom * 4).shapes == {"S"}
-    assert learn(often * 95 + seldom * 5).shapes == {"S", "SX"}
+    assert _learn(often * 96 + seldom * 4).shapes == {"S"}
+    assert _learn(often * 95 + seldom * 5).shapes == {"S", "SX"}
 
 
 def test_marks_that_the_text_itself_leaves_open_do_not_count():
     whole, half = "A goose (a hen).\n\n", "A goose (a hen.\n\n"
-    assert learn(whole * 19 + half * 2).pairs == ("()",)
-    assert learn(whole * 19 + half * 3).pairs == ()
+    assert _learn(whole * 19 + half * 2).pairs == ("()",)
+    assert _learn(whole * 19 + half * 3).pairs == ()
 
 
 def test_without_empty_lines_each_line_is_a_block():
@@ -282,7 +282,7 @@ def test_the_books(name, speech, shapes):
     if not any(Path(os.environ.get("CHARGPT_DATA", "nowhere")).glob("*.txt")):
         pytest.skip("the books are not here: CHARGPT_DATA")
     corpus = load_corpus(name)
-    known = learn(corpus.train)
+    known = _learn(corpus.train)
     assert (known.speech, known.shapes) == (speech, shapes)
     start = corpus.train.index("\n\n", 90_000)
     rows = compare(
@@ -313,7 +313,7 @@ def partners_by_deleting(text, pair):
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] != pair[1]])
 def test_brackets(pair):
     for text in texts(pair + " .", 200, 12, seed=4):
-        assert partners(text, pair) == partners_by_deleting(text, pair), text
+        assert _partners(text, pair) == partners_by_deleting(text, pair), text
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_brackets(pair):
     ],
 )
 def test_quotes(text, pair, wanted):
-    assert partners(text, pair) == wanted
+    assert _partners(text, pair) == wanted
 
 
 @pytest.mark.parametrize(
@@ -361,12 +361,12 @@ def test_the_end_of_a_passage(passage, ends):
 
 
 def test_passages():
-    assert passages_of("A barn.\nMeg: So?", "before") == ["A barn.", "Meg: So?"]
-    assert passages_of("ANNE:\nSo?\nO: so.", "above") == ["So?\nO: so."]
-    assert passages_of("ANNE:", "above") == passages_of("ANNE:\n ", "above") == [] and passages_of(
-        "So\nis it.", "above"
-    ) == ["So\nis it."]
-    assert passages_of("So\nis it.", None) == ["So\nis it."]
+    assert _passages_of("A barn.\nMeg: So?", "before") == ["A barn.", "Meg: So?"]
+    assert _passages_of("ANNE:\nSo?\nO: so.", "above") == ["So?\nO: so."]
+    assert _passages_of("ANNE:", "above") == _passages_of(
+        "ANNE:\n ", "above"
+    ) == [] and _passages_of("So\nis it.", "above") == ["So\nis it."]
+    assert _passages_of("So\nis it.", None) == ["So\nis it."]
 
 
 # ---------------------------------------------------------------- the score, on texts made by hand
@@ -491,9 +491,9 @@ def test_small_samples(corpus):
 
 
 def test_a_text_without_spaces_has_no_words():
-    genome = Corpus("genome", scrambled("ACGT", 5000), scrambled("ACGT", 500, seed=2))
+    genome = Corpus("genome", _scrambled("ACGT", 5000), _scrambled("ACGT", 500, seed=2))
     score = quality("ACGTACGT", genome)
-    assert learn(genome.train).words is None and score.words is None and score.distinct is None
+    assert _learn(genome.train).words is None and score.words is None and score.distinct is None
     assert score.copied == len(longest_copy("ACGTACGT", genome.train)) >= 4
     rows = compare({"a": "ACGT" * 40}, genome)
     assert [row.words for row in rows.values()] == [None] * 3 and "–" in quality_table(rows)
@@ -521,7 +521,7 @@ def test_the_rows_are_of_one_length():
     assert list(rows) == [CEILING, "long", "short", BOTTOM]
     assert rows["long"] == rows["short"] == quality(SCENES[:700], PLAYS)
     assert rows[CEILING] == quality(PLAYS.val[:700], PLAYS)
-    assert rows[BOTTOM] == quality(scrambled(SCENES, 700, seed=3), PLAYS)
+    assert rows[BOTTOM] == quality(_scrambled(SCENES, 700, seed=3), PLAYS)
     short = PLAYS._replace(val=PLAYS.val[:300])
     assert compare({"long": SCENES[:5000]}, short)["long"].copied == 300
     assert list(compare({}, short)) == [CEILING, BOTTOM]
@@ -534,7 +534,7 @@ def test_no_sample_takes_the_place_of_a_measure(name):
 
 
 def test_noise_has_the_frequencies_of_the_text_and_no_order():
-    noise, n = scrambled(SCENES, 20_000), 20_000
+    noise, n = _scrambled(SCENES, 20_000), 20_000
     shares, counts = Counter(SCENES), Counter(noise)
     for char in shares:
         p = shares[char] / len(SCENES)
@@ -542,7 +542,8 @@ def test_noise_has_the_frequencies_of_the_text_and_no_order():
     p = (shares["e"] / len(SCENES)) * (shares[" "] / len(SCENES))
     assert abs(noise.count("e ") - n * p) < 5 * (n * p) ** 0.5
     assert (
-        noise == scrambled(SCENES, n) != scrambled(SCENES, n, seed=1) and scrambled("ab", 0) == ""
+        noise == _scrambled(SCENES, n) != _scrambled(SCENES, n, seed=1)
+        and _scrambled("ab", 0) == ""
     )
 
 

@@ -22,13 +22,13 @@ from chargpt_lib.sampling import (
     Int8Linear,
     KVCache,
     SplitKLinear,
-    TextStream,
+    _takes_cache,
+    _TextStream,
     generate,
     next_token_probs,
     penalize,
     prepare_for_sampling,
     sample_from,
-    takes_cache,
 )
 from chargpt_lib.single_head import SingleHeadLanguageModel
 
@@ -280,7 +280,7 @@ def test_logits_with_the_cache_are_those_without(make, window_step):
     rows = [TOKENIZER.encode(TEXT[start : start + 50]) for start in (0, 20, 41, 60)]
     pads = [0, 7, 3, 18]  # the first prompt is longer than the block, the last one is inside
     ids = torch.stack([F.pad(row[: 50 - pad], (pad, 0)) for row, pad in zip(rows, pads)])
-    decoder = Decoder(model, window_step, takes_cache(model))
+    decoder = Decoder(model, window_step, _takes_cache(model))
     for n in (*range(20, 29), *range(35, 51)):
         logits = decoder(ids[:, :n], pads)
         for got, row, pad in zip(logits, ids, pads):
@@ -484,7 +484,7 @@ OTHERS = {  # name: (the class, whether it takes a cache)
 @pytest.mark.parametrize("kind, cached", OTHERS.values(), ids=OTHERS)
 def test_models_put_together_in_another_way_write_what_the_plain_loop_writes(kind, cached, length):
     model = sharp(kind(GPTConfig(V, block_size=BLOCK, n_layer=2, n_head=4, n_embd=32)))
-    assert takes_cache(model) == cached
+    assert _takes_cache(model) == cached
     ids = TOKENIZER.encode(TEXT[:length])
     for seed, temperature in ((0, 0), (1, 1)):
         texts = [
@@ -498,7 +498,7 @@ def test_models_put_together_in_another_way_write_what_the_plain_loop_writes(kin
 @pytest.mark.parametrize("name", ["bigram", "single head", "multi-head", "blocks"])
 def test_a_cache_is_refused_where_there_can_be_none(name):
     model = MODELS[name]()
-    assert not takes_cache(model)
+    assert not _takes_cache(model)
     shapes = passes(model)
     with pytest.raises(ValueError, match=rf"{type(model).__name__} .*cache=None.*use_cache=False"):
         written(model, TEXT[:3], 5, use_cache=True)
@@ -1013,7 +1013,7 @@ def test_a_prepared_copy_writes_the_same(make):
     model = make()
     copy = prepare_for_sampling(model.train())
     assert model.training and not any(part.training for part in copy.modules())
-    assert takes_cache(copy) == takes_cache(model)
+    assert _takes_cache(copy) == _takes_cache(model)
     for prompt in (TEXT[:5], [TEXT[:3], TEXT[:30]]):
         assert written(copy, prompt, 25, seed=1) == written(model.eval(), prompt, 25, seed=1)
 
@@ -1060,7 +1060,7 @@ def test_int8_writes_with_the_cache_nearly_what_the_model_says():
     torch.manual_seed(0)
     model, ids = sharp(gpt(), 0.3), TOKENIZER.encode(TEXT)[None]
     copy = prepare_for_sampling(model, "int8")
-    assert takes_cache(copy)
+    assert _takes_cache(copy)
     cache = KVCache(BLOCK)
     with torch.no_grad():
         pieces = [copy(ids[:, t : t + 1], cache=cache)[0] for t in range(BLOCK)]
@@ -1072,7 +1072,7 @@ def test_int8_writes_with_the_cache_nearly_what_the_model_says():
 
 def test_a_model_that_takes_no_cache_takes_none_in_int8_either():
     copy = prepare_for_sampling(FromTheEnd(gpt().config), "int8")
-    assert not takes_cache(copy)
+    assert not _takes_cache(copy)
     assert len(written(copy, TEXT[:3], 5)) == 8
 
 
@@ -1183,5 +1183,5 @@ def test_a_piece_of_several_characters_is_cut_after_the_stop_string():
         model.table.weight[[0, 1, 2], [1, 2, 0]] = 100
     assert generate(model, "ab", 5, temperature=0, tokenizer=Pairs()) == "abcdefabcdef"
     for stop, wanted in (("de", "abcde"), ("c", "abc"), (["fa", "ef"], "abcdef")):
-        stream = TextStream(Pairs(), [stop] if isinstance(stop, str) else stop)
+        stream = _TextStream(Pairs(), [stop] if isinstance(stop, str) else stop)
         assert "ab" + "".join(stream.add(i) for i in (1, 2, 0, 1)) == wanted and stream.ended

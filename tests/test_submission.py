@@ -10,9 +10,9 @@ from chargpt_lib.exercises.judge import exercises_of
 from chargpt_lib.grading.submission import (
     STOP_REQUESTED,
     Grader,
-    collect_answers,
+    _collect_answers,
+    _grading_notebook,
     grade_submission,
-    grading_notebook,
 )
 from chargpt_lib.grading.worker import Worker
 
@@ -38,10 +38,10 @@ NAMED = {"exercise": "window_mask"}
 
 def test_by_name_by_id_by_function(handed_in):
     for metadata in (NAMED, {"id": "window_mask"}, {}):
-        assert collect_answers(handed_in((RIGHT, metadata)), "single_head").answers == {
+        assert _collect_answers(handed_in((RIGHT, metadata)), "single_head").answers == {
             "window_mask": RIGHT
         }
-    assert collect_answers(handed_in(("x = 1", {})), "single_head").answers == {}
+    assert _collect_answers(handed_in(("x = 1", {})), "single_head").answers == {}
 
 
 def test_a_split_or_repeated_cell(handed_in):
@@ -52,39 +52,41 @@ def test_a_split_or_repeated_cell(handed_in):
         [(BLANK, NAMED), (RIGHT, NAMED)],
         [(RIGHT, NAMED), (BLANK, NAMED)],
     ):
-        found = collect_answers(handed_in(*cells), "single_head")
+        found = _collect_answers(handed_in(*cells), "single_head")
         assert found.answers["window_mask"] == RIGHT and any(
             "2 cells" in problem for problem in found.problems
         )
-    assert collect_answers(handed_in((BLANK, NAMED)), "single_head").answers["window_mask"] == BLANK
+    assert (
+        _collect_answers(handed_in((BLANK, NAMED)), "single_head").answers["window_mask"] == BLANK
+    )
 
 
 def test_an_answer_in_a_new_cell_counts_if_the_own_one_is_blank(handed_in):
     assert (
-        collect_answers(handed_in((BLANK, NAMED), (RIGHT, {})), "single_head").answers[
+        _collect_answers(handed_in((BLANK, NAMED), (RIGHT, {})), "single_head").answers[
             "window_mask"
         ]
         == RIGHT
     )
     assert (
-        collect_answers(handed_in((RIGHT, NAMED), (RIGHT + "# later", {})), "single_head").answers[
+        _collect_answers(handed_in((RIGHT, NAMED), (RIGHT + "# later", {})), "single_head").answers[
             "window_mask"
         ]
         == RIGHT
     )
-    assert collect_answers(handed_in(("", NAMED)), "single_head").answers["window_mask"] == ""
+    assert _collect_answers(handed_in(("", NAMED)), "single_head").answers["window_mask"] == ""
 
 
 def test_links_and_long_cells_are_refused(handed_in, tmp_path):
     link = tmp_path / "link.ipynb"
     link.symlink_to(handed_in((RIGHT, NAMED)))
-    assert "links" in collect_answers(link, "single_head").problems[0]
-    found = collect_answers(handed_in((RIGHT + "#" * 100_000, NAMED)), "single_head")
+    assert "links" in _collect_answers(link, "single_head").problems[0]
+    found = _collect_answers(handed_in((RIGHT + "#" * 100_000, NAMED)), "single_head")
     assert not found.answers and any("characters" in problem for problem in found.problems)
 
 
 def test_what_is_missing_is_named(handed_in):
-    problems = collect_answers(handed_in((RIGHT, NAMED)), "single_head").problems
+    problems = _collect_answers(handed_in((RIGHT, NAMED)), "single_head").problems
     others = [
         exercise.name
         for exercise in exercises_of("single_head")[1:]
@@ -95,8 +97,8 @@ def test_what_is_missing_is_named(handed_in):
 
 def test_the_grading_notebook_runs_no_text_of_the_student(handed_in):
     evil = "%%bash\nrm -rf goose\n" + RIGHT
-    notebook = grading_notebook(
-        collect_answers(handed_in((evil, NAMED)), "single_head"), "single_head", 5
+    notebook = _grading_notebook(
+        _collect_answers(handed_in((evil, NAMED)), "single_head"), "single_head", 5
     )
     for cell in notebook.cells:
         if "goose" in cell.source:
@@ -122,8 +124,8 @@ def test_odd_texts_arrive_unchanged(handed_in):
         "%%answer x",
     ):
         answers = {"window_mask": text}
-        notebook = grading_notebook(
-            collect_answers(handed_in((RIGHT, NAMED)), "single_head")._replace(answers=answers),
+        notebook = _grading_notebook(
+            _collect_answers(handed_in((RIGHT, NAMED)), "single_head")._replace(answers=answers),
             "single_head",
             5,
         )
@@ -159,7 +161,7 @@ def test_a_huge_file_is_refused(tmp_path):
     path = tmp_path / "x.ipynb"
     with open(path, "wb") as file:
         file.truncate(2**27)
-    assert "128 MB" in collect_answers(path, "single_head").problems[0]
+    assert "128 MB" in _collect_answers(path, "single_head").problems[0]
 
 
 def test_what_starts_after_an_interrupt_is_stopped_too(handed_in):

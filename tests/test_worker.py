@@ -11,7 +11,7 @@ import torch
 
 from chargpt_lib.course import page_of_module, read_course
 from chargpt_lib.grading import worker as worker_module
-from chargpt_lib.grading.worker import Worker, WorkerPool, copy_library, process_cpu_seconds
+from chargpt_lib.grading.worker import Worker, WorkerPool, _copy_library, _process_cpu_seconds
 from tests.tiny import wait_for
 
 DOUBLE = "def double(x):\n    return 2 * x\n"
@@ -38,7 +38,7 @@ def test_workers_are_separate():
 
 
 def test_an_answer_finds_only_earlier_lessons(tmp_path):
-    copy_library("single_head", tmp_path)
+    _copy_library("single_head", tmp_path)
     library = tmp_path / "chargpt_lib"
     found = {path.relative_to(library).as_posix() for path in library.rglob("*") if path.is_file()}
     assert found == {
@@ -113,11 +113,11 @@ def test_a_worker_is_known_by_its_process():
         for worker in workers:
             worker.start("f", burns)
         assert workers[0].pid != workers[1].pid
-        before = process_cpu_seconds(workers[1].pid)
+        before = _process_cpu_seconds(workers[1].pid)
         value = workers[0]([]).value
-        assert value - 0.1 < process_cpu_seconds(workers[0].pid) < value + 1
-        assert process_cpu_seconds(workers[1].pid) < before + 0.5
-    assert process_cpu_seconds(2**30) is None
+        assert value - 0.1 < _process_cpu_seconds(workers[0].pid) < value + 1
+        assert _process_cpu_seconds(workers[1].pid) < before + 0.5
+    assert _process_cpu_seconds(2**30) is None
 
 
 def test_a_cell_has_time_to_import_and_no_more():

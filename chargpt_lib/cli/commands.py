@@ -65,7 +65,7 @@ def _check_validation_text(corpus, block_size, eval_batches):
         )
 
 
-def last_step(out):
+def _last_step(out):
     """The step of a run's last checkpoint."""
     return checkpoint_step(find_checkpoint(Path(out), "last"))
 
@@ -79,7 +79,7 @@ def _read_rows(folder):
 
 def _why_finished(config):
     """Why a run has nothing left to do, as a clause; None where it has."""
-    step = last_step(config.out)
+    step = _last_step(config.out)
     if config.steps is not None and step >= config.steps:
         return f"it has made {step:,} steps, and --steps is {config.steps:,}"
     rows = _read_rows(config.out)
@@ -143,7 +143,7 @@ def _print_result(result, model, tokenizer, config):
     print(f"  chargpt attend {out} --prompt TEXT")
 
 
-def world_size():
+def _world_size():
     """How many processes torchrun has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
@@ -155,7 +155,7 @@ def _is_first_process():
 
 def _run_training(model, corpus, args, tokenizer):
     """Trains in this process, or in all that torchrun has started -> what `train` returns."""
-    if world_size() == 1:
+    if _world_size() == 1:
         return train(model, corpus, args.training, tokenizer, args.resume)
     # Only here: importing PyTorch's FSDP takes a while.
     from chargpt_lib.distributed import train_distributed
@@ -182,7 +182,7 @@ def train_command(args):
 
     torch.manual_seed(config.seed)
     model = GPT(model_config)
-    if world_size() == 1:
+    if _world_size() == 1:
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
     if first:
@@ -201,7 +201,7 @@ def train_command(args):
         # The first Ctrl-C ends a run after its step. This one came before the first step, or was the second.
         if not (Path(config.out) / POINTER).exists():
             raise
-        step = last_step(config.out)
+        step = _last_step(config.out)
         print(f"\ninterrupted in the middle of a step; the last checkpoint is of step {step}")
         interrupted = True
 
@@ -344,7 +344,7 @@ def _part_of(parameter_name):
     raise KeyError(parameter_name)
 
 
-def parameters_by_part(model):
+def _parameters_by_part(model):
     """{part of the GPT: number of parameters}; a tied matrix counts once, with the characters."""
     counts = dict.fromkeys(PARTS.values(), 0)
     for name, parameter in model.named_parameters():
@@ -352,10 +352,10 @@ def parameters_by_part(model):
     return counts
 
 
-def flops_per_character(model):
+def _flops_per_character(model):
     """FLOPs of training, per character of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
     config = model.config
-    counts = parameters_by_part(model)
+    counts = _parameters_by_part(model)
     # A row of a table is looked up, not multiplied; but a tied table is the last matrix, too.
     multiplied = model.num_params() - counts["positions"]
     if not config.tied:
@@ -370,13 +370,13 @@ def _print_model(config):
         model = GPT(config)
     print(", ".join(f"{name} {value}" for name, value in vars(config).items()))
     total = model.num_params()
-    for part, count in parameters_by_part(model).items():
+    for part, count in _parameters_by_part(model).items():
         remark = ""
         if part == "characters" and config.tied:
             remark = "  (also the last matrix)"
         print(f"{part:13}{count:13,}{count / total:7.1%}{remark}")
     print(f"{'total':13}{total:13,}")
-    print(f"{flops_per_character(model):,} FLOPs per character in training (6 N + 12 L T C)")
+    print(f"{_flops_per_character(model):,} FLOPs per character in training (6 N + 12 L T C)")
 
 
 def _print_run(folder):

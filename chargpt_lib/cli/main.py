@@ -114,7 +114,7 @@ SUBCOMMANDS = {
 }
 
 
-def parse_args(command, arguments):
+def _parse_args(command, arguments):
     """The options of a command, as a dataclass. Raises: SystemExit, by tyro, for wrong ones and for --help."""
     import tyro
 
@@ -139,14 +139,14 @@ def parse_args(command, arguments):
 
 def _dispatch(command, arguments):
     """Runs a command. Returns its exit code."""
-    args = parse_args(command, arguments)
+    args = _parse_args(command, arguments)
     # Only now, when the options are right: this imports torch.
     from chargpt_lib.cli import commands
 
     return commands.COMMAND_FUNCTIONS[command](args)
 
 
-def fail(command, problem, code=2):
+def _fail(command, problem, code=2):
     """Prints what is wrong. Returns the exit code."""
     print(f"chargpt {command}: {problem}", file=sys.stderr)
     return code
@@ -185,11 +185,11 @@ def main(arguments=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1 if command == "train" else 0
     except ModuleNotFoundError as error:
-        return fail(command, f"{error.name} is missing: pip install {error.name}")
+        return _fail(command, f"{error.name} is missing: pip install {error.name}")
     except (OSError, ValueError, ImportError) as error:
-        return fail(command, error)
+        return _fail(command, error)
     except FloatingPointError as error:
-        return fail(command, error, code=1)
+        return _fail(command, error, code=1)
     except KeyboardInterrupt:
         message = "\ninterrupted"
         if command == "grade":

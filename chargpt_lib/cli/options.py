@@ -149,7 +149,7 @@ def _option_name(setting):
 # ---------------------------------------------------------------- settings, and the files that hold them
 
 
-def with_preset(settings):
+def _with_preset(settings):
     """All settings, as a dict: the given ones, and for the rest those of their preset."""
     name = settings.get("preset", DEFAULT_PRESET)
     preset = PRESETS[name]
@@ -191,7 +191,7 @@ def _is_of_type(value, spec, kind):
     return bool(spec.is_instance(value))
 
 
-def read_settings(path):
+def _read_settings(path):
     """The settings in a TOML file, as a dict.
 
     Raises: FileNotFoundError; ValueError for a name that is no setting, and for a value of the wrong type.
@@ -239,7 +239,7 @@ def saved_settings(out):
     path = Path(out) / "settings.toml"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: is {out} the folder of a run?")
-    return with_preset(read_settings(path))
+    return _with_preset(_read_settings(path))
 
 
 # ---------------------------------------------------------------- the command line
@@ -301,7 +301,7 @@ def settings_of(args):
     return {name: settings[name] for name in SETTINGS}
 
 
-def default_out(corpus, preset):
+def _default_out(corpus, preset):
     """runs/playhouse-cpu: the name of the corpus, or of its file, and that of the preset."""
     name = re.sub(r"[^\w.-]+", "_", Path(corpus).stem)
     if not name:
@@ -335,7 +335,7 @@ def _read_saved_run(first):
     """
     out = first.out
     if out is None:
-        out = default_out(first.corpus or DEFAULT_CORPUS, first.preset or DEFAULT_PRESET)
+        out = _default_out(first.corpus or DEFAULT_CORPUS, first.preset or DEFAULT_PRESET)
         if not Path(out).is_dir():
             raise FileNotFoundError(
                 f"--resume resumes the run in a folder, and {out}, the default, is not there: name it by --out"
@@ -365,15 +365,15 @@ def read_train_args(arguments):
     if first.resume:
         out, settings = _read_saved_run(first)
     else:
-        settings = {} if first.config is None else read_settings(first.config)
+        settings = {} if first.config is None else _read_settings(first.config)
         if first.preset is not None:
             settings["preset"] = first.preset
         if first.corpus is not None:
             settings["corpus"] = first.corpus
-        settings = with_preset(settings)
+        settings = _with_preset(settings)
         out = first.out
         if out is None:
-            out = default_out(settings["corpus"], settings["preset"])
+            out = _default_out(settings["corpus"], settings["preset"])
     args = tyro.cli(
         _train_args_class(settings, out),
         prog="chargpt train",

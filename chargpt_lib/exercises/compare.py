@@ -89,7 +89,7 @@ def one_line(text, max_characters):
 # ---------------------------------------------------------------- the first difference
 
 
-class Difference(NamedTuple):
+class _Difference(NamedTuple):
     text: str
     place: tuple = ()  # indices into the value
     numbers: bool = False  # type and shape are right, and only numbers differ
@@ -107,7 +107,7 @@ def first_difference(got, want, atol=1e-5, rtol=1e-4):
 
 def _list_difference(got, want, atol, rtol):
     if not isinstance(got, (list, tuple)) or len(got) != len(want):
-        return Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
+        return _Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
     for i in range(len(want)):
         difference = first_difference(got[i], want[i], atol, rtol)
         if difference is not None:
@@ -117,7 +117,7 @@ def _list_difference(got, want, atol, rtol):
 
 def _tensor_difference(got, want, atol, rtol):
     if not isinstance(got, torch.Tensor) or (got.shape, got.dtype) != (want.shape, want.dtype):
-        return Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
+        return _Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
     if want.is_floating_point():
         same = torch.isclose(got, want, rtol, atol, equal_nan=True)
     else:
@@ -127,7 +127,7 @@ def _tensor_difference(got, want, atol, rtol):
     place = tuple((~same).nonzero()[0].tolist())
     got_text, want_text = _format_distinct(got[place].item(), want[place].item())
     text = f"at {list(place)} it has {got_text}, and {want_text} is right"
-    return Difference(text, place, numbers=True)
+    return _Difference(text, place, numbers=True)
 
 
 def _scalar_difference(got, want, atol, rtol):
@@ -149,7 +149,7 @@ def _scalar_difference(got, want, atol, rtol):
         got_text, want_text = _format_distinct(got, want)
     else:
         got_text, want_text = describe(got), describe(want)
-    return Difference(f"it returns {got_text}, and {want_text} is right", numbers=numbers)
+    return _Difference(f"it returns {got_text}, and {want_text} is right", numbers=numbers)
 
 
 # ---------------------------------------------------------------- calling an answer
@@ -187,7 +187,7 @@ def copy_args(values):
     return copies
 
 
-def error_text(error, file):
+def _error_text(error, file):
     """An error in one line, with the last line of `file`, the answer's cell, that was running."""
     line = None
     trace = error.__traceback__
@@ -336,7 +336,7 @@ def call(function, args, seconds=5.0, file=None):
     except BaseException as error:  # also SystemExit: an answer may call exit()
         if isinstance(error, KeyboardInterrupt) and limit.interrupts == 0:
             raise  # Ctrl-C
-        text = error_text(error, file or function.__code__.co_filename)
+        text = _error_text(error, file or function.__code__.co_filename)
         outcome = Outcome("error", type(error).__name__, f"it raises {text}")
     finally:
         with WATCH_LOCK:

@@ -124,7 +124,7 @@ def exercise(answer, stars, minutes, cases, **tolerances):
     return declared
 
 
-class Case(NamedTuple):
+class _Case(NamedTuple):
     args: list
     want: object
     mistakes: dict  # {hint: a function that gives the Outcome of this mistake}
@@ -136,11 +136,11 @@ def draw_cases(exercise, seed):
     if sealed.is_file():
         packed = json.loads(gzip.decompress(sealed.read_bytes()))[exercise.name]
         return [
-            Case(args, want, {hint: partial(Outcome, *outcome) for hint, *outcome in wrong})
+            _Case(args, want, {hint: partial(Outcome, *outcome) for hint, *outcome in wrong})
             for args, want, wrong in decode(random.Random(seed).choice(packed))
         ]
     return [
-        Case(
+        _Case(
             args,
             exercise.answer(*copy_args(args)),
             {hint: partial(call, wrong, args) for hint, wrong in exercise.mistakes.items()},
@@ -164,7 +164,7 @@ def _same_outcome(a, b, exercise):
     return first_difference(a.value, b.value, exercise.atol, exercise.rtol) is None
 
 
-def shown(args, function):
+def _shown(args, function):
     """The arguments of a call, in words."""
     names = inspect.signature(function).parameters
     return ", ".join(f"{name} = {describe(value)}" for name, value in zip(names, args))
@@ -189,7 +189,7 @@ def _known_mistake(exercise, cases, outcomes, differences):
                         found.nonzero()[0].tolist() if torch.is_tensor(found) else difference.place
                     )
                     plain = all(isinstance(value, (int, float)) for value in case.args)
-                    return f"for {shown(case.args, exercise.answer)}: " * plain + hint.format(
+                    return f"for {_shown(case.args, exercise.answer)}: " * plain + hint.format(
                         *place
                     )
 
@@ -220,7 +220,9 @@ def judge(exercise, run, seed):
     if not hint:
         args, outcome, difference = cases[bad[0]].args, outcomes[bad[0]], differences[bad[0]]
         nothing = "it returns nothing: is there a `return`?" if outcome.value is None else ""
-        hint = f"for {shown(args, exercise.answer)}: {outcome.detail or nothing or difference.text}"
+        hint = (
+            f"for {_shown(args, exercise.answer)}: {outcome.detail or nothing or difference.text}"
+        )
     return Verdict(exercise.name, "✗", hint)
 
 
@@ -254,7 +256,7 @@ def exercises_of(lesson):
     return [exercise for exercise in EXERCISES.values() if exercise.lesson == lesson]
 
 
-def alone(answer):
+def _alone(answer):
     """The answer as its cell alone would define it; the answer itself if it does not come from a cell."""
     file = answer.__code__.co_filename
     if (
@@ -283,7 +285,7 @@ def check(name, answer):
     wanted, parameters = find(name), list(inspect.signature(find(name).answer).parameters)
     problem = _unfit(answer, name, parameters)
     if not problem:
-        outcome = call(lambda: alone(answer), [], wanted.seconds, file=answer.__code__.co_filename)
+        outcome = call(lambda: _alone(answer), [], wanted.seconds, file=answer.__code__.co_filename)
         problem = outcome.detail and f"run alone, its cell fails: {outcome.detail}"
     run = lambda args: call(outcome.value, args, wanted.seconds)
     verdict = Verdict(name, "✗", problem) if problem else judge(wanted, run, secrets.randbits(32))

@@ -62,7 +62,7 @@ def find_submissions(paths):
     return found
 
 
-def submission_name(path):
+def _submission_name(path):
     """The path as a submission is called: on one line, whatever the file's name, and no formula for a spreadsheet."""
     # A file's name is bytes, which need not be UTF-8.
     name = os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
@@ -92,7 +92,7 @@ def resolve_lesson(name):
     raise ValueError(f"no lesson with exercises is called {name!r}; there are {known}")
 
 
-def most_common(values):
+def _most_common(values):
     """The value that occurs most often; of several, the first."""
     return max(values, key=values.count)
 
@@ -112,18 +112,18 @@ def guess_lesson(paths):
             continue
         exercises = {name for names, _ in cells for name in names if name in EXERCISES}
         if exercises:
-            votes.append(most_common([EXERCISES[name].lesson for name in sorted(exercises)]))
+            votes.append(_most_common([EXERCISES[name].lesson for name in sorted(exercises)]))
     if not votes:
         raise ValueError(
             f"no notebook tells which lesson this is ({problem}): say it, as in --lesson 03"
         )
-    return most_common(votes)
+    return _most_common(votes)
 
 
 # ---------------------------------------------------------------- scores
 
 
-def load_weights(path, lesson):
+def _load_weights(path, lesson):
     """{exercise: weight} from a TOML file with lines like `window_mask = 2`; 1 for those that it leaves out.
 
     path: None where every exercise weighs the same.
@@ -190,7 +190,7 @@ def _feedback_section(exercise, record, weight):
     return f"<section>{''.join(lines)}</section>"
 
 
-def feedback_page(name, record, lesson, weights):
+def _feedback_page(name, record, lesson, weights):
     """The page for one student, as HTML."""
     page_name = page_of_module(lesson).name
     if record["answers"]:
@@ -218,7 +218,7 @@ def _feedback_file(name):
     return f"feedback/{readable}-{digest}.html"
 
 
-def write_text(path, text):
+def _write_text(path, text):
     """Writes a text whole or not at all. What UTF-8 cannot write, half of a surrogate pair, is written as \\udc80.
 
     Raises: OSError.
@@ -230,12 +230,12 @@ def _write_record(out_dir, name, record, lesson, weights):
     """Enters score and feedback into a record, and writes its feedback page."""
     record["score"] = round(score(record["marks"], weights), 2)
     record["feedback"] = _feedback_file(name)
-    write_text(out_dir / record["feedback"], feedback_page(name, record, lesson, weights))
+    _write_text(out_dir / record["feedback"], _feedback_page(name, record, lesson, weights))
 
 
 def _write_grades(out_dir, batch):
     """Writes grades.json and, from it, grades.csv."""
-    write_text(out_dir / "grades.json", json.dumps(batch, indent=1, ensure_ascii=False))
+    _write_text(out_dir / "grades.json", json.dumps(batch, indent=1, ensure_ascii=False))
     table = io.StringIO()
     writer = csv.DictWriter(table, ["submission", "score", *batch["weights"]])
     writer.writeheader()
@@ -244,7 +244,7 @@ def _write_grades(out_dir, batch):
         for exercise, mark in record["marks"].items():
             row[exercise] = 1 if mark == "✓" else 0
         writer.writerow(row)
-    write_text(out_dir / "grades.csv", table.getvalue())
+    _write_text(out_dir / "grades.csv", table.getvalue())
 
 
 def _write_results(out_dir, batch):
@@ -310,9 +310,9 @@ def _rename_moved(batch, files):
     """Gives the record of a file that has another path in today's command, but is the same file, today's name."""
     name_of_path = {record.get("path"): name for name, record in batch["submissions"].items()}
     for path in files:
-        old_name = name_of_path.get(submission_name(path.absolute()))
-        if old_name is not None and old_name != submission_name(path):
-            batch["submissions"][submission_name(path)] = batch["submissions"].pop(old_name)
+        old_name = name_of_path.get(_submission_name(path.absolute()))
+        if old_name is not None and old_name != _submission_name(path):
+            batch["submissions"][_submission_name(path)] = batch["submissions"].pop(old_name)
 
 
 def _grade_if_changed(path, batch):
@@ -325,14 +325,14 @@ def _grade_if_changed(path, batch):
         "version": batch["version"],
         "seed": batch["seed"],
     }
-    record = batch["submissions"].get(submission_name(path), {})
+    record = batch["submissions"].get(_submission_name(path), {})
     unchanged = all(record.get(key) == value for key, value in graded_from.items())
     if record.get("ran") and unchanged:
         return record
     seed_text = f"{batch['seed']} {graded_from['sha256']}"
     seed = int(hashlib.sha256(seed_text.encode()).hexdigest()[:8], 16)
     record = grade_submission(path, batch["lesson"], seed)
-    return {**record, **graded_from, "path": submission_name(path.absolute())}
+    return {**record, **graded_from, "path": _submission_name(path.absolute())}
 
 
 def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None):
@@ -352,9 +352,9 @@ def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None)
         jobs = DEFAULT_JOBS
     batch = _load_batch(out_dir, lesson, seed)
     if weights is not None:
-        batch["weights"] = load_weights(weights, lesson)
+        batch["weights"] = _load_weights(weights, lesson)
     else:
-        batch["weights"] = {**load_weights(None, lesson), **batch.get("weights", {})}
+        batch["weights"] = {**_load_weights(None, lesson), **batch.get("weights", {})}
     _rename_moved(batch, files)
     _write_results(out_dir, batch)
 
@@ -364,7 +364,7 @@ def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None)
         done = as_completed(path_of_future)
         try:
             for future in tqdm(done, total=len(files), unit="submission", file=sys.stdout):
-                name = submission_name(path_of_future[future])
+                name = _submission_name(path_of_future[future])
                 record = future.result()
                 batch["submissions"][name] = record
                 _write_record(out_dir, name, record, lesson, batch["weights"])
@@ -375,7 +375,7 @@ def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None)
             for process in list(RUNNING_PROCESSES):
                 stop_process(process)
             raise
-    names = [submission_name(path) for path in files]
+    names = [_submission_name(path) for path in files]
     return {
         **batch,
         "submissions": {name: batch["submissions"][name] for name in names},

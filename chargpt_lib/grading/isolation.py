@@ -114,7 +114,7 @@ class _RulesetAttr(ctypes.Structure):
     ]
 
 
-def landlock_abi():
+def _landlock_abi():
     """The version of the kernel's Landlock; 0 where there is none."""
     if not sys.platform.startswith("linux"):
         return 0
@@ -137,7 +137,7 @@ def _apply_landlock(rights):
     Raises: OSError where the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    abi = landlock_abi()
+    abi = _landlock_abi()
 
     # A kernel refuses rights that are newer than its ABI, and a struct that is longer.
     handled = FS_RIGHTS_OF_ABI_1
@@ -181,7 +181,7 @@ def _apply_landlock(rights):
     os.close(ruleset)
 
 
-def paths_except(root, hidden_dir):
+def _paths_except(root, hidden_dir):
     """The folders and files below root, as few as possible, that leave out hidden_dir and all in it.
 
     Landlock knows no "all but", so the neighbours of what is hidden must be named one by one.
@@ -192,7 +192,7 @@ def paths_except(root, hidden_dir):
         return [root]
     paths = []
     for child in sorted(root.iterdir()):
-        paths += paths_except(child, hidden_dir)
+        paths += _paths_except(child, hidden_dir)
     return paths
 
 
@@ -217,7 +217,7 @@ def _allowed_paths(pool_dir, hidden_dir):
             LIST  # Python lists the folders of its path, even those that hold what is hidden
         )
     for root in roots:
-        for path in paths_except(root, hidden_dir):
+        for path in _paths_except(root, hidden_dir):
             rights[path] = READ
     rights[pool_dir] = READ
     rights[Path("/dev/urandom")] = READ
@@ -507,7 +507,7 @@ def _seccomp_program(architecture):
     return program
 
 
-def apply_seccomp():
+def _apply_seccomp():
     """Makes the kernel refuse REFUSED_SYSCALLS from now on, and returns whether it does.
 
     It stops sockets, new processes, signals to others and memory outside the limits, by whatever code.
@@ -549,7 +549,7 @@ PATH_CHANGING_EVENTS = (
 )
 
 
-def install_audit_hook(scratch_dir, readable_paths):
+def _install_audit_hook(scratch_dir, readable_paths):
     """Makes Python raise PermissionError for whatever an answer has no business with.
 
     It stops what Python code does in the usual ways: opening files but those in readable_paths and scratch_dir, changing
@@ -622,15 +622,15 @@ def isolate(scratch_dir, pool_dir, hidden_dir, uid, namespaces=False):
     os.environ["TMPDIR"] = str(scratch_dir)
     tempfile.tempdir = str(scratch_dir)
     _set_rlimits(limit_processes=is_root or namespaces)
-    has_landlock = landlock_abi() > 0
+    has_landlock = _landlock_abi() > 0
     if is_root:
         _drop_root(uid, keep_read_access=has_landlock)
     die_with_parent()
     if has_landlock:
         _apply_landlock({**rights, scratch_dir: WRITE})
-    has_seccomp = apply_seccomp()
+    has_seccomp = _apply_seccomp()
     readable_paths = [path for path, allowed in rights.items() if allowed == READ]
-    install_audit_hook(scratch_dir, readable_paths)
+    _install_audit_hook(scratch_dir, readable_paths)
     return {
         "files": has_landlock,
         "network": namespaces or has_seccomp,

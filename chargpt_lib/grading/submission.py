@@ -39,7 +39,7 @@ MAX_NOTEBOOK_BYTES = 2**26
 # ---------------------------------------------------------------- from a file to the texts of its answers
 
 
-class Submission(NamedTuple):
+class _Submission(NamedTuple):
     path: Path
     answers: dict  # {exercise: the text of its cell}
     problems: list  # what is wrong with the file, in words
@@ -92,13 +92,13 @@ def _cell_text(cell):
     return text.encode("utf-8", "replace").decode()
 
 
-def collect_answers(path, lesson):
+def _collect_answers(path, lesson):
     """The Submission in a file: the texts of its answers to a lesson's exercises."""
     path = Path(path)
     try:
         cells = read_code_cells(path)
     except (OSError, ValueError) as error:
-        return Submission(path, {}, [str(error)])
+        return _Submission(path, {}, [str(error)])
     answers = {}
     problems = []
     for exercise in exercises_of(lesson):
@@ -121,7 +121,7 @@ def collect_answers(path, lesson):
         if others:
             pages = sorted(page_of_module(other).name for other in others)
             problems = [f"this is lesson {', '.join(pages)}, not {page_of_module(lesson).name}"]
-    return Submission(path, answers, problems)
+    return _Submission(path, answers, problems)
 
 
 def _choose_cell(exercise, cells):
@@ -164,7 +164,7 @@ def _other_lessons(cells, lesson):
 # ---------------------------------------------------------------- the grading notebook
 
 
-def grading_notebook(submission, lesson, seed):
+def _grading_notebook(submission, lesson, seed):
     """The notebook that grades a submission, with the outputs that right answers would have."""
     import nbformat  # takes a second, and the grading notebook itself has no use for it
 
@@ -328,13 +328,13 @@ def grade_submission(path, lesson, seed):
     the cell}, "isolation": {what: does the system stop it?} or None, "seconds", "ran": was every answer judged?}.
     """
     start = time.perf_counter()
-    submission = collect_answers(path, lesson)
+    submission = _collect_answers(path, lesson)
     report = {}
     passed = []
     if submission.answers:
         with tempfile.TemporaryDirectory(prefix="chargpt-") as name:
             folder = Path(name).resolve()
-            notebook = grading_notebook(submission, lesson, seed)
+            notebook = _grading_notebook(submission, lesson, seed)
             if run_notebook(notebook, folder):
                 report, passed = _read_report(notebook, folder)
     verdicts = report.get("verdicts", {})

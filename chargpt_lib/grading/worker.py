@@ -133,7 +133,7 @@ def serve_workers(pool_dir, hidden_dir, fds, uid):
 # ---------------------------------------------------------------- the grader's end
 
 
-def process_cpu_seconds(pid):
+def _process_cpu_seconds(pid):
     """The processor time of a process with all its threads, in seconds; None where the system does not say."""
     try:
         # The second field is the program's name in brackets, which may itself contain brackets and spaces.
@@ -166,7 +166,7 @@ def _receive(stream):
     return data, None
 
 
-class Connection:
+class _Connection:
     """The grader's end of the socket to a worker."""
 
     def __init__(self, stream):
@@ -185,7 +185,7 @@ class Connection:
         """
         self.timed_out = False
         deadline = min(time.monotonic() + wall_limit, self.deadline)
-        cpu_before = process_cpu_seconds(self.pid)
+        cpu_before = _process_cpu_seconds(self.pid)
         try:
             self.stream.settimeout(wall_limit)
             if message is not None:
@@ -207,7 +207,7 @@ class Connection:
             seconds_left = deadline - time.monotonic()
             if cpu_before is not None:
                 # None for a process that has just ended: then the socket closes, too.
-                cpu_now = process_cpu_seconds(self.pid) or 0
+                cpu_now = _process_cpu_seconds(self.pid) or 0
                 seconds_left = min(seconds_left, cpu_before + cpu_limit - cpu_now)
             if seconds_left <= 0:
                 raise TimeoutError
@@ -232,7 +232,7 @@ class Connection:
                 os.kill(self.pid, signal.SIGKILL)
 
 
-class Worker(Connection):
+class Worker(_Connection):
     """One answer in its isolated process: `start` it, then worker(args) -> Outcome, whatever happens in there."""
 
     seconds = 5.0  # of processor time for one call
@@ -280,7 +280,7 @@ PLUMBING = ("course", "devices", "files", "plots")
 WORKER_FILES = ("exercises/compare", "grading/isolation", "grading/worker")
 
 
-def copy_library(lesson, pool_dir):
+def _copy_library(lesson, pool_dir):
     """Copies what an answer may import into pool_dir/chargpt_lib: the modules of earlier lessons, and no answers."""
     pages = []
     for page in import_order(read_course()):
@@ -336,7 +336,7 @@ class WorkerPool:
             raise OSError("Windows cannot isolate answers: grade inside WSL, Windows' own Linux")
         self.pool_dir = Path(tempfile.mkdtemp(prefix="chargpt-")).resolve()
         self.pool_dir.chmod(0o711)  # the workers' users may go through it, and not list it
-        copy_library(lesson, self.pool_dir)
+        _copy_library(lesson, self.pool_dir)
         pairs = [socket.socketpair() for _ in range(size)]
         for grader_end, _ in pairs:
             _enable_sender_pids(grader_end)

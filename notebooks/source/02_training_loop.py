@@ -654,7 +654,7 @@ assert "nan at step" in message
 
 # %%
 #| export
-def digest(text):
+def _digest(text):
     """16 letters and digits that stand for a text (or bytes): another one has others."""
     data = text.encode() if isinstance(text, str) else text
     return hashlib.sha256(data).hexdigest()[:16]
@@ -686,15 +686,15 @@ def cache_key(name, model, corpus, settings):
                 config[f"{path}.{attribute}".strip(".")] = value
         for cls in type(layer).__mro__:
             if cls.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
-                classes[cls.__name__] = digest(_source_of(cls))
+                classes[cls.__name__] = _digest(_source_of(cls))
     return {
         "name": name,
         "library": chargpt_lib.__version__,
-        "corpus": f"{corpus.name} {digest(corpus.train + chr(0) + corpus.val)}",
+        "corpus": f"{corpus.name} {_digest(corpus.train + chr(0) + corpus.val)}",
         "settings": settings,
         "config": config,
         "classes": classes,
-        "initial weights": digest(b"".join(weights)),
+        "initial weights": _digest(b"".join(weights)),
     }
 
 # %% [markdown]
@@ -702,9 +702,9 @@ def cache_key(name, model, corpus, settings):
 
 # %%
 #| export
-def key_name(key):
+def _key_name(key):
     """The name of the files that belong to a cache key."""
-    return digest(json.dumps(key, sort_keys=True))
+    return _digest(json.dumps(key, sort_keys=True))
 
 
 def _load_trained(model, weights, report):
@@ -719,7 +719,7 @@ def _load_trained(model, weights, report):
     return result
 
 
-def measure(model, corpus, tokenizer, sample_chars):
+def _measure(model, corpus, tokenizer, sample_chars):
     """What the ladder says of a model: its exact loss, its excess by kind, and a sample."""
     val_ids = tokenizer.encode(corpus.val)
     nats = nats_per_character(model, val_ids).double()
@@ -757,9 +757,9 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
         )
     folder.mkdir(exist_ok=True)
     key = cache_key(name, model, corpus, {**settings, "sample_chars": sample_chars})
-    weights = folder / f"{key_name(key)}.safetensors"
-    report = folder / f"{key_name(key)}.json"
-    unfinished = folder / f"{key_name(key)}.pt"
+    weights = folder / f"{_key_name(key)}.safetensors"
+    report = folder / f"{_key_name(key)}.json"
+    unfinished = folder / f"{_key_name(key)}.pt"
 
     result = _load_trained(model, weights, report)
     if not result:
@@ -776,7 +776,7 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
             "floor": corpus.val_floor,
             "seconds": time.perf_counter() - start,
             "losses": losses.tolist(),
-            **measure(model, corpus, tokenizer, sample_chars),
+            **_measure(model, corpus, tokenizer, sample_chars),
         }
         # The report last: where there is one, there are the weights, too.
         atomic_write(weights, lambda path: save_model(model, str(path)))

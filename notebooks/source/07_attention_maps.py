@@ -229,7 +229,7 @@ class AttentionInterceptor(TorchFunctionMode):
         heads = range(first, self.counts[-1])
 
         def weights(some):
-            return attention_weights(some, func, out, args, kwargs)
+            return _attention_weights(some, func, out, args, kwargs)
 
         return self.on_call(len(self.counts) - 1, heads, out, weights)
 
@@ -264,7 +264,7 @@ for name, part, given in (
 # %%
 #| export
 @torch.no_grad()
-def attention_weights(some, func, out, args, kwargs):
+def _attention_weights(some, func, out, args, kwargs):
     """The weights in a call of func (the kernel or a softmax) that returned out: of some of its heads, (B, H, T, T)."""
 
     def take(x):

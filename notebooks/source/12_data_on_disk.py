@@ -232,7 +232,7 @@ def _documents(texts):
             yield f"text {n}", _row_pieces(row, f"text {n}")
 
 
-def pieces(texts, separator):
+def _pieces(texts, separator):
     """The texts piece by piece, with the separator between them -> (where it comes from, a piece of text), ..."""
     # A bar after three seconds, without a total: of a stream nobody knows how long it is.
     progress_bar = tqdm(
@@ -249,7 +249,7 @@ def pieces(texts, separator):
                 progress_bar.update(len(part))
 
 # %%
-print(list(pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
+print(list(_pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
 
 # %% [markdown]
 # Lesson 00's `encode` asks a dict for each character, and makes a list. numpy can look up a whole array at once: the numbers that Unicode gives to the characters, and a table that has the id at that place.
@@ -279,7 +279,7 @@ def _id_table(tokenizer):
 def encoded(texts, tokenizer, separator):
     """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
     table = _id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
-    for name, text in pieces(texts, separator):
+    for name, text in _pieces(texts, separator):
         ids = None
         if table is not None:
             numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -425,7 +425,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
     _check_request(texts, folder, tokenizer, shard_size, val_size)
     if tokenizer is None:
         alphabet = set()  # all that the first reading keeps
-        for _, text in pieces(texts, separator):
+        for _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
     if tokenizer.vocab_size > NO_ID:

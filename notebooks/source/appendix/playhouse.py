@@ -243,17 +243,17 @@ FATES = [
 
 # %%
 #| export
-def thing(pen):
+def _thing(pen):
     """ "bishop", "damp bishop" """
     if pen.pick("word", *NOUNS, *[(word, 2) for word in ADJECTIVES]) in ADJECTIVES:
         pen.say(" ")
         pen.pick("word", *NOUNS)
 
 
-def clause(pen, start):
+def _clause(pen, start):
     """ "bishop sings twice." after "The ", "bishops sing twice." after "All " """
     plural = start == "All "
-    thing(pen)
+    _thing(pen)
     pen.say("s " if plural else " ", "grammar")
     pen.pick("word", *VERBS)
     pen.say("" if plural else "s", "grammar")
@@ -262,7 +262,7 @@ def clause(pen, start):
         pen.say(".")
 
 
-def address(pen, others):
+def _address(pen, others):
     """ "Meg" or "my lady Meg"; returns who it is"""
     titles = [(f"my {'lord' if name in LORDS else 'lady'} {name}", 1) for name in others]
     return pen.pick("addressee", *[(name, 3) for name in others], *titles).split()[-1]
@@ -271,7 +271,7 @@ def address(pen, others):
 pen = Pen(seed=5)
 for start in ("The ", "All ", "The ", "All "):
     pen.say(start)
-    clause(pen, start)
+    _clause(pen, start)
     pen.say("\n")
 print("".join(pen.parts))
 
@@ -281,17 +281,17 @@ print("".join(pen.parts))
 
 # %%
 #| export
-def speech(pen, speaker, others, prop):
+def _speech(pen, speaker, others, prop):
     """One speech -> (who speaks next, the deed asked about), None where that is open."""
     start = pen.pick(
         "grammar", ("The ", 3), ("All ", 2), ("As ", 2), ("Who ", 4), ("You ", 5), ("O ", 2)
     )
     if start in ("The ", "All "):
-        clause(pen, start)
+        _clause(pen, start)
     elif start == "As ":
         pen.pick("word", *NOUNS)
         pen.say("s say, '")
-        clause(pen, pen.pick("grammar", "The ", "All "))
+        _clause(pen, pen.pick("grammar", "The ", "All "))
         pen.say("'", "closing")
     elif start == "O ":
         pen.pick("word", *ADJECTIVES)
@@ -301,9 +301,9 @@ def speech(pen, speaker, others, prop):
     elif start == "Who ":
         deed = pen.pick("word", *DEEDS)
         pen.say(" the ")
-        thing(pen)
+        _thing(pen)
         pen.say(", ")
-        who = address(pen, others)
+        who = _address(pen, others)
         pen.say("?", "grammar")
         return who, deed
     else:
@@ -311,7 +311,7 @@ def speech(pen, speaker, others, prop):
         pen.say(" ")
         pen.pick("word", *NOUNS)
         if pen.pick("grammar", "!", ", ") == ", ":
-            who = address(pen, others)
+            who = _address(pen, others)
             pen.say("!", "grammar")
             return who, None
     return None, None
@@ -321,7 +321,7 @@ def speech(pen, speaker, others, prop):
 
 # %%
 #| export
-def answer(pen, asker, deed):
+def _answer(pen, asker, deed):
     """ "Not I, Toby." (and Toby speaks next), "I kissed it." or "The onion kissed it." """
     start = pen.pick("grammar", "Not I, ", "I ", "The ")
     if start == "Not I, ":
@@ -329,7 +329,7 @@ def answer(pen, asker, deed):
         pen.say(".")
         return asker, None
     if start == "The ":
-        thing(pen)
+        _thing(pen)
         pen.say(" ")
     pen.pick("grammar", deed)
     pen.say(" it.")
@@ -364,9 +364,9 @@ def scene(pen):
         pen.say(": ")
         others = [name for name in cast if name != speaker]
         if deed:
-            who, deed = answer(pen, asker, deed)
+            who, deed = _answer(pen, asker, deed)
         else:
-            who, deed = speech(pen, speaker, others, prop)
+            who, deed = _speech(pen, speaker, others, prop)
         pen.say("\n")
         asker = speaker
         # A person who was named speaks next; else anybody else does, or somebody leaves.

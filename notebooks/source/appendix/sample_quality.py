@@ -56,14 +56,14 @@ from typing import NamedTuple
 from chargpt_lib.data import Corpus
 
 
-def scrambled(text, length, seed=1337):
+def _scrambled(text, length, seed=1337):
     """Characters drawn by their frequency in the text alone."""
     rng = random.Random(seed)
     return "".join(text[int(rng.random() * len(text))] for _ in range(length))
 
 # %%
 N = 10_000
-ceiling, bottom = corpus.val[:N], scrambled(corpus.train, N)
+ceiling, bottom = corpus.val[:N], _scrambled(corpus.train, N)
 print(ceiling[:120])
 print("...\n", repr(bottom[:120]), sep="")
 
@@ -133,21 +133,21 @@ NAME = {
 }  # any line
 
 
-def blocks_of(text, gap):
+def _blocks_of(text, gap):
     """The blocks between gaps (a regular expression). The last of several needs a line end, or is left out."""
     blocks = [block.strip("\n") for block in re.split(gap, text) if block.strip()]
     return blocks[:-1] if len(blocks) > 1 and not text.endswith("\n") else blocks
 
 
-def speakers(block, speech):
+def _speakers(block, speech):
     """The names that speak in a block; speech is "above", "before" or None."""
     lines = {"above": [block], "before": block.split("\n"), None: []}[speech]
     return [found[1] for line in lines if (found := NAME[speech].match(line))]
 
 
-def find_speech(blocks):
+def _find_speech(blocks):
     """Where names stand, "above" speeches or "before" them; None where fewer than half of the blocks have any."""
-    counts = {way: sum(bool(speakers(block, way)) for block in blocks) for way in NAME}
+    counts = {way: sum(bool(_speakers(block, way)) for block in blocks) for way in NAME}
     best = max(counts, key=counts.get)
     return best if 2 * counts[best] >= max(len(blocks), 1) else None
 
@@ -157,21 +157,21 @@ for text in (
     "HAMLET:\nTo be: or\nnot to be",
     "It was late.\nMeg said: no.",
 ):
-    speech = find_speech([text])
-    print(speech, speakers(text, speech))
+    speech = _find_speech([text])
+    print(speech, _speakers(text, speech))
 
 # %% [markdown]
 # What belongs into a block? Write down what each of its lines is: a name of its own `N`, a name and a speech `S`, an entrance `E`, an exit `X`, other text `T`, and write runs as one. A scene of Playhouse becomes `ESX`, a speech of Shakespeare `NT`. These are the block's **shape**. Usual is a shape that at least one in twenty blocks of the training text has.
 
 # %%
 #| export
-def shape(block, speech):
+def _shape(block, speech):
     """What the lines of a block are, runs as one: N name above, S name and speech, E entrance, X exit, T other text."""
     kinds = ""
     for number, line in enumerate(block.split("\n")):
         if speech == "above":
-            kinds += "N" if number == 0 and speakers(block, speech) else "T"
-        elif speakers(line, speech):
+            kinds += "N" if number == 0 and _speakers(block, speech) else "T"
+        elif _speakers(line, speech):
             kinds += "S"
         else:
             kinds += (
@@ -184,17 +184,17 @@ def shape(block, speech):
     return re.sub(r"(.)\1+", r"\1", kinds)
 
 
-def usual_shapes(blocks, speech):
+def _usual_shapes(blocks, speech):
     """The shapes that at least one in twenty blocks has."""
-    shapes = [shape(block, speech) for block in blocks]
+    shapes = [_shape(block, speech) for block in blocks]
     return frozenset(kind for kind in set(shapes) if 20 * shapes.count(kind) >= len(shapes))
 
 # %%
-blocks = blocks_of(corpus.train, r"\n\s*\n")
-speech = find_speech(blocks)
-print(f"{len(blocks):,} blocks, names {speech} the speech:", sorted(usual_shapes(blocks, speech)))
-for block in blocks_of(bottom, r"\n\s*\n")[:3]:
-    print(shape(block, speech), repr(block[:60]))
+blocks = _blocks_of(corpus.train, r"\n\s*\n")
+speech = _find_speech(blocks)
+print(f"{len(blocks):,} blocks, names {speech} the speech:", sorted(_usual_shapes(blocks, speech)))
+for block in _blocks_of(bottom, r"\n\s*\n")[:3]:
+    print(_shape(block, speech), repr(block[:60]))
 
 # %% [markdown]
 # ## Punctuation
@@ -209,15 +209,15 @@ ENDED = re.compile(r"[.!?][\"'”’»)\]]*\s*$")
 PAIRS = ("()", "[]", "{}", "“”", "‘’", "«»", '""', "''")
 
 
-def passages_of(block, speech):
+def _passages_of(block, speech):
     """What is said in a block: its lines, where names stand before, or all of it but the name above."""
     if speech == "before":
         return block.split("\n")
-    said = block.split("\n", 1)[1:] if speakers(block, speech) else [block]
+    said = block.split("\n", 1)[1:] if _speakers(block, speech) else [block]
     return [text for text in said if text.strip()]
 
 
-def partners(passage, pair):
+def _partners(passage, pair):
     """(the marks of a pair that have a partner, all of them) in a passage; an apostrophe inside a word is none."""
     first, last = pair
     marks, waiting, met = re.sub(r"(?<=\w)['’](?=\w)", "", passage), 0, 0
@@ -231,17 +231,17 @@ def partners(passage, pair):
     return met, marks.count(first) + marks.count(last)
 
 
-def closed(passages, pairs):
+def _closed(passages, pairs):
     """The share of marks that have a partner; None where there is no mark."""
-    counts = [partners(passage, pair) for passage in passages for pair in pairs]
+    counts = [_partners(passage, pair) for passage in passages for pair in pairs]
     total = sum(marks for _, marks in counts)
     return sum(met for met, _ in counts) / total if total else None
 
 # %%
-print(partners("a (b (c) d", "()"), partners(")(", "()"), partners("'Tis Meg's 'goose'.", "''"))
-passages = [passage for block in blocks for passage in passages_of(block, speech)]
+print(_partners("a (b (c) d", "()"), _partners(")(", "()"), _partners("'Tis Meg's 'goose'.", "''"))
+passages = [passage for block in blocks for passage in _passages_of(block, speech)]
 for pair in PAIRS:
-    if (kept := closed(passages, [pair])) is not None:
+    if (kept := _closed(passages, [pair])) is not None:
         print(pair, f"{kept:.1%}")
 
 # %% [markdown]
@@ -265,7 +265,7 @@ print(repr(longest_copy_slowly("the damp gloose", "a damp goose")))
 
 # %%
 #| export
-def suffix_automaton(text):
+def _suffix_automaton(text):
     """Everything that stands in a text, as paths: steps [{character: state}], links, and the longest match, of each
     state (Blumer et al., 1985)."""
     steps, links, lengths, last = [{}], [None], [0], 0
@@ -296,7 +296,7 @@ def suffix_automaton(text):
 
 def longest_copy(sample, text):
     """The longest passage of the sample that stands word for word in the text (the first of equals in the text)."""
-    steps, links, lengths = suffix_automaton(sample)
+    steps, links, lengths = _suffix_automaton(sample)
     state = length = best = end = 0
     for place, char in enumerate(text, 1):
         while state and char not in steps[state]:
@@ -335,7 +335,7 @@ for name, text in (("validation text", ceiling), ("by frequency", bottom)):
 
 # %%
 #| export
-class Reference(NamedTuple):
+class _Reference(NamedTuple):
     """What a training text says of how such texts look. words: None in a text that spaces do not part into words."""
 
     words: frozenset | None
@@ -347,20 +347,20 @@ class Reference(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def learn(text):
+def _learn(text):
     """training text -> Reference."""
     gap = r"\n\s*\n" if re.search(r"\n\s*\n", text.strip()) else r"\n"
-    blocks = blocks_of(text, gap)
-    speech = find_speech(blocks)
-    passages = [passage for block in blocks for passage in passages_of(block, speech)]
+    blocks = _blocks_of(text, gap)
+    speech = _find_speech(blocks)
+    passages = [passage for block in blocks for passage in _passages_of(block, speech)]
     spaced = 20 * len(re.findall(r"\s", text)) >= len(text)
-    return Reference(
+    return _Reference(
         frozenset(words_of(text)) if spaced else None,
         gap,
         speech,
-        frozenset(name for block in blocks for name in speakers(block, speech)),
-        usual_shapes(blocks, speech),
-        tuple(pair for pair in PAIRS if (closed(passages, [pair]) or 0) >= 0.95),
+        frozenset(name for block in blocks for name in _speakers(block, speech)),
+        _usual_shapes(blocks, speech),
+        tuple(pair for pair in PAIRS if (_closed(passages, [pair]) or 0) >= 0.95),
     )
 
 # %%
@@ -369,10 +369,10 @@ class Quality(NamedTuple):
     """Shares from 0 to 1, None where there is nothing to measure; copied in characters."""
 
     words: float | None  # words that the training text has
-    speakers: float | None  # speeches by a name that speaks in the training text
+    _speakers: float | None  # speeches by a name that speaks in the training text
     structure: float | None  # blocks of a usual shape, where the training text has speech
     ended: float | None  # passages that end with . ! or ?
-    closed: float | None  # quotes and brackets that have a partner
+    _closed: float | None  # quotes and brackets that have a partner
     distinct: float | None  # different runs of four words among all
     copied: int  # the longest passage that stands in the training text
 
@@ -390,18 +390,18 @@ def quality(sample, corpus):
         raise ValueError(
             f"the corpus is {str(corpus)[:60]!r}; it must be a Corpus with a training text: load_corpus()"
         )
-    known = learn(corpus.train)
+    known = _learn(corpus.train)
     words = words_of(sample) if known.words is not None else []
-    blocks = blocks_of(sample, known.gap)
-    passages = [passage for block in blocks for passage in passages_of(block, known.speech)]
+    blocks = _blocks_of(sample, known.gap)
+    passages = [passage for block in blocks for passage in _passages_of(block, known.speech)]
     return Quality(
         share(word in known.words for word in words),
-        share(name in known.names for block in blocks for name in speakers(block, known.speech)),
-        share(shape(block, known.speech) in known.shapes for block in blocks)
+        share(name in known.names for block in blocks for name in _speakers(block, known.speech)),
+        share(_shape(block, known.speech) in known.shapes for block in blocks)
         if known.speech
         else None,
         share(bool(ENDED.search(passage)) for passage in passages),
-        closed(passages, known.pairs),
+        _closed(passages, known.pairs),
         distinct(words),
         len(longest_copy(sample, corpus.train)),
     )
@@ -438,7 +438,7 @@ def compare(samples, corpus, seed=1337):
                 f"{name!r} is the name of a row that is always there: give the sample another"
             )
     length = min([len(corpus.val), *map(len, samples.values())])
-    texts = {CEILING: corpus.val, **samples, BOTTOM: scrambled(corpus.train, length, seed)}
+    texts = {CEILING: corpus.val, **samples, BOTTOM: _scrambled(corpus.train, length, seed)}
     return {name: quality(text[:length], corpus) for name, text in texts.items()}
 
 
@@ -486,7 +486,7 @@ bigram = BigramLanguageModel(V)
 with torch.no_grad():
     bigram.table.weight.copy_((counts + 1e-9).log())  # a symbol that ends the text has no pair
 
-known = learn(corpus.train)
+known = _learn(corpus.train)
 gap = "\n\n" if known.gap == r"\n\s*\n" else "\n"  # stands between blocks
 
 # %% tags=["nbval-ignore-output"]
@@ -599,7 +599,7 @@ rng = random.Random(1)
 start, words = corpus.train.index(gap) + len(gap), WORD.findall(corpus.train)
 between = "\n" if known.speech == "before" else gap
 parts = corpus.val[:N].split(between)
-places = [i for i, part in enumerate(parts) if speakers(part, known.speech) or not known.speech]
+places = [i for i, part in enumerate(parts) if _speakers(part, known.speech) or not known.speech]
 dealt = dict(zip(places, sorted((parts[i] for i in places), key=lambda part: rng.random())))
 cheats = {
     "copied": corpus.train[start : start + N],
