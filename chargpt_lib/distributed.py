@@ -2,6 +2,7 @@
 """Training on several devices: DDP and FSDP."""
 
 import atexit
+import gc
 import os
 from contextlib import contextmanager
 from copy import deepcopy
@@ -64,13 +65,16 @@ def init_distributed(device=None):
         backend = "gloo"
     if not dist.is_initialized():
         dist.init_process_group(backend)
-        # gloo's threads, if they still run when Python ends, can turn the end into an abort.
+        # A script need not think of the end.
         atexit.register(_leave_distributed)
     return device
 
 
 def _leave_distributed():
     """Takes this process out of the group again."""
+    # Models wrapped by DDP or FSDP hold the group in reference cycles; a group that is still held when Python ends
+    # can abort the process.
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 

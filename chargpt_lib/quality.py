@@ -213,10 +213,10 @@ class Quality(NamedTuple):
     """Shares from 0 to 1, None where there is nothing to measure; copied in characters."""
 
     words: float | None  # words that the training text has
-    _speakers: float | None  # speeches by a name that speaks in the training text
+    speakers: float | None  # speeches by a name that speaks in the training text
     structure: float | None  # blocks of a usual shape, where the training text has speech
     ended: float | None  # passages that end with . ! or ?
-    _closed: float | None  # quotes and brackets that have a partner
+    closed: float | None  # quotes and brackets that have a partner
     distinct: float | None  # different runs of four words among all
     copied: int  # the longest passage that stands in the training text
 
