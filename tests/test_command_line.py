@@ -1,4 +1,4 @@
-"""The command: every word, where settings come from, runs that go on, and what cannot be done told before time is spent."""
+"""The command: each subcommand, where settings come from, resumed runs, and what cannot be done said before time is spent."""
 
 import json
 import math
@@ -130,11 +130,11 @@ def wait_for_row(out, process):
         time.sleep(0.02)
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- subcommands and their help
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_alone_it_tells_its_words_on_half_a_screen(arguments, capsys):
+def test_alone_it_lists_its_commands_on_half_a_screen(arguments, capsys):
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert (
@@ -154,7 +154,7 @@ def test_version(capsys):
     )
 
 
-def test_a_misspelt_word_gets_the_nearest(capsys):
+def test_a_misspelt_command_gets_the_nearest(capsys):
     assert main(["trian"]) == 2 and "did you mean train?" in capsys.readouterr().err
     assert main(["xyzzy"]) == 2 and "chargpt --help" in capsys.readouterr().err
 
@@ -233,6 +233,12 @@ def test_help_shows_the_numbers_of_the_file_too(capsys):
     assert re.search(r"--time-budget [^(]*\(default: None\)", said)
 
 
+def test_infos_help_names_every_preset(capsys):
+    """By hand, because the list of presets would import torch."""
+    assert main(["info", "--help"]) == 0
+    assert ", ".join(list(PRESETS)[:-1]) + f" or {list(PRESETS)[-1]}" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- presets
 
 
@@ -301,6 +307,7 @@ def test_the_lectures_rate_never_changes(preset):
             ["--tied"],
             {"tied": True, "n_embd": 32, "betas": (0, 0.5)},
         ),
+        ("", ["--out", "None", "--seed", "3"], {"out": "runs/playhouse-cpu", "seed": 3}),
         (
             "compile = true",
             ["--no-compile", "--betas", "0.8", "0.9"],
@@ -744,7 +751,7 @@ def test_what_else_cannot_be_done(trained, arguments, words, capsys):
 
 
 @pytest.mark.parametrize(
-    "options, knobs",
+    "options, parameters",
     [
         ([], {}),
         (["--temperature", "0"], {"temperature": 0.0}),
@@ -756,17 +763,18 @@ def test_what_else_cannot_be_done(trained, arguments, words, capsys):
         (["--prompt", "O damp"], {"prompt": "O damp"}),
     ],
 )
-def test_every_knob_reaches_the_sampler(trained, options, knobs, capsys):
+def test_every_sampling_parameter_reaches_the_sampler(trained, options, parameters, capsys):
     assert main(["sample", str(trained), "--max-new-tokens", "50", "--seed", "5", *options]) == 0
     model, tokenizer = load_model(trained)
     wanted = generate(
-        model, **{"prompt": "", "max_new_tokens": 50, "seed": 5, "tokenizer": tokenizer} | knobs
+        model,
+        **{"prompt": "", "max_new_tokens": 50, "seed": 5, "tokenizer": tokenizer} | parameters,
     )
     output = capsys.readouterr()
     assert output.out == wanted + "\n" and output.err == ""
 
 
-def test_the_knobs_change_something(trained, capsys):
+def test_the_sampling_parameters_change_something(trained, capsys):
     """Otherwise the test above would pass with a sampler that is deaf."""
     texts = set()
     for options in (
@@ -1057,3 +1065,18 @@ def test_two_processes_train_as_one_with_the_doubled_batch():
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
         assert row["val_loss"] == pytest.approx(other["val_loss"], abs=1e-5)
     assert _read_settings("two/settings.toml")["batch_size"] == 4
+
+
+def test_the_environment_is_left_as_it_was(monkeypatch):
+    """With several processes the device was handed on by changing it."""
+    asked = []
+
+    def stand_in(model, corpus, config, tokenizer, resume, device=None):
+        asked.append(str(device))
+        return {"stopped": "interrupted"}
+
+    monkeypatch.setattr("chargpt_lib.distributed.train_distributed", stand_in)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = dict(os.environ)
+    assert train("--device", "cpu") == 130
+    assert asked == ["cpu"] and dict(os.environ) == before

@@ -193,6 +193,6 @@ def main(arguments=None):
     except KeyboardInterrupt:
         message = "\ninterrupted"
         if command == "grade":
-            message += "; what was graded is saved, and the same command resumes from there"
+            message += "; what was graded is kept, and the same command goes on from there"
         print(message, file=sys.stderr)
         return 130

@@ -129,6 +129,8 @@ CHANGEABLE = {
 
 # Options that a file cannot set.
 COMMAND_LINE_ONLY = ("out", "device", "resume", "config")
+
+# nanoGPT's names -> ours, for those that are too different for a guess by spelling.
 NANOGPT_NAMES = {
     "max_iters": "steps",
     "dtype": "precision",
@@ -151,9 +153,9 @@ def _option_name(setting):
 
 def _with_preset(settings):
     """All settings, as a dict: the given ones, and for the rest those of their preset."""
-    name = settings.get("preset", DEFAULT_PRESET)
-    preset = PRESETS[name]
-    defaults = {"preset": name, "corpus": DEFAULT_CORPUS}
+    preset_name = settings.get("preset", DEFAULT_PRESET)
+    preset = PRESETS[preset_name]
+    defaults = {"preset": preset_name, "corpus": DEFAULT_CORPUS}
     defaults.update(vars(preset.model(UNKNOWN_VOCAB_SIZE)))
     defaults.update(vars(TrainConfig(**preset.training)))
     return {name: settings.get(name, defaults[name]) for name in SETTINGS}
@@ -328,21 +330,34 @@ def _check_new(out):
         )
 
 
-def _read_saved_run(first):
-    """The folder of the run that --resume names, and its settings.
+def _find_defaults(first):
+    """The settings that are the defaults of all options, and the folder of the run.
 
-    Raises: FileNotFoundError, ValueError where there is nothing to resume, or where --config competes with it.
+    Raises: ValueError, FileNotFoundError for a file or a run that is not there, or that is not right.
     """
+    if first.out == "":
+        raise ValueError("--out is empty: name a folder, or leave it out")
+    settings = {}
+    if first.config is not None and not first.resume:
+        settings = _read_settings(first.config)
+    if first.preset is not None:
+        settings["preset"] = first.preset
+    if first.corpus is not None:
+        settings["corpus"] = first.corpus
+    settings = _with_preset(settings)
     out = first.out
     if out is None:
-        out = _default_out(first.corpus or DEFAULT_CORPUS, first.preset or DEFAULT_PRESET)
-        if not Path(out).is_dir():
-            raise FileNotFoundError(
-                f"--resume resumes the run in a folder, and {out}, the default, is not there: name it by --out"
-            )
+        out = _default_out(settings["corpus"], settings["preset"])
+    if not first.resume:
+        return settings, out
+
+    if first.out is None and not Path(out).is_dir():
+        raise FileNotFoundError(
+            f"--resume goes on with the run in a folder, and {out}, the default, is not there: name it by --out"
+        )
     if first.config is not None:
         raise ValueError(f"--resume takes the settings saved in {out}: leave --config out")
-    return out, saved_settings(out)
+    return saved_settings(out), out
 
 
 def read_train_args(arguments):
@@ -360,28 +375,16 @@ def read_train_args(arguments):
         return_unknown_args=True,
         add_help=False,
     )
-    if first.out == "":
-        raise ValueError("--out is empty: name a folder, or leave it out")
-    if first.resume:
-        out, settings = _read_saved_run(first)
-    else:
-        settings = {} if first.config is None else _read_settings(first.config)
-        if first.preset is not None:
-            settings["preset"] = first.preset
-        if first.corpus is not None:
-            settings["corpus"] = first.corpus
-        settings = _with_preset(settings)
-        out = first.out
-        if out is None:
-            out = _default_out(settings["corpus"], settings["preset"])
+    settings, out = _find_defaults(first)
     args = tyro.cli(
         _train_args_class(settings, out),
         prog="chargpt train",
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    args.training.out = out  # where it is --out None, too
     if args.resume:
         _check_resumed(args, settings)
     else:
-        _check_new(args.training.out)
+        _check_new(out)
     return args
