@@ -12,7 +12,7 @@
 # > What each head looks at: attention recorded, drawn, shown live; heads ablated.
 #
 # You will build: a recorder that gets the attention weights out of any model, pictures of them (one you can move through), and a switch that turns single heads off.
-# You need lesson 06. On two CPU cores the page takes about a minute; with `TRAIN = True`, below, about three more the first time. (On a graphics card: not measured yet.)
+# You need lesson 06. On two CPU cores the page takes about a minute; with `TRAIN = True`, below, about three more the first time.
 #
 # The model writes `Meg:` at the beginning of a line, and Meg is on the cast list. Where did it get her from? At the end of this page you can point to the heads that fetched her, switch them off, and watch strangers begin to speak.
 

@@ -37,7 +37,7 @@ from project import (
 from style import checked_pages, formatted_code
 
 BRANCH = "main"
-EXPLORING_LINES = 40  # of an exploring cell: more is more than one idea
+EXPLORING_LINES = 24  # of a cell that explores: more lines are more than one idea
 OUTPUT_BYTES = 1_000_000
 CELL_SECONDS = 1800  # a cell that takes longer hangs
 BEGIN = "### BEGIN SOLUTION"
@@ -216,13 +216,23 @@ def cell_faults(cell):
     body = lines[1:] if exported else lines
     if any(LIKE_A_DIRECTIVE.match(line) for line in body):
         yield "`#| export` must be the cell's first line, spelled so; there is no other directive"
-    if not exported and "exercise" not in cell.metadata and len(body) > EXPLORING_LINES:
+    explores = not exported and "exercise" not in cell.metadata and not only_imports(cell.source)
+    if explores and len(body) > EXPLORING_LINES:
         yield f"{len(body)} lines; at most {EXPLORING_LINES} in an exploring cell: split it"
     if body and body[-1].rstrip().endswith(";"):
         yield "nbval does not honour a last `;` and prints an address: end with `plt.show()`"
     if exported:
         yield from export_faults("\n".join(body))
     yield from exercise_faults(cell)
+
+
+def only_imports(code):
+    """Whether code does nothing but import."""
+    try:
+        nodes = ast.parse(code).body
+    except SyntaxError:  # a magic
+        return False
+    return all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in nodes)
 
 
 def export_faults(code):
