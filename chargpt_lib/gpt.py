@@ -44,15 +44,15 @@ class GPTConfig:
 
     vocab_size: int
     block_size: int = 256  # how many characters it can see
-    n_layer: int = 6
-    n_head: int = 6
-    n_embd: int = 384
-    dropout: float = 0.0
+    n_layer: int = 6  # blocks
+    n_head: int = 6  # attention heads in a block
+    n_embd: int = 384  # channels, a multiple of n_head
+    dropout: float = 0.0  # the probability that training switches an activation off
     bias: bool = False  # of projections, feed-forward layers and norms
-    qkv_bias: bool = False
-    activation: str = "gelu"  # one of ACTIVATIONS
+    qkv_bias: bool = False  # of queries, keys and values
+    activation: str = "gelu"  # relu, gelu or gelu_tanh
     tied: bool = True  # the last matrix is the token table; if not, it has a bias
-    scaled_init: bool = True  # see scale_residual_init
+    scaled_init: bool = True  # smaller initial weights before each sum, the deeper the model
 
     def __post_init__(self):
         _check_config(self)

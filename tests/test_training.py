@@ -24,11 +24,11 @@ from chargpt_lib.files import cache_dir
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.playhouse import KINDS, write
 from chargpt_lib.training import (
-    _key_name,
     cache_key,
     estimate_loss,
     evaluate,
     fit,
+    key_name,
     ladder,
     load_or_fit,
     lr_multiplier,
@@ -316,11 +316,11 @@ def test_the_same_run_has_the_same_key():
     asked = tiny_gpt()
     evaluate(asked, torch.zeros(9, dtype=torch.int64))
     keys = {
-        _key_name(cache_key("GPT", model, CORPUS, {"steps": 3, "lr": 0.1}))
+        key_name(cache_key("GPT", model, CORPUS, {"steps": 3, "lr": 0.1}))
         for model in (tiny_gpt(), tiny_gpt(), asked)
     }
     turned = cache_key("GPT", tiny_gpt(), CORPUS, {"lr": 0.1, "steps": 3})
-    assert len(keys) == 1 and _key_name(turned) in keys
+    assert len(keys) == 1 and key_name(turned) in keys
 
 
 def test_a_key_can_be_read():

@@ -702,7 +702,7 @@ def cache_key(name, model, corpus, settings):
 
 # %%
 #| export
-def _key_name(key):
+def key_name(key):
     """The name of the files that belong to a cache key."""
     return _digest(json.dumps(key, sort_keys=True))
 
@@ -757,9 +757,9 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
         )
     folder.mkdir(exist_ok=True)
     key = cache_key(name, model, corpus, {**settings, "sample_chars": sample_chars})
-    weights = folder / f"{_key_name(key)}.safetensors"
-    report = folder / f"{_key_name(key)}.json"
-    unfinished = folder / f"{_key_name(key)}.pt"
+    weights = folder / f"{key_name(key)}.safetensors"
+    report = folder / f"{key_name(key)}.json"
+    unfinished = folder / f"{key_name(key)}.pt"
 
     result = _load_trained(model, weights, report)
     if not result:

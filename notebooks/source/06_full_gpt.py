@@ -27,7 +27,7 @@ import torch
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
 from chargpt_lib.exercises import NotAttempted, check, passed, progress
-from chargpt_lib.playhouse import critic
+from chargpt_lib.playhouse import score_plays
 from chargpt_lib.plots import heatmap, show, visible
 from chargpt_lib.training import (
     RUNGS,
@@ -38,6 +38,7 @@ from chargpt_lib.training import (
     plot_ladder,
 )
 
+# %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 show(
     plot_ladder("playhouse", upto="blocks"),
@@ -398,11 +399,11 @@ plays = [tokenizer.decode(row.cpu()) for row in model.generate(start, 700, gener
 print(plays[0].strip())
 
 # %% [markdown]
-# The critic of [Playhouse](appendix/playhouse.ipynb) reads all eight. It looks at two things: whether each word occurs in the corpus, and whether each speaker stands on the cast list of the scene.
+# `score_plays` of [Playhouse](appendix/playhouse.ipynb) reads all eight. It asks two questions: whether each word occurs in the corpus, and whether each speaker stands on the cast list of the scene.
 
 # %% tags=["nbval-ignore-output"]
 known = set(re.findall("[A-Za-z]+", corpus.train))
-verdicts = [critic(play, known) for play in plays]
+verdicts = [score_plays(play, known) for play in plays]
 verdict = {key: sum(v[key] for v in verdicts) / len(verdicts) for key in ("words", "speakers")}
 print(f"{verdict['words']:.1%} of the words are words of the corpus")
 print(f"{verdict['speakers']:.0%} of the speakers are on the cast list of their scene")

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from chargpt_lib.pieces import attention_html
-from chargpt_lib.test_viewer import PLAY, random_maps, same_tint, shown
+from tests.browser.pieces import attention_html
+from tests.browser.test_viewer import PLAY, random_maps, same_tint, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSON = ROOT / "notebooks" / "07_attention_maps.ipynb"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chargpt_lib.pieces import ASSETS, attention_html
+from tests.browser.pieces import ASSETS, attention_html
 
 PLAY = (Path(__file__).resolve().parents[2] / "data" / "playhouse.txt").read_text(encoding="utf-8")
 NASTY = {
