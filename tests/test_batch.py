@@ -421,7 +421,7 @@ def test_feedback_says_what_counts():
 
 def test_what_utf8_cannot_write_is_escaped(tmp_path):
     """Half of a surrogate pair, in whatever text of a stranger, must not stop a class."""
-    batch_module.write_text(tmp_path / "grades.json", json.dumps("\ud800 é", ensure_ascii=False))
+    batch_module._write_text(tmp_path / "grades.json", json.dumps("\ud800 é", ensure_ascii=False))
     assert (tmp_path / "grades.json").read_bytes() == '"\\ud800 é"'.encode()
     assert json.loads((tmp_path / "grades.json").read_text(encoding="utf-8")) == "\ud800 é"
     assert [path.name for path in tmp_path.iterdir()] == ["grades.json"]
@@ -430,10 +430,10 @@ def test_what_utf8_cannot_write_is_escaped(tmp_path):
 def test_a_feedback_page_is_written_once_for_each_grading(tmp_path, graded, monkeypatch):
     """Each writing waits for the disk: all pages after each submission would be thousands for a class."""
     written = []
-    write_text = batch_module.write_text
+    write_text = batch_module._write_text
     monkeypatch.setattr(
         batch_module,
-        "write_text",
+        "_write_text",
         lambda path, text: (written.append(path.name), write_text(path, text)),
     )
     for i in range(6):
