@@ -117,7 +117,9 @@ class KVCache:
         return (rows - pads).clamp(min=0)
 
     def update(self, layer, k, v):
-        """Adds a layer's new k and v, (B, H, T, head_size) -> all its keys and values, (B, H, length, head_size); the mask.
+        """Adds a layer's new k and v, (B, H, T, head_size) -> all its keys, all its values, and the mask.
+
+        Keys and values are (B, H, length, head_size); the mask is as the attribute.
 
         Raises: ValueError where `extend` has not made room for them.
         """
@@ -174,7 +176,9 @@ class Decoder:
             self.starts = starts
             self.cache = KVCache(self.model.block_size, self.pads_before(starts, ids.device))
             new = ids[:, first:]
-        logits, _ = self.model(new, cache=self.cache)
+        # A pass over one character is short: what autograd notes for each tensor, even without gradients, would show.
+        with torch.inference_mode():
+            logits, _ = self.model(new, cache=self.cache)
         if self.cache.length != N - first:
             raise ValueError(
                 f"{type(self.model).__name__} takes a cache and does not use it: hand it on to `embed` "
@@ -409,7 +413,7 @@ def generate(
     stream: an iterator over the prompt and each new piece, as it comes.
     tokenizer: for prompts of text; an empty prompt is the end of a line.
     window_step: how far the window moves at a time when the text is longer than block_size; 1 is exact.
-    use_cache: True or False; None: if the model takes one (see `takes_cache`).
+    use_cache: True or False; None: True if the model's `compute_logits` has an argument `cache`.
 
     The model stays as it is: one in training mode is copied first. Ctrl-C returns what is written.
     Raises: ValueError for a prompt or a number with which nothing can be written, before any time is spent.
