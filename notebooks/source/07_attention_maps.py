@@ -486,7 +486,8 @@ def plot_attention(maps, text, layer=0, head=0):
         raise IndexError(
             f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
         )
-    side = min(max(0.125 * len(text) + 1, 3.2), 9)  # inches: room for each character
+    # Inches: room for each character, and a page that still fits a screen.
+    side = min(max(0.125 * len(text) + 1, 3.2), 9)
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
@@ -606,6 +607,7 @@ def _still_picture(maps, text):
     fig = plot_heads(maps, text)
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
+    # The table is for readers who cannot see the picture, and for pages that may not run scripts.
     rows = []
     for layer, head, t, s, weight in _farthest_looks(maps, text):
         looker = escape(visible(text[t])[0])
@@ -625,6 +627,7 @@ def _still_picture(maps, text):
 def attention_html(maps, text):
     """The maps as a page to move through -> Page. Raises: ValueError for a model that looks at the future."""
     weights = maps.of(text)  # (L, H, T, T)
+    # The page stores the lower triangle only: half the size.
     if weights.triu(1).any():
         raise ValueError(
             "weights on the future, or nan: the page shows only the past; draw them with plot_attention"
@@ -868,7 +871,7 @@ def ablate_heads(model, heads):
     """
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
         raise TypeError(f"heads is {heads!r}; it has to be a list of (layer, head), [(3, 0)]")
-    heads = [tuple(pair) for pair in heads]
+    heads = [tuple(pair) for pair in heads]  # lists would not be equal to the pairs below
 
     def on_call(layer, numbers, out, weights):
         ablated = [(layer, head) in heads for head in numbers]
