@@ -45,7 +45,8 @@ def test_the_promised_times_and_plays():
     assert all(
         lesson["all"] <= longest.get(name, 150) for name, lesson in PLAYHOUSE["lessons"].items()
     )
-    assert all(lesson["first picture"] <= 15 for lesson in PLAYHOUSE["lessons"].values())
+    for name, lesson in PLAYHOUSE["lessons"].items():
+        assert lesson["first picture"] <= 15 or name.startswith("appendix/"), name
     assert PLAYHOUSE["lessons"]["07_attention_maps"]["first picture"] <= 10
     ladder = [lesson["all"] for name, lesson in PLAYHOUSE["lessons"].items() if name < "07"]
     assert len(ladder) == 7 and sum(ladder) <= 12 * 60
@@ -76,7 +77,8 @@ def test_the_lessons_run_on_the_versions_of_hosts(name, python, torch):
         "python"
     ].startswith(python)
     assert record.get("would change what is on the list", []) == []
-    assert record["lessons"].keys() >= PLAYHOUSE["lessons"].keys()
+    lessons = {name for name in PLAYHOUSE["lessons"] if not name.startswith("appendix/")}
+    assert record["lessons"].keys() >= lessons
     assert not [row for row in record["lessons"].values() if "error" in row]
 
 

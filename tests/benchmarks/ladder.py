@@ -43,11 +43,7 @@ def run(notebook, label):
     return time.perf_counter() - start
 
 
-LESSONS = [
-    lesson
-    for lesson in read_lessons(HERE)
-    if lesson.name[0].isdigit() or lesson.name == "start_here"
-]
+LESSONS = read_lessons(HERE)
 
 
 def run_lessons(corpus, cache, chosen):
@@ -58,7 +54,8 @@ def run_lessons(corpus, cache, chosen):
         for cell in notebook.cells:
             cell.source = cell.source.replace('CORPUS = "playhouse"', f'CORPUS = "{corpus}"')
         draws = [
-            cell.cell_type == "code" and re.search(r"^\s*(plt\.)?show\(", cell.source, re.M)
+            cell.cell_type == "code"
+            and re.search(r"^\s*(plt\.)?(show|display)\(", cell.source, re.M)
             for cell in notebook.cells
         ]
         start = copy.deepcopy(notebook)
