@@ -1077,8 +1077,8 @@ class TooFar(GPT):
 attention = F.scaled_dot_product_attention
 
 
-def all_seeing(q, k, v, is_causal, dropout_p):
-    return attention(q, k, v, is_causal=False, dropout_p=dropout_p)
+def all_seeing(q, k, v, is_causal, **settings):
+    return attention(q, k, v, is_causal=False, **settings)
 
 # %%
 def large(model):
