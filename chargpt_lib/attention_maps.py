@@ -132,9 +132,8 @@ def _attention_weights(some, func, out, args, kwargs):
             mask = take(mask.expand(*q.shape[:-1], -1))
         # A mask is either of truth values, or of numbers that are added to the scores.
         scores += torch.where(mask, 0.0, float("-inf")) if mask.dtype == torch.bool else mask
-    return torch.softmax(
-        scores, -1, out=scores
-    )  # in place: at long texts the scores are the largest tensor
+    # In place: at long texts the scores are the largest tensor.
+    return torch.softmax(scores, -1, out=scores)
 
 
 def _check_heads(counts, heads):

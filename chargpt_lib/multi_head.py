@@ -61,9 +61,8 @@ class CausalSelfAttention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
         mask = None
         if cache is not None:
-            k, v, mask = cache.update(
-                self, k, v
-            )  # the old ones and these, (B, H, length, head_size)
+            # The old ones and these, (B, H, length, head_size)
+            k, v, mask = cache.update(self, k, v)
         out = F.scaled_dot_product_attention(
             q,
             k,

@@ -53,10 +53,11 @@ def distinct(words, n=4):
     return len(set(runs)) / len(runs) if runs else None
 
 
+# Any line.
 NAME = {
     "above": re.compile(r"([^\s:][^:\n]{0,40}):(?:\n|$)"),  # the first line of a block
     "before": re.compile(r"([^\s:][^:\n]{0,40}): *\S"),
-}  # any line
+}
 
 
 def _blocks_of(text, gap):

@@ -111,9 +111,8 @@ class KVCache:
         pads = self.pads[:, None]  # (B, 1)
         # A pad sees itself and nothing else: over no column at all, its softmax would be nan.
         first = torch.minimum(pads, rows)  # (B, T): the first column that each query may see
-        self.mask = (causal & (columns >= first[..., None]))[
-            :, None
-        ]  # (B, 1, T, length), for all heads
+        # (B, 1, T, length), for all heads
+        self.mask = (causal & (columns >= first[..., None]))[:, None]
         return (rows - pads).clamp(min=0)
 
     def update(self, layer, k, v):

@@ -342,9 +342,8 @@ def call(function, args, seconds=5.0, file=None):
         with WATCH_LOCK:
             WATCHED_LIMITS.remove(limit)
         if limit.by_watchdog:
-            time.sleep(
-                0
-            )  # lets a signal on its way arrive here, and not in the learner's next cell
+            # Lets a signal on its way arrive here, and not in the learner's next cell.
+            time.sleep(0)
         if previous_handler is None:
             previous_handler = signal.SIG_DFL
         signal.signal(signal.SIGINT, previous_handler)

@@ -522,9 +522,8 @@ def _apply_seccomp():
     array = (_SockFilter * len(instructions))(*instructions)
     program = _SockFprog(len(instructions), ctypes.cast(array, ctypes.c_void_p))
     libc = ctypes.CDLL(None)
-    libc.prctl(
-        PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0
-    )  # the condition under which anybody may set a filter
+    # The condition under which anybody may set a filter.
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) == 0
 
 

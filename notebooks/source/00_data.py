@@ -372,9 +372,8 @@ def load_corpus(name_or_path_or_url="playhouse"):
                 f"the path of a text file, or an address that begins with http"
             )
     try:
-        text = path.read_bytes().decode(
-            "utf-8-sig"
-        )  # -sig: without the mark that Windows puts first
+        # -sig: without the mark that Windows puts first.
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "

@@ -426,9 +426,8 @@ def fit(
     Raises: FloatingPointError where the loss is no longer a finite number.
     """
     torch.manual_seed(seed)  # for models that draw at random while they train, as lesson 05's will
-    generator = torch.Generator().manual_seed(
-        seed
-    )  # of its own, so that such a model leaves the batches alone
+    # Of its own, so that such a model leaves the batches alone.
+    generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(
         param_groups(model, weight_decay),

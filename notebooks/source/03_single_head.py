@@ -24,9 +24,8 @@ import torch
 
 from chargpt_lib.exercises import NotAttempted, check, passed, progress
 
-x = torch.tensor(
-    [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [3.0, 0.0]]
-)  # (T, C): 4 characters, 2 numbers for each
+# (T, C): 4 characters, 2 numbers for each
+x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [3.0, 0.0]])
 T, C = x.shape
 for t in range(T):
     print(t, x[: t + 1].mean(0))  # the mean of what came so far
@@ -266,9 +265,8 @@ print(head(torch.randn(2, 5, 16)).shape)
 
 # %%
 noise = torch.randn(1, 8, 16)
-jacobian = torch.autograd.functional.jacobian(
-    head, noise
-)  # (1, 8, 8, 1, 8, 16): every output by every input
+# (1, 8, 8, 1, 8, 16): every output by every input
+jacobian = torch.autograd.functional.jacobian(head, noise)
 depends = jacobian.abs().sum(dim=(0, 2, 3, 5))  # (8, 8): output position, input position
 fig, ax = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
 image = heatmap(ax, depends, vmax=None)
@@ -307,9 +305,8 @@ print(f"row 0 gives {leaky[0, 1:].sum():.1%} of its attention to the future")
 # %%
 def weights_with_a_bug(scores, starts):
     t = torch.arange(scores.shape[-1])
-    may_look = (t <= t[:, None]) & (
-        t >= starts[:, None, None]
-    )  # (B, T, T): not the future, not the fillers
+    # (B, T, T): not the future, not the fillers
+    may_look = (t <= t[:, None]) & (t >= starts[:, None, None])
     return scores.masked_fill(~may_look, float("-inf")).softmax(-1)
 
 
@@ -487,9 +484,8 @@ def nine_tenths(weights):
     return (weights.sort(descending=True).values.cumsum(-1) < 0.9).sum(-1) + 1
 
 
-looked = (
-    characters_looked_at(weights) if passed("characters_looked_at") else nine_tenths(weights)
-)  # (T,)
+# (T,)
+looked = characters_looked_at(weights) if passed("characters_looked_at") else nine_tenths(weights)
 for places, (char, number) in enumerate(zip(labels, looked), 1):
     print(f"{char}  looks at ≈ {number:4.1f} of {places:2} characters")
 assert looked.min() > 0.99  # at one place at least, and at no more than there are

@@ -181,9 +181,8 @@ class CausalSelfAttention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
         mask = None
         if cache is not None:
-            k, v, mask = cache.update(
-                self, k, v
-            )  # the old ones and these, (B, H, length, head_size)
+            # The old ones and these, (B, H, length, head_size)
+            k, v, mask = cache.update(self, k, v)
         out = F.scaled_dot_product_attention(
             q,
             k,
@@ -223,9 +222,8 @@ assert torch.allclose(loop(x), fused(x), atol=1e-6)
 def one_matrix(x, module):
     B, T, C = x.shape
     q, k, v = module.qkv(x).view(B, T, 3, module.n_head, module.head_size).permute(2, 0, 3, 1, 4)
-    out, weights = scaled_dot_product_attention(
-        q, k, v, causal_mask(T)
-    )  # (B, H, T, D), (B, H, T, T)
+    # (B, H, T, D), (B, H, T, T)
+    out, weights = scaled_dot_product_attention(q, k, v, causal_mask(T))
     return module.proj(out.transpose(1, 2).reshape(B, T, C)), weights
 
 # %%
@@ -312,9 +310,8 @@ for repeat in range(23):
         start = perf_counter()
         way(texts).sum().backward()
         seconds[name].append(perf_counter() - start)
-times = {
-    name: 1000 * sorted(row[3:])[10] for name, row in seconds.items()
-}  # the median after three warm-ups
+# The median after three warm-ups.
+times = {name: 1000 * sorted(row[3:])[10] for name, row in seconds.items()}
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 1.8), layout="constrained")
@@ -568,9 +565,8 @@ show(
 
 # %%
 excess, before = result["excess"], ladder(corpus.name)["single head"]["excess"]
-left_over = {
-    kind: excess[kind] / before[kind] for kind in excess
-}  # of what the single head overpaid
+# Of what the single head overpaid.
+left_over = {kind: excess[kind] / before[kind] for kind in excess}
 print(
     {
         kind: f"≈ {left_over[kind]:.0%} left"

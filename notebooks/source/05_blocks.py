@@ -208,9 +208,8 @@ show(
 )
 
 # %%
-reach = {
-    key: norms[0] / norms[-1] for key, (norms, alike) in flow.items()
-}  # what of it reaches the first layer?
+# What of it reaches the first layer?
+reach = {key: norms[0] / norms[-1] for key, (norms, alike) in flow.items()}
 for name in variants:
     small, large = reach[0.02, name], reach[0.125, name]
     print(
@@ -218,14 +217,12 @@ for name in variants:
     )
 tens = {key: log10(max(factor, 1e-20)) for key, factor in reach.items()}  # how many powers of ten
 assert tens[0.02, "nothing"] < -12
-assert (
-    abs(tens[0.02, "residual"]) < 0.3 and abs(tens[0.02, "residual, norm, scaled"]) < 0.3
-)  # it is carried home
+# It is carried home.
+assert abs(tens[0.02, "residual"]) < 0.3 and abs(tens[0.02, "residual, norm, scaled"]) < 0.3
 assert tens[0.125, "residual"] > 4
 assert tens[0.125, "residual, norm"] < 1.5  # the norm tames it
-assert (
-    tens[0.125, "residual, norm"] - tens[0.125, "residual, norm, scaled"] > 0.3
-)  # the scale evens it out
+# The scale evens it out.
+assert tens[0.125, "residual, norm"] - tens[0.125, "residual, norm, scaled"] > 0.3
 assert abs(tens[0.125, "residual, norm, scaled"]) < 0.5
 
 # %% [markdown]

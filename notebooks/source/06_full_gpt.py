@@ -593,9 +593,8 @@ print(f"the most is ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {on_
 val_ids = tokenizer.encode(corpus.val)
 nats = nats_per_character(model, val_ids)
 disjoint, overlapping = nats.mean().item(), evaluate(model, val_ids, stride=96)
-whole = (
-    nats[: len(nats) // 192 * 192].view(-1, 192).mean(0)
-)  # the mean loss at each place of a window
+# The mean loss at each place of a window.
+whole = nats[: len(nats) // 192 * 192].view(-1, 192).mean(0)
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
@@ -763,16 +762,14 @@ def write_on(table, positions, idx, u):
         window = idx[:, : len(positions)]
         logits = table[window] + positions[: window.shape[1]]  # (B, T, V)
         ends = logits[:, -1].softmax(0).cumsum(-1)  # (B, V): where the piece of each character ends
-        new = (ends[:, :-1] < u[:, n : n + 1]).sum(
-            -1, keepdim=True
-        )  # (B, 1): how many pieces end before u
+        # (B, 1): how many pieces end before u
+        new = (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)
         idx = torch.cat([idx, new], dim=1)
     return idx
 
 
-next_letter = 20 * torch.eye(26).roll(
-    1, dims=1
-)  # nearly certain: after a comes b, after b comes c, ...
+# Nearly certain: after a comes b, after b comes c, ...
+next_letter = 20 * torch.eye(26).roll(1, dims=1)
 written = write_on(next_letter, torch.zeros(4, 26), torch.tensor([[3]]), torch.full((1, 9), 0.5))
 print("".join("abcdefghijklmnopqrstuvwxyz"[i] for i in written[0].tolist()))
 

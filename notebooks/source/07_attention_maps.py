@@ -286,9 +286,8 @@ def _attention_weights(some, func, out, args, kwargs):
             mask = take(mask.expand(*q.shape[:-1], -1))
         # A mask is either of truth values, or of numbers that are added to the scores.
         scores += torch.where(mask, 0.0, float("-inf")) if mask.dtype == torch.bool else mask
-    return torch.softmax(
-        scores, -1, out=scores
-    )  # in place: at long texts the scores are the largest tensor
+    # In place: at long texts the scores are the largest tensor.
+    return torch.softmax(scores, -1, out=scores)
 
 
 def _check_heads(counts, heads):
@@ -765,13 +764,11 @@ def profile(weights, text):
     found, t = [places(text, t) for t in range(len(text))], torch.arange(len(text))
     shares = {}
     for name in found[0]:
-        there = torch.tensor(
-            [[s in row[name] for s in range(len(text))] for row in found]
-        )  # (T, T)
+        # (T, T)
+        there = torch.tensor([[s in row[name] for s in range(len(text))] for row in found])
         shares[name] = (weights * there).sum(-1)[..., there.any(-1)].mean(-1)
-    shares["entropy"] = (
-        torch.special.entr(weights).sum(-1).mean(-1)
-    )  # -p ln p, summed over a row, in nats
+    # -p ln p, summed over a row, in nats.
+    shares["entropy"] = torch.special.entr(weights).sum(-1).mean(-1)
     shares["distance"] = (weights * (t[:, None] - t)).sum(-1).mean(-1)  # in characters
     return shares
 
@@ -781,9 +778,8 @@ import sys
 from tqdm import tqdm
 
 scenes = [scene + "\n\n" for scene in corpus.val.split("\n\n") if 60 < len(scene) < 190][:30]
-scenes = scenes or [
-    corpus.val[i : i + 150] for i in range(0, 4500, 150)
-]  # a text without empty lines
+# A text without empty lines.
+scenes = scenes or [corpus.val[i : i + 150] for i in range(0, 4500, 150)]
 even = causal_mask(192).float() / torch.arange(1, 193)[:, None]  # the average of the past
 profiles, chances = [], []
 for scene in tqdm(scenes, unit="scene", mininterval=0.5, file=sys.stdout):
@@ -807,9 +803,8 @@ names = (
     "speaker",
     "cast list",
 )
-lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1).flatten(
-    0, 1
-)  # (heads, places)
+# (heads, places)
+lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1).flatten(0, 1)
 heads = [(layer, head) for layer in maps.layers for head in maps.heads]
 assert (shares["previous"] <= 1).all() and 0 < chance["previous"] < 0.5
 
@@ -1078,9 +1073,8 @@ assert not RECORDED or (spoken[1] < spoken[0] - 0.1 and spoken[1] < spoken[2] - 
 
 # %% tags=["nbval-ignore-output"]
 strange = [play for play in (stages[1] if stages else []) if set(speakers(play)) - {"Meg", "Hal"}]
-strange.sort(
-    key=lambda play: speakers(play)[0] in ("Meg", "Hal")
-)  # first those that a stranger begins
+# First those that a stranger begins.
+strange.sort(key=lambda play: speakers(play)[0] in ("Meg", "Hal"))
 for line in (strange or [SCENE])[0].splitlines():
     print("   " if set(speakers(line)) <= {"Meg", "Hal"} else "→  ", line)
 

@@ -471,9 +471,8 @@ class KVCache:
         pads = self.pads[:, None]  # (B, 1)
         # A pad sees itself and nothing else: over no column at all, its softmax would be nan.
         first = torch.minimum(pads, rows)  # (B, T): the first column that each query may see
-        self.mask = (causal & (columns >= first[..., None]))[
-            :, None
-        ]  # (B, 1, T, length), for all heads
+        # (B, 1, T, length), for all heads
+        self.mask = (causal & (columns >= first[..., None]))[:, None]
         return (rows - pads).clamp(min=0)
 
     def update(self, layer, k, v):
@@ -750,9 +749,8 @@ def _generate_ids(
 def last_vectors(E, P, prompts):
     """E (V, C), P (block_size, C), prompts: B tensors (T,) -> (B, C): what the last character of each is given."""
     N = max(len(prompt) for prompt in prompts)
-    idx = torch.stack(
-        [F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts]
-    )  # (B, N), zeros in front
+    # (B, N), zeros in front
+    idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
     x = E[idx] + P[:N]  # (B, N, C)
     scores = x[:, -1:] @ x.mT / E.shape[1] ** 0.5  # (B, 1, N)
     scores = scores.masked_fill((idx == 0)[:, None], float("-inf"))
@@ -787,9 +785,8 @@ def mended_pads(E, P, prompts):
     places = torch.arange(N) - pads  # (B, N): each prompt counts from its own start
     x = E[idx] + P[places.clamp(min=0)]
     scores = x[:, -1:] @ x.mT / E.shape[1] ** 0.5
-    scores = scores.masked_fill(
-        (places < 0)[:, None], float("-inf")
-    )  # where it stands, not which character
+    # Where it stands, not which character.
+    scores = scores.masked_fill((places < 0)[:, None], float("-inf"))
     return (scores.softmax(-1) @ x)[:, 0]
     ### END SOLUTION
 

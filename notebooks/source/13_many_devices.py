@@ -173,9 +173,8 @@ def ring_all_reduce(vectors):
     held, sent, history = [list(v.clone().tensor_split(n)) for v in vectors], [0] * n, []
     history.append([torch.cat(pieces) for pieces in held])
     for k in range(2 * (n - 1)):
-        messages = [
-            ((r - k) % n, held[r][(r - k) % n].clone()) for r in range(n)
-        ]  # all at the same time
+        # All at the same time.
+        messages = [((r - k) % n, held[r][(r - k) % n].clone()) for r in range(n)]
         for r, (i, message) in enumerate(messages):
             right = held[(r + 1) % n]
             right[i] = right[i] + message if k < n - 1 else message
@@ -259,9 +258,8 @@ def recursive_doubling(held, rounds):
     """held (n, N) floats, row r: device r's vector; n = 2^m, 0 <= rounds <= m -> (n, N): held after them."""
     ### BEGIN SOLUTION
     for k in range(rounds):
-        partners = [
-            device ^ 2**k for device in range(len(held))
-        ]  # the k-th binary digit is turned over
+        # The k-th binary digit is turned over.
+        partners = [device ^ 2**k for device in range(len(held))]
         held = held + held[partners]
     return held
     ### END SOLUTION

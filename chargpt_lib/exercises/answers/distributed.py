@@ -10,9 +10,8 @@ def loss_factors(targets):
 def recursive_doubling(held, rounds):
     """held (n, N) floats, row r: device r's vector; n = 2^m, 0 <= rounds <= m -> (n, N): held after them."""
     for k in range(rounds):
-        partners = [
-            device ^ 2**k for device in range(len(held))
-        ]  # the k-th binary digit is turned over
+        # The k-th binary digit is turned over.
+        partners = [device ^ 2**k for device in range(len(held))]
         held = held + held[partners]
     return held
 

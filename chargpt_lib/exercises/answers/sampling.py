@@ -40,9 +40,8 @@ def mended_pads(E, P, prompts):
     places = torch.arange(N) - pads  # (B, N): each prompt counts from its own start
     x = E[idx] + P[places.clamp(min=0)]
     scores = x[:, -1:] @ x.mT / E.shape[1] ** 0.5
-    scores = scores.masked_fill(
-        (places < 0)[:, None], float("-inf")
-    )  # where it stands, not which character
+    # Where it stands, not which character.
+    scores = scores.masked_fill((places < 0)[:, None], float("-inf"))
     return (scores.softmax(-1) @ x)[:, 0]
 
 

@@ -127,10 +127,11 @@ for text in ("the hen sings and the newt sings", "the hen sings the hen sings th
 
 # %%
 #| export
+# Any line.
 NAME = {
     "above": re.compile(r"([^\s:][^:\n]{0,40}):(?:\n|$)"),  # the first line of a block
     "before": re.compile(r"([^\s:][^:\n]{0,40}): *\S"),
-}  # any line
+}
 
 
 def _blocks_of(text, gap):
