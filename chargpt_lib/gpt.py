@@ -136,11 +136,13 @@ class GPT(LanguageModel):
     def embed(self, idx, cache=None):
         """idx (B, T) -> what each character is plus where it stands, (B, T, C)."""
         T = idx.shape[1]
+        x = self.token_embedding(idx)  # (B, T, C)
         if cache is None:
             positions = self.position_embedding.weight[:T]  # (T, C)
-        else:  # the text goes on where the cache ends: (T, C), or (B, T, C) where each row has its own positions
+        else:
+            # The text goes on where the cache ends: (T, C), or (B, T, C) where each row has its own positions.
             positions = self.position_embedding(cache.extend(T, idx.device))
-        x = self.token_embedding(idx) + positions
+        x = x + positions
         return F.dropout(x, self.config.dropout, self.training)
 
     def compute_logits(self, idx, cache=None):
