@@ -123,14 +123,17 @@ def write_notebook(folder):
 
 
 def run_all(page, timeout=120_000):
-    """By the menu, as a learner would; waits until nothing is waiting and the kernel is idle."""
+    """By the menu, as a learner would; waits until nothing is waiting and the kernel is idle.
+
+    The setup cell is folded, and has no prompt.
+    """
     idle = page.get_by_text("| Idle")
     idle.wait_for(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(
         """() => {
-        const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(one => one.textContent);
+        const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)')].map(one => one.textContent);
         return prompts.length && prompts.every(prompt => /\\[\\d+\\]/.test(prompt));
     }""",
         timeout=timeout,
