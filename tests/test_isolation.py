@@ -44,12 +44,12 @@ if namespaces and os.fork():
     os.wait()
     os._exit(0)
 if "audit hook" in without:
-    isolation.install_audit_hook = lambda *args: None
+    isolation._install_audit_hook = lambda *args: None
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 if "landlock" in without:
-    isolation.landlock_abi = lambda: 0
+    isolation._landlock_abi = lambda: 0
 if "seccomp" in without:
-    isolation.apply_seccomp = lambda: False
+    isolation._apply_seccomp = lambda: False
 report = {"isolation": isolation.isolate(pool_dir / "scratch", pool_dir, hidden_dir, 61_000, namespaces)}
 tries = {
     "read the answers": lambda: answers.read_text(),

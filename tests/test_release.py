@@ -1,6 +1,7 @@
 """What a teacher hands out: complete, without answers, and able to check."""
 
 import gzip
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from chargpt_lib.exercises.judge import EXERCISES, load_keys
 from tests.mistakes import WRONG, as_cell
 
 load_keys()
+importlib.import_module("tests.mistakes.single_head")  # registers its answers in WRONG
 CELLS = {
     cell.metadata["exercise"]: cell.source
     for lesson in build.read_lessons(build.HERE)
