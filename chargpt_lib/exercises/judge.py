@@ -155,7 +155,9 @@ class Verdict(NamedTuple):
     hint: str = ""
 
     def __str__(self):
-        return f"{self.mark} {self.name}{': ' * bool(self.hint)}{self.hint}"
+        if self.hint:
+            return f"{self.mark} {self.name}: {self.hint}"
+        return f"{self.mark} {self.name}"
 
 
 def _same_outcome(a, b, exercise):
@@ -170,41 +172,56 @@ def _shown(args, function):
     return ", ".join(f"{name} = {describe(value)}" for name, value in zip(names, args))
 
 
-def _known_mistake(exercise, cases, outcomes, differences):
-    """The hint for a mistake that the key knows, else None."""
+def _mistake_hint(exercise, cases, outcomes, differences):
+    """The hint for the mistake that gives the same outcomes in all cases; None where the key knows none."""
+    place = ()
+    for difference in differences:
+        if difference:
+            place = difference.place
+            break
     for hint in cases[0].mistakes:
         if all(
             _same_outcome(outcome, case.mistakes[hint](), exercise)
             for case, outcome in zip(cases, outcomes)
         ):
-            return hint.format(
-                *next((difference.place for difference in differences if difference), ())
-            )
+            return hint.format(*place)
+    return None
+
+
+def _symptom_hint(exercise, cases, outcomes, differences):
+    """The hint for the first symptom that a wrong value shows; None where it shows none."""
     for case, outcome, difference in zip(cases, outcomes, differences):
-        for hint, sign in exercise.symptoms.items() if difference and difference.numbers else ():
-            with suppress(Exception):  # a sign may stumble over a value that nobody foresaw
-                found = sign(outcome.value, case.want, *case.args)
-                if torch.as_tensor(found).any():
-                    place = (
-                        found.nonzero()[0].tolist() if torch.is_tensor(found) else difference.place
-                    )
-                    plain = all(isinstance(value, (int, float)) for value in case.args)
-                    return f"for {_shown(case.args, exercise.answer)}: " * plain + hint.format(
-                        *place
-                    )
+        if not difference or not difference.numbers:
+            continue
+        for hint, symptom in exercise.symptoms.items():
+            with suppress(Exception):  # a symptom may stumble over a value that nobody foresaw
+                found = symptom(outcome.value, case.want, *case.args)
+                if not torch.as_tensor(found).any():
+                    continue
+                place = difference.place
+                if torch.is_tensor(found):
+                    place = found.nonzero()[0].tolist()
+                hint = hint.format(*place)
+                # Numbers are short enough to be repeated; a tensor among the arguments is not.
+                if all(isinstance(value, (int, float)) for value in case.args):
+                    return f"for {_shown(case.args, exercise.answer)}: {hint}"
+                return hint
+    return None
 
 
 def judge(exercise, run, seed):
     """run(args) -> Outcome, for each case of the seed -> Verdict."""
-    cases, outcomes = draw_cases(exercise, seed), []
+    cases = draw_cases(exercise, seed)
+    outcomes = []
     for case in cases:
         outcomes.append(run(case.args))
         if outcomes[-1].status in ("blank", "late", "unusable"):
             break
-    if outcomes[-1].status in ("blank", "unusable"):
-        return Verdict(
-            exercise.name, "○" if outcomes[-1].status == "blank" else "✗", outcomes[-1].detail
-        )
+    last = outcomes[-1]
+    if last.status == "blank":
+        return Verdict(exercise.name, "○", last.detail)
+    if last.status == "unusable":
+        return Verdict(exercise.name, "✗", last.detail)
     differences = [
         first_difference(outcome.value, case.want, exercise.atol, exercise.rtol)
         for case, outcome in zip(cases, outcomes)
@@ -212,17 +229,20 @@ def judge(exercise, run, seed):
     bad = [i for i, outcome in enumerate(outcomes) if outcome.status != "value" or differences[i]]
     if not bad:
         return Verdict(exercise.name, "✓")
-    hint = (
-        _known_mistake(exercise, cases, outcomes, differences)
-        if len(outcomes) == len(cases)
-        else None
-    )
-    if not hint:
-        args, outcome, difference = cases[bad[0]].args, outcomes[bad[0]], differences[bad[0]]
-        nothing = "it returns nothing: is there a `return`?" if outcome.value is None else ""
-        hint = (
-            f"for {_shown(args, exercise.answer)}: {outcome.detail or nothing or difference.text}"
-        )
+    hint = None
+    if len(outcomes) == len(cases):  # a mistake is known by its outcomes in all cases
+        hint = _mistake_hint(exercise, cases, outcomes, differences)
+        if hint is None:
+            hint = _symptom_hint(exercise, cases, outcomes, differences)
+    if hint is None:
+        outcome = outcomes[bad[0]]
+        if outcome.detail:
+            problem = outcome.detail
+        elif outcome.value is None:
+            problem = "it returns nothing: is there a `return`?"
+        else:
+            problem = differences[bad[0]].text
+        hint = f"for {_shown(cases[bad[0]].args, exercise.answer)}: {problem}"
     return Verdict(exercise.name, "✗", hint)
 
 
@@ -282,13 +302,22 @@ def _unfit(answer, name, parameters):
 
 def check(name, answer):
     """Checks an answer on inputs drawn now, and prints a line: ✓, ✗ with a hint, or ○ where nothing was attempted."""
-    wanted, parameters = find(name), list(inspect.signature(find(name).answer).parameters)
+    exercise = find(name)
+    parameters = list(inspect.signature(exercise.answer).parameters)
     problem = _unfit(answer, name, parameters)
     if not problem:
-        outcome = call(lambda: _alone(answer), [], wanted.seconds, file=answer.__code__.co_filename)
-        problem = outcome.detail and f"run alone, its cell fails: {outcome.detail}"
-    run = lambda args: call(outcome.value, args, wanted.seconds)
-    verdict = Verdict(name, "✗", problem) if problem else judge(wanted, run, secrets.randbits(32))
+        file = answer.__code__.co_filename
+        defined = call(lambda: _alone(answer), [], exercise.seconds, file=file)
+        if defined.detail:
+            problem = f"run alone, its cell fails: {defined.detail}"
+    if problem:
+        verdict = Verdict(name, "✗", problem)
+    else:
+
+        def run(args):
+            return call(defined.value, args, exercise.seconds)
+
+        verdict = judge(exercise, run, secrets.randbits(32))
     MARKS.pop(name, None)  # the last one checked stands last
     MARKS[name] = verdict.mark
     print(verdict)

@@ -52,9 +52,8 @@ from chargpt_lib.grading.isolation import (
 
 STARTUP_SECONDS = 300  # by the wall clock, for loading torch
 ANSWER_SECONDS = 240  # by the wall clock, for one answer with all its calls
-DEFINE_FACTOR = (
-    3  # the cell itself may take so many times the seconds of a call: it may import something large
-)
+# The cell itself may take so many times the seconds of a call: it may import something large.
+DEFINE_FACTOR = 3
 EXTRA_SECONDS = 3  # a worker interrupts its own answer; the grader ends the worker so much later
 MAX_REPLY_BYTES = 2**25
 MAX_DETAIL_CHARACTERS = 300

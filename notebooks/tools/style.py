@@ -16,15 +16,21 @@ import nbformat
 from project import DIRECTIVE, HERE, code_cells, source_paths
 
 
-def ruff(*arguments, cwd=None, stdin=None):
-    """Runs ruff with the project's settings -> the finished process."""
+def ruff(*arguments, cwd):
+    """Runs ruff in a folder -> the finished process."""
     command = [sys.executable, "-m", "ruff", *arguments]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 def config_of(project):
     """ruff's option that names the project's settings; they stand in pyproject.toml."""
     return ["--config", str(project.root / "pyproject.toml")]
+
+
+def sort_and_format(*paths, cwd):
+    """Sorts the imports in files and folders, and formats them. paths may begin with `config_of`."""
+    ruff("check", "--quiet", "--select", "I", "--fix", *paths, cwd=cwd)
+    ruff("format", "--quiet", *paths, cwd=cwd)
 
 
 def formatted_code(texts, project=HERE):
@@ -34,8 +40,7 @@ def formatted_code(texts, project=HERE):
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        ruff("check", "--quiet", "--select", "I", "--fix", *config_of(project), ".", cwd=folder)
-        ruff("format", "--quiet", *config_of(project), ".", cwd=folder)
+        sort_and_format(*config_of(project), ".", cwd=folder)
         return {name: Path(folder, name).read_text(encoding="utf-8") for name in texts}
 
 
@@ -64,8 +69,7 @@ def checked_pages(project=HERE, fix=False):
             copy.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(as_notebook(cells), copy)
             pages[path] = (cells, copy)
-        ruff("check", "--quiet", "--select", "I", "--fix", *config_of(project), ".", cwd=folder)
-        ruff("format", "--quiet", *config_of(project), ".", cwd=folder)
+        sort_and_format(*config_of(project), ".", cwd=folder)
         for path, (cells, copy) in pages.items():
             after = nbformat.read(copy, as_version=4).cells
             text = path.read_text(encoding="utf-8")
@@ -109,8 +113,7 @@ def checked_files(project=HERE, fix=False):
         if (project.root / name).is_dir()
     ]
     if fix:
-        ruff("check", "--quiet", "--select", "I", "--fix", *folders, cwd=project.root)
-        ruff("format", "--quiet", *folders, cwd=project.root)
+        sort_and_format(*folders, cwd=project.root)
     faults = []
     for line in ruff("format", "--check", *folders, cwd=project.root).stdout.splitlines():
         if line.startswith("Would reformat: "):
