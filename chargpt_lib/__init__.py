@@ -17,14 +17,18 @@ _MODULE_OF = {
     "evaluate": "training",
     "GPT": "gpt",
     "GPTConfig": "gpt",
-    "load_recorded": "gpt",
+    "load_pretrained": "gpt",
     "record_attention": "attention_maps",
     "plot_attention": "attention_maps",
+    "compute_attention_maps": "attention_maps",
+    "attention_html": "attention_maps",
     "generate": "sampling",
+    "prepare_for_sampling": "sampling",
     "save_model": "checkpoints",
     "load_model": "checkpoints",
     "TrainConfig": "recipe",
     "train": "trainer",
+    "plot_run": "trainer",
 }
 
 __all__ = sorted(_MODULE_OF)
@@ -40,4 +44,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*globals(), *_MODULE_OF])
+    return sorted({*globals(), *_MODULE_OF})

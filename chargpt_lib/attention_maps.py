@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from chargpt_lib.plots import LEVELS, heatmap, live_page, visible, weights_as_text
+from chargpt_lib.plots import LEVELS, heatmap, interactive_page, visible, weights_as_text
 from chargpt_lib.single_head import causal_mask
 
 __all__ = [
@@ -26,10 +26,10 @@ __all__ = [
     "LONG_TEXT",
     "FONT",
     "draw_weights",
-    "colorbar",
+    "add_colorbar",
     "plot_attention",
     "plot_heads",
-    "attention_of",
+    "compute_attention_maps",
     "attention_html",
     "save_attention_page",
     "ablate_heads",
@@ -152,9 +152,9 @@ class AttentionMaps:
         self.weights = []
         self.layers = []
         self.heads = []
-        self.complete = False  # whether every layer and head was recorded
+        self.has_all_heads = False  # whether every layer and head was recorded
 
-    def of(self, text):
+    def for_text(self, text):
         """(L, H, T, T), on the CPU. Raises: ValueError where these are not the maps of this one text."""
         if not self.weights:
             raise ValueError(
@@ -163,7 +163,8 @@ class AttentionMaps:
         B, _, T, columns = self.weights[0].shape
         if not (B == 1 and T == columns == len(text)):
             raise ValueError(
-                f"the maps are of {B} texts, {T} x {columns}; this is one text of {len(text)} characters"
+                f"the maps have batch size {B} and {T} x {columns} positions, but this text needs "
+                f"1 and {len(text)} x {len(text)}: record a pass over exactly this text"
             )
         return torch.cat(self.weights).float().cpu()
 
@@ -175,7 +176,8 @@ def _check_selection(layers, heads):
             continue
         if not isinstance(chosen, (list, tuple, range)) or not len(chosen):
             raise TypeError(
-                f"layers={layers!r}, heads={heads!r}: give lists of numbers, as in heads=[3], or none at all"
+                f"layers={layers!r}, heads={heads!r}: pass a non-empty list of integers, "
+                f"e.g. heads=[3], or None for all"
             )
 
 
@@ -203,7 +205,8 @@ def record_attention(model, layers=None, heads=None):
         if not counts:
             raise ValueError(
                 f"{type(model).__name__} has no attention that can be recorded: no call of "
-                f"F.scaled_dot_product_attention, no square softmax (calls inside nn.MultiheadAttention are hidden)"
+                f"F.scaled_dot_product_attention, no square softmax (calls inside "
+                f"nn.MultiheadAttention are hidden); use F.scaled_dot_product_attention in the model"
             )
         wanted_layers = range(len(counts)) if layers is None else layers
         wanted_heads = [0] if heads is None else heads
@@ -214,7 +217,7 @@ def record_attention(model, layers=None, heads=None):
         ]
         maps.layers = list(recorded)
         maps.heads = list(range(counts[0])) if heads is None else sorted(set(heads))
-        maps.complete = layers is None and heads is None
+        maps.has_all_heads = layers is None and heads is None
 
     with AttentionInterceptor(model, on_call, on_end):
         yield maps
@@ -250,7 +253,7 @@ def draw_weights(ax, weights, text, labels=True):
     return image
 
 
-def colorbar(fig, image, axes):
+def add_colorbar(fig, image, axes):
     """The colours of weights, explained beside the axes."""
     ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
     fig.colorbar(image, ax=axes, label="attention weight", ticks=ticks, format="{x:g}")
@@ -261,7 +264,7 @@ def plot_attention(maps, text, layer=0, head=0):
 
     Raises: IndexError for a layer or head that was not recorded.
     """
-    weights = maps.of(text)  # (L, H, T, T)
+    weights = maps.for_text(text)  # (L, H, T, T)
     if layer not in maps.layers or head not in maps.heads:
         raise IndexError(
             f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
@@ -271,13 +274,13 @@ def plot_attention(maps, text, layer=0, head=0):
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
-    colorbar(fig, image, ax)
+    add_colorbar(fig, image, ax)
     return fig
 
 
 def plot_heads(maps, text):
     """The maps of all recorded heads, a row for each layer -> matplotlib figure."""
-    weights = maps.of(text)  # (L, H, T, T)
+    weights = maps.for_text(text)  # (L, H, T, T)
     n_layer, n_head = weights.shape[:2]
     fig, axes = plt.subplots(
         n_layer,
@@ -293,11 +296,11 @@ def plot_heads(maps, text):
         axes[0, column].set_title(f"head {head}")
     for row, layer in enumerate(maps.layers):
         axes[row, 0].set_ylabel(f"layer {layer}")
-    colorbar(fig, image, axes)
+    add_colorbar(fig, image, axes)
     return fig
 
 
-def attention_of(model, tokenizer, text, layers=None, heads=None):
+def compute_attention_maps(model, tokenizer, text, layers=None, heads=None):
     """Lets the model read a text -> its AttentionMaps. layers, heads: as for `record_attention`.
 
     Raises: ValueError for a text that is empty or longer than a block.
@@ -322,7 +325,7 @@ def _farthest_looks(maps, text):
     """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
     T = len(text)
     # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
-    above_chance = maps.of(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
+    above_chance = maps.for_text(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
     found = []
     for layer, of_layer in zip(maps.layers, above_chance):
         for head, ratios in zip(maps.heads, of_layer):
@@ -356,11 +359,12 @@ def _still_picture(maps, text):
 
 def attention_html(maps, text):
     """The maps as a page to move through -> Page. Raises: ValueError for a model that looks at the future."""
-    weights = maps.of(text)  # (L, H, T, T)
+    weights = maps.for_text(text)  # (L, H, T, T)
     # The page stores the lower triangle only: half the size.
     if weights.triu(1).any():
         raise ValueError(
-            "weights on the future, or nan: the page shows only the past; draw them with plot_attention"
+            "the weights contain nan or attend to the future, which this page cannot show: use "
+            "plot_attention"
         )
     data = {
         "text": text,
@@ -369,12 +373,12 @@ def attention_html(maps, text):
         "levels": LEVELS,
         "weights": weights_as_text(weights),
     }
-    return live_page("attention", data, _still_picture(maps, text))
+    return interactive_page("attention", data, _still_picture(maps, text))
 
 
 def save_attention_page(model, tokenizer, text, path):
     """Writes the page of a text's attention maps to a file. Raises: ValueError, OSError."""
-    attention_html(attention_of(model, tokenizer, text), text).save(path)
+    attention_html(compute_attention_maps(model, tokenizer, text), text).save(path)
 
 
 @contextmanager
@@ -401,7 +405,7 @@ def attention_rollout(maps):
 
     Raises: ValueError where not every layer and head was recorded.
     """
-    if not maps.complete:
+    if not maps.has_all_heads:
         raise ValueError(
             "a rollout needs every layer and head: record without `layers=` and `heads=`"
         )

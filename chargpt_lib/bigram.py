@@ -10,8 +10,8 @@ from torch.nn import functional as F
 __all__ = [
     "LanguageModel",
     "BigramLanguageModel",
-    "ngram_numbers",
-    "Table",
+    "ngram_codes",
+    "CountTable",
     "NGramModel",
 ]
 
@@ -42,9 +42,12 @@ class LanguageModel(nn.Module):
 
     def check(self, idx):
         """Raises: ValueError for ids that this model cannot read."""
+        if isinstance(idx, str):
+            raise ValueError("idx is a text, expected ids (B, T): tokenizer.encode(text)[None]")
         if idx.dim() != 2:
             raise ValueError(
-                f"idx has the shape {tuple(idx.shape)}; it must be (B, T): for one text, text[None]"
+                f"idx has the shape {tuple(idx.shape)}, expected (B, T); add a batch "
+                f"dimension with idx[None]"
             )
         if idx.shape[1] > self.block_size:
             raise ValueError(
@@ -56,8 +59,8 @@ class LanguageModel(nn.Module):
             low, high = idx.aminmax()
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(
-                    f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
-                    f"was the text encoded with another alphabet?"
+                    f"token ids range from {low} to {high}, but vocab_size is {self.vocab_size}: "
+                    f"encode the text with the model's own tokenizer"
                 )
 
     @torch.no_grad()
@@ -68,8 +71,8 @@ class LanguageModel(nn.Module):
         """
         if idx.dim() != 2 or not idx.shape[1]:
             raise ValueError(
-                f"the prompt has the shape {tuple(idx.shape)}; it must be (B, T) and not empty: for one "
-                f"text, text[None]"
+                f"the prompt has the shape {tuple(idx.shape)}, expected (B, T) and not empty; "
+                f"to one text, add a batch dimension with idx[None]"
             )
         was_training = self.training
         self.eval()
@@ -97,7 +100,7 @@ class BigramLanguageModel(LanguageModel):
         return self.table(idx)  # (B, T) -> (B, T, V)
 
 
-def ngram_numbers(ids, n, vocab_size):
+def ngram_codes(ids, n, vocab_size):
     """ids (..., L) -> the numbers of all groups of n neighbours, (..., L - n + 1), to the base V."""
     if n == 0:
         return torch.zeros_like(ids[..., :1])  # the one empty group
@@ -105,17 +108,17 @@ def ngram_numbers(ids, n, vocab_size):
     return (ids.unfold(-1, n, 1) * powers).sum(-1)
 
 
-class Table:
+class CountTable:
     """Numbers and how often each was seen."""
 
     def __init__(self, numbers):
-        self.numbers, self.counts = numbers.unique(return_counts=True)
+        self.codes, self.counts = numbers.unique(return_counts=True)
 
     def __getitem__(self, wanted):
         """The counts of the wanted numbers, 0 for those never seen."""
         # searchsorted says where a number would have to be inserted; past the end there is nothing to compare.
-        place = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
-        return torch.where(self.numbers[place] == wanted, self.counts[place], 0)
+        place = torch.searchsorted(self.codes, wanted).clamp_max(len(self.codes) - 1)
+        return torch.where(self.codes[place] == wanted, self.counts[place], 0)
 
 
 class NGramModel:
@@ -128,8 +131,8 @@ class NGramModel:
         if len(ids) < n or vocab_size**n > 2**63:
             most = min(len(ids), int(63 / max(log2(vocab_size), 1)))
             raise ValueError(
-                f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
-                f"at most"
+                f"n = {n} is too large for {len(ids)} ids and vocab_size {vocab_size}: "
+                f"use at most {most}"
             )
         self.n = n
         self.vocab_size = vocab_size
@@ -137,19 +140,19 @@ class NGramModel:
         self.contexts = []  # how often each context came
         self.kinds = []  # how many different characters came after it
         for k in range(1, n + 1):
-            groups = Table(ngram_numbers(ids, k, vocab_size))
+            groups = CountTable(ngram_codes(ids, k, vocab_size))
             # Without the last id: nothing comes after that. expand is for the empty context, which came each time.
-            contexts = ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
+            contexts = ngram_codes(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
             self.groups.append(groups)
-            self.contexts.append(Table(contexts))
+            self.contexts.append(CountTable(contexts))
             # Each different group counts once for the context that it begins with.
-            self.kinds.append(Table(groups.numbers // vocab_size))
+            self.kinds.append(CountTable(groups.codes // vocab_size))
 
     def probability(self, groups):
         """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
         p = torch.full(groups.shape[:-1], 1 / self.vocab_size, dtype=torch.float64)
         for k in range(1, min(self.n, groups.shape[-1]) + 1):
-            number = ngram_numbers(groups[..., -k:], k, self.vocab_size)[..., 0]
+            number = ngram_codes(groups[..., -k:], k, self.vocab_size)[..., 0]
             context = number // self.vocab_size
             seen = self.contexts[k - 1][context]
             kinds = self.kinds[k - 1][context]

@@ -20,14 +20,14 @@ from chargpt_lib.files import atomic_write, sync_folder, write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 
 __all__ = [
-    "random_states",
-    "restore_random_states",
+    "get_rng_states",
+    "set_rng_states",
+    "POINTER_FILE",
     "save_model",
     "ADVICE",
-    "read_spec",
+    "read_config_and_tokenizer",
     "load_weights",
-    "POINTER",
-    "NAME",
+    "CHECKPOINT_NAME",
     "checkpoint_step",
     "find_checkpoint",
     "min_parameters",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-def random_states(*generators):
+def get_rng_states(*generators):
     """The states of all random generators, as a dict: torch's on each device, Python's, numpy's, and of these ones."""
     name, numbers, *rest = numpy.random.get_state()
     states = {
@@ -53,16 +53,16 @@ def random_states(*generators):
     return states
 
 
-def restore_random_states(states, *generators):
+def set_rng_states(states, *generators):
     """Puts every random generator back into its saved state; those of devices that are absent here are left out.
 
-    generators: all that `random_states` was given, in the same order. Raises: ValueError where it was given more or
+    generators: all that `get_rng_states` was given, in the same order. Raises: ValueError where it was given more or
     fewer.
     """
     if len(generators) != len(states["generators"]):
         raise ValueError(
             f"{len(states['generators'])} generators were saved, and {len(generators)} are given: give "
-            f"all that random_states was given, in the same order"
+            f"all that get_rng_states was given, in the same order"
         )
     for generator, state in zip(generators, states["generators"]):
         generator.set_state(state)
@@ -76,28 +76,50 @@ def restore_random_states(states, *generators):
         torch.mps.set_rng_state(states["mps"])
 
 
+POINTER_FILE = "checkpoints.json"  # in the folder of a run: see below
+
+
 def _model_spec(model, tokenizer):
     """What must be known to build both again -> the settings of the model's GPTConfig, and of the tokenizer: dicts.
 
-    Raises: ValueError for a model without a GPTConfig, and for a tokenizer with another vocabulary than the model.
+    Raises: ValueError for a model without a GPTConfig or without some of its weights, and for a tokenizer with
+    another vocabulary than the model.
     """
     if not isinstance(getattr(model, "config", None), GPTConfig):
         raise ValueError(
-            f"a {type(model).__name__} has no GPTConfig to build it from again: give a GPT"
+            f"{type(model).__name__} has no GPTConfig as .config, so it cannot be saved: only GPT "
+            f"models can"
         )
     if model.config.vocab_size != tokenizer.vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} symbols, not {model.vocab_size}: give its own"
+            f"the tokenizer has vocab_size {tokenizer.vocab_size}, the model {model.vocab_size}: "
+            f"pass the tokenizer the model was trained with"
+        )
+    with torch.device("meta"):  # names and shapes, no numbers
+        expected = GPT(model.config).state_dict()
+    missing = expected.keys() - model.state_dict().keys()
+    if missing:
+        raise ValueError(
+            f"the model has no {min(missing)}: a copy prepared for int8 cannot be saved, save the "
+            f"model it was made from"
         )
     return asdict(model.config), tokenizer.to_dict()
 
 
-def save_model(folder, model, tokenizer):
+def save_model(model, tokenizer, folder):
     """Writes what is needed to sample: config.json, tokenizer.json, model.safetensors.
 
-    Raises: ValueError for what could not be built again, OSError where a file cannot be written.
+    A model that was saved in the folder before is replaced.
+
+    Raises: ValueError for what could not be built again, FileExistsError for the folder of a run, OSError where a file
+    cannot be written.
     """
     folder = Path(folder)
+    if (folder / POINTER_FILE).exists():
+        raise FileExistsError(
+            f"{folder} has the checkpoints of a run, which load_model would no longer find: choose "
+            f"another folder"
+        )
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
     config, _ = _model_spec(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,20 +148,26 @@ def _read_config(path):
     """The GPTConfig in a config.json. Raises: ValueError for anything else."""
     settings = _load_json(path)
     if not isinstance(settings, dict):
-        raise _corrupt(path, f"it is {str(settings)[:60]!r}, and these are no settings of a GPT")
+        raise _corrupt(
+            path, f"expected a JSON object of GPTConfig fields, got {repr(settings)[:60]}"
+        )
     kinds = {field.name: field.type for field in fields(GPTConfig)}
     for name, value in settings.items():
-        kind = kinds.get(name)
+        if name not in kinds:
+            raise _corrupt(path, f"{name[:60]!r} is not a GPTConfig field")
+        kind = kinds[name]
         allowed = (float, int) if kind is float else (kind,)
         if type(value) not in allowed:  # not isinstance, for which True is a number
-            raise _corrupt(path, f"{name} is {str(value)[:60]!r}, and that is no setting of a GPT")
+            raise _corrupt(
+                path, f"{name} is {repr(value)[:60]}, but must be of type {kind.__name__}"
+            )
     try:
         return GPTConfig(**settings)
     except (TypeError, ValueError) as error:
         raise _corrupt(path, error) from None
 
 
-def read_spec(folder):
+def read_config_and_tokenizer(folder):
     """The GPTConfig and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
     config = _read_config(folder / "config.json")
     try:
@@ -149,7 +177,7 @@ def read_spec(folder):
     if tokenizer.vocab_size != config.vocab_size:
         raise _corrupt(
             folder / "config.json",
-            f"vocab_size is {config.vocab_size}, and the tokenizer has {tokenizer.vocab_size} symbols",
+            f"vocab_size is {config.vocab_size}, but the tokenizer's is {tokenizer.vocab_size}",
         )
     return config, tokenizer
 
@@ -165,13 +193,13 @@ def load_weights(model, path):
         raise _corrupt(path, error) from None
     own = model.state_dict()
     for name in sorted(saved.keys() - own.keys()):
-        raise _corrupt(path, f"{name} is no weight of this model")
+        raise _corrupt(path, f"unexpected weight {name}")
     # A tied matrix has two names and one place in memory; only one of the names is in the file.
     loaded = {own[name].data_ptr() for name in saved}
     for name, here in own.items():
         if name not in saved:
             if here.data_ptr() not in loaded:
-                raise _corrupt(path, f"{name} is missing")
+                raise _corrupt(path, f"missing weight {name}")
             continue
         there = saved[name]
         # Fewer digits are read into more, never more into fewer: that would lose some in silence.
@@ -179,21 +207,23 @@ def load_weights(model, path):
         if there.shape != here.shape or not fits:
             raise _corrupt(
                 path,
-                f"{name} is {[*there.shape]} of {there.dtype}, not {[*here.shape]} of {here.dtype}",
+                f"{name} has shape {[*there.shape]} ({there.dtype}), expected {[*here.shape]} "
+                f"({here.dtype})",
             )
     # strict=False, because the second name of a tied matrix is not in the file; all else was compared above.
     model.load_state_dict(saved, strict=False)
 
 
-POINTER = "checkpoints.json"
-NAME = r"step-(\d{8,})(-again)*"  # eight digits so that names sort by step; a run of 10^8 steps has more
+CHECKPOINT_NAME = r"step-(\d{8,})(-again)*"  # eight digits so that names sort by step; a run of 10^8 steps has more
 
 
 def checkpoint_step(folder):
     """After how many steps a checkpoint was saved, by its folder's name. Raises: ValueError for another name."""
-    match = re.fullmatch(NAME, Path(folder).name)
+    match = re.fullmatch(CHECKPOINT_NAME, Path(folder).name)
     if match is None:
-        raise ValueError(f"{folder} is no checkpoint's folder, whose name is like step-00000100")
+        raise ValueError(
+            f"{folder} is not a checkpoint folder (expected a name like step-00000100)"
+        )
     return int(match[1])
 
 
@@ -202,13 +232,13 @@ def _read_pointers(out):
 
     Raises: ValueError where checkpoints.json says anything else.
     """
-    path = out / POINTER
+    path = out / POINTER_FILE
     if not path.exists():
         return {}
     names = _load_json(path)
     right = isinstance(names, dict) and names.keys() <= {"last", "best"}
     # The names become paths: a whole match of the pattern keeps "../.." out.
-    if not right or not all(re.fullmatch(NAME, str(name)) for name in names.values()):
+    if not right or not all(re.fullmatch(CHECKPOINT_NAME, str(name)) for name in names.values()):
         raise ValueError(
             f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}'
         )
@@ -220,6 +250,12 @@ def find_checkpoint(out, which=None):
 
     Raises: FileNotFoundError where there is none.
     """
+    out = Path(out)
+    if not out.is_dir():
+        problem = "does not exist: is it the right folder?"
+        if out.exists():
+            problem = "is a file: give the folder it is in"
+        raise FileNotFoundError(f"{out} {problem}")
     if (out / "state.pt").is_file():
         return out  # a checkpoint itself, whatever its name
     names = _read_pointers(out)
@@ -248,7 +284,7 @@ def load_model(folder, device="cpu"):
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         folder = find_checkpoint(folder)
-    config, tokenizer = read_spec(folder)
+    config, tokenizer = read_config_and_tokenizer(folder)
     path = folder / "model.safetensors"
     # A weight has at least one byte. Asked before a GPT of that size is built.
     least = min_parameters(config)
@@ -283,14 +319,15 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
         name += "-again"
     temporary = out / f"{name}.part"
     try:
-        save_model(temporary, model, tokenizer)
+        save_model(model, tokenizer, temporary)
         atomic_write(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
         # torch.save takes anything. That loading refuses it would come to light after the accident.
         unsafe = get_unsafe_globals_in_checkpoint(temporary / "state.pt")
         if unsafe:
             raise ValueError(
-                f"the state holds {', '.join(unsafe)}, and loading that would mean running what a file "
-                f"says: give numbers, texts, tensors, lists and dicts (float(x) for numpy's numbers)"
+                f"the state contains {', '.join(unsafe)}, which torch.load(weights_only=True) "
+                f"refuses: store only numbers, strings, tensors, lists and dicts (NumPy numbers as "
+                f"float(x))"
             )
         os.rename(temporary, out / name)
         sync_folder(out)
@@ -298,7 +335,7 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
         names["last"] = name
         if best:
             names["best"] = name
-        write_json(out / POINTER, names)
+        write_json(out / POINTER_FILE, names)
     finally:
         # After a failure the pointer is the old one, and nothing new is left.
         shutil.rmtree(temporary, ignore_errors=True)
@@ -306,7 +343,7 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
             shutil.rmtree(out / name, ignore_errors=True)
     # Only now, and only what has exactly our names: other folders are not ours to delete.
     for old in out.glob("step-*"):
-        if re.fullmatch(NAME, old.name) and old.name not in names.values():
+        if re.fullmatch(CHECKPOINT_NAME, old.name) and old.name not in names.values():
             shutil.rmtree(old, ignore_errors=True)
     return out / name
 
@@ -330,7 +367,7 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     """
     folder = find_checkpoint(Path(out), which)
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
-    saved_config, saved_tokenizer = read_spec(folder)
+    saved_config, saved_tokenizer = read_config_and_tokenizer(folder)
     config, _ = _model_spec(model, tokenizer)
     differences = []
     for name, value in asdict(saved_config).items():
@@ -354,6 +391,6 @@ def load_checkpoint(out, model, tokenizer, which="last"):
         why = re.split(r"\. |\n", why)[0]
         raise _corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
     if not isinstance(state, dict) or "step" not in state:
-        raise _corrupt(path, "this is no state of a run")
+        raise _corrupt(path, "it does not contain a training state")
     load_weights(model, folder / "model.safetensors")
     return state

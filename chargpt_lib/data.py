@@ -13,28 +13,28 @@ from chargpt_lib.files import atomic_write_text, fetch
 from chargpt_lib.playhouse import write
 
 __all__ = [
-    "LOOKALIKES",
+    "LOOKALIKE_CHARS",
     "CharTokenizer",
     "Tokenizer",
     "TOKENIZERS",
     "tokenizer_from_dict",
     "load_tokenizer",
     "Corpus",
-    "BOOKS",
+    "DOWNLOADABLE_CORPORA",
     "load_corpus",
     "get_batch",
 ]
 
 
-LOOKALIKES = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
+LOOKALIKE_CHARS = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
 
 
 def _lookalike(char, alphabet):
     """The character that may be meant by one that is not in the alphabet, None where nothing in it looks alike."""
     if char.isspace():
         plain = " "
-    elif char in LOOKALIKES:
-        plain = LOOKALIKES[char]
+    elif char in LOOKALIKE_CHARS:
+        plain = LOOKALIKE_CHARS[char]
     else:
         plain = unicodedata.normalize("NFKD", char)[0]  # "é" becomes "e" and an accent of its own
     for guess in (plain, plain.swapcase()):
@@ -74,10 +74,14 @@ class CharTokenizer:
         if known:
             way_out = f"did you mean {known!r}?"
         else:
-            way_out = "leave it out, or take a tokenizer of a text that has it"
+            way_out = (
+                "remove it, or build the tokenizer from a text that contains it "
+                "(CharTokenizer.from_text)"
+            )
+        alphabet = self.alphabet if self.vocab_size <= 100 else f"{self.alphabet[:60]}..."
         raise ValueError(
             f"character {char!r} at position {text.index(char)} is not in the alphabet of "
-            f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}"
+            f"{self.vocab_size} symbols, {alphabet!r}: {way_out}"
         )
 
     def decode(self, ids):
@@ -92,7 +96,7 @@ class CharTokenizer:
             # Python would take -1 for the last character, without a word.
             if not 0 <= i < self.vocab_size:
                 raise ValueError(
-                    f"id {i} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}"
+                    f"id {i} is out of range: valid ids are 0 to {self.vocab_size - 1}"
                 )
             characters.append(self.alphabet[i])
         return "".join(characters)
@@ -109,7 +113,7 @@ class CharTokenizer:
             raise ValueError("the tokenizer has no alphabet")
         if alphabet != "".join(sorted(set(alphabet))):
             # An id is a position: in another order, every id would mean another character.
-            raise ValueError("the alphabet is no text of different characters in their order")
+            raise ValueError("the alphabet must be a string of distinct characters in sorted order")
         return cls(alphabet)
 
     def save(self, path):
@@ -155,10 +159,10 @@ def tokenizer_from_dict(saved):
     if isinstance(saved, str):  # alphabet.json of earlier versions
         saved = {"type": "char", "alphabet": saved}
     if not isinstance(saved, dict):
-        raise ValueError("this is no tokenizer")
+        raise ValueError("expected a tokenizer as a JSON object")
     kind = saved.get("type", "char")  # the first versions of `save` wrote no type
     if not isinstance(kind, str) or kind not in TOKENIZERS:
-        raise ValueError(f"no tokenizer is of the type {kind!r}: there are {', '.join(TOKENIZERS)}")
+        raise ValueError(f"unknown tokenizer type {kind!r} (known: {', '.join(TOKENIZERS)})")
     module, name = TOKENIZERS[kind].split(":")
     return getattr(import_module(module), name).from_dict(saved)
 
@@ -186,11 +190,11 @@ class Corpus(NamedTuple):
     name: str
     train: str
     val: str
-    val_floor: float | None = None  # its entropy, the irreducible loss, in nats per character
+    val_entropy: float | None = None  # its entropy, the irreducible loss, in nats per character
     val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of it
 
 
-BOOKS = {  # name: (file, sha256, share of the text for training, address)
+DOWNLOADABLE_CORPORA = {  # name: (file, sha256, share of the text for training, address)
     "shakespeare": (
         "tinyshakespeare.txt",
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
@@ -208,7 +212,7 @@ BOOKS = {  # name: (file, sha256, share of the text for training, address)
 }
 
 
-def load_corpus(name_or_path_or_url="playhouse"):
+def load_corpus(source="playhouse"):
     """'playhouse', 'shakespeare', 'oz', the path of a text file or its address -> Corpus.
 
     UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
@@ -216,23 +220,26 @@ def load_corpus(name_or_path_or_url="playhouse"):
     Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for a file
     that is not UTF-8 or has fewer than 20 characters.
     """
-    name = str(name_or_path_or_url)
+    name = str(source)
     if name == "playhouse":
         # As long as Tiny Shakespeare's two parts, so that losses on the two can be compared.
         train = write(min_chars=1_003_854, seed=1337)
         val = write(min_chars=111_540, seed=2024)
         return Corpus(name, train.text, val.text, val.entropy, tuple(val.spans))
     share = 0.9
-    if name in BOOKS:
-        file, sha256, share, url = BOOKS[name]
+    if name in DOWNLOADABLE_CORPORA:
+        file, sha256, share, url = DOWNLOADABLE_CORPORA[name]
         path = fetch(file, url, sha256)
     elif name.startswith(("http://", "https://")):
         path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)  # its file's name is the last part
     else:
         path = Path(name)
         if not path.is_file():
+            problem = f"no corpus and no file is called {name!r}"
+            if name != "" and path.is_dir():
+                problem = f"{name!r} is a folder"
             raise FileNotFoundError(
-                f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
+                f"{problem}: give 'playhouse', 'shakespeare', 'oz', "
                 f"the path of a text file, or an address that begins with http"
             )
     try:
@@ -246,7 +253,8 @@ def load_corpus(name_or_path_or_url="playhouse"):
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) < 20:
         raise ValueError(
-            f"{path} has {len(text)} characters: too few to train on one part and test on another"
+            f"{path} has {len(text)} characters, but at least 20 are needed: to train on one part "
+            f"and test on another"
         )
     # The end of the text, not random pieces: a neighbour of a training window is nearly the window itself.
     cut = int(share * len(text))
@@ -262,8 +270,8 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     """
     if len(ids) <= block_size:
         raise ValueError(
-            f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
-            f"take a longer text, or a block_size of at most {max(len(ids) - 1, 0)}"
+            f"the text has {len(ids)} ids, but a window needs block_size + 1 = {block_size + 1}: "
+            f"use a longer text, or block_size <= {max(len(ids) - 1, 0)}"
         )
     # The last start is N - T - 1: the last target needs a place, too.
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)

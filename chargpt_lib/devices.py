@@ -15,7 +15,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 MIN_CAPABILITY = (7, 5)
 
 
-def choose_device(option=None):
+def pick_device_and_reason(option=None):
     """The best device that really computes, and the reason: (torch.device, str).
 
     option (what the command's `--device` says) or else `CHARGPT_DEVICE` decides instead: "cpu", "cuda" or "mps".
@@ -44,13 +44,13 @@ def choose_device(option=None):
         reason = f"{name} has compute capability {major}.{minor}; PyTorch is built for 7.5 or more"
         return torch.device("cpu"), reason
     if torch.backends.mps.is_available():
-        return torch.device("mps"), "Apple's graphics processor"
-    return torch.device("cpu"), "no graphics card was found"
+        return torch.device("mps"), "Apple's GPU"
+    return torch.device("cpu"), "no GPU was found"
 
 
 def pick_device():
     """The best device that really computes."""
-    device, _ = choose_device()
+    device, _ = pick_device_and_reason()
     return device
 
 
@@ -71,7 +71,7 @@ def pick_precision(device):
     return "fp32"
 
 
-def host():
+def notebook_host():
     """Where this runs: "Kaggle", "Colab", or "this computer"."""
     # Kaggle is asked first: its images carry Colab's variables too.
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
@@ -81,10 +81,10 @@ def host():
     return "this computer"
 
 
-def report():
+def print_environment():
     """Prints the host, the versions, the device and the precision: the last line of each notebook's setup cell."""
-    device, why = choose_device()
+    device, why = pick_device_and_reason()
     fast = pick_precision(device)
     precision = "fp32" if fast == "fp32" else f"fp32 ({fast} in chargpt train)"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, chargpt {chargpt_lib.__version__}"
-    print(f"{host()}: {versions}; device {device} ({why}), precision {precision}")
+    print(f"{notebook_host()}: {versions}; device {device} ({why}), precision {precision}")

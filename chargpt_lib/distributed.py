@@ -22,17 +22,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from chargpt_lib.checkpoints import load_checkpoint
 from chargpt_lib.devices import pick_device
-from chargpt_lib.trainer import SingleProcess, Trainer, train
-from chargpt_lib.training import nats_per_character
+from chargpt_lib.trainer import SingleProcessStrategy, Trainer, train
+from chargpt_lib.training import per_token_loss
 
 __all__ = [
     "world_size",
     "init_distributed",
-    "DDP",
-    "evaluate_in_parts",
-    "COLLECT",
-    "DISTRIBUTE",
-    "FSDP",
+    "DDPStrategy",
+    "evaluate_distributed",
+    "GATHER_OPTIONS",
+    "BROADCAST_OPTIONS",
+    "FSDPStrategy",
     "train_distributed",
 ]
 
@@ -52,8 +52,8 @@ def init_distributed(device=None):
         processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
         if processes_here > torch.cuda.device_count():
             raise ValueError(
-                f"{processes_here} processes, and {torch.cuda.device_count()} graphics card(s): start one for "
-                f"each card"
+                f"{processes_here} processes on this machine, but {torch.cuda.device_count()} "
+                f"GPU(s): start at most one per GPU, or pass device='cpu'"
             )
         # The processes of one computer are numbered from 0, and so are its cards.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -79,7 +79,7 @@ def _leave_distributed():
         dist.destroy_process_group()
 
 
-class DDP(SingleProcess):
+class DDPStrategy(SingleProcessStrategy):
     """Several processes with the whole model each; backward averages their gradients (DDP, Li et al., 2020)."""
 
     def __init__(self, device):
@@ -128,10 +128,10 @@ class DDP(SingleProcess):
         return result
 
     def evaluate(self, model, ids):
-        return evaluate_in_parts(model, ids, self.rank, self.world_size)
+        return evaluate_distributed(model, ids, self.rank, self.world_size)
 
 
-def evaluate_in_parts(model, ids, rank, world_size):
+def evaluate_distributed(model, ids, rank, world_size):
     """The exact loss over a text, where each process evaluates a part of its windows.
 
     All processes call the model equally often, because with FSDP every one must take part in every call.
@@ -145,11 +145,11 @@ def evaluate_in_parts(model, ids, rank, world_size):
     skipped = rank * per_process - first
     total = torch.zeros(1, dtype=torch.float64)
     if windows > 0:
-        nats = nats_per_character(model, ids[first * T : (first + per_process) * T + 1])
+        nats = per_token_loss(model, ids[first * T : (first + per_process) * T + 1])
         total += nats[skipped * T :].double().sum()
     # What is left after the last whole window, all compute, and process 0 counts.
     if targets % T > 0 or windows == 0:
-        rest = nats_per_character(model, ids[windows * T :]).double().sum()
+        rest = per_token_loss(model, ids[windows * T :]).double().sum()
         if rank == 0:
             total += rest
     dist.all_reduce(total)
@@ -157,12 +157,12 @@ def evaluate_in_parts(model, ids, rank, world_size):
 
 
 # Collected on the CPU in process 0; the others get an empty dict.
-COLLECT = StateDictOptions(full_state_dict=True, cpu_offload=True)
+GATHER_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # Whole in process 0; the others get their parts from it.
-DISTRIBUTE = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+BROADCAST_OPTIONS = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
-class FSDP(DDP):
+class FSDPStrategy(DDPStrategy):
     """Several processes with a part of each parameter, gradient and moment (FSDP, Zhao et al., 2023)."""
 
     def __init__(self, model, device):
@@ -175,7 +175,7 @@ class FSDP(DDP):
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         # All begin with the weights of process 0.
-        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
+        set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
 
     def wrap(self, model):
         return model  # fully_shard has changed the model itself
@@ -193,13 +193,13 @@ class FSDP(DDP):
 
     def full_state(self, model, optimizer):
         # All take part in collecting; process 0 alone has what comes of it.
-        weights = get_model_state_dict(model, options=COLLECT)
+        weights = get_model_state_dict(model, options=GATHER_OPTIONS)
         if self.rank == 0:
             self.full_model.load_state_dict(weights)
         numbered = optimizer.state_dict()
         # Before the first step there are no moments, and to find some PyTorch would let the optimizer take a step.
         if optimizer.state:
-            moments = get_optimizer_state_dict(model, optimizer, options=COLLECT)
+            moments = get_optimizer_state_dict(model, optimizer, options=GATHER_OPTIONS)
             names = _parameter_names(model, optimizer) if self.rank == 0 else []
             numbered["state"] = {
                 number: moments["state"][name] for number, name in enumerate(names)
@@ -209,7 +209,7 @@ class FSDP(DDP):
     def load_model(self, out, model, tokenizer, which="last"):
         # Every process reads the file, because each needs the state that is saved beside the weights.
         state = load_checkpoint(out, self.full_model, tokenizer, which)
-        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
+        set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
         return state
 
     def load_optimizer(self, model, optimizer, saved):
@@ -224,7 +224,7 @@ class FSDP(DDP):
                 for group in groups
             ],
         }
-        set_optimizer_state_dict(model, optimizer, named, options=DISTRIBUTE)
+        set_optimizer_state_dict(model, optimizer, named, options=BROADCAST_OPTIONS)
         # On the way PyTorch has made lists of tuples: the settings shall be those of the config, unchanged.
         for group, before in zip(optimizer.param_groups, groups):
             group["betas"] = before["betas"]
@@ -252,12 +252,13 @@ def train_distributed(
         return train(model.to(device), corpus_or_ids, config, tokenizer, resume)
     if fsdp and config.out is None:
         raise ValueError(
-            "with fsdp the model is left in parts, and only a checkpoint has it whole: give a folder, out"
+            "fsdp=True leaves the model sharded, and only a checkpoint holds all of it: set "
+            "TrainConfig(out=...)"
         )
     device = init_distributed(device)
     if fsdp:
-        strategy = FSDP(model, device)
+        strategy = FSDPStrategy(model, device)
     else:
         model = model.to(device)
-        strategy = DDP(device)
+        strategy = DDPStrategy(device)
     return Trainer(model, corpus_or_ids, config, tokenizer, strategy).train(resume)

@@ -69,7 +69,7 @@ def fetch(file, url, sha256=None):
         ) from error
 
 
-def recorded():
+def bundled_results():
     """The results that come with the course: {corpus: {rung: {"loss": nats per character, ...}}}."""
     path = bundled_dir() / "results" / "ladder.json"
     if not path.is_file():

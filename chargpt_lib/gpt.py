@@ -20,17 +20,18 @@ __all__ = [
     "GPTConfig",
     "GPT",
     "PLAYHOUSE",
-    "load_recorded",
+    "load_pretrained",
 ]
 
 
 def _check_config(config):
     """Checks the sizes of a GPT. Raises: ValueError for sizes that no GPT can have."""
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
+        size = getattr(config, name)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} is {size!r}; it must be an integer >= 1")
     if not 0 <= config.dropout < 1:
-        raise ValueError(f"dropout is {config.dropout}; it is a probability below 1")
+        raise ValueError(f"dropout must be >= 0 and < 1, got {config.dropout}")
     if config.activation not in ACTIVATIONS:
         raise ValueError(
             f"activation {config.activation!r} is not known: take one of {sorted(ACTIVATIONS)}"
@@ -46,13 +47,13 @@ class GPTConfig:
     block_size: int = 256  # how many characters it can see
     n_layer: int = 6  # blocks
     n_head: int = 6  # attention heads in a block
-    n_embd: int = 384  # channels, a multiple of n_head
+    n_embd: int = 384  # embedding width, a multiple of n_head
     dropout: float = 0.0  # the probability that training switches an activation off
-    bias: bool = False  # of projections, feed-forward layers and norms
-    qkv_bias: bool = False  # of queries, keys and values
+    bias: bool = False  # use biases in projections, feed-forward layers and norms
+    qkv_bias: bool = False  # use biases for queries, keys and values
     activation: str = "gelu"  # relu, gelu or gelu_tanh
-    tied: bool = True  # the last matrix is the token table; if not, it has a bias
-    scaled_init: bool = True  # smaller initial weights before each sum, the deeper the model
+    tied: bool = True  # tie lm_head to the token embedding; an untied lm_head has a bias
+    scaled_init: bool = True  # scale initial residual projections by 1/sqrt(2 n_layer), as in GPT-2
 
     def __post_init__(self):
         _check_config(self)
@@ -161,7 +162,7 @@ class GPT(LanguageModel):
 PLAYHOUSE = {"block_size": 192, "n_embd": 96, "n_head": 6}
 
 
-def load_recorded(name):
+def load_pretrained(name):
     """A model that comes with the course -> the GPT, on the CPU; its tokenizer; the record of its training, a dict.
 
     Raises: FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
@@ -170,13 +171,14 @@ def load_recorded(name):
     config = folder / "config.json"
     record = folder / "record.json"
     if not record.is_file():
-        raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
+        raise FileNotFoundError(f"unknown pretrained model {name!r}: {record} does not exist")
     record = json.loads(record.read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
     # What the lessons say of single heads is true of these very weights.
     if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(
-            f"{weights} is not the file that was recorded: get it again from where the course came from"
+            f"the SHA-256 of {weights} differs from record.json: reinstall or "
+            f"re-download the course"
         )
     model = GPT(GPTConfig(**json.loads(config.read_text(encoding="utf-8"))))
     load_model(model, weights)  # 16 bits for each number in the file, 32 in the model

@@ -21,7 +21,7 @@ def head_size(n_embd, n_head):
     if n_head < 1 or n_embd % n_head:
         sizes = [n for n in range(1, n_embd + 1) if n_embd % n == 0]
         raise ValueError(
-            f"{n_head} heads do not divide a width of n_embd = {n_embd}: take n_head from {sizes}"
+            f"n_embd ({n_embd}) must be divisible by n_head ({n_head}); valid n_head: {sizes}"
         )
     return n_embd // n_head
 

@@ -11,9 +11,9 @@ from os.path import commonprefix
 from typing import NamedTuple
 
 __all__ = [
-    "deck",
+    "weighted_options",
     "Span",
-    "Pen",
+    "GrammarWriter",
     "LORDS",
     "LADIES",
     "PLACES",
@@ -34,19 +34,21 @@ __all__ = [
 
 
 @lru_cache(maxsize=None)
-def deck(*options):
-    """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), cumulative weights."""
+def weighted_options(*options):
+    """Options, each a string or (string, weight) -> [(word, letters that decide, nats)], cumulative weights."""
     weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
     total = sum(weights.values())
-    cards = []
+    table = []
     for word, weight in weights.items():
         shared = max(
             (len(commonprefix([word, other])) for other in weights if other != word), default=0
         )
         if shared == len(word):
-            raise ValueError(f"{word!r} begins another option: no letter tells them apart")
-        cards.append((word, shared + 1, log(total / weight)))
-    return cards, list(accumulate(weights.values()))
+            raise ValueError(
+                f"option {word!r} is a prefix of another option: no letter tells them apart"
+            )
+        table.append((word, shared + 1, log(total / weight)))
+    return table, list(accumulate(weights.values()))
 
 
 class Span(NamedTuple):
@@ -58,7 +60,7 @@ class Span(NamedTuple):
     nats: float
 
 
-class Pen:
+class GrammarWriter:
     """Writes what a random number generator decides, and records what each stretch of text is and costs."""
 
     def __init__(self, seed):
@@ -67,7 +69,7 @@ class Pen:
         self.spans = []
         self.length = 0  # characters so far
 
-    def say(self, text, kind="spelling", nats=0.0):
+    def emit(self, text, kind="spelling", nats=0.0):
         """Writes a text that is no choice."""
         if text:
             start = self.length
@@ -75,14 +77,14 @@ class Pen:
             self.parts.append(text)
             self.spans.append(Span(start, self.length, kind, nats))
 
-    def pick(self, kind, *options):
+    def choose(self, kind, *options):
         """Draws one of the options, writes it down and returns it. The letters that decide are of the given kind."""
-        cards, heights = deck(*options)
+        table, cumulative = weighted_options(*options)
         # Only random() is called: Python promises that it is the same in every version.
-        place = bisect(heights, self.rng.random() * heights[-1])
-        word, letters, nats = cards[place]
-        self.say(word[:letters], kind, nats)
-        self.say(word[letters:])
+        place = bisect(cumulative, self.rng.random() * cumulative[-1])
+        word, letters, nats = table[place]
+        self.emit(word[:letters], kind, nats)
+        self.emit(word[letters:])
         return word
 
 
@@ -170,119 +172,119 @@ FATES = [
 ]
 
 
-def _thing(pen):
+def _thing(writer):
     """ "bishop", "damp bishop" """
-    if pen.pick("word", *NOUNS, *[(word, 2) for word in ADJECTIVES]) in ADJECTIVES:
-        pen.say(" ")
-        pen.pick("word", *NOUNS)
+    if writer.choose("word", *NOUNS, *[(word, 2) for word in ADJECTIVES]) in ADJECTIVES:
+        writer.emit(" ")
+        writer.choose("word", *NOUNS)
 
 
-def _clause(pen, start):
+def _clause(writer, start):
     """ "bishop sings twice." after "The ", "bishops sing twice." after "All " """
     plural = start == "All "
-    _thing(pen)
-    pen.say("s " if plural else " ", "grammar")
-    pen.pick("word", *VERBS)
-    pen.say("" if plural else "s", "grammar")
-    if pen.pick("grammar", ".", " ") == " ":
-        pen.pick("word", *ADVERBS)
-        pen.say(".")
+    _thing(writer)
+    writer.emit("s " if plural else " ", "grammar")
+    writer.choose("word", *VERBS)
+    writer.emit("" if plural else "s", "grammar")
+    if writer.choose("grammar", ".", " ") == " ":
+        writer.choose("word", *ADVERBS)
+        writer.emit(".")
 
 
-def _address(pen, others):
+def _address(writer, others):
     """ "Meg" or "my lady Meg"; returns who it is"""
     titles = [(f"my {'lord' if name in LORDS else 'lady'} {name}", 1) for name in others]
-    return pen.pick("addressee", *[(name, 3) for name in others], *titles).split()[-1]
+    return writer.choose("addressee", *[(name, 3) for name in others], *titles).split()[-1]
 
 
-def _speech(pen, speaker, others, prop):
+def _speech(writer, speaker, others, prop):
     """One speech -> (who speaks next, the deed asked about), None where that is open."""
-    start = pen.pick(
+    start = writer.choose(
         "grammar", ("The ", 3), ("All ", 2), ("As ", 2), ("Who ", 4), ("You ", 5), ("O ", 2)
     )
     if start in ("The ", "All "):
-        _clause(pen, start)
+        _clause(writer, start)
     elif start == "As ":
-        pen.pick("word", *NOUNS)
-        pen.say("s say, '")
-        _clause(pen, pen.pick("grammar", "The ", "All "))
-        pen.say("'", "closing")
+        writer.choose("word", *NOUNS)
+        writer.emit("s say, '")
+        _clause(writer, writer.choose("grammar", "The ", "All "))
+        writer.emit("'", "closing")
     elif start == "O ":
-        pen.pick("word", *ADJECTIVES)
-        pen.say(" ")
-        pen.pick("copied name", prop)
-        pen.say("!")
+        writer.choose("word", *ADJECTIVES)
+        writer.emit(" ")
+        writer.choose("copied name", prop)
+        writer.emit("!")
     elif start == "Who ":
-        deed = pen.pick("word", *DEEDS)
-        pen.say(" the ")
-        _thing(pen)
-        pen.say(", ")
-        who = _address(pen, others)
-        pen.say("?", "grammar")
+        deed = writer.choose("word", *DEEDS)
+        writer.emit(" the ")
+        _thing(writer)
+        writer.emit(", ")
+        who = _address(writer, others)
+        writer.emit("?", "grammar")
         return who, deed
     else:
-        pen.pick("word", *ADJECTIVES)
-        pen.say(" ")
-        pen.pick("word", *NOUNS)
-        if pen.pick("grammar", "!", ", ") == ", ":
-            who = _address(pen, others)
-            pen.say("!", "grammar")
+        writer.choose("word", *ADJECTIVES)
+        writer.emit(" ")
+        writer.choose("word", *NOUNS)
+        if writer.choose("grammar", "!", ", ") == ", ":
+            who = _address(writer, others)
+            writer.emit("!", "grammar")
             return who, None
     return None, None
 
 
-def _answer(pen, asker, deed):
+def _answer(writer, asker, deed):
     """ "Not I, Toby." (and Toby speaks next), "I kissed it." or "The onion kissed it." """
-    start = pen.pick("grammar", "Not I, ", "I ", "The ")
+    start = writer.choose("grammar", "Not I, ", "I ", "The ")
     if start == "Not I, ":
-        pen.pick("addressee", asker)
-        pen.say(".")
+        writer.choose("addressee", asker)
+        writer.emit(".")
         return asker, None
     if start == "The ":
-        _thing(pen)
-        pen.say(" ")
-    pen.pick("grammar", deed)
-    pen.say(" it.")
+        _thing(writer)
+        writer.emit(" ")
+    writer.choose("grammar", deed)
+    writer.emit(" it.")
     return None, None
 
 
-def scene(pen):
+def scene(writer):
     """A place, a cast list, what they say, and how they leave."""
-    pen.pick("word", *PLACES)
-    pen.say(". Enter ")
+    writer.choose("word", *PLACES)
+    writer.emit(". Enter ")
     company = LORDS + LADIES
-    cast = [pen.pick("cast", *company)]
-    if pen.pick("grammar", (", ", 1), (" and ", 2)) == ", ":
-        cast.append(pen.pick("cast", *[name for name in company if name not in cast]))
-        pen.say(" and ")
-    cast.append(pen.pick("cast", *[name for name in company if name not in cast]))
-    pen.say(" with ")
-    pen.pick("word", *[("an " if word[0] in "aeiou" else "a ") + word for word in ADJECTIVES])
-    pen.say(" ")
-    prop = pen.pick("cast", *PROPS)
-    pen.say(".\n")
-    speaker = pen.pick("copied name", *cast)
+    cast = [writer.choose("cast", *company)]
+    if writer.choose("grammar", (", ", 1), (" and ", 2)) == ", ":
+        cast.append(writer.choose("cast", *[name for name in company if name not in cast]))
+        writer.emit(" and ")
+    cast.append(writer.choose("cast", *[name for name in company if name not in cast]))
+    writer.emit(" with ")
+    writer.choose("word", *[("an " if word[0] in "aeiou" else "a ") + word for word in ADJECTIVES])
+    writer.emit(" ")
+    prop = writer.choose("cast", *PROPS)
+    writer.emit(".\n")
+    speaker = writer.choose("copied name", *cast)
     asker = None
     deed = None  # what was asked about, where the last speech was a question
     while speaker != "Ex":
-        pen.say(": ")
+        writer.emit(": ")
         others = [name for name in cast if name != speaker]
         if deed:
-            who, deed = _answer(pen, asker, deed)
+            who, deed = _answer(writer, asker, deed)
         else:
-            who, deed = _speech(pen, speaker, others, prop)
-        pen.say("\n")
+            who, deed = _speech(writer, speaker, others, prop)
+        writer.emit("\n")
         asker = speaker
         # A person who was named speaks next; else anybody else does, or somebody leaves.
         candidates = [who] if who else [("Ex", 3 * len(others)), *others]
-        speaker = pen.pick("copied name", *candidates)
-    if pen.pick("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
-        pen.pick("copied name", *cast)
-        pen.say(", ")
-    pen.pick("word", *FATES)
-    pen.say(" the ")
-    pen.pick("closing", prop)
-    pen.say(".\n\n")
+        speaker = writer.choose("copied name", *candidates)
+    if writer.choose("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
+        writer.choose("copied name", *cast)
+        writer.emit(", ")
+    writer.choose("word", *FATES)
+    writer.emit(" the ")
+    writer.choose("closing", prop)
+    writer.emit(".\n\n")
 
 
 KINDS = ("spelling", "grammar", "word", "cast", "addressee", "copied name", "closing")
@@ -307,10 +309,10 @@ class Script(NamedTuple):
 
 def write(min_chars=1_115_394, seed=1337):
     """Scenes, until there are at least so many characters -> Script. The same seed gives the same plays everywhere."""
-    pen = Pen(seed)
-    while pen.length < min_chars:
-        scene(pen)
-    return Script("".join(pen.parts), pen.spans)
+    writer = GrammarWriter(seed)
+    while writer.length < min_chars:
+        scene(writer)
+    return Script("".join(writer.parts), writer.spans)
 
 
 def excess_by_kind(nats, spans):

@@ -82,7 +82,7 @@ def weights_as_text(weights):
     return torch.tensor(list(LEVELS.encode()), dtype=torch.uint8)[steps].numpy().tobytes().decode()
 
 
-class Page:
+class HtmlPage:
     """A piece of HTML that needs nothing else: a notebook shows it, and it can be saved as a page."""
 
     def __init__(self, html):
@@ -104,7 +104,7 @@ class Page:
         )
 
 
-def live_page(name, data, still):
+def interactive_page(name, data, still):
     """A page whose box holds still HTML until the script of this name, in the assets, brings data to life in it."""
     assets = library_dir() / "assets"
     script, style = (
@@ -113,7 +113,7 @@ def live_page(name, data, still):
     )
     key = hashlib.sha256(json.dumps([data, still]).encode()).hexdigest()[:8]
     packed = json.dumps({**data, "key": key, "style": style}).replace("<", "\\u003c")
-    return Page(
+    return HtmlPage(
         f'<div class="chargpt-{name}" data-key="{key}" data-lm-suppress-shortcuts="true">\n{still}\n</div>\n'
         f"<script>({script})({packed});</script>"
     )

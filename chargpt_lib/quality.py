@@ -19,8 +19,8 @@ __all__ = [
     "longest_copy",
     "Quality",
     "quality",
-    "CEILING",
-    "BOTTOM",
+    "REFERENCE_ROW",
+    "NOISE_ROW",
     "HEADINGS",
     "compare",
     "quality_table",
@@ -252,7 +252,7 @@ def quality(sample, corpus):
     )
 
 
-CEILING, BOTTOM = "validation text", "by frequency alone"
+REFERENCE_ROW, NOISE_ROW = "validation text", "by frequency alone"
 HEADINGS = ("text", "real words", "speakers", "structure", "ended", "closed", "distinct", "copied")
 
 
@@ -266,12 +266,16 @@ def compare(samples, corpus, seed=1337):
             raise ValueError(
                 f"the sample {name!r} is {sample!r}; it must be a text of one character or more"
             )
-        if name in (CEILING, BOTTOM):
+        if name in (REFERENCE_ROW, NOISE_ROW):
             raise ValueError(
                 f"{name!r} is the name of a row that is always there: give the sample another"
             )
     length = min([len(corpus.val), *map(len, samples.values())])
-    texts = {CEILING: corpus.val, **samples, BOTTOM: _scrambled(corpus.train, length, seed)}
+    texts = {
+        REFERENCE_ROW: corpus.val,
+        **samples,
+        NOISE_ROW: _scrambled(corpus.train, length, seed),
+    }
     return {name: quality(text[:length], corpus) for name, text in texts.items()}
 
 

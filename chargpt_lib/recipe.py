@@ -19,12 +19,13 @@ from chargpt_lib.data import CharTokenizer, Corpus
 from chargpt_lib.training import param_groups
 
 __all__ = [
+    "SCHEDULES",
     "TrainConfig",
     "count_windows",
     "epoch_generator",
-    "Windows",
+    "ShuffledWindows",
     "prepare_data",
-    "learning_rate",
+    "get_lr",
     "make_optimizer",
     "gradient_checkpointing",
     "compile_model",
@@ -41,6 +42,9 @@ def _is_number(value, low=0, high=inf, whole=False):
     return low <= value <= high and value != inf
 
 
+SCHEDULES = ("cosine", "wsd")  # each with its formula in get_lr
+
+
 def _check_train_config(config):
     """Looks at each setting of a TrainConfig.
 
@@ -53,33 +57,36 @@ def _check_train_config(config):
 
     for name in ("batch_size", "grad_accum", "eval_interval", "checkpoint_interval"):
         value = getattr(config, name)
-        require(name, _is_number(value, 1, whole=True), "a whole number from 1 on")
+        require(name, _is_number(value, 1, whole=True), "an integer >= 1")
     for name in ("steps", "patience"):
         value = getattr(config, name)
         allowed = value is None or _is_number(value, 1, whole=True)
-        require(name, allowed, "a whole number from 1 on, or None")
+        require(name, allowed, "an integer >= 1, or None")
     for name in ("epochs", "time_budget"):
         value = getattr(config, name)
         require(name, value is None or _is_number(value, 1e-9), "a number above 0, or None")
     for name in ("weight_decay", "grad_clip"):
-        require(name, _is_number(getattr(config, name)), "a number, 0 for none")
+        require(name, _is_number(getattr(config, name)), "a number >= 0 (0: off)")
     for name in ("compile", "gradient_checkpointing"):
         require(name, isinstance(getattr(config, name), bool), "True or False")
 
     allowed = _is_number(config.eval_batches, whole=True)
-    require("eval_batches", allowed, "a whole number; 0 for the exact loss")
+    require("eval_batches", allowed, "an integer >= 0 (0: exact loss)")
     # The seed of the windows' order is mixed from 32 bits.
     allowed = _is_number(config.seed, 0, 2**32 - 1, whole=True)
-    require("seed", allowed, "a whole number from 0 to 2^32 - 1")
+    require("seed", allowed, "an integer from 0 to 2^32 - 1")
 
     require("learning_rate", _is_number(config.learning_rate, 1e-12), "a number above 0")
     allowed = _is_number(config.min_lr, 0, config.learning_rate)
     require("min_lr", allowed, f"from 0 to the learning rate, {config.learning_rate}")
-    require("warmup", _is_number(config.warmup, 0, 0.99), "a share of the run, from 0 to 0.99")
-    require("schedule", config.schedule in ("cosine", "wsd"), "'cosine' or 'wsd'")
-    # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
-    longest = 1.000001 - config.warmup if config.schedule == "wsd" else 1
-    meaning = f"a share of the run, at most what the warmup, {config.warmup}, leaves of it"
+    require("warmup", _is_number(config.warmup, 0, 0.99), "a fraction of the run from 0 to 0.99")
+    require("schedule", config.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+    longest = 1
+    meaning = "a fraction of the run from 0 to 1"
+    if config.schedule == "wsd":
+        # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
+        longest = 1.000001 - config.warmup
+        meaning = f"a fraction of the run from 0 to {1 - config.warmup:g}, 1 - warmup"
     require("decay", _is_number(config.decay, 0, longest), meaning)
 
     is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
@@ -97,12 +104,16 @@ def _check_train_config(config):
 
 @dataclass
 class TrainConfig:
-    """How to train. Whichever comes first ends it: steps, epochs, time_budget or patience."""
+    """How to train; `chargpt train --help` explains each field.
+
+    Whichever comes first ends the run: steps, epochs, time_budget (seconds) or patience. Without the first three it has
+    2000 steps. A resumed run counts all of them from its beginning.
+    """
 
     # How long. Where neither steps nor epochs nor a time budget are given, it is 2000 steps.
     steps: int | None = None  # optimizer steps
     epochs: float | None = None  # passes over the training text
-    time_budget: float | None = None  # seconds, with evaluations; the schedule ends with them
+    time_budget: float | None = None  # seconds, evaluations included; the schedule is fitted to it
     patience: int | None = None  # evaluations in a row without a new best loss that end the run
 
     # The batch of a step: batch_size * grad_accum windows.
@@ -112,24 +123,24 @@ class TrainConfig:
     # The learning rate.
     learning_rate: float = 1e-3  # the peak
     min_lr: float = 0.0  # where the schedule ends
-    warmup: float = 0.05  # share of the run in which the rate rises
-    schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
-    decay: float = 0.2  # share of the run in which wsd decays, at its end; 0: the rate stays
+    warmup: float = 0.05  # fraction of the run with rising learning rate
+    schedule: Literal[*SCHEDULES] = "cosine"  # wsd: warmup, stable, decay
+    decay: float = 0.2  # fraction of the run in which wsd decays, at the end; 0: no decay
 
     # AdamW.
-    weight_decay: float = 0.1  # of matrices and tables; other parameters have none
-    betas: tuple[float, float] = (0.9, 0.99)  # of the means of gradients and of their squares
+    weight_decay: float = 0.1  # for parameters with >= 2 dimensions, embeddings included
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW betas
     grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
-    seed: int = 1337  # of the order of the windows, and of dropout
+    seed: int = 1337  # random seed for window order and dropout
 
     # The device.
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the device's best
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the device's fastest
     compile: bool = False  # use torch.compile, where it works
-    gradient_checkpointing: bool = False  # compute each block twice, to save memory
+    gradient_checkpointing: bool = False  # recompute activations in backward, to save memory
 
     # Measuring and saving.
     eval_interval: int = 250  # steps between two evaluations, and rows of the log
-    eval_batches: int = 0  # random batches for the validation loss; 0: exactly, the whole text
+    eval_batches: int = 0  # random batches per evaluation; 0: exact loss on the whole text
     out: str | None = None  # folder for checkpoints and log.jsonl
     checkpoint_interval: int = 1000  # steps between two checkpoints
     tensorboard: bool = False  # write a log for TensorBoard, too, into out
@@ -149,8 +160,8 @@ def count_windows(size, block_size):
     """
     if size <= block_size:
         raise ValueError(
-            f"a text of {size} ids has no window of block_size {block_size} and one target more: "
-            f"take a longer text, or a model with a block_size of at most {max(size - 1, 0)}"
+            f"the text has {size} ids, but a window needs block_size + 1 = {block_size + 1}: use a "
+            f"longer text, or block_size <= {max(size - 1, 0)}"
         )
     # One window fewer than there is room for: the epochs begin at different places.
     return max(size // block_size - 1, 1)
@@ -161,7 +172,7 @@ def epoch_generator(seed, epoch):
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
 
 
-class Windows:
+class ShuffledWindows:
     """The windows of a text in a shuffled order, each once an epoch; every epoch cuts the text at other places."""
 
     def __init__(self, ids, block_size, seed):
@@ -204,6 +215,16 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
 
     Raises: ValueError where model, text and config do not go together.
     """
+    if not isinstance(config, TrainConfig):
+        raise ValueError(
+            f"config is a {type(config).__name__}, expected a TrainConfig: "
+            f"train(model, corpus, config, tokenizer)"
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "no parameter of the model has requires_grad: a copy prepared for sampling cannot be "
+            "trained, train the model it was made from"
+        )
     if hasattr(corpus_or_ids, "windows"):
         shards = corpus_or_ids
         windows = shards.windows(model.block_size, config.seed)
@@ -212,7 +233,8 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
             tokenizer = shards.tokenizer
         if tokenizer.vocab_size != model.vocab_size:
             raise ValueError(
-                f"the data has {tokenizer.vocab_size} symbols, and the model knows {model.vocab_size}"
+                f"the data's tokenizer has vocab_size {tokenizer.vocab_size}, the model "
+                f"{model.vocab_size}: build the model with vocab_size={tokenizer.vocab_size}"
             )
     else:
         ids = corpus_or_ids
@@ -223,23 +245,31 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
                 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
             ids = tokenizer.encode(corpus.train)
             val_ids = tokenizer.encode(corpus.val)
+        if not isinstance(ids, torch.Tensor):
+            raise ValueError(
+                f"the data is a {type(ids).__name__}: give a Corpus, as from load_corpus(path), or "
+                f"ids (N,)"
+            )
         if ids.dim() != 1 or ids.dtype != torch.int64:
             raise ValueError(
-                f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)"
+                f"ids must be a 1-D int64 tensor, got {ids.dtype} of shape {tuple(ids.shape)}"
             )
         model.check(ids[:, None])
         device = next(model.parameters()).device
-        windows = Windows(ids.to(device), model.block_size, config.seed)
+        windows = ShuffledWindows(ids.to(device), model.block_size, config.seed)
     if config.patience is not None and val_ids is None:
         raise ValueError(
-            f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None"
+            f"patience={config.patience} needs validation text: train on a Corpus, or set "
+            f"patience=None"
         )
     if config.out is not None and tokenizer is None:
-        raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
+        raise ValueError(
+            "checkpoints include the tokenizer: pass tokenizer= when training on ids with out set"
+        )
     return windows, val_ids, tokenizer
 
 
-def learning_rate(step, config, elapsed=0.0):
+def get_lr(step, config, elapsed=0.0):
     """The learning rate of a step, counted from 0. elapsed: the share of the time budget that is used up.
 
     A linear warmup; then half a cosine down to min_lr (Loshchilov and Hutter, 2017), or the peak and a linear decay
@@ -251,10 +281,12 @@ def learning_rate(step, config, elapsed=0.0):
     if config.schedule == "cosine":
         angle = pi * max(progress - config.warmup, 0) / (1 - config.warmup)  # from 0 to pi
         height = (1 + cos(angle)) / 2  # from 1 to 0
-    elif config.decay > 0:
-        height = min((1 - progress) / config.decay, 1.0)
-    else:
+    elif config.schedule == "wsd":
         height = 1.0
+        if config.decay > 0:
+            height = min((1 - progress) / config.decay, 1.0)
+    else:
+        raise ValueError(f"the schedule {config.schedule!r} has no formula in get_lr")
     rate = config.min_lr + (config.learning_rate - config.min_lr) * height
     if config.warmup > 0:
         # step + 1, so that the first step already moves
@@ -283,7 +315,7 @@ def gradient_checkpointing(model):
     blocks = list(getattr(model, "blocks", ()))
     if not blocks:
         raise ValueError(
-            f"gradient_checkpointing is True, and a {type(model).__name__} has no blocks: leave it False"
+            f"{type(model).__name__} has no .blocks to checkpoint: set gradient_checkpointing=False"
         )
     for block in blocks:
         # An attribute of the block itself hides the method of its class, until it is deleted.
@@ -322,7 +354,7 @@ def _compile_failure(message):
     if "C++ compile error" in lines[0] and " " in torch.__file__:
         reason += (
             f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
-            "in a folder without a space (on a graphics card it does not matter)"
+            "in a folder without a space (on a GPU it does not matter)"
         )
     return reason
 

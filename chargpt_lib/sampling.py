@@ -14,9 +14,9 @@ from torch.nn import functional as F
 __all__ = [
     "sample_from",
     "next_token_probs",
-    "penalize",
+    "apply_repetition_penalty",
     "KVCache",
-    "Decoder",
+    "IncrementalDecoder",
     "check_sampling",
     "generate",
     "SplitKLinear",
@@ -62,7 +62,7 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None
     return p / p.sum(-1, keepdim=True)
 
 
-def penalize(logits, seen, penalty):
+def apply_repetition_penalty(logits, seen, penalty):
     """Makes what was seen rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
 
     Positive logits are divided by the penalty, negative ones multiplied.
@@ -95,8 +95,8 @@ class KVCache:
         """
         if self.length + T > self.max_length:
             raise ValueError(
-                f"the cache holds {self.length} of {self.max_length} places, and {T} more do not fit: "
-                f"take a new KVCache, and read the last part of the text into it"
+                f"the KV cache has no room: {self.length} of {self.max_length} positions used, "
+                f"{T} more requested; start a new KVCache with the last part of the text"
             )
         self.start = self.length
         self.length += T
@@ -125,8 +125,8 @@ class KVCache:
         B, H, T, head_size = k.shape
         if T != self.length - self.start:
             raise ValueError(
-                f"{T} new keys for {self.length - self.start} new columns: let the model call "
-                f"cache.extend once at the beginning of each pass"
+                f"got {T} new keys, but extend() made room for {self.length - self.start}: call "
+                f"cache.extend once per forward pass, before the first layer"
             )
         if layer not in self.layers:
             # The whole room at once: to copy all keys at every character would take longer and longer.
@@ -144,15 +144,15 @@ def _takes_cache(model):
     return "cache" in signature(forward).parameters
 
 
-class Decoder:
+class IncrementalDecoder:
     """The logits of the next token, for rows of ids that grow.
 
-    Where a row is longer than the model's block_size, the window that the model sees moves by `window_step` at a time.
+    Where a row is longer than the model's block_size, the window that the model sees moves by `window_stride` at a time.
     """
 
-    def __init__(self, model, window_step=1, use_cache=True):
+    def __init__(self, model, window_stride=1, use_cache=True):
         self.model = model
-        self.window_step = window_step
+        self.window_stride = window_stride
         self.use_cache = use_cache
         self.starts = None  # the columns at which the windows in the cache begin
         self.cache = None
@@ -164,35 +164,35 @@ class Decoder:
         starts = []
         for pad in pads:
             too_many = max(0, N - pad - self.model.block_size)
-            starts.append(pad + ceil(too_many / self.window_step) * self.window_step)
+            starts.append(pad + ceil(too_many / self.window_stride) * self.window_stride)
         if not self.use_cache:
-            return self.read_anew(ids, starts)
+            return self.recompute(ids, starts)
         first = min(starts)
         if starts == self.starts:
             new = ids[:, -1:]
         else:
             # A window has moved. Its characters have other positions now, so all keys are others, too.
             self.starts = starts
-            self.cache = KVCache(self.model.block_size, self.pads_before(starts, ids.device))
+            self.cache = KVCache(self.model.block_size, self.left_pads(starts, ids.device))
             new = ids[:, first:]
         # A pass over one character is short: what autograd notes for each tensor, even without gradients, would show.
         with torch.inference_mode():
             logits, _ = self.model(new, cache=self.cache)
         if self.cache.length != N - first:
             raise ValueError(
-                f"{type(self.model).__name__} takes a cache and does not use it: hand it on to `embed` "
-                f"and to the blocks, or generate with use_cache=False"
+                f"{type(self.model).__name__} accepts cache= but does not use it: pass it on "
+                f"to `embed` and to the blocks, or call generate(use_cache=False)"
             )
         return logits[:, -1]
 
-    def pads_before(self, starts, device):
+    def left_pads(self, starts, device):
         """How many columns are empty before each window, (B,); None where all begin at the same column."""
         first = min(starts)
         if max(starts) == first:
             return None
         return torch.tensor(starts, device=device) - first
 
-    def read_anew(self, ids, starts):
+    def recompute(self, ids, starts):
         """The logits without a cache: the windows together if they begin at the same column, else one by one."""
         if len(set(starts)) == 1:
             logits, _ = self.model(ids[:, starts[0] :])
@@ -212,7 +212,7 @@ def _in_eval_mode(model):
 
 
 def _generate_ids(
-    model, rows, steps, seed, sampling, repetition_penalty=None, window_step=1, use_cache=True
+    model, rows, steps, seed, sampling, repetition_penalty=None, window_stride=1, use_cache=True
 ):
     """Yields the next id of each row, (B,), on the CPU, `steps` times.
 
@@ -231,16 +231,17 @@ def _generate_ids(
         generator = torch.Generator().manual_seed(seed + row)
         draws.append(torch.rand(steps, generator=generator, dtype=torch.float64))
     draws = torch.stack(draws, dim=1)  # (steps, B)
-    decoder = Decoder(_in_eval_mode(model), window_step, use_cache)
+    decoder = IncrementalDecoder(_in_eval_mode(model), window_stride, use_cache)
     for step in range(steps):
         # On the CPU and in float64, so that the same draws give the same text on every device.
         logits = decoder(ids[:, : N + step], pads).cpu().double()
         if not logits.max() < inf:  # nan is not smaller, either
             raise FloatingPointError(
-                f"{logits.max()} as a logit, {step} characters on: are the weights finite?"
+                f"the model produced {logits.max()} as a logit after {step} generated token(s): "
+                f"do its weights contain nan or inf?"
             )
         if repetition_penalty is not None:
-            logits = penalize(logits, seen, repetition_penalty)
+            logits = apply_repetition_penalty(logits, seen, repetition_penalty)
         new = sample_from(next_token_probs(logits, **sampling), draws[step])
         seen.scatter_(1, new[:, None], True)
         ids[:, N + step] = new
@@ -250,9 +251,9 @@ def _generate_ids(
 def check_sampling(model, **parameters):
     """Checks the numbers that `generate` is given. Raises: ValueError for one with which nothing can be drawn."""
     rules = {  # name: (its type, what has to hold, the same in words)
-        "max_new_tokens": (Integral, lambda x: x >= 0, "a whole number from 0"),
-        "temperature": (Real, lambda x: 0 <= x < inf, "0, for the likeliest, or more, and finite"),
-        "top_k": (Integral, lambda x: x >= 1, "a whole number from 1, or None"),
+        "max_new_tokens": (Integral, lambda x: x >= 0, "an integer >= 0"),
+        "temperature": (Real, lambda x: 0 <= x < inf, "a finite number >= 0 (0: greedy)"),
+        "top_k": (Integral, lambda x: x >= 1, "an integer >= 1, or None"),
         "top_p": (Real, lambda x: 0 < x <= 1, "above 0 and at most 1, or None"),
         "min_p": (Real, lambda x: 0 <= x <= 1, "from 0 to 1, or None"),
         "repetition_penalty": (
@@ -260,12 +261,12 @@ def check_sampling(model, **parameters):
             lambda x: 0 < x < inf,
             "above 0 (above 1 makes repetitions rarer), or None",
         ),
-        "window_step": (
+        "window_stride": (
             Integral,
             lambda x: 1 <= x <= model.block_size,
-            f"from 1 to the block_size, {model.block_size}",
+            f"an integer from 1 to the block_size, {model.block_size}",
         ),
-        "seed": (Integral, lambda x: abs(x) < 2**62, "a whole number below 2**62, or None"),
+        "seed": (Integral, lambda x: abs(x) < 2**62, "an integer below 2**62, or None"),
     }
     optional = ("top_k", "top_p", "min_p", "repetition_penalty", "seed")
     for name, value in parameters.items():
@@ -280,8 +281,8 @@ def _check_ids(model, ids, stop):
     """Checks a prompt of ids. Raises: ValueError for one that cannot be continued."""
     if stop or ids.dim() != 2 or ids.numel() == 0 or ids.dtype != torch.int64:
         raise ValueError(
-            f"a prompt of ids has to be int64, (B, T) and not empty, without stop strings; this is "
-            f"{ids.dtype}, {tuple(ids.shape)}, with stop={stop}"
+            f"a tensor prompt must be non-empty int64 (B, T) without stop=; got {ids.dtype}, "
+            f"{tuple(ids.shape)}, stop={stop}"
         )
     model.check(ids.reshape(-1, 1))  # in columns: the prompt may be longer than a block
 
@@ -293,7 +294,7 @@ def _encode_texts(model, texts, tokenizer, stop, stream):
         raise ValueError(f"the prompt is {texts!r}; give a text, a list of texts, or ids (B, T)")
     if tokenizer is None or tokenizer.vocab_size != model.vocab_size:
         raise ValueError(
-            f"a prompt of text needs tokenizer=, that of the model's {model.vocab_size} symbols"
+            f"a text prompt needs tokenizer= with the model's vocab_size {model.vocab_size}"
         )
     if stream and len(texts) > 1:
         raise ValueError(f"stream=True streams one text; the prompt has {len(texts)}")
@@ -309,7 +310,8 @@ def _encode_texts(model, texts, tokenizer, stop, stream):
             line_end = tokenizer.encode("\n")
         except ValueError as error:
             raise ValueError(
-                "an empty prompt is the end of a line, which this alphabet does not have: give a character"
+                "an empty prompt starts from a newline, which this tokenizer lacks: pass at "
+                "least one character"
             ) from error
         # The model has to read something: what stands before the first line of a text.
         rows = [row if len(row) else line_end for row in rows]
@@ -401,17 +403,18 @@ def generate(
     seed=None,
     stream=False,
     tokenizer=None,
-    window_step=1,
+    window_stride=1,
     use_cache=None,
 ):
     """Continues a prompt -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
 
-    temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `penalize`.
-    stop: texts; a row ends after the first of them that it writes.
+    temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `apply_repetition_penalty`.
+    stop: a text or several; a row ends after the first of them that it writes, which stays at its end.
     seed: row i draws from a generator of its own, with seed + i; without a seed, torch's own generator chooses one.
     stream: an iterator over the prompt and each new piece, as it comes.
     tokenizer: for prompts of text; an empty prompt is the end of a line.
-    window_step: how far the window moves at a time when the text is longer than block_size; 1 is exact.
+    window_stride: how far the window moves at a time when the text is longer than block_size. 1 is exact; more is
+    faster, because the cache lives longer. On a CPU, a copy from `prepare_for_sampling` writes faster, too.
     use_cache: True or False; None: True if the model's `compute_logits` has an argument `cache`.
 
     The model stays as it is: one in training mode is copied first. Ctrl-C returns what is written.
@@ -425,13 +428,13 @@ def generate(
         top_p=top_p,
         min_p=min_p,
         repetition_penalty=repetition_penalty,
-        window_step=window_step,
+        window_stride=window_stride,
         seed=seed,
     )
     if use_cache and not _takes_cache(model):
         raise ValueError(
-            f"{type(model).__name__} takes no cache: give its compute_logits an argument cache=None and "
-            f"hand it on to the attention, or generate with use_cache=False"
+            f"{type(model).__name__} does not support a cache: add cache=None to compute_logits "
+            f"and pass it on to the attention, or call generate(use_cache=False)"
         )
     if use_cache is None:
         use_cache = _takes_cache(model)
@@ -450,7 +453,7 @@ def generate(
         seed = torch.randint(2**31, ()).item()
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     columns = _generate_ids(
-        model, rows, max_new_tokens, seed, sampling, repetition_penalty, window_step, use_cache
+        model, rows, max_new_tokens, seed, sampling, repetition_penalty, window_stride, use_cache
     )
     if as_ids:
         pieces = _stream_ids(columns, prompt)

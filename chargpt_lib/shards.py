@@ -18,25 +18,25 @@ from chargpt_lib.files import write_json
 from chargpt_lib.recipe import count_windows, epoch_generator
 
 __all__ = [
-    "INDEX",
-    "VERSION",
-    "ID",
-    "NO_ID",
-    "PIECE",
-    "encoded",
+    "INDEX_FILE",
+    "INDEX_VERSION",
+    "ID_DTYPE",
+    "UNKNOWN_ID",
+    "CHUNK_SIZE",
+    "iter_encoded",
     "write_shards",
     "read_index",
-    "MAX_MAPS",
+    "MAX_OPEN_MEMMAPS",
     "Shards",
     "plan_epoch",
 ]
 
 
-INDEX = "index.json"
-VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
-ID = "<u2"  # uint16, the low byte first on every computer
-NO_ID = 2**16 - 1  # what a character gets that has no id
-PIECE = 2**20  # characters, or ids, that are taken in hand at a time
+INDEX_FILE = "index.json"
+INDEX_VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
+ID_DTYPE = "<u2"  # uint16, the low byte first on every computer
+UNKNOWN_ID = 2**16 - 1  # what a character gets that has no id
+CHUNK_SIZE = 2**20  # characters, or ids, that are taken in hand at a time
 
 
 def _file_pieces(path):
@@ -44,28 +44,29 @@ def _file_pieces(path):
     try:
         # Python makes "\n" of all line ends here; -sig leaves out the mark that Windows puts first.
         with open(path, encoding="utf-8-sig") as file:
-            while text := file.read(PIECE):
+            while text := file.read(CHUNK_SIZE):
                 yield text
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it so"
+            f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it as "
+            f"UTF-8"
         ) from None
 
 
 def _row_pieces(row, name):
     """The text of a row, or a text, piece by piece. Raises: ValueError where it is none; name says which row it is."""
     text = row
-    what = f"a {type(row).__name__}"
+    what = f"of type {type(row).__name__}"
     if isinstance(row, Mapping):
         text = row.get("text")
         what = f"a row with the columns {[*row]}"
     if not isinstance(text, str):
         raise ValueError(
-            f"{name} is {what}, and no text: give texts, or rows with a text in the column 'text'"
+            f"{name} is {what}, not a string: pass strings, or rows with a string in 'text'"
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    for start in range(0, len(text), PIECE):
-        yield text[start : start + PIECE]
+    for start in range(0, len(text), CHUNK_SIZE):
+        yield text[start : start + CHUNK_SIZE]
 
 
 def _documents(texts):
@@ -76,7 +77,8 @@ def _documents(texts):
             files = sorted(files[0].glob("*.txt"))
         if not files or not files[0].is_file():
             raise FileNotFoundError(
-                f"{texts} is no file, and no folder of .txt files; a text goes into a list, [text]"
+                f"{texts} is neither a file nor a folder of .txt files; to shard a string, "
+                f"pass [text]"
             )
         for path in files:
             yield str(path), _file_pieces(path)
@@ -103,14 +105,16 @@ def _pieces(texts, separator):
 
 
 def _id_table(tokenizer):
-    """The id of each character, at the place of its Unicode number; NO_ID for those without one."""
+    """The id of each character, at the place of its Unicode number; UNKNOWN_ID for those without one."""
     numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
-    table = numpy.full(max(numbers) + 2, NO_ID, ID)  # one place more than the last letter's
+    table = numpy.full(
+        max(numbers) + 2, UNKNOWN_ID, ID_DTYPE
+    )  # one place more than the last letter's
     table[numbers] = range(len(numbers))
     return table
 
 
-def encoded(texts, tokenizer, separator):
+def iter_encoded(texts, tokenizer, separator):
     """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
     table = _id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
     for name, text in _pieces(texts, separator):
@@ -118,9 +122,9 @@ def encoded(texts, tokenizer, separator):
         if table is not None:
             numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
             ids = table[numbers.clip(max=len(table) - 1)]
-        if ids is None or (ids == NO_ID).any():
+        if ids is None or (ids == UNKNOWN_ID).any():
             try:
-                ids = tokenizer.encode(text).numpy().astype(ID)
+                ids = tokenizer.encode(text).numpy().astype(ID_DTYPE)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         yield ids
@@ -146,23 +150,21 @@ def _is_whole(number, least):
 
 def _check_request(texts, folder, tokenizer, shard_size, val_size):
     """Raises: ValueError or FileExistsError for what cannot be written, before anything is read."""
-    if not _is_whole(shard_size, 1) or not _is_whole(val_size, 0):
-        raise ValueError(
-            f"shard_size is {shard_size!r}, val_size {val_size!r}: give whole numbers, from 1 and 0 on"
-        )
-    old = [*folder.glob(INDEX), *folder.glob("*-[0-9]*.bin")]
+    for name, size, least in (("shard_size", shard_size, 1), ("val_size", val_size, 0)):
+        if not _is_whole(size, least):
+            raise ValueError(f"{name} is {size!r}; it has to be an integer >= {least}")
+    old = [*folder.glob(INDEX_FILE), *folder.glob("*-[0-9]*.bin")]
     if old:
         raise FileExistsError(
-            f"{folder} holds {old[0].name} of another writing: choose another folder, or delete it"
+            f"{folder} already contains {old[0].name}: choose another folder, or delete this one"
         )
     if isinstance(texts, Mapping):
-        raise ValueError(
-            f"the texts are a dict with {[*texts]}, several data sets perhaps: give one of them"
-        )
+        raise ValueError(f"texts is a dict with keys {[*texts]} (a DatasetDict?): pass one split")
     # An iterator is its own iterator: what was read of it once is gone.
     if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
         raise ValueError(
-            "the texts can be read only once, and their alphabet takes a reading: give a tokenizer, too"
+            "texts is a one-shot iterator, but finding the alphabet needs a first pass: pass "
+            "tokenizer="
         )
 
 
@@ -173,14 +175,16 @@ class _ShardWriter:
         self.folder = folder
         self.shard_size = shard_size
         self.val_size = val_size
-        self.buffer = numpy.empty(shard_size + val_size + PIECE, ID)
+        self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, ID_DTYPE)
         self.filled = 0  # how many ids are in the buffer
         self.total = 0  # how many have come in
         self.index = {"train": [], "val": []}
 
     def add(self, ids):
-        for start in range(0, len(ids), PIECE):  # a tokenizer may make more ids than characters
-            part = ids[start : start + PIECE]
+        for start in range(
+            0, len(ids), CHUNK_SIZE
+        ):  # a tokenizer may make more ids than characters
+            part = ids[start : start + CHUNK_SIZE]
             self.buffer[self.filled : self.filled + len(part)] = part
             self.filled += len(part)
             self.total += len(part)
@@ -198,7 +202,8 @@ class _ShardWriter:
         """Writes what is left in the buffer. Raises: ValueError where too little has come in."""
         if self.total < 20:
             raise ValueError(
-                f"the texts have {self.total} symbols: too few to train on one part and test on another"
+                f"the texts have {self.total} ids; at least 20 are needed, to train on one part "
+                f"and test on another"
             )
         last_tenth = self.total - 9 * self.total // 10
         val_size = min(self.val_size, last_tenth)
@@ -226,18 +231,18 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
         for _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
-    if tokenizer.vocab_size > NO_ID:
+    if tokenizer.vocab_size > UNKNOWN_ID:
         raise ValueError(
-            f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {NO_ID}"
+            f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {UNKNOWN_ID}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     writer = _ShardWriter(folder, shard_size, val_size)
     try:
-        for ids in encoded(texts, tokenizer, separator):
+        for ids in iter_encoded(texts, tokenizer, separator):
             writer.add(ids)
         writer.finish()
-        index = {"version": VERSION, "tokenizer": tokenizer.to_dict(), **writer.index}
-        write_json(folder / INDEX, index)
+        index = {"version": INDEX_VERSION, "tokenizer": tokenizer.to_dict(), **writer.index}
+        write_json(folder / INDEX_FILE, index)
     except BaseException:  # Ctrl-C, too
         for path in folder.glob("*-[0-9]*.bin"):
             path.unlink()
@@ -247,15 +252,18 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
 def _corrupt_shards(path, why):
     """The ValueError for a file of a folder of shards that is not what it should be."""
     return ValueError(
-        f"{path}: {why}. Copy it again from where it came from, or write the shards anew (write_shards)"
+        f"{path}: {why}. Copy it again from where it came from, or rewrite the shards with "
+        f"write_shards"
     )
 
 
 def _check_index(index):
     """The tokenizer in an index. Raises: an error of some kind where the index is not what write_shards writes."""
     version = index["version"]
-    if version not in (1, VERSION):
-        raise ValueError(f"its version is {version!r}, and this library reads 1 and {VERSION}")
+    if version not in (1, INDEX_VERSION):
+        raise ValueError(
+            f"its version is {version!r}, and this library reads 1 and {INDEX_VERSION}"
+        )
     tokenizer = tokenizer_from_dict(index["alphabet"] if version == 1 else index["tokenizer"])
     if not index["train"]:
         raise ValueError("it has no shards to train on")
@@ -263,7 +271,7 @@ def _check_index(index):
         for n, shard in enumerate(index[kind]):
             # The names become paths: no other name than ours, so that none leads out of the folder.
             if shard["file"] != f"{kind}-{n:05d}.bin" or type(shard["ids"]) is not int:
-                raise ValueError("its shards have other names, or no length")
+                raise ValueError(f"unexpected shard file name or id count in {kind!r}, shard {n}")
     return tokenizer
 
 
@@ -272,29 +280,34 @@ def read_index(folder):
 
     Raises: FileNotFoundError where there is no index, ValueError for a file that is missing or damaged.
     """
-    path = folder / INDEX
+    path = folder / INDEX_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {INDEX}: it was unfinished, or no folder of shards. Write it "
-            f"with write_shards, into a new folder"
+            f"{folder} has no {INDEX_FILE}: write_shards did not finish, or this is not a shard "
+            f"folder. Write the shards with write_shards, into a new folder"
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         tokenizer = _check_index(index)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _corrupt_shards(path, f"this is no index of shards ({error})") from None
+        raise _corrupt_shards(path, f"this is not a valid shard index ({error})") from None
     for shard in index["train"] + index["val"]:
         file = folder / shard["file"]
         # Two bytes an id. A mapped file that is shorter than it says would stop the process without a message.
-        size = file.stat().st_size if file.is_file() else "no"
-        if size != 2 * shard["ids"] or not size:
+        expected = 2 * shard["ids"]
+        if not file.is_file():
             raise _corrupt_shards(
-                file, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}"
+                file, f"the file is missing; {INDEX_FILE} lists it with {expected} bytes"
+            )
+        size = file.stat().st_size
+        if size != expected or size == 0:
+            raise _corrupt_shards(
+                file, f"the file has {size} bytes, but {INDEX_FILE} says {expected}"
             )
     return index, tokenizer
 
 
-MAX_MAPS = 4  # open at a time: a process may open only so many files
+MAX_OPEN_MEMMAPS = 4  # open at a time: a process may open only so many files
 
 
 class Shards:
@@ -310,37 +323,38 @@ class Shards:
         self.folder = Path(folder)
         self.index, self.tokenizer = read_index(self.folder)
         lengths = [shard["ids"] for shard in self.index["train"]]
-        self.edges = torch.tensor([0, *lengths]).cumsum(0)  # (shards + 1,)
-        self.maps = {}  # file: its map, those opened last
+        self.offsets = torch.tensor([0, *lengths]).cumsum(0)  # (shards + 1,)
+        self.memmaps = {}  # file: its map, those opened last
         self.val_ids = None
         if self.index["val"]:  # one file, small enough for the memory
             self.val_ids = self.read("val-00000.bin", slice(None))
 
     def __len__(self):
-        return int(self.edges[-1])
+        return int(self.offsets[-1])
 
     def read(self, file, places):
         """places: an array of offsets in one file -> its ids there, int64."""
-        if file not in self.maps:
-            if len(self.maps) == MAX_MAPS:
-                oldest = next(iter(self.maps))
-                del self.maps[oldest]
-            self.maps[file] = numpy.memmap(self.folder / file, ID, "r")
+        if file not in self.memmaps:
+            if len(self.memmaps) == MAX_OPEN_MEMMAPS:
+                oldest = next(iter(self.memmaps))
+                del self.memmaps[oldest]
+            self.memmaps[file] = numpy.memmap(self.folder / file, ID_DTYPE, "r")
         # Cut first, then convert: the other way round the whole file would be in memory.
-        ids = torch.from_numpy(self.maps[file][places].astype("int64"))
+        ids = torch.from_numpy(self.memmaps[file][places].astype("int64"))
         if ids.numel() and ids.max() >= self.tokenizer.vocab_size:
             raise _corrupt_shards(
-                self.folder / file, f"it has the id {ids.max()}, and no character has that"
+                self.folder / file,
+                f"it contains id {ids.max()}, but vocab_size is {self.tokenizer.vocab_size}",
             )
         return ids
 
     def at(self, places):
         """places: int64, any shape, from 0 to len() - 1 -> the ids that stand there, int64, of the same shape."""
-        shards = torch.searchsorted(self.edges, places, right=True) - 1
+        shards = torch.searchsorted(self.offsets, places, right=True) - 1
         ids = torch.empty_like(places)
         for shard in shards.unique().tolist():  # one look into each file, not one for each place
             here = shards == shard
-            offsets = places[here] - self.edges[shard]
+            offsets = places[here] - self.offsets[shard]
             ids[here] = self.read(self.index["train"][shard]["file"], offsets.numpy())
         return ids
 
@@ -383,7 +397,7 @@ def plan_epoch(edges, block_size, count, seed, epoch):
 class _ShardWindows:
     """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
 
-    As in recipe.Windows, seed and epoch determine the order, and every epoch cuts at other places.
+    As in recipe.ShuffledWindows, seed and epoch determine the order, and every epoch cuts at other places.
     """
 
     def __init__(self, shards, block_size, seed):
@@ -397,7 +411,7 @@ class _ShardWindows:
 
     def plan_of(self, epoch):
         if epoch not in self.plan:
-            edges = self.shards.edges
+            edges = self.shards.offsets
             self.plan = {epoch: plan_epoch(edges, self.block_size, self.count, self.seed, epoch)}
         return self.plan[epoch]
 

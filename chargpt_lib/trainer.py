@@ -15,26 +15,26 @@ import torch
 from tqdm import tqdm
 
 from chargpt_lib.checkpoints import (
-    NAME,
-    POINTER,
+    CHECKPOINT_NAME,
+    POINTER_FILE,
+    get_rng_states,
     load_checkpoint,
-    random_states,
-    restore_random_states,
     save_checkpoint,
+    set_rng_states,
 )
 from chargpt_lib.devices import pick_precision
 from chargpt_lib.recipe import (
     catch_sigint,
     compile_model,
+    get_lr,
     gradient_checkpointing,
-    learning_rate,
     make_optimizer,
     prepare_data,
 )
 from chargpt_lib.training import estimate_loss, evaluate
 
 __all__ = [
-    "SingleProcess",
+    "SingleProcessStrategy",
     "FETCH_SECONDS",
     "Trainer",
     "read_log",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-class SingleProcess:
+class SingleProcessStrategy:
     """The strategy of a training in one process. Lesson 13 has others, for several processes that share a run."""
 
     rank = 0  # which process this is
@@ -105,11 +105,11 @@ class Trainer:
     """A training: what is trained, how far it is, and what was measured. `Trainer(...).train()` runs it."""
 
     def __init__(self, model, corpus_or_ids, config, tokenizer=None, strategy=None):
-        self.strategy = SingleProcess() if strategy is None else strategy
+        self.strategy = SingleProcessStrategy() if strategy is None else strategy
         self.windows, self.val_ids, self.tokenizer = prepare_data(
             model, corpus_or_ids, config, tokenizer
         )
-        self.floor = getattr(corpus_or_ids, "val_floor", None)
+        self.floor = getattr(corpus_or_ids, "val_entropy", None)
         self.model = model
         # What a step calls: the model, or what compiling and wrapping make of it.
         self.forward_model = model
@@ -143,13 +143,13 @@ class Trainer:
         self.lr = None
         self.on_device = []  # losses and norms that are not fetched yet
         self.fetched_at = 0.0  # seconds
-        self.row_began = (0, 0.0)  # windows and seconds when the current row of the log began
+        self.row_start = (0, 0.0)  # windows and seconds when the current row of the log began
         self.rows = []
         self.best_weights = None  # kept in memory where there is no folder, out
         self.saved_step = None
         # Where TensorBoard is missing, this fails: now, and not after the first evaluation.
-        self.board_class = _import_summary_writer() if config.tensorboard else None
-        self.board = None
+        self.writer_class = _import_summary_writer() if config.tensorboard else None
+        self.writer = None
 
     def count_steps(self, config):
         """The steps of a run: config.steps, or those of config.epochs; None where only the clock ends it."""
@@ -202,12 +202,12 @@ class Trainer:
     def describe_failure(self, step, loss, norm):
         """What is said of a step whose loss or gradient is not a finite number."""
         if self.config.out is None:
-            saved = "no out, so no checkpoint"
+            saved = "no checkpoint was saved (out is None)"
         else:
-            saved = f"checkpoints in {self.config.out} are from before"
+            saved = f"checkpoints in {self.config.out} were saved before this step"
         return (
             f"step {step}: the loss is {loss}, the norm of the gradient {norm}; {saved}. "
-            f"The learning rate is {self.lr:.2g}: try a third of it, or a longer warmup"
+            f"The learning rate is {self.lr:.2g}: try a tenth of it, or a longer warmup"
         )
 
     def evaluate(self):
@@ -230,7 +230,7 @@ class Trainer:
 
     def chars_per_second(self):
         """Characters read per second of training, since the last row of the log."""
-        windows, seconds = self.row_began
+        windows, seconds = self.row_start
         # The clock of some systems is coarse; the least number keeps us from dividing by 0.
         elapsed = max(self.seconds - seconds, 1e-9)
         return (self.windows_seen - windows) / elapsed * self.model.block_size
@@ -250,14 +250,14 @@ class Trainer:
         self.rows.append(row)
         if self.config.out is not None:
             self.strategy.on_rank_zero(lambda: write_log(self.config.out, [row], mode="a"))
-        if self.board is not None:
+        if self.writer is not None:
             for name, value in row.items():
                 if value is not None:
-                    self.board.add_scalar(name, value, self.step)
+                    self.writer.add_scalar(name, value, self.step)
             # A reader shall see the row now, and after a crash, too.
-            self.board.flush()
+            self.writer.flush()
 
-    def keep_best(self, val_loss):
+    def update_best(self, val_loss):
         """Keeps the weights where the validation loss is the least so far; else counts the evaluation."""
         # Not `>=`: a validation loss that is nan is no new best.
         if val_loss is None or (self.best_loss is not None and not val_loss < self.best_loss):
@@ -285,16 +285,18 @@ class Trainer:
             self.save()
             # A run that was killed may have logged steps that it will now make again.
             self.strategy.on_rank_zero(lambda: write_log(out, self.rows))
-        if self.board_class is not None and self.strategy.rank == 0:
-            self.board = self.board_class(out, purge_step=self.step + 1)
+        if self.writer_class is not None and self.strategy.rank == 0:
+            self.writer = self.writer_class(out, purge_step=self.step + 1)
 
     def start(self):
         """Prepares a new run. Raises: FileExistsError where its folder is not empty."""
         out = self.config.out
         if out is not None and self.strategy.on_rank_zero(lambda: is_in_use(out)):
-            raise FileExistsError(
-                f"{out} is not empty: go on with the run in it by resume=True, or give a new folder"
-            )
+            if Path(out, POINTER_FILE).exists():
+                way_out = "pass resume=True to continue its run, or choose another folder"
+            else:
+                way_out = "choose another folder"
+            raise FileExistsError(f"{out} is not empty: {way_out}")
         # For dropout: each process draws numbers of its own.
         torch.manual_seed(self.config.seed + self.strategy.rank)
 
@@ -305,14 +307,17 @@ class Trainer:
         """
         out = self.config.out
         if out is None:
-            raise ValueError("resume=True goes on from a folder: give its name, out")
+            raise ValueError(
+                "resume=True needs TrainConfig(out=...), the folder of the run to continue"
+            )
         state = self.strategy.load_model(out, self.model, self.tokenizer)
         # Each process has random numbers of its own, for dropout.
         random = [state["random"], *state.get("others", [])]
         if len(random) != self.strategy.world_size:
             raise ValueError(
-                f"{out} was saved by {len(random)} process(es), and {self.strategy.world_size} would go on. "
-                f"Each has a random state of its own: start {len(random)}, or begin a new run in another folder"
+                f"{out} was saved by a run of {len(random)} process(es), but this one has "
+                f"{self.strategy.world_size}: start {len(random)} (torchrun --nproc-per-node "
+                f"{len(random)}), or begin a new run in another folder"
             )
         self.strategy.load_optimizer(self.model, self.optimizer, state["optimizer"])
         # A scaler that is not enabled has an empty state.
@@ -331,7 +336,7 @@ class Trainer:
         rows = self.strategy.on_rank_zero(lambda: read_log(log) if log.exists() else [])
         self.rows = [row for row in rows if row["step"] <= self.step]
         # Last, because nothing may draw a random number between this and the next step.
-        restore_random_states(random[self.strategy.rank])
+        set_rng_states(random[self.strategy.rank])
 
     def save(self, best=False):
         """Writes a checkpoint, from which the run can resume as if nothing had happened."""
@@ -339,7 +344,7 @@ class Trainer:
         if self.step == self.saved_step:
             return
         model, optimizer = self.strategy.full_state(self.model, self.optimizer)
-        random, *others = self.strategy.all_gather(random_states())
+        random, *others = self.strategy.all_gather(get_rng_states())
         # The keys are older than the attributes' names: with them the checkpoints of older runs can be read.
         state = {
             "optimizer": optimizer,
@@ -367,15 +372,17 @@ class Trainer:
         """
         config = self.config
         self.open(resume)
-        with self.memory_saver(), catch_sigint() as interrupts, self.progress_bar() as bar:
+        with self.checkpointing_context(), catch_sigint() as interrupts, self.progress_bar() as bar:
             self.prepare_model()
             # A resumed run goes on counting where it stopped; compiling does not count.
             started = time.perf_counter() - self.seconds
-            self.row_began = (self.windows_seen, self.seconds)
+            self.row_start = (self.windows_seen, self.seconds)
             reason = self.stop_reason()
+            if reason is not None and self.strategy.rank == 0:
+                print(f"nothing is left to train: {reason} was reached at step {self.step}")
             while reason is None:
                 # The learning rate of this step.
-                self.lr = learning_rate(self.step, config, self.budget_used())
+                self.lr = get_lr(self.step, config, self.budget_used())
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.lr
 
@@ -407,9 +414,9 @@ class Trainer:
                 if evaluate_now:
                     val_loss = self.evaluate()
                     self.log(val_loss)
-                    self.keep_best(val_loss)
+                    self.update_best(val_loss)
                     # The speed in the next row is that of training, without this evaluation.
-                    self.row_began = (self.windows_seen, time.perf_counter() - started)
+                    self.row_start = (self.windows_seen, time.perf_counter() - started)
                 if save_now:
                     self.save()
                 reason = "interrupted" if interrupted else self.stop_reason()
@@ -433,7 +440,7 @@ class Trainer:
             return 0.0
         return self.seconds / self.config.time_budget
 
-    def memory_saver(self):
+    def checkpointing_context(self):
         """The context in which the steps run."""
         if self.config.gradient_checkpointing:
             return gradient_checkpointing(self.model)
@@ -480,7 +487,7 @@ class Trainer:
         if out is not None:
             self.save()
         if reason == "interrupted" and self.strategy.rank == 0:
-            saved = "not saved, for there is no out"
+            saved = "not saved (out is None)"
             if out is not None:
                 saved = f"saved in {out}; a resumed run goes on from there"
             print(f"interrupted after step {self.step}: {saved}")
@@ -491,10 +498,10 @@ class Trainer:
                 self.model.load_state_dict(self.best_weights)
         self.model.eval()
         result = {
-            "loss": self.best_loss,
-            "step": self.best_step,
+            "best_val_loss": self.best_loss,
+            "best_step": self.best_step,
             "steps": self.step,
-            "stopped": reason,
+            "stop_reason": reason,
             "seconds": self.seconds,
             "floor": self.floor,
             "precision": self.precision,
@@ -534,17 +541,19 @@ def _import_summary_writer():
 def is_in_use(out):
     """Whether a folder holds more than settings, and what a kill during a run's very first save leaves behind."""
     # Settings may be written before the run begins. A first save that was killed has no pointer to it yet.
-    ignored = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
+    ignored = re.compile(
+        rf"{CHECKPOINT_NAME}(\.part)?|{POINTER_FILE}\.part|settings\.toml(\.part)?"
+    )
     out = Path(out)
     return out.is_dir() and not all(ignored.fullmatch(path.name) for path in out.iterdir())
 
 
 def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
-    """Trains the model on a Corpus, or on ids (N,) without a validation; it is left with its best weights.
+    """Trains the model on a Corpus, or on ids (N,) without a validation.
 
-    -> {"loss": the least validation loss, "step": where it was, "steps": made, "stopped": by what, "seconds", "floor",
-    "precision", "compiled", "log": rows}. resume: goes on from the last checkpoint in config.out. Ctrl-C saves, and
-    returns.
+    The model is left with its best weights, in evaluation mode. -> {"best_val_loss": the least validation loss,
+    "best_step": where it was, "steps": made, "stop_reason", "seconds", "floor", "precision", "compiled", "log": rows}.
+    resume: goes on from the last checkpoint in config.out. Ctrl-C saves, and returns.
 
     Raises: FloatingPointError where a loss or gradient is not a finite number; ValueError, FileExistsError or
     FileNotFoundError, before the first step, where data, model and folder do not go together.

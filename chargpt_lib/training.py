@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import chargpt_lib
 from chargpt_lib.data import CharTokenizer, get_batch
-from chargpt_lib.files import atomic_write, read_json, recorded, write_json
+from chargpt_lib.files import atomic_write, bundled_results, read_json, write_json
 from chargpt_lib.files import cache_dir as default_cache_dir
 from chargpt_lib.playhouse import excess_by_kind
 from chargpt_lib.plots import plot_excess
@@ -30,12 +30,12 @@ __all__ = [
     "SAVE_EVERY_SECONDS",
     "fit",
     "estimate_loss",
-    "nats_per_character",
+    "per_token_loss",
     "evaluate",
     "cache_key",
-    "key_name",
+    "cache_file_name",
     "load_or_fit",
-    "RUNGS",
+    "MODEL_NAMES",
     "ladder",
     "plot_ladder",
 ]
@@ -177,15 +177,19 @@ def estimate_loss(model, ids, batches=50, batch_size=32, generator=None):
 
 
 @torch.no_grad()
-def nats_per_character(model, ids, stride=None, batch_size=64):
+def per_token_loss(model, ids, stride=None, batch_size=64):
     """What the model pays for each character of a text but the first: ids (N,) -> (N - 1,), on the CPU.
 
     Windows of block_size, one after the other, the shorter last one included. The first character of a window is
     asked for with no more than one character of past; with stride < block_size the windows overlap, and each
     character (but the very first ones) has at least block_size - stride characters of past.
 
-    Raises: ValueError for a text of fewer than 2 characters, and for a stride that would leave characters out.
+    Raises: ValueError for ids that are no tensor (N,) or fewer than 2, and for a stride that would leave some out.
     """
+    if not isinstance(ids, torch.Tensor) or ids.dim() != 1:
+        raise ValueError(
+            f"ids is a {type(ids).__name__}, expected a tensor (N,): tokenizer.encode(corpus.val)"
+        )
     if len(ids) < 2:
         raise ValueError("a text of fewer than 2 characters has nothing to predict")
     if stride is None:
@@ -223,9 +227,12 @@ def nats_per_character(model, ids, stride=None, batch_size=64):
 
 
 def evaluate(model, ids, stride=None):
-    """The exact loss over a whole text, in nats per character."""
+    """The exact loss over a whole text: ids (N,) -> nats per character. Raises: ValueError.
+
+    stride: from 1 to block_size, its default; a smaller one gives each character more past (see `per_token_loss`).
+    """
     # In 64 bits: a sum of a hundred thousand numbers of 32 bits loses the last digits.
-    return nats_per_character(model, ids, stride).double().mean().item()
+    return per_token_loss(model, ids, stride).double().mean().item()
 
 
 def _digest(text):
@@ -272,7 +279,7 @@ def cache_key(name, model, corpus, settings):
     }
 
 
-def key_name(key):
+def cache_file_name(key):
     """The name of the files that belong to a cache key."""
     return _digest(json.dumps(key, sort_keys=True))
 
@@ -292,7 +299,7 @@ def _load_trained(model, weights, report):
 def _measure(model, corpus, tokenizer, sample_chars):
     """What the ladder says of a model: its exact loss, its excess by kind, and a sample."""
     val_ids = tokenizer.encode(corpus.val)
-    nats = nats_per_character(model, val_ids).double()
+    nats = per_token_loss(model, val_ids).double()
     excess = {}
     if corpus.val_spans:
         # None: nothing comes before the first character, so the model does not predict it.
@@ -315,20 +322,21 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:
         raise ValueError(
-            f"the model knows {model.vocab_size} symbols and the corpus {corpus.name} has "
-            f"{tokenizer.vocab_size}: make the model with the vocab_size of this corpus' tokenizer"
+            f"the model has vocab_size {model.vocab_size}, but corpus {corpus.name} needs "
+            f"{tokenizer.vocab_size}: build it with vocab_size={tokenizer.vocab_size}"
         )
     folder = Path(cache_dir or default_cache_dir())
     # A drive that is not mounted: a folder made in its place would vanish with the session.
     if not folder.parent.is_dir():
         raise FileNotFoundError(
-            f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?"
+            f"{folder} cannot be made, because there is no {folder.parent}: create it first "
+            f"(on Colab: mount Google Drive)"
         )
     folder.mkdir(exist_ok=True)
     key = cache_key(name, model, corpus, {**settings, "sample_chars": sample_chars})
-    weights = folder / f"{key_name(key)}.safetensors"
-    report = folder / f"{key_name(key)}.json"
-    unfinished = folder / f"{key_name(key)}.pt"
+    weights = folder / f"{cache_file_name(key)}.safetensors"
+    report = folder / f"{cache_file_name(key)}.json"
+    unfinished = folder / f"{cache_file_name(key)}.pt"
 
     result = _load_trained(model, weights, report)
     if not result:
@@ -342,7 +350,7 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
         )
         result = {
             "key": key,
-            "floor": corpus.val_floor,
+            "floor": corpus.val_entropy,
             "seconds": time.perf_counter() - start,
             "losses": losses.tolist(),
             **_measure(model, corpus, tokenizer, sample_chars),
@@ -360,15 +368,15 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
     return result
 
 
-RUNGS = ("bigram", "single head", "multi-head", "blocks", "GPT")
+MODEL_NAMES = ("bigram", "single head", "multi-head", "blocks", "GPT")
 
 
 def ladder(corpus="playhouse"):
     """{rung: its result}, in the order of the lessons; "recorded" is False where you trained it yourself."""
     own = read_json(default_cache_dir() / "ladder.json").get(corpus, {})
-    shipped = recorded().get(corpus, {})
+    shipped = bundled_results().get(corpus, {})
     rows = {}
-    for rung in RUNGS:
+    for rung in MODEL_NAMES:
         # Your own result counts before the one that comes with the course.
         if rung in own:
             rows[rung] = {**own[rung], "recorded": False}
@@ -377,21 +385,22 @@ def ladder(corpus="playhouse"):
     return rows
 
 
-def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
+def plot_ladder(corpus="playhouse", up_to=MODEL_NAMES[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure.
 
     Raises: ValueError for a rung there is not, and for a corpus without results.
     """
-    if upto not in RUNGS:
-        raise ValueError(f"no rung is called {upto!r}: there are {', '.join(RUNGS)}")
+    if up_to not in MODEL_NAMES:
+        raise ValueError(f"unknown model {up_to!r} (known: {', '.join(MODEL_NAMES)})")
     rows = {}
     for rung, row in ladder(corpus).items():
-        if RUNGS.index(rung) <= RUNGS.index(upto):
+        if MODEL_NAMES.index(rung) <= MODEL_NAMES.index(up_to):
             label = f"{rung} (recorded)" if row["recorded"] else rung
             rows[label] = row
     if not rows:
         raise ValueError(
-            f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit"
+            f"there is no result for the corpus {corpus!r}: train one of the lessons' models "
+            f"on it with load_or_fit"
         )
     # Only Playhouse has spans, so only there the loss can be split by kind.
     if all(row["excess"] for row in rows.values()):

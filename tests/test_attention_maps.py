@@ -13,8 +13,8 @@ from chargpt_lib.attention_maps import (
     AttentionMaps,
     ablate_heads,
     attention_html,
-    attention_of,
     attention_rollout,
+    compute_attention_maps,
     plot_attention,
     plot_heads,
     record_attention,
@@ -48,7 +48,7 @@ def gpt(**changes):
 
 
 def recorded(model, text=TEXT, **chosen):
-    return attention_of(model, TOKENIZER, text, **chosen)
+    return compute_attention_maps(model, TOKENIZER, text, **chosen)
 
 
 # ---------------------------------------------------------------- recording
@@ -64,7 +64,7 @@ MODELS = {
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_rows_sum_to_one_and_the_future_is_exactly_zero(make):
-    maps = recorded(make()).of(TEXT)
+    maps = recorded(make()).for_text(TEXT)
     assert torch.allclose(maps.sum(-1), torch.ones(maps.shape[:-1]), atol=1e-5)
     assert maps.triu(1).abs().max() == 0 and maps.min() >= 0
     assert (maps[..., -1, :].max(-1).values > 2 / 64).all(), "an even map would prove little"
@@ -338,7 +338,7 @@ def test_what_is_not_a_list_of_numbers(chosen):
     ((name, value),) = chosen.items()
     with pytest.raises(
         TypeError,
-        match=re.escape(f"{name}={value!r}") + ".*give lists of numbers, as in heads=\\[3\\]",
+        match=re.escape(f"{name}={value!r}") + ".*pass a non-empty list .* heads=\\[3\\]",
     ):
         recorded(gpt(), **chosen)
 
@@ -392,12 +392,12 @@ def test_maps_that_are_not_of_this_text():
             pass
         plot_heads(maps, TEXT)
     with pytest.raises(
-        ValueError, match="the maps are of 1 texts, 64 x 64; this is one text of 63 characters"
+        ValueError, match="batch size 1 and 64 x 64 positions, but this text needs 1 and 63 x 63"
     ):
         plot_attention(recorded(model), TEXT[1:])
     with record_attention(model) as maps:
         model(idx.repeat(2, 1))
-    with pytest.raises(ValueError, match="maps are of 2 texts"):
+    with pytest.raises(ValueError, match="maps have batch size 2"):
         attention_html(maps, TEXT)
     with pytest.raises(IndexError, match="layer 1, head 0 was not recorded"):
         plot_attention(recorded(model, layers=[0]), TEXT, layer=1)
@@ -511,7 +511,7 @@ def test_a_long_text_is_marked_at_its_lines():
     text = write(min_chars=300).text[:256]
     tokenizer = CharTokenizer.from_text(text)
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size=256, n_layer=1, n_head=1, n_embd=8))
-    fig = plot_attention(attention_of(model, tokenizer, text), text)
+    fig = plot_attention(compute_attention_maps(model, tokenizer, text), text)
     labels = [label.get_text() for label in fig.axes[0].get_yticklabels()]
     starts = [match.start() for match in re.finditer(r"(?<![^\n])[^\n]", text)]
     assert list(fig.axes[0].get_yticks()) == starts and all(
@@ -524,7 +524,7 @@ def test_the_wall_has_every_head_under_one_scale():
     maps = recorded(gpt())
     fig = plot_heads(maps, TEXT)
     assert len(fig.axes) == 3 * 4 + 1
-    for ax, weights in zip(fig.axes, maps.of(TEXT).flatten(0, 1)):
+    for ax, weights in zip(fig.axes, maps.for_text(TEXT).flatten(0, 1)):
         assert torch.equal(torch.tensor(ax.images[0].get_array().tolist()), weights)
         assert ax.images[0].get_clim() == (0, 1)
 
@@ -535,7 +535,7 @@ def test_the_page_holds_what_the_model_did():
     assert '"layers": [0, 1, 2]' in html and '"heads": [0, 1, 2, 3]' in html
     assert html.count("<tr><td>") == 12 and "data:image/webp;base64," in html
     assert not re.search(r"https?://(?!www\.w3\.org)", html)
-    weights = recorded(model).of(TEXT)[1, 2]
+    weights = recorded(model).for_text(TEXT)[1, 2]
     times_chance = {(t, s): weights[t, s].item() * (t + 1) for t in range(64) for s in range(t)}
     t, s = max(times_chance, key=times_chance.get)
     assert re.search(rf"<tr><td>1<td>2<td>\S+ at {t}<td>\S+ at {s}<td>{weights[t, s]:.0%}<", html)
@@ -549,7 +549,8 @@ def test_a_page_of_six_by_six_heads_is_small():
         with torch.no_grad():
             [weights.mul_(factor) for weights in model.parameters()]
         assert (
-            len(attention_html(attention_of(model, tokenizer, text), text).html.encode()) <= 400_000
+            len(attention_html(compute_attention_maps(model, tokenizer, text), text).html.encode())
+            <= 400_000
         )
 
 
@@ -557,7 +558,7 @@ def test_a_text_with_markup_stays_text():
     text = "</script><img src=x onerror=alert(1)>&amp;"
     tokenizer = CharTokenizer.from_text(text)
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=1, n_head=1, n_embd=8))
-    html = attention_html(attention_of(model, tokenizer, text), text).html
+    html = attention_html(compute_attention_maps(model, tokenizer, text), text).html
     assert html.count("</script>") == 1 and html.count("<img") == 1
 
 

@@ -114,7 +114,7 @@ name = "tiny"
 [tool.ruff]
 line-length = 100
 """
-REPORT = "from chargpt_lib.devices import report\n\nreport()\n"
+REPORT = "from chargpt_lib.devices import print_environment\n\nprint_environment()\n"
 README = f"""# A tiny course
 
 {publish.UNPUBLISHED}
@@ -496,12 +496,15 @@ def test_what_changed_and_what_depends_on_it_runs(project, runs, what):
     assert build.check(project) == []
 
 
-def test_new_pins_force_and_names(project, runs):
+def test_new_pins_force_and_names(project, runs, capsys):
     build.build(project, ["02"], force=True)
     assert runs == ["02_alone"]
     (project.root / "constraints.txt").write_text("torch==3\n")
     build.build(project, ["count", "appendix/play"])
     assert runs[1:] == ["01_count", "solutions/01_count", "appendix/play"]
+    assert "still out of date: notebooks/02_alone.ipynb\n" in capsys.readouterr().out
+    build.build(project)
+    assert runs[4:] == ["02_alone"] and "out of date" not in capsys.readouterr().out
 
 
 def test_stale_modules_go_and_hand_written_ones_are_not_touched(project):

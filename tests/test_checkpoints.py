@@ -21,15 +21,16 @@ from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import (
     checkpoint_step,
     find_checkpoint,
+    get_rng_states,
     load_checkpoint,
     load_model,
-    random_states,
-    restore_random_states,
     save_checkpoint,
     save_model,
+    set_rng_states,
 )
 from chargpt_lib.data import TOKENIZERS, CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.sampling import prepare_for_sampling
 
 TOKENIZER = CharTokenizer("abcdefgh\n 'é")
 V = TOKENIZER.vocab_size
@@ -72,7 +73,7 @@ def tree(folder):
 @pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 def test_a_saved_model_is_the_same_model(config, tmp_path):
     model = gpt(config)
-    save_model(tmp_path / "new" / "folder", model, TOKENIZER)
+    save_model(model, TOKENIZER, tmp_path / "new" / "folder")
     assert sorted(tree(tmp_path / "new" / "folder")) == [
         "config.json",
         "model.safetensors",
@@ -88,7 +89,7 @@ def test_a_saved_model_is_the_same_model(config, tmp_path):
 
 
 def test_the_config_and_the_tokenizer_are_plain_json(tmp_path):
-    save_model(tmp_path, gpt(), TOKENIZER)
+    save_model(gpt(), TOKENIZER, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == asdict(CONFIG)
     assert json.loads((tmp_path / "tokenizer.json").read_text()) == {
         "type": "char",
@@ -108,7 +109,7 @@ def as_saved_before_tokenizers_had_a_type(folder):
 
 def test_models_and_checkpoints_of_earlier_versions_still_load(tmp_path):
     model = gpt()
-    save_model(tmp_path / "model", model, TOKENIZER)
+    save_model(model, TOKENIZER, tmp_path / "model")
     folder = save_checkpoint(tmp_path / "run", model, TOKENIZER, {"a": 1}, 3)
     for old in (tmp_path / "model", folder):
         as_saved_before_tokenizers_had_a_type(old)
@@ -146,7 +147,7 @@ def test_a_checkpoint_of_any_tokenizer_comes_back_with_it(tmp_path, monkeypatch)
 def test_a_compiled_model_is_saved_as_the_model_that_it_holds(tmp_path):
     model = gpt()
     compiled = torch.compile(model)  # lazily: nothing is compiled before the first call
-    save_model(tmp_path / "a", compiled, TOKENIZER)
+    save_model(compiled, TOKENIZER, tmp_path / "a")
     assert same(weights(load_model(tmp_path / "a")[0]), weights(model))
     save_checkpoint(tmp_path / "b", compiled, TOKENIZER, {}, 1)
     other = gpt(seed=4)
@@ -166,10 +167,36 @@ def test_weights_of_fewer_digits_are_read_into_more_and_not_the_other_way(tmp_pa
 
 def test_what_cannot_be_built_again_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="BigramLanguageModel has no GPTConfig"):
-        save_model(tmp_path, BigramLanguageModel(V), TOKENIZER)
-    with pytest.raises(ValueError, match=f"tokenizer has 3 symbols, not {V}"):
+        save_model(BigramLanguageModel(V), TOKENIZER, tmp_path)
+    with pytest.raises(ValueError, match=f"tokenizer has vocab_size 3, the model {V}"):
         save_checkpoint(tmp_path, gpt(), CharTokenizer("abc"), {}, 1)
+    prepared = prepare_for_sampling(gpt(), "int8")
+    with pytest.raises(ValueError, match=r"has no blocks.*prepared for int8"):
+        save_model(prepared, TOKENIZER, tmp_path)
     assert not tree(tmp_path)
+
+
+def test_a_copy_with_split_matrices_is_saved_as_the_model_it_is(tmp_path):
+    model = gpt()
+    save_model(prepare_for_sampling(model), TOKENIZER, tmp_path)
+    loaded, _ = load_model(tmp_path)
+    assert same(loaded.state_dict(), model.state_dict())
+
+
+def test_a_model_is_not_saved_over_a_run(tmp_path):
+    save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 1)
+    before = tree(tmp_path)
+    with pytest.raises(FileExistsError, match="checkpoints of a run.*another folder"):
+        save_model(gpt(seed=4), TOKENIZER, tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_that_is_none_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        load_model(tmp_path / "nowhere")
+    save_model(gpt(), TOKENIZER, tmp_path)
+    with pytest.raises(FileNotFoundError, match="model.safetensors is a file: give the folder"):
+        load_model(str(tmp_path / "model.safetensors"))
 
 
 # ---------------------------------------------------------------- random generators
@@ -190,28 +217,28 @@ def test_all_generators_draw_again_what_they_drew(tmp_path):
         numpy.random.randn(),
         torch.randn(3),
     )  # so that halves of pairs are kept in reserve
-    states = random_states(*generators)
+    states = get_rng_states(*generators)
     torch.save(states, tmp_path / "states")
     first = draw_from_all(*generators)
     assert draw_from_all(*generators) != first
-    restore_random_states(torch.load(tmp_path / "states", weights_only=True), *generators)
+    set_rng_states(torch.load(tmp_path / "states", weights_only=True), *generators)
     assert draw_from_all(*generators) == first
 
 
 def test_states_of_absent_devices_and_missing_generators():
     one = torch.Generator()
-    states = random_states(one)
+    states = get_rng_states(one)
     with pytest.raises(ValueError, match="1 generators were saved, and 0 are given"):
-        restore_random_states(states)
+        set_rng_states(states)
     if not torch.cuda.is_available():
-        restore_random_states({**states, "cuda": [torch.get_rng_state()]}, one)
+        set_rng_states({**states, "cuda": [torch.get_rng_state()]}, one)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no graphics card")
 def test_the_generator_of_a_graphics_card():
-    states = random_states()
+    states = get_rng_states()
     first = torch.rand(5, device="cuda").tolist()
-    restore_random_states(states)
+    set_rng_states(states)
     assert torch.rand(5, device="cuda").tolist() == first
 
 
@@ -255,7 +282,7 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "place": self.place,
             "losses": self.losses,
-            "random": random_states(self.generator),
+            "random": get_rng_states(self.generator),
         }
 
     def resume(self, out, which="last"):
@@ -263,7 +290,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.place, self.losses = state["place"], state["losses"]
-        restore_random_states(state["random"], self.generator)
+        set_rng_states(state["random"], self.generator)
         return state["step"]
 
 
@@ -389,7 +416,7 @@ def test_steps_of_any_number_of_digits(step, tmp_path):
 
 @pytest.mark.parametrize("name", ["step-1", "step-00000001.part", "step-00000001-copy", "run", ""])
 def test_a_name_without_a_step(name, tmp_path):
-    with pytest.raises(ValueError, match="is no checkpoint's folder"):
+    with pytest.raises(ValueError, match="is not a checkpoint folder"):
         checkpoint_step(tmp_path / name)
 
 
@@ -431,7 +458,7 @@ model = GPT(GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32))
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     if what == "model":
-        save_model(out, model, CharTokenizer("abc"))
+        save_model(model, CharTokenizer("abc"), out)
     else:
         save_checkpoint(out, model, CharTokenizer("abc"), {"moments": torch.zeros(99999)}, 2, best=True)
 except OSError as error:
@@ -456,7 +483,7 @@ def test_a_full_disk_is_told_and_takes_nothing_with_it(limit, file, tmp_path):
 @posix
 def test_a_full_disk_leaves_the_saved_model(tmp_path):
     config = GPTConfig(3, block_size=8, n_layer=2, n_head=2, n_embd=32)
-    save_model(tmp_path, gpt(config), CharTokenizer("abc"))
+    save_model(gpt(config), CharTokenizer("abc"), tmp_path)
     before = tree(tmp_path)
     assert (
         "model.safetensors could not be written"

@@ -42,7 +42,7 @@ from chargpt_lib.cli.options import (
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.playhouse import write
-from chargpt_lib.recipe import TrainConfig, learning_rate
+from chargpt_lib.recipe import SCHEDULES, TrainConfig, get_lr
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import read_log
 
@@ -210,8 +210,8 @@ def test_the_configs_fields_are_trains_options_with_their_comments(capsys):
             assert bool(found) == (field.name != "vocab_size"), field.name
     plain = re.sub(r"[\s│]+", " ", said)
     for comment in (
-        "the last matrix is the token table",
-        "share of the run in which the rate rises",
+        "tie lm_head to the token embedding",
+        "fraction of the run with rising learning rate",
         "micro-batches per optimizer step",
         "attention heads in a block",
     ):
@@ -266,15 +266,13 @@ def test_babys_rate_is_nanogpts():
     for step in (0, 50, 99, 150, 1000, 2500, 4000, 4999):
         cosine = 0.5 * (1 + math.cos(math.pi * (step - 100) / (5000 - 100)))
         wanted = 1e-3 * (step + 1) / 101 if step < 100 else 1e-4 + cosine * (1e-3 - 1e-4)
-        assert learning_rate(step, config) == pytest.approx(wanted, rel=0.02)
+        assert get_lr(step, config) == pytest.approx(wanted, rel=0.02)
 
 
 @pytest.mark.parametrize("preset", ["lecture", "oz"])
 def test_the_lectures_rate_never_changes(preset):
     config = TrainConfig(**PRESETS[preset].training)
-    assert {
-        learning_rate(step, config) for step in (0, 1, config.steps // 2, config.steps - 1)
-    } == {3e-4}
+    assert {get_lr(step, config) for step in (0, 1, config.steps // 2, config.steps - 1)} == {3e-4}
 
 
 # ---------------------------------------------------------------- where settings come from
@@ -330,20 +328,20 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
     "text, words",
     [
         ("n_layers = 3", ["mine.toml", "n_layers", "nearest is n_layer"]),
-        ("lr = 1e-3", ["sets lr", "no such setting"]),
+        ("lr = 1e-3", ["unknown setting 'lr'"]),
         ("max_iters = 9", ["max_iters", "nearest is steps"]),
         ('out = "x"', ["out", "command line"]),
-        ("vocab_size = 3", ["vocab_size", "no such setting"]),
-        ("resume = true", ["resume", "no such setting", "command line"]),
+        ("vocab_size = 3", ["vocab_size", "unknown setting"]),
+        ("resume = true", ["resume", "unknown setting", "command line"]),
         ('n_layer = "three"', ["mine.toml", "n_layer", "'three'", "takes INT"]),
         ("n_layer = 3.0", ["n_layer", "takes INT"]),
         ("bias = 1", ["bias", "takes true|false"]),
         ("betas = [0.9]", ["betas", "[0.9]", "takes FLOAT FLOAT"]),
         ('betas = [0.9, "a"]', ["betas"]),
-        ('schedule = "linear"', ["schedule", "'linear'", "takes {cosine,wsd}"]),
+        ('schedule = "linear"', ["schedule", "'linear'", f"takes {{{','.join(SCHEDULES)}}}"]),
         ('n_layer = "None"', ["n_layer", "takes INT"]),
-        ("[model]\nn_layer = 3", ["model", "no such setting", "no tables"]),
-        ("n_layer 3", ["no TOML"]),
+        ("[model]\nn_layer = 3", ["model", "unknown setting", "no tables"]),
+        ("n_layer 3", ["not valid TOML"]),
         ('preset = "huge"', ["preset", "'huge'"]),
         ("batch_size = true", ["batch_size", "takes INT"]),
         ("n_layer = false", ["n_layer", "takes INT"]),
@@ -363,7 +361,7 @@ def test_a_file_that_is_no_text(capsys):
     Path("mine.toml").write_bytes(b"\xff\xfe\x00")
     assert (
         main(["train", "--config", "mine.toml"]) == 2
-        and "mine.toml is no TOML" in capsys.readouterr().err
+        and "mine.toml is not valid TOML" in capsys.readouterr().err
     )
 
 
@@ -446,7 +444,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(monkeypatch, caps
         return real(step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "learning_rate", press)
+        patch.setattr(trainer, "get_lr", press)
         assert train("--dropout", "0.1") == 130
     said = capsys.readouterr().out
     command = re.search(r"^resume with: chargpt (.*)$", said, re.M)[1]
@@ -509,7 +507,7 @@ def test_a_step_of_nine_digits_is_read_whole(name, capsys):
         (["--corpus", "oz"], ["--corpus oz", "play.txt"]),
         (["--preset", "baby"], ["--preset baby", "cpu"]),
         (["--learning-rate", "1"], ["--learning-rate 1"]),
-        (["--config", "run/settings.toml"], ["leave --config out"]),
+        (["--config", "run/settings.toml"], ["omit --config"]),
         (["--steps", "0"], ["steps is 0"]),
         (["--no-tied"], ["--tied False", "True"]),
     ],
@@ -570,7 +568,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_1(capsys):
     [
         (["--corpus", "nowhere.txt"], ["nowhere.txt", "path of a text file"]),
         (["--corpus", "empty.txt"], ["empty.txt", "0 characters"]),
-        (["--corpus", "short.txt"], ["block_size 64", "longer text"]),
+        (["--corpus", "short.txt"], ["block_size + 1 = 65", "longer text"]),
         (["--corpus", "picture.png"], ["picture.png", "UTF-8"]),
         (["--corpus", "."], ["no corpus and no file"]),
         (["--corpus", "{site}/gone.txt"], ["gone.txt", "404", "Nothing was saved"]),
@@ -587,7 +585,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_1(capsys):
         (["--out", "full"], ["full", "--resume"]),
         (["--out", "play.txt"], ["play.txt", "--out"]),
         (["--resume"], ["settings.toml", "is not there"]),
-        (["--dropout", "1.5"], ["dropout is 1.5"]),
+        (["--dropout", "1.5"], ["dropout must be >= 0 and < 1, got 1.5"]),
         (["--resume", "--out", "full"], ["settings.toml", "is not there"]),
         (["stray"], ["stray"]),
         (["--corpus", "middling.txt", "--eval-batches", "3"], ["--eval-batches 0"]),
@@ -648,7 +646,7 @@ def test_a_text_from_the_net(site):
 def test_a_model_larger_than_the_memory_is_not_begun(sizes, capsys):
     assert main(["train", "--device", "cpu", "--out", "vast", *sizes]) == 2
     assert re.search(
-        r"takes [\d,]+ GiB to train, and cpu has \d+: take a smaller --n-embd",
+        r"takes [\d,]+ GiB to train, and cpu has \d+ GiB: take a smaller --n-embd",
         capsys.readouterr().err,
     )
     assert not Path("vast").exists()
@@ -707,7 +705,7 @@ def test_eval_knows_the_runs_corpus_the_floor_and_nanogpts_estimate(trained, cap
         ["eval", str(find_checkpoint(trained))]
     ) == 0 and capsys.readouterr().out.startswith(said.split("\n")[0])
     tokenizer = CharTokenizer(TEXT)
-    save_model("model", GPT(GPTConfig.cpu(tokenizer.vocab_size, n_layer=1, n_embd=16)), tokenizer)
+    save_model(GPT(GPTConfig.cpu(tokenizer.vocab_size, n_layer=1, n_embd=16)), tokenizer, "model")
     assert main(["eval", "model"]) == 2 and "settings.toml" in capsys.readouterr().err
     assert main(["eval", "model", "--corpus", "play.txt"]) == 0
 
@@ -808,7 +806,7 @@ def test_several_samples_and_a_seed_to_have_them_again(trained, capsys):
 
 def test_an_alphabet_without_line_ends(capsys):
     tokenizer = CharTokenizer("abc")
-    save_model("model", GPT(GPTConfig.cpu(3, n_layer=1, n_embd=16)), tokenizer)
+    save_model(GPT(GPTConfig.cpu(3, n_layer=1, n_embd=16)), tokenizer, "model")
     assert main(["sample", "model", "--max-new-tokens", "20"]) == 0
     assert re.fullmatch(r"a[abc]{20}\n", capsys.readouterr().out)
 
@@ -875,7 +873,8 @@ def test_parts_and_flops_are_what_torch_counts(changes):
     )
     parts, C, L = _parameters_by_part(model), 128, model.config.n_layer
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
-    assert parts["characters"] == 60 * C and parts["positions"] == model.block_size * C
+    assert parts["token embedding"] == 60 * C
+    assert parts["position embedding"] == model.block_size * C
     if not model.config.bias:
         assert (
             parts["attention"] == 4 * C * C * L
@@ -899,7 +898,7 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
     numbers = [
         int(number.replace(",", ""))
         for number in re.findall(
-            r"^(?:characters|positions|attention|feed-forward|norms|last matrix) +([\d,]+)",
+            r"^(?:token embedding|position embedding|attention|feed-forward|norms|lm_head) +([\d,]+)",
             said,
             re.M,
         )
@@ -1002,7 +1001,7 @@ def test_a_run_that_has_had_its_time_says_so(capsys):
     assert main(["train", "--resume", "--out", "timed", "--steps", "9000", "--device", "cpu"]) == 0
     assert (
         "nothing is left to do" in (said := capsys.readouterr().out)
-        and "--time-budget of 0.2 seconds" in said
+        and "--time-budget of 0.2 s is used up" in said
     )
     assert tree(Path("timed")) == before
 
@@ -1029,7 +1028,7 @@ def test_a_run_that_exploded_has_an_infinite_perplexity(trained, tmp_path, capsy
     model, tokenizer = load_model(trained)
     with torch.no_grad():
         model.norm.weight.mul_(1e6)
-    save_model(tmp_path / "exploded", model, tokenizer)
+    save_model(model, tokenizer, tmp_path / "exploded")
     assert (
         main(["eval", "exploded", "--corpus", str(trained.parent / "play.txt"), "--device", "cpu"])
         == 0
@@ -1059,7 +1058,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch():
         env={**ENV, "GLOO_SOCKET_IFNAME": "lo", "CHARGPT_DEVICE": ""},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("into two") == 1 and done.stdout.count("chargpt sample two") == 1
+    assert done.stdout.count("saving to two") == 1 and done.stdout.count("chargpt sample two") == 1
     assert main([*words, "--batch-size", "8", "--out", "one"]) == 0
     for row, other in zip(read_log("two"), read_log("one"), strict=True):
         assert row["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
@@ -1073,7 +1072,7 @@ def test_the_environment_is_left_as_it_was(monkeypatch):
 
     def stand_in(model, corpus, config, tokenizer, resume, device=None):
         asked.append(str(device))
-        return {"stopped": "interrupted"}
+        return {"stop_reason": "interrupted"}
 
     monkeypatch.setattr("chargpt_lib.distributed.train_distributed", stand_in)
     monkeypatch.setenv("WORLD_SIZE", "2")

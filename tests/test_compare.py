@@ -104,7 +104,7 @@ def test_numbers_that_differ_look_different():
     for a, b in ((3.37912, 3.37861), (1.0, 1.00002 * 1.0005), (-0.77877, -0.77861)):
         for got, want in ((a, b), (torch.tensor([a]), torch.tensor([b]))):
             found = re.search(
-                r"(?:has|returns) (\S+), and (\S+) is right",
+                r"(?:has|returns) (\S+), but (\S+) was expected",
                 first_difference(got, want, 1e-7, 1e-7).text,
             )
             assert found and found[1] != found[2]

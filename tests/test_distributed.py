@@ -17,7 +17,7 @@ from two_processes import CASES, case, corpus
 from chargpt_lib import distributed
 from chargpt_lib.checkpoints import load_checkpoint, load_model
 from chargpt_lib.distributed import train_distributed
-from chargpt_lib.trainer import SingleProcess, Trainer, read_log, train
+from chargpt_lib.trainer import SingleProcessStrategy, Trainer, read_log, train
 from chargpt_lib.training import evaluate
 from tests.tiny import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt, wait_for
 
@@ -109,7 +109,10 @@ def test_two_processes_are_one_with_twice_the_batch(name, seen):
     )
     for what in ("train_loss", "val_loss", "grad_norm", "lr"):
         assert column(result, what) == pytest.approx(column(expected, what), abs=precise), what
-    assert result["loss"] == pytest.approx(expected["loss"], abs=precise) and result["floor"] == 0.3
+    assert (
+        result["best_val_loss"] == pytest.approx(expected["best_val_loss"], abs=precise)
+        and result["floor"] == 0.3
+    )
     assert (
         far(weights, model.state_dict())
         < 3 * precise
@@ -143,10 +146,10 @@ def test_shards_give_the_same_as_copies(name, seen, folder):
 def test_half_precision_patience_and_the_clock_are_agreed_upon(seen):
     for name in ("fp16", "patience", "budget"):
         assert seen[0][name] == seen[1][name]
-    assert seen[0]["fp16"]["precision"] == "fp16" and seen[0]["fp16"]["loss"] < 4
+    assert seen[0]["fp16"]["precision"] == "fp16" and seen[0]["fp16"]["best_val_loss"] < 4
     assert (
-        seen[0]["patience"]["stopped"] == "patience"
-        and seen[0]["budget"]["stopped"] == "time_budget"
+        seen[0]["patience"]["stop_reason"] == "patience"
+        and seen[0]["budget"]["stop_reason"] == "time_budget"
     )
 
 
@@ -162,12 +165,12 @@ def test_shards_in_half_precision_too(seen):
 
 def test_data_may_cut_its_own_windows(seen):
     assert timeless(seen[0]["cut"]["log"]) == timeless(seen[0]["plain"][0]["log"])
-    with pytest.raises(ValueError, match="the data has 53 symbols, and the model knows 60"):
+    with pytest.raises(ValueError, match="tokenizer has vocab_size 53, the model 60"):
         train(tiny_gpt(vocab_size=60), two_processes.Cut(), settings())
 
 
 def test_gradients_are_exchanged_once_a_step():
-    class Watched(SingleProcess):
+    class Watched(SingleProcessStrategy):
         entered = 0
 
         @contextlib.contextmanager
@@ -188,7 +191,7 @@ def test_gradients_are_exchanged_once_a_step():
 def test_an_interrupt_in_one_process_stops_both_and_they_go_on_to_the_last_bit(kind, seen, folder):
     for rank in (0, 1):
         assert (
-            seen[rank][kind, "stopped"]["stopped"] == "interrupted"
+            seen[rank][kind, "stopped"]["stop_reason"] == "interrupted"
             and seen[rank][kind, "stopped"]["steps"] == 7
         )
         assert timeless(seen[rank][kind, "parts"]["log"]) == timeless(
@@ -219,8 +222,8 @@ def test_a_run_in_parts_can_go_on_from_its_untrained_model(seen):
 def test_the_best_weights_come_back_in_parts(seen):
     for rank in (0, 1):
         result, loss = seen[rank]["fsdp", "best"]
-        assert result["stopped"] == "patience" and result["step"] < result["steps"]
-        assert loss == pytest.approx(result["loss"], abs=1e-6)
+        assert result["stop_reason"] == "patience" and result["best_step"] < result["steps"]
+        assert loss == pytest.approx(result["best_val_loss"], abs=1e-6)
 
 
 def test_one_process_writes_and_what_is_saved_can_write(seen, folder):
@@ -237,17 +240,19 @@ def test_one_process_writes_and_what_is_saved_can_write(seen, folder):
         ]
         model, tokenizer = load_model(folder / f"{kind} whole")
         assert tokenizer.alphabet == TOKENIZER.alphabet
-        assert evaluate(model, VAL) == pytest.approx(seen[0][kind, "whole"]["loss"], abs=1e-6)
+        assert evaluate(model, VAL) == pytest.approx(
+            seen[0][kind, "whole"]["best_val_loss"], abs=1e-6
+        )
         assert not list((folder / f"{kind} whole").glob("*.part"))
 
 
 def test_another_number_of_processes_is_refused(seen, folder):
     assert (
-        "was saved by 1 process(es), and 2 would go on"
+        "was saved by a run of 1 process(es), but this one has 2"
         in seen[0]["errors"]["alone"]
         == seen[1]["errors"]["alone"]
     )
-    with pytest.raises(ValueError, match=r"was saved by 2 process\(es\), and 1 would go on"):
+    with pytest.raises(ValueError, match=r"by a run of 2 process\(es\), but this one has 1"):
         train(tiny_gpt(dropout=0.1), CORPUS, settings(out=str(folder / "ddp whole")), resume=True)
 
 
@@ -257,7 +262,7 @@ def test_an_interrupted_launcher_leaves_a_run_that_can_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     end(process, tmp_path)
     results = [json.loads((tmp_path / f"result {rank}").read_text()) for rank in (0, 1)]
-    assert results[0] == results[1] and results[0]["stopped"] == "interrupted"
+    assert results[0] == results[1] and results[0]["stop_reason"] == "interrupted"
     assert load_checkpoint(tmp_path / "run", tiny_gpt(), TOKENIZER)["step"] == results[0]["steps"]
 
 
@@ -270,7 +275,7 @@ def test_an_interrupted_launcher_leaves_a_run_that_can_go_on(tmp_path):
         ("occupied", "FileExistsError: .*is not empty"),
         ("sick", "FloatingPointError: step 8: the loss is nan"),
         ("full", "ZeroDivisionError"),
-        ("nowhere", "ValueError: with fsdp .*give a folder, out"),
+        ("nowhere", r"ValueError: fsdp=True .*set TrainConfig\(out"),
     ],
 )
 def test_both_have_the_error_of_one(name, said, seen):
@@ -287,7 +292,7 @@ def test_more_processes_than_cards_are_refused(monkeypatch):
     monkeypatch.setattr(distributed, "pick_device", lambda: torch.device("cuda"))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match="2 processes, and 1 graphics card"):
+    with pytest.raises(ValueError, match=r"2 processes on this machine, but 1 GPU\(s\)"):
         train_distributed(tiny_gpt(), CORPUS, settings())
 
 
@@ -342,7 +347,7 @@ def test_the_parts_of_an_evaluation_are_the_whole(characters, size, monkeypatch)
     made = []
     for rank in range(size):
         calls.clear()
-        distributed.evaluate_in_parts(model, IDS[:characters], rank, size)
+        distributed.evaluate_distributed(model, IDS[:characters], rank, size)
         made.append(len(calls))
     assert sum(sums) / (characters - 1) == pytest.approx(
         evaluate(model, IDS[:characters]), abs=1e-6

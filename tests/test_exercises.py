@@ -5,9 +5,9 @@ import re
 import pytest
 
 import build
-from chargpt_lib.exercises.judge import EXERCISES, load_keys
+from chargpt_lib.exercises.judge import EXERCISES, load_answer_keys
 
-load_keys()
+load_answer_keys()
 LESSONS = [lesson for lesson in build.read_lessons(build.HERE) if lesson.name[0].isdigit()]
 CELLS = {
     cell.metadata["exercise"]: (lesson, lesson.cells.index(cell))
@@ -64,9 +64,10 @@ def test_nothing_hangs_on_an_answer(lesson):
 
 def test_hints_are_few_short_and_fit_their_places():
     for exercise in EXERCISES.values():
-        assert 3 <= len(exercise.mistakes) + len(exercise.symptoms) <= 7, exercise.name
-        for hint in (*exercise.mistakes, *exercise.symptoms):
-            assert "\n" not in hint and len(hint) <= 140, hint
+        hints = [*exercise.mistakes, *exercise.symptoms]
+        assert 3 <= len(hints) <= 7, f"{exercise.name} has {len(hints)} hints: three to seven"
+        for hint in hints:
+            assert "\n" not in hint and len(hint) <= 140, f"one line, 140 characters: {hint}"
 
 
 def test_the_teachers_page_lists_them_all():
@@ -81,9 +82,8 @@ def test_the_teachers_page_lists_them_all():
         minutes = sum(
             exercise.minutes for exercise in EXERCISES.values() if exercise.lesson == lesson.module
         )
-        assert re.search(rf"^\| {lesson.name[:2]} [\w ]+ \| \d+ \| {minutes} \|", page, re.M), (
-            lesson.name
-        )
+        row = re.search(rf"^\| {lesson.name[:2]} [\w ]+ \| \d+ \| {minutes} \|", page, re.M)
+        assert row, f"in Pacing, the exercises of {lesson.name} take {minutes} minutes"
 
 
 def test_only_symptoms_name_places():

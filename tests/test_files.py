@@ -11,15 +11,15 @@ import pytest
 from safetensors import SafetensorError
 
 from chargpt_lib import files
-from chargpt_lib.data import BOOKS, load_corpus
+from chargpt_lib.data import DOWNLOADABLE_CORPORA, load_corpus
 from chargpt_lib.files import (
     atomic_write,
     atomic_write_text,
     bundled_dir,
+    bundled_results,
     cache_dir,
     fetch,
     read_json,
-    recorded,
     write_json,
 )
 
@@ -46,11 +46,13 @@ def test_what_comes_with_the_course_is_in_the_checkout_or_else_in_the_library(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(files, "library_dir", lambda: tmp_path / "chargpt_lib")
-    assert bundled_dir() == tmp_path / "chargpt_lib" / "assets" and recorded() == {}
+    assert bundled_dir() == tmp_path / "chargpt_lib" / "assets" and bundled_results() == {}
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "data" / "results").mkdir(parents=True)
     (tmp_path / "data" / "results" / "ladder.json").write_text('{"toy": {"GPT": {"loss": 2.0}}}')
-    assert bundled_dir() == tmp_path / "data" and recorded() == {"toy": {"GPT": {"loss": 2.0}}}
+    assert bundled_dir() == tmp_path / "data" and bundled_results() == {
+        "toy": {"GPT": {"loss": 2.0}}
+    }
 
 
 # ---------------------------------------------------------------- downloads
@@ -63,7 +65,9 @@ def book(site, monkeypatch):
     """The site, with a book that `load_corpus("tiny")` knows."""
     monkeypatch.delenv("CHARGPT_DATA", raising=False)
     monkeypatch.setitem(
-        BOOKS, "tiny", ("tiny.txt", sha256(TEXT).hexdigest(), 0.6, f"{site.address}/tiny.txt")
+        DOWNLOADABLE_CORPORA,
+        "tiny",
+        ("tiny.txt", sha256(TEXT).hexdigest(), 0.6, f"{site.address}/tiny.txt"),
     )
     site.pages["/tiny.txt"] = TEXT
     return site

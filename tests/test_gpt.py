@@ -14,9 +14,9 @@ from chargpt_lib import checkpoints
 from chargpt_lib import gpt as module
 from chargpt_lib.data import CharTokenizer, Corpus, load_corpus
 from chargpt_lib.files import bundled_dir
-from chargpt_lib.gpt import GPT, GPTConfig, load_recorded
+from chargpt_lib.gpt import GPT, GPTConfig, load_pretrained
 from chargpt_lib.playhouse import excess_by_kind
-from chargpt_lib.training import fit, load_or_fit, nats_per_character
+from chargpt_lib.training import fit, load_or_fit, per_token_loss
 
 SMALL = GPTConfig(11, block_size=8, n_layer=2, n_head=3, n_embd=12)
 LECTURE = GPTConfig.lecture(11, block_size=8, n_embd=12, n_head=3, n_layer=2, dropout=0.0)
@@ -255,10 +255,10 @@ def test_it_learns_a_text_that_needs_a_look_back():
         ({"n_layer": 0}, "n_layer is 0"),
         ({"n_head": 0}, "n_head is 0"),
         ({"n_embd": -8}, "n_embd is -8"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"dropout": 1.0}, "dropout must be .* got 1.0"),
+        ({"dropout": -0.1}, "dropout must be .* got -0.1"),
         ({"activation": "swish"}, "'swish'.*gelu.*gelu_tanh.*relu"),
-        ({"n_head": 5}, r"5 heads .* n_embd = 12: .*\[1, 2, 3, 4, 6, 12\]"),
+        ({"n_head": 5}, r"n_embd \(12\) .* n_head \(5\); .*\[1, 2, 3, 4, 6, 12\]"),
     ],
 )
 def test_a_gpt_that_cannot_be(changes, said):
@@ -272,20 +272,21 @@ RECORDED = bundled_dir() / "models" / "playhouse"
 
 
 def test_the_recorded_model_is_as_good_as_its_record_says():
-    model, tokenizer, record = load_recorded("playhouse")
+    model, tokenizer, record = load_pretrained("playhouse")
     corpus = load_corpus("playhouse")
     assert tokenizer.alphabet == CharTokenizer.from_text(corpus.train + corpus.val).alphabet
-    nats = nats_per_character(model, tokenizer.encode(corpus.val)).double()
+    nats = per_token_loss(model, tokenizer.encode(corpus.val)).double()
     assert abs(nats.mean().item() - record["loss"]) < 1e-5
     excess = excess_by_kind([None, *nats.tolist()], corpus.val_spans)
     assert (
-        excess == pytest.approx(record["excess"], abs=1e-5) and record["floor"] == corpus.val_floor
+        excess == pytest.approx(record["excess"], abs=1e-5)
+        and record["floor"] == corpus.val_entropy
     )
     assert record["parameters"] == model.num_params() and not model.training
 
 
 def test_the_recorded_model_is_small_and_says_where_it_comes_from():
-    _, _, record = load_recorded("playhouse")
+    _, _, record = load_pretrained("playhouse")
     assert sum(path.stat().st_size for path in RECORDED.iterdir()) <= 1_500_000
     weights = RECORDED / "model.safetensors"
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["sha256"]
@@ -295,7 +296,7 @@ def test_the_recorded_model_is_small_and_says_where_it_comes_from():
 
 
 def test_lesson_09_opens_the_recorded_model():
-    model, tokenizer, _ = load_recorded("playhouse")
+    model, tokenizer, _ = load_pretrained("playhouse")
     again, alphabet = checkpoints.load_model(RECORDED)
     assert again.config == model.config and alphabet.alphabet == tokenizer.alphabet
     assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
@@ -303,7 +304,7 @@ def test_lesson_09_opens_the_recorded_model():
 
 def test_what_heads_looked_at_was_measured_while_this_model_was_trained():
     growth = load_file(RECORDED / "growth.safetensors")
-    _, _, record = load_recorded("playhouse")
+    _, _, record = load_pretrained("playhouse")
     assert growth["steps"][0] == 0 and growth["steps"][-1] == record["steps"]
     assert growth["on_cast"].shape == (len(growth["steps"]), 4, 6) and len(growth["maps"]) == len(
         growth["steps"]
@@ -316,13 +317,19 @@ def test_what_heads_looked_at_was_measured_while_this_model_was_trained():
 
 def test_a_model_that_is_not_there_or_not_the_recorded_one(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "bundled_dir", lambda: tmp_path)
-    with pytest.raises(FileNotFoundError, match="no recorded model is called 'playhouse'"):
-        load_recorded("playhouse")
+    with pytest.raises(FileNotFoundError, match="unknown pretrained model 'playhouse'"):
+        load_pretrained("playhouse")
     shutil.copytree(RECORDED, tmp_path / "models" / "playhouse")
-    load_recorded("playhouse")
+    load_pretrained("playhouse")
     weights = tmp_path / "models" / "playhouse" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(ValueError, match="is not the file that was recorded: get it again"):
-        load_recorded("playhouse")
+    with pytest.raises(ValueError, match="differs from record.json: reinstall"):
+        load_pretrained("playhouse")
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "n_embd"])
+def test_a_size_that_is_no_integer_is_named(name):
+    with pytest.raises(ValueError, match=f"{name} is 'abc'; it must be an integer >= 1"):
+        GPTConfig(**{"vocab_size": 5, name: "abc"})

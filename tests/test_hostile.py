@@ -28,7 +28,9 @@ ANSWERS = {
 LEARNERS = nbformat.read(ROOT / "notebooks" / "03_single_head.ipynb", as_version=4)
 OTHERS = (ROOT / "notebooks" / "solutions" / "04_multi_head.ipynb").read_bytes()
 FILES = variants(json.loads(nbformat.writes(LEARNERS)), ANSWERS, OTHERS)
-WEIGHTS = dict(zip(ANSWERS, (3, 3, 2, 2, 2)))  # the first two are half of all
+OTHER_ANSWERS = len(ANSWERS) - 2
+# The first two are half of all.
+WEIGHTS = dict(zip(ANSWERS, [OTHER_ANSWERS] * 2 + [2] * OTHER_ANSWERS, strict=True))
 
 
 def nth(answers, name, n):

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 import build
 import release
-from chargpt_lib.devices import report
+from chargpt_lib.devices import print_environment
 
 ROOT = build.HERE.root
 PACKAGES = Path(torch.__file__).parents[1]
@@ -224,7 +224,7 @@ def test_it_says_what_the_lessons_compute_with(major, minor, said, monkeypatch, 
         ("get_device_capability", (major, minor)),
     ):
         monkeypatch.setattr(torch.cuda, name, lambda device=None, answer=answer: answer)
-    report()
+    print_environment()
     assert capsys.readouterr().out.rstrip().endswith(said)
 
 

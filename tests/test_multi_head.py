@@ -32,7 +32,7 @@ def test_heads_share_the_width(n_head):
 @pytest.mark.parametrize("n_head", [5, 24, 0, -2])
 def test_heads_that_do_not_divide_the_width(n_head, make):
     with pytest.raises(
-        ValueError, match=rf"{n_head} heads .* n_embd = 12: .* \[1, 2, 3, 4, 6, 12\]"
+        ValueError, match=rf"n_embd \(12\) .* n_head \({n_head}\); .* \[1, 2, 3, 4, 6, 12\]"
     ):
         make(12, n_head)
 

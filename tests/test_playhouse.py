@@ -25,8 +25,8 @@ from chargpt_lib.playhouse import (
     PLACES,
     PROPS,
     VERBS,
-    deck,
     excess_by_kind,
+    weighted_options,
     write,
 )
 
@@ -229,7 +229,7 @@ def test_no_letter_of_a_scene_can_be_changed():
 TITLED = [
     f"my {title} {name}" for title, names in (("lord", LORDS), ("lady", LADIES)) for name in names
 ]
-DECKS = [
+OPTIONS = [
     NOUNS,
     [*NOUNS, *ADJECTIVES],
     CARRIED,
@@ -247,38 +247,38 @@ DECKS = [
     ["!", ", "],
     [", ", " and "],
     ["it ", "eunt, "],
-]  # the largest of their kind: a part of a prefix-free deck is prefix-free
+]  # the largest of their kind: a part of a prefix-free list of options is prefix-free
 
 
-@pytest.mark.parametrize("words", DECKS, ids=lambda words: words[0])
-def test_decks_are_prefix_free(words):
+@pytest.mark.parametrize("words", OPTIONS, ids=lambda words: words[0])
+def test_options_are_prefix_free(words):
     assert not [pair for pair in permutations(words, 2) if pair[1].startswith(pair[0])]
-    for word, letters, nats in deck(*words)[0]:
+    for word, letters, nats in weighted_options(*words)[0]:
         assert [other for other in words if other.startswith(word[:letters])] == [word]
         assert len([other for other in words if other.startswith(word[: letters - 1])]) > 1
         assert nats == pytest.approx(log(len(words)))
-    with pytest.raises(ValueError, match="begins another"):
-        deck(*words, words[0] + "!")
+    with pytest.raises(ValueError, match="prefix of another"):
+        weighted_options(*words, words[0] + "!")
 
 
-def test_no_other_deck_occurs_and_the_dice_are_fair(monkeypatch):
-    thrown, pick = {}, playhouse.Pen.pick
+def test_no_other_options_occur_and_the_draws_are_fair(monkeypatch):
+    drawn, choose = {}, playhouse.GrammarWriter.choose
 
-    def spy(pen, kind, *options):
-        thrown.setdefault(options, Counter())[word := pick(pen, kind, *options)] += 1
+    def spy(writer, kind, *options):
+        drawn.setdefault(options, Counter())[word := choose(writer, kind, *options)] += 1
         return word
 
-    monkeypatch.setattr(playhouse.Pen, "pick", spy)
+    monkeypatch.setattr(playhouse.GrammarWriter, "choose", spy)
     write(400_000, seed=5)
-    for options, counts in thrown.items():
+    for options, counts in drawn.items():
         weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
-        assert any(weights.keys() <= set(words) for words in DECKS), options
+        assert any(weights.keys() <= set(words) for words in OPTIONS), options
         for word, weight in weights.items():
-            throws, p = counts.total(), weight / sum(weights.values())
-            assert abs(counts[word] - throws * p) <= 5 * sqrt(throws * p * (1 - p)) + 2, (
+            draws, p = counts.total(), weight / sum(weights.values())
+            assert abs(counts[word] - draws * p) <= 5 * sqrt(draws * p * (1 - p)) + 2, (
                 word,
                 counts[word],
-                throws,
+                draws,
             )
 
 

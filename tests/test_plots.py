@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from chargpt_lib.plots import LEVELS, Page, live_page, weights_as_text
+from chargpt_lib.plots import LEVELS, HtmlPage, interactive_page, weights_as_text
 
 
 def test_weights_come_back_in_their_order():
@@ -50,21 +50,23 @@ class Tags(HTMLParser):
     ["</script><img src=x onerror=alert(1)>", "<!-- <script>", "]]>", "\u2028\u2029", "'\"\\"],
 )
 def test_no_text_leaves_the_script(text):
-    html = live_page("attention", {"text": text}, "<p>still</p>").html
+    html = interactive_page("attention", {"text": text}, "<p>still</p>").html
     assert Tags(html).tags == ["div", "p", "script"]
     packed = re.search(r"\)\((\{.*\})\);</script>$", html, re.S)[1]
     assert "<" not in packed and json.loads(packed)["text"] == text
 
 
 def test_the_same_page_twice_is_the_same_text():
-    one, two, other = (live_page("attention", {"text": text}, "") for text in ("a", "a", "b"))
+    one, two, other = (
+        interactive_page("attention", {"text": text}, "") for text in ("a", "a", "b")
+    )
     assert one.html == two.html and one.html != other.html
 
 
 def test_a_saved_page_is_whole_and_forbids_requests(tmp_path):
-    Page("<p>ß</p>").save(tmp_path / "page.html")
+    HtmlPage("<p>ß</p>").save(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert (
         text.startswith("<!DOCTYPE html>") and "<p>ß</p>" in text and "default-src 'none'" in text
     )
-    assert Page("<p>ß</p>")._repr_html_() == "<p>ß</p>"
+    assert HtmlPage("<p>ß</p>")._repr_html_() == "<p>ß</p>"

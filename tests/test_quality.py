@@ -13,10 +13,10 @@ import pytest
 from chargpt_lib.data import Corpus, load_corpus
 from chargpt_lib.playhouse import score_plays, write
 from chargpt_lib.quality import (
-    BOTTOM,
-    CEILING,
     HEADINGS,
+    NOISE_ROW,
     PAIRS,
+    REFERENCE_ROW,
     Quality,
     _blocks_of,
     _find_speech,
@@ -290,8 +290,8 @@ def test_the_books(name, speech, shapes):
     )
     assert rows["trained on"].words == 1 and rows["trained on"].copied >= 5000
     for field in ("words", "structure", "ended"):
-        value = getattr(rows[CEILING], field)
-        assert value is None or value > 0.85 and getattr(rows[BOTTOM], field) < 0.45
+        value = getattr(rows[REFERENCE_ROW], field)
+        assert value is None or value > 0.85 and getattr(rows[NOISE_ROW], field) < 0.45
     assert ("ROMEO" in known.names) == (name == "shakespeare") and len(known.names) < 400
 
 
@@ -518,16 +518,16 @@ def test_no_corpus(corpus):
 
 def test_the_rows_are_of_one_length():
     rows = compare({"long": SCENES[:5000], "short": SCENES[:700]}, PLAYS, seed=3)
-    assert list(rows) == [CEILING, "long", "short", BOTTOM]
+    assert list(rows) == [REFERENCE_ROW, "long", "short", NOISE_ROW]
     assert rows["long"] == rows["short"] == quality(SCENES[:700], PLAYS)
-    assert rows[CEILING] == quality(PLAYS.val[:700], PLAYS)
-    assert rows[BOTTOM] == quality(_scrambled(SCENES, 700, seed=3), PLAYS)
+    assert rows[REFERENCE_ROW] == quality(PLAYS.val[:700], PLAYS)
+    assert rows[NOISE_ROW] == quality(_scrambled(SCENES, 700, seed=3), PLAYS)
     short = PLAYS._replace(val=PLAYS.val[:300])
     assert compare({"long": SCENES[:5000]}, short)["long"].copied == 300
-    assert list(compare({}, short)) == [CEILING, BOTTOM]
+    assert list(compare({}, short)) == [REFERENCE_ROW, NOISE_ROW]
 
 
-@pytest.mark.parametrize("name", [CEILING, BOTTOM])
+@pytest.mark.parametrize("name", [REFERENCE_ROW, NOISE_ROW])
 def test_no_sample_takes_the_place_of_a_measure(name):
     with pytest.raises(ValueError, match="give the sample another"):
         compare({name: "goose"}, PLAYS)

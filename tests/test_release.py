@@ -13,10 +13,10 @@ import pytest
 
 import build
 import release
-from chargpt_lib.exercises.judge import EXERCISES, load_keys
+from chargpt_lib.exercises.judge import EXERCISES, load_answer_keys
 from tests.mistakes import WRONG, as_cell
 
-load_keys()
+load_answer_keys()
 importlib.import_module("tests.mistakes.single_head")  # registers its answers in WRONG
 CELLS = {
     cell.metadata["exercise"]: cell.source
@@ -117,11 +117,11 @@ import sys, torch
 sys.path = [path for path in sys.path if not path.startswith({str(build.HERE.root)!r}) or "site-packages" in path]
 sys.path.insert(0, {str(course)!r})
 import chargpt_lib
-from chargpt_lib.exercises.judge import EXERCISES, load_keys, judge
+from chargpt_lib.exercises.judge import EXERCISES, load_answer_keys, judge
 from chargpt_lib.exercises import NotAttempted, check
 from chargpt_lib.exercises.compare import call
 assert chargpt_lib.__file__.startswith({str(course)!r})
-load_keys()
+load_answer_keys()
 for name, exercise in EXERCISES.items():
     print(judge(exercise, lambda args: call(exercise.answer, args), 3))
 for source in ({right!r}, {as_cell(wrong)!r}):

@@ -7,9 +7,9 @@ import pytest
 
 from build import HERE, read_lessons
 from chargpt_lib.playhouse import KINDS
-from chargpt_lib.quality import BOTTOM, CEILING
+from chargpt_lib.quality import NOISE_ROW, REFERENCE_ROW
 from chargpt_lib.recipe import TrainConfig
-from chargpt_lib.training import RUNGS
+from chargpt_lib.training import MODEL_NAMES
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
@@ -27,13 +27,13 @@ def test_the_readme_quotes_the_recorded_runs():
 
 
 def test_each_rung_lies_below_the_one_before_and_above_the_floor():
-    losses = [PLAYHOUSE[rung]["loss"] for rung in RUNGS]
+    losses = [PLAYHOUSE[rung]["loss"] for rung in MODEL_NAMES]
     assert all(lower < upper - 0.05 for upper, lower in zip(losses, losses[1:]))
     assert PLAYHOUSE["GPT"]["floor"] < losses[-1] < PLAYHOUSE["GPT"]["floor"] + 0.15
 
 
 def test_the_excess_by_kind_adds_up_to_the_loss():
-    for rung in RUNGS:
+    for rung in MODEL_NAMES:
         row = PLAYHOUSE[rung]
         assert set(row["excess"]) == set(KINDS)
         assert abs(sum(row["excess"].values()) - (row["loss"] - row["floor"])) < 0.01
@@ -152,7 +152,7 @@ def test_a_headline_says_all_that_a_repetition_needs():
         assert (
             record["settings"]["steps"] in (None, record["steps"]) and len(record["sample"]) == 600
         )
-        assert set(record["quality"]) == {CEILING, "sample", BOTTOM}
+        assert set(record["quality"]) == {REFERENCE_ROW, "sample", NOISE_ROW}
         assert (
             abs(
                 record["loss"]["exact"]["validation"]

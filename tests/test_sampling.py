@@ -18,15 +18,15 @@ from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.multi_head import CausalSelfAttention, MultiHeadLanguageModel
 from chargpt_lib.playhouse import write
 from chargpt_lib.sampling import (
-    Decoder,
+    IncrementalDecoder,
     Int8Linear,
     KVCache,
     SplitKLinear,
     _takes_cache,
     _TextStream,
+    apply_repetition_penalty,
     generate,
     next_token_probs,
-    penalize,
     prepare_for_sampling,
     sample_from,
 )
@@ -75,21 +75,21 @@ MODELS = {
     "one layer, one head": lambda: gpt(n_layer=1, n_head=1),
 }
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-every_window_step = pytest.mark.parametrize("window_step", [1, 5, BLOCK])
+every_window_step = pytest.mark.parametrize("window_stride", [1, 5, BLOCK])
 
 
-def window(ids, block_size, window_step=1):
+def window(ids, block_size, window_stride=1):
     start = 0
     while len(ids) - start > block_size:
-        start += window_step
+        start += window_stride
     return ids[start:]
 
 
 @torch.no_grad()
-def greedy(model, ids, steps, window_step=1):
+def greedy(model, ids, steps, window_stride=1):
     """The loop of lesson 01 with the likeliest character in the place of a draw."""
     for _ in range(steps):
-        logits = model(window(ids, model.block_size, window_step)[None])[0]
+        logits = model(window(ids, model.block_size, window_stride)[None])[0]
         ids = torch.cat([ids, logits[0, -1].argmax()[None]])
     return ids
 
@@ -199,7 +199,8 @@ def test_the_penalty_is_that_of_transformers(penalty):
     logits[:, 3] = 0
     seen = F.one_hot(ids, V).sum(1) > 0
     assert torch.equal(
-        penalize(logits, seen, penalty), RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
+        apply_repetition_penalty(logits, seen, penalty),
+        RepetitionPenaltyLogitsProcessor(penalty)(ids, logits),
     )
 
 
@@ -274,28 +275,28 @@ def test_greedy_texts_are_those_of_transformers(penalty):
 
 @every_window_step
 @every_model
-def test_logits_with_the_cache_are_those_without(make, window_step):
+def test_logits_with_the_cache_are_those_without(make, window_stride):
     model = make()
-    window_step = min(window_step, model.block_size)
+    window_stride = min(window_stride, model.block_size)
     rows = [TOKENIZER.encode(TEXT[start : start + 50]) for start in (0, 20, 41, 60)]
     pads = [0, 7, 3, 18]  # the first prompt is longer than the block, the last one is inside
     ids = torch.stack([F.pad(row[: 50 - pad], (pad, 0)) for row, pad in zip(rows, pads)])
-    decoder = Decoder(model, window_step, _takes_cache(model))
+    decoder = IncrementalDecoder(model, window_stride, _takes_cache(model))
     for n in (*range(20, 29), *range(35, 51)):
         logits = decoder(ids[:, :n], pads)
         for got, row, pad in zip(logits, ids, pads):
-            wanted = model(window(row[pad:n], model.block_size, window_step)[None])[0][0, -1]
+            wanted = model(window(row[pad:n], model.block_size, window_stride)[None])[0][0, -1]
             assert torch.allclose(got, wanted, rtol=0, atol=1e-5), f"{n - pad} characters"
 
 
 @every_window_step
 @every_model
-def test_greedy_texts_are_those_of_the_plain_loop(make, window_step):
+def test_greedy_texts_are_those_of_the_plain_loop(make, window_stride):
     model = make()
-    window_step = min(window_step, model.block_size)
+    window_stride = min(window_stride, model.block_size)
     for length, steps in ((1, 22), (BLOCK, 8), (40, 8)):
         ids = TOKENIZER.encode(TEXT[:length])
-        wanted = greedy(model, ids, steps, window_step)
+        wanted = greedy(model, ids, steps, window_stride)
         for use_cache in (None, False):
             assert torch.equal(
                 generate(
@@ -303,7 +304,7 @@ def test_greedy_texts_are_those_of_the_plain_loop(make, window_step):
                     ids[None],
                     steps,
                     temperature=0,
-                    window_step=window_step,
+                    window_stride=window_stride,
                     use_cache=use_cache,
                 )[0],
                 wanted,
@@ -362,9 +363,9 @@ def test_a_full_cache_says_so():
     model, cache = gpt(), KVCache(BLOCK)
     with torch.no_grad():
         model(TOKENIZER.encode(TEXT[: BLOCK - 2])[None], cache=cache)
-        with pytest.raises(ValueError, match=f"{BLOCK - 2} of {BLOCK} places, and 3 more"):
+        with pytest.raises(ValueError, match=f"{BLOCK - 2} of {BLOCK} positions used, 3 more"):
             model(TOKENIZER.encode(TEXT[:3])[None], cache=cache)
-    with pytest.raises(ValueError, match="2 new keys for 0 new columns.*cache.extend"):
+    with pytest.raises(ValueError, match="got 2 new keys, .* made room for 0: .*cache.extend"):
         KVCache(BLOCK).update(object(), torch.zeros(1, 4, 2, 8), torch.zeros(1, 4, 2, 8))
 
 
@@ -511,7 +512,7 @@ def test_a_model_that_takes_the_cache_and_forgets_it():
             return super().compute_logits(idx)
 
     model = Forgetful(gpt().config)
-    with pytest.raises(ValueError, match="Forgetful takes a cache.*use_cache=False"):
+    with pytest.raises(ValueError, match="Forgetful accepts cache=.*use_cache=False"):
         written(model, TEXT[:3], 5)
     assert len(written(model, TEXT[:3], 5, use_cache=False)) == 8
 
@@ -540,7 +541,7 @@ def test_what_goes_in_comes_out(make):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"temperature": 0}, {"stop": TEXT[4:5]}, {"window_step": 4, "top_k": 3}]
+    "more", [{}, {"temperature": 0}, {"stop": TEXT[4:5]}, {"window_stride": 4, "top_k": 3}]
 )
 @pytest.mark.parametrize("prompt", ["", TEXT[:5], TEXT[:40]])
 def test_a_stream_is_the_text_bit_by_bit(prompt, more):
@@ -739,7 +740,7 @@ def test_logits_that_are_no_numbers(value, temperature):
     with torch.no_grad():
         model.table.weight[:, after] = 1000
         model.table.weight[after, 2] = float(value)
-    with pytest.raises(FloatingPointError, match=f"{value}.*1 character"):
+    with pytest.raises(FloatingPointError, match=f"{value} as a logit after 1 generated"):
         written(model.train(), start, 9, temperature=temperature)
     assert model.training
 
@@ -810,10 +811,10 @@ BAD = [
     ("max_new_tokens", 2.5),
     ("max_new_tokens", None),
     ("max_new_tokens", "9"),
-    ("window_step", 0),
-    ("window_step", BLOCK + 1),
-    ("window_step", 1.5),
-    ("window_step", None),
+    ("window_stride", 0),
+    ("window_stride", BLOCK + 1),
+    ("window_stride", 1.5),
+    ("window_stride", None),
     ("seed", "lucky"),
     ("seed", 1.5),
     ("seed", 2**70),

@@ -12,7 +12,7 @@ import torch
 
 from chargpt_lib import shards
 from chargpt_lib.data import TOKENIZERS, CharTokenizer, load_corpus
-from chargpt_lib.recipe import Windows
+from chargpt_lib.recipe import ShuffledWindows
 from chargpt_lib.shards import Shards, write_shards
 
 ABC = CharTokenizer("abcdefghij \n")
@@ -87,7 +87,7 @@ def test_a_file_gives_what_load_corpus_gives(tmp_path):
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 64])
 def test_pieces_leave_no_seams(tmp_path, monkeypatch, piece):
-    monkeypatch.setattr(shards, "PIECE", piece)
+    monkeypatch.setattr(shards, "CHUNK_SIZE", piece)
     lines = ["abc\r\n" * 9 + "d\r", "", "é" * 20, "\r\n\r", "🪿 " * 9]
     expected = "\n\n".join(line.replace("\r\n", "\n").replace("\r", "\n") for line in lines)
     (tmp_path / "folder").mkdir()
@@ -136,14 +136,14 @@ def test_the_file_with_an_unknown_character_is_named(tmp_path):
 @pytest.mark.parametrize(
     "texts, message",
     [
-        ([7], "^text 0 is a int, and no text"),
-        (["a", None], "^text 1 is a NoneType"),
-        ([b"abc"], "^text 0 is a bytes"),
+        ([7], "^text 0 is of type int, not a string"),
+        (["a", None], "^text 1 is of type NoneType"),
+        ([b"abc"], "^text 0 is of type bytes"),
         ([{"story": "abc", "id": 3}], r"^text 0 is a row with the columns \['story', 'id'\]"),
         ([{"text": None}], "^text 0 is a row"),
-        ({"train": ["abc"], "test": ["abc"]}, r"dict with \['train', 'test'\]"),
-        (["abc"], "have 3 symbols"),
-        ([], "0 symbols"),
+        ({"train": ["abc"], "test": ["abc"]}, r"dict with keys \['train', 'test'\]"),
+        (["abc"], "have 3 ids"),
+        ([], "0 ids"),
     ],
 )
 def test_what_is_no_text_is_named(tmp_path, texts, message):
@@ -155,7 +155,7 @@ def test_what_is_no_text_is_named(tmp_path, texts, message):
 def test_texts_that_come_only_once_need_a_tokenizer(tmp_path):
     texts = ["abc" * 9, "def" * 9]
     for once in (iter(texts), (text for text in texts), map(str, texts)):
-        with pytest.raises(ValueError, match="only once.*give a tokenizer"):
+        with pytest.raises(ValueError, match="one-shot iterator.*pass tokenizer="):
             write_shards(once, tmp_path / "it")
         assert list(once) == texts, "nothing may have been read of it"
     write_shards(iter(texts), tmp_path / "once", ABC)
@@ -166,7 +166,9 @@ def test_texts_that_come_only_once_need_a_tokenizer(tmp_path):
 @pytest.mark.parametrize("name", ["nothing.txt", "empty"])
 def test_a_path_that_is_none(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"{name} is no file, and no folder of .txt files"):
+    with pytest.raises(
+        FileNotFoundError, match=f"{name} is neither a file nor a folder of .txt files"
+    ):
         write_shards(str(tmp_path / name), tmp_path / "it")
 
 
@@ -204,7 +206,7 @@ def test_a_folder_with_shards_is_left_alone(tmp_path):
         for name in missing:
             (tmp_path / "it" / name).unlink(missing_ok=True)
         left = sorted(path.name for path in (tmp_path / "it").iterdir())
-        with pytest.raises(FileExistsError, match="it holds .* of another writing"):
+        with pytest.raises(FileExistsError, match="it already contains .*: choose another folder"):
             write_shards(["abc" * 99], tmp_path / "it", ABC)
         assert left == sorted(path.name for path in (tmp_path / "it").iterdir())
         assert all((tmp_path / "it" / name).read_bytes() == before[name] for name in left)
@@ -281,7 +283,7 @@ def test_places_are_the_texts_places_across_all_borders(tmp_path):
 def test_few_maps_are_open_at_a_time(tmp_path):
     _, read = written(tmp_path / "it", shard_size=7)
     read.at(torch.arange(len(read)))
-    assert len(read.maps) <= 4 and len(read.index["train"]) == 700
+    assert len(read.memmaps) <= 4 and len(read.index["train"]) == 700
     assert all(isinstance(mapped, numpy.memmap) for mapped in read.maps.values()), (
         "nothing is copied"
     )
@@ -300,25 +302,25 @@ def spoil(path, change):
         (lambda it: it.pop("version"), "'version'"),
         (lambda it: it.pop("tokenizer"), "'tokenizer'"),
         (lambda it: it.update(version=1), "'alphabet'"),
-        (lambda it: it.update(version=1, alphabet="ba"), "the alphabet is no text"),
-        (lambda it: it.update(version=1, alphabet=[1, 2]), "this is no tokenizer"),
-        (lambda it: it.update(tokenizer={"type": "other"}), "no tokenizer is of the type 'other'"),
-        (lambda it: it.update(tokenizer=None), "this is no tokenizer"),
-        (lambda it: it["tokenizer"].update(alphabet="ba"), "the alphabet is no text"),
+        (lambda it: it.update(version=1, alphabet="ba"), "the alphabet must be"),
+        (lambda it: it.update(version=1, alphabet=[1, 2]), "expected a tokenizer"),
+        (lambda it: it.update(tokenizer={"type": "other"}), "unknown tokenizer type 'other'"),
+        (lambda it: it.update(tokenizer=None), "expected a tokenizer"),
+        (lambda it: it["tokenizer"].update(alphabet="ba"), "the alphabet must be"),
         (lambda it: it["tokenizer"].update(alphabet=""), "no alphabet"),
         (lambda it: it["tokenizer"].update(alphabet=["a", "b"]), "no alphabet"),
         (lambda it: it["tokenizer"].update(alphabet=[1, 2]), "no alphabet"),
         (lambda it: it["tokenizer"].update(alphabet=None), "no alphabet"),
         (lambda it: it.update(train=[]), "shards"),
         (lambda it: it.pop("train"), "'train'"),
-        (lambda it: it.update(val=3), "no index"),
-        (lambda it: it.update(train={"a": 1}), "no index"),
-        (lambda it: it["train"].reverse(), "names"),
-        (lambda it: it["train"][1].update(file="../../x"), "names"),
+        (lambda it: it.update(val=3), "not a valid shard index"),
+        (lambda it: it.update(train={"a": 1}), "not a valid shard index"),
+        (lambda it: it["train"].reverse(), "unexpected shard file name"),
+        (lambda it: it["train"][1].update(file="../../x"), "unexpected shard file name"),
         (lambda it: it["train"][1].pop("ids"), "'ids'"),
-        (lambda it: it["train"][1].update(ids=7.0), "no length"),
-        (lambda it: it["train"][1].update(ids=True), "no length"),
-        (lambda it: it["train"].append(7), "no index"),
+        (lambda it: it["train"][1].update(ids=7.0), "id count"),
+        (lambda it: it["train"][1].update(ids=True), "id count"),
+        (lambda it: it["train"].append(7), "not a valid shard index"),
     ],
 )
 def test_an_index_that_says_something_else_is_named(tmp_path, change, message):
@@ -329,7 +331,7 @@ def test_an_index_that_says_something_else_is_named(tmp_path, change, message):
     assert f"{tmp_path / 'it' / 'index.json'}: " in str(caught.value) and message in str(
         caught.value
     )
-    assert "write the shards anew" in str(caught.value)
+    assert "rewrite the shards with write_shards" in str(caught.value)
 
 
 def test_shards_of_earlier_versions_can_still_be_read(tmp_path):
@@ -368,7 +370,7 @@ class Pairs:
 @pytest.mark.parametrize("piece", [7, 2**20])
 def test_any_tokenizer_writes_shards(tmp_path, monkeypatch, piece):
     monkeypatch.setitem(TOKENIZERS, "pairs", f"{__name__}:Pairs")
-    monkeypatch.setattr(shards, "PIECE", piece)
+    monkeypatch.setattr(shards, "CHUNK_SIZE", piece)
     text = random_text(900)
     write_shards([text], tmp_path / "it", Pairs(), shard_size=300, val_size=30)
     read = Shards(tmp_path / "it")
@@ -386,7 +388,7 @@ def test_an_index_that_is_none_is_named(tmp_path, content):
     written(tmp_path / "it")
     (tmp_path / "it" / "index.json").write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"index\.json: this is no index of shards .* Copy it again"
+        ValueError, match=r"index\.json: this is not a valid shard index .* Copy it again"
     ):
         Shards(tmp_path / "it")
 
@@ -396,7 +398,7 @@ def test_without_an_index_it_was_never_finished(tmp_path):
         Shards(tmp_path)
     written(tmp_path / "it")
     (tmp_path / "it" / "index.json").unlink()
-    with pytest.raises(FileNotFoundError, match="it has no index.json: .*unfinished"):
+    with pytest.raises(FileNotFoundError, match="it has no index.json: .*did not finish"):
         Shards(tmp_path / "it")
 
 
@@ -404,11 +406,11 @@ def test_without_an_index_it_was_never_finished(tmp_path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda path: path.unlink(), "the file has no bytes"),
+        (lambda path: path.unlink(), "the file is missing; index.json lists"),
         (lambda path: path.write_bytes(b""), "the file has 0 bytes"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "and index.json says"),
-        (lambda path: path.write_bytes(path.read_bytes() + b"\0\0"), "and index.json says"),
-        (lambda path: (path.unlink(), path.mkdir()), "the file has no bytes"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "but index.json says"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"\0\0"), "but index.json says"),
+        (lambda path: (path.unlink(), path.mkdir()), "the file is missing"),
     ],
 )
 def test_a_shard_of_another_length_is_named_when_the_folder_is_opened(
@@ -437,7 +439,7 @@ def test_an_id_without_a_character_is_named_when_it_is_read(tmp_path):
     path.write_bytes(path.read_bytes()[:-2] + b"\x0c\0")
     read = Shards(tmp_path / "it")
     assert read.at(torch.arange(2 * 700, 3 * 700 - 1)).max() < 12
-    with pytest.raises(ValueError, match=r"train-00002\.bin: it has the id 12"):
+    with pytest.raises(ValueError, match=r"train-00002\.bin: it contains id 12, but"):
         read.windows(16, 1).batch(0, read.windows(16, 1).count)
 
 
@@ -472,7 +474,7 @@ SHAPES = [
 def test_each_window_once_an_epoch_and_other_cuts_in_each(tmp_path, length, shard_size, T):
     text, read = written(tmp_path / "it", length, shard_size=shard_size, val_size=100)
     ids, windows = ABC.encode(text)[: len(read)], read.windows(T, seed=5)
-    assert windows.count == Windows(ids, T, seed=5).count
+    assert windows.count == ShuffledWindows(ids, T, seed=5).count
     cuts = set()
     for epoch in range(6):
         starts = windows.starts(epoch * windows.count, windows.count)
@@ -546,7 +548,7 @@ def test_ranks_read_what_one_process_would_read_and_nothing_twice(tmp_path, rank
 def test_too_little_text_for_a_window_is_said_at_once(tmp_path):
     _, read = written(tmp_path / "it", 200, val_size=20)
     assert read.windows(179, seed=1).count == 1
-    with pytest.raises(ValueError, match="180 ids has no window of block_size 180 .* at most 179"):
+    with pytest.raises(ValueError, match="has 180 ids, .* = 181: .* block_size <= 179"):
         read.windows(180, seed=1)
 
 
@@ -584,7 +586,7 @@ def test_datasets_streamed_or_not(tmp_path, datasets):
     assert sorted("".join(everything(tmp_path / "mixed"))) == sorted("\n\n".join(texts))
     with pytest.raises(ValueError, match=r"text 0 is a row with the columns \['author'\]"):
         write_shards(rows.remove_columns("text"), tmp_path / "none")
-    with pytest.raises(ValueError, match=r"dict with \['train', 'test'\]"):
+    with pytest.raises(ValueError, match=r"dict with keys \['train', 'test'\]"):
         write_shards(rows.train_test_split(0.5), tmp_path / "none")
 
 

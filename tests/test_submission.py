@@ -2,11 +2,13 @@
 
 import ast
 import json
+import sys
 
 import nbformat
 import pytest
 
 from chargpt_lib.exercises.judge import exercises_of
+from chargpt_lib.grading import submission as submission_module
 from chargpt_lib.grading.submission import (
     STOP_REQUESTED,
     Grader,
@@ -189,3 +191,41 @@ def test_a_worker_that_does_not_start_judges_nobody(monkeypatch):
             grader.judge("window_mask", RIGHT)
     finally:
         grader.close()
+
+
+def test_a_mark_that_nbval_does_not_confirm_says_so(handed_in, monkeypatch):
+    report = {"verdicts": {"window_mask": {"mark": "✓", "hint": ""}}}
+    monkeypatch.setattr(submission_module, "run_notebook", lambda *args: True)
+    monkeypatch.setattr(submission_module, "_last_log_line", lambda folder: "1 failed")
+    monkeypatch.setattr(submission_module, "_read_report", lambda *args: (report, []))
+    record = grade_submission(handed_in((RIGHT, NAMED)), "single_head", seed=3)
+    assert record["marks"]["window_mask"] == "✗"
+    assert "grade this file again" in record["hints"]["window_mask"]
+    assert not record["ran"]  # otherwise a class's next grading would keep this record
+    passed = ["window_mask"]
+    monkeypatch.setattr(submission_module, "_read_report", lambda *args: (report, passed))
+    record = grade_submission(handed_in((RIGHT, NAMED)), "single_head", seed=3)
+    assert record["marks"]["window_mask"] == "✓" and record["hints"]["window_mask"] == ""
+    assert record["ran"]
+
+
+@pytest.mark.parametrize("package", ["nbval", "pytest"])
+def test_what_grading_needs_is_named_before_it_starts(handed_in, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match="pip install nbval pytest"):
+        grade_submission(handed_in((RIGHT, NAMED)), "single_head", seed=3)
+
+
+@pytest.mark.parametrize(
+    "log, told",
+    [("collecting\nno space left on device\n \n", " (no space left on device):"), ("\n", "long:")],
+)
+def test_a_failed_grading_tells_the_last_line_of_its_log(handed_in, monkeypatch, log, told):
+    def fail(notebook, folder):
+        (folder / "log.txt").write_text(log)
+        return True
+
+    monkeypatch.setattr(submission_module, "run_notebook", fail)
+    record = grade_submission(handed_in((RIGHT, NAMED)), "single_head", seed=3)
+    problem = record["problems"][-1]
+    assert "grading itself failed or took too long" in problem and told in problem

@@ -17,7 +17,8 @@ from chargpt_lib import trainer
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import load_checkpoint, load_model
 from chargpt_lib.data import CharTokenizer
-from chargpt_lib.recipe import Windows, learning_rate
+from chargpt_lib.recipe import ShuffledWindows, get_lr
+from chargpt_lib.sampling import prepare_for_sampling
 from chargpt_lib.trainer import Trainer, plot_run, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
 from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
@@ -76,14 +77,14 @@ def plain(model, config):
         foreach=False,
     )
     windows, size = (
-        Windows(IDS, model.block_size, config.seed),
+        ShuffledWindows(IDS, model.block_size, config.seed),
         config.batch_size * config.grad_accum,
     )
     model.train()
     losses, norms = [], []
     for step in range(config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = get_lr(step, config)
         loss = model(*windows.batch(step * size, size))[1]
         optimizer.zero_grad()
         loss.backward()
@@ -118,9 +119,7 @@ def test_the_loop_is_the_plain_one(changes):
     assert far(model, expected) < 2e-5 and far(model, tiny_gpt()) > 1e-2
     assert [row["train_loss"] for row in result["log"]] == pytest.approx(losses, abs=1e-5)
     assert [row["grad_norm"] for row in result["log"]] == pytest.approx(norms, rel=1e-3)
-    assert [row["lr"] for row in result["log"]] == [
-        learning_rate(step, config) for step in range(12)
-    ]
+    assert [row["lr"] for row in result["log"]] == [get_lr(step, config) for step in range(12)]
 
 
 @pytest.mark.parametrize("batch_size, grad_accum", [(4, 2), (2, 4), (1, 8)])
@@ -187,7 +186,10 @@ def test_evaluation_is_exact_or_estimated_and_leaves_no_trace(eval_batches):
     assert same_weights(watched, blind) and not watched.training
     dice = torch.Generator().manual_seed(1337)
     expected = estimate_loss(watched, VAL, 3, 4, dice) if eval_batches else evaluate(watched, VAL)
-    assert result["loss"] == result["log"][-1]["val_loss"] == expected and result["floor"] == 0.3
+    assert (
+        result["best_val_loss"] == result["log"][-1]["val_loss"] == expected
+        and result["floor"] == 0.3
+    )
 
 
 def test_training_goes_on_in_training_mode():
@@ -214,8 +216,8 @@ def test_patience_ends_a_run_that_learns_by_heart(out, tmp_path):
     result = train(model, few, config, tokenizer)
     curve = [row["val_loss"] for row in result["log"]]
     least = min(range(len(curve)), key=curve.__getitem__)
-    assert result["stopped"] == "patience" and len(curve) == least + 4 and result["steps"] < 600
-    assert result["loss"] == curve[least] and result["step"] == 10 * (least + 1)
+    assert result["stop_reason"] == "patience" and len(curve) == least + 4 and result["steps"] < 600
+    assert result["best_val_loss"] == curve[least] and result["best_step"] == 10 * (least + 1)
     assert evaluate(model, tokenizer.encode(few.val)) == pytest.approx(
         curve[least], abs=1e-9
     )  # the best weights are back
@@ -224,7 +226,7 @@ def test_patience_ends_a_run_that_learns_by_heart(out, tmp_path):
 def test_the_last_weights_stay_where_they_are_the_best():
     model = tiny_gpt()
     result = train(model, CORPUS, settings())
-    assert result["step"] == result["steps"] == 12 and result["stopped"] == "steps"
+    assert result["best_step"] == result["steps"] == 12 and result["stop_reason"] == "steps"
     blind = tiny_gpt()
     train(blind, IDS, settings())
     assert same_weights(model, blind)
@@ -236,7 +238,7 @@ def test_the_time_budget_ends_the_run_and_the_schedule(monkeypatch):
     config = settings(steps=None, time_budget=5.0, eval_interval=10)
     result = train(tiny_gpt(), CORPUS, config)
     rates = [row["lr"] for row in result["log"]]
-    assert result["stopped"] == "time_budget" and result["seconds"] == pytest.approx(5.0)
+    assert result["stop_reason"] == "time_budget" and result["seconds"] == pytest.approx(5.0)
     assert (
         40 < result["steps"] <= 50
         and rates == sorted(rates, reverse=True)
@@ -273,7 +275,7 @@ def test_an_interrupted_run_goes_on_to_the_last_bit(name, step, tmp_path, capsys
     config = settings(out=str(tmp_path / "parts"), **changes)
     with at_step(parts, step + trial, press, calls):
         first = train(parts, CORPUS, config)
-    assert first["stopped"] == "interrupted" and first["steps"] == step
+    assert first["stop_reason"] == "interrupted" and first["steps"] == step
     assert (
         f"interrupted after step {step}: saved in {config.out}; a resumed run goes on from there"
         in capsys.readouterr().out
@@ -352,7 +354,7 @@ def test_an_interrupt_without_a_folder_returns_what_there_is(capsys):
     model = tiny_gpt()
     with at_step(model, 3, press):
         result = train(model, IDS, settings())
-    assert result["stopped"] == "interrupted" and result["steps"] == 3 and not model.training
+    assert result["stop_reason"] == "interrupted" and result["steps"] == 3 and not model.training
     assert "interrupted after step 3: not saved" in capsys.readouterr().out
 
 
@@ -360,7 +362,7 @@ def test_a_finished_run_can_be_made_longer_and_with_another_rate(tmp_path):
     config = settings(out=str(tmp_path / "run"))
     assert train(tiny_gpt(), CORPUS, config)["steps"] == 12
     again = train(tiny_gpt(), CORPUS, config, resume=True)
-    assert again["steps"] == 12 and again["stopped"] == "steps" and len(again["log"]) == 3
+    assert again["steps"] == 12 and again["stop_reason"] == "steps" and len(again["log"]) == 3
     result = train(
         tiny_gpt(),
         CORPUS,
@@ -378,7 +380,7 @@ def test_what_is_saved_can_write(tmp_path):
     result = train(model, CORPUS, settings(out=str(tmp_path / "run")))
     loaded, tokenizer = load_model(tmp_path / "run")
     assert tokenizer.alphabet == TOKENIZER.alphabet and same_weights(loaded, model)
-    assert evaluate(loaded, VAL) == pytest.approx(result["loss"], abs=1e-9)
+    assert evaluate(loaded, VAL) == pytest.approx(result["best_val_loss"], abs=1e-9)
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -416,7 +418,7 @@ def test_no_checkpoint_is_promised_without_a_folder():
     model = tiny_gpt()
     with at_step(model, 2, lambda: model.norm.weight.data.fill_(float("nan"))):
         with pytest.raises(
-            FloatingPointError, match="^step 2: the loss is nan.*no out, so no checkpoint.*rate is"
+            FloatingPointError, match="^step 2: the loss is nan.*no checkpoint was saved.*rate is"
         ):
             train(model, CORPUS, settings())
 
@@ -441,27 +443,30 @@ def test_half_precision_skips_a_gradient_that_overflows(tmp_path):
 
 def test_a_folder_in_use_is_not_written_over(tmp_path):
     (tmp_path / "thesis.txt").write_text("two years of work")
-    for folder in (tmp_path, tmp_path / "run"):
+    for folder, way_out in (
+        (tmp_path, "is not empty: choose another folder"),
+        (tmp_path / "run", "is not empty: pass resume=True .* another folder"),
+    ):
         if folder != tmp_path:
             train(tiny_gpt(), CORPUS, settings(out=str(folder)))
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        with pytest.raises(FileExistsError, match="not empty: .*resume=True, or give a new folder"):
+        with pytest.raises(FileExistsError, match=way_out):
             train(tiny_gpt(), CORPUS, settings(out=str(folder)))
         assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 SHORT = torch.zeros(16, dtype=torch.int64)
 WRONG = {
-    "a short text": (SHORT, {}, "16 ids has no window of block_size 16"),
-    "a foreign alphabet": (IDS + 50, {}, "another alphabet"),
-    "a batch for a text": (IDS.view(-1, 10), {}, r"int64, \(N,\)"),
-    "floats": (IDS.float(), {}, r"float32 .* int64, \(N,\)"),
+    "a short text": (SHORT, {}, r"has 16 ids, .* block_size \+ 1 = 17"),
+    "a foreign alphabet": (IDS + 50, {}, "own tokenizer"),
+    "a batch for a text": (IDS.view(-1, 10), {}, "1-D int64 tensor"),
+    "floats": (IDS.float(), {}, "1-D int64 tensor, got .*float32"),
     "patience without validation": (
         IDS,
         {"patience": 2},
-        "patience is 2, and ids have no validation",
+        "patience=2 needs validation text",
     ),
-    "a folder without a tokenizer": (IDS, {"out": "run"}, "give tokenizer="),
+    "a folder without a tokenizer": (IDS, {"out": "run"}, "pass tokenizer="),
 }
 
 
@@ -485,12 +490,37 @@ def test_what_cannot_be_saved_is_said_before_the_first_step(tmp_path):
         pytest.raises(ValueError, match="GPT"),
     ):
         train(model, CORPUS, settings(out=str(tmp_path / "run")))
-    with pytest.raises(ValueError, match="has no blocks"):
+    with pytest.raises(ValueError, match=r"has no \.blocks"):
         train(model, CORPUS, settings(gradient_checkpointing=True))
 
 
+@pytest.mark.parametrize(
+    "data, config, named",
+    [
+        ("plays.txt", settings(), r"the data is a str: give a Corpus, as from load_corpus\(path\)"),
+        (CORPUS, TOKENIZER, "config is a CharTokenizer, expected a TrainConfig"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(data, config, named):
+    with pytest.raises(ValueError, match=named):
+        train(tiny_gpt(), data, config)
+
+
+def test_a_copy_for_sampling_is_not_trained():
+    with pytest.raises(ValueError, match="requires_grad: a copy prepared for sampling"):
+        train(prepare_for_sampling(tiny_gpt()), CORPUS, settings())
+
+
+def test_a_finished_run_says_that_nothing_is_left(tmp_path, capsys):
+    config = settings(out=str(tmp_path / "run"))
+    train(tiny_gpt(), CORPUS, config)
+    assert "nothing is left" not in capsys.readouterr().out
+    train(tiny_gpt(), CORPUS, config, resume=True)
+    assert "nothing is left to train: steps was reached at step 12" in capsys.readouterr().out
+
+
 def test_nothing_to_go_on_from(tmp_path):
-    with pytest.raises(ValueError, match="resume=True goes on from a folder"):
+    with pytest.raises(ValueError, match=r"resume=True needs TrainConfig\(out"):
         train(tiny_gpt(), CORPUS, settings(), resume=True)
     with pytest.raises(FileNotFoundError):
         train(tiny_gpt(), CORPUS, settings(out=str(tmp_path / "nowhere")), resume=True)
@@ -562,7 +592,8 @@ def test_precision_is_that_of_the_products(precision, dtype):
     assert seen == {dtype} and result["precision"] == precision and expected["precision"] == "fp32"
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert (
-        result["loss"] == pytest.approx(expected["loss"], abs=0.05) and result["loss"] < 3.4
+        result["best_val_loss"] == pytest.approx(expected["best_val_loss"], abs=0.05)
+        and result["best_val_loss"] < 3.4
     )  # from ln 52 = 3.95
 
 

@@ -24,16 +24,16 @@ from chargpt_lib.files import cache_dir
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.playhouse import KINDS, write
 from chargpt_lib.training import (
+    cache_file_name,
     cache_key,
     estimate_loss,
     evaluate,
     fit,
-    key_name,
     ladder,
     load_or_fit,
     lr_multiplier,
-    nats_per_character,
     param_groups,
+    per_token_loss,
     plot_ladder,
 )
 
@@ -214,7 +214,7 @@ def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
         [],
     )
     with pytest.raises(
-        FileNotFoundError, match="drive is not there, .*: mount the Drive"
+        FileNotFoundError, match="no .*drive: create it .*mount Google Drive"
     ):  # or Colab could not mount it
         load_or_fit("GPT", tiny_gpt(), CORPUS, cache_dir=folder, **settings)
     folder.parent.mkdir()
@@ -262,7 +262,7 @@ def test_the_exact_loss_asks_for_each_character_once(length, stride):
     model, ids = tiny_gpt(dropout=0.5), torch.randint(7, (length,))
     for weight in model.parameters():
         weight.data.mul_(20)
-    found = nats_per_character(model.train(), ids, stride, batch_size=2)
+    found = per_token_loss(model.train(), ids, stride, batch_size=2)
     expected = naive(model.eval(), ids, stride or 5, 5)
     assert found.tolist() == pytest.approx(expected, abs=1e-4)
     assert evaluate(model, ids, stride) == pytest.approx(sum(expected) / (length - 1), abs=1e-4)
@@ -280,7 +280,7 @@ def test_what_cannot_be_measured(length, stride, said):
 def test_the_sampled_loss_is_near_the_exact_one():
     model, ids = BigramLanguageModel(3, block_size=8), chain(3000)
     nn.init.normal_(model.table.weight)
-    paid = nats_per_character(model, ids)
+    paid = per_token_loss(model, ids)
     a, b, c = (
         estimate_loss(model, ids, 40, 32, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
@@ -316,11 +316,11 @@ def test_the_same_run_has_the_same_key():
     asked = tiny_gpt()
     evaluate(asked, torch.zeros(9, dtype=torch.int64))
     keys = {
-        key_name(cache_key("GPT", model, CORPUS, {"steps": 3, "lr": 0.1}))
+        cache_file_name(cache_key("GPT", model, CORPUS, {"steps": 3, "lr": 0.1}))
         for model in (tiny_gpt(), tiny_gpt(), asked)
     }
     turned = cache_key("GPT", tiny_gpt(), CORPUS, {"lr": 0.1, "steps": 3})
-    assert len(keys) == 1 and key_name(turned) in keys
+    assert len(keys) == 1 and cache_file_name(turned) in keys
 
 
 def test_a_key_can_be_read():
@@ -448,10 +448,11 @@ for cell in json.loads(input()):
 def test_a_class_that_a_notebooks_cell_defines_is_in_the_key():
     """inspect.getsource cannot read such a class as a whole, in no version of Python."""
     define = (
-        TOY + "torch.manual_seed(0)\nkeys.append(key_name(cache_key('toy', Toy(4), corpus, {})))"
+        TOY
+        + "torch.manual_seed(0)\nkeys.append(cache_file_name(cache_key('toy', Toy(4), corpus, {})))"
     )
     begin = (
-        "import torch; from chargpt_lib.training import cache_key, key_name; keys = []\n"
+        "import torch; from chargpt_lib.training import cache_key, cache_file_name; keys = []\n"
         "from chargpt_lib.data import Corpus; corpus = Corpus('toy', 'abc', 'abc')"
     )
     cells = [begin, define, "\n\n" + define, define.replace("x + 3", "x + 9"), "print(*keys)"]
@@ -608,7 +609,7 @@ def record(monkeypatch):
     """What comes with the course: two corpora, one with spans and one without."""
     rungs = {"GPT": ROW, "bigram": ROW | {"loss": 3.0}}
     plain = {rung: row | {"excess": {}, "floor": None} for rung, row in rungs.items()}
-    monkeypatch.setattr(training, "recorded", lambda: {"playhouse": rungs, "toy": plain})
+    monkeypatch.setattr(training, "bundled_results", lambda: {"playhouse": rungs, "toy": plain})
 
 
 def test_the_ladder_tells_own_results_from_recorded_ones(record):
@@ -646,19 +647,27 @@ def test_the_picture_of_a_ladder_without_spans(record):
     ax = plot_ladder("toy").axes[0]
     assert labels(ax) == ["bigram (recorded)", "blocks", "GPT (recorded)"] and ax.yaxis_inverted()
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([3.0, result["loss"], 2.0])
-    assert "toy" in ax.get_title() and labels(plot_ladder("toy", upto="blocks").axes[0]) == [
+    assert "toy" in ax.get_title() and labels(plot_ladder("toy", up_to="blocks").axes[0]) == [
         "bigram (recorded)",
         "blocks",
     ]
 
 
-@pytest.mark.parametrize("corpus, upto", [("nowhere", "GPT"), ("late", "blocks")])
-def test_a_ladder_without_rungs_says_so(corpus, upto, monkeypatch):
-    monkeypatch.setattr(training, "recorded", lambda: {"late": {"GPT": ROW}})
+@pytest.mark.parametrize("corpus, up_to", [("nowhere", "GPT"), ("late", "blocks")])
+def test_a_ladder_without_rungs_says_so(corpus, up_to, monkeypatch):
+    monkeypatch.setattr(training, "bundled_results", lambda: {"late": {"GPT": ROW}})
     with pytest.raises(ValueError, match=corpus):
-        plot_ladder(corpus, upto)
+        plot_ladder(corpus, up_to)
 
 
 def test_a_rung_that_is_none_is_named():
     with pytest.raises(ValueError, match="'typo'.*bigram, single head"):
-        plot_ladder(upto="typo")
+        plot_ladder(up_to="typo")
+
+
+def test_a_text_in_place_of_ids_is_named():
+    model = BigramLanguageModel(4, 8)
+    with pytest.raises(ValueError, match=r"ids is a str, expected a tensor \(N,\)"):
+        evaluate(model, "abc")
+    with pytest.raises(ValueError, match=r"idx is a text, expected ids \(B, T\)"):
+        model("abc")

@@ -193,4 +193,4 @@ def test_details_are_short_and_plain():
     worker.is_defined = True
     worker_end.sendall((json.dumps(["error", "X", "a\nb" * 10_000]) + "\n").encode())
     detail = worker([1]).detail
-    assert len(detail) == 300 and "\n" not in detail
+    assert len(detail) == 400 and "\n" not in detail

@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 from chargpt_lib import trainer
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.distributed import train_distributed
-from chargpt_lib.recipe import Windows
+from chargpt_lib.recipe import ShuffledWindows
 from chargpt_lib.training import evaluate
 from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
@@ -50,7 +50,7 @@ class Cut:
     tokenizer, val_ids = TOKENIZER, VAL
 
     def windows(self, block_size, seed):
-        return Windows(IDS, block_size, seed)
+        return ShuffledWindows(IDS, block_size, seed)
 
 
 def at_step(model, step, act):

@@ -15,16 +15,16 @@ import torch
 import chargpt_lib
 from chargpt_lib.attention_maps import save_attention_page
 from chargpt_lib.checkpoints import (
-    POINTER,
+    POINTER_FILE,
     checkpoint_step,
     find_checkpoint,
     load_model,
     min_parameters,
-    read_spec,
+    read_config_and_tokenizer,
 )
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.data import CharTokenizer, load_corpus
-from chargpt_lib.devices import choose_device, pick_precision
+from chargpt_lib.devices import pick_device_and_reason, pick_precision
 from chargpt_lib.gpt import GPT
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import read_log, train
@@ -52,7 +52,7 @@ def _check_memory(model_config, device):
     if needed > memory:
         raise ValueError(
             f"a model of about {parameters:.1e} parameters takes {needed / 2**30:,.0f} GiB to train, and "
-            f"{device.type} has {memory / 2**30:,.0f}: take a smaller --n-embd or --n-layer"
+            f"{device.type} has {memory / 2**30:,.0f} GiB: take a smaller --n-embd or --n-layer"
         )
 
 
@@ -84,7 +84,10 @@ def _why_finished(config):
         return f"it has made {step:,} steps, and --steps is {config.steps:,}"
     rows = _read_rows(config.out)
     if config.time_budget is not None and rows and rows[-1]["seconds"] >= config.time_budget:
-        return f"it has had its --time-budget of {config.time_budget:g} seconds; give more, or None"
+        return (
+            f"its --time-budget of {config.time_budget:g} s is used up: "
+            "raise it, or pass --time-budget None"
+        )
     return None
 
 
@@ -98,7 +101,7 @@ def _settings_saved(args):
         write_settings(out / "settings.toml", settings_of(args))
         yield
     finally:
-        if not (out / POINTER).exists():
+        if not (out / POINTER_FILE).exists():
             (out / "settings.toml").unlink(missing_ok=True)
             for folder in created:
                 with suppress(OSError):  # it is not empty
@@ -123,7 +126,7 @@ def _print_plan(corpus, model, config, device, reason):
     print(
         f"a GPT of {model.num_params():,} parameters on {device.type} ({reason}), {precision}, for {ends}"
     )
-    print(f"into {config.out}", flush=True)
+    print(f"saving to {config.out}", flush=True)
 
 
 def _print_result(result, model, tokenizer, config):
@@ -131,7 +134,7 @@ def _print_result(result, model, tokenizer, config):
     kind = "estimated validation loss" if config.eval_batches else "validation loss"
     loss = f"{kind} {result['loss']:.4f} nats per character"
     if result["floor"] is not None:
-        above = result["loss"] - result["floor"]
+        above = result["best_val_loss"] - result["floor"]
         loss += f", {above:.4f} above the floor of {result['floor']:.4f}"
     print(f"\n{loss}; step {result['step']:,} of {result['steps']:,}")
     print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
@@ -167,7 +170,7 @@ def _run_training(model, corpus, args, tokenizer):
 
 def train_command(args):
     """Trains a model, or resumes a run."""
-    device, reason = choose_device(args.device)
+    device, reason = pick_device_and_reason(args.device)
     corpus = load_corpus(args.corpus)
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
@@ -190,16 +193,16 @@ def train_command(args):
     try:
         with _settings_saved(args) if first else nullcontext():
             result = _run_training(model, corpus, args, tokenizer)
-        interrupted = result["stopped"] == "interrupted"
+        interrupted = result["stop_reason"] == "interrupted"
     except RuntimeError as error:
         if "memory" not in str(error):
             raise
         raise ValueError(
-            f"{device} has not enough memory: halve --batch-size, and double --grad-accum"
+            f"{device} is out of memory: halve --batch-size and double --grad-accum"
         ) from None
     except KeyboardInterrupt:
         # The first Ctrl-C ends a run after its step. This one came before the first step, or was the second.
-        if not (Path(config.out) / POINTER).exists():
+        if not (Path(config.out) / POINTER_FILE).exists():
             raise
         step = _last_step(config.out)
         print(f"\ninterrupted in the middle of a step; the last checkpoint is of step {step}")
@@ -222,14 +225,12 @@ def train_command(args):
 def _check_range(option, value, low, high):
     """Raises: ValueError for a whole number that is too small or too large."""
     if not low <= value <= high:
-        raise ValueError(
-            f"{option} is {value}; it has to be a whole number from {low:,} to {high:,}"
-        )
+        raise ValueError(f"{option} is {value}; it must be an integer from {low:,} to {high:,}")
 
 
 def _load_for(args):
     """The model and the tokenizer in args.folder, on the device that args.device asks for."""
-    device, _ = choose_device(args.device)
+    device, _ = pick_device_and_reason(args.device)
     return load_model(args.folder, device)
 
 
@@ -243,7 +244,7 @@ def _corpus_of_run(folder):
 def eval_command(args):
     """Prints the exact loss over a split of a corpus."""
     if args.estimate is not None and args.estimate < 1:
-        raise ValueError(f"--estimate is {args.estimate}; it has to be a whole number from 1 on")
+        raise ValueError(f"--estimate is {args.estimate}; it must be an integer >= 1")
     model, tokenizer = _load_for(args)
     name = args.corpus
     if name is None:
@@ -253,8 +254,8 @@ def eval_command(args):
     ids = tokenizer.encode(text)
     loss = evaluate(model, ids)
     floor = ""
-    if args.split == "val" and corpus.val_floor is not None:
-        floor = f" (the floor is {corpus.val_floor:.4f})"
+    if args.split == "val" and corpus.val_entropy is not None:
+        floor = f" (the floor is {corpus.val_entropy:.4f})"
     print(f"{corpus.name}, {args.split}: {len(ids):,} characters")
     print(f"{loss:.4f} nats per character{floor}")
     print(f"{loss / math.log(2):.4f} bits per character")
@@ -315,7 +316,7 @@ def sample_command(args):
 def attend_command(args):
     """Writes a page with the attention maps of a text."""
     if args.out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out is {args.out}; the name of a page ends with .html")
+        raise ValueError(f"--out is {args.out}; it must end in .html")
     model, tokenizer = _load_for(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_attention_page(model, tokenizer, args.prompt, args.out)
@@ -327,12 +328,12 @@ def attend_command(args):
 
 # A piece of a parameter's name -> the part of the GPT it belongs to.
 PARTS = {
-    "token_embedding": "characters",
-    "position_embedding": "positions",
+    "token_embedding": "token embedding",
+    "position_embedding": "position embedding",
     "attention": "attention",
     "feed_forward": "feed-forward",
     "norm": "norms",
-    "lm_head": "last matrix",
+    "lm_head": "lm_head",
 }
 
 
@@ -345,7 +346,7 @@ def _part_of(parameter_name):
 
 
 def _parameters_by_part(model):
-    """{part of the GPT: number of parameters}; a tied matrix counts once, with the characters."""
+    """{part of the GPT: parameters}; a tied matrix counts once, as the token embedding."""
     counts = dict.fromkeys(PARTS.values(), 0)
     for name, parameter in model.named_parameters():
         counts[_part_of(name)] += parameter.numel()
@@ -356,10 +357,10 @@ def _flops_per_character(model):
     """FLOPs of training, per character of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
     config = model.config
     counts = _parameters_by_part(model)
-    # A row of a table is looked up, not multiplied; but a tied table is the last matrix, too.
-    multiplied = model.num_params() - counts["positions"]
+    # A row of a table is looked up, not multiplied; but a tied table is the lm_head, too.
+    multiplied = model.num_params() - counts["position embedding"]
     if not config.tied:
-        multiplied -= counts["characters"]
+        multiplied -= counts["token embedding"]
     return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
 
 
@@ -372,10 +373,10 @@ def _print_model(config):
     total = model.num_params()
     for part, count in _parameters_by_part(model).items():
         remark = ""
-        if part == "characters" and config.tied:
-            remark = "  (also the last matrix)"
-        print(f"{part:13}{count:13,}{count / total:7.1%}{remark}")
-    print(f"{'total':13}{total:13,}")
+        if part == "token embedding" and config.tied:
+            remark = "  (shared with lm_head)"
+        print(f"{part:20}{count:13,}{count / total:7.1%}{remark}")
+    print(f"{'total':20}{total:13,}")
     print(f"{_flops_per_character(model):,} FLOPs per character in training (6 N + 12 L T C)")
 
 
@@ -385,7 +386,7 @@ def _print_run(folder):
     model_folder = folder
     if not (folder / "config.json").is_file():
         model_folder = find_checkpoint(folder)
-    config, _ = read_spec(model_folder)
+    config, _ = read_config_and_tokenizer(model_folder)
     _print_model(config)
     rows = _read_rows(folder)
     if rows:
@@ -407,7 +408,7 @@ def info_command(args):
         corpus = load_corpus(args.corpus)
         tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
         _print_model(PRESETS[args.preset].model(tokenizer.vocab_size))
-    device, reason = choose_device(args.device)
+    device, reason = pick_device_and_reason(args.device)
     print(
         f"device {device.type} ({reason}), precision {pick_precision(device)}, "
         f"{torch.get_num_threads()} threads"
@@ -424,11 +425,11 @@ def info_command(args):
 
 def check_command(args):
     """Grades one notebook and prints its verdicts."""
-    from chargpt_lib.exercises.judge import load_keys
+    from chargpt_lib.exercises.judge import load_answer_keys
     from chargpt_lib.grading.batch import find_submissions, guess_lesson, resolve_lesson
     from chargpt_lib.grading.submission import grade_submission
 
-    load_keys()
+    load_answer_keys()
     notebooks = find_submissions([args.notebook])
     if len(notebooks) > 1:
         raise ValueError(f"check takes one notebook, and {args.notebook} holds {len(notebooks)}")
@@ -451,17 +452,17 @@ def check_command(args):
 def grade_command(args):
     """Grades a class and prints it at a glance."""
     from chargpt_lib.course import page_of_module
-    from chargpt_lib.exercises.judge import load_keys
+    from chargpt_lib.exercises.judge import load_answer_keys
     from chargpt_lib.grading.batch import grade_batch, resolve_lesson
 
-    load_keys()
+    load_answer_keys()
     lesson = None
     if args.lesson is not None:
         lesson = resolve_lesson(args.lesson)
     if args.out is None:
         raise ValueError("--out is missing: name a folder for the grades")
     if args.jobs is not None and args.jobs < 1:
-        raise ValueError(f"--jobs is {args.jobs}: it is a whole number from 1 on")
+        raise ValueError(f"--jobs is {args.jobs}; it must be an integer >= 1")
     batch = grade_batch(args.submissions, args.out, lesson, args.weights, args.seed, args.jobs)
     records = batch["submissions"]
     for name, record in records.items():
@@ -470,8 +471,8 @@ def grade_command(args):
             print(f"        {problem}")
     if batch["older"]:
         print(
-            f"\n{args.out} keeps {batch['older']} older record(s) besides; a table without them needs a "
-            f"new --out"
+            f"\n{args.out} also keeps {batch['older']} older record(s); "
+            "use a new --out for a table without them"
         )
     not_isolated = set()
     for record in records.values():

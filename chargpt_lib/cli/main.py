@@ -18,14 +18,14 @@ COMMANDS = {
     "attend": "write a page with attention maps, to click through",
     "info": "parameters and FLOPs of a model or preset; this machine's device",
     "check": "grade your own notebook (Linux, macOS, WSL)",
-    "grade": "grade a class (the same systems)",
+    "grade": "grade a class (Linux, macOS, WSL)",
 }
 COMMAND_LINES = "\n".join(f"  {name:8}{summary}" for name, summary in COMMANDS.items())
 USAGE = f"""usage: chargpt COMMAND ...    (chargpt COMMAND --help lists its options)
 
 {COMMAND_LINES}
 
-  chargpt train --preset cpu --corpus playhouse     from nothing to a play, in three minutes
+  chargpt train --preset cpu --corpus playhouse     train from scratch and sample, about two minutes
   chargpt sample runs/playhouse-cpu --prompt "O damp goose!"
 """.rstrip()
 
@@ -35,16 +35,16 @@ USAGE = f"""usage: chargpt COMMAND ...    (chargpt COMMAND --help lists its opti
 
 @dataclass
 class _ModelArgs:
-    folder: Path  # of a run, of a checkpoint in it, or of a saved model
+    folder: Path  # folder of a run, a checkpoint or a saved model
 
 
 @dataclass
 class _EvalArgs(_ModelArgs):
     """Computes the exact loss over a text, in which each character is predicted once."""
 
-    corpus: str | None = None  # as for train; by default the run's own
+    corpus: str | None = None  # corpus name, path or URL; by default the run's own
     split: Literal["val", "train"] = "val"  # which part of the corpus
-    estimate: int | None = None  # also estimate from so many random batches; nanoGPT: 200
+    estimate: int | None = None  # also estimate the loss from so many random batches (nanoGPT: 200)
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 
@@ -52,16 +52,17 @@ class _EvalArgs(_ModelArgs):
 class _SampleArgs(_ModelArgs):
     """Generates text. Nothing else goes to the standard output."""
 
-    prompt: str = ""  # the text to continue; by default the beginning of a line
+    prompt: str = ""  # the text to continue; by default a newline
     max_new_tokens: int = 500  # characters to generate, at most
-    temperature: float = 1.0  # divides the logits; 0 takes the likeliest character each time
+    temperature: float = 1.0  # divides the logits; 0: greedy decoding
     top_k: int | None = None  # sample from the k likeliest characters only
-    top_p: float | None = None  # sample from the fewest that have this probability together
-    min_p: float | None = None  # drop those with less than this share of the largest probability
+    # nucleus sampling: keep the smallest set with total probability >= top_p
+    top_p: float | None = None
+    min_p: float | None = None  # drop tokens below min_p times the largest probability
     repetition_penalty: float | None = None  # above 1: characters already written become rarer
-    stop: tuple[str, ...] = ()  # a text that ends the sample
-    seed: int | None = None  # of the random generator; sample i has seed + i
-    num_samples: int = 1  # samples, with a line of dashes between two
+    stop: tuple[str, ...] = ()  # stop string; may be repeated
+    seed: int | None = None  # random seed; sample i uses seed + i
+    num_samples: int = 1  # number of samples, separated by a line of dashes
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 
@@ -69,7 +70,7 @@ class _SampleArgs(_ModelArgs):
 class _AttendArgs(_ModelArgs):
     """Writes a page with the attention maps of a text: one file, for any browser, without a network."""
 
-    prompt: str = "O damp goose!"  # the text that the model reads, at most a block
+    prompt: str = "O damp goose!"  # text the model reads, at most block_size characters
     out: Path = Path("attention.html")  # the page; a file of this name is replaced
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
@@ -78,15 +79,16 @@ class _AttendArgs(_ModelArgs):
 class _InfoArgs:
     """Prints parameters and FLOPs of runs or of a preset; the device, and what is installed."""
 
-    folders: tuple[Path, ...]  # of runs, checkpoints, saved models; without any, this machine only
-    preset: str | None = None  # cpu, lecture, baby, oz or gpt2
-    corpus: str = "playhouse"  # whose vocabulary the preset gets
+    # runs, checkpoints or saved models; without any, this machine only
+    folders: tuple[Path, ...]
+    preset: str | None = None  # a preset's model: cpu, lecture, baby, oz or gpt2
+    corpus: str = "playhouse"  # corpus that sets the preset's vocab_size
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 
 @dataclass
 class _CheckArgs:
-    """Grades one notebook, your own, as a teacher's grader would."""
+    """Grades your own notebook with the teacher's grader."""
 
     notebook: Path  # a lesson with your answers
     lesson: str | None = None  # 03, single_head or 03_single_head; by default the notebook's own
@@ -99,8 +101,9 @@ class _GradeArgs:
     submissions: tuple[Path, ...]  # notebooks, or folders of them
     out: Path | None = None  # folder for grades.csv, grades.json and the feedback; required
     lesson: str | None = None  # as for check; by default that of most notebooks
-    weights: Path | None = None  # a TOML file with lines like `window_mask = 2`
-    seed: int | None = None  # of the drawn inputs; grades.json has the one of a former grading
+    # TOML file with points per exercise, e.g. window_mask = 2; 1 for those it leaves out
+    weights: Path | None = None
+    seed: int | None = None  # seed of the test inputs (an earlier one is in grades.json)
     jobs: int | None = None  # notebooks graded at a time; by default one per core, at most 8
 
 
@@ -160,6 +163,17 @@ def _unknown_command(word):
     return 2
 
 
+def _explain_missing(command, module):
+    """What to do about a Python module that is not installed; its package may have another name."""
+    problem = (
+        f"the Python module {module} is not installed: pip install {module}, "
+        "if its package has the same name"
+    )
+    if command in ("check", "grade"):
+        problem += "; check and grade need: pip install nbformat nbval pytest"
+    return problem
+
+
 def main(arguments=None):
     """The command `chargpt`. Returns its exit code: 0, 1 for a run that failed, 2 for what cannot be done, 130 for Ctrl-C."""
     if arguments is None:
@@ -185,7 +199,7 @@ def main(arguments=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1 if command == "train" else 0
     except ModuleNotFoundError as error:
-        return _fail(command, f"{error.name} is missing: pip install {error.name}")
+        return _fail(command, _explain_missing(command, error.name))
     except (OSError, ValueError, ImportError) as error:
         return _fail(command, error)
     except FloatingPointError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
-from chargpt_lib.data import BOOKS
+from chargpt_lib.data import DOWNLOADABLE_CORPORA
 from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.recipe import TrainConfig
@@ -19,7 +19,7 @@ from chargpt_lib.trainer import is_in_use
 
 
 class _Preset(NamedTuple):
-    """A published recipe."""
+    """A model and how it is trained, under one name."""
 
     model: Callable  # vocab_size -> GPTConfig
     training: dict  # the fields of TrainConfig that differ from its defaults
@@ -203,18 +203,19 @@ def _read_settings(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is no file: --config takes a TOML file of settings, such as a run's settings.toml"
+            f"{path} is not a file: --config takes a TOML file of settings, "
+            "such as a run's settings.toml"
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # also where the bytes are not UTF-8
-        raise ValueError(f"{path} is no TOML: {error}") from None
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
     settings = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in SETTINGS:
             advice = _explain_unknown(name, value)
-            raise ValueError(f"{path} sets {key}, and there is no such setting: {advice}")
+            raise ValueError(f"{path}: unknown setting {key!r}: {advice}")
         kind = TYPES[name]
         settings[name] = _from_toml(value, kind)
         # tyro's own description of the type, with which it reads the option of this name.
@@ -281,7 +282,9 @@ def _train_args_class(settings, out):
 
         model: Annotated[GPTConfig, tyro.conf.arg(constructor=make_model)]
         training: Annotated[TrainConfig, tyro.conf.arg(constructor=make_training)]
-        preset: Literal[*PRESETS] = settings["preset"]  # a published recipe
+        # model and training settings: cpu (small, 120 s on a laptop), baby (nanoGPT's),
+        # lecture (Karpathy's lecture), oz (small, for The Wizard of Oz), gpt2 (the smallest)
+        preset: Literal[*PRESETS] = settings["preset"]
         corpus: str = settings["corpus"]  # playhouse, shakespeare, oz, or a text's path or address
         config: Path | None = None  # a TOML file of settings, such as a run's settings.toml
         resume: bool = False  # resume the run in --out, with the settings saved there
@@ -298,7 +301,11 @@ def settings_of(args):
         **vars(args.model),
         **vars(args.training),
     }
-    if args.corpus != DEFAULT_CORPUS and args.corpus not in BOOKS and Path(args.corpus).is_file():
+    if (
+        args.corpus != DEFAULT_CORPUS
+        and args.corpus not in DOWNLOADABLE_CORPORA
+        and Path(args.corpus).is_file()
+    ):
         settings["corpus"] = str(Path(args.corpus).resolve())
     return {name: settings[name] for name in SETTINGS}
 
@@ -317,8 +324,9 @@ def _check_resumed(args, saved):
     for name, before in saved.items():
         if settings[name] != before and name not in CHANGEABLE:
             raise ValueError(
-                f"{_option_name(name)} {settings[name]} contradicts the run in {args.training.out}, "
-                f"which has {before}: leave it out, or begin a new run in another --out"
+                f"{_option_name(name)} {settings[name]} conflicts with the run in "
+                f"{args.training.out}, which has {before}: omit it, or begin a new run in "
+                "another --out"
             )
 
 
@@ -336,7 +344,7 @@ def _find_defaults(first):
     Raises: ValueError, FileNotFoundError for a file or a run that is not there, or that is not right.
     """
     if first.out == "":
-        raise ValueError("--out is empty: name a folder, or leave it out")
+        raise ValueError("--out is empty: pass a folder, or omit --out")
     settings = {}
     if first.config is not None and not first.resume:
         settings = _read_settings(first.config)
@@ -353,10 +361,10 @@ def _find_defaults(first):
 
     if first.out is None and not Path(out).is_dir():
         raise FileNotFoundError(
-            f"--resume goes on with the run in a folder, and {out}, the default, is not there: name it by --out"
+            f"--resume: the default folder {out} does not exist; pass the run's folder with --out"
         )
     if first.config is not None:
-        raise ValueError(f"--resume takes the settings saved in {out}: leave --config out")
+        raise ValueError(f"--resume takes the settings saved in {out}: omit --config")
     return saved_settings(out), out
 
 

@@ -107,7 +107,7 @@ def first_difference(got, want, atol=1e-5, rtol=1e-4):
 
 def _list_difference(got, want, atol, rtol):
     if not isinstance(got, (list, tuple)) or len(got) != len(want):
-        return _Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
+        return _Difference(f"it returns {describe(got)}, but {describe(want)} was expected")
     for i in range(len(want)):
         difference = first_difference(got[i], want[i], atol, rtol)
         if difference is not None:
@@ -117,7 +117,7 @@ def _list_difference(got, want, atol, rtol):
 
 def _tensor_difference(got, want, atol, rtol):
     if not isinstance(got, torch.Tensor) or (got.shape, got.dtype) != (want.shape, want.dtype):
-        return _Difference(f"it returns {describe(got)}, and {describe(want)} is wanted")
+        return _Difference(f"it returns {describe(got)}, but {describe(want)} was expected")
     if want.is_floating_point():
         same = torch.isclose(got, want, rtol, atol, equal_nan=True)
     else:
@@ -126,7 +126,7 @@ def _tensor_difference(got, want, atol, rtol):
         return None
     place = tuple((~same).nonzero()[0].tolist())
     got_text, want_text = _format_distinct(got[place].item(), want[place].item())
-    text = f"at {list(place)} it has {got_text}, and {want_text} is right"
+    text = f"at index {list(place)} it has {got_text}, but {want_text} was expected"
     return _Difference(text, place, numbers=True)
 
 
@@ -149,7 +149,8 @@ def _scalar_difference(got, want, atol, rtol):
         got_text, want_text = _format_distinct(got, want)
     else:
         got_text, want_text = describe(got), describe(want)
-    return _Difference(f"it returns {got_text}, and {want_text} is right", numbers=numbers)
+    text = f"it returns {got_text}, but {want_text} was expected"
+    return _Difference(text, numbers=numbers)
 
 
 # ---------------------------------------------------------------- calling an answer
@@ -158,6 +159,9 @@ def _scalar_difference(got, want, atol, rtol):
 class NotAttempted(Exception):
     """Raised by an exercise that nobody has answered yet."""
 
+
+# What a learner is told, before the reason, where a cell cannot be run alone.
+CELL_FAILS = "its cell fails when run on its own (it cannot use names from other cells)"
 
 STATUSES = ("value", "blank", "error", "late", "changed", "unusable")
 

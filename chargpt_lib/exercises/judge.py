@@ -17,6 +17,7 @@ from typing import Callable, NamedTuple
 import torch
 
 from chargpt_lib.exercises.compare import (
+    CELL_FAILS,
     Outcome,
     call,
     copy_args,
@@ -28,7 +29,7 @@ from chargpt_lib.exercises.compare import (
 from chargpt_lib.files import library_dir
 
 
-class Draw:
+class RandomInputs:
     """Random inputs from a seed. Shapes are given as in torch.randn."""
 
     def __init__(self, seed):
@@ -145,7 +146,7 @@ def draw_cases(exercise, seed):
             exercise.answer(*copy_args(args)),
             {hint: partial(call, wrong, args) for hint, wrong in exercise.mistakes.items()},
         )
-        for args in exercise.cases(Draw(seed))
+        for args in exercise.cases(RandomInputs(seed))
     ]
 
 
@@ -256,7 +257,7 @@ class CheckFailed(Exception):
         return [str(self)]
 
 
-def load_keys():
+def load_answer_keys():
     """Reads the keys of all lessons into EXERCISES."""
     for path in sorted((library_dir() / "exercises" / "keys").glob("[!_]*.py")):
         importlib.import_module(f"chargpt_lib.exercises.keys.{path.stem}")
@@ -264,7 +265,7 @@ def load_keys():
 
 def find(name):
     """The exercise of this name. KeyError where no lesson has it."""
-    load_keys()
+    load_answer_keys()
     if name not in EXERCISES:
         raise KeyError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
     return EXERCISES[name]
@@ -272,7 +273,7 @@ def find(name):
 
 def exercises_of(lesson):
     """The exercises of a lesson's module, in their order."""
-    load_keys()
+    load_answer_keys()
     return [exercise for exercise in EXERCISES.values() if exercise.lesson == lesson]
 
 
@@ -291,13 +292,15 @@ def _alone(answer):
 def _unfit(answer, name, parameters):
     """What is wrong with an answer that cannot even be called, else None."""
     if not inspect.isfunction(answer):
-        return f"{describe(answer)} is no answer: write a function, `def {name}({', '.join(parameters)})`"
+        signature = f"def {name}({', '.join(parameters)})"
+        return f"{describe(answer)} is not a Python function: write a function, `{signature}`"
     if (answer.__module__ or "").startswith("chargpt_lib."):
         return "that is a function of the library: write your own"
     try:
         inspect.signature(answer).bind(*parameters)
     except TypeError:
-        return f"it takes {list(inspect.signature(answer).parameters)}, and must take {parameters}"
+        own = list(inspect.signature(answer).parameters)
+        return f"its parameters are {own}, but must be {parameters}"
 
 
 def check(name, answer):
@@ -309,7 +312,7 @@ def check(name, answer):
         file = answer.__code__.co_filename
         defined = call(lambda: _alone(answer), [], exercise.seconds, file=file)
         if defined.detail:
-            problem = f"run alone, its cell fails: {defined.detail}"
+            problem = f"{CELL_FAILS}: {defined.detail}"
     if problem:
         verdict = Verdict(name, "✗", problem)
     else:

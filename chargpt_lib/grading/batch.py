@@ -25,7 +25,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from chargpt_lib.course import page_of_module, read_course
-from chargpt_lib.exercises.judge import EXERCISES, exercises_of, load_keys
+from chargpt_lib.exercises.judge import EXERCISES, exercises_of, load_answer_keys
 from chargpt_lib.files import atomic_write_text, library_dir
 from chargpt_lib.grading.submission import (
     MAX_NOTEBOOK_BYTES,
@@ -82,7 +82,7 @@ def resolve_lesson(name):
 
     Raises: ValueError where no lesson with exercises has this name.
     """
-    load_keys()
+    load_answer_keys()
     modules = {exercise.lesson for exercise in EXERCISES.values()}
     pages = [page for page in read_course() if page.module in modules]
     for page in pages:
@@ -114,9 +114,7 @@ def guess_lesson(paths):
         if exercises:
             votes.append(_most_common([EXERCISES[name].lesson for name in sorted(exercises)]))
     if not votes:
-        raise ValueError(
-            f"no notebook tells which lesson this is ({problem}): say it, as in --lesson 03"
-        )
+        raise ValueError(f"cannot tell the lesson ({problem}): pass --lesson, e.g. --lesson 03")
     return _most_common(votes)
 
 
@@ -148,7 +146,7 @@ def _load_weights(path, lesson):
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not is_number or not 0 <= weight < float("inf"):
             raise ValueError(
-                f"{path}: the weight of {name} is {weight!r}; it must be a number from 0 on"
+                f"{path}: the weight of {name} is {weight!r}; it must be a number >= 0"
             )
         weights[name] = weight
     if not any(weights.values()):
@@ -272,7 +270,7 @@ def _load_batch(out_dir, lesson, seed=None):
     Raises: ValueError where the folder is of no use for this grading.
     """
     if seed is not None and seed < 0:
-        raise ValueError(f"--seed is {seed}: it is a whole number from 0 on")
+        raise ValueError(f"--seed is {seed}; it must be an integer >= 0")
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -345,7 +343,7 @@ def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None)
     """
     out_dir = Path(out_dir)
     files = find_submissions(paths)
-    load_keys()
+    load_answer_keys()
     if lesson is None:
         lesson = guess_lesson(files)
     if jobs is None:

@@ -589,7 +589,7 @@ def _install_audit_hook(scratch_dir, readable_paths):
                 if is_instance(path, path_types) and not is_inside(path, (scratch,)):
                     refused = True
         if refused:
-            raise PermissionError(f"an answer may not do that ({event})")
+            raise PermissionError(f"not allowed while grading: {event}")
 
     sys.addaudithook(hook)
 

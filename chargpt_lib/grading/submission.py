@@ -22,18 +22,21 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 from chargpt_lib.course import page_of_module
+from chargpt_lib.exercises.compare import one_line
 from chargpt_lib.exercises.judge import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.files import library_dir
 from chargpt_lib.grading.worker import ANSWER_SECONDS, STARTUP_SECONDS, WorkerPool
 
 MAX_ANSWER_CHARACTERS = 100_000
 MAX_NOTEBOOK_BYTES = 2**26
+MAX_LOG_CHARACTERS = 200  # of pytest's last line, where the grading fails
 
 
 # ---------------------------------------------------------------- from a file to the texts of its answers
@@ -108,14 +111,14 @@ def _collect_answers(path, lesson):
             problems.append(f"no cell for {name}")
         elif len(text) > MAX_ANSWER_CHARACTERS:
             problems.append(
-                f"the cell for {name} has {len(text):,} characters, of at most "
+                f"the cell for {name} has {len(text):,} characters; the limit is "
                 f"{MAX_ANSWER_CHARACTERS:,}"
             )
         else:
             answers[name] = text
         named = [text for names, text in cells if name in names]
         if len(named) > 1:
-            problems.append(f"{len(named)} cells for {name}; one of them was taken")
+            problems.append(f"{len(named)} cells for {name}; the last one with an attempt counts")
     if not answers:
         others = _other_lessons(cells, lesson)
         if others:
@@ -205,11 +208,11 @@ class Grader:
         worker = self.pool.workers[number]
         isolation = worker.start(name, text, exercise.seconds)
         if isolation is None:
-            raise OSError("the worker did not start, and no answer is to blame")
+            raise OSError("the isolated worker did not start (not the answer's fault): grade again")
         try:
             verdict = judge(exercise, worker, self.seed + number)
         except Exception as error:
-            hint = f"what it returns makes the judge fail ({type(error).__name__})"
+            hint = f"its return value could not be compared ({type(error).__name__})"
             verdict = Verdict(name, "✗", hint)
         self.verdicts[name] = {"mark": verdict.mark, "hint": verdict.hint}
         report = {"verdicts": self.verdicts, "isolation": isolation}
@@ -321,32 +324,67 @@ def _read_report(notebook, folder):
     return report, passed
 
 
+def _check_installed():
+    """Raises: ImportError where what runs the grading notebook is not installed."""
+    if find_spec("nbval") is None or find_spec("pytest") is None:
+        raise ImportError("grading needs nbval and pytest: pip install nbval pytest")
+
+
+def _last_log_line(folder):
+    """The last line that pytest has printed, cut to a length; empty where it has printed none."""
+    log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in log.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return one_line(lines[-1], MAX_LOG_CHARACTERS)
+
+
 def grade_submission(path, lesson, seed):
     """Grades one file.
 
     Returns {"marks": {exercise: ✓ ✗ ○}, "hints": {exercise: text}, "problems": [text], "answers": {exercise: text of
-    the cell}, "isolation": {what: does the system stop it?} or None, "seconds", "ran": was every answer judged?}.
+    the cell}, "isolation": {what: does the system stop it?} or None, "seconds",
+    "ran": was every answer judged, and every ✓ confirmed by nbval?}.
+
+    Raises: ImportError where nbval or pytest is not installed.
     """
     start = time.perf_counter()
+    _check_installed()
     submission = _collect_answers(path, lesson)
     report = {}
     passed = []
+    log_line = ""
     if submission.answers:
         with tempfile.TemporaryDirectory(prefix="chargpt-") as name:
             folder = Path(name).resolve()
             notebook = _grading_notebook(submission, lesson, seed)
             if run_notebook(notebook, folder):
                 report, passed = _read_report(notebook, folder)
+            log_line = _last_log_line(folder)
     verdicts = report.get("verdicts", {})
-    ran = bool(submission.answers) and set(submission.answers) == set(verdicts)
+    # A ✓ counts if the judge gave it and nbval found the cell's output to be what it must be.
+    unconfirmed = {
+        name for name, verdict in verdicts.items() if verdict["mark"] == "✓" and name not in passed
+    }
+    all_judged = set(submission.answers) == set(verdicts)
+    ran = bool(submission.answers) and all_judged and not unconfirmed
     problems = list(submission.problems)
     if submission.answers and not ran:
-        problems.append("the grading itself failed or took too long: grade this file again")
+        reason = f" ({log_line})" if log_line else ""
+        problems.append(
+            f"the grading itself failed or took too long{reason}: grade this file again"
+        )
     marks = {}
     hints = {}
     for exercise in exercises_of(lesson):
         name = exercise.name
-        if name in verdicts:
+        if name in unconfirmed:
+            marks[name] = "✗"
+            hints[name] = (
+                "the judge accepted it, but the check cell of the grading run failed: "
+                "grade this file again"
+            )
+        elif name in verdicts:
             marks[name] = verdicts[name]["mark"]
             hints[name] = verdicts[name]["hint"]
         elif name in submission.answers:
@@ -355,9 +393,6 @@ def grade_submission(path, lesson, seed):
         else:
             marks[name] = "○"
             hints[name] = "not attempted"
-        # A mark counts if the judge said ✓ and nbval found the cell's output to be what it must be.
-        if marks[name] == "✓" and name not in passed:
-            marks[name] = "✗"
     return {
         "marks": marks,
         "hints": hints,

@@ -33,6 +33,7 @@ from pathlib import Path
 
 from chargpt_lib.course import import_order, read_course
 from chargpt_lib.exercises.compare import (
+    CELL_FAILS,
     STATUSES,
     Outcome,
     call,
@@ -56,7 +57,7 @@ ANSWER_SECONDS = 240  # by the wall clock, for one answer with all its calls
 DEFINE_FACTOR = 3
 EXTRA_SECONDS = 3  # a worker interrupts its own answer; the grader ends the worker so much later
 MAX_REPLY_BYTES = 2**25
-MAX_DETAIL_CHARACTERS = 300
+MAX_DETAIL_CHARACTERS = 400
 RECEIVE_BYTES = 2**16
 
 
@@ -83,7 +84,7 @@ def _serve_answer(reader, writer, isolation):
         if defined.status == "value":
             outcome = call(defined.value, decode(json.loads(line)), request["seconds"])
         else:
-            outcome = Outcome("unusable", detail=f"run alone, its cell fails: {defined.detail}")
+            outcome = Outcome("unusable", detail=f"{CELL_FAILS}: {defined.detail}")
         try:
             send([outcome.status, encode(outcome.value), outcome.detail])
         except Exception as error:  # a list that contains itself, for one
@@ -257,7 +258,10 @@ class Worker(_Connection):
                 encode(args), self.seconds + EXTRA_SECONDS, wall_seconds(self.seconds)
             )
         if self.timed_out:
-            detail = f"it takes longer than {self.seconds:g} s, and nothing stops it"
+            detail = (
+                f"it takes longer than {self.seconds:g} s and could not be interrupted: "
+                "is there an infinite loop?"
+            )
             return Outcome("late", detail=detail)
         try:
             status, encoded_value, detail = reply
@@ -268,7 +272,10 @@ class Worker(_Connection):
                 return outcome
         except Exception:  # whatever it is that came, it is no outcome
             pass
-        detail = "its process ended, or sent too much: exit, too much memory, too much output?"
+        detail = (
+            "its process ended or sent too much data: did it call exit(), "
+            "exceed the memory limit, or return a huge value?"
+        )
         return Outcome("error", "dead", detail)
 
 
@@ -332,7 +339,7 @@ class WorkerPool:
 
     def __init__(self, lesson, size):
         if not hasattr(os, "fork"):
-            raise OSError("Windows cannot isolate answers: grade inside WSL, Windows' own Linux")
+            raise OSError("grading needs process isolation, which Windows lacks: run it in WSL")
         self.pool_dir = Path(tempfile.mkdtemp(prefix="chargpt-")).resolve()
         self.pool_dir.chmod(0o711)  # the workers' users may go through it, and not list it
         _copy_library(lesson, self.pool_dir)

@@ -100,15 +100,15 @@ print("".join(alphabet[i] for i in ids))
 
 # %%
 #| export
-LOOKALIKES = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
+LOOKALIKE_CHARS = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
 
 
 def _lookalike(char, alphabet):
     """The character that may be meant by one that is not in the alphabet, None where nothing in it looks alike."""
     if char.isspace():
         plain = " "
-    elif char in LOOKALIKES:
-        plain = LOOKALIKES[char]
+    elif char in LOOKALIKE_CHARS:
+        plain = LOOKALIKE_CHARS[char]
     else:
         plain = unicodedata.normalize("NFKD", char)[0]  # "é" becomes "e" and an accent of its own
     for guess in (plain, plain.swapcase()):
@@ -149,10 +149,14 @@ class CharTokenizer:
         if known:
             way_out = f"did you mean {known!r}?"
         else:
-            way_out = "leave it out, or take a tokenizer of a text that has it"
+            way_out = (
+                "remove it, or build the tokenizer from a text that contains it "
+                "(CharTokenizer.from_text)"
+            )
+        alphabet = self.alphabet if self.vocab_size <= 100 else f"{self.alphabet[:60]}..."
         raise ValueError(
             f"character {char!r} at position {text.index(char)} is not in the alphabet of "
-            f"{self.vocab_size} symbols, {self.alphabet!r}: {way_out}"
+            f"{self.vocab_size} symbols, {alphabet!r}: {way_out}"
         )
 
     def decode(self, ids):
@@ -167,7 +171,7 @@ class CharTokenizer:
             # Python would take -1 for the last character, without a word.
             if not 0 <= i < self.vocab_size:
                 raise ValueError(
-                    f"id {i} is outside the alphabet: ids go from 0 to {self.vocab_size - 1}"
+                    f"id {i} is out of range: valid ids are 0 to {self.vocab_size - 1}"
                 )
             characters.append(self.alphabet[i])
         return "".join(characters)
@@ -184,7 +188,7 @@ class CharTokenizer:
             raise ValueError("the tokenizer has no alphabet")
         if alphabet != "".join(sorted(set(alphabet))):
             # An id is a position: in another order, every id would mean another character.
-            raise ValueError("the alphabet is no text of different characters in their order")
+            raise ValueError("the alphabet must be a string of distinct characters in sorted order")
         return cls(alphabet)
 
     def save(self, path):
@@ -248,10 +252,10 @@ def tokenizer_from_dict(saved):
     if isinstance(saved, str):  # alphabet.json of earlier versions
         saved = {"type": "char", "alphabet": saved}
     if not isinstance(saved, dict):
-        raise ValueError("this is no tokenizer")
+        raise ValueError("expected a tokenizer as a JSON object")
     kind = saved.get("type", "char")  # the first versions of `save` wrote no type
     if not isinstance(kind, str) or kind not in TOKENIZERS:
-        raise ValueError(f"no tokenizer is of the type {kind!r}: there are {', '.join(TOKENIZERS)}")
+        raise ValueError(f"unknown tokenizer type {kind!r} (known: {', '.join(TOKENIZERS)})")
     module, name = TOKENIZERS[kind].split(":")
     return getattr(import_module(module), name).from_dict(saved)
 
@@ -282,7 +286,7 @@ with TemporaryDirectory() as folder:
 print("read again:", repr(again.decode(tokenizer.encode(EXAMPLE))))
 
 # %% [markdown]
-# ## Two texts
+# ## Training and validation text
 #
 # A model with enough parameters can learn a text by heart. To see whether it has understood something, we test it on a text that it has never seen: the **validation** text.
 # From a book we keep the last part for this. Playhouse simply writes a second text, from another seed, that is, with other random draws.
@@ -314,11 +318,11 @@ class Corpus(NamedTuple):
     name: str
     train: str
     val: str
-    val_floor: float | None = None  # its entropy, the irreducible loss, in nats per character
+    val_entropy: float | None = None  # its entropy, the irreducible loss, in nats per character
     val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of it
 
 
-BOOKS = {  # name: (file, sha256, share of the text for training, address)
+DOWNLOADABLE_CORPORA = {  # name: (file, sha256, share of the text for training, address)
     "shakespeare": (
         "tinyshakespeare.txt",
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
@@ -344,7 +348,7 @@ BOOKS = {  # name: (file, sha256, share of the text for training, address)
 
 # %%
 #| export
-def load_corpus(name_or_path_or_url="playhouse"):
+def load_corpus(source="playhouse"):
     """'playhouse', 'shakespeare', 'oz', the path of a text file or its address -> Corpus.
 
     UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
@@ -352,23 +356,26 @@ def load_corpus(name_or_path_or_url="playhouse"):
     Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for a file
     that is not UTF-8 or has fewer than 20 characters.
     """
-    name = str(name_or_path_or_url)
+    name = str(source)
     if name == "playhouse":
         # As long as Tiny Shakespeare's two parts, so that losses on the two can be compared.
         train = write(min_chars=1_003_854, seed=1337)
         val = write(min_chars=111_540, seed=2024)
         return Corpus(name, train.text, val.text, val.entropy, tuple(val.spans))
     share = 0.9
-    if name in BOOKS:
-        file, sha256, share, url = BOOKS[name]
+    if name in DOWNLOADABLE_CORPORA:
+        file, sha256, share, url = DOWNLOADABLE_CORPORA[name]
         path = fetch(file, url, sha256)
     elif name.startswith(("http://", "https://")):
         path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)  # its file's name is the last part
     else:
         path = Path(name)
         if not path.is_file():
+            problem = f"no corpus and no file is called {name!r}"
+            if name != "" and path.is_dir():
+                problem = f"{name!r} is a folder"
             raise FileNotFoundError(
-                f"no corpus and no file is called {name!r}: give 'playhouse', 'shakespeare', 'oz', "
+                f"{problem}: give 'playhouse', 'shakespeare', 'oz', "
                 f"the path of a text file, or an address that begins with http"
             )
     try:
@@ -382,7 +389,8 @@ def load_corpus(name_or_path_or_url="playhouse"):
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) < 20:
         raise ValueError(
-            f"{path} has {len(text)} characters: too few to train on one part and test on another"
+            f"{path} has {len(text)} characters, but at least 20 are needed: to train on one part "
+            f"and test on another"
         )
     # The end of the text, not random pieces: a neighbour of a training window is nearly the window itself.
     cut = int(share * len(text))
@@ -468,8 +476,8 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
     """
     if len(ids) <= block_size:
         raise ValueError(
-            f"a text of {len(ids)} ids has no window of block_size {block_size} and one target more: "
-            f"take a longer text, or a block_size of at most {max(len(ids) - 1, 0)}"
+            f"the text has {len(ids)} ids, but a window needs block_size + 1 = {block_size + 1}: "
+            f"use a longer text, or block_size <= {max(len(ids) - 1, 0)}"
         )
     # The last start is N - T - 1: the last target needs a place, too.
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
@@ -500,9 +508,9 @@ show(
 )
 
 # %% [markdown]
-# ## How good is a guess?
+# ## Cross-entropy and entropy
 #
-# A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss** is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
+# A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss**, the *cross-entropy*, is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
 #
 # ### Exercise: what does knowing next to nothing cost?
 # ★ · 2 minutes · A new model knows nothing. If you can say what its first loss must be, you see before the training starts whether something is broken.
@@ -568,7 +576,7 @@ uniform = torch.tensor(float(tokenizer.vocab_size)).log()
 by_frequency = -(q.clamp_min(1e-9)[val_ids].log()).mean()
 print(f"knows nothing:            {uniform:.2f} nats per character")
 print(f"knows the frequencies:    {by_frequency:.2f}")
-print(f"knows the whole grammar:  {corpus.val_floor or float('nan'):.2f}")  # nan: nobody knows it
+print(f"knows the whole grammar:  {corpus.val_entropy or float('nan'):.2f}")  # nan: nobody knows it
 
 # %% [markdown]
 # Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**. With the spans it can be split: how much does a model overpay for spelling, how much for names?
@@ -588,7 +596,7 @@ if corpus.val_spans:
         name: excess_by_kind(nats.tolist(), corpus.val_spans) for name, nats in paid.items()
     }
     show(
-        plot_excess(excesses, corpus.val_floor),
+        plot_excess(excesses, corpus.val_entropy),
         "Stacked bars: knowing nothing costs 4 nats a character, most of "
         "it for spelling; knowing the frequencies 3.3; the floor, in grey, is 0.3.",
     )
@@ -605,17 +613,17 @@ if corpus.val_spans:
 # For other texts nobody knows the floor. But their losses have been measured, and come with the course:
 
 # %%
-from chargpt_lib.files import recorded
+from chargpt_lib.files import bundled_results
 
 for name in ("playhouse", "shakespeare"):
     print(
-        f"{name:12} by frequencies {recorded()[name]['frequencies']['loss']:.2f} nats per character"
+        f"{name:12} by frequencies {bundled_results()[name]['frequencies']['loss']:.2f} nats per character"
     )
 assert uniform - by_frequency > 0.3 or corpus.name != "playhouse"
-assert recorded()["shakespeare"]["frequencies"]["loss"] > 3
+assert bundled_results()["shakespeare"]["frequencies"]["loss"] > 3
 
 # %% [markdown]
-# ## Where to compute
+# ## Choosing a device
 #
 # The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` asks first.
 
@@ -623,9 +631,9 @@ assert recorded()["shakespeare"]["frequencies"]["loss"] > 3
 # (The numbers of compute capability count NVIDIA's generations of cards. The setup cell on top of each page says what was chosen.) A card is hardly busy with what fills a CPU, so there the lessons' trainings read eight times as many windows in each step. Where a lesson trains, a line says so: `scale = pick_scale(device)`. Put a number of your own there.
 
 # %% tags=["nbval-ignore-output"]
-from chargpt_lib.devices import choose_device, pick_device, pick_scale
+from chargpt_lib.devices import pick_device, pick_device_and_reason, pick_scale
 
-device, why = choose_device()
+device, why = pick_device_and_reason()
 print(f"{device} ({why}), scale {pick_scale(device)}")
 
 # %%
@@ -682,7 +690,7 @@ check("merge_pairs", merge_pairs)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `load_corpus`, `CharTokenizer`, `load_tokenizer` and `get_batch`, in `chargpt_lib/data.py`.
 #

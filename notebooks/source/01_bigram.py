@@ -24,7 +24,7 @@ import torch
 
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
-from chargpt_lib.files import recorded
+from chargpt_lib.files import bundled_results
 from chargpt_lib.playhouse import excess_by_kind
 from chargpt_lib.plots import heatmap, plot_excess, show, visible
 
@@ -193,7 +193,7 @@ print(
 )
 
 # %% [markdown]
-# ## Let it write
+# ## Sampling
 #
 # Take a character, draw the next one at random with the probabilities of its row, write it down, and go on from there.
 
@@ -310,9 +310,12 @@ class LanguageModel(nn.Module):
 
     def check(self, idx):
         """Raises: ValueError for ids that this model cannot read."""
+        if isinstance(idx, str):
+            raise ValueError("idx is a text, expected ids (B, T): tokenizer.encode(text)[None]")
         if idx.dim() != 2:
             raise ValueError(
-                f"idx has the shape {tuple(idx.shape)}; it must be (B, T): for one text, text[None]"
+                f"idx has the shape {tuple(idx.shape)}, expected (B, T); add a batch "
+                f"dimension with idx[None]"
             )
         if idx.shape[1] > self.block_size:
             raise ValueError(
@@ -324,8 +327,8 @@ class LanguageModel(nn.Module):
             low, high = idx.aminmax()
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(
-                    f"ids go from {low} to {high}, and the model knows 0 to {self.vocab_size - 1}: "
-                    f"was the text encoded with another alphabet?"
+                    f"token ids range from {low} to {high}, but vocab_size is {self.vocab_size}: "
+                    f"encode the text with the model's own tokenizer"
                 )
 
     @torch.no_grad()
@@ -336,8 +339,8 @@ class LanguageModel(nn.Module):
         """
         if idx.dim() != 2 or not idx.shape[1]:
             raise ValueError(
-                f"the prompt has the shape {tuple(idx.shape)}; it must be (B, T) and not empty: for one "
-                f"text, text[None]"
+                f"the prompt has the shape {tuple(idx.shape)}, expected (B, T) and not empty; "
+                f"to one text, add a batch dimension with idx[None]"
             )
         was_training = self.training
         self.eval()
@@ -400,7 +403,7 @@ print(f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}")
 assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 
 # %% [markdown]
-# ## Longer tables
+# ## n-grams and backoff
 #
 # One character of the past is little. Why not count groups of three, four, six characters? An **n-gram** model looks up the last $n - 1$ characters, the **context**.
 #
@@ -414,7 +417,7 @@ assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 
 # %%
 #| export
-def ngram_numbers(ids, n, vocab_size):
+def ngram_codes(ids, n, vocab_size):
     """ids (..., L) -> the numbers of all groups of n neighbours, (..., L - n + 1), to the base V."""
     if n == 0:
         return torch.zeros_like(ids[..., :1])  # the one empty group
@@ -422,22 +425,22 @@ def ngram_numbers(ids, n, vocab_size):
     return (ids.unfold(-1, n, 1) * powers).sum(-1)
 
 
-class Table:
+class CountTable:
     """Numbers and how often each was seen."""
 
     def __init__(self, numbers):
-        self.numbers, self.counts = numbers.unique(return_counts=True)
+        self.codes, self.counts = numbers.unique(return_counts=True)
 
     def __getitem__(self, wanted):
         """The counts of the wanted numbers, 0 for those never seen."""
         # searchsorted says where a number would have to be inserted; past the end there is nothing to compare.
-        place = torch.searchsorted(self.numbers, wanted).clamp_max(len(self.numbers) - 1)
-        return torch.where(self.numbers[place] == wanted, self.counts[place], 0)
+        place = torch.searchsorted(self.codes, wanted).clamp_max(len(self.codes) - 1)
+        return torch.where(self.codes[place] == wanted, self.counts[place], 0)
 
 # %%
-table = Table(torch.tensor([7, 7, 3, 9, 7]))
+table = CountTable(torch.tensor([7, 7, 3, 9, 7]))
 print(table[torch.tensor([3, 7, 8])])
-print(ngram_numbers(torch.tensor([1, 2, 3, 4]), n=2, vocab_size=10))
+print(ngram_codes(torch.tensor([1, 2, 3, 4]), n=2, vocab_size=10))
 
 # %%
 #| export
@@ -451,8 +454,8 @@ class NGramModel:
         if len(ids) < n or vocab_size**n > 2**63:
             most = min(len(ids), int(63 / max(log2(vocab_size), 1)))
             raise ValueError(
-                f"n is {n}: {len(ids)} ids, and numbers of 64 bits for {vocab_size} symbols, allow {most} "
-                f"at most"
+                f"n = {n} is too large for {len(ids)} ids and vocab_size {vocab_size}: "
+                f"use at most {most}"
             )
         self.n = n
         self.vocab_size = vocab_size
@@ -460,19 +463,19 @@ class NGramModel:
         self.contexts = []  # how often each context came
         self.kinds = []  # how many different characters came after it
         for k in range(1, n + 1):
-            groups = Table(ngram_numbers(ids, k, vocab_size))
+            groups = CountTable(ngram_codes(ids, k, vocab_size))
             # Without the last id: nothing comes after that. expand is for the empty context, which came each time.
-            contexts = ngram_numbers(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
+            contexts = ngram_codes(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
             self.groups.append(groups)
-            self.contexts.append(Table(contexts))
+            self.contexts.append(CountTable(contexts))
             # Each different group counts once for the context that it begins with.
-            self.kinds.append(Table(groups.numbers // vocab_size))
+            self.kinds.append(CountTable(groups.codes // vocab_size))
 
     def probability(self, groups):
         """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
         p = torch.full(groups.shape[:-1], 1 / self.vocab_size, dtype=torch.float64)
         for k in range(1, min(self.n, groups.shape[-1]) + 1):
-            number = ngram_numbers(groups[..., -k:], k, self.vocab_size)[..., 0]
+            number = ngram_codes(groups[..., -k:], k, self.vocab_size)[..., 0]
             context = number // self.vocab_size
             seen = self.contexts[k - 1][context]
             kinds = self.kinds[k - 1][context]
@@ -502,7 +505,7 @@ def measure(n, ids):
     """An n-gram model of these ids -> its losses on the first 100,000 of them and on the validation text, the
     share of unseen contexts."""
     ngram = NGramModel(ids, n, V)
-    unseen = (ngram.contexts[-1][ngram_numbers(val_ids[:-1], n - 1, V)] == 0).double().mean()
+    unseen = (ngram.contexts[-1][ngram_codes(val_ids[:-1], n - 1, V)] == 0).double().mean()
     return ngram.nats(ids[:100_000]).mean().item(), ngram.nats(val_ids).mean().item(), unseen.item()
 
 # %%
@@ -526,9 +529,9 @@ for length, colour, mark in zip(lengths, ("#D55E00", "#0072B2", "#009E73"), "osD
     left.plot(n_axis, on_val, mark + "-", color=colour)
     percent = [100 * share for share in unseen]
     right.plot(n_axis, percent, mark + "-", color=colour, label=f"{length:,} characters")
-if corpus.val_floor:
-    left.axhline(corpus.val_floor, color="black", linestyle=":")
-    left.annotate("the floor", (1, corpus.val_floor), va="bottom")
+if corpus.val_entropy:
+    left.axhline(corpus.val_entropy, color="black", linestyle=":")
+    left.annotate("the floor", (1, corpus.val_entropy), va="bottom")
 left.set(
     xlabel="n", ylabel="nats per character", ylim=0, title="dashed: counted text, full: new text"
 )
@@ -556,7 +559,7 @@ assert (by_heart > 0.1 and unseen - results[much, 6][2] > 0.1) or corpus.name !=
 
 # %%
 for name in ("playhouse", "shakespeare"):
-    losses = recorded()[name]["n-grams"]
+    losses = bundled_results()[name]["n-grams"]
     print(f"{name:12}", "  ".join(f"n={n}: {loss:.2f}" for n, loss in losses.items()))
 assert (
     losses["4"] - losses["5"] > 0.05
@@ -568,7 +571,7 @@ assert (
 # And this is what the bigram model writes on Shakespeare.
 
 # %% tags=["nbval-ignore-output"]
-print(recorded()["shakespeare"]["bigram"]["sample"][:150])
+print(bundled_results()["shakespeare"]["bigram"]["sample"][:150])
 
 # %% [markdown]
 # What does the longest table write?
@@ -591,7 +594,7 @@ assert by_sixes - by_pairs > 0.3 or corpus.name != "playhouse"
 # %% [markdown]
 # Words, even sentences. Now read for sense: who is on stage? Who speaks, and does anybody answer the one who asked? Five characters of memory do not reach back to the cast list.
 #
-# ## Where the nats go now
+# ## Loss by kind of text
 #
 # The spans of Playhouse split the excess of each table by kind.
 
@@ -602,7 +605,7 @@ for n in (1, 2, 4, 6) if corpus.val_spans else ():
     excesses[f"n = {n}"] = excess_by_kind([None] * (n - 1) + nats, corpus.val_spans)
 if excesses:
     show(
-        plot_excess(excesses, corpus.val_floor),
+        plot_excess(excesses, corpus.val_entropy),
         "Stacked bars: from n = 1 to n = 6 nearly all of the spelling "
         "is saved, of the copied names two thirds, of the closings one third.",
     )
@@ -672,7 +675,7 @@ check("kneser_ney", kneser_ney)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `LanguageModel` (the contract of all models), `BigramLanguageModel` and `NGramModel`, in `chargpt_lib/bigram.py`.
 #

@@ -188,7 +188,7 @@ print(f"by hand and by machine, largest difference ≈ {difference:.1g} (below 1
 assert torch.allclose(z.grad, gradient)
 
 # %% [markdown]
-# ## Down the hill
+# ## Gradient descent
 #
 # Now the game of lesson 01 in miniature. After some character came, in ten cases, `a` five times, `b` three times, `c` twice and `d` never. The mean of $p - \mathbf{y}$ over the ten cases is $p$ minus these shares, so it is zero where $p$ *is* the shares, and nowhere else. Start from zero and walk against it. How far one goes at each step, here 0.5 times the gradient, is the **learning rate**.
 
@@ -323,7 +323,7 @@ from tqdm import tqdm
 
 import chargpt_lib
 from chargpt_lib.data import CharTokenizer, get_batch
-from chargpt_lib.files import atomic_write, read_json, recorded, write_json
+from chargpt_lib.files import atomic_write, bundled_results, read_json, write_json
 from chargpt_lib.files import cache_dir as default_cache_dir
 from chargpt_lib.playhouse import excess_by_kind
 from chargpt_lib.plots import plot_excess
@@ -531,15 +531,19 @@ def estimate_loss(model, ids, batches=50, batch_size=32, generator=None):
 
 
 @torch.no_grad()
-def nats_per_character(model, ids, stride=None, batch_size=64):
+def per_token_loss(model, ids, stride=None, batch_size=64):
     """What the model pays for each character of a text but the first: ids (N,) -> (N - 1,), on the CPU.
 
     Windows of block_size, one after the other, the shorter last one included. The first character of a window is
     asked for with no more than one character of past; with stride < block_size the windows overlap, and each
     character (but the very first ones) has at least block_size - stride characters of past.
 
-    Raises: ValueError for a text of fewer than 2 characters, and for a stride that would leave characters out.
+    Raises: ValueError for ids that are no tensor (N,) or fewer than 2, and for a stride that would leave some out.
     """
+    if not isinstance(ids, torch.Tensor) or ids.dim() != 1:
+        raise ValueError(
+            f"ids is a {type(ids).__name__}, expected a tensor (N,): tokenizer.encode(corpus.val)"
+        )
     if len(ids) < 2:
         raise ValueError("a text of fewer than 2 characters has nothing to predict")
     if stride is None:
@@ -578,9 +582,12 @@ def nats_per_character(model, ids, stride=None, batch_size=64):
 # %%
 #| export
 def evaluate(model, ids, stride=None):
-    """The exact loss over a whole text, in nats per character."""
+    """The exact loss over a whole text: ids (N,) -> nats per character. Raises: ValueError.
+
+    stride: from 1 to block_size, its default; a smaller one gives each character more past (see `per_token_loss`).
+    """
     # In 64 bits: a sum of a hundred thousand numbers of 32 bits loses the last digits.
-    return nats_per_character(model, ids, stride).double().mean().item()
+    return per_token_loss(model, ids, stride).double().mean().item()
 
 # %%
 exact = evaluate(model, val_ids)
@@ -645,7 +652,7 @@ except FloatingPointError as error:
 assert "nan at step" in message
 
 # %% [markdown]
-# ## Train once
+# ## Caching trained models
 #
 # The next models take minutes, not seconds. Nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It also measures the model and puts the result into the **ladder**, which has one entry for each lesson's model.
 #
@@ -701,7 +708,7 @@ def cache_key(name, model, corpus, settings):
 
 # %%
 #| export
-def key_name(key):
+def cache_file_name(key):
     """The name of the files that belong to a cache key."""
     return _digest(json.dumps(key, sort_keys=True))
 
@@ -721,7 +728,7 @@ def _load_trained(model, weights, report):
 def _measure(model, corpus, tokenizer, sample_chars):
     """What the ladder says of a model: its exact loss, its excess by kind, and a sample."""
     val_ids = tokenizer.encode(corpus.val)
-    nats = nats_per_character(model, val_ids).double()
+    nats = per_token_loss(model, val_ids).double()
     excess = {}
     if corpus.val_spans:
         # None: nothing comes before the first character, so the model does not predict it.
@@ -745,20 +752,21 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:
         raise ValueError(
-            f"the model knows {model.vocab_size} symbols and the corpus {corpus.name} has "
-            f"{tokenizer.vocab_size}: make the model with the vocab_size of this corpus' tokenizer"
+            f"the model has vocab_size {model.vocab_size}, but corpus {corpus.name} needs "
+            f"{tokenizer.vocab_size}: build it with vocab_size={tokenizer.vocab_size}"
         )
     folder = Path(cache_dir or default_cache_dir())
     # A drive that is not mounted: a folder made in its place would vanish with the session.
     if not folder.parent.is_dir():
         raise FileNotFoundError(
-            f"{folder.parent} is not there, so {folder} cannot be made: mount the Drive first?"
+            f"{folder} cannot be made, because there is no {folder.parent}: create it first "
+            f"(on Colab: mount Google Drive)"
         )
     folder.mkdir(exist_ok=True)
     key = cache_key(name, model, corpus, {**settings, "sample_chars": sample_chars})
-    weights = folder / f"{key_name(key)}.safetensors"
-    report = folder / f"{key_name(key)}.json"
-    unfinished = folder / f"{key_name(key)}.pt"
+    weights = folder / f"{cache_file_name(key)}.safetensors"
+    report = folder / f"{cache_file_name(key)}.json"
+    unfinished = folder / f"{cache_file_name(key)}.pt"
 
     result = _load_trained(model, weights, report)
     if not result:
@@ -772,7 +780,7 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
         )
         result = {
             "key": key,
-            "floor": corpus.val_floor,
+            "floor": corpus.val_entropy,
             "seconds": time.perf_counter() - start,
             "losses": losses.tolist(),
             **_measure(model, corpus, tokenizer, sample_chars),
@@ -821,21 +829,21 @@ print(f"≈ {above:.4f} nats above the counted table (less than 0.01: {above < 0
 assert abs(above) < 0.01 or corpus.name != "playhouse"
 
 # %% [markdown]
-# ## The ladder
+# ## Results so far: the ladder
 #
 # The first rung stands. Where you have not trained a rung yourself, the ladder takes the result that came with the course, and marks it "(recorded)".
 
 # %%
 #| export
-RUNGS = ("bigram", "single head", "multi-head", "blocks", "GPT")
+MODEL_NAMES = ("bigram", "single head", "multi-head", "blocks", "GPT")
 
 
 def ladder(corpus="playhouse"):
     """{rung: its result}, in the order of the lessons; "recorded" is False where you trained it yourself."""
     own = read_json(default_cache_dir() / "ladder.json").get(corpus, {})
-    shipped = recorded().get(corpus, {})
+    shipped = bundled_results().get(corpus, {})
     rows = {}
-    for rung in RUNGS:
+    for rung in MODEL_NAMES:
         # Your own result counts before the one that comes with the course.
         if rung in own:
             rows[rung] = {**own[rung], "recorded": False}
@@ -845,21 +853,22 @@ def ladder(corpus="playhouse"):
 
 # %%
 #| export
-def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
+def plot_ladder(corpus="playhouse", up_to=MODEL_NAMES[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure.
 
     Raises: ValueError for a rung there is not, and for a corpus without results.
     """
-    if upto not in RUNGS:
-        raise ValueError(f"no rung is called {upto!r}: there are {', '.join(RUNGS)}")
+    if up_to not in MODEL_NAMES:
+        raise ValueError(f"unknown model {up_to!r} (known: {', '.join(MODEL_NAMES)})")
     rows = {}
     for rung, row in ladder(corpus).items():
-        if RUNGS.index(rung) <= RUNGS.index(upto):
+        if MODEL_NAMES.index(rung) <= MODEL_NAMES.index(up_to):
             label = f"{rung} (recorded)" if row["recorded"] else rung
             rows[label] = row
     if not rows:
         raise ValueError(
-            f"there is no result for the corpus {corpus!r}: train a rung on it first, with load_or_fit"
+            f"there is no result for the corpus {corpus!r}: train one of the lessons' models "
+            f"on it with load_or_fit"
         )
     # Only Playhouse has spans, so only there the loss can be split by kind.
     if all(row["excess"] for row in rows.values()):
@@ -877,7 +886,7 @@ def plot_ladder(corpus="playhouse", upto=RUNGS[-1]):
 
 # %%
 show(
-    plot_ladder(corpus.name, upto="bigram"),
+    plot_ladder(corpus.name, up_to="bigram"),
     "One stacked bar: the bigram model overpays about one and a half nats for spelling, "
     "and less than half a nat for everything else.",
 )
@@ -902,10 +911,10 @@ print(ladder("shakespeare")["bigram"]["sample"][:200])
 # %%
 for rung, row in ladder("shakespeare").items():
     print(f"{rung:12} ≈ {row['loss']:.3f} nats per character")
-assert list(ladder("shakespeare")) == list(RUNGS)
+assert list(ladder("shakespeare")) == list(MODEL_NAMES)
 
 # %% [markdown]
-# ## Where the nats go now
+# ## Loss by kind of text
 #
 # The bigram model still spells badly, and does everything else badly, too. It has one number for each pair and no way to see further. What is missing is not training: it *is* at its optimum. What is missing is the past.
 #
@@ -954,7 +963,7 @@ check("adamw_steps", adamw_steps)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `fit`, `estimate_loss`, `evaluate`, `load_or_fit` and the ladder, in `chargpt_lib/training.py`. They train everything up to the full GPT.
 #

@@ -76,7 +76,7 @@ show(
 )
 
 # %% [markdown]
-# ## Who asks, who answers
+# ## Queries, keys and values
 #
 # Where do the scores come from? Each position makes three vectors out of its own:
 #
@@ -259,9 +259,9 @@ head = Head(n_embd=16, head_size=8)
 print(head(torch.randn(2, 5, 16)).shape)
 
 # %% [markdown]
-# ## Can it really not see the future?
+# ## Testing causality
 #
-# The mask looks right. Test it. If the output at position $t$ used the input at position $s$, some derivative of the one by the other would not be zero. Autograd can work out all of them.
+# The mask looks right. But can the head really not see the future? Test it. If the output at position $t$ used the input at position $s$, some derivative of the one by the other would not be zero. Autograd can work out all of them.
 
 # %%
 noise = torch.randn(1, 8, 16)
@@ -331,7 +331,7 @@ def left_padded_weights(scores, starts):
 check("left_padded_weights", left_padded_weights)
 
 # %% [markdown]
-# ## Where am I?
+# ## Position embeddings
 #
 # One thing is missing. Shuffle the past: the same keys and values come in another order, and the weighted average is the same. **Attention does not know the order.** The full stop at the end of `dog bites man.` looks back at all the characters before it, and it would get the same result from `man bites dog.`
 
@@ -347,7 +347,7 @@ print(
 assert torch.allclose(in_order, out_of_order, atol=1e-6)
 
 # %% [markdown]
-# So we tell it: a second table holds one vector for each position, and what goes into the head is the sum of both, "what am I" plus "where am I".
+# So we tell it: a second table holds one vector for each position, its **position embedding**, and what goes into the head is the sum of both, "what am I" plus "where am I".
 #
 # The model: look up, add, attend, and turn the result into logits. New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
 
@@ -385,7 +385,7 @@ from math import log
 
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
-from chargpt_lib.files import recorded
+from chargpt_lib.files import bundled_results
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus, device = load_corpus(CORPUS), pick_device()
@@ -422,8 +422,8 @@ losses = torch.tensor(result["losses"])
 fig, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
 ax.plot(losses, color="#56B4E9", linewidth=0.8)
 ax.axhline(ladder(corpus.name)["bigram"]["loss"], color="#D55E00", linestyle="--", label="bigram")
-if corpus.val_floor:
-    ax.axhline(corpus.val_floor, color="#009E73", linestyle=":", label="the floor")
+if corpus.val_entropy:
+    ax.axhline(corpus.val_entropy, color="#009E73", linestyle=":", label="the floor")
 ax.set(xlabel="step", ylabel="nats per character", title="One head learns", ylim=0)
 ax.legend(frameon=False)
 show(
@@ -494,11 +494,11 @@ assert (looked / torch.arange(1, len(looked) + 1)).max() < 1.01
 # %% [markdown]
 # It looks at itself and at the few characters before. (It has to look at itself: in this model the current character reaches the logits only through the head.) One head is one average, and it mixes all that it looks at into one vector; where each piece came from gets blurred. To look at several places *separately* one needs several heads.
 #
-# ## Where the nats go now
+# ## Loss by kind of text
 
 # %%
 show(
-    plot_ladder(corpus.name, upto="single head"),
+    plot_ladder(corpus.name, up_to="single head"),
     "Stacked bars: the single head pays less than the bigram model, mostly in spelling.",
 )
 
@@ -515,11 +515,11 @@ assert (spelling > 0.6 and names > 0.6) or corpus.name != "playhouse"
 # Most of what it saves is spelling: it sees the letters before. And `Hal:`, with which this lesson began? No: of what copied names cost the bigram model, most is still there. To copy a name one has to know that a name is due, where it stood, and how much of it is written already, and a single average of the past cannot say all that. The eyes are there; lessons 04 to 06 make something of them.
 
 # %% tags=["nbval-ignore-output"]
-row = recorded()["shakespeare"]["single head"]
+row = bundled_results()["shakespeare"]["single head"]
 print(f"On Shakespeare (recorded):\n\n{row['sample'][:250]}")
 
 # %%
-on_shakespeare = recorded()["shakespeare"]["bigram"]["loss"] - row["loss"]
+on_shakespeare = bundled_results()["shakespeare"]["bigram"]["loss"] - row["loss"]
 print(f"On Shakespeare (recorded): ≈ {row['loss']:.2f} nats per character,")
 print(f"better than the bigram model by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
@@ -561,7 +561,7 @@ check("merged_attention", merged_attention)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `causal_mask`, `scaled_dot_product_attention`, `Head`, `SingleHeadLanguageModel`, in `chargpt_lib/single_head.py`.
 #

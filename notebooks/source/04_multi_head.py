@@ -55,7 +55,7 @@ def head_size(n_embd, n_head):
     if n_head < 1 or n_embd % n_head:
         sizes = [n for n in range(1, n_embd + 1) if n_embd % n == 0]
         raise ValueError(
-            f"{n_head} heads do not divide a width of n_embd = {n_embd}: take n_head from {sizes}"
+            f"n_embd ({n_embd}) must be divisible by n_head ({n_head}); valid n_head: {sizes}"
         )
     return n_embd // n_head
 
@@ -152,9 +152,9 @@ def merge_heads(x):
 check("merge_heads", merge_heads)
 
 # %% [markdown]
-# ## The class that we shall use
+# ## CausalSelfAttention
 #
-# One matrix for all heads, and PyTorch's own `scaled_dot_product_attention`, which never writes the (T, T) weights to memory (Dao et al., 2022). `is_causal=True` is our mask; `unbind(2)` takes a tensor apart along axis 2, here into queries, keys and values.
+# This is the class that we shall use: one matrix for all heads, and PyTorch's own `scaled_dot_product_attention`, which never writes the (T, T) weights to memory (Dao et al., 2022). `is_causal=True` is our mask; `unbind(2)` takes a tensor apart along axis 2, here into queries, keys and values.
 #
 # Two things are for later. Dropout is for lesson 05; here it is off. And the argument `cache` is for lesson 08, where a model writes one character at a time and keeps the keys and values of those before; until then it is `None`, and the line below `if cache is not None` never runs.
 
@@ -409,7 +409,7 @@ from math import log
 
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
-from chargpt_lib.files import recorded
+from chargpt_lib.files import bundled_results
 from chargpt_lib.training import evaluate, ladder, load_or_fit, plot_ladder
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -554,11 +554,11 @@ assert min(rises) > 0.5 or corpus.name != "playhouse"
 # %% [markdown]
 # On Playhouse none can be spared. (In large models many can; Michel et al., 2019.)
 #
-# ## Where the nats go now
+# ## Loss by kind of text
 
 # %%
 show(
-    plot_ladder(corpus.name, upto="multi-head"),
+    plot_ladder(corpus.name, up_to="multi-head"),
     "Stacked bars: the multi-head model pays much less for spelling "
     "than the single head. Names and closings shrink less.",
 )
@@ -574,18 +574,18 @@ print(
         if excess
     }
 )
-four_gram = recorded().get(corpus.name, {}).get("n-grams", {}).get("4", float("nan"))
+four_gram = bundled_results().get(corpus.name, {}).get("n-grams", {}).get("4", float("nan"))
 print(f"loss ≈ {result['loss']:.2f}, that of the 4-gram table: {four_gram:.2f}")
 assert result["loss"] - four_gram > 0.2 or corpus.name != "playhouse"
 spelling, names = left_over.get("spelling", 0.0), left_over.get("copied name", 0.0)
 assert (spelling < 0.65 and names - spelling > 0) or corpus.name != "playhouse"
 
 # %% tags=["nbval-ignore-output"]
-row = recorded()["shakespeare"]["multi-head"]
+row = bundled_results()["shakespeare"]["multi-head"]
 print(f"On Shakespeare (recorded):\n\n{row['sample'][:250]}")
 
 # %%
-on_shakespeare = recorded()["shakespeare"]["single head"]["loss"] - row["loss"]
+on_shakespeare = bundled_results()["shakespeare"]["single head"]["loss"] - row["loss"]
 print(f"On Shakespeare (recorded): ≈ {row['loss']:.2f} nats per character,")
 print(f"better than a single head by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
@@ -632,7 +632,7 @@ check("grouped_query_attention", grouped_query_attention)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `MultiHeadAttention` (to read), `CausalSelfAttention` (to use) and `MultiHeadLanguageModel`, in `chargpt_lib/multi_head.py`.
 #

@@ -17,7 +17,7 @@
 # Attention gathers: it brings vectors from the past to where they are needed. Then something has to be concluded from them. A block does both. And since one conclusion leads to the next, blocks are stacked. The trouble begins with the stacking.
 
 # %% [markdown]
-# ## Think: the feed-forward layer
+# ## The feed-forward layer
 #
 # At each position by itself: a matrix to four times as many numbers, an activation, and a matrix back.
 #
@@ -124,7 +124,7 @@ def dead_units(z):
 check("dead_units", dead_units)
 
 # %% [markdown]
-# ## Twelve blocks deep
+# ## Residual connections and layer norm
 #
 # Now stack them: attention, feed-forward, attention, feed-forward, twelve times. To learn, the first layer needs a gradient, and the gradient has to come back through all the others. Each multiplies it by something. **Predict:** if each of the 24 layers makes it a third as large, how much arrives?
 
@@ -419,7 +419,7 @@ class BlockLanguageModel(LanguageModel):
 # %%
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
-from chargpt_lib.files import recorded
+from chargpt_lib.files import bundled_results
 from chargpt_lib.training import evaluate, ladder, load_or_fit, plot_ladder
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -526,11 +526,11 @@ assert min(rises[:2]) - max(rises[2:]) > 1 or corpus.name != "playhouse"
 # %% [markdown]
 # Each is missed, those of the first block most. Without one of those, the later layers get vectors of a kind that they never saw in training.
 #
-# ## Where the nats go now
+# ## Loss by kind of text
 
 # %%
 show(
-    plot_ladder(corpus.name, upto="blocks"),
+    plot_ladder(corpus.name, up_to="blocks"),
     "Stacked bars: with blocks, spelling and grammar shrink to a fraction. "
     "Spelling is still the largest stripe.",
 )
@@ -547,11 +547,11 @@ largest = max((excess[kind] for kind in excess if kind != "spelling"), default=0
 assert excess.get("spelling", 0.0) - largest > 0.01 or corpus.name != "playhouse"
 
 # %% tags=["nbval-ignore-output"]
-row = recorded()["shakespeare"]["blocks"]
+row = bundled_results()["shakespeare"]["blocks"]
 print(f"On Shakespeare (recorded):\n\n{row['sample'][:250]}")
 
 # %%
-on_shakespeare = recorded()["shakespeare"]["multi-head"]["loss"] - row["loss"]
+on_shakespeare = bundled_results()["shakespeare"]["multi-head"]["loss"] - row["loss"]
 print(f"On Shakespeare (recorded): ≈ {row['loss']:.2f} nats per character,")
 print(f"better than many heads alone by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
@@ -622,7 +622,7 @@ check("parallel_block", parallel_block)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `FeedForward`, `Block`, `BlockLanguageModel`, `scale_residual_init`, in `chargpt_lib/blocks.py`.
 #

@@ -30,25 +30,25 @@ from chargpt_lib.exercises import NotAttempted, check, passed, progress
 from chargpt_lib.playhouse import score_plays
 from chargpt_lib.plots import heatmap, show, visible
 from chargpt_lib.training import (
-    RUNGS,
+    MODEL_NAMES,
     evaluate,
     ladder,
     load_or_fit,
-    nats_per_character,
+    per_token_loss,
     plot_ladder,
 )
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 show(
-    plot_ladder("playhouse", upto="blocks"),
+    plot_ladder("playhouse", up_to="blocks"),
     "Stacked bars: the ladder so far, from the bigram model to the blocks.",
 )
 
 # %% [markdown]
-# ## One description for a family
+# ## GPTConfig
 #
-# All GPTs have the same architecture with other numbers: how wide, how deep, how many heads, how far back. And they differ in four small choices:
+# `GPTConfig` is one description for a whole family. All GPTs have the same architecture with other numbers: how wide, how deep, how many heads, how far back. And they differ in four small choices:
 #
 # | | lecture | nanoGPT | GPT-2 |
 # |---|---|---|---|
@@ -83,10 +83,11 @@ from chargpt_lib.single_head import init_weights
 def _check_config(config):
     """Checks the sizes of a GPT. Raises: ValueError for sizes that no GPT can have."""
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
+        size = getattr(config, name)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} is {size!r}; it must be an integer >= 1")
     if not 0 <= config.dropout < 1:
-        raise ValueError(f"dropout is {config.dropout}; it is a probability below 1")
+        raise ValueError(f"dropout must be >= 0 and < 1, got {config.dropout}")
     if config.activation not in ACTIVATIONS:
         raise ValueError(
             f"activation {config.activation!r} is not known: take one of {sorted(ACTIVATIONS)}"
@@ -103,13 +104,13 @@ class GPTConfig:
     block_size: int = 256  # how many characters it can see
     n_layer: int = 6  # blocks
     n_head: int = 6  # attention heads in a block
-    n_embd: int = 384  # channels, a multiple of n_head
+    n_embd: int = 384  # embedding width, a multiple of n_head
     dropout: float = 0.0  # the probability that training switches an activation off
-    bias: bool = False  # of projections, feed-forward layers and norms
-    qkv_bias: bool = False  # of queries, keys and values
+    bias: bool = False  # use biases in projections, feed-forward layers and norms
+    qkv_bias: bool = False  # use biases for queries, keys and values
     activation: str = "gelu"  # relu, gelu or gelu_tanh
-    tied: bool = True  # the last matrix is the token table; if not, it has a bias
-    scaled_init: bool = True  # smaller initial weights before each sum, the deeper the model
+    tied: bool = True  # tie lm_head to the token embedding; an untied lm_head has a bias
+    scaled_init: bool = True  # scale initial residual projections by 1/sqrt(2 n_layer), as in GPT-2
 
     def __post_init__(self):
         _check_config(self)
@@ -359,9 +360,9 @@ print(f"exact loss ≈ {result['loss']:.3f} after ≈ {result['seconds']:.0f} s 
 better = ladder(corpus.name)["blocks"]["loss"] - result["loss"]
 print(f"≈ {better:.2f} nats better than the blocks (more than 0.05: {better > 0.05})")
 if corpus.name == "playhouse":
-    above = result["loss"] - corpus.val_floor
+    above = result["loss"] - corpus.val_entropy
     print(
-        f"≈ {above:.2f} nats above the floor, {corpus.val_floor:.3f} (less than 0.15: {above < 0.15})"
+        f"≈ {above:.2f} nats above the floor, {corpus.val_entropy:.3f} (less than 0.15: {above < 0.15})"
     )
     assert better > 0.05 and above < 0.15
 
@@ -375,10 +376,10 @@ green = {"color": "#009E73"}
 fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.plot(losses, color="#56B4E9", linewidth=0.4, alpha=0.6, label="each batch")
 ax.plot(range(25, 25 + 10 * len(smooth), 10), smooth, color="#0072B2", label="mean of 50")
-for rung, style in zip(RUNGS[:4], ("-", "--", "-.", ":")):
+for rung, style in zip(MODEL_NAMES[:4], ("-", "--", "-.", ":")):
     ax.axhline(ladder(corpus.name)[rung]["loss"], linestyle=style, label=rung, **orange)
-if corpus.val_floor:
-    ax.axhline(corpus.val_floor, label="the floor", **green)
+if corpus.val_entropy:
+    ax.axhline(corpus.val_entropy, label="the floor", **green)
 ax.set(xlabel="step", ylabel="nats per character", yscale="log")
 ax.set_title("Down the whole ladder in one run")
 ax.set_yticks([0.3, 0.5, 1, 2, 4], ["0.3", "0.5", "1", "2", "4"], minor=False)
@@ -414,7 +415,7 @@ print(f"{verdict['speakers']:.0%} of the speakers are on the cast list of their 
 assert (verdict["words"] > 0.95 and verdict["speakers"] > 0.6) or corpus.name != "playhouse"
 
 # %% [markdown]
-# ## What it thinks on the way
+# ## The logit lens
 #
 # The last norm and the last matrix turn the vector after the last block into a prediction. Nothing forbids using them earlier: after each block, what *would* the model say?
 # Here is a scene with the last word missing. The right answer stands in its first line.
@@ -512,9 +513,9 @@ if passed("logit_contributions"):
 # %% [markdown]
 # So which layer wrote the `g`? The one with the longest bar to the right; a bar to the left makes the `g` less likely. But the layer that writes the `g` need not be the one that found the goose. A feed-forward layer sees one position, and the goose stands seventy characters back: a head must have fetched it before, in the same block or an earlier one.
 #
-# ## Every head
+# ## Attention weights of every head
 #
-# Where did they look? For each head of each block, the weights of all positions of the scene. (The square root makes small weights visible.)
+# Where did the heads look? For each head of each block, the weights of all positions of the scene. (The square root makes small weights visible.)
 
 # %%
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
@@ -587,13 +588,13 @@ print(f"the most is ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {on_
 # Mostly it is several heads. Copying is learnt late and rather suddenly (lesson 07 shows when), and some models are not there yet when this training ends. If in yours no head reaches a half, look at the guess for the `g` above: is it as sure as it should be?
 
 # %% [markdown]
-# ## How far back it sees
+# ## How much context it uses
 #
 # The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that costs. With windows that overlap by half, each character but the first 96 of the text has at least 96 characters of past.
 
 # %%
 val_ids = tokenizer.encode(corpus.val)
-nats = nats_per_character(model, val_ids)
+nats = per_token_loss(model, val_ids)
 disjoint, overlapping = nats.mean().item(), evaluate(model, val_ids, stride=96)
 # The mean loss at each place of a window.
 whole = nats[: len(nats) // 192 * 192].view(-1, 192).mean(0)
@@ -601,8 +602,8 @@ whole = nats[: len(nats) // 192 * 192].view(-1, 192).mean(0)
 # %%
 fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
 ax.plot(range(1, 193), whole, color="#0072B2", linewidth=1)
-if corpus.val_floor:
-    ax.axhline(corpus.val_floor, color="#009E73", linestyle=":", label="the floor")
+if corpus.val_entropy:
+    ax.axhline(corpus.val_entropy, color="#009E73", linestyle=":", label="the floor")
     ax.legend(frameon=False)
 ax.set(
     xlabel="characters of past that the model can see",
@@ -629,7 +630,7 @@ assert saved > 0.01 and first - later > 0.5
 # %% [markdown]
 # Both figures are honest; they answer different questions. We compare models by the first.
 #
-# ## Where the nats go now
+# ## Loss by kind of text
 
 # %%
 show(
@@ -687,7 +688,7 @@ assert ladder("shakespeare")["blocks"]["loss"] - ladder("shakespeare")["GPT"]["l
 
 # %%
 #| export
-def load_recorded(name):
+def load_pretrained(name):
     """A model that comes with the course -> the GPT, on the CPU; its tokenizer; the record of its training, a dict.
 
     Raises: FileNotFoundError where there is no such model, ValueError where its weights are not the recorded ones.
@@ -696,20 +697,21 @@ def load_recorded(name):
     config = folder / "config.json"
     record = folder / "record.json"
     if not record.is_file():
-        raise FileNotFoundError(f"no recorded model is called {name!r}: there is no {record}")
+        raise FileNotFoundError(f"unknown pretrained model {name!r}: {record} does not exist")
     record = json.loads(record.read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
     # What the lessons say of single heads is true of these very weights.
     if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(
-            f"{weights} is not the file that was recorded: get it again from where the course came from"
+            f"the SHA-256 of {weights} differs from record.json: reinstall or "
+            f"re-download the course"
         )
     model = GPT(GPTConfig(**json.loads(config.read_text(encoding="utf-8"))))
     load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
     return model.eval(), load_tokenizer(folder), record
 
 # %%
-recorded_model, recorded_tokenizer, record = load_recorded("playhouse")
+recorded_model, recorded_tokenizer, record = load_pretrained("playhouse")
 print(
     f"{recorded_model.num_params():,} parameters; {record['steps']:,} steps of {record['batch_size']} windows"
 )
@@ -825,7 +827,7 @@ check("tied_gradient", tied_gradient)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: all of a GPT in a hundred lines, each of which you have seen alone.
 #

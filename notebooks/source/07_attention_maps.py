@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
 from chargpt_lib.exercises import NotAttempted, check, progress
-from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig, load_recorded
+from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig, load_pretrained
 from chargpt_lib.plots import heatmap, show, visible
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
 from chargpt_lib.training import load_or_fit
@@ -50,7 +50,7 @@ from safetensors.torch import load_file, save_model
 from safetensors.torch import load_model as load_weights
 
 from chargpt_lib.files import bundled_dir, cache_dir
-from chargpt_lib.training import cache_key, key_name
+from chargpt_lib.training import cache_file_name, cache_key
 
 SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)  # of your own model
 
@@ -62,7 +62,7 @@ def keep_copy(step, model):
 
 # %%
 if RECORDED:
-    model, tokenizer, result = load_recorded("playhouse")
+    model, tokenizer, result = load_pretrained("playhouse")
     model.to(device)
     print(
         f"recorded by the authors of the course on {result['date']}, with PyTorch {result['machine']['torch']}"
@@ -73,7 +73,7 @@ else:
     model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
     settings = {"steps": 3600, "batch_size": 6 * scale, "lr": 5e-3}
     key = cache_key("heads", model, corpus, settings)
-    album = Path(CACHE_DIR or cache_dir()) / f"album-{key_name(key)}"
+    album = Path(CACHE_DIR or cache_dir()) / f"album-{cache_file_name(key)}"
     result = load_or_fit(
         "heads", model, corpus, cache_dir=CACHE_DIR, callback=keep_copy, **settings
     )
@@ -95,7 +95,7 @@ SCENE = PLAY if corpus.name == "playhouse" else corpus.val[: len(PLAY)]
 print(SCENE)
 
 # %% [markdown]
-# ## A kernel that keeps its weights to itself
+# ## The fused kernel does not return its weights
 #
 # The fused kernel of lesson 04 takes $Q$, $K$, $V$ and gives $A V$, where $A$ holds the weights, $A = \operatorname{softmax}(Q K^\top / \sqrt d)$ with the mask. $A$ itself is never handed out; that is why it is fast.
 #
@@ -113,7 +113,7 @@ assert torch.allclose(A, by_hand, atol=1e-6)
 # %% [markdown]
 # The identity matrix: row $s$ of $I$ says "I am position $s$ and nothing else", and the average of these rows says who was averaged.
 #
-# ## Listening in
+# ## Intercepting attention calls
 #
 # But how do we get at $q$ and $k$, which live for a moment deep inside a model? In lesson 06 a function took the blocks apart, and knew all the names in them. It is blind for a model whose parts have other names. PyTorch lets us listen: while a `TorchFunctionMode` is on, every call of a torch function that the model's code makes passes through it. Here it only counts.
 
@@ -158,7 +158,7 @@ from matplotlib import pyplot as plt
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from chargpt_lib.plots import LEVELS, heatmap, live_page, visible, weights_as_text
+from chargpt_lib.plots import LEVELS, heatmap, interactive_page, visible, weights_as_text
 from chargpt_lib.single_head import causal_mask
 
 # The functions by which a model can compute attention: the fused kernel, or a softmax over scores.
@@ -306,9 +306,9 @@ class AttentionMaps:
         self.weights = []
         self.layers = []
         self.heads = []
-        self.complete = False  # whether every layer and head was recorded
+        self.has_all_heads = False  # whether every layer and head was recorded
 
-    def of(self, text):
+    def for_text(self, text):
         """(L, H, T, T), on the CPU. Raises: ValueError where these are not the maps of this one text."""
         if not self.weights:
             raise ValueError(
@@ -317,7 +317,8 @@ class AttentionMaps:
         B, _, T, columns = self.weights[0].shape
         if not (B == 1 and T == columns == len(text)):
             raise ValueError(
-                f"the maps are of {B} texts, {T} x {columns}; this is one text of {len(text)} characters"
+                f"the maps have batch size {B} and {T} x {columns} positions, but this text needs "
+                f"1 and {len(text)} x {len(text)}: record a pass over exactly this text"
             )
         return torch.cat(self.weights).float().cpu()
 
@@ -333,7 +334,8 @@ def _check_selection(layers, heads):
             continue
         if not isinstance(chosen, (list, tuple, range)) or not len(chosen):
             raise TypeError(
-                f"layers={layers!r}, heads={heads!r}: give lists of numbers, as in heads=[3], or none at all"
+                f"layers={layers!r}, heads={heads!r}: pass a non-empty list of integers, "
+                f"e.g. heads=[3], or None for all"
             )
 
 
@@ -361,7 +363,8 @@ def record_attention(model, layers=None, heads=None):
         if not counts:
             raise ValueError(
                 f"{type(model).__name__} has no attention that can be recorded: no call of "
-                f"F.scaled_dot_product_attention, no square softmax (calls inside nn.MultiheadAttention are hidden)"
+                f"F.scaled_dot_product_attention, no square softmax (calls inside "
+                f"nn.MultiheadAttention are hidden); use F.scaled_dot_product_attention in the model"
             )
         wanted_layers = range(len(counts)) if layers is None else layers
         wanted_heads = [0] if heads is None else heads
@@ -372,7 +375,7 @@ def record_attention(model, layers=None, heads=None):
         ]
         maps.layers = list(recorded)
         maps.heads = list(range(counts[0])) if heads is None else sorted(set(heads))
-        maps.complete = layers is None and heads is None
+        maps.has_all_heads = layers is None and heads is None
 
     with AttentionInterceptor(model, on_call, on_end):
         yield maps
@@ -468,7 +471,7 @@ def draw_weights(ax, weights, text, labels=True):
     return image
 
 
-def colorbar(fig, image, axes):
+def add_colorbar(fig, image, axes):
     """The colours of weights, explained beside the axes."""
     ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
     fig.colorbar(image, ax=axes, label="attention weight", ticks=ticks, format="{x:g}")
@@ -480,7 +483,7 @@ def plot_attention(maps, text, layer=0, head=0):
 
     Raises: IndexError for a layer or head that was not recorded.
     """
-    weights = maps.of(text)  # (L, H, T, T)
+    weights = maps.for_text(text)  # (L, H, T, T)
     if layer not in maps.layers or head not in maps.heads:
         raise IndexError(
             f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
@@ -490,13 +493,13 @@ def plot_attention(maps, text, layer=0, head=0):
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
-    colorbar(fig, image, ax)
+    add_colorbar(fig, image, ax)
     return fig
 
 
 def plot_heads(maps, text):
     """The maps of all recorded heads, a row for each layer -> matplotlib figure."""
-    weights = maps.of(text)  # (L, H, T, T)
+    weights = maps.for_text(text)  # (L, H, T, T)
     n_layer, n_head = weights.shape[:2]
     fig, axes = plt.subplots(
         n_layer,
@@ -512,7 +515,7 @@ def plot_heads(maps, text):
         axes[0, column].set_title(f"head {head}")
     for row, layer in enumerate(maps.layers):
         axes[row, 0].set_ylabel(f"layer {layer}")
-    colorbar(fig, image, axes)
+    add_colorbar(fig, image, axes)
     return fig
 
 # %% [markdown]
@@ -520,7 +523,7 @@ def plot_heads(maps, text):
 
 # %%
 #| export
-def attention_of(model, tokenizer, text, layers=None, heads=None):
+def compute_attention_maps(model, tokenizer, text, layers=None, heads=None):
     """Lets the model read a text -> its AttentionMaps. layers, heads: as for `record_attention`.
 
     Raises: ValueError for a text that is empty or longer than a block.
@@ -542,7 +545,7 @@ def attention_of(model, tokenizer, text, layers=None, heads=None):
 
 # %%
 start, t = SCENE[:50], SCENE.index("\n")
-first_maps = attention_of(model, tokenizer, start)
+first_maps = compute_attention_maps(model, tokenizer, start)
 fig = plot_attention(first_maps, start, layer=3, head=0)
 for edge in (t - 0.5, t + 0.5):
     fig.axes[0].axhline(edge, color="white", linewidth=0.5)
@@ -556,7 +559,7 @@ show(
 # And its five neighbours in the same layer? For each head, the place that this row looks at most:
 
 # %%
-for head, row in enumerate(first_maps.of(start)[3, :, t]):
+for head, row in enumerate(first_maps.for_text(start)[3, :, t]):
     s = row.argmax().item()
     print(
         f"layer 3, head {head}: {row[s]:4.0%} on the {start[s]!r} in {start[max(s - 4, 0) : s + 5]!r}"
@@ -579,7 +582,7 @@ show(
 )
 
 # %% [markdown]
-# ## Move through it
+# ## An interactive page
 #
 # A wall is for seeing that heads differ. For seeing what one of them does, a map you can move through is better. The page below is one piece of HTML with its script inside; it asks nothing of the network, so it also works offline, in a saved notebook, and sent by mail. Where scripts are cut out, as on GitHub, the wall remains.
 #
@@ -591,7 +594,7 @@ def _farthest_looks(maps, text):
     """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
     T = len(text)
     # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
-    above_chance = maps.of(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
+    above_chance = maps.for_text(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
     found = []
     for layer, of_layer in zip(maps.layers, above_chance):
         for head, ratios in zip(maps.heads, of_layer):
@@ -625,11 +628,12 @@ def _still_picture(maps, text):
 
 def attention_html(maps, text):
     """The maps as a page to move through -> Page. Raises: ValueError for a model that looks at the future."""
-    weights = maps.of(text)  # (L, H, T, T)
+    weights = maps.for_text(text)  # (L, H, T, T)
     # The page stores the lower triangle only: half the size.
     if weights.triu(1).any():
         raise ValueError(
-            "weights on the future, or nan: the page shows only the past; draw them with plot_attention"
+            "the weights contain nan or attend to the future, which this page cannot show: use "
+            "plot_attention"
         )
     data = {
         "text": text,
@@ -638,12 +642,12 @@ def attention_html(maps, text):
         "levels": LEVELS,
         "weights": weights_as_text(weights),
     }
-    return live_page("attention", data, _still_picture(maps, text))
+    return interactive_page("attention", data, _still_picture(maps, text))
 
 
 def save_attention_page(model, tokenizer, text, path):
     """Writes the page of a text's attention maps to a file. Raises: ValueError, OSError."""
-    attention_html(attention_of(model, tokenizer, text), text).save(path)
+    attention_html(compute_attention_maps(model, tokenizer, text), text).save(path)
 
 # %% tags=["nbval-ignore-output"]
 attention_html(maps, SCENE)
@@ -784,7 +788,7 @@ even = causal_mask(192).float() / torch.arange(1, 193)[:, None]  # the average o
 profiles, chances = [], []
 for scene in tqdm(scenes, unit="scene", mininterval=0.5, file=sys.stdout):
     T = len(scene)
-    profiles.append(profile(attention_of(model, tokenizer, scene).of(scene), scene))
+    profiles.append(profile(compute_attention_maps(model, tokenizer, scene).for_text(scene), scene))
     chances.append(profile(even[:T, :T], scene))
 
 # %%
@@ -852,9 +856,9 @@ def text_dependence(weights):
 check("text_dependence", text_dependence)
 
 # %% [markdown]
-# ## Off
+# ## Ablating heads
 #
-# A weight says where a head looks. It does not say that it matters: what is handed over may be ignored. So silence the head, and see what the model can no longer do. Its result is replaced by zeros before the heads are mixed; everything else goes on.
+# A weight says where a head looks. It does not say that it matters: what is handed over may be ignored. So **ablate** the head, that is, silence it, and see what the model can no longer do. Its result is replaced by zeros before the heads are mixed; everything else goes on.
 
 # %%
 #| export
@@ -878,13 +882,13 @@ def ablate_heads(model, heads):
 
 # %%
 from chargpt_lib.playhouse import excess_by_kind
-from chargpt_lib.training import nats_per_character
+from chargpt_lib.training import per_token_loss
 
 
 def excess_without(off, start, end):
     """{kind: nats above the floor, for each character} of a stretch, with heads off; {"all": loss} without a floor."""
     with ablate_heads(model, off):
-        nats = nats_per_character(
+        nats = per_token_loss(
             model, val_ids[start:end], stride=96
         ).tolist()  # 96 characters of past or more
     spans = [span for span in corpus.val_spans or [] if start <= span.start and span.end <= end]
@@ -970,7 +974,10 @@ def on_cast(weights, scene):
 kind = "copied name" if "copied name" in kinds else "all"
 lost = damage[:, kinds.index(kind)].view(4, 6)
 fetched = torch.stack(
-    [on_cast(attention_of(model, tokenizer, scene).of(scene), scene) for scene in scenes]
+    [
+        on_cast(compute_attention_maps(model, tokenizer, scene).for_text(scene), scene)
+        for scene in scenes
+    ]
 ).mean(0)
 by_chance = torch.stack(
     [on_cast(even[: len(scene), : len(scene)], scene) for scene in scenes]
@@ -1110,7 +1117,7 @@ def mean_ablation(heads, W_o, bias, h):
 check("mean_ablation", mean_ablation)
 
 # %% [markdown]
-# ## Through all layers
+# ## Attention rollout
 #
 # A head in layer 3 looks at a position. But the vector there is no longer that character alone: three layers have written into it. Abnar and Zuidema (2020) multiply the layers together. In each layer a position keeps half of itself (the residual) and takes half from where its heads look on average, $\tilde A_l = \frac12 I + \frac12 \bar A_l$; through all layers it is
 #
@@ -1125,7 +1132,7 @@ def attention_rollout(maps):
 
     Raises: ValueError where not every layer and head was recorded.
     """
-    if not maps.complete:
+    if not maps.has_all_heads:
         raise ValueError(
             "a rollout needs every layer and head: record without `layers=` and `heads=`"
         )
@@ -1141,13 +1148,13 @@ def attention_rollout(maps):
 rollout = attention_rollout(maps)[0].cpu()
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 5), layout="constrained", sharey=True)
 for ax, weights, title in (
-    (axes[0], maps.of(SCENE)[-1].mean(0), "the last layer, mean of its heads"),
+    (axes[0], maps.for_text(SCENE)[-1].mean(0), "the last layer, mean of its heads"),
     (axes[1], rollout, "rollout through all layers"),
 ):
     image = draw_weights(ax, weights, SCENE)
     ax.set_title(title, fontsize=10)
     ax.set(xlabel="comes from", ylabel="position")
-colorbar(fig, image, axes)
+add_colorbar(fig, image, axes)
 show(
     fig,
     "Left the last layer's mean map, right the rollout: smoother, with an even diagonal; the very first "
@@ -1206,7 +1213,7 @@ def mended_rollout(weights, keeps):
 check("mended_rollout", mended_rollout)
 
 # %% [markdown]
-# ## How it came about
+# ## How heads form during training
 #
 # No head begins with a purpose. How much of the weight at the ends of lines lay on the cast list before step 0, 100, 200 ...? While a model was trained, copies of it were kept; the last one is the finished model. Here is how a folder of copies is measured, on eight of the scenes, to be quick.
 
@@ -1219,7 +1226,9 @@ def measure_growth(album):
     young, shares, pictures = GPT(model.config).to(device), [], []
     for step in steps:
         load_weights(young, album / f"{step}.safetensors")
-        seen = [attention_of(young, tokenizer, scene).of(scene) for scene in scenes[:8]]
+        seen = [
+            compute_attention_maps(young, tokenizer, scene).for_text(scene) for scene in scenes[:8]
+        ]
         shares.append(
             torch.stack([on_cast(weights, scene) for weights, scene in zip(seen, scenes)]).mean(0)
         )
@@ -1252,7 +1261,7 @@ for ax, n in zip(axes.flat, chosen):
     if cast := re.search("Enter (.*) with ", scenes[0]):
         ax.set_xticks([sum(cast.span(1)) / 2], ["cast"], fontsize=8)
         ax.tick_params(labelbottom=True)
-colorbar(fig, image, axes)
+add_colorbar(fig, image, axes)
 fig.suptitle(
     f"layer {layer}, head {head}, on the first 100 characters of a scene, while the model trains",
     fontsize=10,
@@ -1343,7 +1352,7 @@ check("ov_circuit", ov_circuit)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
 # `record_attention`, `plot_attention`, `plot_heads`, `attention_html`, `ablate_heads` and `attention_rollout`, in `chargpt_lib/attention_maps.py`. They work for every model of this course, and for one of yours that calls the kernel or a softmax itself.
 #

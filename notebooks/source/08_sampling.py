@@ -29,8 +29,8 @@ from tqdm import tqdm
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
 from chargpt_lib.exercises import NotAttempted, check, progress
-from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig, load_recorded
-from chargpt_lib.playhouse import Pen, deck, scene
+from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig, load_pretrained
+from chargpt_lib.playhouse import GrammarWriter, scene, weighted_options
 from chargpt_lib.plots import heatmap, show, visible
 from chargpt_lib.training import evaluate, load_or_fit
 
@@ -49,7 +49,7 @@ RECORDED = CORPUS == "playhouse" and not TRAIN
 
 # %%
 if RECORDED:
-    model, tokenizer, result = load_recorded("playhouse")
+    model, tokenizer, result = load_pretrained("playhouse")
     model.to(device)
     print(f"recorded on {result['date']}, after {result['steps']:,} steps of training")
 else:
@@ -178,7 +178,7 @@ for temperature in (0.5, 1.0, 2.0):
     print(f"temperature {temperature}: {first / third:.1f}")
 
 # %% [markdown]
-# ## Cutting the tail
+# ## Top-k, top-p, min-p
 #
 # The picture has a logarithmic scale, to show the tail: the characters that are wrong here. At temperature 1 a draw hardly ever falls there; at high temperatures it does, and one wrong letter spoils the rest. So cut the tail off. Three ways to say where:
 #
@@ -286,13 +286,13 @@ for p in (torch.tensor([0.9, 0.05, 0.03, 0.02]), torch.tensor([0.4, 0.3, 0.2, 0.
 # Where the model is sure, the likeliest is the most typical. Where it is not, characters 1 and 2 come first, and the likeliest is left out up to a share of 0.5.
 
 # %% [markdown]
-# ## Not again
+# ## Repetition penalty
 #
 # The *repetition penalty* (Keskar et al., 2019) makes every symbol rarer that has occurred: its logit, if positive, is divided by the penalty, if negative, multiplied by it. It was made for *subwords*, pieces of words, of which a vocabulary has tens of thousands. **Predict:** what will it do to a model of characters?
 
 # %%
 #| export
-def penalize(logits, seen, penalty):
+def apply_repetition_penalty(logits, seen, penalty):
     """Makes what was seen rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
 
     Positive logits are divided by the penalty, negative ones multiplied.
@@ -303,7 +303,7 @@ def penalize(logits, seen, penalty):
 # %%
 used = torch.tensor([[2.0, -2.0, 0.5]])
 seen = torch.tensor([[True, True, False]])
-print(penalize(used, seen, 2.0))
+print(apply_repetition_penalty(used, seen, 2.0))
 
 # %% [markdown]
 # Add 3 to all logits, and the softmax gives the same probabilities. **Predict:** does the penalty give the same ones, too?
@@ -311,7 +311,7 @@ print(penalize(used, seen, 2.0))
 # %%
 for shift in (0, 3):
     moved = used + shift
-    before, after = moved.softmax(-1), penalize(moved, seen, 2.0).softmax(-1)
+    before, after = moved.softmax(-1), apply_repetition_penalty(moved, seen, 2.0).softmax(-1)
     print(
         [round(p, 3) for p in before[0].tolist()],
         "becomes",
@@ -321,9 +321,9 @@ for shift in (0, 3):
 # %% [markdown]
 # The same probabilities, and two different results: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred, and so has the space. Then no symbol is singled out any more. The likely characters have positive logits, and dividing all of them by the same number is nothing but a higher temperature. We will measure below what it does to plays.
 #
-# ## Why writing gets slower and slower
+# ## The KV cache
 #
-# The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and then only one row of the result is used.
+# The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and then only one row of the result is used. So writing gets slower and slower.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(1337)
@@ -401,7 +401,7 @@ show(
 # %% [markdown]
 # So for a new character each block has to compute one query, one key and one value, and the query looks at all keys in the cache. Instead of $T$ rows, a single one goes through every matrix.
 #
-# ## Several texts at once
+# ## Batched prompts: left padding
 #
 # One thing more before the code. Rows of different length do not make a tensor. So short rows get empty places in front, *pads*; all rows end at the same column, and the next character of each row goes into the next column.
 
@@ -455,8 +455,8 @@ class KVCache:
         """
         if self.length + T > self.max_length:
             raise ValueError(
-                f"the cache holds {self.length} of {self.max_length} places, and {T} more do not fit: "
-                f"take a new KVCache, and read the last part of the text into it"
+                f"the KV cache has no room: {self.length} of {self.max_length} positions used, "
+                f"{T} more requested; start a new KVCache with the last part of the text"
             )
         self.start = self.length
         self.length += T
@@ -485,8 +485,8 @@ class KVCache:
         B, H, T, head_size = k.shape
         if T != self.length - self.start:
             raise ValueError(
-                f"{T} new keys for {self.length - self.start} new columns: let the model call "
-                f"cache.extend once at the beginning of each pass"
+                f"got {T} new keys, but extend() made room for {self.length - self.start}: call "
+                f"cache.extend once per forward pass, before the first layer"
             )
         if layer not in self.layers:
             # The whole room at once: to copy all keys at every character would take longer and longer.
@@ -579,7 +579,7 @@ one_symbol = 2 * 12 * 768 * 2
 print(*(124_439_808 * 2 // (B * one_symbol) + 1 for B in (1, 7)))
 
 # %% [markdown]
-# ## The window moves
+# ## Beyond `block_size`
 #
 # The block is full. The text goes on, and the model sees the last `block_size` characters: the oldest one drops out. What does that do to the cache? **Predict:** how many of the keys in it are still right?
 
@@ -595,7 +595,7 @@ print(
 # %% [markdown]
 # None. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, do not have this trouble; that is one of the reasons why newer models use them.
 #
-# For ours there are two ways. Move the window by one, and read it anew for each character: exact, as before, and as slow as before. Or let it jump: drop `window_step` characters at once, read the rest anew, and go on with the cache until the block is full again. What does that cost? After a jump the model sees less of the past, `block_size - window_step + 1` characters. Lesson 02's `evaluate` can measure what that is worth: its `stride` makes the same jumps.
+# For ours there are two ways. Move the window by one, and read it anew for each character: exact, as before, and as slow as before. Or let it jump: drop `window_stride` characters at once, read the rest anew, and go on with the cache until the block is full again. What does that cost? After a jump the model sees less of the past, `block_size - window_stride + 1` characters. Lesson 02's `evaluate` can measure what that is worth: its `stride` makes the same jumps.
 
 # %% tags=["nbval-ignore-output"]
 val_ids = tokenizer.encode(corpus.val[:20_000])
@@ -612,9 +612,9 @@ print(
 assert losses[96] < losses[192] and losses[16] < losses[192]
 
 # %% [markdown]
-# Jumps of up to half a block cost next to nothing here (a difference of 0.002 is noise), probably because what a scene needs stands nearer than that. (The last number is lesson 06's exact loss on this stretch: disjoint windows are jumps of a whole block.) The default will be `window_step=1`, the exact way: the same text as without a cache.
+# Jumps of up to half a block cost next to nothing here (a difference of 0.002 is noise), probably because what a scene needs stands nearer than that. (The last number is lesson 06's exact loss on this stretch: disjoint windows are jumps of a whole block.) The default will be `window_stride=1`, the exact way: the same text as without a cache.
 #
-# Where does the window begin, for a text of so many characters? In a toy with a block of 8 and `window_step=3`:
+# Where does the window begin, for a text of so many characters? In a toy with a block of 8 and `window_stride=3`:
 
 # %%
 print({length: ceil(max(0, length - 8) / 3) * 3 for length in range(6, 17)})
@@ -632,15 +632,15 @@ def _takes_cache(model):
     return "cache" in signature(forward).parameters
 
 
-class Decoder:
+class IncrementalDecoder:
     """The logits of the next token, for rows of ids that grow.
 
-    Where a row is longer than the model's block_size, the window that the model sees moves by `window_step` at a time.
+    Where a row is longer than the model's block_size, the window that the model sees moves by `window_stride` at a time.
     """
 
-    def __init__(self, model, window_step=1, use_cache=True):
+    def __init__(self, model, window_stride=1, use_cache=True):
         self.model = model
-        self.window_step = window_step
+        self.window_stride = window_stride
         self.use_cache = use_cache
         self.starts = None  # the columns at which the windows in the cache begin
         self.cache = None
@@ -652,35 +652,35 @@ class Decoder:
         starts = []
         for pad in pads:
             too_many = max(0, N - pad - self.model.block_size)
-            starts.append(pad + ceil(too_many / self.window_step) * self.window_step)
+            starts.append(pad + ceil(too_many / self.window_stride) * self.window_stride)
         if not self.use_cache:
-            return self.read_anew(ids, starts)
+            return self.recompute(ids, starts)
         first = min(starts)
         if starts == self.starts:
             new = ids[:, -1:]
         else:
             # A window has moved. Its characters have other positions now, so all keys are others, too.
             self.starts = starts
-            self.cache = KVCache(self.model.block_size, self.pads_before(starts, ids.device))
+            self.cache = KVCache(self.model.block_size, self.left_pads(starts, ids.device))
             new = ids[:, first:]
         # A pass over one character is short: what autograd notes for each tensor, even without gradients, would show.
         with torch.inference_mode():
             logits, _ = self.model(new, cache=self.cache)
         if self.cache.length != N - first:
             raise ValueError(
-                f"{type(self.model).__name__} takes a cache and does not use it: hand it on to `embed` "
-                f"and to the blocks, or generate with use_cache=False"
+                f"{type(self.model).__name__} accepts cache= but does not use it: pass it on "
+                f"to `embed` and to the blocks, or call generate(use_cache=False)"
             )
         return logits[:, -1]
 
-    def pads_before(self, starts, device):
+    def left_pads(self, starts, device):
         """How many columns are empty before each window, (B,); None where all begin at the same column."""
         first = min(starts)
         if max(starts) == first:
             return None
         return torch.tensor(starts, device=device) - first
 
-    def read_anew(self, ids, starts):
+    def recompute(self, ids, starts):
         """The logits without a cache: the windows together if they begin at the same column, else one by one."""
         if len(set(starts)) == 1:
             logits, _ = self.model(ids[:, starts[0] :])
@@ -692,7 +692,7 @@ class Decoder:
         return torch.cat(rows)
 
 # %% [markdown]
-# ## The loop
+# ## The sampling loop
 #
 # Read, turn logits into probabilities, draw, append: that is the loop. All random numbers are drawn before the first character, for each text a list of its own, from the seed `seed + row`. So what a text becomes does not depend on its neighbours. (But then 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a seed far away.)
 #
@@ -708,7 +708,7 @@ def _in_eval_mode(model):
 
 
 def _generate_ids(
-    model, rows, steps, seed, sampling, repetition_penalty=None, window_step=1, use_cache=True
+    model, rows, steps, seed, sampling, repetition_penalty=None, window_stride=1, use_cache=True
 ):
     """Yields the next id of each row, (B,), on the CPU, `steps` times.
 
@@ -727,16 +727,17 @@ def _generate_ids(
         generator = torch.Generator().manual_seed(seed + row)
         draws.append(torch.rand(steps, generator=generator, dtype=torch.float64))
     draws = torch.stack(draws, dim=1)  # (steps, B)
-    decoder = Decoder(_in_eval_mode(model), window_step, use_cache)
+    decoder = IncrementalDecoder(_in_eval_mode(model), window_stride, use_cache)
     for step in range(steps):
         # On the CPU and in float64, so that the same draws give the same text on every device.
         logits = decoder(ids[:, : N + step], pads).cpu().double()
         if not logits.max() < inf:  # nan is not smaller, either
             raise FloatingPointError(
-                f"{logits.max()} as a logit, {step} characters on: are the weights finite?"
+                f"the model produced {logits.max()} as a logit after {step} generated token(s): "
+                f"do its weights contain nan or inf?"
             )
         if repetition_penalty is not None:
-            logits = penalize(logits, seen, repetition_penalty)
+            logits = apply_repetition_penalty(logits, seen, repetition_penalty)
         new = sample_from(next_token_probs(logits, **sampling), draws[step])
         seen.scatter_(1, new[:, None], True)
         ids[:, N + step] = new
@@ -794,18 +795,18 @@ def mended_pads(E, P, prompts):
 check("mended_pads", mended_pads)
 
 # %% [markdown]
-# ## Before any time is spent
+# ## Checking the arguments
 #
-# A sampling parameter out of its range, a character that the model has never seen: say it at once, and name the culprit.
+# A sampling parameter out of its range, a character that the model has never seen: say it before any time is spent, and name the culprit.
 
 # %%
 #| export
 def check_sampling(model, **parameters):
     """Checks the numbers that `generate` is given. Raises: ValueError for one with which nothing can be drawn."""
     rules = {  # name: (its type, what has to hold, the same in words)
-        "max_new_tokens": (Integral, lambda x: x >= 0, "a whole number from 0"),
-        "temperature": (Real, lambda x: 0 <= x < inf, "0, for the likeliest, or more, and finite"),
-        "top_k": (Integral, lambda x: x >= 1, "a whole number from 1, or None"),
+        "max_new_tokens": (Integral, lambda x: x >= 0, "an integer >= 0"),
+        "temperature": (Real, lambda x: 0 <= x < inf, "a finite number >= 0 (0: greedy)"),
+        "top_k": (Integral, lambda x: x >= 1, "an integer >= 1, or None"),
         "top_p": (Real, lambda x: 0 < x <= 1, "above 0 and at most 1, or None"),
         "min_p": (Real, lambda x: 0 <= x <= 1, "from 0 to 1, or None"),
         "repetition_penalty": (
@@ -813,12 +814,12 @@ def check_sampling(model, **parameters):
             lambda x: 0 < x < inf,
             "above 0 (above 1 makes repetitions rarer), or None",
         ),
-        "window_step": (
+        "window_stride": (
             Integral,
             lambda x: 1 <= x <= model.block_size,
-            f"from 1 to the block_size, {model.block_size}",
+            f"an integer from 1 to the block_size, {model.block_size}",
         ),
-        "seed": (Integral, lambda x: abs(x) < 2**62, "a whole number below 2**62, or None"),
+        "seed": (Integral, lambda x: abs(x) < 2**62, "an integer below 2**62, or None"),
     }
     optional = ("top_k", "top_p", "min_p", "repetition_penalty", "seed")
     for name, value in parameters.items():
@@ -837,8 +838,8 @@ def _check_ids(model, ids, stop):
     """Checks a prompt of ids. Raises: ValueError for one that cannot be continued."""
     if stop or ids.dim() != 2 or ids.numel() == 0 or ids.dtype != torch.int64:
         raise ValueError(
-            f"a prompt of ids has to be int64, (B, T) and not empty, without stop strings; this is "
-            f"{ids.dtype}, {tuple(ids.shape)}, with stop={stop}"
+            f"a tensor prompt must be non-empty int64 (B, T) without stop=; got {ids.dtype}, "
+            f"{tuple(ids.shape)}, stop={stop}"
         )
     model.check(ids.reshape(-1, 1))  # in columns: the prompt may be longer than a block
 
@@ -850,7 +851,7 @@ def _encode_texts(model, texts, tokenizer, stop, stream):
         raise ValueError(f"the prompt is {texts!r}; give a text, a list of texts, or ids (B, T)")
     if tokenizer is None or tokenizer.vocab_size != model.vocab_size:
         raise ValueError(
-            f"a prompt of text needs tokenizer=, that of the model's {model.vocab_size} symbols"
+            f"a text prompt needs tokenizer= with the model's vocab_size {model.vocab_size}"
         )
     if stream and len(texts) > 1:
         raise ValueError(f"stream=True streams one text; the prompt has {len(texts)}")
@@ -866,21 +867,22 @@ def _encode_texts(model, texts, tokenizer, stop, stream):
             line_end = tokenizer.encode("\n")
         except ValueError as error:
             raise ValueError(
-                "an empty prompt is the end of a line, which this alphabet does not have: give a character"
+                "an empty prompt starts from a newline, which this tokenizer lacks: pass at "
+                "least one character"
             ) from error
         # The model has to read something: what stands before the first line of a text.
         rows = [row if len(row) else line_end for row in rows]
     return rows
 
 # %%
-for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_step": 0}):
+for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_stride": 0}):
     try:
         check_sampling(model, **wrong)
     except ValueError as error:
         print(error)
 
 # %% [markdown]
-# ## All together
+# ## `generate`
 #
 # Ids in, ids out. Text in, text out, and then a row can end before the others: with one of the `stop` strings. And with `stream=True` the pieces come one by one, as they are written, which is how a chat window fills.
 #
@@ -978,17 +980,18 @@ def generate(
     seed=None,
     stream=False,
     tokenizer=None,
-    window_step=1,
+    window_stride=1,
     use_cache=None,
 ):
     """Continues a prompt -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
 
-    temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `penalize`.
-    stop: texts; a row ends after the first of them that it writes.
+    temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `apply_repetition_penalty`.
+    stop: a text or several; a row ends after the first of them that it writes, which stays at its end.
     seed: row i draws from a generator of its own, with seed + i; without a seed, torch's own generator chooses one.
     stream: an iterator over the prompt and each new piece, as it comes.
     tokenizer: for prompts of text; an empty prompt is the end of a line.
-    window_step: how far the window moves at a time when the text is longer than block_size; 1 is exact.
+    window_stride: how far the window moves at a time when the text is longer than block_size. 1 is exact; more is
+    faster, because the cache lives longer. On a CPU, a copy from `prepare_for_sampling` writes faster, too.
     use_cache: True or False; None: True if the model's `compute_logits` has an argument `cache`.
 
     The model stays as it is: one in training mode is copied first. Ctrl-C returns what is written.
@@ -1002,13 +1005,13 @@ def generate(
         top_p=top_p,
         min_p=min_p,
         repetition_penalty=repetition_penalty,
-        window_step=window_step,
+        window_stride=window_stride,
         seed=seed,
     )
     if use_cache and not _takes_cache(model):
         raise ValueError(
-            f"{type(model).__name__} takes no cache: give its compute_logits an argument cache=None and "
-            f"hand it on to the attention, or generate with use_cache=False"
+            f"{type(model).__name__} does not support a cache: add cache=None to compute_logits "
+            f"and pass it on to the attention, or call generate(use_cache=False)"
         )
     if use_cache is None:
         use_cache = _takes_cache(model)
@@ -1027,7 +1030,7 @@ def generate(
         seed = torch.randint(2**31, ()).item()
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     columns = _generate_ids(
-        model, rows, max_new_tokens, seed, sampling, repetition_penalty, window_step, use_cache
+        model, rows, max_new_tokens, seed, sampling, repetition_penalty, window_stride, use_cache
     )
     if as_ids:
         pieces = _stream_ids(columns, prompt)
@@ -1050,7 +1053,7 @@ for temperature in (0, 1):
     print(len(with_cache), "characters, the same with the cache and without:", same)
 
 # %% [markdown]
-# What does it save? Inside the block, and far beyond it, where with `window_step=1` the window moves at every character:
+# What does it save? Inside the block, and far beyond it, where with `window_stride=1` the window moves at every character:
 
 # %% tags=["nbval-ignore-output"]
 def seconds(steps, **how):
@@ -1065,19 +1068,19 @@ def seconds(steps, **how):
 
 took = {}
 for steps in (140, 400):
-    took[steps] = seconds(steps, use_cache=False), seconds(steps), seconds(steps, window_step=96)
+    took[steps] = seconds(steps, use_cache=False), seconds(steps), seconds(steps, window_stride=96)
     without, cached, jumping = took[steps]
     print(f"{steps} characters: {without:.2f} s without, {cached:.2f} s with the cache,", end=" ")
-    print(f"{jumping:.2f} s with window_step=96")
+    print(f"{jumping:.2f} s with window_stride=96")
 
 # %%
 print(f"inside the block: ≈ {took[140][0] / took[140][1]:.1f} times as fast with the cache")
 assert took[140][1] < took[140][0] or device.type != "cpu"
 
 # %% [markdown]
-# Beyond the block not much is left of the gain with `window_step=1`: for nearly every character the window is read anew. `window_step=96` keeps the gain, but after a jump the model knows less of the past: it writes another text, a hair worse (above).
+# Beyond the block not much is left of the gain with `window_stride=1`: for nearly every character the window is read anew. `window_stride=96` keeps the gain, but after a jump the model knows less of the past: it writes another text, a hair worse (above).
 #
-# ## Faster matrices
+# ## Split-K linear layers on a CPU
 #
 # What is left of the time of a character? One row goes through every matrix. **Predict:** one row is multiplied with 18 matrices, or 64 rows are; how many times as long do the 64 take?
 
@@ -1159,7 +1162,7 @@ print(f"one row, the plain layers: {whole:.1f} ms, split: {fast:.1f} ms")
 assert fast < 4 * whole  # on a busy machine the cores come late
 
 # %% [markdown]
-# ## Fewer bytes
+# ## Int8 quantization
 #
 # Our model has half a million weights, which stay in the processor's own memory. Ten millions do not fit in there: for each character all of them have to come from outside, four bytes each, and that is most of the time it takes. So make them smaller. *int8* has one byte a number: a weight is a whole number from -127 to 127 times a scale. Each row of a matrix has a scale of its own, so that its largest weight just fits. What is multiplied with the matrix is rounded to whole numbers, too, by a scale that is found anew at each call. PyTorch has the arithmetic for it; it makes another linear layer:
 
@@ -1242,9 +1245,9 @@ for name, writer in writers.items():
     print(f"{name}: {60 / (time.perf_counter() - start):.0f} characters a second")
 
 # %% [markdown]
-# ## Dull, lively or mad?
+# ## Sampling settings compared
 #
-# Three scenes from the same opening, to get a taste; we count below.
+# Three scenes from the same opening, at three temperatures, to get a taste; we count below.
 
 # %% tags=["nbval-ignore-output"]
 moods = {
@@ -1285,35 +1288,35 @@ assert streamed.startswith(OPENING)
 assert streamed.count("\n\n") <= OPENING.count("\n\n") + 1
 
 # %% [markdown]
-# ## Who judges?
+# ## Scoring samples with the grammar
 #
-# For most texts nobody can say how good a sample is. For ours somebody can: the grammar that wrote the corpus ([Playhouse](appendix/playhouse.ipynb)). Its rules call `pen.pick(...)` for every choice and `pen.say(...)` for what follows from it; `deck` turns the options of a choice into cards: the word, how many of its letters are needed to tell it from the others, and what it costs in nats. Three options, the first twice as likely as each other one:
+# For most texts nobody can say how good a sample is. For ours somebody can: the grammar that wrote the corpus ([Playhouse](appendix/playhouse.ipynb)). Its rules call `writer.choose(...)` for every choice and `writer.emit(...)` for what follows from it; `weighted_options` makes a table of the options of a choice: the word, how many of its letters are needed to tell it from the others, and what it costs in nats. Three options, the first twice as likely as each other one:
 
 # %%
 print(
     [
         (word, letters, round(nats, 2))
-        for word, letters, nats in deck(("goose", 2), "goblet", "egg")[0]
+        for word, letters, nats in weighted_options(("goose", 2), "goblet", "egg")[0]
     ]
 )
 
 # %% [markdown]
-# So give the rules a pen that does not write but *reads*: it finds out which option the text has taken, and what that costs. Where no option fits, the text is not *grammatical*: the grammar could not have written it.
+# So give the rules a writer that does not write but *reads*: it finds out which option the text has taken, and what that costs. Where no option fits, the text is not *grammatical*: the grammar could not have written it.
 
 # %%
-class Proofreader(Pen):  # follows a text; ValueError where the rules are broken
+class Proofreader(GrammarWriter):  # follows a text; ValueError where the rules are broken
     def __init__(self, text):
         self.text, self.parts, self.spans, self.length = text, [], [], 0
 
-    def say(self, text, kind="spelling", nats=0.0):
+    def emit(self, text, kind="spelling", nats=0.0):
         if not self.text.startswith(text, self.length):
             raise ValueError(f"not {self.text[self.length : self.length + 8]!r}, but {text!r}")
-        super().say(text, kind, nats)
+        super().emit(text, kind, nats)
 
-    def pick(self, kind, *options):
-        for word, _, nats in deck(*options)[0]:
+    def choose(self, kind, *options):
+        for word, _, nats in weighted_options(*options)[0]:
             if self.text.startswith(word, self.length):
-                self.say(word, kind, nats)
+                self.emit(word, kind, nats)
                 return word
         raise ValueError(
             f"{self.text[self.length :][:8]!r} is none of {len(options)} options, such as {word!r}"
@@ -1322,14 +1325,14 @@ class Proofreader(Pen):  # follows a text; ValueError where the rules are broken
 # %%
 def price(play):
     """(nats that the grammar pays for a scene, None) or (None, what is wrong with it)."""
-    pen = Proofreader(play)
+    writer = Proofreader(play)
     try:
-        scene(pen)
-        if pen.length < len(play):
-            raise ValueError(f"it goes on after the end: {play[pen.length :][:8]!r}")
+        scene(writer)
+        if writer.length < len(play):
+            raise ValueError(f"it goes on after the end: {play[writer.length :][:8]!r}")
     except ValueError as error:
         return None, str(error)
-    return sum(span.nats for span in pen.spans), None
+    return sum(span.nats for span in writer.spans), None
 
 # %%
 right = "A barn. Enter Meg and Hal with a damp goose.\nHal: O brave goose!\nExeunt, blaming the goose.\n\n"
@@ -1360,7 +1363,7 @@ usual = len(set(words_of(corpus.val.split("\n\n")[:60])))
 # %%
 def judge(**sampling):
     """Sixty scenes -> how many end, and are grammatical; what is wrong; variety; the share of words that are real."""
-    sampling = {"window_step": 96, "tokenizer": tokenizer, **sampling}
+    sampling = {"window_stride": 96, "tokenizer": tokenizer, **sampling}
     plays = generate(model, ["\n\n"] * 60, 250, seed=1, stop="\n\n", **sampling)
     ended = [play[2:] for play in plays if play.endswith("\n\n", 2)]
     errors = [error for _, error in map(price, ended) if error]
@@ -1494,8 +1497,8 @@ print(
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
-# `generate`, `next_token_probs`, `sample_from`, `KVCache`, `Decoder` and `prepare_for_sampling`, in `chargpt_lib/sampling.py`. From here on the course writes with them.
+# You now have `generate`, `next_token_probs`, `sample_from`, `KVCache`, `IncrementalDecoder` and `prepare_for_sampling`, in `chargpt_lib/sampling.py`. From here on the course writes with them.
 #
 # Next: [09 · Checkpoints](09_checkpoints.ipynb).

@@ -71,6 +71,9 @@ def _is_number(value, low=0, high=inf, whole=False):
     return low <= value <= high and value != inf
 
 
+SCHEDULES = ("cosine", "wsd")  # each with its formula in get_lr
+
+
 def _check_train_config(config):
     """Looks at each setting of a TrainConfig.
 
@@ -83,33 +86,36 @@ def _check_train_config(config):
 
     for name in ("batch_size", "grad_accum", "eval_interval", "checkpoint_interval"):
         value = getattr(config, name)
-        require(name, _is_number(value, 1, whole=True), "a whole number from 1 on")
+        require(name, _is_number(value, 1, whole=True), "an integer >= 1")
     for name in ("steps", "patience"):
         value = getattr(config, name)
         allowed = value is None or _is_number(value, 1, whole=True)
-        require(name, allowed, "a whole number from 1 on, or None")
+        require(name, allowed, "an integer >= 1, or None")
     for name in ("epochs", "time_budget"):
         value = getattr(config, name)
         require(name, value is None or _is_number(value, 1e-9), "a number above 0, or None")
     for name in ("weight_decay", "grad_clip"):
-        require(name, _is_number(getattr(config, name)), "a number, 0 for none")
+        require(name, _is_number(getattr(config, name)), "a number >= 0 (0: off)")
     for name in ("compile", "gradient_checkpointing"):
         require(name, isinstance(getattr(config, name), bool), "True or False")
 
     allowed = _is_number(config.eval_batches, whole=True)
-    require("eval_batches", allowed, "a whole number; 0 for the exact loss")
+    require("eval_batches", allowed, "an integer >= 0 (0: exact loss)")
     # The seed of the windows' order is mixed from 32 bits.
     allowed = _is_number(config.seed, 0, 2**32 - 1, whole=True)
-    require("seed", allowed, "a whole number from 0 to 2^32 - 1")
+    require("seed", allowed, "an integer from 0 to 2^32 - 1")
 
     require("learning_rate", _is_number(config.learning_rate, 1e-12), "a number above 0")
     allowed = _is_number(config.min_lr, 0, config.learning_rate)
     require("min_lr", allowed, f"from 0 to the learning rate, {config.learning_rate}")
-    require("warmup", _is_number(config.warmup, 0, 0.99), "a share of the run, from 0 to 0.99")
-    require("schedule", config.schedule in ("cosine", "wsd"), "'cosine' or 'wsd'")
-    # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
-    longest = 1.000001 - config.warmup if config.schedule == "wsd" else 1
-    meaning = f"a share of the run, at most what the warmup, {config.warmup}, leaves of it"
+    require("warmup", _is_number(config.warmup, 0, 0.99), "a fraction of the run from 0 to 0.99")
+    require("schedule", config.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+    longest = 1
+    meaning = "a fraction of the run from 0 to 1"
+    if config.schedule == "wsd":
+        # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
+        longest = 1.000001 - config.warmup
+        meaning = f"a fraction of the run from 0 to {1 - config.warmup:g}, 1 - warmup"
     require("decay", _is_number(config.decay, 0, longest), meaning)
 
     is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
@@ -131,12 +137,16 @@ def _check_train_config(config):
 #| export
 @dataclass
 class TrainConfig:
-    """How to train. Whichever comes first ends it: steps, epochs, time_budget or patience."""
+    """How to train; `chargpt train --help` explains each field.
+
+    Whichever comes first ends the run: steps, epochs, time_budget (seconds) or patience. Without the first three it has
+    2000 steps. A resumed run counts all of them from its beginning.
+    """
 
     # How long. Where neither steps nor epochs nor a time budget are given, it is 2000 steps.
     steps: int | None = None  # optimizer steps
     epochs: float | None = None  # passes over the training text
-    time_budget: float | None = None  # seconds, with evaluations; the schedule ends with them
+    time_budget: float | None = None  # seconds, evaluations included; the schedule is fitted to it
     patience: int | None = None  # evaluations in a row without a new best loss that end the run
 
     # The batch of a step: batch_size * grad_accum windows.
@@ -146,24 +156,24 @@ class TrainConfig:
     # The learning rate.
     learning_rate: float = 1e-3  # the peak
     min_lr: float = 0.0  # where the schedule ends
-    warmup: float = 0.05  # share of the run in which the rate rises
-    schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: warmup, stable, decay
-    decay: float = 0.2  # share of the run in which wsd decays, at its end; 0: the rate stays
+    warmup: float = 0.05  # fraction of the run with rising learning rate
+    schedule: Literal[*SCHEDULES] = "cosine"  # wsd: warmup, stable, decay
+    decay: float = 0.2  # fraction of the run in which wsd decays, at the end; 0: no decay
 
     # AdamW.
-    weight_decay: float = 0.1  # of matrices and tables; other parameters have none
-    betas: tuple[float, float] = (0.9, 0.99)  # of the means of gradients and of their squares
+    weight_decay: float = 0.1  # for parameters with >= 2 dimensions, embeddings included
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW betas
     grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
-    seed: int = 1337  # of the order of the windows, and of dropout
+    seed: int = 1337  # random seed for window order and dropout
 
     # The device.
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the device's best
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the device's fastest
     compile: bool = False  # use torch.compile, where it works
-    gradient_checkpointing: bool = False  # compute each block twice, to save memory
+    gradient_checkpointing: bool = False  # recompute activations in backward, to save memory
 
     # Measuring and saving.
     eval_interval: int = 250  # steps between two evaluations, and rows of the log
-    eval_batches: int = 0  # random batches for the validation loss; 0: exactly, the whole text
+    eval_batches: int = 0  # random batches per evaluation; 0: exact loss on the whole text
     out: str | None = None  # folder for checkpoints and log.jsonl
     checkpoint_interval: int = 1000  # steps between two checkpoints
     tensorboard: bool = False  # write a log for TensorBoard, too, into out
@@ -189,7 +199,7 @@ for nonsense in (
         print(error)
 
 # %% [markdown]
-# ## No window twice
+# ## Epochs: sampling without replacement
 #
 # So far each batch drew its windows at random. Suppose you draw just as many windows as the text has, $n$ of them. **Predict:** what share of them have you never seen?
 
@@ -210,8 +220,8 @@ def count_windows(size, block_size):
     """
     if size <= block_size:
         raise ValueError(
-            f"a text of {size} ids has no window of block_size {block_size} and one target more: "
-            f"take a longer text, or a model with a block_size of at most {max(size - 1, 0)}"
+            f"the text has {size} ids, but a window needs block_size + 1 = {block_size + 1}: use a "
+            f"longer text, or block_size <= {max(size - 1, 0)}"
         )
     # One window fewer than there is room for: the epochs begin at different places.
     return max(size // block_size - 1, 1)
@@ -227,7 +237,7 @@ def epoch_generator(seed, epoch):
 
 # %%
 #| export
-class Windows:
+class ShuffledWindows:
     """The windows of a text in a shuffled order, each once an epoch; every epoch cuts the text at other places."""
 
     def __init__(self, ids, block_size, seed):
@@ -263,7 +273,7 @@ class Windows:
         return windows[:, :-1], windows[:, 1:]
 
 # %%
-windows = Windows(torch.arange(103), block_size=16, seed=1337)
+windows = ShuffledWindows(torch.arange(103), block_size=16, seed=1337)
 fig, ax = plt.subplots(figsize=(8, 1.9), layout="constrained")
 for epoch in range(3):
     for place, start in enumerate(windows.order(epoch).tolist()):
@@ -334,6 +344,16 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
 
     Raises: ValueError where model, text and config do not go together.
     """
+    if not isinstance(config, TrainConfig):
+        raise ValueError(
+            f"config is a {type(config).__name__}, expected a TrainConfig: "
+            f"train(model, corpus, config, tokenizer)"
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "no parameter of the model has requires_grad: a copy prepared for sampling cannot be "
+            "trained, train the model it was made from"
+        )
     if hasattr(corpus_or_ids, "windows"):
         shards = corpus_or_ids
         windows = shards.windows(model.block_size, config.seed)
@@ -342,7 +362,8 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
             tokenizer = shards.tokenizer
         if tokenizer.vocab_size != model.vocab_size:
             raise ValueError(
-                f"the data has {tokenizer.vocab_size} symbols, and the model knows {model.vocab_size}"
+                f"the data's tokenizer has vocab_size {tokenizer.vocab_size}, the model "
+                f"{model.vocab_size}: build the model with vocab_size={tokenizer.vocab_size}"
             )
     else:
         ids = corpus_or_ids
@@ -353,23 +374,31 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
                 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
             ids = tokenizer.encode(corpus.train)
             val_ids = tokenizer.encode(corpus.val)
+        if not isinstance(ids, torch.Tensor):
+            raise ValueError(
+                f"the data is a {type(ids).__name__}: give a Corpus, as from load_corpus(path), or "
+                f"ids (N,)"
+            )
         if ids.dim() != 1 or ids.dtype != torch.int64:
             raise ValueError(
-                f"ids are {ids.dtype} of the shape {tuple(ids.shape)}; a text is int64, (N,)"
+                f"ids must be a 1-D int64 tensor, got {ids.dtype} of shape {tuple(ids.shape)}"
             )
         model.check(ids[:, None])
         device = next(model.parameters()).device
-        windows = Windows(ids.to(device), model.block_size, config.seed)
+        windows = ShuffledWindows(ids.to(device), model.block_size, config.seed)
     if config.patience is not None and val_ids is None:
         raise ValueError(
-            f"patience is {config.patience}, and ids have no validation text: give a Corpus, or None"
+            f"patience={config.patience} needs validation text: train on a Corpus, or set "
+            f"patience=None"
         )
     if config.out is not None and tokenizer is None:
-        raise ValueError("a checkpoint holds the tokenizer, too: with ids and out, give tokenizer=")
+        raise ValueError(
+            "checkpoints include the tokenizer: pass tokenizer= when training on ids with out set"
+        )
     return windows, val_ids, tokenizer
 
 # %% [markdown]
-# ## The rate is a curve
+# ## Learning-rate schedules
 #
 # Lesson 02's learning rate went up, stayed, and came down. Two such **schedules** are common today. With the warmup $w$ and the last step $T$, the peak $\eta_{\max}$ and the final rate $\eta_{\min}$, a **cosine** (Loshchilov and Hutter, 2017) is
 #
@@ -379,7 +408,7 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
 
 # %%
 #| export
-def learning_rate(step, config, elapsed=0.0):
+def get_lr(step, config, elapsed=0.0):
     """The learning rate of a step, counted from 0. elapsed: the share of the time budget that is used up.
 
     A linear warmup; then half a cosine down to min_lr (Loshchilov and Hutter, 2017), or the peak and a linear decay
@@ -391,10 +420,12 @@ def learning_rate(step, config, elapsed=0.0):
     if config.schedule == "cosine":
         angle = pi * max(progress - config.warmup, 0) / (1 - config.warmup)  # from 0 to pi
         height = (1 + cos(angle)) / 2  # from 1 to 0
-    elif config.decay > 0:
-        height = min((1 - progress) / config.decay, 1.0)
-    else:
+    elif config.schedule == "wsd":
         height = 1.0
+        if config.decay > 0:
+            height = min((1 - progress) / config.decay, 1.0)
+    else:
+        raise ValueError(f"the schedule {config.schedule!r} has no formula in get_lr")
     rate = config.min_lr + (config.learning_rate - config.min_lr) * height
     if config.warmup > 0:
         # step + 1, so that the first step already moves
@@ -411,7 +442,7 @@ for name, colour, style, changes in (
 ):
     config = TrainConfig(steps=1000, **changes)
     ax.plot(
-        [learning_rate(step, config) for step in range(1000)],
+        [get_lr(step, config) for step in range(1000)],
         style,
         color=colour,
         linewidth=2,
@@ -436,11 +467,11 @@ for step in range(100):
     theirs.append(schedule.get_last_lr()[0])
     optimizer.step()
     schedule.step()
-far = max(abs(learning_rate(step, config) - rate) for step, rate in enumerate(theirs))
+far = max(abs(get_lr(step, config) - rate) for step, rate in enumerate(theirs))
 print(f"largest difference from PyTorch's ≈ {far:.0e} (below 1e-9: {far < 1e-9})")
 by_time = TrainConfig(time_budget=60, warmup=0.0)  # seconds; how many steps that makes is not known
 print(
-    f"the peak is {by_time.learning_rate}; after half the time the rate is {learning_rate(7, by_time, 0.5):.4f}"
+    f"the peak is {by_time.learning_rate}; after half the time the rate is {get_lr(7, by_time, 0.5):.4f}"
 )
 assert far < 1e-9
 
@@ -462,7 +493,7 @@ def inverse_root_rate(step, peak, warmup):
 check("inverse_root_rate", inverse_root_rate)
 
 # %% [markdown]
-# ## A batch that does not fit
+# ## Gradient accumulation
 #
 # A large batch gives a gradient with less noise, but it may not fit into memory. Now `backward` *adds* to the gradients (lesson 02 warned of it). So take four small **micro-batches**, one after the other, and then one step: **gradient accumulation**. **Predict:** what has to be done to the four losses?
 
@@ -532,7 +563,7 @@ def accumulated_gradient(table, x, y, size):
 check("accumulated_gradient", accumulated_gradient)
 
 # %% [markdown]
-# ## Not too far at once
+# ## Gradient clipping
 #
 # One strange batch can have a gradient a hundred times as long as the others. **Gradient clipping** (Pascanu et al., 2013) shortens it to at most $c$ and leaves its direction: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$, where the length, the norm, is that of *all* parameters together.
 
@@ -546,7 +577,7 @@ print(
 )
 
 # %% [markdown]
-# ## Decay for matrices
+# ## Weight decay
 #
 # Weight decay (Loshchilov and Hutter, 2019) multiplies a weight by $1 - \eta \lambda$ at each step. That seems little. **Predict:** what is left, after 10,000 steps at $\eta = 10^{-3}$ and $\lambda = 0.1$, of a weight that gets no gradient?
 
@@ -580,7 +611,7 @@ for group in make_optimizer(small, TrainConfig()).param_groups:
 # %% [markdown]
 # `fused` does the whole step in one kernel instead of one for each operation; the arithmetic is the same.
 #
-# ## Half the bits
+# ## Mixed precision
 #
 # Graphics cards multiply numbers of 16 bits several times as fast as numbers of 32. There are two kinds. **float16** has 5 bits for the exponent and 10 for the digits, **bfloat16** 8 and 7: the range of float32, with fewer digits.
 
@@ -682,7 +713,7 @@ from chargpt_lib.devices import pick_precision
 print(pick_precision("cpu"))
 
 # %% [markdown]
-# ## Compute it twice
+# ## Gradient checkpointing
 #
 # What fills the memory? Not the weights. `backward` needs the inputs of every operation of the forward pass, so these **activations** are kept until then. PyTorch lets us look at each tensor as it is saved:
 
@@ -727,7 +758,7 @@ def gradient_checkpointing(model):
     blocks = list(getattr(model, "blocks", ()))
     if not blocks:
         raise ValueError(
-            f"gradient_checkpointing is True, and a {type(model).__name__} has no blocks: leave it False"
+            f"{type(model).__name__} has no .blocks to checkpoint: set gradient_checkpointing=False"
         )
     for block in blocks:
         # An attribute of the block itself hides the method of its class, until it is deleted.
@@ -763,7 +794,7 @@ ax.set(xlabel="megabytes that the forward pass keeps, 8 blocks")
 show(fig, "Two bars: with checkpointing a small part of what is kept otherwise.")
 
 # %% [markdown]
-# ## Compiled, where that works
+# ## `torch.compile`
 #
 # `torch.compile` reads the model's code and writes kernels for it that do several operations at once. It needs a compiler, some patience at the first step, and luck with the operations. On a CPU it also needs an environment without a space in its path, because PyTorch passes that path unquoted to the linker; a graphics card does not need that linker. Where any of these is missing, it fails at the first call, with a page of messages. So `compile_model` tries one step; where that fails, the run goes on without it and says so.
 
@@ -796,7 +827,7 @@ def _compile_failure(message):
     if "C++ compile error" in lines[0] and " " in torch.__file__:
         reason += (
             f"; PyTorch passes its own path, {torch.__file__}, unquoted to the linker: make the environment "
-            "in a folder without a space (on a graphics card it does not matter)"
+            "in a folder without a space (on a GPU it does not matter)"
         )
     return reason
 
@@ -810,7 +841,7 @@ with mock.patch("torch.compile", side_effect=no_compiler):
 print(caught[0].message)
 
 # %% [markdown]
-# ## An interrupt that waits
+# ## Handling Ctrl-C
 #
 # Ctrl-C sends the signal SIGINT, and Python stops wherever it happens to be; say, when half of the weights have taken their step. A checkpoint saved then would hold a state that no step has led to. So the first Ctrl-C is only noted down, and the loop looks at the note between two steps. (If you do not want to wait, press it again.)
 
@@ -861,8 +892,8 @@ print("ended after step", end_of_step)
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
-# `TrainConfig`, `learning_rate`, `Windows`, `make_optimizer`, `gradient_checkpointing`, `compile_model`, `catch_sigint` and `prepare_data`, in `chargpt_lib/recipe.py`.
+# You now have `TrainConfig`, `get_lr`, `ShuffledWindows`, `make_optimizer`, `gradient_checkpointing`, `compile_model`, `catch_sigint` and `prepare_data`, in `chargpt_lib/recipe.py`.
 #
 # Next: [11 · Training in earnest](11_training_in_earnest.ipynb), which puts them into one loop.

@@ -31,7 +31,7 @@ from chargpt_lib.data import CharTokenizer, get_batch, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import show
-from chargpt_lib.recipe import TrainConfig, Windows
+from chargpt_lib.recipe import ShuffledWindows, TrainConfig
 from chargpt_lib.training import evaluate
 
 # %% [markdown]
@@ -78,19 +78,19 @@ import torch
 from tqdm import tqdm
 
 from chargpt_lib.checkpoints import (
-    NAME,
-    POINTER,
+    CHECKPOINT_NAME,
+    POINTER_FILE,
+    get_rng_states,
     load_checkpoint,
-    random_states,
-    restore_random_states,
     save_checkpoint,
+    set_rng_states,
 )
 from chargpt_lib.devices import pick_precision
 from chargpt_lib.recipe import (
     catch_sigint,
     compile_model,
+    get_lr,
     gradient_checkpointing,
-    learning_rate,
     make_optimizer,
     prepare_data,
 )
@@ -101,7 +101,7 @@ from chargpt_lib.training import estimate_loss, evaluate
 
 # %%
 #| export
-class SingleProcess:
+class SingleProcessStrategy:
     """The strategy of a training in one process. Lesson 13 has others, for several processes that share a run."""
 
     rank = 0  # which process this is
@@ -165,11 +165,11 @@ class Trainer:
     """A training: what is trained, how far it is, and what was measured. `Trainer(...).train()` runs it."""
 
     def __init__(self, model, corpus_or_ids, config, tokenizer=None, strategy=None):
-        self.strategy = SingleProcess() if strategy is None else strategy
+        self.strategy = SingleProcessStrategy() if strategy is None else strategy
         self.windows, self.val_ids, self.tokenizer = prepare_data(
             model, corpus_or_ids, config, tokenizer
         )
-        self.floor = getattr(corpus_or_ids, "val_floor", None)
+        self.floor = getattr(corpus_or_ids, "val_entropy", None)
         self.model = model
         # What a step calls: the model, or what compiling and wrapping make of it.
         self.forward_model = model
@@ -203,13 +203,13 @@ class Trainer:
         self.lr = None
         self.on_device = []  # losses and norms that are not fetched yet
         self.fetched_at = 0.0  # seconds
-        self.row_began = (0, 0.0)  # windows and seconds when the current row of the log began
+        self.row_start = (0, 0.0)  # windows and seconds when the current row of the log began
         self.rows = []
         self.best_weights = None  # kept in memory where there is no folder, out
         self.saved_step = None
         # Where TensorBoard is missing, this fails: now, and not after the first evaluation.
-        self.board_class = _import_summary_writer() if config.tensorboard else None
-        self.board = None
+        self.writer_class = _import_summary_writer() if config.tensorboard else None
+        self.writer = None
 
     def count_steps(self, config):
         """The steps of a run: config.steps, or those of config.epochs; None where only the clock ends it."""
@@ -318,12 +318,12 @@ class Trainer(Trainer):  # continued
     def describe_failure(self, step, loss, norm):
         """What is said of a step whose loss or gradient is not a finite number."""
         if self.config.out is None:
-            saved = "no out, so no checkpoint"
+            saved = "no checkpoint was saved (out is None)"
         else:
-            saved = f"checkpoints in {self.config.out} are from before"
+            saved = f"checkpoints in {self.config.out} were saved before this step"
         return (
             f"step {step}: the loss is {loss}, the norm of the gradient {norm}; {saved}. "
-            f"The learning rate is {self.lr:.2g}: try a third of it, or a longer warmup"
+            f"The learning rate is {self.lr:.2g}: try a tenth of it, or a longer warmup"
         )
 
 # %% [markdown]
@@ -378,7 +378,7 @@ class Trainer(Trainer):  # continued
 
     def chars_per_second(self):
         """Characters read per second of training, since the last row of the log."""
-        windows, seconds = self.row_began
+        windows, seconds = self.row_start
         # The clock of some systems is coarse; the least number keeps us from dividing by 0.
         elapsed = max(self.seconds - seconds, 1e-9)
         return (self.windows_seen - windows) / elapsed * self.model.block_size
@@ -398,14 +398,14 @@ class Trainer(Trainer):  # continued
         self.rows.append(row)
         if self.config.out is not None:
             self.strategy.on_rank_zero(lambda: write_log(self.config.out, [row], mode="a"))
-        if self.board is not None:
+        if self.writer is not None:
             for name, value in row.items():
                 if value is not None:
-                    self.board.add_scalar(name, value, self.step)
+                    self.writer.add_scalar(name, value, self.step)
             # A reader shall see the row now, and after a crash, too.
-            self.board.flush()
+            self.writer.flush()
 
-    def keep_best(self, val_loss):
+    def update_best(self, val_loss):
         """Keeps the weights where the validation loss is the least so far; else counts the evaluation."""
         # Not `>=`: a validation loss that is nan is no new best.
         if val_loss is None or (self.best_loss is not None and not val_loss < self.best_loss):
@@ -458,7 +458,9 @@ def _import_summary_writer():
 def is_in_use(out):
     """Whether a folder holds more than settings, and what a kill during a run's very first save leaves behind."""
     # Settings may be written before the run begins. A first save that was killed has no pointer to it yet.
-    ignored = re.compile(rf"{NAME}(\.part)?|{POINTER}\.part|settings\.toml(\.part)?")
+    ignored = re.compile(
+        rf"{CHECKPOINT_NAME}(\.part)?|{POINTER_FILE}\.part|settings\.toml(\.part)?"
+    )
     out = Path(out)
     return out.is_dir() and not all(ignored.fullmatch(path.name) for path in out.iterdir())
 
@@ -477,16 +479,18 @@ class Trainer(Trainer):  # continued
             self.save()
             # A run that was killed may have logged steps that it will now make again.
             self.strategy.on_rank_zero(lambda: write_log(out, self.rows))
-        if self.board_class is not None and self.strategy.rank == 0:
-            self.board = self.board_class(out, purge_step=self.step + 1)
+        if self.writer_class is not None and self.strategy.rank == 0:
+            self.writer = self.writer_class(out, purge_step=self.step + 1)
 
     def start(self):
         """Prepares a new run. Raises: FileExistsError where its folder is not empty."""
         out = self.config.out
         if out is not None and self.strategy.on_rank_zero(lambda: is_in_use(out)):
-            raise FileExistsError(
-                f"{out} is not empty: go on with the run in it by resume=True, or give a new folder"
-            )
+            if Path(out, POINTER_FILE).exists():
+                way_out = "pass resume=True to continue its run, or choose another folder"
+            else:
+                way_out = "choose another folder"
+            raise FileExistsError(f"{out} is not empty: {way_out}")
         # For dropout: each process draws numbers of its own.
         torch.manual_seed(self.config.seed + self.strategy.rank)
 
@@ -497,14 +501,17 @@ class Trainer(Trainer):  # continued
         """
         out = self.config.out
         if out is None:
-            raise ValueError("resume=True goes on from a folder: give its name, out")
+            raise ValueError(
+                "resume=True needs TrainConfig(out=...), the folder of the run to continue"
+            )
         state = self.strategy.load_model(out, self.model, self.tokenizer)
         # Each process has random numbers of its own, for dropout.
         random = [state["random"], *state.get("others", [])]
         if len(random) != self.strategy.world_size:
             raise ValueError(
-                f"{out} was saved by {len(random)} process(es), and {self.strategy.world_size} would go on. "
-                f"Each has a random state of its own: start {len(random)}, or begin a new run in another folder"
+                f"{out} was saved by a run of {len(random)} process(es), but this one has "
+                f"{self.strategy.world_size}: start {len(random)} (torchrun --nproc-per-node "
+                f"{len(random)}), or begin a new run in another folder"
             )
         self.strategy.load_optimizer(self.model, self.optimizer, state["optimizer"])
         # A scaler that is not enabled has an empty state.
@@ -523,7 +530,7 @@ class Trainer(Trainer):  # continued
         rows = self.strategy.on_rank_zero(lambda: read_log(log) if log.exists() else [])
         self.rows = [row for row in rows if row["step"] <= self.step]
         # Last, because nothing may draw a random number between this and the next step.
-        restore_random_states(random[self.strategy.rank])
+        set_rng_states(random[self.strategy.rank])
 
     def save(self, best=False):
         """Writes a checkpoint, from which the run can resume as if nothing had happened."""
@@ -531,7 +538,7 @@ class Trainer(Trainer):  # continued
         if self.step == self.saved_step:
             return
         model, optimizer = self.strategy.full_state(self.model, self.optimizer)
-        random, *others = self.strategy.all_gather(random_states())
+        random, *others = self.strategy.all_gather(get_rng_states())
         # The keys are older than the attributes' names: with them the checkpoints of older runs can be read.
         state = {
             "optimizer": optimizer,
@@ -567,15 +574,17 @@ class Trainer(Trainer):  # continued
         """
         config = self.config
         self.open(resume)
-        with self.memory_saver(), catch_sigint() as interrupts, self.progress_bar() as bar:
+        with self.checkpointing_context(), catch_sigint() as interrupts, self.progress_bar() as bar:
             self.prepare_model()
             # A resumed run goes on counting where it stopped; compiling does not count.
             started = time.perf_counter() - self.seconds
-            self.row_began = (self.windows_seen, self.seconds)
+            self.row_start = (self.windows_seen, self.seconds)
             reason = self.stop_reason()
+            if reason is not None and self.strategy.rank == 0:
+                print(f"nothing is left to train: {reason} was reached at step {self.step}")
             while reason is None:
                 # The learning rate of this step.
-                self.lr = learning_rate(self.step, config, self.budget_used())
+                self.lr = get_lr(self.step, config, self.budget_used())
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.lr
 
@@ -607,9 +616,9 @@ class Trainer(Trainer):  # continued
                 if evaluate_now:
                     val_loss = self.evaluate()
                     self.log(val_loss)
-                    self.keep_best(val_loss)
+                    self.update_best(val_loss)
                     # The speed in the next row is that of training, without this evaluation.
-                    self.row_began = (self.windows_seen, time.perf_counter() - started)
+                    self.row_start = (self.windows_seen, time.perf_counter() - started)
                 if save_now:
                     self.save()
                 reason = "interrupted" if interrupted else self.stop_reason()
@@ -639,7 +648,7 @@ class Trainer(Trainer):  # continued
             return 0.0
         return self.seconds / self.config.time_budget
 
-    def memory_saver(self):
+    def checkpointing_context(self):
         """The context in which the steps run."""
         if self.config.gradient_checkpointing:
             return gradient_checkpointing(self.model)
@@ -686,7 +695,7 @@ class Trainer(Trainer):  # continued
         if out is not None:
             self.save()
         if reason == "interrupted" and self.strategy.rank == 0:
-            saved = "not saved, for there is no out"
+            saved = "not saved (out is None)"
             if out is not None:
                 saved = f"saved in {out}; a resumed run goes on from there"
             print(f"interrupted after step {self.step}: {saved}")
@@ -697,10 +706,10 @@ class Trainer(Trainer):  # continued
                 self.model.load_state_dict(self.best_weights)
         self.model.eval()
         result = {
-            "loss": self.best_loss,
-            "step": self.best_step,
+            "best_val_loss": self.best_loss,
+            "best_step": self.best_step,
             "steps": self.step,
-            "stopped": reason,
+            "stop_reason": reason,
             "seconds": self.seconds,
             "floor": self.floor,
             "precision": self.precision,
@@ -713,11 +722,11 @@ class Trainer(Trainer):  # continued
 # %%
 #| export
 def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
-    """Trains the model on a Corpus, or on ids (N,) without a validation; it is left with its best weights.
+    """Trains the model on a Corpus, or on ids (N,) without a validation.
 
-    -> {"loss": the least validation loss, "step": where it was, "steps": made, "stopped": by what, "seconds", "floor",
-    "precision", "compiled", "log": rows}. resume: goes on from the last checkpoint in config.out. Ctrl-C saves, and
-    returns.
+    The model is left with its best weights, in evaluation mode. -> {"best_val_loss": the least validation loss,
+    "best_step": where it was, "steps": made, "stop_reason", "seconds", "floor", "precision", "compiled", "log": rows}.
+    resume: goes on from the last checkpoint in config.out. Ctrl-C saves, and returns.
 
     Raises: FloatingPointError where a loss or gradient is not a finite number; ValueError, FileExistsError or
     FileNotFoundError, before the first step, where data, model and folder do not go together.
@@ -768,20 +777,20 @@ print(f"best loss {first['loss']:.3f} at step {first['step']}, ended by {first['
 
 # %%
 now = evaluate(model, val_ids)
-far = abs(now - first["loss"])
+far = abs(now - first["best_val_loss"])
 print(
     f"best evaluation ≈ {first['loss']:.3f}, the model as it is now ≈ {now:.3f} nats per character"
 )
 print(f"difference ≈ {far:.0e} (below 1e-6, so it has its best weights: {far < 1e-6})")
-above = first["loss"] - (corpus.val_floor or 0)
-assert first["loss"] < 1.5 or corpus.name != "playhouse"
+above = first["best_val_loss"] - (corpus.val_entropy or 0)
+assert first["best_val_loss"] < 1.5 or corpus.name != "playhouse"
 assert above > 0.3 or corpus.name != "playhouse"
 assert far < 1e-6
-assert first["stopped"] == "steps"
+assert first["stop_reason"] == "steps"
 
 # %%
 show(
-    plot_run(folder / "first", corpus.val_floor),
+    plot_run(folder / "first", corpus.val_entropy),
     "Three charts: training and validation loss fall together towards "
     "the floor and are still far from it; the rate stays, and falls at the end; the gradient's length, before it is "
     "cut.",
@@ -808,7 +817,7 @@ assert lead > 0.05 or corpus.name != "playhouse"
 #
 # (`tensorboard=True` writes the same rows for [TensorBoard](https://www.tensorflow.org/tensorboard), if that is installed: `tensorboard --logdir` with the folder that holds your runs.)
 #
-# ## By the clock
+# ## A time budget
 #
 # The machine is yours for three seconds. How many steps that makes is not known in advance; the schedule comes to its end all the same.
 
@@ -821,13 +830,13 @@ print(f"{hurried['steps']} steps in {hurried['seconds']:.2f} s")
 # %%
 rates = [row["lr"] for row in hurried["log"]]
 end = rates[-1] / 5e-3  # as a share of the peak
-print("ended by:", hurried["stopped"])
+print("ended by:", hurried["stop_reason"])
 print(f"the last rate is ≈ {end:.1%} of the peak (less than a fifth: {end < 0.2})")
-assert hurried["stopped"] == "time_budget"
+assert hurried["stop_reason"] == "time_budget"
 assert end < 0.2
 
 # %% [markdown]
-# ## Ctrl-C, and on
+# ## Interrupting and resuming
 #
 # Two runs of 60 steps. The second is interrupted in the middle of step 25 (a hook presses Ctrl-C for us), and resumes with a new model, as after a restart of the computer. There is dropout, so the random state matters too. **Predict:** will the last losses differ? If so, from which digit on?
 
@@ -858,7 +867,7 @@ again = new_model(dropout=0.1)
 rest = train(again, corpus, settings("parts"), resume=True)
 
 # %%
-print("stopped by:", part["stopped"], "after step", part["steps"])
+print("stopped by:", part["stop_reason"], "after step", part["steps"])
 other = sum((a != b).sum().item() for a, b in zip(whole.parameters(), again.parameters()))
 losses = [[row["val_loss"] for row in run["log"]] for run in (uninterrupted, rest)]
 print(f"weights that differ, in the last bit or more: {other} of {whole.num_params():,}")
@@ -898,7 +907,7 @@ assert message.startswith("step 12: the loss is nan")
 # %% [markdown]
 # Ten good steps are saved, and `resume=True` with a smaller learning rate goes on from there. When a run of yours ends with a `nan`, look at the log first: mostly the norm of the gradient had been growing for a while.
 #
-# ## With and without
+# ## Ablating warmup, clipping and decay
 #
 # What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one number. For clipping there has to be something to clip: at step 60, once, the loss of a batch is multiplied by a thousand. (The two runs differ earlier already, because the first gradients are long as well.) A point of a curve is the mean of ten losses, and the point at step 60 holds that thousandfold loss itself. So *both* lines leave the chart there, with clipping and without. Look at what is left of the jump at step 70 and later.
 
@@ -985,9 +994,9 @@ assert left < 0.2 or corpus.name != "playhouse"
 #
 # None of these is a law. What does warmup save at a third of the learning rate? Try it: change `pairs`.
 #
-# ## The clinic
+# ## Debugging: is this loss normal?
 #
-# A broken training run does not stop. It prints losses that go down, and its model writes worse plays than it could. So how do you know? Two tests belong at the beginning of every new model.
+# Now the clinic. A broken training run does not stop. It prints losses that go down, and its model writes worse plays than it could. So how do you know? Two tests belong at the beginning of every new model.
 #
 # **The loss at init**, before the first step. A model that knows nothing should give each of the $V$ characters about $1/V$, and so have a loss of $\ln V$.
 
@@ -1125,7 +1134,7 @@ for ax, name in zip(axes.flat, "ABCDEF"):
     ax.plot(steps, curve("healthy", "val_loss"), color="#999999", linewidth=3, label="healthy")
     ax.plot(steps, curve(name, "train_loss"), color="#56B4E9", label="training")
     ax.plot(steps, curve(name, "val_loss"), "--", color="#0072B2", label="validation")
-    ax.axhline(corpus.val_floor or 0, color="#D55E00", linestyle=":", label="the floor")
+    ax.axhline(corpus.val_entropy or 0, color="#D55E00", linestyle=":", label="the floor")
     ax.set(title=name, ylim=(0, 7))
 axes[0, 0].legend(frameon=False, fontsize=8)
 fig.supxlabel("step")
@@ -1191,7 +1200,7 @@ check("targets_ahead", targets_ahead)
 # The tests, one after the other. **A and F:** three lines that everybody should run once for every new source of data.
 
 # %%
-window_x, window_y = Windows(train_ids, 24, seed=1337).batch(0, 1)
+window_x, window_y = ShuffledWindows(train_ids, 24, seed=1337).batch(0, 1)
 print("x", repr(tokenizer.decode(window_x[0])))
 print("y", repr(tokenizer.decode(window_y[0])))
 print("one ahead:", torch.equal(window_x[0, 1:], window_y[0, :-1]))
@@ -1278,7 +1287,7 @@ print(
 )
 
 # %%
-below = (corpus.val_floor or math.nan) - val_end["D"]  # some texts have no floor that is known
+below = (corpus.val_entropy or math.nan) - val_end["D"]  # some texts have no floor that is known
 print(f"D ends at ≈ {val_end['D']:.2f}, below the floor by ≈ {below:.2f}")
 assert below > 0.05 or corpus.name != "playhouse"
 assert val_end["healthy"] - val_end["D"] > 0.5 or corpus.name != "playhouse"
@@ -1323,6 +1332,6 @@ assert behind > 0.6 or corpus.name != "playhouse"
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
-# `Trainer`, `train` and `plot_run`, in `chargpt_lib/trainer.py`. With lesson 09's checkpoints and `sampling.generate` you can train, stop, resume, and write.
+# You now have `Trainer`, `train` and `plot_run`, in `chargpt_lib/trainer.py`. With lesson 09's checkpoints and `sampling.generate` you can train, stop, resume, and write.

@@ -32,7 +32,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import show
-from chargpt_lib.recipe import TrainConfig, Windows
+from chargpt_lib.recipe import ShuffledWindows, TrainConfig
 from chargpt_lib.trainer import train
 from chargpt_lib.training import evaluate
 
@@ -45,7 +45,7 @@ scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # deleted at 
 folder = Path(scratch.name)
 
 # %% [markdown]
-# ## What a text weighs
+# ## Text size on disk and in memory
 #
 # **Predict:** the file has one byte for each character (of English, in UTF-8). How many has Python's `str`? How many have the ids?
 
@@ -58,7 +58,10 @@ for what, size in (
     ("the list that encode makes on its way", sys.getsizeof(ids.tolist())),
     ("the ids, int64", ids.nbytes),
     ("the ids, uint16", ids.numpy().astype("uint16").nbytes),
-    ("lesson 10's order of the windows, of 256", Windows(ids, 256, seed=1337).order(0).nbytes),
+    (
+        "lesson 10's order of the windows, of 256",
+        ShuffledWindows(ids, 256, seed=1337).order(0).nbytes,
+    ),
 ):
     print(f"{what:41} {size / n:5.2f} bytes per character")
 
@@ -85,7 +88,7 @@ def bytes_on_disk(n, vocab_size):
 check("bytes_on_disk", bytes_on_disk)
 
 # %% [markdown]
-# ## A file that pretends to be memory
+# ## Memory-mapped files
 #
 # Every program believes that it has one long memory. The system keeps a table behind it: this **page** of 4,096 bytes (16,384 on a newer Mac) lies there in the chips, that one nowhere yet. To **map** a file means to enter it into this table. Nothing is read. Only when the program touches a place does the system notice that the page is missing, fetch it from the disk, and let the program go on. Pages that nobody has touched for a while make room for others.
 #
@@ -174,11 +177,11 @@ from chargpt_lib.data import CharTokenizer, tokenizer_from_dict
 from chargpt_lib.files import write_json
 from chargpt_lib.recipe import count_windows, epoch_generator
 
-INDEX = "index.json"
-VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
-ID = "<u2"  # uint16, the low byte first on every computer
-NO_ID = 2**16 - 1  # what a character gets that has no id
-PIECE = 2**20  # characters, or ids, that are taken in hand at a time
+INDEX_FILE = "index.json"
+INDEX_VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
+ID_DTYPE = "<u2"  # uint16, the low byte first on every computer
+UNKNOWN_ID = 2**16 - 1  # what a character gets that has no id
+CHUNK_SIZE = 2**20  # characters, or ids, that are taken in hand at a time
 
 # %%
 #| export
@@ -187,28 +190,29 @@ def _file_pieces(path):
     try:
         # Python makes "\n" of all line ends here; -sig leaves out the mark that Windows puts first.
         with open(path, encoding="utf-8-sig") as file:
-            while text := file.read(PIECE):
+            while text := file.read(CHUNK_SIZE):
                 yield text
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it so"
+            f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it as "
+            f"UTF-8"
         ) from None
 
 
 def _row_pieces(row, name):
     """The text of a row, or a text, piece by piece. Raises: ValueError where it is none; name says which row it is."""
     text = row
-    what = f"a {type(row).__name__}"
+    what = f"of type {type(row).__name__}"
     if isinstance(row, Mapping):
         text = row.get("text")
         what = f"a row with the columns {[*row]}"
     if not isinstance(text, str):
         raise ValueError(
-            f"{name} is {what}, and no text: give texts, or rows with a text in the column 'text'"
+            f"{name} is {what}, not a string: pass strings, or rows with a string in 'text'"
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    for start in range(0, len(text), PIECE):
-        yield text[start : start + PIECE]
+    for start in range(0, len(text), CHUNK_SIZE):
+        yield text[start : start + CHUNK_SIZE]
 
 # %% [markdown]
 # Between two texts comes an empty line, as between the scenes of our plays. (For a data set whose rows are single lines, give `separator="\n"`.) Each piece comes with a word on its origin, for error messages.
@@ -223,7 +227,8 @@ def _documents(texts):
             files = sorted(files[0].glob("*.txt"))
         if not files or not files[0].is_file():
             raise FileNotFoundError(
-                f"{texts} is no file, and no folder of .txt files; a text goes into a list, [text]"
+                f"{texts} is neither a file nor a folder of .txt files; to shard a string, "
+                f"pass [text]"
             )
         for path in files:
             yield str(path), _file_pieces(path)
@@ -262,21 +267,23 @@ table[[ord(char) for char in symbols]] = range(tokenizer.vocab_size)
 print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
 
 # %% [markdown]
-# Characters without an id get a number of their own, `NO_ID`. The table has it once more at its end, for all characters after the last letter of the alphabet: their numbers are clipped to that place. If such a character turns up, the tokenizer itself is asked. Its error names the character and what could be meant, and we add in which text it occurs.
+# Characters without an id get a number of their own, `UNKNOWN_ID`. The table has it once more at its end, for all characters after the last letter of the alphabet: their numbers are clipped to that place. If such a character turns up, the tokenizer itself is asked. Its error names the character and what could be meant, and we add in which text it occurs.
 #
 # The table needs one id for each character. For any other tokenizer, such as lesson 14's, its own `encode` does the work.
 
 # %%
 #| export
 def _id_table(tokenizer):
-    """The id of each character, at the place of its Unicode number; NO_ID for those without one."""
+    """The id of each character, at the place of its Unicode number; UNKNOWN_ID for those without one."""
     numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
-    table = numpy.full(max(numbers) + 2, NO_ID, ID)  # one place more than the last letter's
+    table = numpy.full(
+        max(numbers) + 2, UNKNOWN_ID, ID_DTYPE
+    )  # one place more than the last letter's
     table[numbers] = range(len(numbers))
     return table
 
 
-def encoded(texts, tokenizer, separator):
+def iter_encoded(texts, tokenizer, separator):
     """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
     table = _id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
     for name, text in _pieces(texts, separator):
@@ -284,9 +291,9 @@ def encoded(texts, tokenizer, separator):
         if table is not None:
             numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
             ids = table[numbers.clip(max=len(table) - 1)]
-        if ids is None or (ids == NO_ID).any():
+        if ids is None or (ids == UNKNOWN_ID).any():
             try:
-                ids = tokenizer.encode(text).numpy().astype(ID)
+                ids = tokenizer.encode(text).numpy().astype(ID_DTYPE)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         yield ids
@@ -299,7 +306,7 @@ seconds = {"encode": [], "table": []}
 for _ in range(3):  # the least of three, because other programs run, too
     for name, work in (
         ("encode", tokenizer.encode),
-        ("table", lambda text: list(encoded([text], tokenizer, ""))),
+        ("table", lambda text: list(iter_encoded([text], tokenizer, ""))),
     ):
         start = time.perf_counter()
         work(text)
@@ -340,23 +347,21 @@ def _is_whole(number, least):
 
 def _check_request(texts, folder, tokenizer, shard_size, val_size):
     """Raises: ValueError or FileExistsError for what cannot be written, before anything is read."""
-    if not _is_whole(shard_size, 1) or not _is_whole(val_size, 0):
-        raise ValueError(
-            f"shard_size is {shard_size!r}, val_size {val_size!r}: give whole numbers, from 1 and 0 on"
-        )
-    old = [*folder.glob(INDEX), *folder.glob("*-[0-9]*.bin")]
+    for name, size, least in (("shard_size", shard_size, 1), ("val_size", val_size, 0)):
+        if not _is_whole(size, least):
+            raise ValueError(f"{name} is {size!r}; it has to be an integer >= {least}")
+    old = [*folder.glob(INDEX_FILE), *folder.glob("*-[0-9]*.bin")]
     if old:
         raise FileExistsError(
-            f"{folder} holds {old[0].name} of another writing: choose another folder, or delete it"
+            f"{folder} already contains {old[0].name}: choose another folder, or delete this one"
         )
     if isinstance(texts, Mapping):
-        raise ValueError(
-            f"the texts are a dict with {[*texts]}, several data sets perhaps: give one of them"
-        )
+        raise ValueError(f"texts is a dict with keys {[*texts]} (a DatasetDict?): pass one split")
     # An iterator is its own iterator: what was read of it once is gone.
     if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
         raise ValueError(
-            "the texts can be read only once, and their alphabet takes a reading: give a tokenizer, too"
+            "texts is a one-shot iterator, but finding the alphabet needs a first pass: pass "
+            "tokenizer="
         )
 
 # %% [markdown]
@@ -371,14 +376,16 @@ class _ShardWriter:
         self.folder = folder
         self.shard_size = shard_size
         self.val_size = val_size
-        self.buffer = numpy.empty(shard_size + val_size + PIECE, ID)
+        self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, ID_DTYPE)
         self.filled = 0  # how many ids are in the buffer
         self.total = 0  # how many have come in
         self.index = {"train": [], "val": []}
 
     def add(self, ids):
-        for start in range(0, len(ids), PIECE):  # a tokenizer may make more ids than characters
-            part = ids[start : start + PIECE]
+        for start in range(
+            0, len(ids), CHUNK_SIZE
+        ):  # a tokenizer may make more ids than characters
+            part = ids[start : start + CHUNK_SIZE]
             self.buffer[self.filled : self.filled + len(part)] = part
             self.filled += len(part)
             self.total += len(part)
@@ -396,7 +403,8 @@ class _ShardWriter:
         """Writes what is left in the buffer. Raises: ValueError where too little has come in."""
         if self.total < 20:
             raise ValueError(
-                f"the texts have {self.total} symbols: too few to train on one part and test on another"
+                f"the texts have {self.total} ids; at least 20 are needed, to train on one part "
+                f"and test on another"
             )
         last_tenth = self.total - 9 * self.total // 10
         val_size = min(self.val_size, last_tenth)
@@ -428,18 +436,18 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
         for _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
-    if tokenizer.vocab_size > NO_ID:
+    if tokenizer.vocab_size > UNKNOWN_ID:
         raise ValueError(
-            f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {NO_ID}"
+            f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {UNKNOWN_ID}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     writer = _ShardWriter(folder, shard_size, val_size)
     try:
-        for ids in encoded(texts, tokenizer, separator):
+        for ids in iter_encoded(texts, tokenizer, separator):
             writer.add(ids)
         writer.finish()
-        index = {"version": VERSION, "tokenizer": tokenizer.to_dict(), **writer.index}
-        write_json(folder / INDEX, index)
+        index = {"version": INDEX_VERSION, "tokenizer": tokenizer.to_dict(), **writer.index}
+        write_json(folder / INDEX_FILE, index)
     except BaseException:  # Ctrl-C, too
         for path in folder.glob("*-[0-9]*.bin"):
             path.unlink()
@@ -523,15 +531,18 @@ print(shard.tolist(), (places - edges[shard]).tolist())
 def _corrupt_shards(path, why):
     """The ValueError for a file of a folder of shards that is not what it should be."""
     return ValueError(
-        f"{path}: {why}. Copy it again from where it came from, or write the shards anew (write_shards)"
+        f"{path}: {why}. Copy it again from where it came from, or rewrite the shards with "
+        f"write_shards"
     )
 
 
 def _check_index(index):
     """The tokenizer in an index. Raises: an error of some kind where the index is not what write_shards writes."""
     version = index["version"]
-    if version not in (1, VERSION):
-        raise ValueError(f"its version is {version!r}, and this library reads 1 and {VERSION}")
+    if version not in (1, INDEX_VERSION):
+        raise ValueError(
+            f"its version is {version!r}, and this library reads 1 and {INDEX_VERSION}"
+        )
     tokenizer = tokenizer_from_dict(index["alphabet"] if version == 1 else index["tokenizer"])
     if not index["train"]:
         raise ValueError("it has no shards to train on")
@@ -539,7 +550,7 @@ def _check_index(index):
         for n, shard in enumerate(index[kind]):
             # The names become paths: no other name than ours, so that none leads out of the folder.
             if shard["file"] != f"{kind}-{n:05d}.bin" or type(shard["ids"]) is not int:
-                raise ValueError("its shards have other names, or no length")
+                raise ValueError(f"unexpected shard file name or id count in {kind!r}, shard {n}")
     return tokenizer
 
 
@@ -548,24 +559,29 @@ def read_index(folder):
 
     Raises: FileNotFoundError where there is no index, ValueError for a file that is missing or damaged.
     """
-    path = folder / INDEX
+    path = folder / INDEX_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {INDEX}: it was unfinished, or no folder of shards. Write it "
-            f"with write_shards, into a new folder"
+            f"{folder} has no {INDEX_FILE}: write_shards did not finish, or this is not a shard "
+            f"folder. Write the shards with write_shards, into a new folder"
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         tokenizer = _check_index(index)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _corrupt_shards(path, f"this is no index of shards ({error})") from None
+        raise _corrupt_shards(path, f"this is not a valid shard index ({error})") from None
     for shard in index["train"] + index["val"]:
         file = folder / shard["file"]
         # Two bytes an id. A mapped file that is shorter than it says would stop the process without a message.
-        size = file.stat().st_size if file.is_file() else "no"
-        if size != 2 * shard["ids"] or not size:
+        expected = 2 * shard["ids"]
+        if not file.is_file():
             raise _corrupt_shards(
-                file, f"the file has {size} bytes, and {INDEX} says {2 * shard['ids']}"
+                file, f"the file is missing; {INDEX_FILE} lists it with {expected} bytes"
+            )
+        size = file.stat().st_size
+        if size != expected or size == 0:
+            raise _corrupt_shards(
+                file, f"the file has {size} bytes, but {INDEX_FILE} says {expected}"
             )
     return index, tokenizer
 
@@ -576,7 +592,7 @@ def read_index(folder):
 
 # %%
 #| export
-MAX_MAPS = 4  # open at a time: a process may open only so many files
+MAX_OPEN_MEMMAPS = 4  # open at a time: a process may open only so many files
 
 
 class Shards:
@@ -592,37 +608,38 @@ class Shards:
         self.folder = Path(folder)
         self.index, self.tokenizer = read_index(self.folder)
         lengths = [shard["ids"] for shard in self.index["train"]]
-        self.edges = torch.tensor([0, *lengths]).cumsum(0)  # (shards + 1,)
-        self.maps = {}  # file: its map, those opened last
+        self.offsets = torch.tensor([0, *lengths]).cumsum(0)  # (shards + 1,)
+        self.memmaps = {}  # file: its map, those opened last
         self.val_ids = None
         if self.index["val"]:  # one file, small enough for the memory
             self.val_ids = self.read("val-00000.bin", slice(None))
 
     def __len__(self):
-        return int(self.edges[-1])
+        return int(self.offsets[-1])
 
     def read(self, file, places):
         """places: an array of offsets in one file -> its ids there, int64."""
-        if file not in self.maps:
-            if len(self.maps) == MAX_MAPS:
-                oldest = next(iter(self.maps))
-                del self.maps[oldest]
-            self.maps[file] = numpy.memmap(self.folder / file, ID, "r")
+        if file not in self.memmaps:
+            if len(self.memmaps) == MAX_OPEN_MEMMAPS:
+                oldest = next(iter(self.memmaps))
+                del self.memmaps[oldest]
+            self.memmaps[file] = numpy.memmap(self.folder / file, ID_DTYPE, "r")
         # Cut first, then convert: the other way round the whole file would be in memory.
-        ids = torch.from_numpy(self.maps[file][places].astype("int64"))
+        ids = torch.from_numpy(self.memmaps[file][places].astype("int64"))
         if ids.numel() and ids.max() >= self.tokenizer.vocab_size:
             raise _corrupt_shards(
-                self.folder / file, f"it has the id {ids.max()}, and no character has that"
+                self.folder / file,
+                f"it contains id {ids.max()}, but vocab_size is {self.tokenizer.vocab_size}",
             )
         return ids
 
     def at(self, places):
         """places: int64, any shape, from 0 to len() - 1 -> the ids that stand there, int64, of the same shape."""
-        shards = torch.searchsorted(self.edges, places, right=True) - 1
+        shards = torch.searchsorted(self.offsets, places, right=True) - 1
         ids = torch.empty_like(places)
         for shard in shards.unique().tolist():  # one look into each file, not one for each place
             here = shards == shard
-            offsets = places[here] - self.edges[shard]
+            offsets = places[here] - self.offsets[shard]
             ids[here] = self.read(self.index["train"][shard]["file"], offsets.numpy())
         return ids
 
@@ -663,9 +680,9 @@ print_error(lambda: Shards(folder / "plays").verify())
 _ = file.write_bytes(good)
 
 # %% [markdown]
-# ## Shuffled twice
+# ## Two-level shuffling
 #
-# Lesson 10's `Windows` shuffles all windows of an epoch at once, in one pile. For our shards that has two disadvantages.
+# Lesson 10's `ShuffledWindows` shuffles all windows of an epoch at once, in one pile. For our shards that has two disadvantages.
 #
 # The order is a list of all of them, with 8 bytes each. That is nothing for a million characters; for a trillion, in windows of 256, it is 31 gigabytes. And each batch reads from everywhere: 32 windows, 32 pages from 32 ends of the disk, none of them in memory from before.
 #
@@ -715,7 +732,7 @@ print("so many are read after each shard:", plan.after.tolist())
 class _ShardWindows:
     """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
 
-    As in recipe.Windows, seed and epoch determine the order, and every epoch cuts at other places.
+    As in recipe.ShuffledWindows, seed and epoch determine the order, and every epoch cuts at other places.
     """
 
     def __init__(self, shards, block_size, seed):
@@ -729,7 +746,7 @@ class _ShardWindows:
 
     def plan_of(self, epoch):
         if epoch not in self.plan:
-            edges = self.shards.edges
+            edges = self.shards.offsets
             self.plan = {epoch: plan_epoch(edges, self.block_size, self.count, self.seed, epoch)}
         return self.plan[epoch]
 
@@ -770,7 +787,7 @@ class _ShardWindows:
 # %%
 write_shards([text[:8600]], folder / "few", tokenizer, shard_size=1000, val_size=600)
 few = Shards(folder / "few").windows(block_size=16, seed=1337)
-pile = Windows(ids[:8000], block_size=16, seed=1337)
+pile = ShuffledWindows(ids[:8000], block_size=16, seed=1337)
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained", sharey=True)
 for ax, title in zip(axes, ("One pile", "Shuffled twice")):
     for epoch, colour in ((0, "#0072B2"), (1, "#D55E00")):
@@ -890,7 +907,11 @@ def pages_of(starts):
     }
 
 
-pile = Windows(ids[: len(alone.shards)], 64, seed=1337).order(0)[: len(read[0] | read[1])].tolist()
+pile = (
+    ShuffledWindows(ids[: len(alone.shards)], 64, seed=1337)
+    .order(0)[: len(read[0] | read[1])]
+    .tolist()
+)
 in_all = sum(-(-shard["ids"] // 2048) for shard in alone.shards.index["train"])
 print("pages of rank 0:", len(pages_of(read[0])), " of rank 1:", len(pages_of(read[1])))
 both = len(pages_of(read[0] | read[1]))
@@ -914,7 +935,10 @@ def fastest(source, batches=50):
     return min(times)
 
 # %%
-memory, mapped = Windows(ids, 64, seed=1337), Shards(folder / "plays").windows(64, seed=1337)
+memory, mapped = (
+    ShuffledWindows(ids, 64, seed=1337),
+    Shards(folder / "plays").windows(64, seed=1337),
+)
 times = {"from memory": fastest(memory), "from the map": fastest(mapped)}
 print(
     *(f"{name}: ≈ {ms:.2f} ms, ≈ {ms / 50:.2%} of such a step" for name, ms in times.items()),
@@ -939,12 +963,12 @@ result = train(
 )
 
 # %%
-gain = before - result["loss"]
+gain = before - result["best_val_loss"]
 print(f"≈ {before:.2f} -> ≈ {result['loss']:.2f} nats per character, after {result['steps']} steps")
 assert gain > 1.2
 
 # %% [markdown]
-# ## Other people's data
+# ## Hugging Face datasets
 #
 # The large collections of text are on Hugging Face's hub, and `datasets` (`pip install datasets`) streams them: a row at a time comes over the net, and none is kept. Such a stream goes straight into `write_shards`:
 #
@@ -991,8 +1015,8 @@ except ValueError as error:
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
-# `write_shards`, `Shards` and its `windows`, in `chargpt_lib/shards.py`: a text of any size, read as if it were in memory.
+# You now have `write_shards`, `Shards` and its `windows`, in `chargpt_lib/shards.py`: a text of any size, read as if it were in memory.
 #
 # Next: [13 · Many devices](13_many_devices.ipynb), where each rank gets a graphics card.

@@ -34,7 +34,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import heatmap, show
-from chargpt_lib.recipe import Windows
+from chargpt_lib.recipe import ShuffledWindows
 from chargpt_lib.trainer import read_log
 from chargpt_lib.training import evaluate
 
@@ -50,7 +50,7 @@ def new_model(seed=1337):
     return GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64)).double()
 
 # %% [markdown]
-# ## Half a batch each
+# ## Data parallelism
 #
 # Two devices, and a batch of 16 windows. Each device has a copy of the model, and reads 8. Each gets a gradient, of its own half. What is the gradient of the whole batch?
 #
@@ -66,7 +66,7 @@ def gradient(model, x, y):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-x, y = Windows(ids, 32, seed=1337).batch(0, 16)
+x, y = ShuffledWindows(ids, 32, seed=1337).batch(0, 16)
 copies = [new_model(), new_model()]  # the same seed, the same weights
 halves = [gradient(copies[0], x[:8], y[:8]), gradient(copies[1], x[8:], y[8:])]
 whole = gradient(new_model(), x, y)
@@ -86,7 +86,7 @@ assert apart[2] < 1e-12  # float64 (.double() above): what is left is rounding
 def ten_steps(copies):
     """Ten steps; each copy reads its half, and moves by the mean gradient."""
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-3) for model in copies]
-    windows = Windows(ids, 32, seed=1337)
+    windows = ShuffledWindows(ids, 32, seed=1337)
     for step in range(10):
         x, y = windows.batch(16 * step, 16)
         for rank, model in enumerate(copies):
@@ -140,7 +140,7 @@ for name, mean in means.items():
     print(f"{name}: off by {((mean - whole).norm() / whole.norm()).item():.0%}")
 
 # %% [markdown]
-# A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another dress. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `Windows` fills the batch up from the next one. So all parts have the same size.
+# A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another dress. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `ShuffledWindows` fills the batch up from the next one. So all parts have the same size.
 #
 # ### Exercise: each part its due
 # ★★ · 6 minutes · PyTorch takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to make up for that beforehand (Hugging Face's trainer has such a factor, too).
@@ -279,7 +279,7 @@ for m in (1, 3, 10):
 # So a small vector goes by doubling, and a large one in a ring. (There are ways between the two. If the pairs exchange halves, then quarters, and so on, and put them together again in the same way, 1,024 devices need 20 rounds and 1.998 vectors; the same paper has that, too. NCCL, NVIDIA's library for graphics cards, chooses between rings and trees.)
 
 # %% [markdown]
-# ## While it computes
+# ## DDP: overlapping communication with backward
 #
 # `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's **DDP** (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) collects the gradients in buckets, the first of one megabyte, the others of 25, and sends a bucket off as soon as all its gradients are there. **Predict:** the token embedding serves at both ends: it turns characters into vectors and, tied, the last vectors into logits. When is its gradient finished?
 
@@ -353,7 +353,7 @@ print(*launch("hello.py"), sep="\n")
 #
 # ## The loop, in several processes
 #
-# Lesson 11's `Trainer` asks its strategy for everything that several processes do otherwise. With one process that was `SingleProcess`. So only a strategy has to be written: the same names, and behind them messages to the other processes.
+# Lesson 11's `Trainer` asks its strategy for everything that several processes do otherwise. With one process that was `SingleProcessStrategy`. So only a strategy has to be written: the same names, and behind them messages to the other processes.
 #
 # | method | when the loop calls it | one process | several |
 # |---|---|---|---|
@@ -391,8 +391,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from chargpt_lib.checkpoints import load_checkpoint
 from chargpt_lib.devices import pick_device
-from chargpt_lib.trainer import SingleProcess, Trainer, train
-from chargpt_lib.training import nats_per_character
+from chargpt_lib.trainer import SingleProcessStrategy, Trainer, train
+from chargpt_lib.training import per_token_loss
 
 # %% [markdown]
 # First a process joins the others, and finds out which device is its own. Tensors on a graphics card travel by NCCL; numbers of Python, such as the time, by gloo, because for them no card has to finish anything.
@@ -414,8 +414,8 @@ def init_distributed(device=None):
         processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
         if processes_here > torch.cuda.device_count():
             raise ValueError(
-                f"{processes_here} processes, and {torch.cuda.device_count()} graphics card(s): start one for "
-                f"each card"
+                f"{processes_here} processes on this machine, but {torch.cuda.device_count()} "
+                f"GPU(s): start at most one per GPU, or pass device='cpu'"
             )
         # The processes of one computer are numbered from 0, and so are its cards.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -445,7 +445,7 @@ def _leave_distributed():
 
 # %%
 #| export
-class DDP(SingleProcess):
+class DDPStrategy(SingleProcessStrategy):
     """Several processes with the whole model each; backward averages their gradients (DDP, Li et al., 2020)."""
 
     def __init__(self, device):
@@ -494,14 +494,14 @@ class DDP(SingleProcess):
         return result
 
     def evaluate(self, model, ids):
-        return evaluate_in_parts(model, ids, self.rank, self.world_size)
+        return evaluate_distributed(model, ids, self.rank, self.world_size)
 
 # %%
 _ = (folder / "once.py").write_text(
     """
 from chargpt_lib.distributed import DDP, init_distributed
 
-strategy = DDP(init_distributed("cpu"))
+strategy = DDPStrategy(init_distributed("cpu"))
 try:
     strategy.on_rank_zero(lambda: 1 / 0)
 except ZeroDivisionError as error:
@@ -518,7 +518,7 @@ print(*launch("once.py"), sep="\n")
 
 # %%
 #| export
-def evaluate_in_parts(model, ids, rank, world_size):
+def evaluate_distributed(model, ids, rank, world_size):
     """The exact loss over a text, where each process evaluates a part of its windows.
 
     All processes call the model equally often, because with FSDP every one must take part in every call.
@@ -532,11 +532,11 @@ def evaluate_in_parts(model, ids, rank, world_size):
     skipped = rank * per_process - first
     total = torch.zeros(1, dtype=torch.float64)
     if windows > 0:
-        nats = nats_per_character(model, ids[first * T : (first + per_process) * T + 1])
+        nats = per_token_loss(model, ids[first * T : (first + per_process) * T + 1])
         total += nats[skipped * T :].double().sum()
     # What is left after the last whole window, all compute, and process 0 counts.
     if targets % T > 0 or windows == 0:
-        rest = nats_per_character(model, ids[windows * T :]).double().sum()
+        rest = per_token_loss(model, ids[windows * T :]).double().sum()
         if rank == 0:
             total += rest
     dist.all_reduce(total)
@@ -549,7 +549,7 @@ def evaluate_in_parts(model, ids, rank, world_size):
 model, text, sums = new_model().eval(), ids[:1000], []
 with mock.patch.object(dist, "all_reduce", lambda total: sums.append(total.item())):
     for rank in range(3):
-        evaluate_in_parts(model, text, rank, world_size=3)
+        evaluate_distributed(model, text, rank, world_size=3)
 loss = evaluate(model, text)
 far = abs(sum(sums) / 999 - loss)
 print(
@@ -561,7 +561,7 @@ print(f"`evaluate`: {loss:.3f}   the difference ≈ {far:.0e} (below 1e-9: {far 
 assert far < 1e-9
 
 # %% [markdown]
-# ## What does not fit
+# ## FSDP: sharding what does not fit
 #
 # With DDP each device has everything. How much is that? For each parameter 4 bytes for the weight, 4 for its gradient, and 8 for AdamW's two moments. (Activations come on top; lesson 10 has a remedy for them.) A T4 has 16 gigabytes, so it holds a billion parameters at most. (By default PyTorch's DDP takes 4 bytes more: its buckets hold the gradients a second time.)
 #
@@ -661,12 +661,12 @@ show(
 # %%
 #| export
 # Collected on the CPU in process 0; the others get an empty dict.
-COLLECT = StateDictOptions(full_state_dict=True, cpu_offload=True)
+GATHER_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # Whole in process 0; the others get their parts from it.
-DISTRIBUTE = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+BROADCAST_OPTIONS = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
-class FSDP(DDP):
+class FSDPStrategy(DDPStrategy):
     """Several processes with a part of each parameter, gradient and moment (FSDP, Zhao et al., 2023)."""
 
     def __init__(self, model, device):
@@ -679,7 +679,7 @@ class FSDP(DDP):
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         # All begin with the weights of process 0.
-        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
+        set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
 
     def wrap(self, model):
         return model  # fully_shard has changed the model itself
@@ -697,13 +697,13 @@ class FSDP(DDP):
 
     def full_state(self, model, optimizer):
         # All take part in collecting; process 0 alone has what comes of it.
-        weights = get_model_state_dict(model, options=COLLECT)
+        weights = get_model_state_dict(model, options=GATHER_OPTIONS)
         if self.rank == 0:
             self.full_model.load_state_dict(weights)
         numbered = optimizer.state_dict()
         # Before the first step there are no moments, and to find some PyTorch would let the optimizer take a step.
         if optimizer.state:
-            moments = get_optimizer_state_dict(model, optimizer, options=COLLECT)
+            moments = get_optimizer_state_dict(model, optimizer, options=GATHER_OPTIONS)
             names = _parameter_names(model, optimizer) if self.rank == 0 else []
             numbered["state"] = {
                 number: moments["state"][name] for number, name in enumerate(names)
@@ -713,7 +713,7 @@ class FSDP(DDP):
     def load_model(self, out, model, tokenizer, which="last"):
         # Every process reads the file, because each needs the state that is saved beside the weights.
         state = load_checkpoint(out, self.full_model, tokenizer, which)
-        set_model_state_dict(model, self.full_model.state_dict(), options=DISTRIBUTE)
+        set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
         return state
 
     def load_optimizer(self, model, optimizer, saved):
@@ -728,7 +728,7 @@ class FSDP(DDP):
                 for group in groups
             ],
         }
-        set_optimizer_state_dict(model, optimizer, named, options=DISTRIBUTE)
+        set_optimizer_state_dict(model, optimizer, named, options=BROADCAST_OPTIONS)
         # On the way PyTorch has made lists of tuples: the settings shall be those of the config, unchanged.
         for group, before in zip(optimizer.param_groups, groups):
             group["betas"] = before["betas"]
@@ -750,7 +750,7 @@ from chargpt_lib.gpt import GPT, GPTConfig
 
 model = GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128))
 whole = sum(p.numel() for p in model.parameters())
-strategy = FSDP(model, init_distributed("cpu"))
+strategy = FSDPStrategy(model, init_distributed("cpu"))
 own = sum(p.to_local().numel() for p in model.parameters())
 print(f"process {strategy.rank} keeps {own:,} of {whole:,} weights\\n", end="")
 """.lstrip(),
@@ -779,18 +779,19 @@ def train_distributed(
         return train(model.to(device), corpus_or_ids, config, tokenizer, resume)
     if fsdp and config.out is None:
         raise ValueError(
-            "with fsdp the model is left in parts, and only a checkpoint has it whole: give a folder, out"
+            "fsdp=True leaves the model sharded, and only a checkpoint holds all of it: set "
+            "TrainConfig(out=...)"
         )
     device = init_distributed(device)
     if fsdp:
-        strategy = FSDP(model, device)
+        strategy = FSDPStrategy(model, device)
     else:
         model = model.to(device)
-        strategy = DDP(device)
+        strategy = DDPStrategy(device)
     return Trainer(model, corpus_or_ids, config, tokenizer, strategy).train(resume)
 
 # %% [markdown]
-# ## Two are one with twice the batch
+# ## Two processes equal one with twice the batch
 #
 # Here is a script such as you would write yourself. (To save time it has no validation; each step gets a row of the log.) A launcher can start it, or you can start it plainly, or import it. Each process runs all of it, and nothing in it says how many processes there are.
 
@@ -914,7 +915,7 @@ print(f"no weight is further than ≈ {far:.0e} from that of another run (below 
 assert far < 1e-4
 
 # %% [markdown]
-# ## What the exchange costs
+# ## Communication cost
 #
 # How much is sent depends on the parameters only. How much is computed depends on parameters times characters. So take a model and ever larger batches, and measure forward and `backward`, with the exchange and without it (inside `no_sync`).
 
@@ -927,7 +928,7 @@ from statistics import median
 from chargpt_lib.distributed import DDP, init_distributed
 from chargpt_lib.gpt import GPT, GPTConfig
 
-strategy = DDP(init_distributed("cpu"))
+strategy = DDPStrategy(init_distributed("cpu"))
 model = strategy.wrap(GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128)))
 """.lstrip(),
     encoding="utf-8",
@@ -968,7 +969,7 @@ print(
 # %% [markdown]
 # In each line the same 3.2 megabytes are sent; the last line computes 64 times as much as the first. So the exchange weighs less and less. (Where the second time is the shorter one, the clock scattered by more than the exchange costs.) The exchange cannot hide well here, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete only at the very end. Here messages go through the computer's memory, and computing is slow; graphics cards have other numbers for both. The rule stays: if messages take too long, compute more between them, with a larger batch or with more micro-batches.
 #
-# ## One exchange a step
+# ## `no_sync`: one all-reduce per step
 #
 # Let us count the exchanges: DDP allows a function of ours to send its buckets. Four micro-batches make one step, first with `no_sync` around three of them, then without.
 
@@ -981,7 +982,7 @@ from chargpt_lib.distributed import DDP, init_distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 torch.manual_seed(1337)
-strategy, sent = DDP(init_distributed("cpu")), []
+strategy, sent = DDPStrategy(init_distributed("cpu")), []
 model = strategy.wrap(torch.nn.Linear(3, 3))
 """.lstrip(),
     encoding="utf-8",
@@ -1018,7 +1019,7 @@ assert far < 1e-6
 # %% [markdown]
 # The same gradient, up to rounding, for a quarter of the exchanges. (With FSDP `no_sync` saves less, because the weights are gathered for each micro-batch. And it has a price: gradients that are not exchanged yet are kept whole, 4 bytes for each parameter on each device.)
 #
-# ## Ctrl-C, and on
+# ## Interrupting and resuming
 #
 # With dropout this time, so that the random state of each process matters. The run of 120 steps without an accident, `whole`, was made above. Now we start another one, and as soon as its log has a line we send its launcher what Ctrl-C sends. The launcher passes it on, and kills every process that has not ended 30 seconds later. Each process only makes a note. After the step they agree to stop, and process 0 saves.
 
@@ -1102,6 +1103,6 @@ except ValueError as error:
 progress()
 
 # %% [markdown]
-# ## What you have
+# ## Summary
 #
-# `train_distributed`, in `chargpt_lib/distributed.py`: the same call and the same checkpoints as `train`, on as many devices as the launcher has processes for.
+# You now have `train_distributed`, in `chargpt_lib/distributed.py`: the same call and the same checkpoints as `train`, on as many devices as the launcher has processes for.

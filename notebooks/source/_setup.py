@@ -27,6 +27,6 @@ if not find_spec("chargpt_lib"):
         "(`make publish-links REPO=owner/name`) and switch the network on. RUNNING_ELSEWHERE.md has the steps."
     )
 
-from chargpt_lib.devices import report
+from chargpt_lib.devices import print_environment
 
-report()
+print_environment()

@@ -67,8 +67,8 @@ from chargpt_lib.plots import show
 losses = torch.tensor(result["losses"]).unfold(0, 20, 5).mean(1)
 fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
 ax.plot(range(10, 10 + 5 * len(losses), 5), losses, color="#0072B2", label="mean of 20 batches")
-if corpus.val_floor:
-    ax.axhline(corpus.val_floor, color="#009E73", linestyle="--", label="the floor")
+if corpus.val_entropy:
+    ax.axhline(corpus.val_entropy, color="#009E73", linestyle="--", label="the floor")
 ax.set(xlabel="step", ylabel="loss", ylim=0, title="A minute of training")
 ax.legend(frameon=False)
 show(fig, "The loss falls steeply from 4, then more and more slowly, and comes close to the floor.")
@@ -94,17 +94,17 @@ assert len(play) == 301
 # The first line of a scene has ended. The next speaker must be one of the two people who have just entered. The model has 24 *heads*, six in each of four layers; each head looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Find a head that looks at `Meg` or at `Hal` (try the last layers first), and click it. Then move over the text: where does that head look from other characters?
 
 # %% tags=["nbval-ignore-output"]
-from chargpt_lib.attention_maps import attention_html, attention_of
+from chargpt_lib.attention_maps import attention_html, compute_attention_maps
 
 scene = "A barn. Enter Meg and Hal with a damp goose.\n"
-attention_html(attention_of(model, tokenizer, scene), scene)
+attention_html(compute_attention_maps(model, tokenizer, scene), scene)
 
 # %% [markdown]
 # (Do you see only a picture that does not react? Some websites remove the script from a saved notebook. Run the cell yourself.)
 
 # %%
-maps = attention_of(model, tokenizer, scene)
-weights = maps.of(scene)  # (layers, heads, characters that look, characters looked at)
+maps = compute_attention_maps(model, tokenizer, scene)
+weights = maps.for_text(scene)  # (layers, heads, characters that look, characters looked at)
 totals = weights.sum(-1)
 print(f"the weights of a character add up to between {totals.min():.4f} and {totals.max():.4f}")
 names = slice(scene.index("Meg"), scene.index(" with")) if "Meg" in scene else slice(0, 1)
@@ -127,7 +127,7 @@ show(
 )
 
 # %% [markdown]
-# ## Climb
+# ## The lessons
 #
 # | lesson | what you build |
 # |---|---|

@@ -453,7 +453,7 @@ def digest(project, lesson, modules):
         ahead |= imported_modules(text)
     texts = [lesson.text, *(reached[name] for name in sorted(reached))]
     files = [project.setup, project.root / "constraints.txt"]
-    if any("live_page" in text for text in texts):
+    if any("interactive_page" in text for text in texts):
         files += sorted((project.library / "assets").glob("*.*"))
     texts += [path.read_text(encoding="utf-8") for path in files]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
@@ -624,6 +624,15 @@ def build(project=HERE, words=(), force=False, run=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 run_notebook(notebook, label, path.parent, project.root)
                 save(notebook, path)
+    others = [lesson for lesson in lessons if lesson not in selected]
+    stale = [
+        project.name(path)
+        for lesson in others
+        for path, notebook in variants(project, lesson, modules)
+        if list(notebook_faults(path, notebook))
+    ]
+    if stale:
+        print(f"still out of date: {', '.join(stale)}")
 
 
 def chosen(lessons, words):

@@ -14,13 +14,18 @@ from pathlib import Path
 import torch
 from playwright.sync_api import sync_playwright
 
-from chargpt_lib.attention_maps import ablate_heads, attention_html, attention_of, record_attention
+from chargpt_lib.attention_maps import (
+    ablate_heads,
+    attention_html,
+    compute_attention_maps,
+    record_attention,
+)
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
 from chargpt_lib.files import write_json
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import excess_by_kind, score_plays
-from chargpt_lib.training import fit, nats_per_character
+from chargpt_lib.training import fit, per_token_loss
 from tests.benchmarks.machine import measured_on
 from tests.benchmarks.step import spread
 from tests.browser.conftest import QUIET, find_chromium
@@ -84,7 +89,7 @@ def page(corpus, tokenizer):
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(3)  # so that the maps are not even
-    html = attention_html(attention_of(model, tokenizer, text), text).html
+    html = attention_html(compute_attention_maps(model, tokenizer, text), text).html
     firsts, hovers = [], []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         path = Path(folder) / "page.html"
@@ -112,7 +117,7 @@ def page(corpus, tokenizer):
 def excess(model, ids, spans, off=()):
     """{kind: nats per character above the floor}, each character with half a block of past or more."""
     with ablate_heads(model, off):
-        nats = nats_per_character(model, ids, stride=model.block_size // 2).double().tolist()
+        nats = per_token_loss(model, ids, stride=model.block_size // 2).double().tolist()
     return excess_by_kind([None, *nats], [span for span in spans if span.end <= len(ids)])
 
 
@@ -181,8 +186,8 @@ def copying(corpus, tokenizer, device):
         "training": {
             **SETTINGS,
             "seconds": seconds,
-            "loss": nats_per_character(model, val_ids).double().mean().item(),
-            "floor": corpus.val_floor,
+            "loss": per_token_loss(model, val_ids).double().mean().item(),
+            "floor": corpus.val_entropy,
         },
         "how copying comes": coming,
         "every head off, alone": {f"{l}.{h}": row for (l, h), row in lost.items()},

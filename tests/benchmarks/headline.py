@@ -131,7 +131,12 @@ def chars_per_second(log):
 def write_sample(model, tokenizer, prompt, length, seed):
     if isinstance(model, GPT):
         return generate(
-            model, prompt, length, seed=seed, tokenizer=tokenizer, window_step=model.block_size // 2
+            model,
+            prompt,
+            length,
+            seed=seed,
+            tokenizer=tokenizer,
+            window_stride=model.block_size // 2,
         )
     idx = model.generate(
         tokenizer.encode(prompt)[None], length, torch.Generator().manual_seed(seed)
@@ -171,8 +176,8 @@ def run(case, device):
         "settings": asdict(config),
         **measured_on(device, numpy),
         "steps": result["steps"],
-        "best step": result["step"],
-        "stopped by": result["stopped"],
+        "best step": result["best_step"],
+        "stopped by": result["stop_reason"],
         "precision": result["precision"],
         "compiled": result["compiled"],
         "seconds": {

@@ -27,7 +27,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device
 from chargpt_lib.files import write_json
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.training import RUNGS, evaluate, fit, plot_excess
+from chargpt_lib.training import MODEL_NAMES, evaluate, fit, plot_excess
 from tests.benchmarks.machine import measured_on
 
 RESULTS = HERE.root / "data" / "results" / "ladder.json"
@@ -113,7 +113,7 @@ def readme_tables(results):
         "| rung | Playhouse | above the floor | seconds of training | Tiny Shakespeare |",
         "|---|---|---|---|---|",
     ]
-    for rung in RUNGS:
+    for rung in MODEL_NAMES:
         row, book = results["playhouse"][rung], results["shakespeare"][rung]
         rungs.append(
             f"| {rung} | {row['loss']:.3f} | {row['loss'] - row['floor']:.3f} | {row['seconds']:.0f} | {book['loss']:.3f} |"
@@ -147,7 +147,7 @@ def main():
         }
         RESULTS.parent.mkdir(exist_ok=True)
         write_json(RESULTS, results)
-    rows = {rung: results["playhouse"][rung] for rung in RUNGS}
+    rows = {rung: results["playhouse"][rung] for rung in MODEL_NAMES}
     picture = plot_excess({rung: row["excess"] for rung, row in rows.items()}, rows["GPT"]["floor"])
     picture.savefig(RESULTS.with_suffix(".png"), dpi=120)
     print(f"written: {RESULTS}\n", *readme_tables(results), sep="\n")

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.recorded_model           about six minutes on two cores
     python -m tests.benchmarks.recorded_model growth    only growth.safetensors, from the copies of the last training
 
-Lesson 06's GPT, trained for longer. `load_recorded("playhouse")` opens it, and lessons 07, 08 and 09 look into it.
+Lesson 06's GPT, trained for longer. `load_pretrained("playhouse")` opens it, and lessons 07, 08 and 09 look into it.
 
     model.safetensors   the weights, 16 bits each
     config.json         as lesson 09's `save_model` writes it
@@ -30,7 +30,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.files import cache_dir, write_json
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
 from chargpt_lib.playhouse import excess_by_kind
-from chargpt_lib.training import fit, nats_per_character
+from chargpt_lib.training import fit, per_token_loss
 from tests.benchmarks.machine import processor_name
 
 OUT = HERE.root / "data" / "models" / "playhouse"
@@ -58,15 +58,15 @@ def train(corpus, tokenizer, album):
 
 def write_model(model, tokenizer, corpus, seconds):
     """The model's files and its record; the loss is that of the 16-bit weights."""
-    save_for_sampling(OUT, model.half(), tokenizer)
+    save_for_sampling(model.half(), tokenizer, OUT)
     model.float()
-    nats = nats_per_character(model, tokenizer.encode(corpus.val)).double()
+    nats = per_token_loss(model, tokenizer.encode(corpus.val)).double()
     record = {
         "corpus": corpus.name,
         **SETTINGS,
         "parameters": model.num_params(),
         "loss": nats.mean().item(),
-        "floor": corpus.val_floor,
+        "floor": corpus.val_entropy,
         "excess": excess_by_kind([None, *nats.tolist()], corpus.val_spans),
         "seconds": round(seconds, 1),
         "date": datetime.date.today().isoformat(),

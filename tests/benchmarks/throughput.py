@@ -168,14 +168,14 @@ def seconds_per_step(config, batch_size, steps, ids):
     }
     seconds, rng = {name: [] for name in turns}, random.Random(1337)
     # Our trainer begins a step by asking for its learning rate.
-    learning_rate = trainer.learning_rate
+    get_lr = trainer.get_lr
 
-    def learning_rate_after_the_others(*args):
+    def get_lr_after_the_others(*args):
         pause()
-        return learning_rate(*args)
+        return get_lr(*args)
 
     with (
-        mock.patch.object(trainer, "learning_rate", learning_rate_after_the_others),
+        mock.patch.object(trainer, "get_lr", get_lr_after_the_others),
         redirect_stdout(StringIO()),
     ):
         for _ in range(steps + WARMUP + 1):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from chargpt_lib.plots import LEVELS, live_page, weights_as_text
+from chargpt_lib.plots import LEVELS, interactive_page, weights_as_text
 
 ASSETS = Path(__file__).resolve().parents[2] / "chargpt_lib" / "assets"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -25,4 +25,4 @@ def attention_html(weights, text):
         f'<img alt="every head" width="300" height="300" src="data:image/png;base64,{PIXEL}">'
         f"<details><summary>strongest looks</summary><table><tr><td>{escape(text)}</td></tr></table></details>"
     )
-    return live_page("attention", data, still).html
+    return interactive_page("attention", data, still).html

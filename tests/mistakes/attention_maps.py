@@ -314,7 +314,7 @@ def any_order(ids, n):
     return targets
 
 
-@wrong("induction_targets", "and a tensor (")
+@wrong("induction_targets", "but a tensor (")
 def a_list_of_numbers(ids, n):
     ids, targets = ids.tolist(), []
     for t in range(len(ids)):
@@ -645,7 +645,7 @@ def first_axis_is_a_head(heads, W_o, bias, h):
     return project(heads, W_o, bias)
 
 
-@wrong("mean_ablation", "and a tensor (")
+@wrong("mean_ablation", "but a tensor (")
 def squeezes_one_text(heads, W_o, bias, h):
     heads = heads.clone()
     heads[:, h] = heads[:, h].mean((0, 1))
@@ -843,7 +843,7 @@ def scales_the_weights_in_place(weights, keeps):
     return share
 
 
-@wrong("mended_rollout", "and a tensor (1,)")
+@wrong("mended_rollout", "but a tensor (1,)")
 def squeezes_a_row(weights, keeps):
     share = torch.eye(weights.shape[-1], dtype=weights.dtype)[-1:]  # (1, T)
     for A, keep in zip(weights.flip(0), keeps.flip(0)):

@@ -99,7 +99,7 @@ def batches_taken_for_windows(orders, batch_size, step):
     return orders.flatten()[epoch * n + batch :]
 
 
-@wrong("resumed_windows", "at [0] it has")
+@wrong("resumed_windows", "at index [0] it has")
 def places_not_windows(orders, batch_size, step):
     n = orders.shape[1]
     epoch, batch = divmod(step, -(-n // batch_size))
@@ -244,7 +244,7 @@ def first_of_the_file(data, name):
     return numbers_of(file[8 + length + a : 8 + length + b], first).view(first["shape"])
 
 
-@wrong("safetensors_tensor", "and a tensor (2, 3) of float64")
+@wrong("safetensors_tensor", "but a tensor (2, 3) of float64")
 def everything_as_float(data, name):
     return load(bytes(data.tolist()))[name].float()
 
@@ -261,7 +261,7 @@ def only_the_offsets(data, name):
     return read(data, name)[2][name]["data_offsets"]
 
 
-@wrong("safetensors_tensor", "at [0, 0] it has")
+@wrong("safetensors_tensor", "at index [0, 0] it has")
 def big_end_first(data, name):
     file, length, header = read(data, name)
     a, b = header[name]["data_offsets"]
@@ -472,7 +472,7 @@ def writes_through(events):
     return play(events, write=lambda files, name, text: files.update({name: (text, text)}))
 
 
-@wrong("surviving_files", "and the text '' is right")
+@wrong("surviving_files", "but the text '' was expected")
 def flushes_everything(events):
     return play(
         events,

@@ -78,12 +78,12 @@ def divided_by_devices(targets):
     return targets / (targets.sum() * len(targets))
 
 
-@wrong("loss_factors", "at [0, 0] it has")
+@wrong("loss_factors", "at index [0, 0] it has")
 def inverse(targets):
     return targets.sum() / targets / targets.shape[0]
 
 
-@wrong("loss_factors", "at [0, 0] it has")
+@wrong("loss_factors", "at index [0, 0] it has")
 def only_sums(targets):
     return targets.to(torch.float32)
 
@@ -95,7 +95,7 @@ def devices_weighted(targets):
     return (weight / parts)[:, None].repeat(1, parts)
 
 
-@wrong("loss_factors", "at [0, 0] it has")
+@wrong("loss_factors", "at index [0, 0] it has")
 def parts_for_devices(targets):
     return targets * targets.size(1) / targets.sum()
 
@@ -231,7 +231,7 @@ def swaps(held, rounds):
     return held
 
 
-@wrong("recursive_doubling", "at [1, 0] it has")
+@wrong("recursive_doubling", "at index [1, 0] it has")
 def reduces_to_the_first(held, rounds):
     held = held.clone()
     for k in range(rounds):
@@ -457,7 +457,7 @@ def at_least_one(parameters, memory, stage):
     return max(1, math.ceil((16 * parameters - whole) / (memory - whole))) if memory > whole else 1
 
 
-@wrong("cards_needed", "it returns 0, and")
+@wrong("cards_needed", "it returns 0, but")
 def all_of_it_or_never(parameters, memory, stage):
     if 16 * parameters > memory:
         return 0
@@ -544,7 +544,7 @@ def fills_the_card(windows, ranks, fits):
     return [size, own // size]
 
 
-@wrong("split_step", "and a list [] is wanted")
+@wrong("split_step", "but a list [] was expected")
 def rest_forgotten(windows, ranks, fits):
     own = max(windows // ranks, 1)
     size = max(s for s in range(1, fits + 1) if own % s == 0)

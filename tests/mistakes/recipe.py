@@ -410,7 +410,7 @@ def divides_in_half(gradients, scale, most):
     return [g * most / length if length > most else g for g in gradients]
 
 
-@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
+@wrong("unscale_and_clip", "item 0: at index [0, 0] it has")
 def never_unscaled(gradients, scale, most):
     gradients = [g.float() for g in gradients]
     length = torch.cat([g.flatten() for g in gradients]).norm()
@@ -419,7 +419,7 @@ def never_unscaled(gradients, scale, most):
     return [g * most / length if length > most else g for g in gradients]
 
 
-@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
+@wrong("unscale_and_clip", "item 0: at index [0, 0] it has")
 def only_unscaled(gradients, scale, most):
     return (
         [g.float() / scale for g in gradients] if all(g.isfinite().all() for g in gradients) else []
@@ -451,7 +451,7 @@ def trusts_all_numbers(gradients, scale, most):
     return [g * (most / length).clamp(max=1) for g in gradients]
 
 
-@wrong("unscale_and_clip", "and a list [] is wanted")
+@wrong("unscale_and_clip", "but a list [] was expected")
 def only_infinite(gradients, scale, most):
     if any(g.isinf().any() for g in gradients):
         return []
@@ -460,14 +460,14 @@ def only_infinite(gradients, scale, most):
     return [g * (most / length).clamp(max=1) for g in gradients]
 
 
-@wrong("unscale_and_clip", "and a list [] is wanted")
+@wrong("unscale_and_clip", "but a list [] was expected")
 def leaves_the_bad_tensor_out(gradients, scale, most):
     gradients = [g.float() / scale for g in gradients if g.isfinite().all()]
     length = torch.cat([g.flatten() for g in gradients]).norm()
     return [g * (most / length).clamp(max=1) for g in gradients]
 
 
-@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
+@wrong("unscale_and_clip", "item 0: at index [0, 0] it has")
 def sum_of_lengths(gradients, scale, most):
     if not all(g.isfinite().all() for g in gradients):
         return []
@@ -476,7 +476,7 @@ def sum_of_lengths(gradients, scale, most):
     return [g * min(1, most / max(length, 1e-30)) for g in gradients]
 
 
-@wrong("unscale_and_clip", "item 0: at [0, 0] it has")
+@wrong("unscale_and_clip", "item 0: at index [0, 0] it has")
 def squared_length(gradients, scale, most):
     if not all(g.isfinite().all() for g in gradients):
         return []
@@ -485,7 +485,7 @@ def squared_length(gradients, scale, most):
     return [g * most / length if length > most else g for g in gradients]
 
 
-@wrong("unscale_and_clip", "of float16, and")
+@wrong("unscale_and_clip", "of float16, but")
 def back_to_half(gradients, scale, most):
     if not all(g.isfinite().all() for g in gradients):
         return []

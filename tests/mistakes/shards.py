@@ -83,7 +83,7 @@ def always_uint16(n, vocab_size):
     return n * 2
 
 
-@wrong("bytes_on_disk", "it returns 1, and")
+@wrong("bytes_on_disk", "it returns 1, but")
 def one_id(n, vocab_size):
     for width in (1, 2, 4, 8):
         if vocab_size <= 256**width:
@@ -159,7 +159,7 @@ def from_the_end(lengths, n):
         n -= length
 
 
-@wrong("locate_id", "item 0: it returns 1, and 0 is right")
+@wrong("locate_id", "item 0: it returns 1, but 0 was expected")
 def shards_from_one(lengths, n):
     for shard, length in enumerate(lengths, 1):
         if n < length:

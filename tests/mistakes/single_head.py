@@ -559,7 +559,7 @@ def only_the_result(outs, logs):
     return (logs.softmax(0)[..., None] * outs).sum(0)
 
 
-@wrong("merged_attention", "and a tensor (1, ")
+@wrong("merged_attention", "but a tensor (1, ")
 def squeezes_a_single_query(outs, logs):
     return [
         (logs.softmax(0)[..., None] * outs).sum(0).squeeze(0),

@@ -533,7 +533,7 @@ def keeps_the_last(x, y):
     return found
 
 
-@wrong("targets_ahead", "and -1 is right")
+@wrong("targets_ahead", "but -1 was expected")
 def best_share(x, y):
     T = x.shape[1]
     shares = [(y[:, : T - k] == x[:, k:]).float().mean().item() for k in range(T)]

@@ -29,7 +29,7 @@ from os.path import commonprefix
 from typing import NamedTuple
 
 # %% [markdown]
-# ## One choice, and its price
+# ## Surprise in nats
 #
 # A fair choice among 8 words has probability $p = 1/8$. Its **surprise** is $-\ln p = \ln 8$, measured in *nats*. (With logarithms to base 2 it would be in bits: three coin flips.)
 
@@ -43,7 +43,7 @@ print(f"1 of 1:     {log(1):.3f} nats: no choice, no surprise")
 # A sentence made of a choice among 8 and a choice among 2 costs $\ln 8 + \ln 2 = \ln 16$ nats, however many letters it takes to write.
 
 # %% [markdown]
-# ## When is a choice over?
+# ## The deciding prefix
 #
 # Suppose the next word is one of `goat`, `ghost` and `duke`. You see a `d`: it must be `duke`, and the letters `uke` can surprise nobody.
 # You see a `g`: it is still open. The second letter decides. So each word has a **deciding prefix**, and what comes after it is mere spelling.
@@ -58,33 +58,35 @@ for word in words:
 # If one word were the beginning of another (`king` and `kingfisher`), no letter would decide. So no option may begin another one.
 # Then whoever reads the text can tell every decision that was made. The grammar is **unambiguous**: one text, one chain of choices, one probability.
 #
-# A `deck` is a set of options: for each its deciding prefix and its price in nats. Options may have weights, like cards that are in the deck more than once.
+# `weighted_options` makes a table of options: for each its deciding prefix and its price in nats. An option with weight 2 is drawn twice as often.
 
 # %%
 #| export
 @lru_cache(maxsize=None)
-def deck(*options):
-    """Options, each a string or (string, weight) -> cards (word, letters that decide, nats), cumulative weights."""
+def weighted_options(*options):
+    """Options, each a string or (string, weight) -> [(word, letters that decide, nats)], cumulative weights."""
     weights = dict(option if isinstance(option, tuple) else (option, 1) for option in options)
     total = sum(weights.values())
-    cards = []
+    table = []
     for word, weight in weights.items():
         shared = max(
             (len(commonprefix([word, other])) for other in weights if other != word), default=0
         )
         if shared == len(word):
-            raise ValueError(f"{word!r} begins another option: no letter tells them apart")
-        cards.append((word, shared + 1, log(total / weight)))
-    return cards, list(accumulate(weights.values()))
+            raise ValueError(
+                f"option {word!r} is a prefix of another option: no letter tells them apart"
+            )
+        table.append((word, shared + 1, log(total / weight)))
+    return table, list(accumulate(weights.values()))
 
 # %%
-for word, letters, nats in deck(("goat", 2), "ghost", "duke")[0]:
+for word, letters, nats in weighted_options(("goat", 2), "ghost", "duke")[0]:
     print(f"{word:6} decided after letter {letters}, {nats:.3f} nats")
 
 # %% [markdown]
-# ## The pen
+# ## The grammar writer
 #
-# The pen writes. `say` puts down what is not a choice, `pick` draws from a deck. Both keep a list of **spans**: from where to where, what kind of text it was, how many nats it cost.
+# A `GrammarWriter` writes the text of a grammar. `emit` writes what is not a choice, `choose` draws one of several options and writes it. Both keep a list of **spans**: from where to where, what kind of text it was, how many nats it cost.
 # The spans follow each other without gaps, so their nats add up to the surprise of the whole text. (`bisect` draws: the weights are laid end to end on a line, and a random number says which point of the line is taken.)
 #
 # Only `random.random()` is called. Python promises that it gives the same numbers in every version; it does not promise that for `choice` or `shuffle`.
@@ -100,7 +102,7 @@ class Span(NamedTuple):
     nats: float
 
 
-class Pen:
+class GrammarWriter:
     """Writes what a random number generator decides, and records what each stretch of text is and costs."""
 
     def __init__(self, seed):
@@ -109,7 +111,7 @@ class Pen:
         self.spans = []
         self.length = 0  # characters so far
 
-    def say(self, text, kind="spelling", nats=0.0):
+    def emit(self, text, kind="spelling", nats=0.0):
         """Writes a text that is no choice."""
         if text:
             start = self.length
@@ -117,28 +119,28 @@ class Pen:
             self.parts.append(text)
             self.spans.append(Span(start, self.length, kind, nats))
 
-    def pick(self, kind, *options):
+    def choose(self, kind, *options):
         """Draws one of the options, writes it down and returns it. The letters that decide are of the given kind."""
-        cards, heights = deck(*options)
+        table, cumulative = weighted_options(*options)
         # Only random() is called: Python promises that it is the same in every version.
-        place = bisect(heights, self.rng.random() * heights[-1])
-        word, letters, nats = cards[place]
-        self.say(word[:letters], kind, nats)
-        self.say(word[letters:])
+        place = bisect(cumulative, self.rng.random() * cumulative[-1])
+        word, letters, nats = table[place]
+        self.emit(word[:letters], kind, nats)
+        self.emit(word[letters:])
         return word
 
 # %%
-pen = Pen(seed=1)
-pen.say("All ")
-pen.pick("word", "goat", "ghost", "duke")
-pen.say("s ")
-pen.pick("word", "sing", "lie")
-print("".join(pen.parts))
-for span in pen.spans:
+writer = GrammarWriter(seed=1)
+writer.emit("All ")
+writer.choose("word", "goat", "ghost", "duke")
+writer.emit("s ")
+writer.choose("word", "sing", "lie")
+print("".join(writer.parts))
+for span in writer.spans:
     print(f"{span.start:2} to {span.end:2}  {span.kind:8} {span.nats:.3f} nats")
 
 # %% [markdown]
-# ## The company
+# ## The word lists
 #
 # Sixteen players, no two with the same initial. Seventeen props, no two with the same initial. And nouns, adjectives, verbs.
 
@@ -243,37 +245,37 @@ FATES = [
 
 # %%
 #| export
-def _thing(pen):
+def _thing(writer):
     """ "bishop", "damp bishop" """
-    if pen.pick("word", *NOUNS, *[(word, 2) for word in ADJECTIVES]) in ADJECTIVES:
-        pen.say(" ")
-        pen.pick("word", *NOUNS)
+    if writer.choose("word", *NOUNS, *[(word, 2) for word in ADJECTIVES]) in ADJECTIVES:
+        writer.emit(" ")
+        writer.choose("word", *NOUNS)
 
 
-def _clause(pen, start):
+def _clause(writer, start):
     """ "bishop sings twice." after "The ", "bishops sing twice." after "All " """
     plural = start == "All "
-    _thing(pen)
-    pen.say("s " if plural else " ", "grammar")
-    pen.pick("word", *VERBS)
-    pen.say("" if plural else "s", "grammar")
-    if pen.pick("grammar", ".", " ") == " ":
-        pen.pick("word", *ADVERBS)
-        pen.say(".")
+    _thing(writer)
+    writer.emit("s " if plural else " ", "grammar")
+    writer.choose("word", *VERBS)
+    writer.emit("" if plural else "s", "grammar")
+    if writer.choose("grammar", ".", " ") == " ":
+        writer.choose("word", *ADVERBS)
+        writer.emit(".")
 
 
-def _address(pen, others):
+def _address(writer, others):
     """ "Meg" or "my lady Meg"; returns who it is"""
     titles = [(f"my {'lord' if name in LORDS else 'lady'} {name}", 1) for name in others]
-    return pen.pick("addressee", *[(name, 3) for name in others], *titles).split()[-1]
+    return writer.choose("addressee", *[(name, 3) for name in others], *titles).split()[-1]
 
 # %%
-pen = Pen(seed=5)
+writer = GrammarWriter(seed=5)
 for start in ("The ", "All ", "The ", "All "):
-    pen.say(start)
-    _clause(pen, start)
-    pen.say("\n")
-print("".join(pen.parts))
+    writer.emit(start)
+    _clause(writer, start)
+    writer.emit("\n")
+print("".join(writer.parts))
 
 # %% [markdown]
 # A **speech** is a statement, a quotation, an apostrophe to the prop, an insult or a question. A question names somebody, an insult may; whoever is named speaks next.
@@ -281,38 +283,38 @@ print("".join(pen.parts))
 
 # %%
 #| export
-def _speech(pen, speaker, others, prop):
+def _speech(writer, speaker, others, prop):
     """One speech -> (who speaks next, the deed asked about), None where that is open."""
-    start = pen.pick(
+    start = writer.choose(
         "grammar", ("The ", 3), ("All ", 2), ("As ", 2), ("Who ", 4), ("You ", 5), ("O ", 2)
     )
     if start in ("The ", "All "):
-        _clause(pen, start)
+        _clause(writer, start)
     elif start == "As ":
-        pen.pick("word", *NOUNS)
-        pen.say("s say, '")
-        _clause(pen, pen.pick("grammar", "The ", "All "))
-        pen.say("'", "closing")
+        writer.choose("word", *NOUNS)
+        writer.emit("s say, '")
+        _clause(writer, writer.choose("grammar", "The ", "All "))
+        writer.emit("'", "closing")
     elif start == "O ":
-        pen.pick("word", *ADJECTIVES)
-        pen.say(" ")
-        pen.pick("copied name", prop)
-        pen.say("!")
+        writer.choose("word", *ADJECTIVES)
+        writer.emit(" ")
+        writer.choose("copied name", prop)
+        writer.emit("!")
     elif start == "Who ":
-        deed = pen.pick("word", *DEEDS)
-        pen.say(" the ")
-        _thing(pen)
-        pen.say(", ")
-        who = _address(pen, others)
-        pen.say("?", "grammar")
+        deed = writer.choose("word", *DEEDS)
+        writer.emit(" the ")
+        _thing(writer)
+        writer.emit(", ")
+        who = _address(writer, others)
+        writer.emit("?", "grammar")
         return who, deed
     else:
-        pen.pick("word", *ADJECTIVES)
-        pen.say(" ")
-        pen.pick("word", *NOUNS)
-        if pen.pick("grammar", "!", ", ") == ", ":
-            who = _address(pen, others)
-            pen.say("!", "grammar")
+        writer.choose("word", *ADJECTIVES)
+        writer.emit(" ")
+        writer.choose("word", *NOUNS)
+        if writer.choose("grammar", "!", ", ") == ", ":
+            who = _address(writer, others)
+            writer.emit("!", "grammar")
             return who, None
     return None, None
 
@@ -321,18 +323,18 @@ def _speech(pen, speaker, others, prop):
 
 # %%
 #| export
-def _answer(pen, asker, deed):
+def _answer(writer, asker, deed):
     """ "Not I, Toby." (and Toby speaks next), "I kissed it." or "The onion kissed it." """
-    start = pen.pick("grammar", "Not I, ", "I ", "The ")
+    start = writer.choose("grammar", "Not I, ", "I ", "The ")
     if start == "Not I, ":
-        pen.pick("addressee", asker)
-        pen.say(".")
+        writer.choose("addressee", asker)
+        writer.emit(".")
         return asker, None
     if start == "The ":
-        _thing(pen)
-        pen.say(" ")
-    pen.pick("grammar", deed)
-    pen.say(" it.")
+        _thing(writer)
+        writer.emit(" ")
+    writer.choose("grammar", deed)
+    writer.emit(" it.")
     return None, None
 
 # %% [markdown]
@@ -342,49 +344,49 @@ def _answer(pen, asker, deed):
 
 # %%
 #| export
-def scene(pen):
+def scene(writer):
     """A place, a cast list, what they say, and how they leave."""
-    pen.pick("word", *PLACES)
-    pen.say(". Enter ")
+    writer.choose("word", *PLACES)
+    writer.emit(". Enter ")
     company = LORDS + LADIES
-    cast = [pen.pick("cast", *company)]
-    if pen.pick("grammar", (", ", 1), (" and ", 2)) == ", ":
-        cast.append(pen.pick("cast", *[name for name in company if name not in cast]))
-        pen.say(" and ")
-    cast.append(pen.pick("cast", *[name for name in company if name not in cast]))
-    pen.say(" with ")
-    pen.pick("word", *[("an " if word[0] in "aeiou" else "a ") + word for word in ADJECTIVES])
-    pen.say(" ")
-    prop = pen.pick("cast", *PROPS)
-    pen.say(".\n")
-    speaker = pen.pick("copied name", *cast)
+    cast = [writer.choose("cast", *company)]
+    if writer.choose("grammar", (", ", 1), (" and ", 2)) == ", ":
+        cast.append(writer.choose("cast", *[name for name in company if name not in cast]))
+        writer.emit(" and ")
+    cast.append(writer.choose("cast", *[name for name in company if name not in cast]))
+    writer.emit(" with ")
+    writer.choose("word", *[("an " if word[0] in "aeiou" else "a ") + word for word in ADJECTIVES])
+    writer.emit(" ")
+    prop = writer.choose("cast", *PROPS)
+    writer.emit(".\n")
+    speaker = writer.choose("copied name", *cast)
     asker = None
     deed = None  # what was asked about, where the last speech was a question
     while speaker != "Ex":
-        pen.say(": ")
+        writer.emit(": ")
         others = [name for name in cast if name != speaker]
         if deed:
-            who, deed = _answer(pen, asker, deed)
+            who, deed = _answer(writer, asker, deed)
         else:
-            who, deed = _speech(pen, speaker, others, prop)
-        pen.say("\n")
+            who, deed = _speech(writer, speaker, others, prop)
+        writer.emit("\n")
         asker = speaker
         # A person who was named speaks next; else anybody else does, or somebody leaves.
         candidates = [who] if who else [("Ex", 3 * len(others)), *others]
-        speaker = pen.pick("copied name", *candidates)
-    if pen.pick("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
-        pen.pick("copied name", *cast)
-        pen.say(", ")
-    pen.pick("word", *FATES)
-    pen.say(" the ")
-    pen.pick("closing", prop)
-    pen.say(".\n\n")
+        speaker = writer.choose("copied name", *candidates)
+    if writer.choose("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
+        writer.choose("copied name", *cast)
+        writer.emit(", ")
+    writer.choose("word", *FATES)
+    writer.emit(" the ")
+    writer.choose("closing", prop)
+    writer.emit(".\n\n")
 
 # %%
-pen = Pen(seed=14)
-scene(pen)
-scene(pen)
-print("".join(pen.parts))
+writer = GrammarWriter(seed=14)
+scene(writer)
+scene(writer)
+print("".join(writer.parts))
 
 # %% [markdown]
 # Read it again as somebody who has to guess each letter. After `Exit`, only the initials of the cast can come. To know them, one has to remember the first line.
@@ -417,10 +419,10 @@ class Script(NamedTuple):
 
 def write(min_chars=1_115_394, seed=1337):
     """Scenes, until there are at least so many characters -> Script. The same seed gives the same plays everywhere."""
-    pen = Pen(seed)
-    while pen.length < min_chars:
-        scene(pen)
-    return Script("".join(pen.parts), pen.spans)
+    writer = GrammarWriter(seed)
+    while writer.length < min_chars:
+        scene(writer)
+    return Script("".join(writer.parts), writer.spans)
 
 # %%
 script = write()

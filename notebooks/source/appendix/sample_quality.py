@@ -26,7 +26,7 @@ import torch
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
-from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig, load_recorded
+from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig, load_pretrained
 from chargpt_lib.plots import show
 from chargpt_lib.sampling import generate
 from chargpt_lib.training import load_or_fit
@@ -420,7 +420,7 @@ for field, value in quality(lines, plays)._asdict().items():
 
 # %%
 #| export
-CEILING, BOTTOM = "validation text", "by frequency alone"
+REFERENCE_ROW, NOISE_ROW = "validation text", "by frequency alone"
 HEADINGS = ("text", "real words", "speakers", "structure", "ended", "closed", "distinct", "copied")
 
 
@@ -434,12 +434,16 @@ def compare(samples, corpus, seed=1337):
             raise ValueError(
                 f"the sample {name!r} is {sample!r}; it must be a text of one character or more"
             )
-        if name in (CEILING, BOTTOM):
+        if name in (REFERENCE_ROW, NOISE_ROW):
             raise ValueError(
                 f"{name!r} is the name of a row that is always there: give the sample another"
             )
     length = min([len(corpus.val), *map(len, samples.values())])
-    texts = {CEILING: corpus.val, **samples, BOTTOM: _scrambled(corpus.train, length, seed)}
+    texts = {
+        REFERENCE_ROW: corpus.val,
+        **samples,
+        NOISE_ROW: _scrambled(corpus.train, length, seed),
+    }
     return {name: quality(text[:length], corpus) for name, text in texts.items()}
 
 
@@ -462,13 +466,13 @@ def quality_table(rows):
 print(quality_table(compare({"these lines, again and again": lines * 20}, plays)))
 
 # %% [markdown]
-# ## Four writers
+# ## Two models between real text and noise
 #
 # The ceiling, the bottom, and two models between them: lesson 01's bigram, and lesson 06's GPT, the one that comes with the course. Both write many texts at once, from the beginning of a block, and of each text we keep the blocks that were finished.
 
 # %%
 if corpus.name == "playhouse" and not TRAIN:
-    model, tokenizer, result = load_recorded("playhouse")
+    model, tokenizer, result = load_pretrained("playhouse")
     model.to(device)
 else:
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -493,7 +497,7 @@ gap = "\n\n" if known.gap == r"\n\s*\n" else "\n"  # stands between blocks
 # %% tags=["nbval-ignore-output"]
 def sample(model):
     rows = generate(
-        model, [gap] * 24, 500, seed=1, window_step=min(96, model.block_size), tokenizer=tokenizer
+        model, [gap] * 24, 500, seed=1, window_stride=min(96, model.block_size), tokenizer=tokenizer
     )
     return "".join(
         row[len(gap) : row.rindex(gap) + len(gap)] or row[len(gap) :] + gap for row in rows
@@ -517,10 +521,10 @@ rows = compare(written, corpus)
 print(quality_table(rows))
 
 # %%
-noise, pairs, gpt = (rows[name] for name in (BOTTOM, "bigram", "GPT"))
+noise, pairs, gpt = (rows[name] for name in (NOISE_ROW, "bigram", "GPT"))
 print(f"real words: noise ≈ {noise.words:.0%}, bigram ≈ {pairs.words:.0%}, GPT ≈ {gpt.words:.0%}")
 print(f"passages that the bigram ends ≈ {pairs.ended:.0%}")
-copied = gpt.copied / rows[CEILING].copied
+copied = gpt.copied / rows[REFERENCE_ROW].copied
 print(
     f"the GPT's longest copy is ≈ {copied:.1f} times as long as what real text shares (less than 2: {copied < 2})"
 )
@@ -566,7 +570,7 @@ for x, field in enumerate(Quality._fields):
     ax = right if field == "copied" else left
     band(ax, x, [getattr(score, field) for score in real])
     for (name, color), mark in zip(
-        {"GPT": "#0072B2", "bigram": "#E69F00", BOTTOM: "#D55E00"}.items(), "os^"
+        {"GPT": "#0072B2", "bigram": "#E69F00", NOISE_ROW: "#D55E00"}.items(), "os^"
     ):
         if (value := getattr(rows[name], field)) is not None:
             ax.plot(x, value, mark, color=color, label=name if x == 0 else None, markersize=8)
@@ -584,7 +588,7 @@ show(
 # %% [markdown]
 # Noise repeats nothing, so it leads in that column: there, above the ceiling is as wrong as below it.
 #
-# ## How to cheat
+# ## How the scores can be gamed
 #
 # Each number can be had without any skill. Four cheats:
 #
@@ -614,7 +618,7 @@ print(quality_table(caught))
 # %%
 whole = min(len(corpus.val), *map(len, cheats.values()))
 print("copied from the training text:", caught["copied"].copied, "of", whole, "characters")
-distinct_share = caught["one block"].distinct / caught[CEILING].distinct
+distinct_share = caught["one block"].distinct / caught[REFERENCE_ROW].distinct
 print(
     f"one block has ≈ {distinct_share:.1%} of the ceiling's distinct runs (less than half: {distinct_share < 0.5})"
 )
@@ -643,6 +647,6 @@ assert distinct_share < 0.5
 # - **Counting the prompt.** If it comes from the training text, it is real, valid, closed and copied.
 # - **More is better.** Above the ceiling stand the copy, the noise (in distinct runs), and the text that is too tame.
 #
-# ## What you have
+# ## Summary
 #
 # `quality`, `compare`, `quality_table` and `longest_copy`, in `chargpt_lib/quality.py`.
