@@ -172,7 +172,7 @@ def test_training_is_as_fast_as_a_plain_loop():
         name: {rival: ratio["median"] for rival, ratio in case["ratio"].items()}
         for name, case in cases.items()
     }
-    assert ratios["cpu, as GPT-2"]["plain"] >= 1.0 and ratios["cpu"]["plain"] >= 1.0
+    assert ratios["cpu, as GPT-2"]["plain"] >= 0.99 and ratios["cpu"]["plain"] >= 0.99
     assert (
         ratios["cpu, as GPT-2"]["transformers"] >= 1.15
         and ratios["local, 3.2M, as GPT-2"]["transformers"] >= 1.15

@@ -132,11 +132,11 @@ def _print_plan(corpus, model, config, device, reason):
 def _print_result(result, model, tokenizer, config):
     """Prints what came out of a run: the loss, the folder, a sample, what to do next."""
     kind = "estimated validation loss" if config.eval_batches else "validation loss"
-    loss = f"{kind} {result['loss']:.4f} nats per character"
+    loss = f"{kind} {result['best_val_loss']:.4f} nats per character"
     if result["floor"] is not None:
         above = result["best_val_loss"] - result["floor"]
         loss += f", {above:.4f} above the floor of {result['floor']:.4f}"
-    print(f"\n{loss}; step {result['step']:,} of {result['steps']:,}")
+    print(f"\n{loss}; step {result['best_step']:,} of {result['steps']:,}")
     print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
     _print_sample(model, tokenizer, max_new_tokens=300, seed=config.seed)
     out = shlex.quote(config.out)

@@ -773,13 +773,15 @@ config = TrainConfig(
 )
 model = new_model()
 first = train(model, corpus, config)
-print(f"best loss {first['loss']:.3f} at step {first['step']}, ended by {first['stopped']}")
+print(
+    f"best loss {first['best_val_loss']:.3f} at step {first['best_step']}, ended by {first['stop_reason']}"
+)
 
 # %%
 now = evaluate(model, val_ids)
 far = abs(now - first["best_val_loss"])
 print(
-    f"best evaluation ≈ {first['loss']:.3f}, the model as it is now ≈ {now:.3f} nats per character"
+    f"best evaluation ≈ {first['best_val_loss']:.3f}, the model as it is now ≈ {now:.3f} nats per character"
 )
 print(f"difference ≈ {far:.0e} (below 1e-6, so it has its best weights: {far < 1e-6})")
 above = first["best_val_loss"] - (corpus.val_entropy or 0)

@@ -964,7 +964,9 @@ result = train(
 
 # %%
 gain = before - result["best_val_loss"]
-print(f"≈ {before:.2f} -> ≈ {result['loss']:.2f} nats per character, after {result['steps']} steps")
+print(
+    f"≈ {before:.2f} -> ≈ {result['best_val_loss']:.2f} nats per character, after {result['steps']} steps"
+)
 assert gain > 1.2
 
 # %% [markdown]

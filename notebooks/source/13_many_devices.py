@@ -499,7 +499,7 @@ class DDPStrategy(SingleProcessStrategy):
 # %%
 _ = (folder / "once.py").write_text(
     """
-from chargpt_lib.distributed import DDP, init_distributed
+from chargpt_lib.distributed import DDPStrategy, init_distributed
 
 strategy = DDPStrategy(init_distributed("cpu"))
 try:
@@ -745,7 +745,7 @@ def _parameter_names(model, optimizer):
 # %%
 _ = (folder / "parts.py").write_text(
     """
-from chargpt_lib.distributed import FSDP, init_distributed
+from chargpt_lib.distributed import FSDPStrategy, init_distributed
 from chargpt_lib.gpt import GPT, GPTConfig
 
 model = GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128))
@@ -925,7 +925,7 @@ _ = (folder / "cost.py").write_text(
 import time, torch
 from contextlib import nullcontext
 from statistics import median
-from chargpt_lib.distributed import DDP, init_distributed
+from chargpt_lib.distributed import DDPStrategy, init_distributed
 from chargpt_lib.gpt import GPT, GPTConfig
 
 strategy = DDPStrategy(init_distributed("cpu"))
@@ -978,7 +978,7 @@ _ = (folder / "count.py").write_text(
     """
 import torch
 from contextlib import nullcontext
-from chargpt_lib.distributed import DDP, init_distributed
+from chargpt_lib.distributed import DDPStrategy, init_distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 torch.manual_seed(1337)
