@@ -19,13 +19,12 @@ from chargpt_lib.grading import batch as batch_module
 from chargpt_lib.grading.batch import (
     _feedback_page,
     _load_weights,
-    _submission_name,
-    find_submissions,
     grade_batch,
     guess_lesson,
     resolve_lesson,
     score,
 )
+from chargpt_lib.grading.intake import collect_submissions, submission_name
 from tests.tiny import wait_for
 
 NAMES = [exercise.name for exercise in exercises_of("single_head")]
@@ -72,20 +71,21 @@ def graded(monkeypatch):
 
 
 def rows(out):
-    return list(csv.DictReader((out / "grades.csv").open(encoding="utf-8", newline="")))
+    return list(csv.DictReader((out / "grades.csv").open(encoding="utf-8-sig", newline="")))
 
 
 def test_submissions_are_found_once_and_in_order(tmp_path):
     for name in ("b/03.ipynb", "a/03.ipynb", "a/.ipynb_checkpoints/03.ipynb"):
         notebook(tmp_path / name, *NAMES)
-    found = find_submissions([tmp_path, tmp_path / "b" / "03.ipynb"])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/03.ipynb", "b/03.ipynb"]
+    found = collect_submissions([tmp_path, tmp_path / "b" / "03.ipynb"]).submissions
+    names = [submission.source.relative_to(tmp_path).as_posix() for submission in found]
+    assert names == ["a/03.ipynb", "b/03.ipynb"]
     for wrong in (["nowhere"], [tmp_path / "a" / ".ipynb_checkpoints" / "x"]):
         with pytest.raises(FileNotFoundError, match="is not there"):
-            find_submissions(wrong)
+            collect_submissions(wrong)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no notebook"):
-        find_submissions([tmp_path / "empty"])
+        collect_submissions([tmp_path / "empty"])
 
 
 def test_the_lesson_is_what_most_handed_in(tmp_path):
@@ -153,7 +153,7 @@ def test_the_files_of_a_batch(tmp_path, graded, capsys):
         str(tmp_path / "a/03.ipynb"),
         str(tmp_path / "b/03.ipynb"),
     ]
-    assert list(table[0]) == ["submission", "score", *NAMES]
+    assert list(table[0]) == ["submission", "score", *NAMES, "learner", "problem"]
     assert (
         float(table[0]["score"])
         == pytest.approx(100 / len(NAMES), abs=0.005)  # two decimals in the table
@@ -269,7 +269,7 @@ def test_odd_files_stop_nothing(tmp_path, graded):
 
 @pytest.mark.parametrize("name", ["=1+cmd|'x'.ipynb", "+1.ipynb", "-1.ipynb", "@x.ipynb"])
 def test_no_name_is_a_formula(name):
-    assert _submission_name(Path(name)) == f"./{name}"
+    assert submission_name(Path(name)) == f"./{name}"
 
 
 def test_new_weights_change_scores_without_grading(tmp_path, graded):
@@ -390,8 +390,8 @@ def test_what_cannot_be_done_is_told_before_any_grading(
     tmp_path, graded, capsys, arguments, message
 ):
     path = notebook(tmp_path / "a.ipynb", *NAMES)
-    notebook(tmp_path / "folder" / "a.ipynb")
-    notebook(tmp_path / "folder" / "b.ipynb")
+    notebook(tmp_path / "folder" / "a.ipynb", *NAMES)
+    notebook(tmp_path / "folder" / "b.ipynb", *NAMES)
     (tmp_path / "broken.ipynb").write_text('{"cells": [')
     places = {
         "path": path,

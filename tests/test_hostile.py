@@ -117,7 +117,7 @@ def graded(tmp_path_factory):
     ]
     rows = {
         row["submission"]: row
-        for row in csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8"))
+        for row in csv.DictReader((folder / "marks" / "grades.csv").open(encoding="utf-8-sig"))
     }
     print(run.stdout[-3000:], run.stderr[-3000:])
     return {

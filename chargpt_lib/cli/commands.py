@@ -426,18 +426,22 @@ def info_command(args):
 def check_command(args):
     """Grades one notebook and prints its verdicts."""
     from chargpt_lib.exercises.judge import load_answer_keys
-    from chargpt_lib.grading.batch import find_submissions, guess_lesson, resolve_lesson
+    from chargpt_lib.grading.batch import guess_lesson, resolve_lesson
+    from chargpt_lib.grading.intake import collect_submissions
     from chargpt_lib.grading.submission import grade_submission
 
     load_answer_keys()
-    notebooks = find_submissions([args.notebook])
-    if len(notebooks) > 1:
-        raise ValueError(f"check takes one notebook, and {args.notebook} holds {len(notebooks)}")
+    submissions = collect_submissions([args.notebook]).submissions
+    if len(submissions) > 1:
+        raise ValueError(f"check takes one notebook, and {args.notebook} holds {len(submissions)}")
+    notebook = submissions[0]
+    if notebook.problem is not None:
+        raise ValueError(f"{notebook.name}: {notebook.problem}")
     if args.lesson is not None:
         lesson = resolve_lesson(args.lesson)
     else:
-        lesson = guess_lesson(notebooks)
-    record = grade_submission(notebooks[0], lesson, secrets.randbits(31))
+        lesson = guess_lesson([notebook.source])
+    record = grade_submission(notebook.source, lesson, secrets.randbits(31))
     for name, mark in record["marks"].items():
         if mark == "✓":
             print(f"{mark} {name}")
@@ -463,12 +467,27 @@ def grade_command(args):
         raise ValueError("--out is missing: name a folder for the grades")
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}; it must be an integer >= 1")
-    batch = grade_batch(args.submissions, args.out, lesson, args.weights, args.seed, args.jobs)
+    batch = grade_batch(
+        args.submissions, args.out, lesson, args.weights, args.seed, args.jobs, args.format
+    )
     records = batch["submissions"]
     for name, record in records.items():
-        print(f"{record['score']:>5.0f}%  {' '.join(record['marks'].values())}  {name}")
+        if record["answers"]:
+            score = f"{record['score']:.0f}%"
+            marks = " ".join(record["marks"].values())
+        else:
+            score = "none"
+            marks = " ".join("·" for _ in record["marks"])
+        line = f"{score:>6}  {marks}  {name}"
+        if record["learner"] is not None:
+            line += f"  ({record['learner']['name']})"
+        print(line)
         for problem in record["problems"]:
             print(f"        {problem}")
+    if batch["passed_over"]:
+        print("\nnobody's submission, and not graded:")
+        for line in batch["passed_over"]:
+            print(f"        {line}")
     if batch["older"]:
         print(
             f"\n{args.out} also keeps {batch['older']} older record(s); "
@@ -484,6 +503,11 @@ def grade_command(args):
             f"{', '.join(sorted(not_isolated))}"
         )
     page = page_of_module(batch["lesson"]).name
+    if args.format != "csv":
+        line = f"\n{args.out / args.format}.csv"
+        if batch["left_out"]:
+            line += f"   (without {batch['left_out']} that have no marks, or a later submission)"
+        print(line)
     print(
         f"\n{args.out / 'grades.csv'}, grades.json, feedback/   (lesson {page}, seed {batch['seed']})"
     )

@@ -98,13 +98,15 @@ class _CheckArgs:
 class _GradeArgs:
     """Grades a class."""
 
-    submissions: tuple[Path, ...]  # notebooks, or folders of them
+    submissions: tuple[Path, ...]  # notebooks, zips, or folders of them
     out: Path | None = None  # folder for grades.csv, grades.json and the feedback; required
     lesson: str | None = None  # as for check; by default that of most notebooks
     # TOML file with points per exercise, e.g. window_mask = 2; 1 for those it leaves out
     weights: Path | None = None
     seed: int | None = None  # seed of the test inputs (an earlier one is in grades.json)
     jobs: int | None = None  # notebooks graded at a time; by default one per core, at most 8
+    # other than csv: also write the file that this platform imports, e.g. canvas.csv
+    format: Literal["csv", "canvas", "moodle", "gradescope"] = "csv"
 
 
 SUBCOMMANDS = {

@@ -1,7 +1,8 @@
 """What a teacher's `chargpt grade` runs.
 
 From the bottom up: `isolation` gives up rights, `worker` serves one answer in an isolated process, `submission` grades one
-notebook, `batch` grades a class.
+notebook, `batch` grades a class. What comes in: `archives` reads files and zips, `learners` the
+names that platforms give them, `intake` says which are submissions. What goes out: `tables`.
 
 What is guaranteed, and what is not:
 

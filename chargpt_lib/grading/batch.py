@@ -9,10 +9,8 @@ Two students may both send 03.ipynb; a submission is therefore called by its pat
 on its contents: whoever hands in a second time meets new inputs, and the hints of the first time are no answers.
 """
 
-import csv
 import hashlib
 import html
-import io
 import json
 import os
 import re
@@ -27,49 +25,26 @@ from tqdm import tqdm
 from chargpt_lib.course import page_of_module, read_course
 from chargpt_lib.exercises.judge import EXERCISES, exercises_of, load_answer_keys
 from chargpt_lib.files import atomic_write_text, library_dir
+from chargpt_lib.grading.archives import read_source
+from chargpt_lib.grading.intake import (
+    absolute_name,
+    collect_submissions,
+    passed_over,
+    submission_name,
+)
 from chargpt_lib.grading.submission import (
-    MAX_NOTEBOOK_BYTES,
     RUNNING_PROCESSES,
     STOP_REQUESTED,
     grade_submission,
     read_code_cells,
     stop_process,
 )
+from chargpt_lib.grading.tables import export_csv, grades_csv
 
 DEFAULT_JOBS = min(os.cpu_count() or 1, 8)  # submissions at a time
 
 
-# ---------------------------------------------------------------- which files, which lesson
-
-
-def find_submissions(paths):
-    """All notebooks among files and folders, in order, each once.
-
-    Raises: FileNotFoundError for a path that does not exist, or where there is no notebook.
-    """
-    found = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is not there: give notebooks, or folders of notebooks")
-        files = sorted(path.rglob("*.ipynb")) if path.is_dir() else [path]
-        for file in files:
-            # what Jupyter and macOS put beside notebooks
-            is_copy = ".ipynb_checkpoints" in file.parts or "__MACOSX" in file.parts
-            if not is_copy and not file.name.startswith("._") and file not in found:
-                found.append(file)
-    if not found:
-        raise FileNotFoundError(f"there is no notebook (.ipynb) in {', '.join(map(str, paths))}")
-    return found
-
-
-def _submission_name(path):
-    """The path as a submission is called: on one line, whatever the file's name, and no formula for a spreadsheet."""
-    # A file's name is bytes, which need not be UTF-8.
-    name = os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-    name = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
-    if name.startswith(("=", "+", "-", "@")):
-        return f"./{name}"
-    return name
+# ---------------------------------------------------------------- which lesson
 
 
 def _short_name(name):
@@ -98,17 +73,17 @@ def _most_common(values):
 
 
 def guess_lesson(paths):
-    """The lesson that most of the notebooks belong to.
+    """The lesson that most of the notebooks belong to. paths: of files, or ZipMembers.
 
     Raises: ValueError where none holds an exercise.
     """
     votes = []
-    problem = f"{paths[0]} holds no exercise of this course"
+    problem = f"{submission_name(paths[0])} holds no exercise of this course"
     for path in paths:
         try:
             cells = read_code_cells(path)
         except (OSError, ValueError) as error:
-            problem = f"{path}: {error}"
+            problem = f"{submission_name(path)}: {error}"
             continue
         exercises = {name for names, _ in cells for name in names if name in EXERCISES}
         if exercises:
@@ -234,15 +209,7 @@ def _write_record(out_dir, name, record, lesson, weights):
 def _write_grades(out_dir, batch):
     """Writes grades.json and, from it, grades.csv."""
     _write_text(out_dir / "grades.json", json.dumps(batch, indent=1, ensure_ascii=False))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, ["submission", "score", *batch["weights"]])
-    writer.writeheader()
-    for name, record in sorted(batch["submissions"].items()):
-        row = {"submission": name, "score": f"{record['score']:g}"}
-        for exercise, mark in record["marks"].items():
-            row[exercise] = 1 if mark == "✓" else 0
-        writer.writerow(row)
-    _write_text(out_dir / "grades.csv", table.getvalue())
+    _write_text(out_dir / "grades.csv", grades_csv(batch))
 
 
 def _write_results(out_dir, batch):
@@ -304,48 +271,91 @@ def _load_batch(out_dir, lesson, seed=None):
     return {**batch, "version": version}
 
 
-def _rename_moved(batch, files):
+def _rename_moved(batch, submissions):
     """Gives the record of a file that has another path in today's command, but is the same file, today's name."""
     name_of_path = {record.get("path"): name for name, record in batch["submissions"].items()}
-    for path in files:
-        old_name = name_of_path.get(_submission_name(path.absolute()))
-        if old_name is not None and old_name != _submission_name(path):
-            batch["submissions"][_submission_name(path)] = batch["submissions"].pop(old_name)
+    moved = {}
+    for submission in submissions:
+        old_name = name_of_path.get(absolute_name(submission.source))
+        if old_name is not None and old_name != submission.name:
+            # A zip may list one path twice; the second one has no record yet, or one of its own.
+            record = batch["submissions"].pop(old_name, None)
+            if record is not None:
+                moved[submission.name] = record
+    batch["submissions"].update(moved)
 
 
-def _grade_if_changed(path, batch):
-    """The record of a submission: the batch's own, if nothing has changed since and it could be graded, or a new one."""
-    is_readable = (
-        path.is_file() and not path.is_symlink() and path.stat().st_size < MAX_NOTEBOOK_BYTES
-    )
-    graded_from = {
-        "sha256": _sha256_of(path) if is_readable else "",
-        "version": batch["version"],
-        "seed": batch["seed"],
+def _ungraded_record(lesson, problem):
+    """The record of what cannot be graded, in `grade_submission`'s form: only the reason."""
+    names = [exercise.name for exercise in exercises_of(lesson)]
+    return {
+        "marks": dict.fromkeys(names, "○"),
+        "hints": dict.fromkeys(names, "not graded"),
+        "problems": [problem],
+        "answers": {},
+        "isolation": None,
+        "seconds": 0.0,
+        "ran": False,
     }
-    record = batch["submissions"].get(_submission_name(path), {})
+
+
+def _grade_if_changed(submission, batch):
+    """The record of a submission: the batch's own, if nothing has changed since and it could be graded, or a new one."""
+    try:
+        digest = hashlib.sha256(read_source(submission.source)).hexdigest()
+    except (OSError, ValueError):
+        digest = ""  # no file, or none that is read
+    graded_from = {"sha256": digest, "version": batch["version"], "seed": batch["seed"]}
+    learner = submission.learner._asdict() if submission.learner is not None else None
+    record = batch["submissions"].get(submission.name, {})
     unchanged = all(record.get(key) == value for key, value in graded_from.items())
     if record.get("ran") and unchanged:
-        return record
-    seed_text = f"{batch['seed']} {graded_from['sha256']}"
-    seed = int(hashlib.sha256(seed_text.encode()).hexdigest()[:8], 16)
-    record = grade_submission(path, batch["lesson"], seed)
-    return {**record, **graded_from, "path": _submission_name(path.absolute())}
+        return {**record, "learner": learner}
+    if submission.problem is not None:
+        record = _ungraded_record(batch["lesson"], submission.problem)
+    else:
+        seed_text = f"{batch['seed']} {digest}"
+        seed = int(hashlib.sha256(seed_text.encode()).hexdigest()[:8], 16)
+        record = grade_submission(submission.source, batch["lesson"], seed)
+    path = absolute_name(submission.source)
+    return {**record, **graded_from, "path": path, "learner": learner}
 
 
-def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None):
+def _guess_lesson_of(submissions):
+    """The lesson that most of the submissions belong to.
+
+    Raises: ValueError where none holds an exercise.
+    """
+    notebooks = [submission.source for submission in submissions if submission.problem is None]
+    if not notebooks:
+        first = submissions[0]
+        raise ValueError(
+            f"cannot tell the lesson ({first.name}: {first.problem}): "
+            "pass --lesson, e.g. --lesson 03"
+        )
+    return guess_lesson(notebooks)
+
+
+def grade_batch(
+    paths, out_dir, lesson=None, weights=None, seed=None, jobs=None, export_format="csv"
+):
     """Grades submissions into the folder out_dir, and returns the batch with the records of these files alone.
 
-    paths: notebooks, or folders of them. lesson: a module; None: what most of the notebooks are. weights: a TOML file;
-    None: what the folder had before. jobs: how many submissions at a time; None: one for each core, at most 8.
+    paths: notebooks, zips, or folders of them. lesson: a module; None: what most of the notebooks
+    are. weights: a TOML file; None: what the folder had before. jobs: how many submissions at a
+    time; None: one for each core, at most 8. export_format: csv, or a platform of tables.EXPORTS,
+    whose import file is then written, too.
 
     Raises: FileNotFoundError and ValueError for what cannot be graded so, before any grading.
     """
     out_dir = Path(out_dir)
-    files = find_submissions(paths)
     load_answer_keys()
+    ours = [out_dir]
+    if weights is not None:
+        ours.append(weights)
+    intake = collect_submissions(paths, ours)
     if lesson is None:
-        lesson = guess_lesson(files)
+        lesson = _guess_lesson_of(intake.submissions)
     if jobs is None:
         jobs = DEFAULT_JOBS
     batch = _load_batch(out_dir, lesson, seed)
@@ -353,16 +363,20 @@ def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None)
         batch["weights"] = _load_weights(weights, lesson)
     else:
         batch["weights"] = {**_load_weights(None, lesson), **batch.get("weights", {})}
-    _rename_moved(batch, files)
+    _rename_moved(batch, intake.submissions)
     _write_results(out_dir, batch)
 
     STOP_REQUESTED.clear()
+    total = len(intake.submissions)
     with ThreadPoolExecutor(jobs) as pool:
-        path_of_future = {pool.submit(_grade_if_changed, path, batch): path for path in files}
-        done = as_completed(path_of_future)
+        name_of_future = {}
+        for submission in intake.submissions:
+            future = pool.submit(_grade_if_changed, submission, batch)
+            name_of_future[future] = submission.name
+        done = as_completed(name_of_future)
         try:
-            for future in tqdm(done, total=len(files), unit="submission", file=sys.stdout):
-                name = _submission_name(path_of_future[future])
+            for future in tqdm(done, total=total, unit="submission", file=sys.stdout):
+                name = name_of_future[future]
                 record = future.result()
                 batch["submissions"][name] = record
                 _write_record(out_dir, name, record, lesson, batch["weights"])
@@ -373,9 +387,15 @@ def grade_batch(paths, out_dir, lesson=None, weights=None, seed=None, jobs=None)
             for process in list(RUNNING_PROCESSES):
                 stop_process(process)
             raise
-    names = [_submission_name(path) for path in files]
+    left_out = 0
+    if export_format != "csv":
+        text, left_out = export_csv(batch, export_format)
+        _write_text(out_dir / f"{export_format}.csv", text)
+    names = [submission.name for submission in intake.submissions]
     return {
         **batch,
         "submissions": {name: batch["submissions"][name] for name in names},
         "older": len(batch["submissions"]) - len(names),  # records of files not named today
+        "passed_over": passed_over(intake.set_aside),
+        "left_out": left_out,  # submissions that the import file does not have
     }

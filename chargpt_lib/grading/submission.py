@@ -32,10 +32,10 @@ from chargpt_lib.course import page_of_module
 from chargpt_lib.exercises.compare import one_line
 from chargpt_lib.exercises.judge import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.files import library_dir
+from chargpt_lib.grading.archives import ZipMember, read_source
 from chargpt_lib.grading.worker import ANSWER_SECONDS, STARTUP_SECONDS, WorkerPool
 
 MAX_ANSWER_CHARACTERS = 100_000
-MAX_NOTEBOOK_BYTES = 2**26
 MAX_LOG_CHARACTERS = 200  # of pytest's last line, where the grading fails
 
 
@@ -43,26 +43,21 @@ MAX_LOG_CHARACTERS = 200  # of pytest's last line, where the grading fails
 
 
 class _Submission(NamedTuple):
-    path: Path
+    path: Path | ZipMember
     answers: dict  # {exercise: the text of its cell}
     problems: list  # what is wrong with the file, in words
 
 
 def read_code_cells(path):
-    """The code cells of a notebook file, of any format: [(names it may be known by, text)].
+    """The code cells of a notebook of any format: [(names it may be known by, text)].
+
+    path: of a file, or a ZipMember.
 
     Raises: ValueError where the file is no notebook, or too large; OSError where it cannot be read.
     """
-    if path.is_symlink() or not path.is_file():
-        raise ValueError("not a file: links and folders are not followed")
-    size = path.stat().st_size
-    if size > MAX_NOTEBOOK_BYTES:
-        raise ValueError(
-            f"the file has {size >> 20} MB; a notebook of this course has less than "
-            f"{MAX_NOTEBOOK_BYTES >> 20}"
-        )
+    data = read_source(path)
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8-sig"))
+        notebook = json.loads(data.decode("utf-8-sig"))
         if "worksheets" in notebook:  # format 3, of 2013
             sheets = notebook["worksheets"]
         else:
@@ -97,7 +92,6 @@ def _cell_text(cell):
 
 def _collect_answers(path, lesson):
     """The Submission in a file: the texts of its answers to a lesson's exercises."""
-    path = Path(path)
     try:
         cells = read_code_cells(path)
     except (OSError, ValueError) as error:
