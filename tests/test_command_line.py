@@ -436,7 +436,7 @@ def test_another_seed_is_another_run():
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(monkeypatch, capsys):
     assert train("--dropout", "0.1", out="whole") == 0
-    real = trainer.learning_rate
+    real = trainer.get_lr
 
     def press(step, *rest):
         if step == 6:
@@ -570,7 +570,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_1(capsys):
         (["--corpus", "empty.txt"], ["empty.txt", "0 characters"]),
         (["--corpus", "short.txt"], ["block_size + 1 = 65", "longer text"]),
         (["--corpus", "picture.png"], ["picture.png", "UTF-8"]),
-        (["--corpus", "."], ["no corpus and no file"]),
+        (["--corpus", "."], ["'.' is a folder"]),
         (["--corpus", "{site}/gone.txt"], ["gone.txt", "404", "Nothing was saved"]),
         (["--n-head", "3"], ["128", "3"]),
         (["--n-layer", "0"], ["n_layer is 0"]),

@@ -22,13 +22,49 @@ from chargpt_lib.checkpoints import (
     min_parameters,
     read_config_and_tokenizer,
 )
+from chargpt_lib.cli.inputs import (
+    check_own_model,
+    is_pipe,
+    load_text,
+    read_newlines,
+    read_prompt,
+    save_pipe,
+)
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
-from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.cli.output import after_work, tolerated_output
+from chargpt_lib.data import CharTokenizer
 from chargpt_lib.devices import pick_device_and_reason, pick_precision
 from chargpt_lib.gpt import GPT
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
+
+# ---------------------------------------------------------------- the device
+
+# PyTorch's own reason may be a list of all its backends.
+LONGEST_REASON = 300
+
+
+def _pick_device(option):
+    """The device of --device, or the best one, and the reason.
+
+    Raises: ValueError for a device that is not here.
+    """
+    try:
+        return pick_device_and_reason(option)
+    except ValueError as error:
+        if len(str(error)) <= LONGEST_REASON:
+            raise
+    name = option
+    source = "--device"
+    if not option:
+        name = os.environ["CHARGPT_DEVICE"]
+        source = "CHARGPT_DEVICE"
+    raise ValueError(
+        f"{source} is {name!r}, and this machine has none that PyTorch can use: leave it out for "
+        "the best device there is, or give cpu"
+    )
+
 
 # ---------------------------------------------------------------- train
 
@@ -108,7 +144,7 @@ def _settings_saved(args):
                     folder.rmdir()
 
 
-def _print_plan(corpus, model, config, device, reason):
+def _print_plan(corpus, model, config, device, device_reason):
     """Prints what a run is going to do."""
     limits = {
         "steps": config.steps,
@@ -124,7 +160,8 @@ def _print_plan(corpus, model, config, device, reason):
         f"{corpus.name}: {len(corpus.train):,} characters for training, {len(corpus.val):,} for validation"
     )
     print(
-        f"a GPT of {model.num_params():,} parameters on {device.type} ({reason}), {precision}, for {ends}"
+        f"a GPT of {model.num_params():,} parameters on {device.type} ({device_reason}), "
+        f"{precision}, for {ends}"
     )
     print(f"saving to {config.out}", flush=True)
 
@@ -132,11 +169,16 @@ def _print_plan(corpus, model, config, device, reason):
 def _print_result(result, model, tokenizer, config):
     """Prints what came out of a run: the loss, the folder, a sample, what to do next."""
     kind = "estimated validation loss" if config.eval_batches else "validation loss"
-    loss = f"{kind} {result['best_val_loss']:.4f} nats per character"
-    if result["floor"] is not None:
-        above = result["best_val_loss"] - result["floor"]
-        loss += f", {above:.4f} above the floor of {result['floor']:.4f}"
-    print(f"\n{loss}; step {result['best_step']:,} of {result['steps']:,}")
+    best = result["best_val_loss"]
+    # None: the run was killed before its first evaluation, and has nothing left to do.
+    if best is None:
+        print(f"\nno {kind} was measured in {result['steps']:,} steps")
+    else:
+        line = f"{kind} {best:.4f} nats per character"
+        if result["floor"] is not None:
+            above = best - result["floor"]
+            line += f", {above:.4f} above the floor of {result['floor']:.4f}"
+        print(f"\n{line}; step {result['best_step']:,} of {result['steps']:,}")
     print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
     _print_sample(model, tokenizer, max_new_tokens=300, seed=config.seed)
     out = shlex.quote(config.out)
@@ -170,8 +212,21 @@ def _run_training(model, corpus, args, tokenizer):
 
 def train_command(args):
     """Trains a model, or resumes a run."""
-    device, reason = pick_device_and_reason(args.device)
-    corpus = load_corpus(args.corpus)
+    with tolerated_output():
+        try:
+            return _train(args)
+        except BrokenPipeError as error:
+            # Not of the output, which is tolerated: for one, another process of the training is gone.
+            raise ConnectionError(f"the training broke off: {error}") from error
+
+
+def _train(args):
+    """Trains a model, or resumes a run. Returns the exit code."""
+    device, device_reason = _pick_device(args.device)
+    if is_pipe(args.corpus):
+        # The settings of the run shall name a text that can be read again.
+        args.corpus = save_pipe(args.corpus)
+    corpus = load_text(args.corpus)
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
     config = args.training
@@ -189,7 +244,7 @@ def train_command(args):
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
     if first:
-        _print_plan(corpus, model, config, device, reason)
+        _print_plan(corpus, model, config, device, device_reason)
     try:
         with _settings_saved(args) if first else nullcontext():
             result = _run_training(model, corpus, args, tokenizer)
@@ -215,7 +270,8 @@ def train_command(args):
             print(f"resume with: chargpt train --resume --out {out}{device_option}")
         return 130
     if first:
-        _print_result(result, model, tokenizer, config)
+        with after_work(f"the run is done, and saved in {config.out}"):
+            _print_result(result, model, tokenizer, config)
     return 0
 
 
@@ -230,7 +286,8 @@ def _check_range(option, value, low, high):
 
 def _load_for(args):
     """The model and the tokenizer in args.folder, on the device that args.device asks for."""
-    device, _ = pick_device_and_reason(args.device)
+    device, _ = _pick_device(args.device)
+    check_own_model(args.folder)
     return load_model(args.folder, device)
 
 
@@ -249,7 +306,7 @@ def eval_command(args):
     name = args.corpus
     if name is None:
         name = _corpus_of_run(args.folder)
-    corpus = load_corpus(name)
+    corpus = load_text(name)
     text = corpus.val if args.split == "val" else corpus.train
     ids = tokenizer.encode(text)
     loss = evaluate(model, ids)
@@ -288,6 +345,8 @@ def sample_command(args):
     _check_range("--num-samples", args.num_samples, 1, 10**6)
     _check_range("--max-new-tokens", args.max_new_tokens, 1, 10**8)
     model, tokenizer = _load_for(args)
+    prompt = read_prompt(args.prompt, tokenizer)
+    stop = [read_newlines(text, tokenizer) for text in args.stop]
     seed = args.seed
     if seed is None:
         seed = secrets.randbits(31)
@@ -297,14 +356,14 @@ def sample_command(args):
         _print_sample(
             model,
             tokenizer,
-            prompt=args.prompt,
+            prompt=prompt,
             max_new_tokens=args.max_new_tokens,
             temperature=args.temperature,
             top_k=args.top_k,
             top_p=args.top_p,
             min_p=args.min_p,
             repetition_penalty=args.repetition_penalty,
-            stop=args.stop,
+            stop=stop,
             seed=seed + number,
         )
     if args.seed is None:
@@ -318,9 +377,11 @@ def attend_command(args):
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {args.out}; it must end in .html")
     model, tokenizer = _load_for(args)
+    prompt = read_prompt(args.prompt, tokenizer)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_attention_page(model, tokenizer, args.prompt, args.out)
-    print(f"{args.out}: open it in a browser")
+    save_attention_page(model, tokenizer, prompt, args.out)
+    with after_work(f"{args.out} is written"):
+        print(f"{args.out}: open it in a browser")
     return 0
 
 
@@ -382,6 +443,7 @@ def _print_model(config):
 
 def _print_run(folder):
     """Prints what is known of a run, a checkpoint, or a saved model."""
+    check_own_model(folder)
     print(f"{folder}:")
     model_folder = folder
     if not (folder / "config.json").is_file():
@@ -405,10 +467,10 @@ def info_command(args):
     if args.preset is not None:
         if args.preset not in PRESETS:
             raise ValueError(f"no preset is called {args.preset!r}: there are {', '.join(PRESETS)}")
-        corpus = load_corpus(args.corpus)
+        corpus = load_text(args.corpus)
         tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
         _print_model(PRESETS[args.preset].model(tokenizer.vocab_size))
-    device, reason = pick_device_and_reason(args.device)
+    device, reason = _pick_device(args.device)
     print(
         f"device {device.type} ({reason}), precision {pick_precision(device)}, "
         f"{torch.get_num_threads()} threads"
@@ -421,6 +483,17 @@ def info_command(args):
 
 
 # ---------------------------------------------------------------- check, grade
+
+
+def _print_verdicts(record):
+    """Prints the verdicts on one notebook."""
+    for name, mark in record["marks"].items():
+        if mark == "✓":
+            print(f"{mark} {name}")
+        else:
+            print(f"{mark} {name}: {record['hints'][name]}")
+    for problem in record["problems"]:
+        print(problem)
 
 
 def check_command(args):
@@ -442,20 +515,14 @@ def check_command(args):
     else:
         lesson = guess_lesson([notebook.source])
     record = grade_submission(notebook.source, lesson, secrets.randbits(31))
-    for name, mark in record["marks"].items():
-        if mark == "✓":
-            print(f"{mark} {name}")
-        else:
-            print(f"{mark} {name}: {record['hints'][name]}")
-    for problem in record["problems"]:
-        print(problem)
+    with after_work("the notebook is graded"):
+        _print_verdicts(record)
     all_right = set(record["marks"].values()) == {"✓"}
     return 0 if all_right else 1
 
 
 def grade_command(args):
     """Grades a class and prints it at a glance."""
-    from chargpt_lib.course import page_of_module
     from chargpt_lib.exercises.judge import load_answer_keys
     from chargpt_lib.grading.batch import grade_batch, resolve_lesson
 
@@ -470,6 +537,16 @@ def grade_command(args):
     batch = grade_batch(
         args.submissions, args.out, lesson, args.weights, args.seed, args.jobs, args.format
     )
+    with after_work(f"the class is graded, and the grades are in {args.out}"):
+        _print_grades(batch, args.out, args.format)
+    all_ran = all(record["ran"] for record in batch["submissions"].values())
+    return 0 if all_ran else 1
+
+
+def _print_grades(batch, out, table_format):
+    """Prints a graded class at a glance."""
+    from chargpt_lib.course import page_of_module
+
     records = batch["submissions"]
     for name, record in records.items():
         if record["answers"]:
@@ -490,7 +567,7 @@ def grade_command(args):
             print(f"        {line}")
     if batch["older"]:
         print(
-            f"\n{args.out} also keeps {batch['older']} older record(s); "
+            f"\n{out} also keeps {batch['older']} older record(s); "
             "use a new --out for a table without them"
         )
     not_isolated = set()
@@ -503,16 +580,12 @@ def grade_command(args):
             f"{', '.join(sorted(not_isolated))}"
         )
     page = page_of_module(batch["lesson"]).name
-    if args.format != "csv":
-        line = f"\n{args.out / args.format}.csv"
+    if table_format != "csv":
+        line = f"\n{out / table_format}.csv"
         if batch["left_out"]:
             line += f"   (without {batch['left_out']} that have no marks, or a later submission)"
         print(line)
-    print(
-        f"\n{args.out / 'grades.csv'}, grades.json, feedback/   (lesson {page}, seed {batch['seed']})"
-    )
-    all_ran = all(record["ran"] for record in records.values())
-    return 0 if all_ran else 1
+    print(f"\n{out / 'grades.csv'}, grades.json, feedback/   (lesson {page}, seed {batch['seed']})")
 
 
 COMMAND_FUNCTIONS = {

@@ -2,12 +2,18 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 import chargpt_lib
+from chargpt_lib.cli.output import (
+    discard_output,
+    prepare_streams,
+    print_error,
+    print_how_to_see_letters,
+)
 
 # tyro's own list of commands would be longer than this one and without examples. Nor could it have `train`, whose
 # options are the fields of GPTConfig and TrainConfig: importing them imports torch, and that takes seconds.
@@ -42,7 +48,7 @@ class _ModelArgs:
 class _EvalArgs(_ModelArgs):
     """Computes the exact loss over a text, in which each character is predicted once."""
 
-    corpus: str | None = None  # corpus name, path or URL; by default the run's own
+    corpus: str | None = None  # corpus name, path, URL, or - for stdin; by default the run's own
     split: Literal["val", "train"] = "val"  # which part of the corpus
     estimate: int | None = None  # also estimate the loss from so many random batches (nanoGPT: 200)
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
@@ -52,7 +58,7 @@ class _EvalArgs(_ModelArgs):
 class _SampleArgs(_ModelArgs):
     """Generates text. Nothing else goes to the standard output."""
 
-    prompt: str = ""  # the text to continue; by default a newline
+    prompt: str = ""  # the text to continue, or FILE:prompt.txt; by default a newline
     max_new_tokens: int = 500  # characters to generate, at most
     temperature: float = 1.0  # divides the logits; 0: greedy decoding
     top_k: int | None = None  # sample from the k likeliest characters only
@@ -60,7 +66,8 @@ class _SampleArgs(_ModelArgs):
     top_p: float | None = None
     min_p: float | None = None  # drop tokens below min_p times the largest probability
     repetition_penalty: float | None = None  # above 1: characters already written become rarer
-    stop: tuple[str, ...] = ()  # stop string; may be repeated
+    # stop string, \n for a newline (in --prompt, too); may be repeated
+    stop: tuple[str, ...] = ()
     seed: int | None = None  # random seed; sample i uses seed + i
     num_samples: int = 1  # number of samples, separated by a line of dashes
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
@@ -70,7 +77,8 @@ class _SampleArgs(_ModelArgs):
 class _AttendArgs(_ModelArgs):
     """Writes a page with the attention maps of a text: one file, for any browser, without a network."""
 
-    prompt: str = "O damp goose!"  # text the model reads, at most block_size characters
+    # text the model reads, at most block_size characters, or FILE:prompt.txt
+    prompt: str = "O damp goose!"
     out: Path = Path("attention.html")  # the page; a file of this name is replaced
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
@@ -119,6 +127,42 @@ SUBCOMMANDS = {
 }
 
 
+# Options whose value is a text, which may begin with a dash.
+TEXT_OPTIONS = ("--prompt", "--stop")
+
+
+def _join_texts(command, arguments):
+    """--prompt "--x" becomes --prompt=--x, or the parser would take the text for an option.
+
+    Not where the text is an option of the command: then the text was forgotten.
+    """
+    options = {"-h", "--help"}
+    for field in fields(SUBCOMMANDS[command]):
+        options.add(f"--{field.name}")
+        options.add("--" + field.name.replace("_", "-"))
+    joined = []
+    for word in arguments:
+        follows_text_option = bool(joined) and joined[-1] in TEXT_OPTIONS
+        if follows_text_option and word.startswith("-") and word.split("=")[0] not in options:
+            joined[-1] = f"{joined[-1]}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _expand_home(args):
+    """Puts the home folder in the place of ~ in all paths, which shells do not in `--out=~/marks`."""
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if isinstance(value, Path):
+            value = Path(os.path.expanduser(value))
+        elif isinstance(value, tuple) and value and isinstance(value[0], Path):
+            value = tuple(Path(os.path.expanduser(path)) for path in value)
+        elif field.name == "corpus" and value is not None:
+            value = os.path.expanduser(value)
+        setattr(args, field.name, value)
+
+
 def _parse_args(command, arguments):
     """The options of a command, as a dataclass. Raises: SystemExit, by tyro, for wrong ones and for --help."""
     import tyro
@@ -127,16 +171,18 @@ def _parse_args(command, arguments):
         from chargpt_lib.cli.options import read_train_args
 
         return read_train_args(arguments)
-    return tyro.extras.subcommand_cli_from_dict(
+    args = tyro.extras.subcommand_cli_from_dict(
         SUBCOMMANDS,
         prog="chargpt",
-        args=[command, *arguments],
+        args=[command, *_join_texts(command, arguments)],
         config=(
             tyro.conf.PositionalRequiredArgs,
             tyro.conf.PositionalMetavarFromFieldName,
             tyro.conf.UseAppendAction,
         ),
     )
+    _expand_home(args)
+    return args
 
 
 # ---------------------------------------------------------------- from the words to the exit code
@@ -153,7 +199,15 @@ def _dispatch(command, arguments):
 
 def _fail(command, problem, code=2):
     """Prints what is wrong. Returns the exit code."""
-    print(f"chargpt {command}: {problem}", file=sys.stderr)
+    message = str(problem)
+    if message == "":  # an exception without a text
+        message = type(problem).__name__
+    print_error(f"chargpt {command}: {message}")
+    # Where it was the output that could not be written, Python must not try again at its exit.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_output()
     return code
 
 
@@ -161,12 +215,15 @@ def _unknown_command(word):
     """Prints the nearest command, which tyro does only for options. Returns the exit code."""
     near = get_close_matches(word, COMMANDS, 1)
     advice = f"did you mean {near[0]}?" if near else "see chargpt --help"
-    print(f"chargpt: there is no command {word!r}; {advice}", file=sys.stderr)
+    print_error(f"chargpt: there is no command {word!r}; {advice}")
     return 2
 
 
-def _explain_missing(command, module):
+def _explain_missing(command, error):
     """What to do about a Python module that is not installed; its package may have another name."""
+    module = error.name
+    if module is None:  # whoever raised the error has said it in words only
+        return str(error)
     problem = (
         f"the Python module {module} is not installed: pip install {module}, "
         "if its package has the same name"
@@ -180,6 +237,15 @@ def main(arguments=None):
     """The command `chargpt`. Returns its exit code: 0, 1 for a run that failed, 2 for what cannot be done, 130 for Ctrl-C."""
     if arguments is None:
         arguments = sys.argv[1:]
+    prepare_streams()
+    try:
+        return _run(arguments)
+    finally:
+        print_how_to_see_letters()
+
+
+def _run(arguments):
+    """Finds the command and runs it. Returns its exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -193,15 +259,15 @@ def main(arguments=None):
         code = _dispatch(command, arguments[1:])
         sys.stdout.flush()  # here, where a pipe that nobody reads any more can still be handled
         return code
-    except SystemExit as exit:  # by tyro, which has printed why
-        return exit.code
+    except SystemExit as ended:  # by tyro, which has printed why
+        return ended.code
     except BrokenPipeError:
-        # Whoever reads our output has enough, as in `chargpt sample ... | head`. What is still in the buffer goes
-        # nowhere, or Python would complain at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if command == "train" else 0
+        # Whoever reads our output has enough, as in `chargpt sample ... | head`. No training comes
+        # here: it goes on without a reader.
+        discard_output()
+        return 0
     except ModuleNotFoundError as error:
-        return _fail(command, _explain_missing(command, error.name))
+        return _fail(command, _explain_missing(command, error))
     except (OSError, ValueError, ImportError) as error:
         return _fail(command, error)
     except FloatingPointError as error:
@@ -210,5 +276,5 @@ def main(arguments=None):
         message = "\ninterrupted"
         if command == "grade":
             message += "; what was graded is kept, and the same command goes on from there"
-        print(message, file=sys.stderr)
+        print_error(message)
         return 130

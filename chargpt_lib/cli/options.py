@@ -1,6 +1,7 @@
 """The options of `chargpt train`: presets, a file of settings, the command line."""
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
+from chargpt_lib.cli.inputs import STDIN, check_own_model
 from chargpt_lib.data import DOWNLOADABLE_CORPORA
 from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
@@ -241,6 +243,7 @@ def saved_settings(out):
     """All settings of the run in a folder, as a dict. Raises: FileNotFoundError where there is no run."""
     path = Path(out) / "settings.toml"
     if not path.is_file():
+        check_own_model(out)
         raise FileNotFoundError(f"{path} is not there: is {out} the folder of a run?")
     return _with_preset(_read_settings(path))
 
@@ -285,7 +288,8 @@ def _train_args_class(settings, out):
         # model and training settings: cpu (small, 120 s on a laptop), baby (nanoGPT's),
         # lecture (Karpathy's lecture), oz (small, for The Wizard of Oz), gpt2 (the smallest)
         preset: Literal[*PRESETS] = settings["preset"]
-        corpus: str = settings["corpus"]  # playhouse, shakespeare, oz, or a text's path or address
+        # playhouse, shakespeare, oz, or a text's path or address; -: the standard input
+        corpus: str = settings["corpus"]
         config: Path | None = None  # a TOML file of settings, such as a run's settings.toml
         resume: bool = False  # resume the run in --out, with the settings saved there
         device: str | None = None  # cpu, cuda or mps; by default the best one that works
@@ -313,7 +317,9 @@ def settings_of(args):
 def _default_out(corpus, preset):
     """runs/playhouse-cpu: the name of the corpus, or of its file, and that of the preset."""
     name = re.sub(r"[^\w.-]+", "_", Path(corpus).stem)
-    if not name:
+    if corpus == STDIN:
+        name = "stdin"
+    elif not name:
         name = "text"
     return str(Path("runs") / f"{name}-{preset}")
 
@@ -328,6 +334,26 @@ def _check_resumed(args, saved):
                 f"{args.training.out}, which has {before}: omit it, or begin a new run in "
                 "another --out"
             )
+
+
+def _check_storable(args):
+    """Raises: ValueError for paths that are not UTF-8, and so cannot be written down or read again."""
+    out = args.training.out
+    try:
+        out.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"--out {out} is not UTF-8, and safetensors could not read the weights from it again: "
+            "pass another folder"
+        ) from None
+    corpus = settings_of(args)["corpus"]
+    try:
+        corpus.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the path {corpus} is not UTF-8, and settings.toml can hold nothing else: rename the "
+            "file, or pass its text by --corpus - < FILE"
+        ) from None
 
 
 def _check_new(out):
@@ -345,6 +371,11 @@ def _find_defaults(first):
     """
     if first.out == "":
         raise ValueError("--out is empty: pass a folder, or omit --out")
+    # A shell puts the home folder in the place of ~ in `--out ~/run`, but not in `--out=~/run`.
+    if first.out is not None:
+        first.out = os.path.expanduser(first.out)
+    if first.config is not None:
+        first.config = Path(os.path.expanduser(first.config))
     settings = {}
     if first.config is not None and not first.resume:
         settings = _read_settings(first.config)
@@ -391,6 +422,8 @@ def read_train_args(arguments):
         config=(tyro.conf.OmitArgPrefixes,),
     )
     args.training.out = out  # where it is --out None, too
+    args.corpus = os.path.expanduser(args.corpus)
+    _check_storable(args)
     if args.resume:
         _check_resumed(args, settings)
     else:

@@ -1,0 +1,244 @@
+"""What a command is given: texts, prompts, folders. Each is looked at before time is spent on it."""
+
+import codecs
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from safetensors import SafetensorError, safe_open
+
+from chargpt_lib.data import DOWNLOADABLE_CORPORA, load_corpus
+from chargpt_lib.files import atomic_write, cache_dir, read_json
+
+# ---------------------------------------------------------------- the text of --corpus
+
+# How many bytes of a file are looked at.
+HEAD = 4096
+
+STDIN = "-"  # --corpus -: the text comes from the standard input
+
+# The first bytes of files that people take for a text: (bytes, what it is, the way out).
+UNPACK = "unpack it and give the text file inside"
+USE_TEXT = "give a plain text in UTF-8"
+FILE_KINDS = (
+    (b"\x1f\x8b", "compressed by gzip", UNPACK),
+    (b"BZh", "compressed by bzip2", UNPACK),
+    (b"\xfd7zXZ\x00", "compressed by xz", UNPACK),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd", UNPACK),
+    (b"PK\x03\x04", "a zip archive, as .docx and .epub are", f"{UNPACK}, or save it as plain text"),
+    (b"\x89PNG", "a picture (PNG)", USE_TEXT),
+    (b"\xff\xd8\xff", "a picture (JPEG)", USE_TEXT),
+    (b"GIF8", "a picture (GIF)", USE_TEXT),
+    (b"%PDF-", "a PDF", f"{USE_TEXT}; pdftotext makes one of most PDFs"),
+)
+
+# A mark at the beginning -> the encoding it stands for. UTF-32's come first, because one of them
+# begins like one of UTF-16's.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+def _wide_encoding(head):
+    """UTF-16 or UTF-32, where the first bytes of a text are encoded so; else None."""
+    for mark, encoding in MARKS:
+        if head.startswith(mark):
+            return encoding
+    # Without a mark, such a text may be valid UTF-8: the letters, and a zero byte after or before
+    # each. In scripts other than Latin only spaces and line ends have zero bytes, but those are more
+    # than one in twenty characters.
+    pairs = len(head) // 2
+    zeros_first = head[0::2].count(0)
+    zeros_second = head[1::2].count(0)
+    if zeros_first == 0 and zeros_second > pairs / 20:
+        return "UTF-16LE"
+    if zeros_second == 0 and zeros_first > pairs / 20:
+        return "UTF-16BE"
+    return None
+
+
+def _is_web_page(head):
+    """Whether a text begins as an HTML page does."""
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return True
+    return start.startswith(b"<?xml") and b"<html" in start
+
+
+def explain_not_text(head):
+    """Why a file with these first bytes is no text, and the way out; None where it may be one.
+
+    What is left to `load_corpus`: whether all of it is UTF-8.
+    """
+    for start, kind, way_out in FILE_KINDS:
+        if head.startswith(start):
+            return f"it is {kind}: {way_out}"
+    encoding = _wide_encoding(head)
+    if encoding is not None:
+        return (
+            f"it is {encoding}, and a text has to be UTF-8: most editors can save it so (Save as, "
+            f"Encoding), and so can iconv -f {encoding} -t UTF-8"
+        )
+    if head.count(0) > len(head) / 20:
+        return f"it is full of zero bytes, as programs and archives are: {USE_TEXT}"
+    if _is_web_page(head):
+        return (
+            "it is a web page (HTML): save the text alone, on GitHub by the button Raw; if the "
+            "model shall learn HTML, put a line of text before the page"
+        )
+    return None
+
+
+def _check_text(name, head):
+    """Raises: ValueError for the first bytes of something else than a text."""
+    problem = explain_not_text(head)
+    if problem is not None:
+        raise ValueError(f"{name} cannot be read as a text: {problem}")
+
+
+def is_pipe(source):
+    """Whether a corpus can be read once only: stdin, or a named pipe, such as a shell's <(command)."""
+    if source == STDIN:
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(source).st_mode)
+    except (OSError, ValueError):  # there is no such file; no file can have such a name
+        return False
+
+
+def _pipe_name(source):
+    """What a pipe is called in messages."""
+    return "the standard input" if source == STDIN else source
+
+
+def _read_pipe(source):
+    """All bytes of the standard input or of a named pipe."""
+    if source != STDIN:
+        return Path(source).read_bytes()
+    if sys.stdin is None:
+        raise ValueError("--corpus - reads the standard input, and there is none")
+    if sys.stdin.isatty():
+        print("type or paste the text; Ctrl-D on a line of its own ends it", file=sys.stderr)
+    return sys.stdin.buffer.read()
+
+
+def save_pipe(source):
+    """Reads a text that can be read once only, and keeps it in the cache -> the path of the copy.
+
+    With the copy, the run can be resumed and evaluated like any other.
+
+    Raises: ValueError where it is no text, or where several processes would read it.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(
+            f"--corpus {source} can be read by one process only: save the text in a file, and give "
+            "the file"
+        )
+    content = _read_pipe(source)
+    name = _pipe_name(source)
+    _check_text(name, content[:HEAD])
+    if not content:
+        raise ValueError(f"{name} is empty: nothing was written into it")
+    folder = cache_dir() / "corpora"
+    folder.mkdir(exist_ok=True)
+    # By its content: the same text twice is one file, and another text never takes its place.
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.txt"
+    if not path.exists():
+        atomic_write(path, lambda temporary: temporary.write_bytes(content))
+    return str(path)
+
+
+def load_text(source):
+    """`load_corpus`, for what a user may give: pipes are read, and what is no text is recognised.
+
+    Raises: ValueError for a file that is no text, with the way out; what `load_corpus` raises.
+    """
+    if source == "playhouse" or source in DOWNLOADABLE_CORPORA:
+        return load_corpus(source)
+    if is_pipe(source):
+        return load_corpus(save_pipe(source))._replace(name=_pipe_name(source))
+    if Path(source).is_file():
+        with open(source, "rb") as file:
+            _check_text(source, file.read(HEAD))
+        return load_corpus(source)
+    if source.startswith(("http://", "https://")) and urlsplit(source).netloc == "":
+        raise ValueError(f"{source} is not a whole address: https://HOST/FILE is one")
+    # An address, or a mistake. The bytes of a download are not ours to see, but its text is.
+    corpus = load_corpus(source)
+    _check_text(source, corpus.train[:HEAD].encode())
+    return corpus
+
+
+# ---------------------------------------------------------------- --prompt and --stop
+
+
+def read_newlines(text, tokenizer):
+    """A text as typed: the two characters \\n are a newline, unless the alphabet has a backslash."""
+    try:
+        tokenizer.encode("\\")
+    except ValueError:
+        return text.replace("\\n", "\n")
+    return text
+
+
+def read_prompt(text, tokenizer):
+    """The prompt that --prompt means: the text; for FILE:prompt.txt all that is in the file.
+
+    Raises: FileNotFoundError, and ValueError for a file that is not UTF-8.
+    """
+    if not text.startswith("FILE:"):
+        return read_newlines(text, tokenizer)
+    path = Path(os.path.expanduser(text.removeprefix("FILE:")))
+    if not path.exists() or path.is_dir():
+        raise FileNotFoundError(f"--prompt {text}: no file is called {str(path)!r}")
+    try:
+        prompt = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"--prompt {text}: the file is not UTF-8; save it as UTF-8") from None
+    return prompt.replace("\r\n", "\n").replace("\r", "\n")
+
+
+# ---------------------------------------------------------------- folders of models
+
+
+def _has_gpt2_weights(path):
+    """Whether a file of safetensors has weights by the names that transformers gives them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError):
+        return False
+    return any(name.startswith(("transformer.h.", "h.0.")) for name in names)
+
+
+def _foreign_model(folder):
+    """Whose model is in a folder, in words, where it is that of another program; else None."""
+    if folder.name == "ckpt.pt" and folder.is_file():
+        return "nanoGPT's checkpoint"
+    try:
+        config = read_json(folder / "config.json")
+    except RecursionError:  # a thousand brackets
+        config = {}
+    if isinstance(config, dict) and "model_type" in config:
+        return f"a model of transformers (its model_type is {str(config['model_type'])[:40]!r})"
+    if _has_gpt2_weights(folder / "model.safetensors"):
+        return "a model of transformers (its weights are called transformer.h...)"
+    if (folder / "ckpt.pt").is_file() and not config:
+        return "the folder of nanoGPT's checkpoint, ckpt.pt"
+    return None
+
+
+def check_own_model(folder):
+    """Raises: ValueError for a model that another program saved."""
+    owner = _foreign_model(Path(folder))
+    if owner is not None:
+        raise ValueError(
+            f"{folder} is {owner}; importing it is not supported yet. Give the folder of a run, a "
+            "checkpoint or a model that chargpt saved"
+        )
