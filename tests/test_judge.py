@@ -214,7 +214,7 @@ def test_an_answer_that_borrows_from_another_cell_is_told(tmp_path):
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 for cell in ("from chargpt_lib.exercises.judge import check; import torch",
-             "def mask(T):\\n    return torch.ones(T, T).bool()",
+             "def mask(T):\\n    return torch.ones(T, T).bool()", "x = mask(3)",
              "def window_mask(T, w):\\n    return mask(T).tril() & mask(T).triu(1 - w)", "check('window_mask', window_mask)",
              "def window_mask(T, w):\\n    mask = torch.ones(T, T).bool()\\n    return mask.tril() & mask.triu(1 - w)",
              "check('window_mask', window_mask)"):

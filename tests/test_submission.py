@@ -79,6 +79,77 @@ def test_an_answer_in_a_new_cell_counts_if_the_own_one_is_blank(handed_in):
     assert _collect_answers(handed_in(("", NAMED)), "single_head").answers["window_mask"] == ""
 
 
+def test_the_choice_of_a_cell_is_told(handed_in):
+    cells = [("x = 1", {}), (BLANK, NAMED), (RIGHT, {}), (RIGHT, NAMED), ("print(1)", NAMED)]
+    problems = _collect_answers(handed_in(*cells), "single_head").problems
+    assert (
+        "4 cells for window_mask (cells 2, 3, 4 and 5): cell 4 was judged, the last attempt with "
+        "the exercise's name" in problems
+    )
+    problems = _collect_answers(handed_in((BLANK, NAMED), (RIGHT, {})), "single_head").problems
+    assert (
+        "2 cells for window_mask (cells 1 and 2): cell 2 was judged, the last attempt" in problems
+    )
+
+
+def test_a_helper_in_the_half_above_is_taken_along(handed_in):
+    helper = "%%time\ndef band(T):\n    return torch.arange(T)[:, None], torch.arange(T)\n"
+    answer = "def window_mask(T, w):\n    t, s = band(T)\n    return (s <= t) & (s > t - w)\n"
+    for metadata in (NAMED, {}):
+        path = handed_in(("q = 1\nprint(q)", {}), (helper, metadata), (answer, NAMED))
+        submission = _collect_answers(path, "single_head")
+        assert submission.answers["window_mask"] == f"{helper[7:]}\n\n{answer}"
+        assert any(
+            "window_mask: cell 3 uses what is defined above it, in cell 2" in problem
+            for problem in submission.problems
+        )
+    assert grade_submission(path, "single_head", seed=3)["marks"]["window_mask"] == "✓"
+    far = handed_in((helper, {}), ("print(1)", {}), (answer, NAMED))
+    assert _collect_answers(far, "single_head").answers["window_mask"] == answer
+
+
+@pytest.mark.parametrize("kind, word", [("markdown", "Markdown"), ("raw", "raw")])
+@pytest.mark.parametrize("metadata", [NAMED, {}])
+def test_an_answer_that_is_no_code_cell_is_named(tmp_path, kind, word, metadata):
+    path = tmp_path / "03.ipynb"
+    cell = {"cell_type": kind, "source": RIGHT, "metadata": metadata}
+    for others in ([], [{"cell_type": "code", "source": BLANK, "metadata": NAMED}]):
+        path.write_text(json.dumps({"cells": [*others, cell]}))
+        submission = _collect_answers(path, "single_head")
+        (problem,) = [text for text in submission.problems if "window_mask" in text]
+        assert f"cell {len(others) + 1} names it: the cell is {word}: turn it back" in problem
+        assert bool(others) == ("window_mask" in submission.answers)
+    right = {"cell_type": "code", "source": RIGHT, "metadata": NAMED}
+    path.write_text(json.dumps({"cells": [right, cell]}))
+    assert not any(
+        "turn it back" in text for text in _collect_answers(path, "single_head").problems
+    )
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"metadata": None, "source": RIGHT},
+        {"metadata": [], "source": RIGHT},
+        {"source": RIGHT},
+        {"id": "window_mask", "metadata": None, "source": [RIGHT[:30], RIGHT[30:]]},
+        {"id": None, "metadata": {"exercise": None}, "source": [RIGHT, None]},
+        {"metadata": {}, "source": RIGHT, "outputs": None, "execution_count": "x"},
+    ],
+)
+def test_what_nbformat_tolerates_is_read(tmp_path, cell):
+    path = tmp_path / "03.ipynb"
+    others = [
+        {"cell_type": "code", "source": None, "metadata": None},
+        {"cell_type": "code"},
+        {"cell_type": "markdown", "metadata": None, "source": None},
+    ]
+    cells = [*others, {"cell_type": "code", **cell}]
+    for top in ({}, {"nbformat": 4, "nbformat_minor": 0, "metadata": None}):
+        path.write_text(json.dumps({**top, "cells": cells}))
+        assert _collect_answers(path, "single_head").answers == {"window_mask": RIGHT}
+
+
 def test_links_and_long_cells_are_refused(handed_in, tmp_path):
     link = tmp_path / "link.ipynb"
     link.symlink_to(handed_in((RIGHT, NAMED)))

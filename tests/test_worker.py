@@ -55,6 +55,7 @@ def test_an_answer_finds_only_earlier_lessons(tmp_path):
         "training.py",
         # what the worker runs
         "exercises/__init__.py",
+        "exercises/cells.py",
         "exercises/compare.py",
         "grading/__init__.py",
         "grading/isolation.py",

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import torch
 
+from chargpt_lib.exercises.cells import NotPython, python_source
+
 HUGE = 2**1000  # a larger int cannot be compared with floats: their range ends at about 2**1024
 SHOWN_DTYPES = (torch.float32, torch.float64, torch.int64, torch.bool)
 MAX_SHOWN_ELEMENTS = 8  # of a tensor
@@ -430,14 +432,31 @@ def decode(value):
 
 # ---------------------------------------------------------------- the text of a cell
 
+# The cell itself may take so many times the seconds of a call: it may import something large.
+DEFINE_FACTOR = 3
 
-def define(source, name, file="the cell"):
-    """Runs the text of a cell, alone, and returns the function of this name that it defines.
 
-    The cell finds math, torch, nn and F, as in a lesson, and nothing that another cell has defined.
+class _NoSession:
+    """Stands for the IPython session: whatever is asked of it, it does nothing. So no magic runs in a judgement."""
 
-    Raises: NameError where it defines no such function; whatever the cell itself raises before it has defined one.
+    def __getattr__(self, name):
+        return _do_nothing
+
+
+def _do_nothing(*args, **kwargs):
+    return None
+
+
+def define(text, name, file="the cell"):
+    """Runs the Python in the text of a cell, alone, and returns the function of this name that it defines.
+
+    The cell finds math, torch, nn and F, as in a lesson, and nothing that another cell has defined. What belongs to the
+    notebook, `check` and `display` among it, does nothing.
+
+    Raises: NotPython where its text is something else; NameError where it defines no such function; whatever the cell
+    itself raises before it has defined one.
     """
+    source = python_source(text)
     namespace = {
         "__name__": "__main__",
         "math": math,
@@ -445,8 +464,11 @@ def define(source, name, file="the cell"):
         "nn": torch.nn,
         "F": torch.nn.functional,
         "NotAttempted": NotAttempted,
-        "check": lambda *args: None,
-        "progress": lambda *args: None,
+        "check": _do_nothing,
+        "progress": _do_nothing,
+        "passed": _do_nothing,
+        "display": _do_nothing,
+        "get_ipython": _NoSession,
     }
     try:
         exec(compile(source, file, "exec"), namespace)
@@ -457,3 +479,18 @@ def define(source, name, file="the cell"):
     if not inspect.isfunction(namespace.get(name)):
         raise NameError(f"the cell defines no function {name}")
     return namespace[name]
+
+
+def define_answer(text, name, seconds, file="the cell"):
+    """The Outcome of defining an answer: the function as its value, or "unusable" and what a learner is told.
+
+    seconds: of processor time that one call of the answer may take.
+    """
+    try:
+        source = python_source(text)
+    except NotPython as error:
+        return Outcome("unusable", detail=str(error))
+    defined = call(lambda: define(source, name, file), [], DEFINE_FACTOR * seconds, file=file)
+    if defined.status != "value":
+        return Outcome("unusable", detail=f"{CELL_FAILS}: {defined.detail}")
+    return defined

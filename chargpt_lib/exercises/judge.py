@@ -4,7 +4,6 @@ import gzip
 import importlib
 import inspect
 import json
-import linecache
 import os
 import random
 import secrets
@@ -17,15 +16,15 @@ from typing import Callable, NamedTuple
 import torch
 
 from chargpt_lib.exercises.compare import (
-    CELL_FAILS,
     Outcome,
     call,
     copy_args,
     decode,
-    define,
+    define_answer,
     describe,
     first_difference,
 )
+from chargpt_lib.exercises.session import answer_text, no_trace
 from chargpt_lib.files import library_dir
 
 
@@ -277,18 +276,6 @@ def exercises_of(lesson):
     return [exercise for exercise in EXERCISES.values() if exercise.lesson == lesson]
 
 
-def _alone(answer):
-    """The answer as its cell alone would define it; the answer itself if it does not come from a cell."""
-    file = answer.__code__.co_filename
-    if (
-        answer.__module__ != "__main__"
-        or os.path.exists(file)
-        or not (lines := linecache.getlines(file))
-    ):
-        return answer
-    return define("".join(lines), answer.__name__, file)
-
-
 def _unfit(answer, name, parameters):
     """What is wrong with an answer that cannot even be called, else None."""
     if not inspect.isfunction(answer):
@@ -303,24 +290,33 @@ def _unfit(answer, name, parameters):
         return f"its parameters are {own}, but must be {parameters}"
 
 
+def _judge_function(exercise, answer):
+    """The Verdict on an answer: on what its cell alone defines; on the function itself if it comes from no cell."""
+    text = answer_text(answer, exercise.name)
+    if text is None:
+        defined = Outcome("value", answer)
+    else:
+        file = answer.__code__.co_filename
+        defined = define_answer(text, exercise.name, exercise.seconds, file)
+
+    def run(args):
+        if defined.status != "value":
+            return defined
+        return call(defined.value, args, exercise.seconds)
+
+    return judge(exercise, run, secrets.randbits(32))
+
+
 def check(name, answer):
     """Checks an answer on inputs drawn now, and prints a line: ✓, ✗ with a hint, or ○ where nothing was attempted."""
     exercise = find(name)
     parameters = list(inspect.signature(exercise.answer).parameters)
     problem = _unfit(answer, name, parameters)
-    if not problem:
-        file = answer.__code__.co_filename
-        defined = call(lambda: _alone(answer), [], exercise.seconds, file=file)
-        if defined.detail:
-            problem = f"{CELL_FAILS}: {defined.detail}"
     if problem:
         verdict = Verdict(name, "✗", problem)
     else:
-
-        def run(args):
-            return call(defined.value, args, exercise.seconds)
-
-        verdict = judge(exercise, run, secrets.randbits(32))
+        with no_trace():
+            verdict = _judge_function(exercise, answer)
     MARKS.pop(name, None)  # the last one checked stands last
     MARKS[name] = verdict.mark
     print(verdict)

@@ -1,7 +1,8 @@
 """One submission: from a file that somebody handed in to marks that can be trusted.
 
 A submitted notebook proves nothing. Its outputs are text that anybody can type, its check cell may have been replaced,
-its `check` redefined, its torch patched. So only one thing is taken from it: the text of the exercise cells.
+its `check` redefined, its torch patched. So only one thing is taken from it: the text of the
+exercise cells, and of helper functions directly above them.
 
 - The texts go into a grading notebook of ours, which runs none of them: each stands in a cell that is not run, for
   people to read, and once more as a Python string, which is sent to an isolated worker.
@@ -29,6 +30,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from chargpt_lib.course import page_of_module
+from chargpt_lib.exercises.cells import defines, with_definitions_above
 from chargpt_lib.exercises.compare import one_line
 from chargpt_lib.exercises.judge import EXERCISES, Verdict, exercises_of, judge
 from chargpt_lib.files import library_dir
@@ -36,6 +38,12 @@ from chargpt_lib.grading.archives import ZipMember, read_source
 from chargpt_lib.grading.worker import ANSWER_SECONDS, STARTUP_SECONDS, WorkerPool
 
 MAX_ANSWER_CHARACTERS = 100_000
+MAX_CODE_CHARACTERS = (
+    5_000_000  # of all code cells, in which the helper functions of an answer are looked for
+)
+BLANK = re.compile(
+    r"^[^#\n]*\braise[ \t]+NotAttempted\b", re.M
+)  # what an exercise's cell holds at first
 MAX_LOG_CHARACTERS = 200  # of pytest's last line, where the grading fails
 
 
@@ -48,10 +56,25 @@ class _Submission(NamedTuple):
     problems: list  # what is wrong with the file, in words
 
 
+class _Cell(NamedTuple):
+    number: int  # in the notebook, from 1
+    kind: str  # code, markdown, raw
+    names: list  # that it may be known by
+    text: str
+
+
 def read_code_cells(path):
     """The code cells of a notebook of any format: [(names it may be known by, text)].
 
     path: of a file, or a ZipMember.
+
+    Raises: ValueError where the file is no notebook, or too large; OSError where it cannot be read.
+    """
+    return [(cell.names, cell.text) for cell in _read_cells(path) if cell.kind == "code"]
+
+
+def _read_cells(path):
+    """All cells of a notebook file, of any format.
 
     Raises: ValueError where the file is no notebook, or too large; OSError where it cannot be read.
     """
@@ -65,8 +88,8 @@ def read_code_cells(path):
         found = []
         for sheet in sheets:
             for cell in sheet["cells"]:
-                if cell.get("cell_type") == "code":
-                    found.append((_cell_names(cell), _cell_text(cell)))
+                kind = str(cell.get("cell_type"))
+                found.append(_Cell(len(found) + 1, kind, _cell_names(cell), _cell_text(cell)))
         return found
     except Exception as error:  # a stranger's JSON may have any shape
         reason = f"{type(error).__name__}: {str(error)[:100]}"
@@ -75,7 +98,9 @@ def read_code_cells(path):
 
 def _cell_names(cell):
     """The names of exercises that a cell may belong to: its exercise's, or its id, which Colab keeps in the metadata."""
-    metadata = cell.get("metadata", {})
+    metadata = cell.get("metadata")
+    if not isinstance(metadata, dict):  # null, from tools that write what is empty so
+        metadata = {}
     names = (metadata.get("exercise"), cell.get("id"), metadata.get("id"))
     return [name for name in names if isinstance(name, str)]
 
@@ -86,33 +111,49 @@ def _cell_text(cell):
     if text is None:
         text = ""
     if not isinstance(text, str):
-        text = "".join(text)  # the usual form in a file: a list of lines
+        # the usual form in a file: a list of lines
+        text = "".join(line for line in text if line is not None)
     return text.encode("utf-8", "replace").decode()
 
 
 def _collect_answers(path, lesson):
     """The Submission in a file: the texts of its answers to a lesson's exercises."""
     try:
-        cells = read_code_cells(path)
+        cells = _read_cells(path)
     except (OSError, ValueError) as error:
         return _Submission(path, {}, [str(error)])
+    code = []
+    for cell in cells:
+        if cell.kind == "code" and len(cell.text) <= MAX_ANSWER_CHARACTERS:
+            code.append(cell)
+    if sum(len(cell.text) for cell in code) > MAX_CODE_CHARACTERS:
+        code = []  # no learner's notebook, so no time is spent on it
+    code_texts = [cell.text for cell in code]
     answers = {}
     problems = []
     for exercise in exercises_of(lesson):
         name = exercise.name
-        text = _choose_cell(name, cells)
-        if text is None:
-            problems.append(f"no cell for {name}")
-        elif len(text) > MAX_ANSWER_CHARACTERS:
+        chosen, problem = _choose_cell(name, cells)
+        if problem:
+            problems.append(problem)
+        if chosen is None:
+            continue
+        text = chosen.text
+        if len(text) <= MAX_ANSWER_CHARACTERS:
+            text, joined = with_definitions_above(text, name, code_texts)
+            if joined:
+                others = _list_cells([code[index] for index in joined])
+                problems.append(
+                    f"{name}: cell {chosen.number} uses what is defined above it, in {others}: "
+                    "they were judged together"
+                )
+        if len(text) > MAX_ANSWER_CHARACTERS:
             problems.append(
                 f"the cell for {name} has {len(text):,} characters; the limit is "
                 f"{MAX_ANSWER_CHARACTERS:,}"
             )
         else:
             answers[name] = text
-        named = [text for names, text in cells if name in names]
-        if len(named) > 1:
-            problems.append(f"{len(named)} cells for {name}; the last one with an attempt counts")
     if not answers:
         others = _other_lessons(cells, lesson)
         if others:
@@ -122,37 +163,86 @@ def _collect_answers(path, lesson):
 
 
 def _choose_cell(exercise, cells):
-    """The text of the cell that answers an exercise, or None where there is none.
+    """(the cell that answers an exercise or None, what a teacher should know about the choice or None).
 
     Splitting a cell in Jupyter copies its metadata, so several cells may have the exercise's name; and other tools lose
     names, so that only the function's name is left. The last cell counts, and of these the first kind that there is:
-    attempts with the exercise's name, attempts without, cells with the name, cells that define the function.
+    attempts with the exercise's name, attempts without, blank functions with the name, those without, cells that have
+    the name and do not define the function.
     """
-    definition = re.compile(rf"^def {exercise}\b", re.M)
-
-    def is_attempt(text):
-        return definition.search(text) is not None and "raise NotAttempted" not in text
-
     named = []
     unnamed = []
-    for names, text in cells:
-        if exercise in names:
-            named.append(text)
-        elif definition.search(text):
-            unnamed.append(text)
-    named_attempts = [text for text in named if is_attempt(text)]
-    unnamed_attempts = [text for text in unnamed if is_attempt(text)]
-    for kind in (named_attempts, unnamed_attempts, named, unnamed):
+    named_attempts = []
+    unnamed_attempts = []
+    named_blanks = []
+    not_code = []
+    for cell in cells:
+        has_definition = len(cell.text) <= MAX_ANSWER_CHARACTERS and defines(cell.text, exercise)
+        is_attempt = has_definition and not BLANK.search(cell.text)
+        is_named = exercise in cell.names
+        if cell.kind != "code":
+            if is_named or has_definition or _quotes_definition(cell, exercise):
+                not_code.append(cell)
+        elif is_named:
+            named.append(cell)
+            if is_attempt:
+                named_attempts.append(cell)
+            elif has_definition:
+                named_blanks.append(cell)
+        elif has_definition:
+            unnamed.append(cell)
+            if is_attempt:
+                unnamed_attempts.append(cell)
+    kinds = (
+        (named_attempts, "the last attempt with the exercise's name"),
+        (unnamed_attempts, "the last attempt"),
+        (named_blanks, "the last blank one with the exercise's name; none holds an attempt"),
+        (unnamed, "the last one that defines it; none holds an attempt"),
+        (named, "the last one with the exercise's name; none defines the function"),
+    )
+    chosen = None
+    why = ""
+    for kind, reason in kinds:
         if kind:
-            return kind[-1]
-    return None
+            chosen = kind[-1]
+            why = reason
+            break
+    if not_code and not named_attempts and not unnamed_attempts:
+        cell = not_code[-1]
+        kind = {"markdown": "Markdown", "raw": "raw"}.get(cell.kind, "not code")
+        return chosen, (
+            f"no code cell holds an attempt at {exercise}, but cell {cell.number} names it: "
+            f"the cell is {kind}: turn it back into code"
+        )
+    if chosen is None:
+        return None, f"no cell for {exercise}"
+    candidates = sorted(named + unnamed)
+    if len(candidates) > 1:
+        return chosen, (
+            f"{len(candidates)} cells for {exercise} ({_list_cells(candidates)}): "
+            f"cell {chosen.number} was judged, {why}"
+        )
+    return chosen, None
+
+
+def _quotes_definition(cell, exercise):
+    """Does a Markdown or raw cell hold the exercise's `def` somewhere, for instance between prose?"""
+    return re.search(rf"^[ \t>]*def[ \t]+{re.escape(exercise)}\b", cell.text, re.M) is not None
+
+
+def _list_cells(cells):
+    """cell 3; cells 3 and 4; cells 3, 4 and 9."""
+    numbers = [str(cell.number) for cell in cells]
+    if len(numbers) == 1:
+        return f"cell {numbers[0]}"
+    return f"cells {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
 def _other_lessons(cells, lesson):
     """The lessons other than this one whose exercises have a cell here."""
     lessons = set()
-    for names, _ in cells:
-        for name in names:
+    for cell in cells:
+        for name in cell.names:
             if name in EXERCISES:
                 lessons.add(EXERCISES[name].lesson)
     return lessons - {lesson}

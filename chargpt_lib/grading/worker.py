@@ -33,12 +33,12 @@ from pathlib import Path
 
 from chargpt_lib.course import import_order, read_course
 from chargpt_lib.exercises.compare import (
-    CELL_FAILS,
+    DEFINE_FACTOR,
     STATUSES,
     Outcome,
     call,
     decode,
-    define,
+    define_answer,
     encode,
     one_line,
     wall_seconds,
@@ -53,8 +53,6 @@ from chargpt_lib.grading.isolation import (
 
 STARTUP_SECONDS = 300  # by the wall clock, for loading torch
 ANSWER_SECONDS = 240  # by the wall clock, for one answer with all its calls
-# The cell itself may take so many times the seconds of a call: it may import something large.
-DEFINE_FACTOR = 3
 EXTRA_SECONDS = 3  # a worker interrupts its own answer; the grader ends the worker so much later
 MAX_REPLY_BYTES = 2**25
 MAX_DETAIL_CHARACTERS = 400
@@ -73,18 +71,13 @@ def _serve_answer(reader, writer, isolation):
 
     send(isolation)
     request = json.loads(reader.readline())
-    defined = call(
-        lambda: define(request["source"], request["name"]),
-        [],
-        DEFINE_FACTOR * request["seconds"],
-        file="the cell",
-    )
+    defined = define_answer(request["source"], request["name"], request["seconds"])
     send("defined")
     for line in reader:
         if defined.status == "value":
             outcome = call(defined.value, decode(json.loads(line)), request["seconds"])
         else:
-            outcome = Outcome("unusable", detail=f"{CELL_FAILS}: {defined.detail}")
+            outcome = defined
         try:
             send([outcome.status, encode(outcome.value), outcome.detail])
         except Exception as error:  # a list that contains itself, for one
@@ -283,7 +276,7 @@ class Worker(_Connection):
 
 # What an answer may import besides the modules of earlier lessons: plumbing, and what the worker itself runs.
 PLUMBING = ("course", "devices", "files", "plots")
-WORKER_FILES = ("exercises/compare", "grading/isolation", "grading/worker")
+WORKER_FILES = ("exercises/cells", "exercises/compare", "grading/isolation", "grading/worker")
 
 
 def _copy_library(lesson, pool_dir):
