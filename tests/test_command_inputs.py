@@ -23,6 +23,7 @@ from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, main
 from chargpt_lib.cli.options import _default_out, _read_settings
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.grading.intake import HandedIn, Intake
 from chargpt_lib.playhouse import write
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.trainer import read_log
@@ -184,7 +185,9 @@ def test_a_page_is_written_though_nobody_reads_where(trained, monkeypatch, capsy
 
 def test_the_verdict_on_a_notebook_does_not_depend_on_a_reader(monkeypatch, capsys):
     record = {"marks": {"a": "✓", "b": "✗"}, "hints": {"b": "no"}, "problems": []}
-    monkeypatch.setattr("chargpt_lib.grading.batch.find_submissions", lambda paths: paths)
+    notebook = HandedIn(Path("x.ipynb"), "x.ipynb", None, None)
+    found = Intake([notebook], [])
+    monkeypatch.setattr("chargpt_lib.grading.intake.collect_submissions", lambda paths: found)
     monkeypatch.setattr("chargpt_lib.grading.batch.guess_lesson", lambda paths: "single_head")
     monkeypatch.setattr("chargpt_lib.grading.submission.grade_submission", lambda *_: record)
     assert main(["check", "x.ipynb"]) == 1

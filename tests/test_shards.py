@@ -284,7 +284,7 @@ def test_few_maps_are_open_at_a_time(tmp_path):
     _, read = written(tmp_path / "it", shard_size=7)
     read.at(torch.arange(len(read)))
     assert len(read.memmaps) <= 4 and len(read.index["train"]) == 700
-    assert all(isinstance(mapped, numpy.memmap) for mapped in read.maps.values()), (
+    assert all(isinstance(mapped, numpy.memmap) for mapped in read.memmaps.values()), (
         "nothing is copied"
     )
 
