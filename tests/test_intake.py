@@ -20,6 +20,7 @@ from chargpt_lib.grading import batch as batch_module
 from chargpt_lib.grading.archives import ZipMember, list_zip, read_source
 from chargpt_lib.grading.intake import collect_submissions, passed_over
 from chargpt_lib.grading.submission import read_code_cells
+from tests.stub_grader import grade_submission
 
 NAMES = [exercise.name for exercise in exercises_of("single_head")]
 
@@ -407,17 +408,6 @@ def test_a_folder_of_a_course_is_no_learner(folder):
 @pytest.fixture
 def graded(monkeypatch):
     """Grading that reads each file and runs nothing: every exercise is right."""
-
-    def grade_submission(source, lesson, seed):
-        return {
-            "marks": dict.fromkeys(NAMES, "✓"),
-            "hints": dict.fromkeys(NAMES, ""),
-            "problems": [],
-            "seconds": 1.0,
-            "answers": {name: text for names, text in read_code_cells(source) for name in names},
-            "isolation": None,
-            "ran": True,
-        }
 
     monkeypatch.setattr(batch_module, "grade_submission", grade_submission)
 

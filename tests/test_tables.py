@@ -10,8 +10,8 @@ import pytest
 from chargpt_lib.cli.main import main
 from chargpt_lib.exercises.judge import exercises_of
 from chargpt_lib.grading import batch as batch_module
-from chargpt_lib.grading.submission import read_code_cells
 from chargpt_lib.grading.tables import export_csv, grades_csv, harmless
+from tests.stub_grader import grade_submission
 
 NAMES = [exercise.name for exercise in exercises_of("single_head")]
 
@@ -118,17 +118,6 @@ def test_the_last_submission_counts_and_no_zero_is_made_up():
 
 
 def test_the_command_writes_what_is_asked_for(tmp_path, monkeypatch, capsys):
-    def grade_submission(source, lesson, seed):
-        return {
-            "marks": dict.fromkeys(NAMES, "✓"),
-            "hints": dict.fromkeys(NAMES, ""),
-            "problems": [],
-            "seconds": 1.0,
-            "answers": {name: text for names, text in read_code_cells(source) for name in names},
-            "isolation": None,
-            "ran": True,
-        }
-
     monkeypatch.setattr(batch_module, "grade_submission", grade_submission)
     cells = [
         nbformat.v4.new_code_cell(f"def {name}():\n    pass", metadata={"exercise": name})

@@ -24,6 +24,7 @@ from chargpt_lib.checkpoints import (
 )
 from chargpt_lib.cli.inputs import (
     check_own_model,
+    count_processes,
     is_pipe,
     load_text,
     read_newlines,
@@ -188,11 +189,6 @@ def _print_result(result, model, tokenizer, config):
     print(f"  chargpt attend {out} --prompt TEXT")
 
 
-def _world_size():
-    """How many processes torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
 def _is_first_process():
     """Whether this process is the one, of several, that prints and writes."""
     return int(os.environ.get("RANK", 0)) == 0
@@ -200,7 +196,7 @@ def _is_first_process():
 
 def _run_training(model, corpus, args, tokenizer):
     """Trains in this process, or in all that torchrun has started -> what `train` returns."""
-    if _world_size() == 1:
+    if count_processes() == 1:
         return train(model, corpus, args.training, tokenizer, args.resume)
     # Only here: importing PyTorch's FSDP takes a while.
     from chargpt_lib.distributed import train_distributed
@@ -240,7 +236,7 @@ def _train(args):
 
     torch.manual_seed(config.seed)
     model = GPT(model_config)
-    if _world_size() == 1:
+    if count_processes() == 1:
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
     if first:

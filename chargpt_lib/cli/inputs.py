@@ -128,6 +128,11 @@ def _read_pipe(source):
     return sys.stdin.buffer.read()
 
 
+def count_processes():
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def save_pipe(source):
     """Reads a text that can be read once only, and keeps it in the cache -> the path of the copy.
 
@@ -135,7 +140,7 @@ def save_pipe(source):
 
     Raises: ValueError where it is no text, or where several processes would read it.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if count_processes() > 1:
         raise ValueError(
             f"--corpus {source} can be read by one process only: save the text in a file, and give "
             "the file"

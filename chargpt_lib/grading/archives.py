@@ -31,9 +31,8 @@ class ZipMember(NamedTuple):
     """A file within a zip."""
 
     path: Path  # the zip on the disk
-    indexes: (
-        tuple  # the place in the zip's list; before it, that of the zip around it, if there is one
-    )
+    # The place in the zip's list; before it, that of the zip around it, if there is one.
+    indexes: tuple
     member: str  # its path within the zip, as people read it
 
 

@@ -38,12 +38,10 @@ from chargpt_lib.grading.archives import ZipMember, read_source
 from chargpt_lib.grading.worker import ANSWER_SECONDS, STARTUP_SECONDS, WorkerPool
 
 MAX_ANSWER_CHARACTERS = 100_000
-MAX_CODE_CHARACTERS = (
-    5_000_000  # of all code cells, in which the helper functions of an answer are looked for
-)
-BLANK = re.compile(
-    r"^[^#\n]*\braise[ \t]+NotAttempted\b", re.M
-)  # what an exercise's cell holds at first
+# Of all code cells, in which the helper functions of an answer are looked for.
+MAX_CODE_CHARACTERS = 5_000_000
+# What an exercise's cell holds at first.
+BLANK = re.compile(r"^[^#\n]*\braise[ \t]+NotAttempted\b", re.M)
 MAX_LOG_CHARACTERS = 200  # of pytest's last line, where the grading fails
 
 
