@@ -14,6 +14,9 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 # The oldest NVIDIA cards that PyTorch's builds of today compute on (Turing: T4, RTX 20).
 MIN_CAPABILITY = (7, 5)
 
+# Characters of PyTorch's reason why a device does not work, beyond which the reason is left out.
+LONGEST_REASON = 200
+
 
 def pick_device_and_reason(option=None):
     """The best device that really computes, and the reason: (torch.device, str).
@@ -31,9 +34,13 @@ def pick_device_and_reason(option=None):
         try:
             torch.zeros(1, device=name).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            if len(reason) > LONGEST_REASON:
+                # A list of all of PyTorch's backends, which says nothing else.
+                reason = "PyTorch has no such device here"
             raise ValueError(
-                f"{source} is {name!r}, and nothing can be computed on it here "
-                f"({str(error).splitlines()[0]}): give cpu, cuda or mps, or leave it out"
+                f"{source} is {name!r}, and nothing can be computed on it here ({reason}): give cpu, "
+                f"cuda or mps, or leave it out for the best device there is"
             ) from None
         return torch.device(name), f"{source} says so"
     if torch.cuda.is_available():
@@ -46,6 +53,11 @@ def pick_device_and_reason(option=None):
     if torch.backends.mps.is_available():
         return torch.device("mps"), "Apple's GPU"
     return torch.device("cpu"), "no GPU was found"
+
+
+def world_size():
+    """How many processes a launcher, such as torchrun, has started; 1 where none has."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def pick_device():

@@ -21,12 +21,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from chargpt_lib.checkpoints import load_checkpoint
-from chargpt_lib.devices import pick_device
+from chargpt_lib.devices import pick_device, world_size
 from chargpt_lib.trainer import SingleProcessStrategy, Trainer, train
 from chargpt_lib.training import per_token_loss
 
 __all__ = [
-    "world_size",
     "init_distributed",
     "DDPStrategy",
     "evaluate_distributed",
@@ -35,11 +34,6 @@ __all__ = [
     "FSDPStrategy",
     "train_distributed",
 ]
-
-
-def world_size():
-    """How many processes a launcher has started; 1 where none has."""
-    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def init_distributed(device=None):
@@ -237,7 +231,14 @@ def _parameter_names(model, optimizer):
 
 
 def train_distributed(
-    model, corpus_or_ids, config, tokenizer=None, resume=False, fsdp=False, device=None
+    model,
+    corpus_or_ids,
+    config,
+    tokenizer=None,
+    resume=False,
+    fsdp=False,
+    device=None,
+    corpus_changed="refuse",
 ):
     """`train` in all processes that a launcher has started, one for each device; started plainly, it is `train`.
 
@@ -249,7 +250,7 @@ def train_distributed(
     """
     if world_size() == 1:
         device = pick_device() if device is None else device
-        return train(model.to(device), corpus_or_ids, config, tokenizer, resume)
+        return train(model.to(device), corpus_or_ids, config, tokenizer, resume, corpus_changed)
     if fsdp and config.out is None:
         raise ValueError(
             "fsdp=True leaves the model sharded, and only a checkpoint holds all of it: set "
@@ -261,4 +262,5 @@ def train_distributed(
     else:
         model = model.to(device)
         strategy = DDPStrategy(device)
-    return Trainer(model, corpus_or_ids, config, tokenizer, strategy).train(resume)
+    trainer = Trainer(model, corpus_or_ids, config, tokenizer, strategy)
+    return trainer.train(resume, corpus_changed)

@@ -2,12 +2,107 @@
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from chargpt_lib.files import library_dir
 from chargpt_lib.playhouse import KINDS
+
+SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+
+
+@lru_cache
+def _font_characters(path):
+    """The numbers of the characters that a font can draw; none for a font that matplotlib cannot use."""
+    from matplotlib.font_manager import get_font
+
+    try:
+        font = get_font(path)
+        if not font.scalable:  # a font of pictures, such as emoji in colour
+            return frozenset()
+        return frozenset(font.get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+@lru_cache
+def _font_for(char):
+    """The name of a font of this computer that can draw a character; None where no font can."""
+    from matplotlib.font_manager import fontManager
+
+    for font in fontManager.ttflist:
+        # A font of the last resort draws every character, and all of them alike.
+        if not font.name.startswith("Last Resort") and ord(char) in _font_characters(font.fname):
+            return font.name
+    return None
+
+
+def _character_code(char):
+    """What stands for a character that cannot be drawn: its number, as in [1F600]."""
+    return f"[{ord(char):X}]"
+
+
+def _drawable(text, characters):
+    """A text that can be drawn, and the fonts that it needs besides one with these characters."""
+    drawn = []
+    fonts = []
+    for char in text:
+        if ord(char) not in characters and char != "\n":
+            font = _font_for(char)
+            if font is None:
+                char = _character_code(char)
+            elif font not in fonts:
+                fonts.append(font)
+        drawn.append(char)
+    return "".join(drawn), fonts
+
+
+def _prepare_text(text):
+    """Makes one text of a figure drawable -> the text that it should have."""
+    from matplotlib.font_manager import findfont
+
+    text.set_parse_math(False)
+    characters = _font_characters(findfont(text.get_fontproperties()))
+    drawn, fonts = _drawable(text.get_text(), characters)
+    if fonts:
+        text.set_fontfamily([*text.get_fontfamily(), *fonts])
+    return drawn
+
+
+def _prepare_tick_labels(axis):
+    """Makes the tick labels of an axis drawable, where they are words."""
+    from matplotlib.ticker import LogFormatter, NullFormatter, ScalarFormatter
+
+    if isinstance(axis.get_major_formatter(), (ScalarFormatter, LogFormatter, NullFormatter)):
+        return
+    labels = axis.get_ticklabels()
+    drawn = [_prepare_text(label) for label in labels]
+    if drawn != [label.get_text() for label in labels]:
+        # Set as labels of the axis, because at every draw it writes its own into the texts.
+        axis.set_ticks(axis.get_majorticklocs(), drawn)
+        if axis.axis_name == "x":
+            axis.set_tick_params(labelrotation=90)
+
+
+def prepare_texts(fig):
+    """Makes the texts of a matplotlib figure drawable as they are, whoever wrote them.
+
+    A dollar sign begins no formula. A character that its font lacks comes from another font, or becomes its number.
+    """
+    from matplotlib.axis import Tick
+    from matplotlib.text import Text
+
+    for ax in fig.axes:
+        _prepare_tick_labels(ax.xaxis)
+        _prepare_tick_labels(ax.yaxis)
+    in_ticks = set()
+    for tick in fig.findobj(Tick):
+        in_ticks.update((tick.label1, tick.label2))
+    for text in fig.findobj(Text):
+        if text not in in_ticks and text.get_text() != "":
+            text.set_text(_prepare_text(text))
 
 
 def show(fig, alt):
@@ -16,14 +111,22 @@ def show(fig, alt):
     from IPython.display import display
     from matplotlib.pyplot import close
 
+    prepare_texts(fig)
     picture = {"image/png": print_figure(fig, base64=True), "text/plain": alt}
     display(picture, raw=True, metadata={"image/png": {"alt": alt}})
     close(fig)
 
 
 def visible(text):
-    """The characters of a text as labels, with signs for the space and the end of the line."""
-    return [{" ": "␣", "\n": "⏎"}.get(char, char) for char in text]
+    """The characters of a text as labels, with signs for what cannot be seen: the space, the end of the line, ..."""
+    labels = []
+    for char in text:
+        if char in SIGNS:
+            char = SIGNS[char]
+        elif not char.isprintable():  # other spaces, and controls
+            char = _character_code(char)
+        labels.append(char)
+    return labels
 
 
 def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
@@ -69,6 +172,7 @@ def plot_excess(excesses, floor):
     fig.legend(
         *ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
     )
+    prepare_texts(fig)
     return fig
 
 

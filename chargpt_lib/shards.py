@@ -329,6 +329,16 @@ class Shards:
         if self.index["val"]:  # one file, small enough for the memory
             self.val_ids = self.read("val-00000.bin", slice(None))
 
+    @property
+    def fingerprint(self):
+        """What tells this text from another, for the trainer."""
+        shards = self.index["train"] + self.index["val"]
+        return {
+            "size": sum(shard["ids"] for shard in shards),
+            "train_size": len(self),
+            "hashes": [shard.get("sha256") for shard in shards],
+        }
+
     def __len__(self):
         return int(self.offsets[-1])
 

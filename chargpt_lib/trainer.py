@@ -1,12 +1,14 @@
 # Made from notebooks/source/11_training_in_earnest.py by notebooks/tools/build.py. Edit that text, not this file.
 """The trainer: the loop that evaluates, logs, saves and resumes."""
 
+import hashlib
 import json
 import re
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from itertools import groupby, takewhile
 from math import ceil, inf, isfinite, nan
 from pathlib import Path
 from statistics import fmean, median
@@ -17,11 +19,14 @@ from tqdm import tqdm
 from chargpt_lib.checkpoints import (
     CHECKPOINT_NAME,
     POINTER_FILE,
+    find_checkpoint,
     get_rng_states,
     load_checkpoint,
+    read_state,
     save_checkpoint,
     set_rng_states,
 )
+from chargpt_lib.data import Corpus
 from chargpt_lib.devices import pick_precision
 from chargpt_lib.recipe import (
     catch_sigint,
@@ -39,6 +44,9 @@ __all__ = [
     "Trainer",
     "read_log",
     "write_log",
+    "PIECES",
+    "fingerprint_data",
+    "describe_data_change",
     "is_in_use",
     "train",
     "plot_run",
@@ -109,6 +117,8 @@ class Trainer:
         self.windows, self.val_ids, self.tokenizer = prepare_data(
             model, corpus_or_ids, config, tokenizer
         )
+        self.data = corpus_or_ids
+        self.fingerprint = None if config.out is None else fingerprint_data(corpus_or_ids)
         self.floor = getattr(corpus_or_ids, "val_entropy", None)
         self.model = model
         # What a step calls: the model, or what compiling and wrapping make of it.
@@ -138,6 +148,7 @@ class Trainer:
         self.best_step = None
         self.evals_since_best = 0
         self.metrics = []  # [loss, norm of the gradient] of each step since the last row of the log
+        self.data_since = 0  # the step at which a changed text was accepted
 
         # What is not saved.
         self.lr = None
@@ -246,6 +257,8 @@ class Trainer:
             "chars_per_second": self.chars_per_second(),
             "seconds": self.seconds,
         }
+        if self.data_since > 0:
+            row["data_since"] = self.data_since
         self.metrics = []
         self.rows.append(row)
         if self.config.out is not None:
@@ -273,10 +286,10 @@ class Trainer:
             weights = self.model.state_dict()
             self.best_weights = {name: weight.clone() for name, weight in weights.items()}
 
-    def open(self, resume):
+    def open(self, resume, corpus_changed):
         """Starts or resumes the run, and opens its log."""
         if resume:
-            self.resume()
+            self.resume(corpus_changed)
         else:
             self.start()
         out = self.config.out
@@ -300,15 +313,23 @@ class Trainer:
         # For dropout: each process draws numbers of its own.
         torch.manual_seed(self.config.seed + self.strategy.rank)
 
-    def resume(self):
+    def resume(self, corpus_changed):
         """Goes back to the last checkpoint of the run in config.out.
 
-        Raises: ValueError where that run is another one; FileNotFoundError where there is none.
+        Raises: ValueError where that run is another one or had another text; FileNotFoundError where there is none.
         """
         out = self.config.out
         if out is None:
             raise ValueError(
                 "resume=True needs TrainConfig(out=...), the folder of the run to continue"
+            )
+        if corpus_changed not in ("refuse", "accept"):
+            raise ValueError(f"corpus_changed is {corpus_changed!r}; it is 'refuse' or 'accept'")
+        change = self.strategy.on_rank_zero(lambda: describe_data_change(out, self.data))
+        if change is not None and corpus_changed == "refuse":
+            raise ValueError(
+                f"the text is not the one that the run in {out} was trained on: {change}. Restore it, begin a new run "
+                f"in another folder, or go on with the new text by corpus_changed='accept'"
             )
         state = self.strategy.load_model(out, self.model, self.tokenizer)
         # Each process has random numbers of its own, for dropout.
@@ -330,6 +351,7 @@ class Trainer:
         self.best_step = state["best_step"]
         self.evals_since_best = state["waited"]
         self.metrics = state["pending"]
+        self.data_since = state.get("data_since", 0)
         self.saved_step = self.step
         # A run that was killed right after its first checkpoint has no log yet.
         log = Path(out, "log.jsonl")
@@ -337,6 +359,19 @@ class Trainer:
         self.rows = [row for row in rows if row["step"] <= self.step]
         # Last, because nothing may draw a random number between this and the next step.
         set_rng_states(random[self.strategy.rank])
+        if change is not None:
+            self.accept_data()
+
+    def accept_data(self):
+        """Begins to validate anew: losses on another text cannot be compared with those measured before."""
+        self.data_since = self.step
+        self.best_loss = None
+        self.best_step = None
+        self.evals_since_best = 0
+        self.saved_step = None
+        # The weights as they are now are the best so far, and the checkpoint that is saved of them knows the new text.
+        if self.val_ids is not None:
+            self.update_best(self.evaluate())
 
     def save(self, best=False):
         """Writes a checkpoint, from which the run can resume as if nothing had happened."""
@@ -359,19 +394,21 @@ class Trainer:
             "best_step": self.best_step,
             "waited": self.evals_since_best,
             "pending": self.metrics,
+            "data": self.fingerprint,
+            "data_since": self.data_since,
         }
         self.strategy.on_rank_zero(
             lambda: save_checkpoint(self.config.out, model, self.tokenizer, state, self.step, best)
         )
         self.saved_step = self.step
 
-    def train(self, resume=False):
+    def train(self, resume=False, corpus_changed="refuse"):
         """Trains until a limit is reached or Ctrl-C is pressed; the model is left with its best weights.
 
         -> what the function `train` returns
         """
         config = self.config
-        self.open(resume)
+        self.open(resume, corpus_changed)
         with self.checkpointing_context(), catch_sigint() as interrupts, self.progress_bar() as bar:
             self.prepare_model()
             # A resumed run goes on counting where it stopped; compiling does not count.
@@ -538,6 +575,83 @@ def _import_summary_writer():
     return SummaryWriter
 
 
+PIECES = 64  # of a text, each with a hash of its own
+
+
+def _hash_pieces(text, size):
+    """A hash of each piece of the first `size` characters of a text, or ids of a tensor."""
+    hashes = []
+    for i in range(PIECES):
+        piece = text[size * i // PIECES : size * (i + 1) // PIECES]
+        if isinstance(piece, str):
+            content = piece.encode("utf-8", "surrogatepass")
+        else:
+            content = piece.numpy(force=True).tobytes()
+        hashes.append(hashlib.sha256(content).hexdigest()[:16])
+    return hashes
+
+
+def _whole_text(corpus_or_ids):
+    """Training and validation text in one, a str or ids (N,); None where the data are neither a Corpus nor ids."""
+    if isinstance(corpus_or_ids, Corpus):
+        return corpus_or_ids.train + corpus_or_ids.val
+    if isinstance(corpus_or_ids, torch.Tensor):
+        return corpus_or_ids
+    return None
+
+
+def fingerprint_data(corpus_or_ids):
+    """What tells these data from others, in plain values: {"size", "train_size", "hashes"}.
+
+    Data of another kind may have a `fingerprint` of their own; where they have none, it is None.
+    """
+    text = _whole_text(corpus_or_ids)
+    if text is None:
+        return getattr(corpus_or_ids, "fingerprint", None)
+    train = getattr(corpus_or_ids, "train", text)
+    return {
+        "size": len(text),
+        "train_size": len(train),
+        "hashes": _hash_pieces(text, len(text)),
+    }
+
+
+def describe_data_change(out, corpus_or_ids):
+    """How data differ from those that the last checkpoint in `out` was trained on, as a clause.
+
+    None where they are the same, or where nothing is known of one of them.
+
+    Raises: FileNotFoundError where there is no checkpoint, ValueError where it is damaged.
+    """
+    before = read_state(find_checkpoint(out, "last"), mmap=True).get("data")
+    now = fingerprint_data(corpus_or_ids)
+    if before is None or now is None or now == before:
+        return None
+    text = _whole_text(corpus_or_ids)
+    if text is None or len(before["hashes"]) != PIECES:
+        return "it is another one"
+    # The pieces cut as they were before, up to the first that is not the same.
+    size = before["size"]
+    pairs = zip(_hash_pieces(text, size), before["hashes"])
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    unit = "character" if isinstance(text, str) else "id"
+    if same < PIECES:
+        length = "as before" if len(text) == size else f"not {size:,}"
+        place = "the beginning"
+        if same > 0:
+            place = f"about {unit} {size * same // PIECES:,}"
+        return f"it has {len(text):,} {unit}s, {length}, and differs from {place} on"
+    if len(text) > size:
+        return (
+            f"{len(text) - size:,} {unit}s were added at its end, so that another part of it is for "
+            f"validation"
+        )
+    return (
+        f"its validation part begins after {now['train_size']:,} {unit}s, not after "
+        f"{before['train_size']:,}"
+    )
+
+
 def is_in_use(out):
     """Whether a folder holds more than settings, and what a kill during a run's very first save leaves behind."""
     # Settings may be written before the run begins. A first save that was killed has no pointer to it yet.
@@ -548,17 +662,18 @@ def is_in_use(out):
     return out.is_dir() and not all(ignored.fullmatch(path.name) for path in out.iterdir())
 
 
-def train(model, corpus_or_ids, config, tokenizer=None, resume=False):
+def train(model, corpus_or_ids, config, tokenizer=None, resume=False, corpus_changed="refuse"):
     """Trains the model on a Corpus, or on ids (N,) without a validation.
 
     The model is left with its best weights, in evaluation mode. -> {"best_val_loss": the least validation loss,
     "best_step": where it was, "steps": made, "stop_reason", "seconds", "floor", "precision", "compiled", "log": rows}.
-    resume: goes on from the last checkpoint in config.out. Ctrl-C saves, and returns.
+    resume: goes on from the last checkpoint in config.out. corpus_changed: with "accept" it does so on another text,
+    too, and its validation begins anew. Ctrl-C saves, and returns.
 
     Raises: FloatingPointError where a loss or gradient is not a finite number; ValueError, FileExistsError or
     FileNotFoundError, before the first step, where data, model and folder do not go together.
     """
-    return Trainer(model, corpus_or_ids, config, tokenizer).train(resume)
+    return Trainer(model, corpus_or_ids, config, tokenizer).train(resume, corpus_changed)
 
 
 def plot_run(log, floor=None):
@@ -569,13 +684,18 @@ def plot_run(log, floor=None):
     from matplotlib.pyplot import subplots
 
     rows = log if isinstance(log, list) else read_log(log)
-    steps = [row["step"] for row in rows]
     fig, axes = subplots(1, 3, figsize=(10, 2.8), layout="constrained", width_ratios=(2, 1, 1))
 
     def draw(ax, name, colour):
-        # matplotlib leaves a gap where a value is nan.
-        values = [nan if row[name] is None else row[name] for row in rows]
-        ax.plot(steps, values, "o-", markersize=3, color=colour, label=name)
+        label = name
+        # Where a changed text was accepted, another curve begins.
+        for _, stretch in groupby(rows, key=lambda row: row.get("data_since", 0)):
+            points = [(row["step"], row[name]) for row in stretch]
+            steps = [step for step, value in points]
+            # matplotlib leaves a gap where a value is nan.
+            values = [nan if value is None else value for step, value in points]
+            ax.plot(steps, values, "o-", markersize=3, color=colour, label=label)
+            label = None
 
     draw(axes[0], "train_loss", "#56B4E9")
     draw(axes[0], "val_loss", "#0072B2")

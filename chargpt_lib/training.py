@@ -22,7 +22,7 @@ from chargpt_lib.data import CharTokenizer, get_batch
 from chargpt_lib.files import atomic_write, bundled_results, read_json, write_json
 from chargpt_lib.files import cache_dir as default_cache_dir
 from chargpt_lib.playhouse import excess_by_kind
-from chargpt_lib.plots import plot_excess
+from chargpt_lib.plots import plot_excess, prepare_texts
 
 __all__ = [
     "lr_multiplier",
@@ -414,4 +414,5 @@ def plot_ladder(corpus="playhouse", up_to=MODEL_NAMES[-1]):
     ax.bar_label(bars, fmt=" %.2f")
     ax.set(xlabel="nats per character", title=f"The ladder on {corpus}")
     ax.invert_yaxis()
+    prepare_texts(fig)  # a corpus may have any name
     return fig

@@ -155,6 +155,43 @@ def test_a_compiled_model_is_saved_as_the_model_that_it_holds(tmp_path):
     assert same(weights(other), weights(model))
 
 
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("blocks.0.", "blocks.0._orig_mod."),
+    ],
+    ids=["compiled", "DDP", "compiled and DDP", "a compiled block"],
+)
+def test_weights_saved_from_a_wrapped_model_load(wrapped, config, tmp_path):
+    model = gpt(config)
+    save_model(model, TOKENIZER, tmp_path)
+    path = tmp_path / "model.safetensors"
+    save_file({wrapped(name): weight for name, weight in load_file(path).items()}, path)
+    loaded, _ = load_model(tmp_path)
+    assert same(weights(loaded), weights(model))
+
+
+def test_a_model_in_a_wrapper_is_saved_as_itself(tmp_path):
+    class Wrapper(torch.nn.Module):  # as DistributedDataParallel has it
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    model = gpt()
+    for name, wrapped in (
+        ("ddp", Wrapper(model)),
+        ("compiled ddp", torch.compile(Wrapper(model))),
+        ("ddp compiled", Wrapper(torch.compile(model))),
+    ):
+        save_model(wrapped, TOKENIZER, tmp_path / name)
+        loaded, _ = load_model(tmp_path / name)
+        assert same(weights(loaded), weights(model))
+
+
 def test_weights_of_fewer_digits_are_read_into_more_and_not_the_other_way(tmp_path):
     model = gpt().bfloat16()
     save_checkpoint(tmp_path, model, TOKENIZER, {}, 1)

@@ -504,7 +504,7 @@ def test_a_step_of_nine_digits_is_read_whole(name, capsys):
     [
         (["--n-embd", "32"], ["--n-embd 32", "16", "new run"]),
         (["--seed", "1"], ["--seed 1", "1337"]),
-        (["--corpus", "oz"], ["--corpus oz", "play.txt"]),
+        (["--corpus", "playhouse"], ["playhouse is not the text", "--corpus-changed accept"]),
         (["--preset", "baby"], ["--preset baby", "cpu"]),
         (["--learning-rate", "1"], ["--learning-rate 1"]),
         (["--config", "run/settings.toml"], ["omit --config"]),
@@ -1070,7 +1070,7 @@ def test_the_environment_is_left_as_it_was(monkeypatch):
     """With several processes the device was handed on by changing it."""
     asked = []
 
-    def stand_in(model, corpus, config, tokenizer, resume, device=None):
+    def stand_in(model, corpus, config, tokenizer, resume, device, corpus_changed):
         asked.append(str(device))
         return {"stop_reason": "interrupted"}
 

@@ -24,8 +24,8 @@ from chargpt_lib.checkpoints import (
 )
 from chargpt_lib.cli.inputs import (
     check_own_model,
-    count_processes,
     is_pipe,
+    load_run_text,
     load_text,
     read_newlines,
     read_prompt,
@@ -34,38 +34,11 @@ from chargpt_lib.cli.inputs import (
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.cli.output import after_work, tolerated_output
 from chargpt_lib.data import CharTokenizer
-from chargpt_lib.devices import pick_device_and_reason, pick_precision
+from chargpt_lib.devices import pick_device_and_reason, pick_precision, world_size
 from chargpt_lib.gpt import GPT
 from chargpt_lib.sampling import generate
-from chargpt_lib.trainer import read_log, train
+from chargpt_lib.trainer import describe_data_change, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
-
-# ---------------------------------------------------------------- the device
-
-# PyTorch's own reason may be a list of all its backends.
-LONGEST_REASON = 300
-
-
-def _pick_device(option):
-    """The device of --device, or the best one, and the reason.
-
-    Raises: ValueError for a device that is not here.
-    """
-    try:
-        return pick_device_and_reason(option)
-    except ValueError as error:
-        if len(str(error)) <= LONGEST_REASON:
-            raise
-    name = option
-    source = "--device"
-    if not option:
-        name = os.environ["CHARGPT_DEVICE"]
-        source = "CHARGPT_DEVICE"
-    raise ValueError(
-        f"{source} is {name!r}, and this machine has none that PyTorch can use: leave it out for "
-        "the best device there is, or give cpu"
-    )
-
 
 # ---------------------------------------------------------------- train
 
@@ -196,13 +169,19 @@ def _is_first_process():
 
 def _run_training(model, corpus, args, tokenizer):
     """Trains in this process, or in all that torchrun has started -> what `train` returns."""
-    if count_processes() == 1:
-        return train(model, corpus, args.training, tokenizer, args.resume)
+    if world_size() == 1:
+        return train(model, corpus, args.training, tokenizer, args.resume, args.corpus_changed)
     # Only here: importing PyTorch's FSDP takes a while.
     from chargpt_lib.distributed import train_distributed
 
     return train_distributed(
-        model, corpus, args.training, tokenizer, args.resume, device=args.device
+        model,
+        corpus,
+        args.training,
+        tokenizer,
+        args.resume,
+        device=args.device,
+        corpus_changed=args.corpus_changed,
     )
 
 
@@ -216,14 +195,48 @@ def train_command(args):
             raise ConnectionError(f"the training broke off: {error}") from error
 
 
+def _load_resumed_text(args):
+    """The corpus of a run that is resumed, and the run's tokenizer; args.corpus is then where the text is now.
+
+    Raises: ValueError for another text, unless that is accepted; FileNotFoundError where there is none.
+    """
+    out = Path(args.training.out)
+    saved = saved_settings(out)["corpus"]
+    is_given = settings_of(args)["corpus"] != saved
+    accepts = args.corpus_changed == "accept"
+    if is_given or (accepts and Path(saved).is_file()):
+        corpus = load_text(args.corpus)
+        change = describe_data_change(out, corpus)
+    else:
+        args.corpus, corpus, change = load_run_text(saved, out)
+    if change is not None and not accepts:
+        raise ValueError(
+            f"{args.corpus} is not the text that the run in {out} was trained on: {change}. Restore "
+            "the text, or pass its file by --corpus; begin a new run in another --out; or go on with "
+            "the text as it is now by --corpus-changed accept"
+        )
+    _, tokenizer = read_config_and_tokenizer(find_checkpoint(out, "last"))
+    try:
+        tokenizer.encode(corpus.train + corpus.val)
+    except ValueError as error:
+        raise ValueError(
+            f"{args.corpus} has something that the run's tokenizer cannot encode, so only a new run "
+            f"in another --out can be trained on it: {error}"
+        ) from None
+    return corpus, tokenizer
+
+
 def _train(args):
     """Trains a model, or resumes a run. Returns the exit code."""
-    device, device_reason = _pick_device(args.device)
+    device, device_reason = pick_device_and_reason(args.device)
     if is_pipe(args.corpus):
         # The settings of the run shall name a text that can be read again.
         args.corpus = save_pipe(args.corpus)
-    corpus = load_text(args.corpus)
-    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+    if args.resume:
+        corpus, tokenizer = _load_resumed_text(args)
+    else:
+        corpus = load_text(args.corpus)
+        tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
     config = args.training
     _check_memory(model_config, device)
@@ -236,7 +249,7 @@ def _train(args):
 
     torch.manual_seed(config.seed)
     model = GPT(model_config)
-    if count_processes() == 1:
+    if world_size() == 1:
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
     if first:
@@ -282,16 +295,26 @@ def _check_range(option, value, low, high):
 
 def _load_for(args):
     """The model and the tokenizer in args.folder, on the device that args.device asks for."""
-    device, _ = _pick_device(args.device)
+    device, _ = pick_device_and_reason(args.device)
     check_own_model(args.folder)
     return load_model(args.folder, device)
 
 
-def _corpus_of_run(folder):
-    """The name of the corpus of a run, or of the run that a checkpoint belongs to. Raises: FileNotFoundError."""
+def _load_text_of_run(folder):
+    """The corpus of a run, or of the run that a checkpoint belongs to.
+
+    Raises: FileNotFoundError where it is not to be found, ValueError where it has changed.
+    """
+    run = folder
     if (folder / "state.pt").is_file():
-        folder = folder.parent
-    return saved_settings(folder)["corpus"]
+        run = folder.parent
+    path, corpus, change = load_run_text(saved_settings(run)["corpus"], folder)
+    if change is not None:
+        raise ValueError(
+            f"{path} is not the text that the run in {run} was trained on: {change}. Pass the file of "
+            f"that text by --corpus; or, for the loss on the text as it is now, --corpus {path}"
+        )
+    return corpus
 
 
 def eval_command(args):
@@ -299,10 +322,10 @@ def eval_command(args):
     if args.estimate is not None and args.estimate < 1:
         raise ValueError(f"--estimate is {args.estimate}; it must be an integer >= 1")
     model, tokenizer = _load_for(args)
-    name = args.corpus
-    if name is None:
-        name = _corpus_of_run(args.folder)
-    corpus = load_text(name)
+    if args.corpus is None:
+        corpus = _load_text_of_run(args.folder)
+    else:
+        corpus = load_text(args.corpus)
     text = corpus.val if args.split == "val" else corpus.train
     ids = tokenizer.encode(text)
     loss = evaluate(model, ids)
@@ -449,6 +472,9 @@ def _print_run(folder):
     rows = _read_rows(folder)
     if rows:
         print(f"{rows[-1]['step']:,} steps")
+        # What was measured before a change of the text cannot be compared with what came after it.
+        since = rows[-1].get("data_since", 0)
+        rows = [row for row in rows if row["step"] > since]
     # A run on ids alone, by the library, has no validation loss.
     evaluated = [row for row in rows if row["val_loss"] is not None]
     if evaluated:
@@ -466,7 +492,7 @@ def info_command(args):
         corpus = load_text(args.corpus)
         tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
         _print_model(PRESETS[args.preset].model(tokenizer.vocab_size))
-    device, reason = _pick_device(args.device)
+    device, reason = pick_device_and_reason(args.device)
     print(
         f"device {device.type} ({reason}), precision {pick_precision(device)}, "
         f"{torch.get_num_threads()} threads"

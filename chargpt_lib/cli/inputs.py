@@ -3,15 +3,17 @@
 import codecs
 import hashlib
 import os
+import re
 import stat
 import sys
-from pathlib import Path
-from urllib.parse import urlsplit
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from safetensors import SafetensorError, safe_open
 
 from chargpt_lib.data import DOWNLOADABLE_CORPORA, load_corpus
+from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
+from chargpt_lib.trainer import describe_data_change
 
 # ---------------------------------------------------------------- the text of --corpus
 
@@ -128,11 +130,6 @@ def _read_pipe(source):
     return sys.stdin.buffer.read()
 
 
-def count_processes():
-    """How many processes torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
 def save_pipe(source):
     """Reads a text that can be read once only, and keeps it in the cache -> the path of the copy.
 
@@ -140,7 +137,7 @@ def save_pipe(source):
 
     Raises: ValueError where it is no text, or where several processes would read it.
     """
-    if count_processes() > 1:
+    if world_size() > 1:
         raise ValueError(
             f"--corpus {source} can be read by one process only: save the text in a file, and give "
             "the file"
@@ -172,12 +169,63 @@ def load_text(source):
         with open(source, "rb") as file:
             _check_text(source, file.read(HEAD))
         return load_corpus(source)
-    if source.startswith(("http://", "https://")) and urlsplit(source).netloc == "":
-        raise ValueError(f"{source} is not a whole address: https://HOST/FILE is one")
     # An address, or a mistake. The bytes of a download are not ours to see, but its text is.
     corpus = load_corpus(source)
     _check_text(source, corpus.train[:HEAD].encode())
     return corpus
+
+
+# ---------------------------------------------------------------- the text of a run
+
+
+def _moved_paths(saved, folder):
+    """Where a file may be now that was at the path `saved` when the run in a folder began.
+
+    The file and the run may have been moved together, to another folder, drive or computer. So the end of the path,
+    however long, is looked for below the run's folder, below each folder around that, and below the current folder.
+    """
+    # A run that was begun on Windows may be resumed elsewhere.
+    is_windows_path = re.match(r"[A-Za-z]:|\\\\", saved) is not None
+    path = PureWindowsPath(saved) if is_windows_path else PurePosixPath(saved)
+    parts = path.relative_to(path.anchor).parts
+    folder = Path(folder).resolve()
+    for parent in (folder, *folder.parents, Path.cwd()):
+        for start in range(len(parts)):
+            yield parent.joinpath(*parts[start:])
+
+
+def load_run_text(saved, folder):
+    """The text that a run was trained on -> (its path or name, the Corpus, how it has changed or None).
+
+    saved: the path or name in the run's settings; folder: the run's, or that of one of its checkpoints.
+
+    Raises: FileNotFoundError where there is no such file, nor one beside the run; what `load_text` raises.
+    """
+    is_name = saved == "playhouse" or saved in DOWNLOADABLE_CORPORA
+    if is_name or saved.startswith(("http://", "https://")):
+        corpus = load_text(saved)
+        return saved, corpus, describe_data_change(folder, corpus)
+    changed = None
+    for path in (saved, *_moved_paths(saved, folder)):
+        if not os.path.isfile(path):
+            continue
+        try:
+            corpus = load_text(str(path))
+        except ValueError:
+            if path == saved:
+                raise
+            continue
+        change = describe_data_change(folder, corpus)
+        if change is None:
+            return str(path), corpus, None
+        if changed is None:
+            changed = (str(path), corpus, change)
+    if changed is None:
+        raise FileNotFoundError(
+            f"the text of the run in {folder} is neither at {saved} any more, nor beside the run: give its file by "
+            f"--corpus FILE, whatever it is called now"
+        )
+    return changed
 
 
 # ---------------------------------------------------------------- --prompt and --stop
@@ -203,10 +251,9 @@ def read_prompt(text, tokenizer):
     if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"--prompt {text}: no file is called {str(path)!r}")
     try:
-        prompt = path.read_bytes().decode("utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"--prompt {text}: the file is not UTF-8; save it as UTF-8") from None
-    return prompt.replace("\r\n", "\n").replace("\r", "\n")
 
 
 # ---------------------------------------------------------------- folders of models

@@ -130,7 +130,7 @@ CHANGEABLE = {
 }
 
 # Options that a file cannot set.
-COMMAND_LINE_ONLY = ("out", "device", "resume", "config")
+COMMAND_LINE_ONLY = ("out", "device", "resume", "corpus_changed", "config")
 
 # nanoGPT's names -> ours, for those that are too different for a guess by spelling.
 NANOGPT_NAMES = {
@@ -235,7 +235,9 @@ def write_settings(path, settings):
         if value is None:
             value = False
         # Texts, numbers, booleans and lists look the same in JSON and in TOML, and Python has no writer of TOML.
-        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
+        # (All but the control character DEL, which TOML wants escaped.)
+        value = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"{name} = {value}\n")
     atomic_write_text(path, "".join(lines))
 
 
@@ -292,6 +294,8 @@ def _train_args_class(settings, out):
         corpus: str = settings["corpus"]
         config: Path | None = None  # a TOML file of settings, such as a run's settings.toml
         resume: bool = False  # resume the run in --out, with the settings saved there
+        # with --resume: what to do where the text is not the one of the run
+        corpus_changed: Literal["refuse", "accept"] = "refuse"
         device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
     return TrainArgs
@@ -328,7 +332,8 @@ def _check_resumed(args, saved):
     """Raises: ValueError where a resumed run would become another one."""
     settings = settings_of(args)
     for name, before in saved.items():
-        if settings[name] != before and name not in CHANGEABLE:
+        # The corpus is compared later, by its text: the file may have been moved.
+        if settings[name] != before and name not in CHANGEABLE and name != "corpus":
             raise ValueError(
                 f"{_option_name(name)} {settings[name]} conflicts with the run in "
                 f"{args.training.out}, which has {before}: omit it, or begin a new run in "

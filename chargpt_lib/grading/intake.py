@@ -96,13 +96,9 @@ class Intake(NamedTuple):
 # ---------------------------------------------------------------- names
 
 
-def _one_line(text):
-    """A text as it can stand in a table: what is not printable is escaped.
-
-    A file's name is bytes, maybe no UTF-8.
-    """
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+def _printable(text):
+    """A text as it can stand on one line of a table: what is not printable is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def submission_name(source):
@@ -111,18 +107,11 @@ def submission_name(source):
     """
     if isinstance(source, ZipMember):
         return f"{submission_name(source.path)}/{_printable(source.member)}"
-    name = _one_line(source.as_posix())
+    # A file's name is bytes, maybe no UTF-8.
+    name = _printable(os.fsencode(source.as_posix()).decode("utf-8", "backslashreplace"))
     if name.startswith(("=", "+", "-", "@")):
         return f"./{name}"
     return name
-
-
-def _printable(name):
-    """The name of a file in a zip on one line.
-
-    It may have characters that no file system could write.
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def absolute_name(source):

@@ -353,8 +353,8 @@ def load_corpus(source="playhouse"):
 
     UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
 
-    Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for a file
-    that is not UTF-8 or has fewer than 20 characters.
+    Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for an
+    address without a file, and for a file that is not UTF-8 or has fewer than 20 characters.
     """
     name = str(source)
     if name == "playhouse":
@@ -367,7 +367,10 @@ def load_corpus(source="playhouse"):
         file, sha256, share, url = DOWNLOADABLE_CORPORA[name]
         path = fetch(file, url, sha256)
     elif name.startswith(("http://", "https://")):
-        path = fetch(name.rstrip("/").rsplit("/", 1)[1], name)  # its file's name is the last part
+        host, _, file = name.partition("://")[2].rstrip("/").rpartition("/")
+        if not host:
+            raise ValueError(f"{name} is not a whole address: https://HOST/FILE is one")
+        path = fetch(file, name)
     else:
         path = Path(name)
         if not path.is_file():
@@ -379,14 +382,13 @@ def load_corpus(source="playhouse"):
                 f"the path of a text file, or an address that begins with http"
             )
     try:
-        # -sig: without the mark that Windows puts first.
-        text = path.read_bytes().decode("utf-8-sig")
+        # -sig: without the mark that Windows puts first. All line ends become "\n".
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. Save it as "
             f"UTF-8 (most editors: Save as, Encoding) and try again"
         ) from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text) < 20:
         raise ValueError(
             f"{path} has {len(text)} characters, but at least 20 are needed: to train on one part "

@@ -158,7 +158,14 @@ from matplotlib import pyplot as plt
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from chargpt_lib.plots import LEVELS, heatmap, interactive_page, visible, weights_as_text
+from chargpt_lib.plots import (
+    LEVELS,
+    heatmap,
+    interactive_page,
+    prepare_texts,
+    visible,
+    weights_as_text,
+)
 from chargpt_lib.single_head import causal_mask
 
 # The functions by which a model can compute attention: the fused kernel, or a softmax over scores.
@@ -494,6 +501,7 @@ def plot_attention(maps, text, layer=0, head=0):
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
     add_colorbar(fig, image, ax)
+    prepare_texts(fig)  # the text may have dollar signs, which begin a formula, and any letter
     return fig
 
 

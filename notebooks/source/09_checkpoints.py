@@ -504,6 +504,17 @@ print(json.loads(path.read_text()), "  left over:", len(list(folder.glob("*.part
 #| export
 POINTER_FILE = "checkpoints.json"  # in the folder of a run: see below
 
+# The attributes in which torch.compile and DistributedDataParallel keep the model they wrap. The names of its weights
+# begin with them, too: _orig_mod.lm_head.weight.
+WRAPPERS = ("_orig_mod", "module")
+
+
+def _unwrap(model):
+    """The model itself, where it is compiled, or wrapped for several processes, or both."""
+    for wrapper in (*WRAPPERS, *WRAPPERS):
+        model = getattr(model, wrapper, model)
+    return model
+
 
 def _model_spec(model, tokenizer):
     """What must be known to build both again -> the settings of the model's GPTConfig, and of the tokenizer: dicts.
@@ -546,7 +557,7 @@ def save_model(model, tokenizer, folder):
             f"{folder} has the checkpoints of a run, which load_model would no longer find: choose "
             f"another folder"
         )
-    model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    model = _unwrap(model)
     config, _ = _model_spec(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
@@ -620,8 +631,13 @@ def read_config_and_tokenizer(folder):
 
 # %%
 #| export
+def _without_wrappers(name):
+    """The name of a weight as the model itself has it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
 def load_weights(model, path):
-    """Loads a safetensors file into the model.
+    """Loads a safetensors file into the model. It may have been saved from a compiled or DDP-wrapped model.
 
     Raises: ValueError where a name, a shape or a dtype does not fit; the model is then unchanged.
     """
@@ -629,6 +645,7 @@ def load_weights(model, path):
         saved = load_file(path)
     except Exception as error:  # a hostile header has many ways to fail
         raise _corrupt(path, error) from None
+    saved = {_without_wrappers(name): weight for name, weight in saved.items()}
     own = model.state_dict()
     for name in sorted(saved.keys() - own.keys()):
         raise _corrupt(path, f"unexpected weight {name}")
@@ -849,6 +866,24 @@ def _tokenizer_difference(saved, tokenizer):
     return "the tokenizer is another one"
 
 
+def read_state(folder, mmap=False):
+    """The state that was saved in a checkpoint's folder, with "step". mmap: its tensors stay on the disk until used.
+
+    Raises: ValueError where the file is missing, damaged, or would have to be unpickled.
+    """
+    path = Path(folder) / "state.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # a hostile or broken file has many ways to fail
+        # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
+        why = str(error).split("WeightsUnpickler error: ")[-1]
+        why = re.split(r"\. |\n", why)[0]
+        raise _corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
+    if not isinstance(state, dict) or "step" not in state:
+        raise _corrupt(path, "it does not contain a training state")
+    return state
+
+
 def load_checkpoint(out, model, tokenizer, which="last"):
     """Fills the model from a run's last or best checkpoint (or out, if it is one) -> the saved state, with "step".
 
@@ -856,7 +891,7 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     there is no checkpoint.
     """
     folder = find_checkpoint(Path(out), which)
-    model = getattr(model, "_orig_mod", model)  # torch.compile wraps the model
+    model = _unwrap(model)
     saved_config, saved_tokenizer = read_config_and_tokenizer(folder)
     config, _ = _model_spec(model, tokenizer)
     differences = []
@@ -872,16 +907,7 @@ def load_checkpoint(out, model, tokenizer, which="last"):
             f"and its tokenizer, or begin a new run in another folder"
         )
     # The state before the weights: whatever fails must fail before the model is changed.
-    path = folder / "state.pt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or broken file has many ways to fail
-        # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
-        why = str(error).split("WeightsUnpickler error: ")[-1]
-        why = re.split(r"\. |\n", why)[0]
-        raise _corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
-    if not isinstance(state, dict) or "step" not in state:
-        raise _corrupt(path, "it does not contain a training state")
+    state = read_state(folder)
     load_weights(model, folder / "model.safetensors")
     return state
 

@@ -390,7 +390,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from chargpt_lib.checkpoints import load_checkpoint
-from chargpt_lib.devices import pick_device
+from chargpt_lib.devices import pick_device, world_size
 from chargpt_lib.trainer import SingleProcessStrategy, Trainer, train
 from chargpt_lib.training import per_token_loss
 
@@ -399,11 +399,6 @@ from chargpt_lib.training import per_token_loss
 
 # %%
 #| export
-def world_size():
-    """How many processes a launcher has started; 1 where none has."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
 def init_distributed(device=None):
     """Joins this process to the others that torchrun has started -> the device of this process.
 
@@ -764,7 +759,14 @@ print(*launch("parts.py"), sep="\n")
 # %%
 #| export
 def train_distributed(
-    model, corpus_or_ids, config, tokenizer=None, resume=False, fsdp=False, device=None
+    model,
+    corpus_or_ids,
+    config,
+    tokenizer=None,
+    resume=False,
+    fsdp=False,
+    device=None,
+    corpus_changed="refuse",
 ):
     """`train` in all processes that a launcher has started, one for each device; started plainly, it is `train`.
 
@@ -776,7 +778,7 @@ def train_distributed(
     """
     if world_size() == 1:
         device = pick_device() if device is None else device
-        return train(model.to(device), corpus_or_ids, config, tokenizer, resume)
+        return train(model.to(device), corpus_or_ids, config, tokenizer, resume, corpus_changed)
     if fsdp and config.out is None:
         raise ValueError(
             "fsdp=True leaves the model sharded, and only a checkpoint holds all of it: set "
@@ -788,7 +790,8 @@ def train_distributed(
     else:
         model = model.to(device)
         strategy = DDPStrategy(device)
-    return Trainer(model, corpus_or_ids, config, tokenizer, strategy).train(resume)
+    trainer = Trainer(model, corpus_or_ids, config, tokenizer, strategy)
+    return trainer.train(resume, corpus_changed)
 
 # %% [markdown]
 # ## Two processes equal one with twice the batch

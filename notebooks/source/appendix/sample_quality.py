@@ -451,6 +451,8 @@ def quality_table(rows):
     """rows {name: Quality} -> an aligned Markdown table, as text; – stands where there was nothing to measure."""
     table = [HEADINGS]
     for name, (*shares, copied) in rows.items():
+        # A name may be anything, and a table's cell ends at a bar or a line end.
+        name = " ".join(name.split()).replace("|", "\\|")
         table.append(
             [name, *("–" if value is None else f"{value:.1%}" for value in shares), str(copied)]
         )
