@@ -187,9 +187,10 @@ def test_the_verdict_on_a_notebook_does_not_depend_on_a_reader(monkeypatch, caps
     record = {"marks": {"a": "✓", "b": "✗"}, "hints": {"b": "no"}, "problems": []}
     notebook = HandedIn(Path("x.ipynb"), "x.ipynb", None, None)
     found = Intake([notebook], [])
-    monkeypatch.setattr("chargpt_lib.grading.intake.collect_submissions", lambda paths: found)
     monkeypatch.setattr("chargpt_lib.grading.batch.guess_lesson", lambda paths: "single_head")
     monkeypatch.setattr("chargpt_lib.grading.submission.grade_submission", lambda *_: record)
+    # Last: the modules above take the function from there when they are first imported, and would keep the stand-in.
+    monkeypatch.setattr("chargpt_lib.grading.intake.collect_submissions", lambda paths: found)
     assert main(["check", "x.ipynb"]) == 1
     capsys.readouterr()
     monkeypatch.setattr(sys, "stdout", FullDisk(1))
