@@ -216,6 +216,8 @@ def _load_resumed_text(args):
             "the text as it is now by --corpus-changed accept"
         )
     _, tokenizer = read_config_and_tokenizer(find_checkpoint(out, "last"))
+    if change is None:
+        return corpus, tokenizer
     try:
         tokenizer.encode(corpus.train + corpus.val)
     except ValueError as error:

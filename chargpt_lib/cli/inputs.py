@@ -104,6 +104,11 @@ def _check_text(name, head):
         raise ValueError(f"{name} cannot be read as a text: {problem}")
 
 
+def is_corpus_name(source):
+    """Whether a corpus is one of the course's, and so no path and no address."""
+    return source == "playhouse" or source in DOWNLOADABLE_CORPORA
+
+
 def is_pipe(source):
     """Whether a corpus can be read once only: stdin, or a named pipe, such as a shell's <(command)."""
     if source == STDIN:
@@ -161,7 +166,7 @@ def load_text(source):
 
     Raises: ValueError for a file that is no text, with the way out; what `load_corpus` raises.
     """
-    if source == "playhouse" or source in DOWNLOADABLE_CORPORA:
+    if is_corpus_name(source):
         return load_corpus(source)
     if is_pipe(source):
         return load_corpus(save_pipe(source))._replace(name=_pipe_name(source))
@@ -201,8 +206,7 @@ def load_run_text(saved, folder):
 
     Raises: FileNotFoundError where there is no such file, nor one beside the run; what `load_text` raises.
     """
-    is_name = saved == "playhouse" or saved in DOWNLOADABLE_CORPORA
-    if is_name or saved.startswith(("http://", "https://")):
+    if is_corpus_name(saved) or saved.startswith(("http://", "https://")):
         corpus = load_text(saved)
         return saved, corpus, describe_data_change(folder, corpus)
     changed = None

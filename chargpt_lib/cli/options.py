@@ -12,8 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
-from chargpt_lib.cli.inputs import STDIN, check_own_model
-from chargpt_lib.data import DOWNLOADABLE_CORPORA
+from chargpt_lib.cli.inputs import STDIN, check_own_model, is_corpus_name
 from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.recipe import TrainConfig
@@ -309,11 +308,7 @@ def settings_of(args):
         **vars(args.model),
         **vars(args.training),
     }
-    if (
-        args.corpus != DEFAULT_CORPUS
-        and args.corpus not in DOWNLOADABLE_CORPORA
-        and Path(args.corpus).is_file()
-    ):
+    if not is_corpus_name(args.corpus) and Path(args.corpus).is_file():
         settings["corpus"] = str(Path(args.corpus).resolve())
     return {name: settings[name] for name in SETTINGS}
 
