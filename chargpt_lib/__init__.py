@@ -14,6 +14,7 @@ _MODULE_OF = {
     "load_corpus": "data",
     "CharTokenizer": "data",
     "get_batch": "data",
+    "BPETokenizer": "bpe",
     "evaluate": "training",
     "GPT": "gpt",
     "GPTConfig": "gpt",

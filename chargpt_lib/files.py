@@ -127,3 +127,19 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+
+
+PIECE_SIZE = 2**20  # characters that `read_pieces` reads at a time
+
+
+def read_pieces(path):
+    """Yields the text of a file, piece by piece. Raises: OSError; ValueError where it is not UTF-8."""
+    try:
+        # Python makes "\n" of all line ends here; -sig leaves out the mark that Windows puts first.
+        with open(path, encoding="utf-8-sig") as file:
+            while text := file.read(PIECE_SIZE):
+                yield text
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it as UTF-8"
+        ) from None

@@ -121,6 +121,8 @@ def _lookalike(char, alphabet):
 class CharTokenizer:
     """Characters to ids and back. An id is the character's position in the sorted alphabet."""
 
+    unit = "character"
+
     def __init__(self, alphabet):
         self.alphabet = "".join(sorted(set(alphabet)))
         if not self.alphabet:
@@ -219,6 +221,7 @@ class Tokenizer(Protocol):
     """What the library asks of a tokenizer. `CharTokenizer` is one; what its ids stand for, nobody else knows."""
 
     vocab_size: int  # ids go from 0 to vocab_size - 1
+    unit: str  # what one id stands for, in words: "character", "token"
 
     def encode(self, text):
         """text -> ids (T,) int64. Raises: ValueError for what has no id."""
@@ -244,7 +247,7 @@ class Tokenizer(Protocol):
 # %%
 #| export
 # type: the class, as module:name. A file says only the type: it cannot make us import whatever it likes.
-TOKENIZERS = {"char": "chargpt_lib.data:CharTokenizer"}
+TOKENIZERS = {"char": "chargpt_lib.data:CharTokenizer", "bpe": "chargpt_lib.bpe:BPETokenizer"}
 
 
 def tokenizer_from_dict(saved):
@@ -253,6 +256,11 @@ def tokenizer_from_dict(saved):
         saved = {"type": "char", "alphabet": saved}
     if not isinstance(saved, dict):
         raise ValueError("expected a tokenizer as a JSON object")
+    if isinstance(saved.get("model"), dict):
+        raise ValueError(
+            "this is a tokenizer of Hugging Face's library; where it is GPT-2's kind, its vocab.json and "
+            "merges.txt can be read, by BPETokenizer.load_gpt2"
+        )
     kind = saved.get("type", "char")  # the first versions of `save` wrote no type
     if not isinstance(kind, str) or kind not in TOKENIZERS:
         raise ValueError(f"unknown tokenizer type {kind!r} (known: {', '.join(TOKENIZERS)})")

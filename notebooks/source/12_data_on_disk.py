@@ -174,7 +174,7 @@ import torch
 from tqdm import tqdm
 
 from chargpt_lib.data import CharTokenizer, tokenizer_from_dict
-from chargpt_lib.files import write_json
+from chargpt_lib.files import read_pieces, write_json
 from chargpt_lib.recipe import count_windows, epoch_generator
 
 INDEX_FILE = "index.json"
@@ -185,20 +185,6 @@ CHUNK_SIZE = 2**20  # characters, or ids, that are taken in hand at a time
 
 # %%
 #| export
-def _file_pieces(path):
-    """The text of a file, piece by piece. Raises: ValueError where it is not UTF-8."""
-    try:
-        # Python makes "\n" of all line ends here; -sig leaves out the mark that Windows puts first.
-        with open(path, encoding="utf-8-sig") as file:
-            while text := file.read(CHUNK_SIZE):
-                yield text
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it as "
-            f"UTF-8"
-        ) from None
-
-
 def _row_pieces(row, name):
     """The text of a row, or a text, piece by piece. Raises: ValueError where it is none; name says which row it is."""
     text = row
@@ -231,7 +217,7 @@ def _documents(texts):
                 f"pass [text]"
             )
         for path in files:
-            yield str(path), _file_pieces(path)
+            yield str(path), read_pieces(path)
     else:
         for n, row in enumerate(texts):
             yield f"text {n}", _row_pieces(row, f"text {n}")

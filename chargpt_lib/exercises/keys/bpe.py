@@ -1,0 +1,1 @@
+"""How the exercises of lesson 14 are judged: cases, mistakes, symptoms."""
