@@ -1,20 +1,28 @@
 """How fast byte-pair encoding learns and reads, and what it does to a model: characters against subwords, fairly.
 
-    python -m tests.benchmarks.tokenizers speed       -> data/results/tokenizers.json, "speed"
-    python -m tests.benchmarks.tokenizers compare     -> the same file, "compare": an hour on two cores; goes on where it
-                                                         was interrupted
+    python -m tests.benchmarks.tokenizers speed       a minute
+    python -m tests.benchmarks.tokenizers rates       5 minutes, two runs at a time
+    python -m tests.benchmarks.tokenizers compare     25 minutes, two runs at a time; goes on where it was interrupted
 
-Speed: ours, a plain trainer that counts all pairs anew for each merge, Hugging Face's tokenizers and tiktoken, in turns.
-Compare: on each corpus, models of the same number of parameters read characters, or tokens of 128, 512 and 2,048 merges,
-for the same time, with three seeds each. What they pay is told in bits per character.
+All three write into data/results/tokenizers.json.
+
+speed: ours, a plain trainer that counts all pairs anew for each merge, Hugging Face's tokenizers and tiktoken, in turns.
+rates: the learning rate of each reader, chosen by short runs on Shakespeare. They are validated on the last tenth of the
+training text, so that no setting is chosen by the text that the comparison is measured on.
+compare: on each corpus, models of the same number of parameters read characters, or tokens of 128, 512 and 2,048 merges,
+for the same time, one thread and three seeds each. What they pay is told in bits per character.
 """
 
 import json
 import math
+import multiprocessing
+import os
 import sys
 import time
 import tracemalloc
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stdout
 from dataclasses import replace
 from statistics import median
 
@@ -24,9 +32,9 @@ import tokenizers
 import torch
 
 from build import HERE
-from chargpt_lib.bpe import PATTERNS, BPETokenizer, byte_characters, load_gpt2_tokenizer
+from chargpt_lib.bpe import PATTERNS, BPETokenizer, load_gpt2_tokenizer
 from chargpt_lib.cli.options import PRESETS
-from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.data import CharTokenizer, Corpus, load_corpus
 from chargpt_lib.files import read_json, write_json
 from chargpt_lib.gpt import GPT
 from chargpt_lib.playhouse import excess_by_kind
@@ -39,6 +47,11 @@ OUT = HERE.root / "data" / "results" / "tokenizers.json"
 MERGES = (128, 512, 2048)
 SEEDS = (1337, 1338, 1339)
 SECONDS = 115  # of training, as lesson 06's
+RATES = (1.5e-3, 3e-3, 6e-3)
+RATE_SECONDS = 45
+EVALUATIONS = 10  # in a run, about
+# Characters of the validation text that are read in them, so that evaluating takes hardly any of a run's time.
+EVALUATED = 10_000
 REPEATS = 5
 
 
@@ -147,6 +160,14 @@ def config_of_size(vocab_size, parameters):
     return replace(config, n_embd=min(candidates)[1])
 
 
+def readers_of(corpus):
+    """{name: tokenizer}. The merges are learned from the training text alone."""
+    readers = {"characters": CharTokenizer.from_text(corpus.train + corpus.val)}
+    for merges in MERGES:
+        readers[f"{merges} merges"] = BPETokenizer.train(corpus.train, 256 + merges)
+    return readers
+
+
 def nats_by_character(model, tokenizer, ids, text):
     """What a model pays for each character of a text, a token's nats in equal shares; None where it predicts nothing."""
     nats = per_token_loss(model, ids).double().tolist()
@@ -159,48 +180,108 @@ def nats_by_character(model, tokenizer, ids, text):
     return shares
 
 
-def one_run(corpus, tokenizer, parameters, seed):
+def steps_per_second(model, settings):
+    """How many steps of a training fit into a second, from a few of them: it decides how often a run is evaluated."""
+    ids = torch.randint(model.vocab_size, (10_000,))
+    copy = GPT(model.config)
+    result = train(copy, ids, TrainConfig(**{**settings, "time_budget": 3.0}))
+    return result["steps"] / result["seconds"]
+
+
+def one_run(corpus, reader, parameters, seed, rate, seconds):
+    """Trains one model. Returns its row of the table, with what it paid after which time."""
+    torch.set_num_threads(1)
+    tokenizer = readers_of(corpus)[reader]
     torch.manual_seed(seed)
     config = config_of_size(tokenizer.vocab_size, parameters)
     model = GPT(config)
-    settings = {**PRESETS["cpu"].training, "time_budget": float(SECONDS), "seed": seed}
-    result = train(model, corpus, TrainConfig(**settings), tokenizer)
+    settings = {**PRESETS["cpu"].training, "learning_rate": rate, "seed": seed}
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the bars
+        interval = round(steps_per_second(model, settings) * seconds / EVALUATIONS)
+        settings = {**settings, "time_budget": float(seconds), "eval_interval": interval}
+        shortened = Corpus(corpus.name, corpus.train, corpus.val[:EVALUATED])
+        result = train(model, shortened, TrainConfig(**settings), tokenizer)
     ids = tokenizer.encode(corpus.val)
     paid = nats_by_character(model, tokenizer, ids, corpus.val)
     predicted = [nats for nats in paid if nats is not None]
     read = result["steps"] * settings["batch_size"] * config.block_size
     characters_per_id = len(corpus.val) / len(ids)
+    # Of a loss per id: all nats together, divided by the characters they are for.
+    evaluated = len(tokenizer.encode(shortened.val)) / len(shortened.val) / math.log(2)
+    curve = [(round(row["seconds"], 1), row["val_loss"] * evaluated) for row in result["log"]]
     return {
         "vocab_size": tokenizer.vocab_size,
         "n_embd": config.n_embd,
         "parameters": model.num_params(),
+        "learning_rate": rate,
         "seed": seed,
+        "seconds": result["seconds"],
         "steps": result["steps"],
+        "nats_per_id": sum(predicted) / (len(ids) - 1),
         "bits_per_character": sum(predicted) / len(predicted) / math.log(2),
         "characters_per_id": characters_per_id,
         "characters_per_second": read * characters_per_id / result["seconds"],
         "context_in_characters": config.block_size * characters_per_id,
+        "curve": curve,
         "excess": excess_by_kind(paid, corpus.val_spans) if corpus.val_spans else {},
     }
 
 
-def compare(results):
-    for name in ("playhouse", "shakespeare"):
-        corpus = load_corpus(name)
-        characters = CharTokenizer.from_text(corpus.train + corpus.val)
-        with torch.device("meta"):
-            parameters = GPT(PRESETS["cpu"].model(characters.vocab_size)).num_params()
-        readers = {"characters": characters}
-        for merges in MERGES:
-            readers[f"{merges} merges"] = BPETokenizer.train(corpus.train, 256 + merges)
-        for seed in SEEDS:
-            for reader, tokenizer in readers.items():
+def parameters_of_characters(corpus):
+    """The size of all models that are compared: that of the preset cpu, reading characters."""
+    vocab_size = CharTokenizer.from_text(corpus.train + corpus.val).vocab_size
+    with torch.device("meta"):
+        return GPT(PRESETS["cpu"].model(vocab_size)).num_params()
+
+
+def run_all(runs):
+    """Makes the runs, each the arguments of `one_run`, two at a time -> (number of the run, its row), as they end."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        started = {pool.submit(one_run, *run): n for n, run in enumerate(runs)}
+        for ended in as_completed(started):
+            yield started[ended], ended.result()
+
+
+def choose_rates():
+    """The rate of each reader: the one with the least loss on the last tenth of Shakespeare's training text."""
+    whole = load_corpus("shakespeare")
+    cut = 9 * len(whole.train) // 10
+    corpus = Corpus("shakespeare, its training text alone", whole.train[:cut], whole.train[cut:])
+    parameters = parameters_of_characters(whole)
+    tried = []
+    runs = []
+    for reader in readers_of(corpus):
+        for rate in RATES:
+            tried.append((reader, rate))
+            runs.append((corpus, reader, parameters, SEEDS[0], rate, RATE_SECONDS))
+    found = {}
+    for n, row in run_all(runs):
+        reader, rate = tried[n]
+        found.setdefault(reader, {})[str(rate)] = row["bits_per_character"]
+        print(reader, rate, row["bits_per_character"], flush=True)
+    chosen = {reader: float(min(row, key=row.get)) for reader, row in found.items()}
+    return {"seconds": RATE_SECONDS, "bits_per_character": found, "chosen": chosen}
+
+
+def compare(rates, results):
+    """Makes the runs that `results` lacks, and puts them there; yields after each."""
+    places = []
+    runs = []
+    for seed in SEEDS:
+        for name in ("playhouse", "shakespeare"):
+            corpus = load_corpus(name)
+            parameters = parameters_of_characters(corpus)
+            for reader in readers_of(corpus):
                 done = results.setdefault(name, {}).setdefault(reader, [])
-                if any(row["seed"] == seed for row in done):
-                    continue
-                done.append(one_run(corpus, tokenizer, parameters, seed))
-                print(name, reader, json.dumps(done[-1]), flush=True)
-                yield
+                if not any(row["seed"] == seed for row in done):
+                    places.append((name, reader))
+                    runs.append((corpus, reader, parameters, seed, rates[reader], SECONDS))
+    for n, row in run_all(runs):
+        name, reader = places[n]
+        results[name][reader].append(row)
+        results[name][reader].sort(key=lambda row: row["seed"])
+        print(name, reader, json.dumps(row), flush=True)
+        yield
 
 
 def main():
@@ -210,11 +291,15 @@ def main():
         record["speed"] = measure_speed()
         write_json(OUT, record)
         print(json.dumps(record["speed"], indent=1))
+    if "rates" in sys.argv[1:]:
+        record["rates"] = choose_rates()
+        write_json(OUT, record)
     if "compare" in sys.argv[1:]:
-        for _ in compare(record.setdefault("compare", {})):
+        playhouse = load_corpus("playhouse")
+        record["floor"] = {"playhouse": playhouse.val_entropy / math.log(2)}
+        for _ in compare(record["rates"]["chosen"], record.setdefault("compare", {})):
             write_json(OUT, record)
 
 
 if __name__ == "__main__":
-    assert len(set(byte_characters())) == 256
     main()
