@@ -15,6 +15,7 @@ _MODULE_OF = {
     "CharTokenizer": "data",
     "get_batch": "data",
     "BPETokenizer": "bpe",
+    "make_tokenizer": "bpe",
     "evaluate": "training",
     "GPT": "gpt",
     "GPTConfig": "gpt",

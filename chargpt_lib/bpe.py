@@ -3,6 +3,7 @@
 
 import heapq
 import json
+import math
 import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import regex
 import torch
 
+from chargpt_lib.data import CharTokenizer, load_tokenizer
 from chargpt_lib.files import atomic_write_text, fetch, read_pieces, write_json
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "byte_characters",
     "GPT2_FILES",
     "load_gpt2_tokenizer",
+    "make_tokenizer",
+    "bits_of_text",
 ]
 
 
@@ -536,3 +540,43 @@ def load_gpt2_tokenizer():
     """GPT-2's own tokenizer, 50,257 tokens. Its files are downloaded once. Raises: OSError where they cannot be had."""
     paths = [fetch(file, address, sha256) for file, sha256, address in GPT2_FILES]
     return BPETokenizer.load_gpt2(*paths)
+
+
+def make_tokenizer(name, corpus):
+    """The tokenizer of a name: "char", "bpe:512" or another size, "gpt2"; or of a path.
+
+    A path leads to a file that some `save` wrote, to a folder with such a tokenizer.json, or to one with vocab.json and
+    merges.txt. Raises: ValueError, FileNotFoundError for a name or a path that stands for none.
+    """
+    if name == "char":
+        return CharTokenizer.from_text(corpus.train + corpus.val)
+    if name == "gpt2":
+        return load_gpt2_tokenizer()
+    if name.startswith("bpe:"):
+        size = name.removeprefix("bpe:")
+        if not size.isdecimal() or int(size) < 256:
+            raise ValueError(
+                f"the tokenizer {name!r} has no size of 256 or more, one id for each byte: bpe:512 is one"
+            )
+        return BPETokenizer.train(corpus.train, int(size))
+    path = Path(name)
+    if path.name in ("vocab.json", "merges.txt"):
+        path = path.parent
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no tokenizer and no file is called {name!r}: give char, bpe:512 (or another size), gpt2, the path of a "
+            f"tokenizer.json, or a folder with vocab.json and merges.txt"
+        )
+    if (path / "merges.txt").is_file():
+        return BPETokenizer.load_gpt2(path / "vocab.json", path / "merges.txt")
+    return load_tokenizer(path)
+
+
+def bits_of_text(loss, ids, tokenizer):
+    """What a text costs: the mean loss over its ids (N,), in nats per id, without the first -> (bits per character, bits per byte)."""
+    text = tokenizer.decode(ids)
+    first = tokenizer.decode(ids[:1])
+    bits = loss * (len(ids) - 1) / math.log(2)
+    characters = len(text) - len(first)
+    n_bytes = len(text.encode("utf-8")) - len(first.encode("utf-8"))
+    return bits / characters, bits / n_bytes

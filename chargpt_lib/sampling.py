@@ -325,7 +325,8 @@ class _TextStream:
         self.tokenizer = tokenizer
         self.stop = stop
         self.text = ""
-        self.pending = []  # ids that do not make a whole character yet
+        self.pending = []  # ids whose last character is not whole yet
+        self.shown = 0  # characters of theirs that are written
         self.ended = False
 
     def add(self, i):
@@ -333,16 +334,20 @@ class _TextStream:
         if self.ended:
             return ""
         self.pending.append(i)
-        piece = self.tokenizer.decode(self.pending)
-        if piece.endswith("\ufffd"):
-            return ""
+        text = self.tokenizer.decode(self.pending)
+        whole = text.removesuffix("\ufffd")
+        piece = whole[self.shown :]
+        self.shown = len(whole)
+        if whole == text:
+            self.pending = []
+            self.shown = 0
         return self.write(piece)
 
     def flush(self):
         """What is still pending when no more ids come."""
         if self.ended or not self.pending:
             return ""
-        return self.write(self.tokenizer.decode(self.pending))
+        return self.write(self.tokenizer.decode(self.pending)[self.shown :])
 
     def write(self, piece):
         """Appends a piece, cut after the first stop string -> what was appended."""
@@ -358,7 +363,6 @@ class _TextStream:
             text = text[: min(cuts)]
             self.ended = True
         self.text = text
-        self.pending = []
         return text[old:]
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +22,8 @@ from chargpt_lib.recipe import count_windows, epoch_generator
 __all__ = [
     "INDEX_FILE",
     "INDEX_VERSION",
-    "ID_DTYPE",
-    "UNKNOWN_ID",
     "CHUNK_SIZE",
+    "id_dtype",
     "iter_encoded",
     "write_shards",
     "read_index",
@@ -34,8 +35,6 @@ __all__ = [
 
 INDEX_FILE = "index.json"
 INDEX_VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
-ID_DTYPE = "<u2"  # uint16, the low byte first on every computer
-UNKNOWN_ID = 2**16 - 1  # what a character gets that has no id
 CHUNK_SIZE = 2**20  # characters, or ids, that are taken in hand at a time
 
 
@@ -74,7 +73,7 @@ def _documents(texts):
 
 
 def _pieces(texts, separator):
-    """The texts piece by piece, with the separator between them -> (where it comes from, a piece of text), ..."""
+    """The texts piece by piece, with the separator between them -> (name, from which character on, a piece), ..."""
     # A bar after three seconds, without a total: of a stream nobody knows how long it is.
     progress_bar = tqdm(
         unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout
@@ -82,38 +81,66 @@ def _pieces(texts, separator):
     with progress_bar:
         for n, (name, parts) in enumerate(_documents(texts)):
             if n > 0:
-                yield "the separator", separator
+                yield "the separator", 0, separator
             start = 0
             for part in parts:
-                yield f"{name}, from character {start} on" if start else name, part
+                yield name, start, part
                 start += len(part)
                 progress_bar.update(len(part))
 
 
-def _id_table(tokenizer):
-    """The id of each character, at the place of its Unicode number; UNKNOWN_ID for those without one."""
+def id_dtype(vocab_size):
+    """The type of the ids in shards, with the low byte first on every computer; its largest number is no id."""
+    return numpy.dtype("<u2" if vocab_size < 2**16 else "<u4")
+
+
+def _id_table(tokenizer, dtype):
+    """The id of each character, at the place of its Unicode number; the type's largest number where it has none."""
     numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
-    table = numpy.full(
-        max(numbers) + 2, UNKNOWN_ID, ID_DTYPE
-    )  # one place more than the last letter's
+    # One place more than the last letter's.
+    table = numpy.full(max(numbers) + 2, numpy.iinfo(dtype).max, dtype)
     table[numbers] = range(len(numbers))
     return table
 
 
-def iter_encoded(texts, tokenizer, separator):
-    """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
-    table = _id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
-    for name, text in _pieces(texts, separator):
-        ids = None
-        if table is not None:
-            numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-            ids = table[numbers.clip(max=len(table) - 1)]
-        if ids is None or (ids == UNKNOWN_ID).any():
+def _encode_characters(pieces, tokenizer, dtype):
+    """Yields the ids of each piece by looking its characters up in a table."""
+    table = _id_table(tokenizer, dtype)
+    for name, start, text in pieces:
+        numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        ids = table[numbers.clip(max=len(table) - 1)]
+        if (ids == numpy.iinfo(dtype).max).any():
+            where = name
+            if start > 0:
+                where = f"{name}, from character {start} on"
             try:
-                ids = tokenizer.encode(text).numpy().astype(ID_DTYPE)
+                tokenizer.encode(text)
             except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+                raise ValueError(f"{where}: {error}") from None
         yield ids
+
+
+def _encode_texts(pieces, tokenizer, dtype):
+    """Yields the ids of each text, a chunk at a time, by the tokenizer's own `encode_iterable`."""
+    for name, parts in groupby(pieces, key=itemgetter(0)):
+        ids = tokenizer.encode_iterable(text for _, _, text in parts)
+        try:
+            while len(chunk := numpy.fromiter(islice(ids, CHUNK_SIZE), dtype)) > 0:
+                yield chunk
+        except ValueError as error:
+            # A file that is not UTF-8 names itself.
+            if str(error).startswith(name):
+                raise
+            raise ValueError(f"{name}: {error}") from None
+
+
+def iter_encoded(texts, tokenizer, separator):
+    """The ids of the texts, arrays of `id_dtype`. Raises: ValueError that names a text with an unknown character."""
+    pieces = _pieces(texts, separator)
+    dtype = id_dtype(tokenizer.vocab_size)
+    if type(tokenizer) is CharTokenizer:
+        return _encode_characters(pieces, tokenizer, dtype)
+    return _encode_texts(pieces, tokenizer, dtype)
 
 
 def _write_shard(path, ids):
@@ -157,19 +184,17 @@ def _check_request(texts, folder, tokenizer, shard_size, val_size):
 class _ShardWriter:
     """Takes ids as they come, and writes them as shards; the last ones are held back for validation."""
 
-    def __init__(self, folder, shard_size, val_size):
+    def __init__(self, folder, shard_size, val_size, dtype):
         self.folder = folder
         self.shard_size = shard_size
         self.val_size = val_size
-        self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, ID_DTYPE)
+        self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, dtype)
         self.filled = 0  # how many ids are in the buffer
         self.total = 0  # how many have come in
         self.index = {"train": [], "val": []}
 
     def add(self, ids):
-        for start in range(
-            0, len(ids), CHUNK_SIZE
-        ):  # a tokenizer may make more ids than characters
+        for start in range(0, len(ids), CHUNK_SIZE):
             part = ids[start : start + CHUNK_SIZE]
             self.buffer[self.filled : self.filled + len(part)] = part
             self.filled += len(part)
@@ -200,7 +225,7 @@ class _ShardWriter:
 
 
 def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17, separator="\n\n"):
-    """Writes texts larger than the memory as ids: shards of uint16, and index.json.
+    """Writes texts larger than the memory as ids: shards of uint16 or uint32 (see `id_dtype`), and index.json.
 
     texts: the path of a file or of a folder of .txt files (in the order of their names), or an iterable of texts or of
     rows with a column "text", such as a Hugging Face dataset, streamed or not. separator stands between two texts.
@@ -214,15 +239,11 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
     _check_request(texts, folder, tokenizer, shard_size, val_size)
     if tokenizer is None:
         alphabet = set()  # all that the first reading keeps
-        for _, text in _pieces(texts, separator):
+        for _, _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
-    if tokenizer.vocab_size > UNKNOWN_ID:
-        raise ValueError(
-            f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {UNKNOWN_ID}"
-        )
     folder.mkdir(parents=True, exist_ok=True)
-    writer = _ShardWriter(folder, shard_size, val_size)
+    writer = _ShardWriter(folder, shard_size, val_size, id_dtype(tokenizer.vocab_size))
     try:
         for ids in iter_encoded(texts, tokenizer, separator):
             writer.add(ids)
@@ -279,8 +300,8 @@ def read_index(folder):
         raise _corrupt_shards(path, f"this is not a valid shard index ({error})") from None
     for shard in index["train"] + index["val"]:
         file = folder / shard["file"]
-        # Two bytes an id. A mapped file that is shorter than it says would stop the process without a message.
-        expected = 2 * shard["ids"]
+        # A mapped file that is shorter than it says would stop the process without a message.
+        expected = id_dtype(tokenizer.vocab_size).itemsize * shard["ids"]
         if not file.is_file():
             raise _corrupt_shards(
                 file, f"the file is missing; {INDEX_FILE} lists it with {expected} bytes"
@@ -334,7 +355,8 @@ class Shards:
             if len(self.memmaps) == MAX_OPEN_MEMMAPS:
                 oldest = next(iter(self.memmaps))
                 del self.memmaps[oldest]
-            self.memmaps[file] = numpy.memmap(self.folder / file, ID_DTYPE, "r")
+            dtype = id_dtype(self.tokenizer.vocab_size)
+            self.memmaps[file] = numpy.memmap(self.folder / file, dtype, "r")
         # Cut first, then convert: the other way round the whole file would be in memory.
         ids = torch.from_numpy(self.memmaps[file][places].astype("int64"))
         if ids.numel() and ids.max() >= self.tokenizer.vocab_size:

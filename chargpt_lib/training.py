@@ -34,6 +34,7 @@ __all__ = [
     "evaluate",
     "cache_key",
     "cache_file_name",
+    "nats_by_character",
     "load_or_fit",
     "MODEL_NAMES",
     "ladder",
@@ -227,7 +228,7 @@ def per_token_loss(model, ids, stride=None, batch_size=64):
 
 
 def evaluate(model, ids, stride=None):
-    """The exact loss over a whole text: ids (N,) -> nats per character. Raises: ValueError.
+    """The exact loss over a whole text: ids (N,) -> nats per id. Raises: ValueError.
 
     stride: from 1 to block_size, its default; a smaller one gives each character more past (see `per_token_loss`).
     """
@@ -296,30 +297,67 @@ def _load_trained(model, weights, report):
     return result
 
 
+def nats_by_character(nats, ids, tokenizer):
+    """What each character of a text costs: nats (N - 1,) of all ids (N,) but the first -> a list.
+
+    It has None for the characters of the first id, which nothing comes before. A token of several characters (lesson
+    14) shares its nats among them equally.
+    """
+    prices = [None, *nats.tolist()]
+    if isinstance(tokenizer, CharTokenizer):
+        return prices
+    shares = []
+    pending = []  # ids that make no whole character yet
+    total = 0.0
+    for i, price in zip(ids.tolist(), prices):
+        pending.append(i)
+        total = None if price is None or total is None else total + price
+        text = tokenizer.decode(pending)
+        if text.endswith("\ufffd"):
+            continue
+        shares += [None if total is None else total / len(text)] * len(text)
+        pending = []
+        total = 0.0
+    return shares
+
+
 def _measure(model, corpus, tokenizer, sample_chars):
     """What the ladder says of a model: its exact loss, its excess by kind, and a sample."""
     val_ids = tokenizer.encode(corpus.val)
     nats = per_token_loss(model, val_ids).double()
+    prices = nats_by_character(nats, val_ids, tokenizer)
     excess = {}
     if corpus.val_spans:
-        # None: nothing comes before the first character, so the model does not predict it.
-        excess = excess_by_kind([None, *nats.tolist()], corpus.val_spans)
+        excess = excess_by_kind(prices, corpus.val_spans)
+    predicted = sum(price is not None for price in prices)
     prompt = val_ids[:1][None].to(next(model.parameters()).device)  # (1, 1)
     sample = tokenizer.decode(model.generate(prompt, sample_chars)[0].cpu()).strip()
-    return {"loss": nats.mean().item(), "excess": excess, "sample": sample}
+    return {"loss": nats.sum().item() / predicted, "excess": excess, "sample": sample}
 
 
-def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=None, **settings):
+def load_or_fit(
+    name,
+    model,
+    corpus,
+    sample_chars=400,
+    cache_dir=None,
+    callback=None,
+    tokenizer=None,
+    **settings,
+):
     """Trains the model on the corpus, or loads what an earlier run trained; records the result as a rung.
 
-    cache_dir: a folder for the files, finished or not; without one, the cache. callback, settings: as for `fit`.
+    cache_dir: a folder for the files, finished or not; without one, the cache. tokenizer: by default the corpus'
+    characters. callback, settings: as for `fit`.
     Returns {"loss": exact validation loss, "floor": the text's entropy, "seconds": of training, without those before
     an interruption, "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote, "key": the cache key}.
+    All losses are in nats per character, whatever the tokenizer is.
 
-    Raises: ValueError where the model has another vocab_size than the corpus, FileNotFoundError where the folder
+    Raises: ValueError where the model has another vocab_size than the tokenizer, FileNotFoundError where the folder
     above cache_dir is not there.
     """
-    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+    if tokenizer is None:
+        tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     if model.vocab_size != tokenizer.vocab_size:
         raise ValueError(
             f"the model has vocab_size {model.vocab_size}, but corpus {corpus.name} needs "
@@ -333,7 +371,10 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
             f"(on Colab: mount Google Drive)"
         )
     folder.mkdir(exist_ok=True)
-    key = cache_key(name, model, corpus, {**settings, "sample_chars": sample_chars})
+    key_settings = {**settings, "sample_chars": sample_chars}
+    if not isinstance(tokenizer, CharTokenizer):
+        key_settings["tokenizer"] = _digest(repr(tokenizer.to_dict()))
+    key = cache_key(name, model, corpus, key_settings)
     weights = folder / f"{cache_file_name(key)}.safetensors"
     report = folder / f"{cache_file_name(key)}.json"
     unfinished = folder / f"{cache_file_name(key)}.pt"
@@ -341,13 +382,9 @@ def load_or_fit(name, model, corpus, sample_chars=400, cache_dir=None, callback=
     result = _load_trained(model, weights, report)
     if not result:
         start = time.perf_counter()
-        losses = fit(
-            model,
-            tokenizer.encode(corpus.train),
-            checkpoint_path=unfinished,
-            callback=callback,
-            **settings,
-        )
+        ids = tokenizer.encode(corpus.train)
+        losses = fit(model, ids, checkpoint_path=unfinished, callback=callback, **settings)
+        losses = losses * (len(ids) / len(corpus.train))
         result = {
             "key": key,
             "floor": corpus.val_entropy,

@@ -16,11 +16,13 @@ from chargpt_lib.bpe import (
     CACHE_SIZE,
     PATTERNS,
     BPETokenizer,
+    bits_of_text,
     byte_characters,
     learn_merges,
     load_gpt2_tokenizer,
+    make_tokenizer,
 )
-from chargpt_lib.data import load_tokenizer, tokenizer_from_dict
+from chargpt_lib.data import CharTokenizer, Corpus, load_tokenizer, tokenizer_from_dict
 from chargpt_lib.playhouse import write
 
 TEXT = write(min_chars=20_000).text
@@ -582,3 +584,66 @@ def test_bits_per_character_alone_compare():
     bytes_only = BPETokenizer([])
     bits = math.log(256) * len(bytes_only.encode(text)) / math.log(2) / len(text.encode("utf-8"))
     assert bits == pytest.approx(8.0)
+
+
+# ---------------------------------------------------------------- by name, and what a text costs
+
+
+CORPUS = Corpus("toy", TEXT[:15_000], TEXT[15_000:])
+
+
+def test_tokenizers_by_name(tmp_path, own):
+    characters = make_tokenizer("char", CORPUS)
+    assert characters.to_dict() == CharTokenizer.from_text(TEXT).to_dict()
+    learned = make_tokenizer("bpe:300", CORPUS)
+    # From the training text alone.
+    assert learned.to_dict() == BPETokenizer.train(CORPUS.train, 300).to_dict()
+    learned.save(tmp_path / "mine.json")
+    learned.save_gpt2(tmp_path / "folder")
+    (tmp_path / "folder" / "tokenizer.json").write_text('{"model": {}}')
+    paths = ["mine.json", "folder", "folder/vocab.json", "folder/merges.txt"]
+    for path in paths:
+        found = make_tokenizer(str(tmp_path / path), CORPUS)
+        assert found.encode(CORPUS.val).tolist() == learned.encode(CORPUS.val).tolist(), path
+    own.save(tmp_path / "tokenizer.json")
+    assert make_tokenizer(str(tmp_path), CORPUS).to_dict() == own.to_dict()
+
+
+@pytest.mark.parametrize(
+    "name, error, words",
+    [
+        ("bpe:255", ValueError, "'bpe:255' has no size of 256 or more"),
+        ("bpe:", ValueError, "'bpe:' has no size"),
+        ("bpe:-5", ValueError, "'bpe:-5' has no size"),
+        ("bpe:5e3", ValueError, "bpe:512 is one"),
+        ("bpe", FileNotFoundError, "no tokenizer and no file is called 'bpe': give char, bpe:512"),
+        ("", ValueError, "no tokenizer"),
+        ("nowhere/tokenizer.json", FileNotFoundError, "a folder with vocab.json and merges.txt"),
+    ],
+)
+def test_a_name_that_stands_for_no_tokenizer(name, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((error, OSError), match=words):
+        make_tokenizer(name, CORPUS)
+
+
+def test_what_a_text_costs_per_character_and_per_byte():
+    text = "Gänse 鵞鳥 goose"
+    tokenizer = BPETokenizer.train("goose " * 9, 258)
+    ids = tokenizer.encode(text)
+    nats = 2.5 * (len(ids) - 1)  # all that is paid, of a loss of 2.5 nats per id
+    per_character, per_byte = bits_of_text(2.5, ids, tokenizer)
+    # The first id is the byte "G".
+    assert per_character == pytest.approx(nats / math.log(2) / (len(text) - 1))
+    assert per_byte == pytest.approx(nats / math.log(2) / (len(text.encode()) - 1))
+    characters = CharTokenizer.from_text(text)
+    assert bits_of_text(1.0, characters.encode(text), characters)[0] == pytest.approx(
+        1 / math.log(2)
+    )
+
+
+def test_a_whole_character_tokenizer_reads_a_text_in_pieces():
+    tokenizer = CharTokenizer.from_text(TEXT)
+    pieces = [TEXT[:7], "", TEXT[7:900]]
+    assert list(tokenizer.encode_iterable(pieces)) == tokenizer.encode(TEXT[:900]).tolist()
+    assert tokenizer.unit == "character" and BPETokenizer.unit == "token"

@@ -20,7 +20,7 @@ from chargpt_lib.checkpoints import load_model, save_model
 from chargpt_lib.cli import commands
 from chargpt_lib.cli.inputs import explain_not_text
 from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, main
-from chargpt_lib.cli.options import _default_out, _read_settings
+from chargpt_lib.cli.options import _default_out, _read_settings, _with_preset
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.grading.intake import HandedIn, Intake
@@ -289,7 +289,7 @@ def test_a_text_from_the_standard_input_can_be_resumed_and_evaluated(monkeypatch
     give_stdin(monkeypatch, TEXT)
     assert main(["train", "--corpus", "-", *SIZES, *STEPS]) == 0
     run = Path("runs/stdin-cpu")
-    assert Path(_default_out("-", "cpu")) == run
+    assert Path(_default_out(_with_preset({"corpus": "-"}))) == run
     copy = Path(_read_settings(run / "settings.toml")["corpus"])
     assert copy.is_absolute() and copy.read_text(encoding="utf-8") == TEXT
     assert main(["train", "--resume", "--out", str(run), "--steps", "5", "--device", "cpu"]) == 0

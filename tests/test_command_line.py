@@ -24,7 +24,7 @@ from chargpt_lib import trainer
 from chargpt_lib.checkpoints import find_checkpoint, load_model, save_model
 from chargpt_lib.cli.commands import (
     COMMAND_FUNCTIONS,
-    _flops_per_character,
+    _flops_per_token,
     _last_step,
     _parameters_by_part,
 )
@@ -37,6 +37,7 @@ from chargpt_lib.cli.options import (
     _read_settings,
     _with_preset,
     read_train_args,
+    settings_of,
     write_settings,
 )
 from chargpt_lib.data import CharTokenizer
@@ -101,7 +102,7 @@ def weights(out):
 
 def same_run(a, b):
     """The same weights to the last bit, and the same log but for the clock."""
-    clock = {"seconds", "chars_per_second"}
+    clock = {"seconds", "tokens_per_second"}
     rows = [
         [{name: value for name, value in row.items() if name not in clock} for row in read_log(out)]
         for out in (a, b)
@@ -321,7 +322,7 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
     settings = vars(read) | vars(read.model) | vars(read.training)
     assert {name: settings[name] for name in wanted} == wanted
     assert replace(read.model, vocab_size=50).vocab_size == 50
-    assert read.training.out == settings["out"] == _default_out(read.corpus, read.preset)
+    assert read.training.out == settings["out"] == _default_out(settings_of(read))
 
 
 @pytest.mark.parametrize(
@@ -384,17 +385,21 @@ def test_what_is_none_is_false_in_the_file():
 
 
 @pytest.mark.parametrize(
-    "corpus, name",
+    "corpus, tokenizer, name",
     [
-        ("playhouse", "playhouse-cpu"),
-        ("texts/My Life.txt", "My_Life-cpu"),
-        ("https://a.b/c/input.txt?raw=1", "input-cpu"),
-        ("https://a.b/c/", "c-cpu"),
-        ("../..", "..-cpu"),
+        ("playhouse", "char", "playhouse-cpu"),
+        ("texts/My Life.txt", "char", "My_Life-cpu"),
+        ("https://a.b/c/input.txt?raw=1", "char", "input-cpu"),
+        ("https://a.b/c/", "char", "c-cpu"),
+        ("../..", "char", "..-cpu"),
+        ("playhouse", "bpe:512", "playhouse-cpu-bpe512"),
+        ("playhouse", "gpt2", "playhouse-cpu-gpt2"),
+        ("playhouse", "runs/My Life/tokenizer.json", "playhouse-cpu-tokenizer"),
     ],
 )
-def test_a_run_has_a_folder_of_its_own(corpus, name):
-    assert Path(_default_out(corpus, "cpu")) == Path("runs") / name
+def test_a_run_has_a_folder_of_its_own(corpus, tokenizer, name):
+    settings = _with_preset({"corpus": corpus, "tokenizer": tokenizer})
+    assert Path(_default_out(settings)) == Path("runs") / name
 
 
 # ---------------------------------------------------------------- train
@@ -688,7 +693,8 @@ def test_eval_is_exact(trained, split, capsys):
     nats = exact(model, tokenizer.encode(part))
     found = [float(number) for number in re.findall(r"^(\d+\.\d{4}) ", said, re.M)]
     assert found == pytest.approx(
-        [nats, nats / math.log(2), math.exp(nats)], abs=6e-5 * math.exp(nats)
+        [nats, nats / math.log(2), nats / math.log(2), math.exp(nats)],
+        abs=6e-5 * math.exp(nats),
     )
     assert f"{split}: {len(part):,} characters" in said and "estimated" not in said
 
@@ -887,7 +893,7 @@ def test_parts_and_flops_are_what_torch_counts(changes):
         FlopCounterMode(display=False) as counter,
     ):
         model(idx, idx)[1].backward()
-    assert _flops_per_character(model) == pytest.approx(
+    assert _flops_per_token(model) == pytest.approx(
         counter.get_total_flops() / idx.numel(), rel=0.05
     )
 
@@ -906,7 +912,7 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
     assert len(numbers) == 6 and sum(numbers) == model.num_params() == int(
         re.search(r"^total +([\d,]+)", said, re.M)[1].replace(",", "")
     )
-    assert f"{_flops_per_character(model):,} FLOPs" in said and "12 steps" in said
+    assert f"{_flops_per_token(model):,} FLOPs per character" in said and "12 steps" in said
     assert "device cpu (--device says so), precision fp32" in said and torch.__version__ in said
     assert (
         main(["info"]) == 0

@@ -21,7 +21,7 @@ from chargpt_lib.trainer import SingleProcessStrategy, Trainer, read_log, train
 from chargpt_lib.training import evaluate
 from tests.tiny import CORPUS, IDS, TOKENIZER, VAL, settings, tiny_gpt, wait_for
 
-CLOCK = {"seconds", "chars_per_second"}
+CLOCK = {"seconds", "tokens_per_second"}
 BY_TORCHRUN = [
     sys.executable,
     "-m",

@@ -1169,6 +1169,22 @@ def test_a_character_of_several_ids_comes_when_it_is_whole():
     assert cut == "na\ufffd", "what never became whole is not lost"
 
 
+def test_half_a_character_at_the_end_of_a_token_waits_alone():
+    tokens = [b"caf", b" \xc3", b"\xa9!", b"\xf0", b"\x9f", b"\xff", b"x"]
+
+    class Tokens(ByteTokenizer):
+        def decode(self, ids):
+            whole = b"".join(tokens[i] for i in torch.as_tensor(ids).tolist())
+            return whole.decode(errors="replace")
+
+    for ids in ([0, 1, 2], [0, 3, 4, 6], [5, 6, 5, 5, 6], [1, 1, 2], [0, 1], [3, 4], [5, 5, 0]):
+        stream = _TextStream(Tokens(), [])
+        pieces = [stream.add(i) for i in ids]
+        assert "".join([*pieces, stream.flush()]) == Tokens().decode(ids)
+    stream = _TextStream(Tokens(), ["é!"])
+    assert [stream.add(i) for i in (0, 1, 2)] == ["caf", " ", "é!"] and stream.ended
+
+
 def test_a_piece_of_several_characters_is_cut_after_the_stop_string():
     class Pairs(ByteTokenizer):
         vocab_size = 4

@@ -10,8 +10,10 @@ import numpy
 import pytest
 import torch
 
-from chargpt_lib import shards
+from chargpt_lib import files, shards
+from chargpt_lib.bpe import BPETokenizer
 from chargpt_lib.data import TOKENIZERS, CharTokenizer, load_corpus
+from chargpt_lib.playhouse import write
 from chargpt_lib.recipe import ShuffledWindows
 from chargpt_lib.shards import Shards, write_shards
 
@@ -186,12 +188,19 @@ def test_sizes_that_are_none(tmp_path, how):
         write_shards(["abc" * 99], tmp_path / "it", **how)
 
 
-def test_an_alphabet_too_large_for_two_bytes(tmp_path):
+def test_an_alphabet_too_large_for_two_bytes_gets_four(tmp_path):
     every = "".join(map(chr, range(32, 0xD800))) + "".join(map(chr, range(0xE000, 0x13000)))
-    with pytest.raises(ValueError, match=f"{len(every)} symbols is too large: shards hold 65535"):
-        write_shards([every], tmp_path / "it")
-    write_shards([every[-65535:]], tmp_path / "most")
-    assert "".join(everything(tmp_path / "most")) == every[-65535:]
+    write_shards([every[-65535:]], tmp_path / "two")
+    assert "".join(everything(tmp_path / "two")) == every[-65535:]
+    write_shards([every[-65536:]], tmp_path / "four")
+    four = Shards(tmp_path / "four")
+    assert four.tokenizer.vocab_size == 65536
+    ids = torch.cat([four.at(torch.arange(len(four))), four.val_ids])
+    assert four.tokenizer.decode(ids) == every[-65536:]
+    size = sum(path.stat().st_size for path in (tmp_path / "four").glob("*.bin"))
+    assert size == 4 * 65536
+    with pytest.raises(ValueError, match="text 1: character 'a'"):
+        write_shards([every[-65536:], "a"], tmp_path / "bad", four.tokenizer)
 
 
 def test_lone_surrogates_are_characters_like_others(tmp_path):
@@ -351,10 +360,15 @@ class Pairs:
     """A tokenizer of another kind: three ids for a character, so more ids than characters."""
 
     vocab_size = 3 * 12
+    unit = "third"
 
     def encode(self, text):
         ids = ABC.encode(text)[:, None] + 12 * torch.arange(3)
         return ids.flatten()
+
+    def encode_iterable(self, texts):
+        for text in texts:
+            yield from self.encode(text).tolist()
 
     def decode(self, ids):
         return ABC.decode(torch.as_tensor(ids)[::3])
@@ -379,6 +393,44 @@ def test_any_tokenizer_writes_shards(tmp_path, monkeypatch, piece):
     assert torch.equal(ids, Pairs().encode(text)) and read.tokenizer.decode(ids) == text
     with pytest.raises(ValueError, match="text 1: character 'X'"):
         write_shards(["abc", "abX"], tmp_path / "bad", Pairs())
+
+
+PLAY = write(min_chars=4000).text
+BPE = BPETokenizer.train(PLAY, 400, special_tokens=["<|endoftext|>"])
+
+
+@pytest.mark.parametrize("piece", [7, 1000, 2**20])
+def test_a_token_is_not_cut_by_the_end_of_a_piece(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(shards, "CHUNK_SIZE", piece)
+    monkeypatch.setattr(files, "PIECE_SIZE", piece)
+    (tmp_path / "play.txt").write_text(PLAY, encoding="utf-8")
+    texts = [PLAY, PLAY[1000:]]
+    for source, wanted in (
+        (tmp_path / "play.txt", BPE.encode(PLAY)),
+        (texts, torch.cat([BPE.encode(part) for part in (texts[0], "\n\n", texts[1])])),
+    ):
+        folder = tmp_path / f"{type(source).__name__}-{len(wanted)}"
+        write_shards(source, folder, BPE, shard_size=300, val_size=30)
+        read = Shards(folder)
+        ids = torch.cat([read.at(torch.arange(len(read))), read.val_ids])
+        assert torch.equal(ids, wanted)
+        assert read.tokenizer.to_dict() == BPE.to_dict()
+
+
+def test_a_special_token_stands_between_texts(tmp_path):
+    write_shards(["O damp goose!", "O goose!"] * 3, tmp_path / "it", BPE, separator="<|endoftext|>")
+    read = Shards(tmp_path / "it")
+    ids = torch.cat([read.at(torch.arange(len(read))), read.val_ids])
+    assert (ids == BPE.special_tokens["<|endoftext|>"]).sum() == 5
+
+
+def test_what_cannot_be_encoded_or_read_is_named_once(tmp_path):
+    with pytest.raises(ValueError, match=r"^text 1: '\\ud800' is no character"):
+        write_shards(["abc" * 9, "\ud800"], tmp_path / "it", BPE)
+    (tmp_path / "latin.txt").write_bytes(b"abc" * 99 + b"caf\xe9 " * 9)
+    with pytest.raises(ValueError, match="is not UTF-8") as caught:
+        write_shards(tmp_path / "latin.txt", tmp_path / "it", BPE)
+    assert str(caught.value).count("latin.txt") == 1
 
 
 @pytest.mark.parametrize(

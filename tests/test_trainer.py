@@ -23,7 +23,7 @@ from chargpt_lib.trainer import Trainer, plot_run, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
 from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
 
-CLOCK = {"seconds", "chars_per_second"}
+CLOCK = {"seconds", "tokens_per_second"}
 
 
 def same_weights(a, b):
@@ -141,7 +141,7 @@ def test_a_row_is_the_mean_since_the_last_one():
     assert [row["step"] for row in some] == [5, 10, 12]
     means = [sum(losses[a:b]) / (b - a) for a, b in ((0, 5), (5, 10), (10, 12))]
     assert [row["train_loss"] for row in some] == pytest.approx(means)
-    assert all(row["val_loss"] is None and row["chars_per_second"] > 0 for row in some)
+    assert all(row["val_loss"] is None and row["tokens_per_second"] > 0 for row in some)
     assert some[0]["seconds"] < some[1]["seconds"] < some[2]["seconds"]
 
 

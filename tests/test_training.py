@@ -19,6 +19,7 @@ from torch import nn
 import chargpt_lib
 from chargpt_lib import training
 from chargpt_lib.bigram import BigramLanguageModel, LanguageModel
+from chargpt_lib.bpe import BPETokenizer
 from chargpt_lib.data import CharTokenizer, Corpus
 from chargpt_lib.files import cache_dir
 from chargpt_lib.gpt import GPT, GPTConfig
@@ -32,6 +33,7 @@ from chargpt_lib.training import (
     ladder,
     load_or_fit,
     lr_multiplier,
+    nats_by_character,
     param_groups,
     per_token_loss,
     plot_ladder,
@@ -512,6 +514,53 @@ def test_a_model_is_trained_once(tied, fits):
         and loaded["seconds"] > 0
     )
     assert loaded["floor"] is None and loaded["excess"] == {}
+
+
+def test_the_loss_of_a_model_of_tokens_is_told_per_character(fits):
+    train, val = write(3000, seed=1), write(3000, seed=2)
+    corpus = Corpus("toy", train.text, val.text, val.entropy, tuple(val.spans))
+    tokenizer = BPETokenizer.train(corpus.train, 300)
+    ids = tokenizer.encode(corpus.val)
+
+    def train_with(tokenizer):
+        torch.manual_seed(0)
+        model = BigramLanguageModel(tokenizer.vocab_size)
+        return model, load_or_fit("bigram", model, corpus, steps=3, tokenizer=tokenizer)
+
+    model, result = train_with(tokenizer)
+    first = len(tokenizer.decode(ids[:1]))
+    nats = evaluate(model, ids) * (len(ids) - 1)
+    assert result["loss"] == pytest.approx(nats / (len(corpus.val) - first))
+    assert sum(result["excess"].values()) == pytest.approx(result["loss"] - val.entropy, abs=0.01)
+    # At first it knows nothing: each token costs about ln V.
+    length = len(tokenizer.encode(corpus.train)) / len(corpus.train)
+    assert result["losses"][0] == pytest.approx(log(tokenizer.vocab_size) * length, abs=0.1)
+    # A second time it is loaded; with other merges, as many, it is another model.
+    assert train_with(tokenizer)[1] == result and len(fits) == 1
+    train_with(BPETokenizer.train(corpus.val, 300))
+    assert len(fits) == 2
+
+
+def test_the_characters_of_a_token_share_its_nats():
+    tokenizer = BPETokenizer.train("goose geese " * 9, 270)
+    text = "goose 🪿 né geese"
+    ids = tokenizer.encode(text)
+    nats = torch.arange(1.0, len(ids))
+    shares = nats_by_character(nats, ids, tokenizer)
+    assert len(shares) == len(text)
+    first = len(tokenizer.decode(ids[:1]))
+    assert shares[:first] == [None] * first
+    assert sum(shares[first:]) == pytest.approx(nats.sum().item())
+    # The bird's bytes are no tokens of more than one byte, so it costs the sum of four.
+    place = tokenizer.encode(text[: text.index("🪿")]).tolist()
+    bird = nats[len(place) - 1 : len(place) + 3].sum().item()
+    assert shares[text.index("🪿")] == pytest.approx(bird)
+    characters = CharTokenizer.from_text("abc")
+    assert nats_by_character(torch.tensor([1.0, 2.0]), characters.encode("abc"), characters) == [
+        None,
+        1.0,
+        2.0,
+    ]
 
 
 def test_on_playhouse_each_kind_has_its_excess():

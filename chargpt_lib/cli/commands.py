@@ -14,6 +14,7 @@ import torch
 
 import chargpt_lib
 from chargpt_lib.attention_maps import save_attention_page
+from chargpt_lib.bpe import bits_of_text
 from chargpt_lib.checkpoints import (
     POINTER_FILE,
     checkpoint_step,
@@ -24,16 +25,17 @@ from chargpt_lib.checkpoints import (
 )
 from chargpt_lib.cli.inputs import (
     check_own_model,
+    check_run_tokenizer,
     is_pipe,
     load_run_text,
     load_text,
+    load_tokenizer_option,
     read_newlines,
     read_prompt,
     save_pipe,
 )
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.cli.output import after_work, tolerated_output
-from chargpt_lib.data import CharTokenizer
 from chargpt_lib.devices import pick_device_and_reason, pick_precision, world_size
 from chargpt_lib.gpt import GPT
 from chargpt_lib.sampling import generate
@@ -66,11 +68,14 @@ def _check_memory(model_config, device):
         )
 
 
-def _check_validation_text(corpus, block_size, eval_batches):
+def _check_validation_text(corpus, tokenizer, block_size, eval_batches):
     """Raises: ValueError where the validation text is shorter than the windows that would be drawn from it."""
-    if eval_batches > 0 and len(corpus.val) <= block_size:
+    if eval_batches == 0:
+        return
+    length = len(tokenizer.encode(corpus.val))
+    if length <= block_size:
         raise ValueError(
-            f"the validation text has {len(corpus.val)} characters, too few for random windows of "
+            f"the validation text has {length} {tokenizer.unit}s, too few for random windows of "
             f"{block_size}: --eval-batches 0 reads it whole"
         )
 
@@ -118,7 +123,7 @@ def _settings_saved(args):
                     folder.rmdir()
 
 
-def _print_plan(corpus, model, config, device, device_reason):
+def _print_plan(corpus, tokenizer, model, config, device, device_reason):
     """Prints what a run is going to do."""
     limits = {
         "steps": config.steps,
@@ -133,6 +138,8 @@ def _print_plan(corpus, model, config, device, device_reason):
     print(
         f"{corpus.name}: {len(corpus.train):,} characters for training, {len(corpus.val):,} for validation"
     )
+    if tokenizer.unit != "character":
+        print(f"a vocabulary of {tokenizer.vocab_size:,} {tokenizer.unit}s")
     print(
         f"a GPT of {model.num_params():,} parameters on {device.type} ({device_reason}), "
         f"{precision}, for {ends}"
@@ -140,7 +147,7 @@ def _print_plan(corpus, model, config, device, device_reason):
     print(f"saving to {config.out}", flush=True)
 
 
-def _print_result(result, model, tokenizer, config):
+def _print_result(result, model, tokenizer, corpus, config):
     """Prints what came out of a run: the loss, the folder, a sample, what to do next."""
     kind = "estimated validation loss" if config.eval_batches else "validation loss"
     best = result["best_val_loss"]
@@ -148,11 +155,14 @@ def _print_result(result, model, tokenizer, config):
     if best is None:
         print(f"\nno {kind} was measured in {result['steps']:,} steps")
     else:
-        line = f"{kind} {best:.4f} nats per character"
+        line = f"{kind} {best:.4f} nats per {tokenizer.unit}"
         if result["floor"] is not None:
             above = best - result["floor"]
             line += f", {above:.4f} above the floor of {result['floor']:.4f}"
         print(f"\n{line}; step {result['best_step']:,} of {result['steps']:,}")
+        if tokenizer.unit != "character":
+            per_character, _ = bits_of_text(best, tokenizer.encode(corpus.val), tokenizer)
+            print(f"that is {per_character:.4f} bits per character")
     print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
     _print_sample(model, tokenizer, max_new_tokens=300, seed=config.seed)
     out = shlex.quote(config.out)
@@ -216,6 +226,9 @@ def _load_resumed_text(args):
             "the text as it is now by --corpus-changed accept"
         )
     _, tokenizer = read_config_and_tokenizer(find_checkpoint(out, "last"))
+    saved_name = saved_settings(out)["tokenizer"]
+    check_run_tokenizer(settings_of(args)["tokenizer"], saved_name, tokenizer, corpus)
+    args.tokenizer = saved_name
     if change is None:
         return corpus, tokenizer
     try:
@@ -238,11 +251,11 @@ def _train(args):
         corpus, tokenizer = _load_resumed_text(args)
     else:
         corpus = load_text(args.corpus)
-        tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+        tokenizer = load_tokenizer_option(args.tokenizer, corpus)
     model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
     config = args.training
     _check_memory(model_config, device)
-    _check_validation_text(corpus, model_config.block_size, config.eval_batches)
+    _check_validation_text(corpus, tokenizer, model_config.block_size, config.eval_batches)
     if args.resume:
         finished = _why_finished(config)
         if finished is not None:
@@ -255,7 +268,7 @@ def _train(args):
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
     if first:
-        _print_plan(corpus, model, config, device, device_reason)
+        _print_plan(corpus, tokenizer, model, config, device, device_reason)
     try:
         with _settings_saved(args) if first else nullcontext():
             result = _run_training(model, corpus, args, tokenizer)
@@ -282,7 +295,7 @@ def _train(args):
         return 130
     if first:
         with after_work(f"the run is done, and saved in {config.out}"):
-            _print_result(result, model, tokenizer, config)
+            _print_result(result, model, tokenizer, corpus, config)
     return 0
 
 
@@ -329,27 +342,35 @@ def eval_command(args):
     else:
         corpus = load_text(args.corpus)
     text = corpus.val if args.split == "val" else corpus.train
+    unit = tokenizer.unit
     ids = tokenizer.encode(text)
     loss = evaluate(model, ids)
+    per_character, per_byte = bits_of_text(loss, ids, tokenizer)
+    length = f"{len(text):,} characters"
     floor = ""
+    floor_in_bits = ""
+    if unit != "character":
+        length += f", {len(ids):,} {unit}s"
     if args.split == "val" and corpus.val_entropy is not None:
-        floor = f" (the floor is {corpus.val_entropy:.4f})"
-    print(f"{corpus.name}, {args.split}: {len(ids):,} characters")
-    print(f"{loss:.4f} nats per character{floor}")
-    print(f"{loss / math.log(2):.4f} bits per character")
+        floor = f" (the floor is {corpus.val_entropy * len(text) / len(ids):.4f})"
+        floor_in_bits = f" (the floor is {corpus.val_entropy / math.log(2):.4f})"
+    print(f"{corpus.name}, {args.split}: {length}")
+    print(f"{loss:.4f} nats per {unit}{floor}")
+    print(f"{per_character:.4f} bits per character{floor_in_bits}")
+    print(f"{per_byte:.4f} bits per byte")
     # Unlike math.exp, torch's is infinity where the number is too large.
-    print(f"{torch.tensor(loss, dtype=torch.float64).exp().item():.4f} perplexity")
+    print(f"{torch.tensor(loss, dtype=torch.float64).exp().item():.4f} perplexity, of a {unit}")
     if args.estimate is not None:
         generator = torch.Generator().manual_seed(1337)
         estimate = estimate_loss(model, ids, args.estimate, generator=generator)
         print(
-            f"{estimate:.4f} nats per character, estimated from {args.estimate} batches of random windows"
+            f"{estimate:.4f} nats per {unit}, estimated from {args.estimate} batches of random windows"
         )
     return 0
 
 
 def _print_sample(model, tokenizer, prompt="", **sampling):
-    """Generates text on the standard output, character by character; sampling: parameters of `generate`."""
+    """Generates text on the standard output, token by token; sampling: parameters of `generate`."""
     if prompt == "":
         # `generate` begins with a line end, where the tokenizer has one; else the first of its symbols does as well.
         try:
@@ -435,8 +456,8 @@ def _parameters_by_part(model):
     return counts
 
 
-def _flops_per_character(model):
-    """FLOPs of training, per character of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
+def _flops_per_token(model):
+    """FLOPs of training, per token of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
     config = model.config
     counts = _parameters_by_part(model)
     # A row of a table is looked up, not multiplied; but a tied table is the lm_head, too.
@@ -446,7 +467,7 @@ def _flops_per_character(model):
     return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
 
 
-def _print_model(config):
+def _print_model(config, tokenizer):
     """Prints the parts of a model and its FLOPs."""
     # On the device "meta" weights have shapes and no values: not even GPT-2 needs memory or time.
     with torch.device("meta"):
@@ -459,7 +480,7 @@ def _print_model(config):
             remark = "  (shared with lm_head)"
         print(f"{part:20}{count:13,}{count / total:7.1%}{remark}")
     print(f"{'total':20}{total:13,}")
-    print(f"{_flops_per_character(model):,} FLOPs per character in training (6 N + 12 L T C)")
+    print(f"{_flops_per_token(model):,} FLOPs per {tokenizer.unit} in training (6 N + 12 L T C)")
 
 
 def _print_run(folder):
@@ -469,8 +490,8 @@ def _print_run(folder):
     model_folder = folder
     if not (folder / "config.json").is_file():
         model_folder = find_checkpoint(folder)
-    config, _ = read_config_and_tokenizer(model_folder)
-    _print_model(config)
+    config, tokenizer = read_config_and_tokenizer(model_folder)
+    _print_model(config, tokenizer)
     rows = _read_rows(folder)
     if rows:
         print(f"{rows[-1]['step']:,} steps")
@@ -492,8 +513,8 @@ def info_command(args):
         if args.preset not in PRESETS:
             raise ValueError(f"no preset is called {args.preset!r}: there are {', '.join(PRESETS)}")
         corpus = load_text(args.corpus)
-        tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-        _print_model(PRESETS[args.preset].model(tokenizer.vocab_size))
+        tokenizer = load_tokenizer_option(args.tokenizer, corpus)
+        _print_model(PRESETS[args.preset].model(tokenizer.vocab_size), tokenizer)
     device, reason = pick_device_and_reason(args.device)
     print(
         f"device {device.type} ({reason}), precision {pick_precision(device)}, "

@@ -6,11 +6,13 @@ import os
 import re
 import stat
 import sys
+import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from safetensors import SafetensorError, safe_open
 
-from chargpt_lib.data import DOWNLOADABLE_CORPORA, load_corpus
+from chargpt_lib.bpe import make_tokenizer
+from chargpt_lib.data import DOWNLOADABLE_CORPORA, CharTokenizer, load_corpus
 from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
 from chargpt_lib.trainer import describe_data_change
@@ -232,16 +234,55 @@ def load_run_text(saved, folder):
     return changed
 
 
+# ---------------------------------------------------------------- --tokenizer
+
+
+def is_tokenizer_name(name):
+    """Whether a tokenizer is given by a name, and so by no path."""
+    return name in ("char", "gpt2") or name.startswith("bpe:")
+
+
+def load_tokenizer_option(name, corpus):
+    """`make_tokenizer` for --tokenizer; where a text has fewer merges than were asked for, that is printed.
+
+    Raises: ValueError, OSError that names the option.
+    """
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            tokenizer = make_tokenizer(name, corpus)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"--tokenizer {name}: {error}") from None
+    for warning in caught:
+        print(f"--tokenizer {name}: {warning.message}")
+    return tokenizer
+
+
+def check_run_tokenizer(name, saved_name, tokenizer, corpus):
+    """Compares --tokenizer of a resumed run with the run's own. Raises: ValueError where they differ.
+
+    saved_name: the option as the run was begun with; tokenizer: that of the run's checkpoint.
+    """
+    if name == saved_name:
+        return
+    # A file may have been moved, or may be a copy. A vocabulary that would be learned anew is another run's.
+    if not name.startswith("bpe:"):
+        if load_tokenizer_option(name, corpus).to_dict() == tokenizer.to_dict():
+            return
+    raise ValueError(
+        f"--tokenizer {name} conflicts with the run, which has {saved_name}: omit it, or begin a new run in "
+        "another --out"
+    )
+
+
 # ---------------------------------------------------------------- --prompt and --stop
 
 
 def read_newlines(text, tokenizer):
-    """A text as typed: the two characters \\n are a newline, unless the alphabet has a backslash."""
-    try:
-        tokenizer.encode("\\")
-    except ValueError:
-        return text.replace("\\n", "\n")
-    return text
+    """A text as typed: the two characters \\n are a newline, unless it is an alphabet that has a backslash."""
+    if isinstance(tokenizer, CharTokenizer) and "\\" in tokenizer.alphabet:
+        return text
+    return text.replace("\\n", "\n")
 
 
 def read_prompt(text, tokenizer):

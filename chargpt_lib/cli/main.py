@@ -19,7 +19,7 @@ from chargpt_lib.cli.output import (
 # options are the fields of GPTConfig and TrainConfig: importing them imports torch, and that takes seconds.
 COMMANDS = {
     "train": "train a model on a text, or resume a run",
-    "eval": "exact loss, bits per character, perplexity",
+    "eval": "exact loss, bits per character and per byte, perplexity",
     "sample": "generate text",
     "attend": "write a page with attention maps, to click through",
     "info": "parameters and FLOPs of a model or preset; this machine's device",
@@ -46,7 +46,7 @@ class _ModelArgs:
 
 @dataclass
 class _EvalArgs(_ModelArgs):
-    """Computes the exact loss over a text, in which each character is predicted once."""
+    """Computes the exact loss over a text, in which each token is predicted once."""
 
     corpus: str | None = None  # corpus name, path, URL, or - for stdin; by default the run's own
     split: Literal["val", "train"] = "val"  # which part of the corpus
@@ -59,13 +59,14 @@ class _SampleArgs(_ModelArgs):
     """Generates text. Nothing else goes to the standard output."""
 
     prompt: str = ""  # the text to continue, or FILE:prompt.txt; by default a newline
-    max_new_tokens: int = 500  # characters to generate, at most
+    # tokens to generate, at most: characters, unless the model was trained with another tokenizer
+    max_new_tokens: int = 500
     temperature: float = 1.0  # divides the logits; 0: greedy decoding
-    top_k: int | None = None  # sample from the k likeliest characters only
+    top_k: int | None = None  # sample from the k likeliest tokens only
     # nucleus sampling: keep the smallest set with total probability >= top_p
     top_p: float | None = None
     min_p: float | None = None  # drop tokens below min_p times the largest probability
-    repetition_penalty: float | None = None  # above 1: characters already written become rarer
+    repetition_penalty: float | None = None  # above 1: tokens already written become rarer
     # stop string, \n for a newline (in --prompt, too); may be repeated
     stop: tuple[str, ...] = ()
     seed: int | None = None  # random seed; sample i uses seed + i
@@ -77,7 +78,7 @@ class _SampleArgs(_ModelArgs):
 class _AttendArgs(_ModelArgs):
     """Writes a page with the attention maps of a text: one file, for any browser, without a network."""
 
-    # text the model reads, at most block_size characters, or FILE:prompt.txt
+    # text the model reads, at most block_size tokens, or FILE:prompt.txt
     prompt: str = "O damp goose!"
     out: Path = Path("attention.html")  # the page; a file of this name is replaced
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
@@ -90,7 +91,9 @@ class _InfoArgs:
     # runs, checkpoints or saved models; without any, this machine only
     folders: tuple[Path, ...]
     preset: str | None = None  # a preset's model: cpu, lecture, baby, oz or gpt2
-    corpus: str = "playhouse"  # corpus that sets the preset's vocab_size
+    corpus: str = "playhouse"  # the text of the preset's tokenizer, which sets its vocab_size
+    # char, bpe:512 (or another size), gpt2, or the path of one
+    tokenizer: str = "char"
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 

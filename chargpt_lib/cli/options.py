@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
-from chargpt_lib.cli.inputs import STDIN, check_own_model, is_corpus_name
+from chargpt_lib.cli.inputs import STDIN, check_own_model, is_corpus_name, is_tokenizer_name
 from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.recipe import TrainConfig
@@ -82,7 +82,7 @@ PRESETS = {
         },
     ),
     "gpt2": _Preset(
-        # The corpus' characters in place of GPT-2's subwords.
+        # With --tokenizer gpt2, GPT-2's own vocabulary.
         lambda vocab_size: replace(GPTConfig.gpt2(), vocab_size=vocab_size),
         {
             "steps": 600_000,
@@ -98,17 +98,19 @@ PRESETS = {
 }
 DEFAULT_PRESET = "cpu"
 DEFAULT_CORPUS = "playhouse"
+DEFAULT_TOKENIZER = "char"
 
-# The corpus decides the size of the vocabulary. Until it is loaded, a GPTConfig has this one.
+# The tokenizer decides the size of the vocabulary. Until it is there, a GPTConfig has this one.
 UNKNOWN_VOCAB_SIZE = 1
 
 # What a file of settings may hold: everything that makes a run repeatable, whatever its folder and its device are.
 MODEL_SETTINGS = [field.name for field in fields(GPTConfig) if field.name != "vocab_size"]
 TRAINING_SETTINGS = [field.name for field in fields(TrainConfig) if field.name != "out"]
-SETTINGS = ["preset", "corpus", *MODEL_SETTINGS, *TRAINING_SETTINGS]
+SETTINGS = ["preset", "corpus", "tokenizer", *MODEL_SETTINGS, *TRAINING_SETTINGS]
 TYPES = {
     "preset": Literal[*PRESETS],
     "corpus": str,
+    "tokenizer": str,
     **get_type_hints(GPTConfig),
     **get_type_hints(TrainConfig),
 }
@@ -156,7 +158,11 @@ def _with_preset(settings):
     """All settings, as a dict: the given ones, and for the rest those of their preset."""
     preset_name = settings.get("preset", DEFAULT_PRESET)
     preset = PRESETS[preset_name]
-    defaults = {"preset": preset_name, "corpus": DEFAULT_CORPUS}
+    defaults = {
+        "preset": preset_name,
+        "corpus": DEFAULT_CORPUS,
+        "tokenizer": DEFAULT_TOKENIZER,
+    }
     defaults.update(vars(preset.model(UNKNOWN_VOCAB_SIZE)))
     defaults.update(vars(TrainConfig(**preset.training)))
     return {name: settings.get(name, defaults[name]) for name in SETTINGS}
@@ -258,6 +264,7 @@ class _FirstPassArgs:
 
     preset: Literal[*PRESETS] | None = None
     corpus: str | None = None
+    tokenizer: str | None = None
     config: Path | None = None
     resume: bool = False
     out: str | None = None
@@ -281,7 +288,8 @@ def _train_args_class(settings, out):
     class TrainArgs:
         """Trains a GPT on a text and saves it in a folder.
 
-        An option wins over the file --config, and that over --preset. The default of --out is runs/CORPUS-PRESET.
+        An option wins over the file --config, and that over --preset. The default of --out is runs/CORPUS-PRESET,
+        with the tokenizer at its end where it is not char.
         """
 
         model: Annotated[GPTConfig, tyro.conf.arg(constructor=make_model)]
@@ -291,6 +299,8 @@ def _train_args_class(settings, out):
         preset: Literal[*PRESETS] = settings["preset"]
         # playhouse, shakespeare, oz, or a text's path or address; -: the standard input
         corpus: str = settings["corpus"]
+        # char, bpe:512 (or another size: learned from the training text), gpt2, or the path of one
+        tokenizer: str = settings["tokenizer"]
         config: Path | None = None  # a TOML file of settings, such as a run's settings.toml
         resume: bool = False  # resume the run in --out, with the settings saved there
         # with --resume: what to do where the text is not the one of the run
@@ -301,34 +311,48 @@ def _train_args_class(settings, out):
 
 
 def settings_of(args):
-    """All settings of a parsed command line, as a dict; the path of a text is absolute, and so right from any folder."""
+    """All settings of a parsed command line, as a dict; paths are absolute, and so right from any folder."""
     settings = {
         "preset": args.preset,
         "corpus": args.corpus,
+        "tokenizer": args.tokenizer,
         **vars(args.model),
         **vars(args.training),
     }
     if not is_corpus_name(args.corpus) and Path(args.corpus).is_file():
         settings["corpus"] = str(Path(args.corpus).resolve())
+    if not is_tokenizer_name(args.tokenizer) and Path(args.tokenizer).exists():
+        settings["tokenizer"] = str(Path(args.tokenizer).resolve())
     return {name: settings[name] for name in SETTINGS}
 
 
-def _default_out(corpus, preset):
-    """runs/playhouse-cpu: the name of the corpus, or of its file, and that of the preset."""
-    name = re.sub(r"[^\w.-]+", "_", Path(corpus).stem)
-    if corpus == STDIN:
+def _as_file_name(path):
+    """The name of a file or folder without its ending, of letters that a file's name may have anywhere."""
+    return re.sub(r"[^\w.-]+", "_", Path(path).stem)
+
+
+def _default_out(settings):
+    """runs/playhouse-cpu: the name of the corpus, or of its file, and that of the preset; runs/playhouse-cpu-bpe512."""
+    name = _as_file_name(settings["corpus"])
+    if settings["corpus"] == STDIN:
         name = "stdin"
     elif not name:
         name = "text"
-    return str(Path("runs") / f"{name}-{preset}")
+    name = f"{name}-{settings['preset']}"
+    tokenizer = settings["tokenizer"]
+    if tokenizer != DEFAULT_TOKENIZER:
+        name = f"{name}-{_as_file_name(tokenizer.replace(':', ''))}"
+    return str(Path("runs") / name)
 
 
 def _check_resumed(args, saved):
     """Raises: ValueError where a resumed run would become another one."""
     settings = settings_of(args)
     for name, before in saved.items():
-        # The corpus is compared later, by its text: the file may have been moved.
-        if settings[name] != before and name not in CHANGEABLE and name != "corpus":
+        # These two are compared later, by what is in them: files may have been moved.
+        if name in ("corpus", "tokenizer"):
+            continue
+        if settings[name] != before and name not in CHANGEABLE:
             raise ValueError(
                 f"{_option_name(name)} {settings[name]} conflicts with the run in "
                 f"{args.training.out}, which has {before}: omit it, or begin a new run in "
@@ -346,14 +370,18 @@ def _check_storable(args):
             f"--out {out} is not UTF-8, and safetensors could not read the weights from it again: "
             "pass another folder"
         ) from None
-    corpus = settings_of(args)["corpus"]
-    try:
-        corpus.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"the path {corpus} is not UTF-8, and settings.toml can hold nothing else: rename the "
-            "file, or pass its text by --corpus - < FILE"
-        ) from None
+    settings = settings_of(args)
+    ways_out = {
+        "corpus": "rename the file, or pass its text by --corpus - < FILE",
+        "tokenizer": "rename the file",
+    }
+    for name, way_out in ways_out.items():
+        try:
+            settings[name].encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"the path {settings[name]} is not UTF-8, and settings.toml can hold nothing else: {way_out}"
+            ) from None
 
 
 def _check_new(out):
@@ -383,10 +411,12 @@ def _find_defaults(first):
         settings["preset"] = first.preset
     if first.corpus is not None:
         settings["corpus"] = first.corpus
+    if first.tokenizer is not None:
+        settings["tokenizer"] = first.tokenizer
     settings = _with_preset(settings)
     out = first.out
     if out is None:
-        out = _default_out(settings["corpus"], settings["preset"])
+        out = _default_out(settings)
     if not first.resume:
         return settings, out
 
@@ -423,6 +453,7 @@ def read_train_args(arguments):
     )
     args.training.out = out  # where it is --out None, too
     args.corpus = os.path.expanduser(args.corpus)
+    args.tokenizer = os.path.expanduser(args.tokenizer)
     _check_storable(args)
     if args.resume:
         _check_resumed(args, settings)

@@ -161,6 +161,11 @@ class CharTokenizer:
             f"{self.vocab_size} symbols, {alphabet!r}: {way_out}"
         )
 
+    def encode_iterable(self, texts):
+        """Yields the ids of one text that comes in pieces, such as the lines of a file."""
+        for text in texts:
+            yield from self.encode(text).tolist()
+
     def decode(self, ids):
         """ids, a tensor (T,) or a list of integers -> text. Raises: ValueError for an id that no character has."""
         ids = torch.as_tensor(ids)
@@ -225,6 +230,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text):
         """text -> ids (T,) int64. Raises: ValueError for what has no id."""
+
+    def encode_iterable(self, texts):
+        """Yields the ids of one text that comes in pieces, which need not be in memory together."""
 
     def decode(self, ids):
         """ids (T,) -> text."""

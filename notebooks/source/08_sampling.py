@@ -886,7 +886,7 @@ for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_stride": 0}):
 #
 # Ids in, ids out. Text in, text out, and then a row can end before the others: with one of the `stop` strings. And with `stream=True` the pieces come one by one, as they are written, which is how a chat window fills.
 #
-# From ids to text while they come: each id is decoded alone. Characters make that easy. A tokenizer for pieces of words may cut a character in two (`é` has two bytes), and what its `decode` gives for the first half ends with `�`, U+FFFD. Then we wait for the other half.
+# From ids to text while they come: each id is decoded alone. Characters make that easy. A tokenizer for pieces of words (lesson 14) may cut a character in two: `é` has two bytes, and what `decode` gives for the first of them ends with `�`, U+FFFD. Then the text before the `�` is written, and the rest waits for the other half.
 
 # %%
 #| export
@@ -897,7 +897,8 @@ class _TextStream:
         self.tokenizer = tokenizer
         self.stop = stop
         self.text = ""
-        self.pending = []  # ids that do not make a whole character yet
+        self.pending = []  # ids whose last character is not whole yet
+        self.shown = 0  # characters of theirs that are written
         self.ended = False
 
     def add(self, i):
@@ -905,16 +906,20 @@ class _TextStream:
         if self.ended:
             return ""
         self.pending.append(i)
-        piece = self.tokenizer.decode(self.pending)
-        if piece.endswith("\ufffd"):
-            return ""
+        text = self.tokenizer.decode(self.pending)
+        whole = text.removesuffix("\ufffd")
+        piece = whole[self.shown :]
+        self.shown = len(whole)
+        if whole == text:
+            self.pending = []
+            self.shown = 0
         return self.write(piece)
 
     def flush(self):
         """What is still pending when no more ids come."""
         if self.ended or not self.pending:
             return ""
-        return self.write(self.tokenizer.decode(self.pending))
+        return self.write(self.tokenizer.decode(self.pending)[self.shown :])
 
     def write(self, piece):
         """Appends a piece, cut after the first stop string -> what was appended."""
@@ -930,7 +935,6 @@ class _TextStream:
             text = text[: min(cuts)]
             self.ended = True
         self.text = text
-        self.pending = []
         return text[old:]
 
 

@@ -176,7 +176,7 @@ class Trainer:
         )
         self.data = corpus_or_ids
         self.fingerprint = None if config.out is None else fingerprint_data(corpus_or_ids)
-        self.floor = getattr(corpus_or_ids, "val_entropy", None)
+        self.floor = self.find_floor()
         self.model = model
         # What a step calls: the model, or what compiling and wrapping make of it.
         self.forward_model = model
@@ -218,6 +218,14 @@ class Trainer:
         # Where TensorBoard is missing, this fails: now, and not after the first evaluation.
         self.writer_class = _import_summary_writer() if config.tensorboard else None
         self.writer = None
+
+    def find_floor(self):
+        """The entropy of the validation text in nats per id, where it is known; else None."""
+        entropy = getattr(self.data, "val_entropy", None)
+        if entropy is None:
+            return None
+        # It is known per character. Where ids stand for more than one, there are fewer of them.
+        return entropy * len(self.data.val) / len(self.val_ids)
 
     def count_steps(self, config):
         """The steps of a run: config.steps, or those of config.epochs; None where only the clock ends it."""
@@ -367,7 +375,7 @@ check("early_stopping", early_stopping)
 #| export
 class Trainer(Trainer):  # continued
     def evaluate(self):
-        """The validation loss in nats per character, exact or estimated; None where there is no validation text."""
+        """The validation loss in nats per id, exact or estimated; None where there is no validation text."""
         if self.val_ids is None:
             return None
         config = self.config
@@ -384,8 +392,8 @@ class Trainer(Trainer):  # continued
         self.model.train()
         return loss
 
-    def chars_per_second(self):
-        """Characters read per second of training, since the last row of the log."""
+    def tokens_per_second(self):
+        """Ids read per second of training, since the last row of the log."""
         windows, seconds = self.row_start
         # The clock of some systems is coarse; the least number keeps us from dividing by 0.
         elapsed = max(self.seconds - seconds, 1e-9)
@@ -399,7 +407,7 @@ class Trainer(Trainer):  # continued
             "val_loss": val_loss,
             "lr": self.lr,
             "grad_norm": median(norm for loss, norm in self.metrics),
-            "chars_per_second": self.chars_per_second(),
+            "tokens_per_second": self.tokens_per_second(),
             "seconds": self.seconds,
         }
         if self.data_since > 0:
@@ -797,7 +805,7 @@ class Trainer(Trainer):  # continued
         shown = {
             "loss": f"{last_loss:.3f}",
             "lr": f"{self.lr:.1e}",
-            "chars/s": f"{self.chars_per_second():,.0f}",
+            "tok/s": f"{self.tokens_per_second():,.0f}",
         }
         if self.config.time_budget is not None:
             shown["left"] = f"{self.config.time_budget - self.seconds:.0f} s"
@@ -853,7 +861,7 @@ def train(model, corpus_or_ids, config, tokenizer=None, resume=False, corpus_cha
 def plot_run(log, floor=None):
     """Losses, learning rate and gradient norm of a run, from its rows or its folder -> matplotlib figure.
 
-    floor: the entropy of the corpus, in nats per character.
+    floor: the entropy of the corpus, in the unit of the losses, nats per id.
     """
     from matplotlib.pyplot import subplots
 
@@ -879,7 +887,7 @@ def plot_run(log, floor=None):
         ax.set(xlabel="step", title=title, ylim=(0, None))
     if floor is not None:
         axes[0].axhline(floor, color="#D55E00", linestyle="--", label="the floor")
-    axes[0].set_ylabel("nats per character")
+    axes[0].set_ylabel("nats per id")
     axes[0].legend(frameon=False)
     return fig
 

@@ -166,6 +166,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,8 +181,6 @@ from chargpt_lib.recipe import count_windows, epoch_generator
 
 INDEX_FILE = "index.json"
 INDEX_VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
-ID_DTYPE = "<u2"  # uint16, the low byte first on every computer
-UNKNOWN_ID = 2**16 - 1  # what a character gets that has no id
 CHUNK_SIZE = 2**20  # characters, or ids, that are taken in hand at a time
 
 # %%
@@ -201,7 +201,7 @@ def _row_pieces(row, name):
         yield text[start : start + CHUNK_SIZE]
 
 # %% [markdown]
-# Between two texts comes an empty line, as between the scenes of our plays. (For a data set whose rows are single lines, give `separator="\n"`.) Each piece comes with a word on its origin, for error messages.
+# Between two texts comes an empty line, as between the scenes of our plays. (For a data set whose rows are single lines, give `separator="\n"`.) Each piece comes with its origin, for error messages: the name of the text, and the character it begins at.
 
 # %%
 #| export
@@ -224,7 +224,7 @@ def _documents(texts):
 
 
 def _pieces(texts, separator):
-    """The texts piece by piece, with the separator between them -> (where it comes from, a piece of text), ..."""
+    """The texts piece by piece, with the separator between them -> (name, from which character on, a piece), ..."""
     # A bar after three seconds, without a total: of a stream nobody knows how long it is.
     progress_bar = tqdm(
         unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout
@@ -232,10 +232,10 @@ def _pieces(texts, separator):
     with progress_bar:
         for n, (name, parts) in enumerate(_documents(texts)):
             if n > 0:
-                yield "the separator", separator
+                yield "the separator", 0, separator
             start = 0
             for part in parts:
-                yield f"{name}, from character {start} on" if start else name, part
+                yield name, start, part
                 start += len(part)
                 progress_bar.update(len(part))
 
@@ -253,36 +253,66 @@ table[[ord(char) for char in symbols]] = range(tokenizer.vocab_size)
 print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
 
 # %% [markdown]
-# Characters without an id get a number of their own, `UNKNOWN_ID`. The table has it once more at its end, for all characters after the last letter of the alphabet: their numbers are clipped to that place. If such a character turns up, the tokenizer itself is asked. Its error names the character and what could be meant, and we add in which text it occurs.
+# A character without an id gets the largest number of the type, which is nobody's id. The table has this number once more at its end, for all characters after the last letter of the alphabet: their numbers are clipped to that place. If such a character turns up, the tokenizer itself is asked. Its error names the character and what could be meant, and we add in which text it occurs.
 #
-# The table needs one id for each character. For any other tokenizer, such as lesson 14's, its own `encode` does the work.
+# The table needs one id for each character. Any other tokenizer, such as lesson 14's, encodes by itself. A word may be cut by the end of a piece, so each text goes to its `encode_iterable` as a whole, piece by piece.
+#
+# Which type? Two bytes are enough for an alphabet, and for most vocabularies of pieces of words (GPT-2's has 50,257). A larger vocabulary gets four.
 
 # %%
 #| export
-def _id_table(tokenizer):
-    """The id of each character, at the place of its Unicode number; UNKNOWN_ID for those without one."""
+def id_dtype(vocab_size):
+    """The type of the ids in shards, with the low byte first on every computer; its largest number is no id."""
+    return numpy.dtype("<u2" if vocab_size < 2**16 else "<u4")
+
+
+def _id_table(tokenizer, dtype):
+    """The id of each character, at the place of its Unicode number; the type's largest number where it has none."""
     numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
-    table = numpy.full(
-        max(numbers) + 2, UNKNOWN_ID, ID_DTYPE
-    )  # one place more than the last letter's
+    # One place more than the last letter's.
+    table = numpy.full(max(numbers) + 2, numpy.iinfo(dtype).max, dtype)
     table[numbers] = range(len(numbers))
     return table
 
 
-def iter_encoded(texts, tokenizer, separator):
-    """The ids of the texts, uint16, piece by piece. Raises: ValueError that names a text with an unknown character."""
-    table = _id_table(tokenizer) if type(tokenizer) is CharTokenizer else None
-    for name, text in _pieces(texts, separator):
-        ids = None
-        if table is not None:
-            numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-            ids = table[numbers.clip(max=len(table) - 1)]
-        if ids is None or (ids == UNKNOWN_ID).any():
+def _encode_characters(pieces, tokenizer, dtype):
+    """Yields the ids of each piece by looking its characters up in a table."""
+    table = _id_table(tokenizer, dtype)
+    for name, start, text in pieces:
+        numbers = numpy.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        ids = table[numbers.clip(max=len(table) - 1)]
+        if (ids == numpy.iinfo(dtype).max).any():
+            where = name
+            if start > 0:
+                where = f"{name}, from character {start} on"
             try:
-                ids = tokenizer.encode(text).numpy().astype(ID_DTYPE)
+                tokenizer.encode(text)
             except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+                raise ValueError(f"{where}: {error}") from None
         yield ids
+
+
+def _encode_texts(pieces, tokenizer, dtype):
+    """Yields the ids of each text, a chunk at a time, by the tokenizer's own `encode_iterable`."""
+    for name, parts in groupby(pieces, key=itemgetter(0)):
+        ids = tokenizer.encode_iterable(text for _, _, text in parts)
+        try:
+            while len(chunk := numpy.fromiter(islice(ids, CHUNK_SIZE), dtype)) > 0:
+                yield chunk
+        except ValueError as error:
+            # A file that is not UTF-8 names itself.
+            if str(error).startswith(name):
+                raise
+            raise ValueError(f"{name}: {error}") from None
+
+
+def iter_encoded(texts, tokenizer, separator):
+    """The ids of the texts, arrays of `id_dtype`. Raises: ValueError that names a text with an unknown character."""
+    pieces = _pieces(texts, separator)
+    dtype = id_dtype(tokenizer.vocab_size)
+    if type(tokenizer) is CharTokenizer:
+        return _encode_characters(pieces, tokenizer, dtype)
+    return _encode_texts(pieces, tokenizer, dtype)
 
 # %% [markdown]
 # (`"surrogatepass"` lets half characters through, which some broken texts have, so that they get a proper error, too.) **Predict:** how much faster is it?
@@ -309,7 +339,7 @@ assert part < 0.5
 #
 # One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in another file, the index: the tokenizer, and of each shard its length and its sha256.
 #
-# Why two bytes, where one would do for our alphabet? Because two bytes are enough for vocabularies of pieces of words, too (GPT-2's has 50,257), and one size for all is one thing less to get wrong.
+# Why two bytes, where one would do for our alphabet? Because two are enough for nearly every vocabulary, and one size fewer is one thing less to get wrong. The index need not say whether it is two or four: it has the tokenizer, and `id_dtype` the rule.
 
 # %%
 #| export
@@ -358,19 +388,17 @@ def _check_request(texts, folder, tokenizer, shard_size, val_size):
 class _ShardWriter:
     """Takes ids as they come, and writes them as shards; the last ones are held back for validation."""
 
-    def __init__(self, folder, shard_size, val_size):
+    def __init__(self, folder, shard_size, val_size, dtype):
         self.folder = folder
         self.shard_size = shard_size
         self.val_size = val_size
-        self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, ID_DTYPE)
+        self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, dtype)
         self.filled = 0  # how many ids are in the buffer
         self.total = 0  # how many have come in
         self.index = {"train": [], "val": []}
 
     def add(self, ids):
-        for start in range(
-            0, len(ids), CHUNK_SIZE
-        ):  # a tokenizer may make more ids than characters
+        for start in range(0, len(ids), CHUNK_SIZE):
             part = ids[start : start + CHUNK_SIZE]
             self.buffer[self.filled : self.filled + len(part)] = part
             self.filled += len(part)
@@ -405,7 +433,7 @@ class _ShardWriter:
 # %%
 #| export
 def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17, separator="\n\n"):
-    """Writes texts larger than the memory as ids: shards of uint16, and index.json.
+    """Writes texts larger than the memory as ids: shards of uint16 or uint32 (see `id_dtype`), and index.json.
 
     texts: the path of a file or of a folder of .txt files (in the order of their names), or an iterable of texts or of
     rows with a column "text", such as a Hugging Face dataset, streamed or not. separator stands between two texts.
@@ -419,15 +447,11 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
     _check_request(texts, folder, tokenizer, shard_size, val_size)
     if tokenizer is None:
         alphabet = set()  # all that the first reading keeps
-        for _, text in _pieces(texts, separator):
+        for _, _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
-    if tokenizer.vocab_size > UNKNOWN_ID:
-        raise ValueError(
-            f"a vocabulary of {tokenizer.vocab_size} symbols is too large: shards hold {UNKNOWN_ID}"
-        )
     folder.mkdir(parents=True, exist_ok=True)
-    writer = _ShardWriter(folder, shard_size, val_size)
+    writer = _ShardWriter(folder, shard_size, val_size, id_dtype(tokenizer.vocab_size))
     try:
         for ids in iter_encoded(texts, tokenizer, separator):
             writer.add(ids)
@@ -558,8 +582,8 @@ def read_index(folder):
         raise _corrupt_shards(path, f"this is not a valid shard index ({error})") from None
     for shard in index["train"] + index["val"]:
         file = folder / shard["file"]
-        # Two bytes an id. A mapped file that is shorter than it says would stop the process without a message.
-        expected = 2 * shard["ids"]
+        # A mapped file that is shorter than it says would stop the process without a message.
+        expected = id_dtype(tokenizer.vocab_size).itemsize * shard["ids"]
         if not file.is_file():
             raise _corrupt_shards(
                 file, f"the file is missing; {INDEX_FILE} lists it with {expected} bytes"
@@ -619,7 +643,8 @@ class Shards:
             if len(self.memmaps) == MAX_OPEN_MEMMAPS:
                 oldest = next(iter(self.memmaps))
                 del self.memmaps[oldest]
-            self.memmaps[file] = numpy.memmap(self.folder / file, ID_DTYPE, "r")
+            dtype = id_dtype(self.tokenizer.vocab_size)
+            self.memmaps[file] = numpy.memmap(self.folder / file, dtype, "r")
         # Cut first, then convert: the other way round the whole file would be in memory.
         ids = torch.from_numpy(self.memmaps[file][places].astype("int64"))
         if ids.numel() and ids.max() >= self.tokenizer.vocab_size:

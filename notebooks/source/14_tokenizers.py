@@ -15,11 +15,14 @@
 # You need lessons 00 and 06. On two CPU cores the page takes a quarter of a minute.
 
 # %%
+import json
 import math
 import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,7 +31,8 @@ import torch
 
 from chargpt_lib.data import load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
-from chargpt_lib.plots import show, visible
+from chargpt_lib.files import bundled_dir
+from chargpt_lib.plots import plot_excess, show, visible
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -186,6 +190,7 @@ check("encode_word", encode_word)
 #| export
 import heapq
 import json
+import math
 import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -193,6 +198,7 @@ from pathlib import Path
 import regex
 import torch
 
+from chargpt_lib.data import CharTokenizer, load_tokenizer
 from chargpt_lib.files import atomic_write_text, fetch, read_pieces, write_json
 
 # %%
@@ -937,6 +943,51 @@ except OSError as error:
     print("GPT-2's files are not to be had:", str(error).splitlines()[0])
 
 # %% [markdown]
+# ## By name
+#
+# `start_here` and the command `chargpt train` ask for a tokenizer by its name. The merges are learned from the training text alone. What the validation text is like, a tokenizer must not know either.
+
+# %%
+#| export
+def make_tokenizer(name, corpus):
+    """The tokenizer of a name: "char", "bpe:512" or another size, "gpt2"; or of a path.
+
+    A path leads to a file that some `save` wrote, to a folder with such a tokenizer.json, or to one with vocab.json and
+    merges.txt. Raises: ValueError, FileNotFoundError for a name or a path that stands for none.
+    """
+    if name == "char":
+        return CharTokenizer.from_text(corpus.train + corpus.val)
+    if name == "gpt2":
+        return load_gpt2_tokenizer()
+    if name.startswith("bpe:"):
+        size = name.removeprefix("bpe:")
+        if not size.isdecimal() or int(size) < 256:
+            raise ValueError(
+                f"the tokenizer {name!r} has no size of 256 or more, one id for each byte: bpe:512 is one"
+            )
+        return BPETokenizer.train(corpus.train, int(size))
+    path = Path(name)
+    if path.name in ("vocab.json", "merges.txt"):
+        path = path.parent
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no tokenizer and no file is called {name!r}: give char, bpe:512 (or another size), gpt2, the path of a "
+            f"tokenizer.json, or a folder with vocab.json and merges.txt"
+        )
+    if (path / "merges.txt").is_file():
+        return BPETokenizer.load_gpt2(path / "vocab.json", path / "merges.txt")
+    return load_tokenizer(path)
+
+# %%
+for name in ("char", "bpe:300", str(folder)):
+    made = make_tokenizer(name, corpus)
+    print(name.replace(scratch.name, "a folder with merges.txt"), "·", made.vocab_size, made.unit)
+try:
+    make_tokenizer("bpe:100", corpus)
+except ValueError as error:
+    print("ValueError:", error)
+
+# %% [markdown]
 # ## What the merges learn
 #
 # One line of the corpus, in four vocabularies. With 256 tokens there are only bytes.
@@ -984,6 +1035,51 @@ print("first:", first)
 print("longest:", [token.decode("utf-8", "replace") for token in longest])
 
 # %% [markdown]
+# Nobody told the tokenizer what a word is, beyond where one may begin. Playhouse is written by a grammar with a list of words. **Predict:** do the merges find them all, if we let them? Ask for more merges than there can be: the training ends when the words have no pairs left, and warns.
+#
+# (The first merges of a long list are what a shorter training would have learned. So one training gives all smaller vocabularies, too.)
+
+# %%
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that there are fewer merges than were asked for
+    full = BPETokenizer.train(corpus.train, 4096)
+sizes = sorted({*tokenizers, 384, 768, full.vocab_size})
+in_text = sorted(set(regex.findall("[A-Za-z]+", corpus.train)))
+lengths = []
+for size in sizes:
+    shorter = BPETokenizer(full.merges[: size - 256])
+    lengths.append(len(corpus.val) / len(shorter.encode(corpus.val)))
+    whole = [word for word in in_text if len(shorter.encode(" " + word)) == 1]
+    print(
+        f"{size:5} tokens: {len(whole):5,} of the {len(in_text):,} words are one token; "
+        f"{lengths[-1]:.2f} characters a token"
+    )
+
+# %%
+record = json.loads(
+    (bundled_dir() / "results" / "tokenizers.json").read_text(encoding="utf-8")
+)  # measured on Playhouse and on Shakespeare
+fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+ax.plot(sizes, lengths, "o-", color="#0072B2", label=f"{corpus.name}, here")
+points = []
+for rows in record["compare"]["shakespeare"].values():
+    if rows[0]["vocab_size"] > 256:
+        points.append((rows[0]["vocab_size"], rows[0]["characters_per_id"]))
+ax.plot(*zip(*points), "s--", color="#D55E00", label="Shakespeare, recorded")
+ax.set(xscale="log", xlabel="tokens in the vocabulary", ylabel="characters a token", ylim=0)
+ax.set_xticks([256, 512, 1024, 2048], ["256", "512", "1,024", "2,048"], minor=False)
+ax.minorticks_off()
+ax.legend(frameon=False)
+show(
+    fig,
+    "Two rising curves over the size of the vocabulary, on a logarithmic axis. Each doubling adds less than the one "
+    "before; the plays of the grammar, with their few words, lie above Shakespeare's.",
+)
+
+# %% [markdown]
+# Each further token is rarer than those before it, so it shortens the text by less. The table of tokens grows by a row for each of them all the same.
+
+# %% [markdown]
 # ## Bits per character
 #
 # A model of tokens has a loss per *token*. The larger the vocabulary, the more a token holds, and the more it costs to predict one. So losses per token cannot be compared between tokenizers. What can be compared is what the *text* costs: all nats together, divided by the number of its characters. Told in bits (1 bit is $\ln 2$ nats), it is a number that file compressors know, too. Where texts of different scripts are compared, bits per **byte** are the custom.
@@ -1005,6 +1101,101 @@ def bits_per_character(nats_per_token, tokens, characters):
 check("bits_per_character", bits_per_character)
 
 # %% [markdown]
+# The library's function takes the ids. The first of them is not predicted, so its characters do not count.
+
+# %%
+#| export
+def bits_of_text(loss, ids, tokenizer):
+    """What a text costs: the mean loss over its ids (N,), in nats per id, without the first -> (bits per character, bits per byte)."""
+    text = tokenizer.decode(ids)
+    first = tokenizer.decode(ids[:1])
+    bits = loss * (len(ids) - 1) / math.log(2)
+    characters = len(text) - len(first)
+    n_bytes = len(text.encode("utf-8")) - len(first.encode("utf-8"))
+    return bits / characters, bits / n_bytes
+
+# %%
+ids = tokenizer.encode(corpus.val)
+knows_nothing = math.log(tokenizer.vocab_size)  # nats per token, lesson 00
+print(f"nats per token: {knows_nothing:.3f}")
+per_character, per_byte = bits_of_text(knows_nothing, ids, tokenizer)
+print(f"bits per character: {per_character:.3f}, per byte: {per_byte:.3f}")
+print(f"of a model of characters that knows nothing: {math.log2(len(set(corpus.train))):.3f}")
+
+# %% [markdown]
+# ## Characters against tokens
+#
+# Which reader is better? Both of them predict the same text, so bits per character can be compared. To be fair, everything else should be equal as well:
+#
+# - **The same number of parameters.** A large vocabulary needs a large table, so the model behind it has to be narrower: `n_embd` shrinks until the sums agree.
+# - **The same time.** 115 seconds of training, one thread of a processor. What counts as a step is each reader's own affair.
+# - **The same text**, and the merges learned from its training part.
+# - **Its own learning rate.** Three rates were tried for each reader, on a tenth split off Shakespeare's training text.
+#
+# Training 24 models takes most of an hour, so this was done once, with three seeds each (`python -m tests.benchmarks.tokenizers rates compare`). **Predict** the winner, and on which of the two texts it wins more clearly.
+
+# %%
+for name, readers in record["compare"].items():
+    print(
+        f"\n{name:14} tokens  n_embd  characters:  a token  of context  a second   bits a character"
+    )
+    for reader, rows in readers.items():
+        row = rows[0]
+        bits = [row["bits_per_character"] for row in rows]
+        speed = fmean(row["characters_per_second"] for row in rows)
+        print(
+            f"{reader:14} {row['vocab_size']:6,}  {row['n_embd']:6}  {row['characters_per_id']:20.2f}"
+            f"  {row['context_in_characters']:10.0f}  {speed:8,.0f}"
+            f"   {fmean(bits):.3f} ± {(max(bits) - min(bits)) / 2:.3f}"
+        )
+print(f"\nthe floor of Playhouse: {record['floor']['playhouse']:.3f} bits a character")
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+colours = ("#000000", "#56B4E9", "#0072B2", "#D55E00")
+for ax, (name, readers) in zip(axes, record["compare"].items()):
+    for (reader, rows), colour in zip(readers.items(), colours):
+        for row, label in zip(rows, (reader, None, None)):
+            ax.plot(*zip(*row["curve"][1:]), color=colour, linewidth=1.2, label=label)
+    ax.set(title=name, xlabel="seconds of training", ylabel="bits per character", ylim=(0, 4))
+axes[0].axhline(record["floor"]["playhouse"], color="#009E73", linestyle="--", label="the floor")
+axes[0].legend(frameon=False, fontsize=8)
+show(
+    fig,
+    "Bits per character against seconds of training, for four readers with three seeds each, on Playhouse and on "
+    "Shakespeare. The readers of tokens begin lower and stay below the readers of characters.",
+)
+
+# %% [markdown]
+# COMPARE_PROSE
+
+# %%
+excesses = {}
+for reader, rows in record["compare"]["playhouse"].items():
+    excesses[reader] = {
+        kind: fmean(row["excess"][kind] for row in rows) for kind in rows[0]["excess"]
+    }
+show(
+    plot_excess(excesses, record["floor"]["playhouse"] * math.log(2)),
+    "Stacked bars: the losses of four readers on Playhouse above the floor, by kind of text.",
+)
+
+# %% [markdown]
+# KINDS_PROSE
+#
+# ## Which one?
+#
+# CHOICE_PROSE
+#
+# ## Mistakes people make
+#
+# - **Comparing losses per token.** 2.9 nats per token may be better than 1.5 nats per character. Divide by the characters, or by the bytes.
+# - **A space at the end of the prompt.** `"O damp "` ends with the token ` `, which the training text hardly ever has before a word: there, the space belongs to ` goose`. End the prompt with the last word.
+# - **Encoding pieces and joining them.** `encode("goo") + encode("se")` is not `encode("goose")`. Join the texts, or use `encode_iterable`.
+# - **Another tokenizer than the model's.** The ids are all valid and mean something else. Load the one that was saved with the weights.
+# - **Merges learned from the validation text, too.** Then the tokenizer has seen it. Train it on the training text.
+# - **Special tokens from strangers.** A user's `<|user|>` must not become the token. Encode what users type with `allowed_special=()`.
+#
 # How far you are:
 
 # %%
@@ -1013,4 +1204,9 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# You now have `BPETokenizer` and `load_gpt2_tokenizer`, in `chargpt_lib/bpe.py`.
+# You now have `BPETokenizer`, `load_gpt2_tokenizer`, `make_tokenizer` and `bits_of_text`, in `chargpt_lib/bpe.py`. The command takes the same names:
+#
+#     chargpt train --corpus diary.txt --tokenizer bpe:512
+#     chargpt train --corpus diary.txt --tokenizer gpt2
+#
+# `chargpt eval` then tells the loss per token, in bits per character and in bits per byte.

@@ -20,15 +20,18 @@
 # A model learns from a text. A small grammar wrote this one, with random choices, so the text is nonsense. But it is strict nonsense: in each scene only the people who have entered speak, and a person who is asked by name answers.
 
 # %%
-from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.bpe import make_tokenizer
+from chargpt_lib.data import load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+TOKENIZER = "char"  # what the model reads: characters, or "bpe:512", pieces of words (lesson 14)
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # so many times as many windows at once; 1 on a CPU
-tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-print(f"{len(corpus.train):,} characters to learn from, {tokenizer.vocab_size} different ones\n")
+tokenizer = make_tokenizer(TOKENIZER, corpus)
+print(f"{len(corpus.train):,} characters to learn from")
+print(f"the model reads {tokenizer.vocab_size} different {tokenizer.unit}s\n")
 print(corpus.train[:300])
 
 # %% [markdown]
@@ -45,7 +48,14 @@ from chargpt_lib.training import load_or_fit
 torch.manual_seed(1337)
 model = GPT(GPTConfig.cpu(tokenizer.vocab_size, **PLAYHOUSE)).to(device)
 result = load_or_fit(
-    "first minute", model, corpus, steps=1400, batch_size=6 * scale, lr=5e-3, cache_dir=CACHE_DIR
+    "first minute",
+    model,
+    corpus,
+    steps=1400,
+    batch_size=6 * scale,
+    lr=5e-3,
+    cache_dir=CACHE_DIR,
+    tokenizer=tokenizer,
 )
 print(
     f"loss {result['loss']:.2f} on text it has never seen, after {result['seconds']:.0f} s of training"

@@ -123,9 +123,9 @@ def first_below(log, loss):
     )
 
 
-def chars_per_second(log):
+def tokens_per_second(log):
     """Characters a second, the median over the log; its first row may hold the compiling."""
-    return numpy.median([row["chars_per_second"] for row in log[1:] or log]).item()
+    return numpy.median([row["tokens_per_second"] for row in log[1:] or log]).item()
 
 
 def write_sample(model, tokenizer, prompt, length, seed):
@@ -185,7 +185,7 @@ def run(case, device):
             "steps and evaluations": result["seconds"],
             "before the first step, compiling included": seconds - result["seconds"],
         },
-        "characters a second": chars_per_second(result["log"]),
+        "characters a second": tokens_per_second(result["log"]),
         f"seconds to {BABY_README}": first_below(result["log"], BABY_README),
         "loss": {
             "exact": {
