@@ -11,6 +11,7 @@ from pathlib import Path
 import regex
 import torch
 
+from chargpt_lib.checkpoints import POINTER_FILE, find_checkpoint
 from chargpt_lib.data import CharTokenizer, load_tokenizer
 from chargpt_lib.files import atomic_write_text, fetch, read_pieces, write_json
 
@@ -489,7 +490,10 @@ class BPETokenizer(BPETokenizer):  # continued
         two files do not fit each other.
         """
         ids = _read_vocab(vocab)
-        lines = Path(merges).read_text(encoding="utf-8").split("\n")
+        try:
+            lines = Path(merges).read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{merges} is not UTF-8 ({error})") from None
         byte_ids = []
         for byte, character in enumerate(byte_characters()):
             if character not in ids:
@@ -545,7 +549,7 @@ def load_gpt2_tokenizer():
 def make_tokenizer(name, corpus):
     """The tokenizer of a name: "char", "bpe:512" or another size, "gpt2"; or of a path.
 
-    A path leads to a file that some `save` wrote, to a folder with such a tokenizer.json, or to one with vocab.json and
+    A path leads to a file that some `save` wrote, to the folder of a model or a run, or to one with vocab.json and
     merges.txt. Raises: ValueError, FileNotFoundError for a name or a path that stands for none.
     """
     if name == "char":
@@ -569,6 +573,8 @@ def make_tokenizer(name, corpus):
         )
     if (path / "merges.txt").is_file():
         return BPETokenizer.load_gpt2(path / "vocab.json", path / "merges.txt")
+    if (path / POINTER_FILE).is_file():
+        path = find_checkpoint(path)
     return load_tokenizer(path)
 
 

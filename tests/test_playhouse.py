@@ -25,6 +25,7 @@ from chargpt_lib.playhouse import (
     PLACES,
     PROPS,
     VERBS,
+    choice_weights,
     excess_by_kind,
     weighted_options,
     write,
@@ -234,6 +235,7 @@ OPTIONS = [
     [*NOUNS, *ADJECTIVES],
     CARRIED,
     VERBS,
+    choice_weights,
     ADVERBS,
     DEEDS,
     FATES,
@@ -386,3 +388,14 @@ def test_the_excess_adds_up(nothing):
     assert sum(excess_by_kind(paid, spans).values()) == pytest.approx(
         (loss - floor) / sum(s.end - s.start for s in asked)
     )
+
+
+def test_a_token_pays_for_the_choices_in_it():
+    spans = VALIDATION.spans
+    weights = choice_weights(spans)
+    assert len(weights) == len(VALIDATION.text)
+    assert fsum(weights) == pytest.approx(VALIDATION.entropy * len(weights), rel=1e-6)
+    for start, end, kind, price in spans[:500]:
+        assert all((weight == 0) == (kind == "spelling") for weight in weights[start:end])
+        if kind != "spelling":
+            assert fsum(weights[start:end]) == pytest.approx(price, abs=1e-6)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from math import log
 
 import pytest
 
@@ -211,3 +212,57 @@ def test_all_cells_passed_in_each_recorded_setting():
     for record in machines.values():
         assert record["failed"] == [] and record["cells"] >= 1700
         assert record["processor"] and record["capability"] and record["torch"]
+
+
+# ---------------------------------------------------------------- tokenizers
+
+TOKENIZERS = json.loads((RESULTS.parent / "tokenizers.json").read_text(encoding="utf-8"))
+
+
+def test_byte_pair_encoding_is_fast_enough():
+    training = TOKENIZERS["speed"]["training"]
+    assert training["500 of 130 KB"]["ours"] <= 1.0
+    assert training["2,048 of 1.1 MB"]["ours"] <= 6.0
+    assert all(row["plain / ours"] >= 20 for row in training.values())
+    encoding = TOKENIZERS["speed"]["encoding"]
+    assert encoding["ours, MB/s"] >= 1.0
+    assert encoding["encode_iterable of 5 MB, bytes above its start"] <= 1_000_000
+
+
+def bits(rows):
+    return [row["bits_per_character"] for row in rows]
+
+
+@pytest.mark.parametrize("corpus", ["playhouse", "shakespeare"])
+def test_characters_and_subwords_were_compared_fairly(corpus):
+    readers = TOKENIZERS["compare"][corpus]
+    assert [*readers] == ["characters", "128 merges", "512 merges", "2048 merges"]
+    sizes = [row["parameters"] for rows in readers.values() for row in rows]
+    assert max(sizes) < 1.05 * min(sizes)
+    for reader, rows in readers.items():
+        assert [row["seed"] for row in rows] == [1337, 1338, 1339]
+        assert all(115 <= row["seconds"] < 116 for row in rows)
+        rates = TOKENIZERS["rates"]
+        tried = rates["bits_per_character"][reader]
+        assert {row["learning_rate"] for row in rows} == {float(min(tried, key=tried.get))}
+
+
+@pytest.mark.parametrize("corpus", ["playhouse", "shakespeare"])
+def test_every_reader_of_tokens_beats_the_reader_of_characters(corpus):
+    """As lesson 14 says it: by more than the seeds differ."""
+    readers = TOKENIZERS["compare"][corpus]
+    characters = min(bits(readers["characters"]))
+    for reader, rows in readers.items():
+        spread = max(bits(rows)) - min(bits(rows))
+        assert spread < 0.02
+        if reader != "characters":
+            assert max(bits(rows)) < characters - 0.05
+
+
+def test_the_excess_of_tokens_adds_up_to_their_loss():
+    floor = TOKENIZERS["floor"]["playhouse"]
+    for rows in TOKENIZERS["compare"]["playhouse"].values():
+        for row in rows:
+            assert row["bits_per_character"] > floor
+            excess = sum(row["excess"].values()) / log(2)
+            assert excess == pytest.approx(row["bits_per_character"] - floor, abs=0.01)

@@ -125,6 +125,9 @@ def test_a_tokenizer_from_a_file_goes_on_without_the_file():
     saved = _read_settings("run/settings.toml")["tokenizer"]
     assert saved == str(Path("mine.json").resolve())
     Path("mine.json").unlink()
+    # The folder of a run is a tokenizer, too.
+    assert train("--tokenizer", "run", out="second") == 0
+    assert load_model("second")[1].to_dict() == load_model("run")[1].to_dict()
     assert main(["train", "--resume", "--out", "run", "--steps", "14", "--device", "cpu"]) == 0
     _, tokenizer = load_model("run")
     assert tokenizer.vocab_size == 270

@@ -555,6 +555,14 @@ def test_the_characters_of_a_token_share_its_nats():
     place = tokenizer.encode(text[: text.index("🪿")]).tolist()
     bird = nats[len(place) - 1 : len(place) + 3].sum().item()
     assert shares[text.index("🪿")] == pytest.approx(bird)
+    # By weights: all that " geese" costs is for its "ee".
+    weights = [0.0] * len(text)
+    weights[-4:-2] = [1.0, 3.0]
+    shared = nats_by_character(nats, ids, tokenizer, weights)
+    last = nats[-1].item()
+    assert tokenizer.decode(ids[-1:]) == " geese"
+    assert shared[-6:] == pytest.approx([0, 0, last / 4, 3 * last / 4, 0, 0])
+    assert shared[:-6] == pytest.approx(shares[:-6])
     characters = CharTokenizer.from_text("abc")
     assert nats_by_character(torch.tensor([1.0, 2.0]), characters.encode("abc"), characters) == [
         None,

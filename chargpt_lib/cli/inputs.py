@@ -251,8 +251,10 @@ def load_tokenizer_option(name, corpus):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             tokenizer = make_tokenizer(name, corpus)
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"--tokenizer {name}: {error}") from None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--tokenizer {name}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"--tokenizer {name}: {error}") from None
     for warning in caught:
         print(f"--tokenizer {name}: {warning.message}")
     return tokenizer

@@ -325,7 +325,7 @@ import chargpt_lib
 from chargpt_lib.data import CharTokenizer, get_batch
 from chargpt_lib.files import atomic_write, bundled_results, read_json, write_json
 from chargpt_lib.files import cache_dir as default_cache_dir
-from chargpt_lib.playhouse import excess_by_kind
+from chargpt_lib.playhouse import choice_weights, excess_by_kind
 from chargpt_lib.plots import plot_excess, prepare_texts
 
 # %%
@@ -725,25 +725,31 @@ def _load_trained(model, weights, report):
     return result
 
 
-def nats_by_character(nats, ids, tokenizer):
+def nats_by_character(nats, ids, tokenizer, weights=None):
     """What each character of a text costs: nats (N - 1,) of all ids (N,) but the first -> a list.
 
     It has None for the characters of the first id, which nothing comes before. A token of several characters (lesson
-    14) shares its nats among them equally.
+    14) shares its nats among them: by the characters' weights, a list, or equally where it has none.
     """
-    prices = [None, *nats.tolist()]
+    paid = [None, *nats.tolist()]
     if isinstance(tokenizer, CharTokenizer):
-        return prices
+        return paid
     shares = []
     pending = []  # ids that make no whole character yet
-    total = 0.0
-    for i, price in zip(ids.tolist(), prices):
+    total = 0.0  # what they cost
+    for i, price in zip(ids.tolist(), paid):
         pending.append(i)
         total = None if price is None or total is None else total + price
         text = tokenizer.decode(pending)
         if text.endswith("\ufffd"):
             continue
-        shares += [None if total is None else total / len(text)] * len(text)
+        own = [0.0] * len(text)
+        if weights is not None:
+            own = weights[len(shares) : len(shares) + len(text)]
+        if sum(own) == 0:
+            own = [1.0] * len(text)
+        for weight in own:
+            shares.append(None if total is None else total * weight / sum(own))
         pending = []
         total = 0.0
     return shares
@@ -753,11 +759,12 @@ def _measure(model, corpus, tokenizer, sample_chars):
     """What the ladder says of a model: its exact loss, its excess by kind, and a sample."""
     val_ids = tokenizer.encode(corpus.val)
     nats = per_token_loss(model, val_ids).double()
-    prices = nats_by_character(nats, val_ids, tokenizer)
+    weights = choice_weights(corpus.val_spans) if corpus.val_spans else None
+    paid = nats_by_character(nats, val_ids, tokenizer, weights)
     excess = {}
     if corpus.val_spans:
-        excess = excess_by_kind(prices, corpus.val_spans)
-    predicted = sum(price is not None for price in prices)
+        excess = excess_by_kind(paid, corpus.val_spans)
+    predicted = sum(price is not None for price in paid)
     prompt = val_ids[:1][None].to(next(model.parameters()).device)  # (1, 1)
     sample = tokenizer.decode(model.generate(prompt, sample_chars)[0].cpu()).strip()
     return {"loss": nats.sum().item() / predicted, "excess": excess, "sample": sample}

@@ -198,6 +198,7 @@ from pathlib import Path
 import regex
 import torch
 
+from chargpt_lib.checkpoints import POINTER_FILE, find_checkpoint
 from chargpt_lib.data import CharTokenizer, load_tokenizer
 from chargpt_lib.files import atomic_write_text, fetch, read_pieces, write_json
 
@@ -247,7 +248,7 @@ def learn_plainly(words, num_merges):
     return merges
 
 # %% [markdown]
-# Which pair is taken when several are equally frequent? Any rule will do, as long as everybody has the same one: the merges after it depend on it. Ours is that of many textbooks and exams, the larger pair of bytes. (The library `tokenizers` takes the smaller pair of ids, so its vocabularies differ from ours where counts are equal, and only there.)
+# Which pair is taken when several are equally frequent? Any rule will do, as long as everybody has the same one: the merges after it depend on it. Ours is a common one: the pair whose bytes are larger, as Python compares them. (The library `tokenizers` takes the smaller pair of ids, so its vocabularies differ from ours where counts are equal, and only there.)
 #
 # Four ideas make it fast:
 #
@@ -675,7 +676,7 @@ for strange in ("Gänse", "鵞鳥", "🪿", "zzz"):
     assert tokenizer.decode(ids) == strange
 
 # %% [markdown]
-# Every text comes back as it was. What the training text did not have falls into bytes, which is dear, but nothing is lost: no `<unk>`, no error.
+# Every text comes back as it was. What the training text did not have falls into bytes. That takes many tokens, but nothing is lost: no `<unk>`, no error.
 #
 # ## Half a character
 #
@@ -872,7 +873,10 @@ class BPETokenizer(BPETokenizer):  # continued
         two files do not fit each other.
         """
         ids = _read_vocab(vocab)
-        lines = Path(merges).read_text(encoding="utf-8").split("\n")
+        try:
+            lines = Path(merges).read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{merges} is not UTF-8 ({error})") from None
         byte_ids = []
         for byte, character in enumerate(byte_characters()):
             if character not in ids:
@@ -940,7 +944,7 @@ try:
     ids = gpt2.encode(example)
     print(gpt2.vocab_size, "tokens:", "|".join(gpt2.decode([i]) for i in ids), ids.tolist())
 except OSError as error:
-    print("GPT-2's files are not to be had:", str(error).splitlines()[0])
+    print("GPT-2's files could not be fetched:", str(error).splitlines()[0])
 
 # %% [markdown]
 # ## By name
@@ -952,7 +956,7 @@ except OSError as error:
 def make_tokenizer(name, corpus):
     """The tokenizer of a name: "char", "bpe:512" or another size, "gpt2"; or of a path.
 
-    A path leads to a file that some `save` wrote, to a folder with such a tokenizer.json, or to one with vocab.json and
+    A path leads to a file that some `save` wrote, to the folder of a model or a run, or to one with vocab.json and
     merges.txt. Raises: ValueError, FileNotFoundError for a name or a path that stands for none.
     """
     if name == "char":
@@ -976,6 +980,8 @@ def make_tokenizer(name, corpus):
         )
     if (path / "merges.txt").is_file():
         return BPETokenizer.load_gpt2(path / "vocab.json", path / "merges.txt")
+    if (path / POINTER_FILE).is_file():
+        path = find_checkpoint(path)
     return load_tokenizer(path)
 
 # %%

@@ -7,10 +7,10 @@
 All three write into data/results/tokenizers.json.
 
 speed: ours, a plain trainer that counts all pairs anew for each merge, Hugging Face's tokenizers and tiktoken, in turns.
-rates: the learning rate of each reader, chosen by one run for each of three on Shakespeare. They are validated on the last tenth of the
-training text, so that no setting is chosen by the text that the comparison is measured on.
+rates: the learning rate of each reader, chosen among three by a run with each on Shakespeare. The runs are validated on
+the last tenth of the training text, so that no setting is chosen by the text that the comparison is measured on.
 compare: on each corpus, models of the same number of parameters read characters, or tokens of 128, 512 and 2,048 merges,
-for the same time, one thread and three seeds each. What they pay is told in bits per character.
+for the same time of the processor, one thread and three seeds each. What they pay is told in bits per character.
 """
 
 import json
@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import replace
 from statistics import median
+from types import SimpleNamespace
 
 import regex
 import tiktoken
@@ -32,21 +33,21 @@ import tokenizers
 import torch
 
 from build import HERE
+from chargpt_lib import trainer
 from chargpt_lib.bpe import PATTERNS, BPETokenizer, load_gpt2_tokenizer
 from chargpt_lib.cli.options import PRESETS
 from chargpt_lib.data import CharTokenizer, Corpus, load_corpus
 from chargpt_lib.files import read_json, write_json
 from chargpt_lib.gpt import GPT
-from chargpt_lib.playhouse import excess_by_kind
+from chargpt_lib.playhouse import choice_weights, excess_by_kind
 from chargpt_lib.recipe import TrainConfig
-from chargpt_lib.trainer import train
-from chargpt_lib.training import per_token_loss
+from chargpt_lib.training import nats_by_character, per_token_loss
 from tests.benchmarks.machine import measured_on
 
 OUT = HERE.root / "data" / "results" / "tokenizers.json"
 MERGES = (128, 512, 2048)
 SEEDS = (1337, 1338, 1339)
-SECONDS = 115  # of training, as lesson 06's
+SECONDS = 115  # of training, as long as lesson 06's
 RATES = (1.5e-3, 3e-3, 6e-3)
 EVALUATIONS = 10  # in a run, about
 # Characters of the validation text that are read in them, so that evaluating takes hardly any of a run's time.
@@ -167,29 +168,19 @@ def readers_of(corpus):
     return readers
 
 
-def nats_by_character(model, tokenizer, ids, text):
-    """What a model pays for each character of a text, a token's nats in equal shares; None where it predicts nothing."""
-    nats = per_token_loss(model, ids).double().tolist()
-    shares = []
-    # The first token has nothing before it.
-    for n, i in enumerate(ids.tolist()):
-        length = len(tokenizer.decode([i]))
-        shares += [None if n == 0 else nats[n - 1] / length] * length
-    assert len(shares) == len(text)
-    return shares
-
-
 def steps_per_second(model, settings):
     """How many steps of a training fit into a second, from a few of them: it decides how often a run is evaluated."""
     ids = torch.randint(model.vocab_size, (10_000,))
     copy = GPT(model.config)
-    result = train(copy, ids, TrainConfig(**{**settings, "time_budget": 3.0}))
+    result = trainer.train(copy, ids, TrainConfig(**{**settings, "time_budget": 3.0}))
     return result["steps"] / result["seconds"]
 
 
 def one_run(corpus, reader, parameters, seed, rate, seconds):
     """Trains one model. Returns its row of the table, with what it paid after which time."""
     torch.set_num_threads(1)
+    # The processor's time: with one thread it is the training's own, whatever else the machine does.
+    trainer.time = SimpleNamespace(perf_counter=time.process_time)
     tokenizer = readers_of(corpus)[reader]
     torch.manual_seed(seed)
     config = config_of_size(tokenizer.vocab_size, parameters)
@@ -199,9 +190,10 @@ def one_run(corpus, reader, parameters, seed, rate, seconds):
         interval = round(steps_per_second(model, settings) * seconds / EVALUATIONS)
         settings = {**settings, "time_budget": float(seconds), "eval_interval": interval}
         shortened = Corpus(corpus.name, corpus.train, corpus.val[:EVALUATED])
-        result = train(model, shortened, TrainConfig(**settings), tokenizer)
+        result = trainer.train(model, shortened, TrainConfig(**settings), tokenizer)
     ids = tokenizer.encode(corpus.val)
-    paid = nats_by_character(model, tokenizer, ids, corpus.val)
+    weights = choice_weights(corpus.val_spans) if corpus.val_spans else None
+    paid = nats_by_character(per_token_loss(model, ids).double(), ids, tokenizer, weights)
     predicted = [nats for nats in paid if nats is not None]
     read = result["steps"] * settings["batch_size"] * config.block_size
     characters_per_id = len(corpus.val) / len(ids)

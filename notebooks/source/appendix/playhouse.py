@@ -476,6 +476,21 @@ def excess_by_kind(nats, spans):
             predicted += end - start
     return {kind: value / max(predicted, 1) for kind, value in excess.items()}
 
+
+def choice_weights(spans):
+    """For each character of the text, its part in what the grammar's choices cost; 0 for spelling.
+
+    A token of several characters (lesson 14) pays for all of them at once. By these weights its nats are shared.
+    """
+    weights = []
+    for start, end, kind, price in spans:
+        weight = 0.0
+        if kind != "spelling":
+            # Some choices are free: whose turn it is to speak, for one. Among spelling they still count.
+            weight = price / (end - start) + 1e-9
+        weights += [weight] * (end - start)
+    return weights
+
 # %% [markdown]
 # Take a model that knows nothing and gives each of the symbols the same chance. It pays $\ln V$ for every letter, where $V$ is the number of symbols.
 
