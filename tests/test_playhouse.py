@@ -235,7 +235,6 @@ OPTIONS = [
     [*NOUNS, *ADJECTIVES],
     CARRIED,
     VERBS,
-    choice_weights,
     ADVERBS,
     DEEDS,
     FATES,

@@ -200,7 +200,7 @@ def test_an_alphabet_too_large_for_two_bytes_gets_four(tmp_path):
     size = sum(path.stat().st_size for path in (tmp_path / "four").glob("*.bin"))
     assert size == 4 * 65536
     with pytest.raises(ValueError, match="text 1: character 'a'"):
-        write_shards([every[-65536:], "a"], tmp_path / "bad", four.tokenizer)
+        write_shards([every[-65536:], "a"], tmp_path / "bad", four.tokenizer, separator=every[-1])
 
 
 def test_lone_surrogates_are_characters_like_others(tmp_path):

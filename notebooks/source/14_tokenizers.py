@@ -973,7 +973,7 @@ def make_tokenizer(name, corpus):
     path = Path(name)
     if path.name in ("vocab.json", "merges.txt"):
         path = path.parent
-    if not path.exists():
+    if name == "" or not path.exists():
         raise FileNotFoundError(
             f"no tokenizer and no file is called {name!r}: give char, bpe:512 (or another size), gpt2, the path of a "
             f"tokenizer.json, or a folder with vocab.json and merges.txt"
