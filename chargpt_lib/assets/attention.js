@@ -4,8 +4,9 @@ function attend(data) {
   if (!host || !host.attachShadow) return;
 
   const range = (n) => [...Array(n).keys()];
-  const chars = Array.from(data.text); // code points, as Python counts them
-  const T = chars.length, L = data.layers.length, H = data.heads.length;
+  const unit = typeof data.text === "string" ? "character" : "token"; // what stands at a position
+  const tokens = Array.from(data.text); // of a string its code points, as Python counts them
+  const T = tokens.length, L = data.layers.length, H = data.heads.length;
   const rows = L > 1 ? L + 1 : 1, columns = H > 1 ? H + 1 : 1; // the last ones are the means
   const state = { position: T - 1, choice: 0, cell: null }; // choice = row * columns + column
 
@@ -36,15 +37,18 @@ function attend(data) {
 
   const WORDS = { " ": "␣ space", "\n": "⏎ line end", "\t": "⇥ tab" };
 
-  function glyph(t) {
-    const char = chars[t];
+  function sign(char) {
     if (WORDS[char]) return WORDS[char][0];
-    if (/\p{M}/u.test(char)) return "◌" + char; // else it would sit on the character before it
     if (!/[\p{C}\p{Z}]/u.test(char)) return char;
     return "U+" + char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
   }
 
-  const quote = (t) => WORDS[chars[t]] ?? `“${glyph(t)}”`;
+  // the characters of a token; a mark at its beginning would sit on the token before it
+  const characters = (t) => Array.from((/^\p{M}/u.test(tokens[t]) ? "◌" : "") + tokens[t]);
+  const glyph = (t) => characters(t).map(sign).join("");
+  const quote = (t) => WORDS[tokens[t]] ?? `“${glyph(t)}”`;
+  const spell = (char) => (WORDS[char] ? ` ${WORDS[char].slice(2)} ` : sign(char));
+  const spoken = (t) => characters(t).map(spell).join("").replace(/ +/g, " ").trim();
 
   function percent(weight) {
     const whole = Math.round(100 * weight);
@@ -59,8 +63,10 @@ function attend(data) {
   }
 
   function sentence(weights) {
-    const t = state.position, s = state.cell, y = lines.findIndex((line) => line.includes(t));
-    const who = `${nameOf(state.choice)}: ${quote(t)} (line ${y + 1}, column ${t - lines[y][0] + 1}, position ${t})`;
+    const t = state.position, s = state.cell, [start] = lines.find((line) => line.includes(t));
+    const line = tokens.slice(0, t).join("").split("\n").length; // one token may hold several line ends
+    const where = `line ${line}, ${unit === "token" ? "token" : "column"} ${t - start + 1}, position ${t}`;
+    const who = `${nameOf(state.choice)}: ${quote(t)} (${where})`;
     if (s > t) return `${who} cannot look at position ${s}, which comes later.`;
     const seen = s === null ? strongest(weights, 3) : [s];
     return `${who} looks ${seen.map((s) => `${percent(weights[s])} at ${quote(s)} (position ${s})`).join(", ")}.`;
@@ -75,26 +81,39 @@ function attend(data) {
     return element;
   }
 
-  const lines = [[]]; // the positions of each line
-  chars.forEach((char, t) => {
+  const lines = [[]]; // the positions of each line: of the tokens that begin in it
+  tokens.forEach((token, t) => {
     lines.at(-1).push(t);
-    if (char === "\n" && t < T - 1) lines.push([]);
+    if (token.includes("\n") && t < T - 1) lines.push([]);
   });
-  const letters = chars.map((char, t) => make("span", {
-    role: "gridcell", id: "t" + t, class: glyph(t) === char ? "" : "faint",
-    "aria-label": WORDS[char]?.slice(2) ?? glyph(t),
-  }, glyph(t)));
-  const breakable = (t) => (/\s/.test(chars[t]) ? [letters[t], make("wbr", {})] : [letters[t]]);
-  const text = make("div", { class: "text", role: "grid", tabindex: 0, "aria-label": "text: arrow keys move" },
-    ...lines.map((line) => make("div", { role: "row" }, ...line.flatMap(breakable))));
+
+  // what stands for a character: its sign, faint, or itself; a line that ends inside a token ends there
+  function drawn(char, i, all) {
+    const shown = sign(char) === char ? char : make("span", { class: "faint" }, sign(char));
+    return char === "\n" && i < all.length - 1 ? [shown, make("br", {})] : [shown];
+  }
+  const letters = tokens.map((_, t) => make("span", { role: "gridcell", id: "t" + t, "aria-label": spoken(t) },
+    ...characters(t).flatMap(drawn)));
+
+  // lines end after a token that ends one, and may be broken after spaces, or before a token such as " goose"
+  function breakable(t) {
+    const before = /^\s\S/.test(tokens[t]) ? [make("wbr", {})] : [];
+    if (tokens[t].endsWith("\n")) return [...before, letters[t], make("br", {})];
+    return [...before, letters[t], ...(/\s$/.test(tokens[t]) ? [make("wbr", {})] : [])];
+  }
+  const text = make("div", {
+    class: "text", role: "grid", tabindex: 0, "data-unit": unit, "aria-label": "text: arrow keys move",
+  }, ...lines.map((line) => make("div", { role: "row" }, ...line.flatMap(breakable))));
 
   const choices = range(rows).map((row) => range(columns).map((column) => row * columns + column));
   const buttons = range(rows * columns).map((choice) => make("td", { role: "gridcell", id: "h" + choice }));
   const title = (scope, word) => make("th", { scope }, word ?? "mean");
-  const heads = make("table", { class: "heads", role: "grid", tabindex: 0, "aria-label": "heads: arrow keys choose" },
-    make("caption", {}, "What each head looks at most"),
+  const heads = make("table", {
+    class: "heads", role: "grid", tabindex: 0, "data-unit": unit, "aria-label": "heads: arrow keys choose",
+  }, make("caption", {}, "What each head looks at most"),
     make("tr", {}, title("col", "layer ↓ head →"), ...range(columns).map((x) => title("col", data.heads[x]))),
     ...choices.map((row, y) => make("tr", {}, title("row", data.layers[y]), ...row.map((choice) => buttons[choice]))));
+  heads.style.setProperty("--columns", columns);
 
   const canvas = make("canvas", { role: "img", width: T, height: T });
   canvas.style.width = T * Math.max(2, Math.min(24, Math.round(384 / T))) + "px"; // whole pixels for each cell
@@ -109,7 +128,7 @@ function attend(data) {
 
   const readout = make("p", { class: "readout", "aria-live": "polite" });
   const hint = make("p", { class: "hint" },
-    "Point at a character or the picture; choose a head. With the keyboard: Tab, then arrows. Positions count from 0.");
+    `Point at a ${unit} or the picture; choose a head. With the keyboard: Tab, then arrows. Positions count from 0.`);
   const list = make("table", { class: "list" });
   const details = make("details", {}, make("summary", {}, "as a table"), list);
 
@@ -131,7 +150,7 @@ function attend(data) {
 
   function drawButton(button, choice) {
     const weights = look(choice, state.position), [s] = strongest(weights, 1), back = state.position - s;
-    const where = back ? `${back} character${back > 1 ? "s" : ""} back` : "itself";
+    const where = back ? `${back} ${unit}${back > 1 ? "s" : ""} back` : "itself";
     button.textContent = glyph(s);
     button.title = `${nameOf(choice)}: looks ${percent(weights[s])} at ${quote(s)}, ${where}`;
     button.ariaLabel = button.title;
@@ -143,7 +162,7 @@ function attend(data) {
     const line = (s) => make("tr", {}, title("row", s), make("td", {}, quote(s)), make("td", {}, percent(weights[s])));
     const caption = `${nameOf(state.choice)}: where ${quote(state.position)} at position ${state.position} looks`;
     list.replaceChildren(make("caption", {}, caption),
-      make("tr", {}, ...["position", "character", "weight"].map((word) => title("col", word))),
+      make("tr", {}, ...["position", unit, "weight"].map((word) => title("col", word))),
       ...strongest(weights, 20).map(line));
   }
 
@@ -187,7 +206,10 @@ function attend(data) {
   }
 
   function listen(part, elements, grid, name, hover) {
-    const point = (event) => elements.includes(event.target) && set({ [name]: elements.indexOf(event.target) });
+    const point = (event) => {
+      const place = elements.indexOf(event.target.closest("[role=gridcell]"));
+      if (place >= 0) set({ [name]: place });
+    };
     part.addEventListener(hover, point);
     part.addEventListener("click", point);
     part.addEventListener("click", () => part.focus({ preventScroll: true }));

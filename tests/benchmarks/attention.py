@@ -71,7 +71,7 @@ def cost(config, device):
 
 CLOCK = "<script>requestAnimationFrame(() => setTimeout(() => { window.painted = performance.now(); }))</script>"
 HOVER = """async () => {
-    const letters = document.querySelector('.chargpt-attention').shadowRoot.querySelectorAll('.text span'), times = [];
+    const letters = document.querySelector('.chargpt-attention').shadowRoot.querySelectorAll('.text [role=gridcell]'), times = [];
     for (let t = 127; t > 27; t--) {
         const start = performance.now();
         letters[t].dispatchEvent(new PointerEvent('pointerover', { bubbles: true }));

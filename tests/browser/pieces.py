@@ -12,7 +12,7 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwG
 
 
 def attention_html(weights, text):
-    """weights: (L, H, T, T)."""
+    """weights: (L, H, T, T); text: T characters, or a list of T tokens."""
     L, H, _, _ = weights.shape
     data = {
         "text": text,
@@ -23,6 +23,6 @@ def attention_html(weights, text):
     }
     still = (
         f'<img alt="every head" width="300" height="300" src="data:image/png;base64,{PIXEL}">'
-        f"<details><summary>strongest looks</summary><table><tr><td>{escape(text)}</td></tr></table></details>"
+        f"<details><summary>strongest looks</summary><table><tr><td>{escape(''.join(text))}</td></tr></table></details>"
     )
     return interactive_page("attention", data, still).html
