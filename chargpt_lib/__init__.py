@@ -22,6 +22,7 @@ _MODULE_OF = {
     "load_pretrained": "gpt",
     "record_attention": "attention_maps",
     "plot_attention": "attention_maps",
+    "token_texts": "attention_maps",
     "compute_attention_maps": "attention_maps",
     "attention_html": "attention_maps",
     "generate": "sampling",

@@ -31,7 +31,9 @@ __all__ = [
     "AttentionMaps",
     "record_attention",
     "LONG_TEXT",
+    "LONG_LABEL",
     "FONT",
+    "token_texts",
     "draw_weights",
     "add_colorbar",
     "plot_attention",
@@ -162,7 +164,10 @@ class AttentionMaps:
         self.has_all_heads = False  # whether every layer and head was recorded
 
     def for_text(self, text):
-        """(L, H, T, T), on the CPU. Raises: ValueError where these are not the maps of this one text."""
+        """(L, H, T, T), on the CPU. text: T characters, or a list of T tokens.
+
+        Raises: ValueError where these are not the maps of this one text.
+        """
         if not self.weights:
             raise ValueError(
                 "nothing was recorded: run the model inside `with record_attention(model) as maps:`"
@@ -171,7 +176,8 @@ class AttentionMaps:
         if not (B == 1 and T == columns == len(text)):
             raise ValueError(
                 f"the maps have batch size {B} and {T} x {columns} positions, but this text needs "
-                f"1 and {len(text)} x {len(text)}: record a pass over exactly this text"
+                f"1 and {len(text)} x {len(text)}: record a pass over exactly this text (where "
+                f"positions are tokens, give it as token_texts(tokenizer, text))"
             )
         return torch.cat(self.weights).float().cpu()
 
@@ -230,17 +236,50 @@ def record_attention(model, layers=None, heads=None):
         yield maps
 
 
-LONG_TEXT = 80  # characters: beyond it, only the beginnings of lines are marked
+LONG_TEXT = 80  # positions: beyond it, only the beginnings of lines are marked
+LONG_LABEL = 12  # characters: a longer token is cut
 FONT = "DejaVu Sans Mono"
+
+
+def token_texts(tokenizer, text):
+    """A text as the pictures take it: itself where each id is a character, else the list of its tokens' texts.
+
+    A token need not hold whole characters. Bytes that are only a part of one are written as in \\xe2. A tokenizer of
+    tokens has to have `tokens`, the bytes of each id.
+    """
+    if tokenizer.unit == "character":
+        return text
+    ids = tokenizer.encode(text).tolist()
+    return [tokenizer.tokens[i].decode("utf-8", errors="backslashreplace") for i in ids]
+
+
+def _position_labels(text):
+    """A label for each position of a text, T characters or a list of T tokens -> T labels, of bounded length."""
+    labels = []
+    for piece in text:
+        label = "".join(visible(piece))
+        if len(label) > LONG_LABEL:
+            label = label[: LONG_LABEL - 1] + "…"
+        labels.append(label)
+    return labels
 
 
 def _is_line_start(text, t):
     """Whether a line that is not empty begins at position t."""
-    return t == 0 or (text[t - 1] == "\n" and text[t] != "\n")
+    return t == 0 or ("\n" in text[t - 1] and not text[t].startswith("\n"))
+
+
+def _first_word(text, t):
+    """The beginning of the word that stands at position t, or after the spaces there."""
+    ahead = "".join(text[t:]).lstrip(" ")
+    return re.match(r"[^\s:]{0,8}", ahead)[0]
 
 
 def draw_weights(ax, weights, text, labels=True):
-    """Draws (T, T) weights into matplotlib axes, with the characters of the text on both -> the image."""
+    """Draws (T, T) weights into matplotlib axes, with the text on both -> the image.
+
+    text: T characters, or a list of T tokens.
+    """
     image = heatmap(ax, weights)
     image.set_norm(colors.PowerNorm(0.5, vmin=0, vmax=1))  # most weights are small
     is_long = len(text) > LONG_TEXT
@@ -249,12 +288,13 @@ def draw_weights(ax, weights, text, labels=True):
         names = []
     elif is_long:
         places = [t for t in range(len(text)) if _is_line_start(text, t)]
-        names = [re.match(r"[^\s:]{0,8}", text[t:])[0] for t in places]
+        names = [_first_word(text, t) for t in places]
     else:
         places = range(len(text))
-        names = visible(text)
+        names = _position_labels(text)
     size = 8 if is_long else min(9, 430 / len(text))
-    rotation = 90 if is_long else 0
+    # Words side by side would overlap; characters do not.
+    rotation = 90 if is_long or any(len(name) > 1 for name in names) else 0
     ax.set_xticks(places, names, rotation=rotation, fontfamily=FONT, fontsize=size)
     ax.set_yticks(places, names, fontfamily=FONT, fontsize=size)
     return image
@@ -267,7 +307,9 @@ def add_colorbar(fig, image, axes):
 
 
 def plot_attention(maps, text, layer=0, head=0):
-    """The map of one head, with the characters on both axes -> matplotlib figure.
+    """The map of one head, with the text on both axes -> matplotlib figure.
+
+    text: T characters, or a list of T tokens, as `token_texts` makes it.
 
     Raises: IndexError for a layer or head that was not recorded.
     """
@@ -276,8 +318,9 @@ def plot_attention(maps, text, layer=0, head=0):
         raise IndexError(
             f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
         )
-    # Inches: room for each character, and a page that still fits a screen.
-    side = min(max(0.125 * len(text) + 1, 3.2), 9)
+    # Inches: room for each position and the longest label, and a page that still fits a screen.
+    longest = max(len(label) for label in _position_labels(text))
+    side = min(max(0.125 * len(text) + 1 + 0.075 * (longest - 1), 3.2), 9)
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
     image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
@@ -313,12 +356,13 @@ def compute_attention_maps(model, tokenizer, text, layers=None, heads=None):
 
     Raises: ValueError for a text that is empty or longer than a block.
     """
-    if not 0 < len(text) <= model.block_size:
+    ids = tokenizer.encode(text)  # (T,)
+    if not 0 < len(ids) <= model.block_size:
         raise ValueError(
-            f"the text has {len(text)} characters; this model reads from 1 to {model.block_size} at once"
+            f"the text has {len(ids)} {tokenizer.unit}s; this model reads from 1 to {model.block_size} at once"
         )
     device = next(model.parameters()).device
-    idx = tokenizer.encode(text)[None].to(device)  # (1, T)
+    idx = ids[None].to(device)  # (1, T)
     was_training = model.training
     model.eval()  # dropout would change the weights
     try:
@@ -349,10 +393,12 @@ def _still_picture(maps, text):
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
     # The table is for readers who cannot see the picture, and for pages that may not run scripts.
+    unit = "character" if isinstance(text, str) else "token"
+    labels = _position_labels(text)
     rows = []
     for layer, head, t, s, weight in _farthest_looks(maps, text):
-        looker = escape(visible(text[t])[0])
-        seen = escape(visible(text[s])[0])
+        looker = escape(labels[t])
+        seen = escape(labels[s])
         rows.append(
             f"<tr><td>{layer}<td>{head}<td>{looker} at {t}<td>{seen} at {s}<td>{weight:.0%}"
         )
@@ -360,13 +406,16 @@ def _still_picture(maps, text):
         f'<img alt="Attention maps, a row for each layer, a column for each head" style="max-width: 100%" '
         f'src="data:image/webp;base64,{base64.b64encode(picture.getvalue()).decode()}">\n'
         f"<details><summary>Each head's look back that is furthest above chance</summary>\n"
-        f"<table><thead><tr><th>layer<th>head<th>character<th>looks at<th>weight"
+        f"<table><thead><tr><th>layer<th>head<th>{unit}<th>looks at<th>weight"
         f"<tbody>{''.join(rows)}</table></details>"
     )
 
 
 def attention_html(maps, text):
-    """The maps as a page to move through -> Page. Raises: ValueError for a model that looks at the future."""
+    """The maps as a page to move through -> HtmlPage. text: T characters, or a list of T tokens.
+
+    Raises: ValueError for a model that looks at the future.
+    """
     weights = maps.for_text(text)  # (L, H, T, T)
     # The page stores the lower triangle only: half the size.
     if weights.triu(1).any():
@@ -386,7 +435,8 @@ def attention_html(maps, text):
 
 def save_attention_page(model, tokenizer, text, path):
     """Writes the page of a text's attention maps to a file. Raises: ValueError, OSError."""
-    attention_html(compute_attention_maps(model, tokenizer, text), text).save(path)
+    maps = compute_attention_maps(model, tokenizer, text)
+    attention_html(maps, token_texts(tokenizer, text)).save(path)
 
 
 @contextmanager

@@ -19,9 +19,11 @@ from chargpt_lib.attention_maps import (
     plot_heads,
     record_attention,
     save_attention_page,
+    token_texts,
 )
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.blocks import BlockLanguageModel
+from chargpt_lib.bpe import BPETokenizer
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.multi_head import MultiHeadAttention, MultiHeadLanguageModel
@@ -578,3 +580,139 @@ def test_attend_writes_the_page(tmp_path):
     )
     with pytest.raises(FileNotFoundError):
         save_attention_page(gpt(), TOKENIZER, TEXT, tmp_path / "no such folder" / "attention.html")
+
+
+# ---------------------------------------------------------------- tokens
+
+PLAY = write(min_chars=4000).text
+WORDS = BPETokenizer.train(PLAY, 500, ["<|endoftext|>"])
+SIGNS = {" ": "␣", "\n": "⏎"}
+
+
+def of_tokens(text, tokenizer=WORDS, **changes):
+    """A model of tokens -> its maps of a text, and the text's tokens."""
+    sizes = {"block_size": 256, "n_layer": 2, "n_head": 3, "n_embd": 24, **changes}
+    model = sharp(GPT(GPTConfig(tokenizer.vocab_size, **sizes)))
+    return compute_attention_maps(model, tokenizer, text), token_texts(tokenizer, text)
+
+
+def labels_of(fig):
+    """The labels on both axes, which are the same."""
+    x, y = (
+        [label.get_text() for label in axis.get_ticklabels()]
+        for axis in (fig.axes[0].xaxis, fig.axes[0].yaxis)
+    )
+    assert x == y
+    return y
+
+
+def test_the_text_of_characters_is_itself():
+    assert token_texts(TOKENIZER, TEXT) is TEXT
+
+
+def test_a_map_has_every_token_on_both_axes():
+    text = PLAY[:120]
+    maps, tokens = of_tokens(text)
+    assert tokens == [WORDS.decode([i]) for i in WORDS.encode(text)]
+    assert any(len(token) > 2 for token in tokens), "characters would prove little"
+    fig = plot_attention(maps, tokens, layer=1, head=2)
+    assert "".join(labels_of(fig)) == text.translate(str.maketrans(SIGNS))
+    assert len(labels_of(fig)) == len(tokens) < len(text)
+    assert torch.equal(
+        torch.tensor(fig.axes[0].images[0].get_array().tolist()), maps.weights[1][0, 2]
+    )
+
+
+def test_a_text_is_measured_in_tokens():
+    text = PLAY[:200]
+    T = len(WORDS.encode(text))
+    maps, tokens = of_tokens(text, block_size=T)
+    assert maps.for_text(tokens).shape == (2, 3, T, T) and T < len(text)
+    for short, count in ((text, T), ("", 0)):
+        with pytest.raises(
+            ValueError,
+            match=f"the text has {count} tokens; this model reads from 1 to {T - 1} at once",
+        ):
+            of_tokens(short, block_size=T - 1)
+    with pytest.raises(ValueError, match=f"{T} x {T} .* 1 and 200 x 200.*token_texts"):
+        plot_attention(maps, text)
+
+
+def test_a_part_of_a_character_is_its_bytes():
+    text = "é 🎭\x07"
+    maps, tokens = of_tokens(text)
+    ids = WORDS.encode(text).tolist()
+    assert len(ids) > len(text) and len(tokens) == len(ids)
+    written = [ascii(WORDS.tokens[i])[2:-1] for i in ids]  # as Python writes bytes
+    assert [token for token in tokens if "\\" in token] == [
+        w for w in written if w[0] == "\\" and w != "\\x07"
+    ]
+    assert labels_of(plot_attention(maps, tokens))[:2] == ["\\xc3", "\\xa9"]
+    assert labels_of(plot_attention(maps, tokens))[-1] == "[7]"
+    assert "\\\\xf0" in attention_html(maps, tokens).html, "as JSON"
+    whole = BPETokenizer.train("é🎭" * 9, 260)
+    assert token_texts(whole, "é🎭") == ["é", "🎭"]
+
+
+def test_a_long_token_is_cut():
+    maps, tokens = of_tokens("damp<|endoftext|>goose")
+    assert "<|endoftext|>" in tokens
+    fig = plot_attention(maps, tokens)
+    assert "<|endoftext…" in labels_of(fig) and max(map(len, labels_of(fig))) == 12
+
+
+@pytest.mark.parametrize("length", [30, 100, 190])
+def test_labels_of_tokens_do_not_overlap(length):
+    maps, tokens = of_tokens(PLAY[:length])
+    assert len(tokens) <= 80
+    fig = plot_attention(maps, tokens)
+    fig.canvas.draw()
+    for axis, low, high in ((fig.axes[0].xaxis, "x0", "x1"), (fig.axes[0].yaxis, "y0", "y1")):
+        boxes = sorted(
+            (getattr(box, low), getattr(box, high))
+            for box in (label.get_window_extent() for label in axis.get_ticklabels())
+        )
+        assert all(end <= start + 1 for (_, end), (start, _) in itertools.pairwise(boxes))
+    box = fig.get_tightbbox()
+    assert box.x0 >= 0 and box.y0 >= 0 and max(fig.get_size_inches()) <= 11
+    assert fig.axes[0].get_position().height > 0.5, "the map is larger than its labels"
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
+def test_a_long_text_is_marked_at_tokens_that_begin_a_line(pattern):
+    """The first token that begins in the line: a line may begin within a token, of a line end and spaces."""
+    text = PLAY[:200] + "\n\nA poem\n  of geese.\n   Again\n" + PLAY[:200]
+    tokenizer = BPETokenizer.train((text + "\n ") * 3, 355, pattern=pattern)
+    maps, tokens = of_tokens(text, tokenizer)
+    assert len(tokens) > 80 and any("\n" in token and len(token) > 1 for token in tokens)
+    fig = plot_attention(maps, tokens)
+    begins = [0, *itertools.accumulate(map(len, tokens))]  # in characters
+    marked = {}
+    for line in re.finditer(r"(?m)^ *(\S+)", text):
+        t = next(t for t, place in enumerate(begins) if place >= line.start())
+        marked[t] = line[1].split(":")[0][:8]
+    assert list(fig.axes[0].get_yticks()) == list(marked)
+    assert labels_of(fig) == list(marked.values())
+
+
+def test_the_page_of_tokens_holds_what_the_model_did():
+    maps, tokens = of_tokens(PLAY[:90])
+    html = attention_html(maps, tokens).html
+    assert "<th>token<th>looks at" in html and ">character<" not in html
+    assert html.count("<tr><td>") == 6
+    weights = maps.weights[1][0, 2]
+    T = len(tokens)
+    times_chance = {(t, s): weights[t, s].item() * (t + 1) for t in range(T) for s in range(t)}
+    t, s = max(times_chance, key=times_chance.get)
+    t_name, s_name = (re.escape(tokens[i].translate(str.maketrans(SIGNS))) for i in (t, s))
+    assert re.search(
+        rf"<tr><td>1<td>2<td>{t_name} at {t}<td>{s_name} at {s}<td>{weights[t, s]:.0%}<", html
+    )
+
+
+def test_a_page_of_tokens_is_saved(tmp_path):
+    model = sharp(GPT(GPTConfig(WORDS.vocab_size, block_size=64, n_layer=1, n_head=1, n_embd=8)))
+    save_attention_page(model, WORDS, PLAY[:90], tmp_path / "attention.html")
+    maps = compute_attention_maps(model, WORDS, PLAY[:90])
+    html = attention_html(maps, token_texts(WORDS, PLAY[:90])).html
+    assert html in (tmp_path / "attention.html").read_text(encoding="utf-8")

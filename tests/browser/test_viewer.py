@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from chargpt_lib import attention_maps
+from chargpt_lib.bpe import BPETokenizer
+from chargpt_lib.gpt import GPT, GPTConfig
 from tests.browser.pieces import ASSETS, attention_html
 
 PLAY = (Path(__file__).resolve().parents[2] / "data" / "playhouse.txt").read_text(encoding="utf-8")
@@ -20,6 +24,7 @@ NASTY = {
     "separators": "a\u2028b\u2029c\u00a0d\ttab\r\n\x00\x7f\ufeff",
     "blank lines": "\n\n  \n",
 }
+TOKENS = ["Meg", ":", "\n", "O", " goose", ".\n", "\n  ", " x", "\n\n", "a"]
 STRONGEST = 0.8  # the alpha of a weight of 1
 
 
@@ -374,6 +379,120 @@ def test_the_page_gets_only_the_keys_that_are_not_used(visit, html):
     assert page.evaluate("scrollY") == 0
 
 
+# ---------------------------------------------------------------- tokens
+
+
+def test_tokens_show_the_weights_of_a_model(visit):
+    """A page of a BPE's tokens, from the model to the tints, against the weights that were recorded."""
+    tokenizer = BPETokenizer.train(PLAY[:20_000], 600)
+    model = GPT(GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=2, n_head=2, n_embd=16))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8)  # so that no map is even
+    text = PLAY[:120] + "🎭"
+    maps = attention_maps.compute_attention_maps(model, tokenizer, text)
+    tokens = attention_maps.token_texts(tokenizer, text)
+    page = visit(attention_maps.attention_html(maps, tokens).html)
+    assert letters(page).count() == len(tokens) == len(tokenizer.encode(text))
+    signs = str.maketrans({" ": "␣", "\n": "⏎"})
+    assert letters(page).all_inner_texts() == [token.translate(signs) for token in tokens]
+    assert letters(page).all_inner_texts()[-4:] == ["\\xf0", "\\x9f", "\\x8e", "\\xad"]
+    spaced = next(t for t, token in enumerate(tokens) if re.fullmatch(r" \w{2,}", token))
+    for position in (0, len(tokens) - 1, 20, spaced):
+        letters(page).nth(position).hover()
+        assert selected(page) == position
+        assert same_tint(shown(page), maps.weights[0][0, 0, position].numpy())
+    letters(page).nth(0).hover()
+    letters(page).nth(spaced).locator(".faint").hover()
+    assert selected(page) == spaced, "the sign of the space is a part of the token"
+    head(page, 4).click()  # layer 1, head 1
+    assert same_tint(shown(page), maps.weights[1][0, 1, spaced].numpy())
+
+
+def test_what_is_said_of_tokens(visit, html):
+    maps = np.concatenate([looking_back(10, back) for back in (0, 1, 5)], axis=1)
+    page = visit(html(maps, TOKENS))
+    assert [head(page, number).get_attribute("title") for number in range(3)] == [
+        "layer 0, head 0: looks 100 % at “a”, itself",
+        "layer 0, head 1: looks 100 % at “⏎⏎”, 1 token back",
+        "layer 0, head 2: looks 100 % at “␣goose”, 5 tokens back",
+    ]
+    assert page.locator(".heads td").all_inner_texts()[:3] == ["a", "⏎⏎", "␣goose"]
+    names = letters(page).evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+    assert names[2:6] == ["line end", "O", "space goose", ". line end"]
+    assert names[8] == "line end line end"
+    assert page.locator(".hint").inner_text().startswith("Point at a token or the picture;")
+    for position, place in ((4, "line 2, token 2"), (7, "line 4, token 1"), (9, "line 6, token 1")):
+        letters(page).nth(position).hover()
+        assert f"({place}, position {position}) looks" in readout(page)
+    page.locator("summary").last.click()
+    head(page, 2).click()
+    assert page.locator(".list th[scope=col]").all_inner_texts() == ["position", "token", "weight"]
+    assert page.locator(".list td").all_inner_texts() == ["“␣goose”", "100 %"]
+    assert page.locator(".list th[scope=row]").all_inner_texts() == ["4"]
+
+
+def test_line_ends_in_tokens_end_lines(visit, html):
+    page = visit(html(random_maps(1, 1, 10), TOKENS))
+    places = letters(page).evaluate_all("""all => all.map(one => {
+        const boxes = [...one.getClientRects()].filter(box => box.width > 4);
+        return [boxes[0].top, boxes.at(-1).top];
+    })""")
+    tops = sorted({round(top) for pair in places for top in pair})
+    first, last = zip(*[[tops.index(round(top)) for top in pair] for pair in places])
+    assert first == (0, 0, 0, 1, 1, 1, 2, 3, 3, 5)
+    assert last == (0, 0, 0, 1, 1, 1, 3, 3, 4, 5)
+
+
+def test_keys_move_through_tokens(visit, html):
+    maps = random_maps(2, 2, 10)
+    page = visit(html(maps, TOKENS))
+    letters(page).nth(1).click()
+    steps = [
+        ("ArrowRight", 2),
+        ("ArrowDown", 5),
+        ("ArrowDown", 6),
+        ("ArrowDown", 7),
+        ("End", 8),
+        ("ArrowDown", 9),
+        ("ArrowUp", 7),
+        ("Home", 7),
+        ("ArrowLeft", 6),
+        ("ArrowUp", 3),
+        ("Control+End", 9),
+        ("Control+Home", 0),
+        ("ArrowRight", 1),
+    ]
+    for key, position in steps:
+        page.keyboard.press(key)
+        assert selected(page) == position, key
+        assert same_tint(shown(page), maps[0, 0, position])
+
+
+def test_tokens_are_only_text(visit, html):
+    tokens = ["</script>", "<img src=x onerror=alert(1)>", "&lt;", "e\u0301", "\u0308x", "\u200b\t"]
+    page = visit(html(random_maps(1, 1, 6), tokens))
+    assert letters(page).all_inner_texts() == [
+        tokens[0],
+        tokens[1].replace(" ", "␣"),
+        *tokens[2:4],
+        "◌\u0308x",
+        "U+200B⇥",
+    ]
+    assert page.locator("img").count() == 1 and page.locator("script").count() == 1
+
+
+def test_columns_of_heads_stay_where_they_are(visit, html):
+    """Whatever tokens the heads look at, short or long."""
+    page = visit(html(random_maps(2, 6, 10), [*TOKENS[:9], "w" * 40]), width=360)
+    boxes = []
+    for position in (0, 4, 9):
+        letters(page).nth(position).hover()
+        boxes.append([head(page, number).bounding_box() for number in range(7)])
+    assert boxes[0] == boxes[1] == boxes[2]
+    assert max(box["height"] for box in boxes[2]) < 30
+
+
 # ---------------------------------------------------------------- where it lives
 
 
@@ -431,11 +550,20 @@ SHAPES = {
     "long": (2, 6, PLAY[:256]),
     "one word": (2, 2, "w" * 200),
     "one": (1, 1, "O"),
+    "tokens": (6, 6, re.findall(r" ?\w+|\W", PLAY[:400])[:100]),
+    "long tokens": (12, 12, ["O", " ", "w" * 200, " " * 90, "\n", "damp" * 40, "-" * 64] * 6),
 }
 
 
-@pytest.mark.parametrize("width", [1280, 700, 420])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name, width",
+    [
+        *itertools.product(SHAPES, [1280, 700, 420]),
+        ("usual", 360),
+        ("tokens", 360),
+        ("long tokens", 360),
+    ],
+)
 def test_nothing_overlaps_or_sticks_out(visit, html, tmp_path, name, width):
     L, H, text = SHAPES[name]
     page = visit(html(random_maps(L, H, len(text)), text), width=width, dark=width == 700)
@@ -552,7 +680,7 @@ def test_quick_to_appear_and_to_answer(visit, html):
     page.wait_for_function("window.painted")
     first = page.evaluate("painted")
     hovers = page.evaluate("""async () => {
-        const letters = document.querySelector('.chargpt-attention').shadowRoot.querySelectorAll('.text span');
+        const letters = document.querySelector('.chargpt-attention').shadowRoot.querySelectorAll('.text [role=gridcell]');
         const times = [];
         for (let t = 127; t > 87; t--) {
             const start = performance.now();
