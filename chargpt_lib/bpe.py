@@ -430,42 +430,6 @@ class BPETokenizer:
         """The tokenizer that `save` wrote. Raises: OSError; ValueError for a file that is none."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
-
-def byte_characters():
-    """The character that stands for each byte in GPT-2's files, as a list.
-
-    Printable bytes stand for themselves, and the others for the characters from number 256 on, in their order.
-    """
-    printable = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
-    characters = []
-    others = 0
-    for byte in range(256):
-        if byte in printable:
-            characters.append(chr(byte))
-        else:
-            characters.append(chr(256 + others))
-            others += 1
-    return characters
-
-
-def _read_vocab(path):
-    """The {token: id} in a vocab.json. Raises: OSError; ValueError where it is none."""
-    try:
-        vocab = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
-    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
-        raise ValueError(
-            f"{path} is no vocabulary: expected a JSON object of tokens and their ids, as in GPT-2's vocab.json"
-        )
-    return vocab
-
-
-class BPETokenizer(BPETokenizer):  # continued
     def save_gpt2(self, folder):
         """Writes vocab.json and merges.txt, the files of GPT-2's tokenizer, into a folder. Raises: OSError."""
         folder = Path(folder)
@@ -523,6 +487,40 @@ class BPETokenizer(BPETokenizer):  # continued
                     f"{vocab} has the token {name[:60]!r}, which no merge in {merges} makes: are they of the same tokenizer?"
                 )
         return cls(triples, special_tokens, "gpt2", byte_ids)
+
+
+def byte_characters():
+    """The character that stands for each byte in GPT-2's files, as a list.
+
+    Printable bytes stand for themselves, and the others for the characters from number 256 on, in their order.
+    """
+    printable = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
+    characters = []
+    others = 0
+    for byte in range(256):
+        if byte in printable:
+            characters.append(chr(byte))
+        else:
+            characters.append(chr(256 + others))
+            others += 1
+    return characters
+
+
+def _read_vocab(path):
+    """The {token: id} in a vocab.json. Raises: OSError; ValueError where it is none."""
+    try:
+        vocab = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
+    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+        raise ValueError(
+            f"{path} is no vocabulary: expected a JSON object of tokens and their ids, as in GPT-2's vocab.json"
+        )
+    return vocab
 
 
 # The files of GPT-2's tokenizer: (name, sha256, address).

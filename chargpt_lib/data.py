@@ -134,10 +134,13 @@ class CharTokenizer:
 
 
 class Tokenizer(Protocol):
-    """What the library asks of a tokenizer. `CharTokenizer` is one; what its ids stand for, nobody else knows."""
+    """What the library asks of a tokenizer. `CharTokenizer` is one; what its ids stand for, nobody else knows.
+
+    Where the unit is not "character", it has also `tokens`, a list: the bytes of each id.
+    """
 
     vocab_size: int  # ids go from 0 to vocab_size - 1
-    unit: str  # what one id stands for, in words: "character", "token"
+    unit: str  # what an id stands for, in words: "character", "token"
 
     def encode(self, text):
         """text -> ids (T,) int64. Raises: ValueError for what has no id."""

@@ -847,7 +847,11 @@ def _read_vocab(path):
         )
     return vocab
 
+# %% [markdown]
+# With these characters the tokenizer writes and reads both files.
 
+# %%
+#| export
 class BPETokenizer(BPETokenizer):  # continued
     def save_gpt2(self, folder):
         """Writes vocab.json and merges.txt, the files of GPT-2's tokenizer, into a folder. Raises: OSError."""
