@@ -121,6 +121,9 @@ def test_numbers_that_differ_look_different():
         (0.3455657787, "0.3456"),
         (["a", "b"], "a list ['a', 'b']"),
         (("x" * 99, None), "a tuple of 2"),
+        ((1, 2.5), "a tuple (1, 2.5)"),
+        ([("a", "b"), ("ab", "c")], "a list [('a', 'b'), ('ab', 'c')]"),
+        ([("a", "b")] * 7, "a list of 7"),
         ([10**400], "a list [a huge number]"),
         ("goose", "the text 'goose'"),
         ("x" * 100, "a text of 100, '" + "x" * 50 + "'..."),
@@ -363,6 +366,8 @@ values = [
     math.inf,
     "O damp goose! é ⏎",
     [1, [2.0, "x"]],
+    [("a", "b"), ("ab", (1, 2.5))],
+    (),
     torch.tensor(1.5),
     torch.ones(2, 0, 3),
     torch.arange(6).view(2, 3),
@@ -376,6 +381,12 @@ values = [
 def test_plain_values_travel(value):
     back = decode(json.loads(json.dumps(encode(value))))
     assert first_difference(back, value) is None and type(back) is type(value)
+
+
+def test_pairs_stay_pairs():
+    """Pairs that came back as lists would not be in the dictionary that an answer makes of them."""
+    pairs = [("a", "b"), ("ab", "c")]
+    assert decode(json.loads(json.dumps(encode(pairs)))) == pairs
 
 
 def test_of_other_things_only_the_type_travels():
@@ -404,6 +415,7 @@ def test_of_other_things_only_the_type_travels():
         {"tensor": ["x"], "shape": [1], "data": ""},
         {"tensor": "float32"},
         {"tensor": "float32", "shape": "x", "data": ""},
+        {"tuple": 3},
         {"x": 1},
         {},
         {"tensor": "float32", "shape": [1], "data": "no base64!"},

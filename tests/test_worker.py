@@ -37,6 +37,14 @@ def test_workers_are_separate():
         assert [workers[2]([i]).value for i in range(5)] == [0, 2, 4, 6, 8]
 
 
+def test_pairs_reach_an_answer_as_pairs():
+    """As lists they would be no keys of a dictionary, and an answer that is right in a notebook would fail here."""
+    source = "def ranks(pairs):\n    return {pair: rank for rank, pair in enumerate(pairs)}['b', 'c']\n"
+    with WorkerPool("bpe", 1) as workers:
+        assert workers[0].start("ranks", source)
+        assert workers[0]([[("a", "b"), ("b", "c")]]).value == 1
+
+
 def test_an_answer_finds_only_earlier_lessons(tmp_path):
     _copy_library("single_head", tmp_path)
     library = tmp_path / "chargpt_lib"

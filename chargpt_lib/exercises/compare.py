@@ -31,9 +31,12 @@ MAX_SHOWN_CHARACTERS = 60  # of a text
 
 
 def _format_short(value):
-    """A number with four digits, a list of such numbers, or the repr of anything else."""
+    """A number with four digits, a list or a tuple of such numbers, or the repr of anything else."""
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_format_short(item) for item in value)}]"
+        items = ", ".join(_format_short(item) for item in value)
+        if isinstance(value, tuple):
+            return f"({items})"
+        return f"[{items}]"
     if isinstance(value, int) and abs(value) >= HUGE:
         return "a huge number"
     if isinstance(value, float):
@@ -76,8 +79,14 @@ def _describe_tensor(value):
 
 def _describe_list(value):
     name = type(value).__name__
-    plain = all(type(item) in (bool, int, float, str) for item in value)
-    if plain and len(value) <= MAX_SHOWN_ITEMS:
+    items = []  # those in tuples, such as pairs, one by one
+    for item in value:
+        if type(item) is tuple:
+            items.extend(item)
+        else:
+            items.append(item)
+    plain = all(type(item) in (bool, int, float, str) for item in items)
+    if plain and max(len(value), len(items)) <= MAX_SHOWN_ITEMS:
         return f"a {name} {_format_short(value)}"
     return f"a {name} of {len(value)}"
 
@@ -389,7 +398,7 @@ MAX_DIMENSIONS = 16
 
 
 def encode(value):
-    """A plain value (numbers, texts, tensors, lists of them) as JSON; anything else only as its type's name."""
+    """A plain value (numbers, texts, tensors, lists and tuples of them) as JSON; else only its type's name."""
     if value is None:
         return None
     for plain_type in (bool, int, float, str):
@@ -403,8 +412,11 @@ def encode(value):
             "shape": list(data.shape),
             "data": base64.b64encode(raw_bytes).decode(),
         }
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return [encode(item) for item in value]
+    if isinstance(value, tuple):
+        # As a list, a pair would not be equal to the pairs of an answer, nor could it be the key of a dictionary.
+        return {"tuple": [encode(item) for item in value]}
     return {"type": type(value).__name__}
 
 
@@ -420,6 +432,8 @@ def decode(value):
     if set(value) == {"type"}:
         # An empty class of this name: describe() can say its name, and it equals nothing that is wanted.
         return type(str(value["type"])[:40], (), {})()
+    if set(value) == {"tuple"}:
+        return tuple(decode(item) for item in value["tuple"])
     dtype = DTYPES[value["tensor"]]
     shape = value["shape"]
     if len(shape) > MAX_DIMENSIONS or not all(isinstance(n, int) and n >= 0 for n in shape):
