@@ -350,6 +350,7 @@ MODULES = {
     "11": "trainer",
     "12": "shards",
     "13": "distributed",
+    "14": "bpe",
 }
 
 
