@@ -39,7 +39,9 @@ def test_workers_are_separate():
 
 def test_pairs_reach_an_answer_as_pairs():
     """As lists they would be no keys of a dictionary, and an answer that is right in a notebook would fail here."""
-    source = "def ranks(pairs):\n    return {pair: rank for rank, pair in enumerate(pairs)}['b', 'c']\n"
+    source = (
+        "def ranks(pairs):\n    return {pair: rank for rank, pair in enumerate(pairs)}['b', 'c']\n"
+    )
     with WorkerPool("bpe", 1) as workers:
         assert workers[0].start("ranks", source)
         assert workers[0]([[("a", "b"), ("b", "c")]]).value == 1
