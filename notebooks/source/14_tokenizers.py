@@ -50,7 +50,7 @@ words = corpus.train.split()
 known = set(words)
 new = [word for word in corpus.val.split() if word not in known]
 print(f"{len(corpus.train):,} characters, {len(set(corpus.train))} different ones")
-print(f"{len(words):,} words, {len(known):,} different ones")
+print(f"{len(words):,} words with their signs, such as {words[4]!r}; {len(known):,} different ones")
 print(f"words of the validation text that the training text lacks: {len(new)}", new[:5])
 
 # %% [markdown]
@@ -149,7 +149,7 @@ for _ in range(5):
 #
 # `merges` is a list of pairs of tokens, the first learned first. Begin with single characters. As long as some pair of neighbours is in the list: take the pair that stands earliest in the list, and merge it wherever it occurs in the word, from left to right. Return the tokens.
 #
-# With the merges `[("a", "b"), ("b", "c"), ("ab", "c")]`, the word `abcbc` is `["abc", "bc"]`.
+# With the merges `[("b", "c"), ("a", "b"), ("ab", "c")]`, the word `abc` is `["a", "bc"]`: `b + c` stands before `a + b` in the list, and then there is no `b` left.
 
 # %% tags=["exercise"] exercise="encode_word"
 def encode_word(word, merges):
@@ -171,9 +171,11 @@ def encode_word(word, merges):
 check("encode_word", encode_word)
 
 # %% [markdown]
+# (One pass through the list is enough. A merge can only make pairs whose own merges were learned after it.)
+#
 # ## Words first
 #
-# The six words came as words. In a text, spaces and full stops are characters too, and frequent ones. Without a rule, `goose.`, `goose!` and `goose,` would each become a token, and so would pieces of two words, such as `e w`. So the text is cut into words before anything is counted, and no token ever crosses a cut. This is called **pre-tokenisation**, and it is done by a regular expression. GPT-2's, piece by piece:
+# The six words came as words. In a text, spaces and full stops are characters too, and frequent ones. Without a rule, `goose.`, `goose!` and `goose,` would each become a token, and so would pieces of two words, such as `e w`. So the text is cut before anything is counted, and no token ever crosses a cut. This is called **pre-tokenisation**, and it is done by a regular expression. We call what it finds words, although a space or a sign may be in it. GPT-2's, piece by piece:
 #
 # | piece | takes |
 # |---|---|
@@ -181,8 +183,8 @@ check("encode_word", encode_word)
 # | ` ?\p{L}+` | letters of any script, with one space before them |
 # | ` ?\p{N}+` | digits, with one space before them |
 # | ` ?[^\s\p{L}\p{N}]+` | other signs, with one space before them |
-# | `\s+(?!\S)` | spaces and line ends, but the last of them stays with what follows |
-# | `\s+` | what is left of them |
+# | `\s+(?!\S)` | a run of spaces and line ends without its last one, which is left for the next word |
+# | `\s+` | any other spaces and line ends |
 #
 # A word brings the space *before* it. That is why `goose` and ` goose` are different tokens. (`\p{L}` means "a letter" in Unicode. Python's `re` does not know it; the package `regex` does.)
 
@@ -220,7 +222,7 @@ for name, pattern in PATTERNS.items():
     print(name, regex.findall(pattern, "O damp goose!  We've 1234 geese.\n\n    I'M LATE"))
 
 # %% [markdown]
-# GPT-4's pattern differs where GPT-2's was found wanting: it knows `'M` in capitals, it takes at most three digits (so that numbers are cut alike), and it does not let indented code fall into single spaces.
+# GPT-4's pattern differs in three places. It knows `'M` in capitals. It takes at most three digits, so that long numbers are cut alike. And line ends go with the sign before them, not with the spaces after them, which helps with code. (`?+` and `++` are `?` and `+` that never give back a character; `(?i:...)` takes capitals, too.)
 #
 # ## Learning merges, fast
 #
@@ -248,14 +250,22 @@ def learn_plainly(words, num_merges):
     return merges
 
 # %% [markdown]
-# Which pair is taken when several are equally frequent? Any rule will do, as long as everybody has the same one: the merges after it depend on it. Ours is a common one: the pair whose bytes are larger, as Python compares them. (The library `tokenizers` takes the smaller pair of ids, so its vocabularies differ from ours where counts are equal, and only there.)
+# Which pair is taken when several are equally frequent? Any rule works if everybody uses the same one, because later merges depend on the choice. Ours is a common one: the pair whose bytes are larger, as Python compares them. (The library `tokenizers` takes the smaller pair of ids, so its vocabularies differ from ours where counts are equal, and only there.)
 #
 # Four ideas make it fast:
 #
 # 1. Equal words are merged equally, so each *different* word is kept once, with its count. Tiny Shakespeare has 300,000 words, and 15,000 different ones.
-# 2. The counts of pairs are kept and corrected, not counted anew. Where `o + se` becomes one token in `g·o·o·se`, the pair (`o`, `o`) is gone, (`o`, `ose`) is new, and nothing else has changed.
-# 3. For each pair there is a list of the places where it occurs. A merge visits these places only. So that a place can find its neighbours after merges, each knows the one before and the one after it: a **linked list**.
-# 4. The most frequent pair comes from a **heap**, which gives the largest of n entries in log n steps. An entry whose pair has become rarer in the meantime is corrected when it comes up.
+# 2. The counts of pairs are kept and corrected, not counted anew.
+# 3. For each pair there is a list of the places where it occurs. A merge visits these places only. After merges a token's neighbour is no longer the next place in the array, so each token knows the one before it and the one after it: a **linked list**.
+# 4. The most frequent pair comes from a **heap**, which gives the largest of n entries in log n steps. Counts in the heap go stale. When a stale entry reaches the top, it is pushed back with its present count.
+#
+# What changes where `o + se` is merged in `g·o·o·se`:
+#
+#     place     0     1     2     3                   0     1     2
+#     before    g <-> o <-> o <-> se        after     g <-> o <-> ose
+#     pairs     (g, o)  (o, o)  (o, se)     pairs     (g, o)  (o, ose)
+#
+# The pairs (`o`, `o`) and (`o`, `se`) lose five occurrences, because *goose* occurs five times, and (`o`, `ose`) gains five. No other pair is touched.
 
 # %%
 #| export
@@ -361,7 +371,7 @@ assert fast == plain
 # %% [markdown]
 # ## From a word to its ids, fast
 #
-# To encode a word, the earliest merge that fits is made, again and again. Looking at all pairs each time is fine for a short word. But nobody promises short words: a line of a million `=` is one "word", and a million times a million steps are a day. The heap helps here too: its entries are the pairs of the word, the earliest merge on top.
+# To encode a word, the earliest merge that fits is made, again and again. Looking at all pairs each time is fine for a short word. But nobody promises short words: a line of a million `=` is one "word", and 10¹² steps take about a day. The heap helps here, too: its entries are the pairs of the word, the earliest merge on top.
 
 # %%
 #| export
@@ -401,8 +411,19 @@ def _merge_all(ids, ranks):
                 heapq.heappush(heap, (*merge, previous, ids[previous], new))
     return tuple(i for i in ids if i != -1)
 
+# %%
+ranks = {}
+for rank, pair in enumerate(learn_merges({b"=" * 64: 1}, 6)):
+    ranks[pair] = (rank, 256 + rank)
+for length in (10_000, 100_000):
+    start = time.perf_counter()
+    merged = _merge_all(b"=" * length, ranks)
+    print(
+        f"{length:,} bytes become {len(merged):,} tokens in ≈ {1000 * (time.perf_counter() - start):.0f} ms"
+    )
+
 # %% [markdown]
-# (The word is cut into bytes first, and a space is a byte like any other: GPT-2's files write it as `Ġ`.)
+# Ten times the bytes take ten to twenty times as long. To look at all pairs again and again would take a hundred times as long.
 #
 # ## The tokenizer
 #
@@ -558,7 +579,9 @@ class BPETokenizer:
 # %% [markdown]
 # Encoding: cut out the special tokens, cut the rest into words, look each word up among those that came before, and merge only the new ones. Texts repeat themselves: a word that was seen is a look into a dictionary.
 #
-# `encode_iterable` takes a text in pieces, such as the lines of a file, and keeps only a little of it in memory. It must give the ids of the whole text, although a piece may end in the middle of a word. So it cuts anew: at a space after a letter or a digit, where no token goes across.
+# `encode_iterable` takes a text in pieces, such as the lines of a file, and keeps only a little of it in memory. It must give the ids of the whole text, although a piece may end in the middle of a word. So it joins the pieces and cuts them at a safe place: before a space that follows a letter or a digit. There a word has ended, because in both patterns a space can only begin a word that has letters.
+#
+# (`class BPETokenizer(BPETokenizer)` goes on with the class of the cell above. In the library it is one class.)
 
 # %%
 #| export
@@ -666,6 +689,13 @@ print(len(example), "characters,", len(ids), "tokens:", ids.tolist())
 print("|".join(tokenizer.decode([i]) for i in ids))
 assert tokenizer.decode(ids) == example
 
+# %%
+pieces = ["O damp go", "ose! Drop the trum", "pet."]
+in_pieces = list(tokenizer.encode_iterable(pieces))
+apart = [i for piece in pieces for i in tokenizer.encode(piece).tolist()]
+print(len(in_pieces), "tokens by encode_iterable,", len(apart), "if each piece is encoded alone")
+assert in_pieces == ids.tolist()
+
 # %% [markdown]
 # Does it read what it has never seen? **Predict** how many tokens the goose 🪿 has.
 
@@ -693,7 +723,7 @@ for n in range(1, len(goose) + 1):
 # ### Exercise: whole characters
 # ★★ · 8 minutes · Everybody who streams text meets this: programs that print each token at once show � in the middle of every emoji.
 #
-# The first byte of a character says how many it has: below 128 one, from 192 on two, from 224 on three, from 240 on four. The others are from 128 to 191. `data` is the beginning of a correct text in UTF-8, cut off anywhere. How many of its bytes are whole characters?
+# The first byte of a character says how many it has: below 128 one, from 192 on two, from 224 on three, from 240 on four. The others are from 128 to 191. `data` is the beginning of a correct text in UTF-8, cut off anywhere. How many of its bytes belong to whole characters?
 
 # %% tags=["exercise"] exercise="whole_characters"
 def whole_characters(data):
@@ -733,7 +763,7 @@ except ValueError as error:
 # ### Exercise: cut out the special tokens
 # ★★ · 8 minutes · `"|".join(special_tokens)` as a regular expression is wrong twice: `|` has a meaning there, and of two alternatives the first one that fits is taken, not the longest.
 #
-# Cut a text before and after each special token, without empty parts. Read from left to right: at each place take the longest special token that begins there.
+# Cut a text before and after each special token, without empty parts. Read from left to right: at each place take the longest special token that begins there. There may be no special tokens at all.
 #
 # With the special tokens `["ab", "abc"]`, the text `xabcabx` is `["x", "abc", "ab", "x"]`.
 
@@ -940,7 +970,7 @@ again = BPETokenizer.load_gpt2(folder / "vocab.json", folder / "merges.txt")
 assert again.encode(example).tolist() == tokenizer.encode(example).tolist()
 
 # %% [markdown]
-# These two files of GPT-2 are on the net, with 50,000 merges learned from eight million web pages. Where there is a network, the next cell reads your example with them. (They take half a second to load, and are kept.)
+# These two files of GPT-2 are on the net, with 50,000 merges learned from eight million web pages. Where there is a network, the next cell encodes the example with them. (They take half a second to load, and are kept.)
 
 # %% tags=["nbval-ignore-output"]
 try:
@@ -953,7 +983,7 @@ except OSError as error:
 # %% [markdown]
 # ## By name
 #
-# `start_here` and the command `chargpt train` ask for a tokenizer by its name. The merges are learned from the training text alone. What the validation text is like, a tokenizer must not know either.
+# `start_here` and the command `chargpt train` ask for a tokenizer by its name. The merges are learned from the training text alone: a tokenizer must not see the validation text either.
 
 # %%
 #| export
@@ -1000,7 +1030,7 @@ except ValueError as error:
 # %% [markdown]
 # ## What the merges learn
 #
-# One line of the corpus, in four vocabularies. With 256 tokens there are only bytes.
+# One line of the corpus, in four vocabularies. With 256 tokens there are only bytes. The colours mean nothing; they show where a token ends.
 
 # %%
 def draw_tokens(ax, tokenizer, text):
@@ -1045,7 +1075,7 @@ print("first:", first)
 print("longest:", [token.decode("utf-8", "replace") for token in longest])
 
 # %% [markdown]
-# Nobody told the tokenizer what a word is, beyond where one may begin. Playhouse is written by a grammar with a list of words. **Predict:** do the merges find them all, if we let them? Ask for more merges than there can be: the training ends when the words have no pairs left, and warns.
+# Nobody told the tokenizer what a word is, beyond where one may begin. Playhouse is written by a grammar with a list of 426 words. **Predict:** how many merges does it take until each of them is one token? The next cell asks for more merges than there can be: the training ends when the words have no pairs left. (It warns, and we silence the warning.)
 #
 # (The first merges of a long list are what a shorter training would have learned. So one training gives all smaller vocabularies, too.)
 
@@ -1062,7 +1092,7 @@ for size in sizes:
     # In the middle of a line, or at its beginning.
     whole = [word for word in in_text if any(len(shorter.encode(s + word)) == 1 for s in (" ", ""))]
     print(
-        f"{size:5} tokens: {len(whole):5,} of the {len(in_text):,} words are one token; "
+        f"{size - 256:5} merges: {len(whole):5,} of the {len(in_text):,} words are one token; "
         f"{lengths[-1]:.2f} characters a token"
     )
 
@@ -1072,12 +1102,17 @@ record = json.loads(
 )  # measured on Playhouse and on Shakespeare
 fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
 ax.plot(sizes, lengths, "o-", color="#0072B2", label=f"{corpus.name}, here")
-points = []
+points = [(256, 1.0)]  # each of its characters is one byte
 for rows in record["compare"]["shakespeare"].values():
     if rows[0]["vocab_size"] > 256:
         points.append((rows[0]["vocab_size"], rows[0]["characters_per_id"]))
 ax.plot(*zip(*points), "s--", color="#D55E00", label="Shakespeare, recorded")
-ax.set(xscale="log", xlabel="tokens in the vocabulary", ylabel="characters a token", ylim=0)
+ax.set(
+    xscale="log",
+    xlabel="tokens in the vocabulary, 256 of them bytes",
+    ylabel="characters a token",
+    ylim=0,
+)
 ax.set_xticks([256, 512, 1024, 2048], ["256", "512", "1,024", "2,048"], minor=False)
 ax.minorticks_off()
 ax.legend(frameon=False)
@@ -1136,6 +1171,9 @@ print(f"bits per character: {per_character:.3f}, per byte: {per_byte:.3f}")
 print(f"of a model of characters that knows nothing: {math.log2(len(set(corpus.train))):.3f}")
 
 # %% [markdown]
+# A model of tokens that knows nothing pays less than a model of characters that knows nothing. It knows something after all: the merges were learned from the text, and frequent letters already stand together.
+
+# %% [markdown]
 # ## Characters against tokens
 #
 # Which reader is better? Both of them predict the same text, so bits per character can be compared. To be fair, everything else should be equal as well:
@@ -1145,60 +1183,78 @@ print(f"of a model of characters that knows nothing: {math.log2(len(set(corpus.t
 # - **The same text**, and the merges learned from its training part.
 # - **Its own learning rate.** Three rates were tried for each reader, on a tenth split off Shakespeare's training text.
 #
-# Training 24 models takes most of an hour, so this was done once, with three seeds each (`python -m tests.benchmarks.tokenizers rates compare`). **Predict** the winner, and on which of the two texts it wins more clearly.
+# Training 24 models takes most of an hour, so this was done once, with three seeds each (`python -m tests.benchmarks.tokenizers rates compare`). **Predict** the order of the four readers on each text.
+
+# %%
+def reader_name(row):
+    """Characters, or the number of merges: on Playhouse there are fewer than the 2,048 that were asked for."""
+    if row["characters_per_id"] == 1:
+        return "characters"
+    return f"{row['vocab_size'] - 256:,} merges"
+
+
+for name, readers in record["compare"].items():
+    print(f"\n{name:13} n_embd  parameters   rate   steps  characters: a token  of context  read")
+    for rows in readers.values():
+        row = rows[0]
+        steps = fmean(row["steps"] for row in rows)
+        read = fmean(row["characters_per_second"] * row["seconds"] for row in rows) / 1e6
+        print(
+            f"{reader_name(row):13} {row['n_embd']:6}  {row['parameters']:10,}  {row['learning_rate']:.4f}"
+            f"  {steps:5,.0f}  {row['characters_per_id']:19.2f}  {row['context_in_characters']:10.0f}"
+            f"  {read:.1f} million"
+        )
 
 # %%
 for name, readers in record["compare"].items():
-    print(
-        f"\n{name:14} tokens  n_embd  characters:  a token  of context  a second   bits a character"
-    )
-    for reader, rows in readers.items():
-        row = rows[0]
+    print(f"\n{name}: bits per character, the mean of three seeds, and how far they are apart")
+    for rows in readers.values():
         bits = [row["bits_per_character"] for row in rows]
-        speed = fmean(row["characters_per_second"] for row in rows)
-        print(
-            f"{reader:14} {row['vocab_size']:6,}  {row['n_embd']:6}  {row['characters_per_id']:20.2f}"
-            f"  {row['context_in_characters']:10.0f}  {speed:8,.0f}"
-            f"   {fmean(bits):.3f} ± {(max(bits) - min(bits)) / 2:.3f}"
-        )
-print(f"\nthe floor of Playhouse: {record['floor']['playhouse']:.3f} bits a character")
+        print(f"{reader_name(rows[0]):13} {fmean(bits):.3f}   {max(bits) - min(bits):.3f}")
+print(f"\nthe floor of Playhouse: {record['floor']['playhouse']:.3f}")
+
+# %% [markdown]
+# And on the way there. (These were measured on the first 10,000 characters of the validation text, so their ends differ a little from the table. The axes do not begin at 0.)
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 colours = ("#000000", "#56B4E9", "#0072B2", "#D55E00")
 for ax, (name, readers) in zip(axes, record["compare"].items()):
-    for (reader, rows), colour in zip(readers.items(), colours):
-        for row, label in zip(rows, (reader, None, None)):
+    for rows, colour in zip(readers.values(), colours):
+        for row, label in zip(rows, (reader_name(rows[0]), None, None)):
             ax.plot(*zip(*row["curve"]), color=colour, linewidth=1.2, label=label)
-    ax.set(title=name, xlabel="seconds of training", ylabel="bits per character", xlim=(0, 120))
+    ax.set(title=name, xlabel="seconds of training", ylabel="bits per character", xlim=(20, 118))
 axes[0].axhline(record["floor"]["playhouse"], color="#009E73", linestyle="--", label="the floor")
-axes[0].set_ylim(0, 3)
-axes[1].set_ylim(1.5, 4)
-axes[0].legend(frameon=False, fontsize=8)
+axes[0].set_ylim(0.4, 1.4)
+axes[1].set_ylim(2.0, 3.4)
+for ax in axes:
+    ax.legend(frameon=False, fontsize=8)
 show(
     fig,
     "Bits per character against seconds of training, for four readers with three seeds each, on Playhouse and on "
     "Shakespeare. The readers of tokens begin lower and stay below the readers of characters.",
-)  # on the first 10,000 characters of the validation text; the table has the whole of it
+)
 
 # %% [markdown]
-# All readers of tokens beat the reader of characters, on both texts, by far more than the seeds differ. The columns say why. A step takes about the same time for everybody, because 64 ids are 64 ids. But 64 tokens are more text than 64 characters. So in 115 seconds a reader of tokens reads more of the text, and in each window it sees further back.
+# All readers of tokens beat the reader of characters, on both texts, by far more than the seeds differ. The columns say why. A step takes about the same time for everybody, because 64 ids are 64 ids. But 64 tokens are more text than 64 characters. So in 115 seconds a reader of tokens reads more of the text, and in each window it sees further back. (How much each of the two is worth, this comparison does not tell.)
 #
 # More merges are not always better. On Shakespeare, with its many words, the bits still fall at 2,048. On Playhouse 512 merges are enough: the 430 after them are rare words, each seen seldom, and their table takes parameters from the model behind it.
 #
-# Does the reader of characters only lack context? A longer window helps it, and costs time. Lesson 06's GPT sees 192 characters and trains for 115 seconds on two cores:
+# Does the reader of characters only lack context? A longer window helps it, and costs time. Lesson 06's GPT sees 192 characters. It trains for 115 seconds, too, but on two cores:
 
 # %%
 gpt = bundled_results()["playhouse"]["GPT"]
 print(f"lesson 06's GPT on Playhouse: {gpt['loss'] / math.log(2):.3f} bits a character (recorded)")
 
 # %% [markdown]
-# Where do the nats go? A token pays for several characters at once, for a choice of the grammar and for the spelling after it. In the next picture its nats go to the choice, if there is one in it, and to the spelling otherwise. **Predict:** which colour vanishes as the vocabulary grows?
+# So a longer window is worth much, and characters with a good window come close to tokens with half the processor time. A choice of a tokenizer is always a choice of the context, too.
+#
+# Where do the nats go? A token may hold a choice of the grammar and the spelling that follows from it. If it holds a choice, all its nats count for the choice, otherwise for spelling. **Predict:** which kind of text gains most from a larger vocabulary: spelling, words, or names that are copied?
 
 # %%
 excesses = {}
-for reader, rows in record["compare"]["playhouse"].items():
-    excesses[reader] = {
+for rows in record["compare"]["playhouse"].values():
+    excesses[reader_name(rows[0])] = {
         kind: fmean(row["excess"][kind] for row in rows) for kind in rows[0]["excess"]
     }
 show(
@@ -1220,9 +1276,19 @@ show(
 #
 # ## Mistakes people make
 #
+# Two of them, shown:
+
+# %%
+for text in ("O damp goose!", "O damp ", "O damp"):
+    print(repr(text), "is", [tokenizer.decode([i]) for i in tokenizer.encode(text)])
+joined = [*tokenizer.encode("O goo").tolist(), *tokenizer.encode("se!").tolist()]
+print("encoded apart:", [tokenizer.decode([i]) for i in joined])
+print("together:     ", [tokenizer.decode([i]) for i in tokenizer.encode("O goose!")])
+
+# %% [markdown]
 # - **Comparing losses per token.** 2.9 nats per token may be better than 1.5 nats per character. Divide by the characters, or by the bytes.
-# - **A space at the end of the prompt.** `"O damp "` ends with the token ` `, which the training text hardly ever has before a word: there, the space belongs to ` goose`. End the prompt with the last word.
-# - **Encoding pieces and joining them.** `encode("goo") + encode("se")` is not `encode("goose")`. Join the texts, or use `encode_iterable`.
+# - **A space at the end of the prompt.** `"O damp "` ends with a token for the space alone. In the training text the space belongs to ` goose`, so the model has hardly ever seen a word after that token. End the prompt with the last word.
+# - **Encoding pieces and joining the ids.** They are not the ids of the whole text. Join the texts, or use `encode_iterable`.
 # - **Another tokenizer than the model's.** The ids are all valid and mean something else. Load the one that was saved with the weights.
 # - **Merges learned from the validation text, too.** Then the tokenizer has seen it. Train it on the training text.
 # - **Special tokens from strangers.** A user's `<|user|>` must not become the token. Encode what users type with `allowed_special=()`.
