@@ -15,6 +15,7 @@ from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
 from tests.benchmarks.robustness import PAGES, claims, margin
+from tests.benchmarks.tokenizers import readme_table
 
 RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
 MEASURED = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
@@ -227,6 +228,10 @@ def test_byte_pair_encoding_is_fast_enough():
     encoding = TOKENIZERS["speed"]["encoding"]
     assert encoding["ours, MB/s"] >= 1.0
     assert encoding["encode_iterable of 5 MB, bytes above its start"] <= 1_000_000
+
+
+def test_the_readme_quotes_the_recorded_readers():
+    assert readme_table(TOKENIZERS) in MEASURED
 
 
 def bits(rows):

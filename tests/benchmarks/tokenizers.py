@@ -24,7 +24,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import replace
-from statistics import median
+from statistics import fmean, median
 from types import SimpleNamespace
 
 import regex
@@ -278,6 +278,19 @@ def compare(rates, results):
         yield
 
 
+def readme_table(record):
+    """The table in data/results/README.md: the mean of the seeds, and how far they are apart."""
+    lines = ["| reader | Playhouse | Shakespeare |", "|---|---|---|"]
+    for reader in record["compare"]["playhouse"]:
+        cells = []
+        for name in ("playhouse", "shakespeare"):
+            bits = [row["bits_per_character"] for row in record["compare"][name][reader]]
+            cells.append(f"{fmean(bits):.3f} (seeds {max(bits) - min(bits):.3f} apart)")
+        lines.append(f"| {reader.replace('2048', 'up to 2,048')} | {' | '.join(cells)} |")
+    lines.append(f"| the floor | {record['floor']['playhouse']:.3f} | nobody knows |")
+    return "\n".join(lines)
+
+
 def main():
     record = read_json(OUT)
     record["machine"] = measured_on("cpu", tokenizers, tiktoken)
@@ -294,6 +307,7 @@ def main():
         record["floor"] = {"playhouse": playhouse.val_entropy / math.log(2)}
         for _ in compare(record["rates"]["chosen"], record.setdefault("compare", {})):
             write_json(OUT, record)
+        print(readme_table(record))
 
 
 if __name__ == "__main__":
