@@ -80,7 +80,9 @@ def test_the_lessons_run_on_the_versions_of_hosts(name, python, torch):
     ].startswith(python)
     assert record.get("would change what is on the list", []) == []
     lessons = {name for name in PLAYHOUSE["lessons"] if not name.startswith("appendix/")}
-    assert record["lessons"].keys() >= lessons
+    missing = lessons - record["lessons"].keys()
+    # A page that has not been run there yet is named in the README.
+    assert all(f"`{page}` on {name}" in MEASURED for page in missing), missing
     assert not [row for row in record["lessons"].values() if "error" in row]
 
 
@@ -254,14 +256,22 @@ def test_characters_and_subwords_were_compared_fairly(corpus):
 
 @pytest.mark.parametrize("corpus", ["playhouse", "shakespeare"])
 def test_every_reader_of_tokens_beats_the_reader_of_characters(corpus):
-    """As lesson 14 says it: by more than the seeds differ."""
+    """As lesson 14 says it: by far more than the seeds differ."""
     readers = TOKENIZERS["compare"][corpus]
-    characters = min(bits(readers["characters"]))
+    spread = max(max(bits(rows)) - min(bits(rows)) for rows in readers.values())
     for reader, rows in readers.items():
-        spread = max(bits(rows)) - min(bits(rows))
-        assert spread < 0.02
         if reader != "characters":
-            assert max(bits(rows)) < characters - 0.05
+            assert max(bits(rows)) < min(bits(readers["characters"])) - 2 * spread
+
+
+def test_what_lesson_14_says_of_512_merges_and_of_more():
+    shakespeare = TOKENIZERS["compare"]["shakespeare"]
+    pairs = zip(bits(shakespeare["512 merges"]), bits(shakespeare["2048 merges"]))
+    assert all(more < fewer for fewer, more in pairs)
+    playhouse = TOKENIZERS["compare"]["playhouse"]
+    fewer, more = bits(playhouse["512 merges"]), bits(playhouse["2048 merges"])
+    assert min(fewer) < max(more) and min(more) < max(fewer)
+    assert playhouse["2048 merges"][0]["vocab_size"] - 256 == 942
 
 
 def test_the_excess_of_tokens_adds_up_to_their_loss():

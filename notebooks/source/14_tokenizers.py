@@ -1238,7 +1238,7 @@ show(
 # %% [markdown]
 # All readers of tokens beat the reader of characters, on both texts, by far more than the seeds differ. The columns say why. A step takes about the same time for everybody, because 64 ids are 64 ids. But 64 tokens are more text than 64 characters. So in 115 seconds a reader of tokens reads more of the text, and in each window it sees further back. (How much each of the two is worth, this comparison does not tell.)
 #
-# More merges are not always better. On Shakespeare, with its many words, the bits still fall at 2,048. On Playhouse 512 merges are enough: the 430 after them are rare words, each seen seldom, and their table takes parameters from the model behind it.
+# More merges are not always better. On Shakespeare, with its many words, 2,048 merges beat 512 with each of the three seeds, but by less than the seeds differ. On Playhouse 512 merges do as well as all 942: the last 430 are rare words, each seen seldom, and their table takes parameters from the model behind it.
 #
 # Does the reader of characters only lack context? A longer window helps it, and costs time. Lesson 06's GPT sees 192 characters. It trains for 115 seconds, too, but on two cores:
 
@@ -1247,7 +1247,7 @@ gpt = bundled_results()["playhouse"]["GPT"]
 print(f"lesson 06's GPT on Playhouse: {gpt['loss'] / math.log(2):.3f} bits a character (recorded)")
 
 # %% [markdown]
-# So a longer window is worth much, and characters with a good window come close to tokens with half the processor time. A choice of a tokenizer is always a choice of the context, too.
+# So a longer window is worth much: with it, and with two cores, characters come close to what tokens reach on one core. The choice of a tokenizer is also a choice of how far back the model sees.
 #
 # Where do the nats go? A token may hold a choice of the grammar and the spelling that follows from it. If it holds a choice, all its nats count for the choice, otherwise for spelling. **Predict:** which kind of text gains most from a larger vocabulary: spelling, words, or names that are copied?
 
@@ -1269,8 +1269,8 @@ show(
 #
 # From what was measured here:
 #
-# - **A small text with few words** (plays of a grammar, logs, forms): byte-pair encoding, as many merges as make most words one token, and not all of them. Here that was 512.
-# - **A book**: 2,048 merges or more. The curve of compression flattens, and each further token is rarer; try the next doubling and look at bits per character.
+# - **A small text with few words** (plays of a grammar, logs, forms): byte-pair encoding, as many merges as make the frequent words one token. Here 512 did as well as all there are.
+# - **A book**: 2,048 merges or so. The curve of compression flattens, and each further token is rarer; try the next doubling, with three seeds, and look at bits per character.
 # - **Much text, a large model**: tens of thousands of tokens. The table's share of the parameters shrinks as the model grows: GPT-2's 50,257 rows are 31% of its smallest model and 5% of its largest. Use a vocabulary that exists, such as GPT-2's.
 # - **Characters**: to look inside, because each letter has its probability and its row in the attention map; for tasks about letters, such as rhymes and spelling; and for an alphabet so small that everything fits into a minute.
 #
