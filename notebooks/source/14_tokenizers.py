@@ -1194,15 +1194,17 @@ def reader_name(row):
 
 
 for name, readers in record["compare"].items():
-    print(f"\n{name:13} n_embd  parameters   rate   steps  characters: a token  of context  read")
+    print(
+        f"\n{name:13} n_embd  parameters   rate   steps  characters: a token  of context  a second"
+    )
     for rows in readers.values():
         row = rows[0]
         steps = fmean(row["steps"] for row in rows)
-        read = fmean(row["characters_per_second"] * row["seconds"] for row in rows) / 1e6
+        speed = fmean(row["characters_per_second"] for row in rows)
         print(
             f"{reader_name(row):13} {row['n_embd']:6}  {row['parameters']:10,}  {row['learning_rate']:.4f}"
             f"  {steps:5,.0f}  {row['characters_per_id']:19.2f}  {row['context_in_characters']:10.0f}"
-            f"  {read:.1f} million"
+            f"  {speed:8,.0f}"
         )
 
 # %%
@@ -1263,7 +1265,7 @@ show(
 )
 
 # %% [markdown]
-# Spelling vanishes: a word that is one token cannot be misspelt. What stays are names that have to be copied from earlier lines, and closings, which depend on what was said at the beginning of a scene. That is work for attention, and no vocabulary does it.
+# Spelling nearly vanishes: a word that is one token cannot be misspelt. The choice of words then costs hardly more than it must. What stays are names that have to be copied from earlier lines, and closings, which depend on what was said at the beginning of a scene. That is work for attention, and no vocabulary does it.
 #
 # ## Which one?
 #
