@@ -43,7 +43,7 @@ folder = Path(scratch.name)
 # %% [markdown]
 # ## One character, one step
 #
-# So far a token was a character. That costs steps: a model takes as many of them to write a word as the word has letters, and what it can look back at, its `block_size`, is counted in letters, too. Why not give each *word* an id? Count.
+# So far a token was a character. That costs steps: to write a word, a model takes as many steps as the word has letters. What it can look back at, its `block_size`, is counted in letters, too. Why not give each *word* an id? Count.
 
 # %%
 words = corpus.train.split()
@@ -579,7 +579,7 @@ class BPETokenizer:
 # %% [markdown]
 # Encoding: cut out the special tokens, cut the rest into words, look each word up among those that came before, and merge only the new ones. Texts repeat themselves: a word that was seen is a look into a dictionary.
 #
-# `encode_iterable` takes a text in pieces, such as the lines of a file, and keeps only a little of it in memory. It must give the ids of the whole text, although a piece may end in the middle of a word. So it joins the pieces and cuts them at a safe place: before a space that follows a letter or a digit. There a word has ended, because in both patterns a space can only begin a word that has letters.
+# `encode_iterable` takes a text in pieces, such as the lines of a file, and keeps only a little of it in memory. It must give the ids of the whole text, although a piece may end in the middle of a word. So it joins the pieces and cuts them at a safe place: before a space that follows a letter or a digit. There a word has ended. In both patterns a space begins a word or belongs to a run of spaces; it never follows a letter inside a word.
 #
 # (`class BPETokenizer(BPETokenizer)` goes on with the class of the cell above. In the library it is one class.)
 
@@ -718,7 +718,7 @@ for n in range(1, len(goose) + 1):
     print(n, tokenizer.decode(goose[:n]))
 
 # %% [markdown]
-# Bytes that make no character become `�`, U+FFFD, the replacement character. `generate(..., stream=True)` of lesson 08 holds a token back as long as its text ends in one. (A model can also write bytes that never become a character. Then the `�` stays.)
+# Bytes that make no character become `�`, U+FFFD, the replacement character. `generate(..., stream=True)` of lesson 08 holds back a `�` at the end until the other bytes have come. (A model can also write bytes that never become a character. Then the `�` stays.)
 #
 # ### Exercise: whole characters
 # ★★ · 8 minutes · Everybody who streams text meets this: programs that print each token at once show � in the middle of every emoji.
@@ -1130,7 +1130,7 @@ show(
 # %% [markdown]
 # ## Bits per character
 #
-# A model of tokens has a loss per *token*. The larger the vocabulary, the more a token holds, and the more it costs to predict one. So losses per token cannot be compared between tokenizers. What can be compared is what the *text* costs: all nats together, divided by the number of its characters. Told in bits (1 bit is $\ln 2$ nats), it is a number that file compressors know, too. Where texts of different scripts are compared, bits per **byte** are the custom.
+# A model of tokens has a loss per *token*. The larger the vocabulary, the more a token holds, and the more it costs to predict one. So losses per token cannot be compared between tokenizers. What can be compared is what the *text* costs: all nats together, divided by the number of its characters. In bits (1 bit is $\ln 2$ nats) this is the number by which file compressors are compared, too. For texts of different scripts one takes bits per **byte**.
 #
 # ### Exercise: bits per character
 # ★ · 4 minutes · Papers that compare a loss per token with another vocabulary's compare nothing.
