@@ -237,7 +237,7 @@ def test_the_readme_quotes_the_recorded_readers():
 
 
 def bits(rows):
-    return [row["bits_per_character"] for row in rows]
+    return [row["bits"] for row in rows]
 
 
 @pytest.mark.parametrize("corpus", ["playhouse", "shakespeare"])
@@ -250,7 +250,7 @@ def test_characters_and_subwords_were_compared_fairly(corpus):
         assert [row["seed"] for row in rows] == [1337, 1338, 1339]
         assert all(115 <= row["seconds"] < 116 for row in rows)
         rates = TOKENIZERS["rates"]
-        tried = rates["bits_per_character"][reader]
+        tried = rates["bits"][reader]
         assert {row["learning_rate"] for row in rows} == {float(min(tried, key=tried.get))}
 
 
@@ -278,6 +278,6 @@ def test_the_excess_of_tokens_adds_up_to_their_loss():
     floor = TOKENIZERS["floor"]["playhouse"]
     for rows in TOKENIZERS["compare"]["playhouse"].values():
         for row in rows:
-            assert row["bits_per_character"] > floor
+            assert row["bits"] > floor
             excess = sum(row["excess"].values()) / log(2)
-            assert excess == pytest.approx(row["bits_per_character"] - floor, abs=0.01)
+            assert excess == pytest.approx(row["bits"] - floor, abs=0.01)

@@ -973,12 +973,16 @@ assert again.encode(example).tolist() == tokenizer.encode(example).tolist()
 # These two files of GPT-2 are on the net, with 50,000 merges learned from eight million web pages. Where there is a network, the next cell encodes the example with them. (They take half a second to load, and are kept.)
 
 # %% tags=["nbval-ignore-output"]
+gpt2 = None
 try:
     gpt2 = load_gpt2_tokenizer()
     ids = gpt2.encode(example)
     print(gpt2.vocab_size, "tokens:", "|".join(gpt2.decode([i]) for i in ids), ids.tolist())
 except OSError as error:
     print("GPT-2's files could not be fetched:", str(error).splitlines()[0])
+
+# %%
+assert gpt2 is None or gpt2.decode(ids) == example
 
 # %% [markdown]
 # ## By name
@@ -1211,7 +1215,7 @@ for name, readers in record["compare"].items():
 for name, readers in record["compare"].items():
     print(f"\n{name}: bits per character, the mean of three seeds, and how far they are apart")
     for rows in readers.values():
-        bits = [row["bits_per_character"] for row in rows]
+        bits = [row["bits"] for row in rows]
         print(f"{reader_name(rows[0]):13} {fmean(bits):.3f}   {max(bits) - min(bits):.3f}")
 print(f"\nthe floor of Playhouse: {record['floor']['playhouse']:.3f}")
 

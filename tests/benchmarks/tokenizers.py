@@ -209,7 +209,7 @@ def one_run(corpus, reader, parameters, seed, rate, seconds):
         "seconds": result["seconds"],
         "steps": result["steps"],
         "nats_per_id": sum(predicted) / (len(ids) - 1),
-        "bits_per_character": sum(predicted) / len(predicted) / math.log(2),
+        "bits": sum(predicted) / len(predicted) / math.log(2),
         "characters_per_id": characters_per_id,
         "characters_per_second": read * characters_per_id / result["seconds"],
         "context_in_characters": config.block_size * characters_per_id,
@@ -251,10 +251,10 @@ def choose_rates(found):
                 runs.append((corpus, reader, parameters, SEEDS[0], rate, SECONDS))
     for n, row in run_all(runs):
         reader, rate = tried[n]
-        found.setdefault(reader, {})[str(rate)] = row["bits_per_character"]
-        print(reader, rate, row["bits_per_character"], flush=True)
+        found.setdefault(reader, {})[str(rate)] = row["bits"]
+        print(reader, rate, row["bits"], flush=True)
     chosen = {reader: float(min(row, key=row.get)) for reader, row in found.items()}
-    return {"seconds": SECONDS, "bits_per_character": found, "chosen": chosen}
+    return {"seconds": SECONDS, "bits": found, "chosen": chosen}
 
 
 def compare(rates, results):
@@ -284,7 +284,7 @@ def readme_table(record):
     for reader in record["compare"]["playhouse"]:
         cells = []
         for name in ("playhouse", "shakespeare"):
-            bits = [row["bits_per_character"] for row in record["compare"][name][reader]]
+            bits = [row["bits"] for row in record["compare"][name][reader]]
             cells.append(f"{fmean(bits):.3f} (seeds {max(bits) - min(bits):.3f} apart)")
         lines.append(f"| {reader.replace('2048', 'up to 2,048')} | {' | '.join(cells)} |")
     lines.append(f"| the floor | {record['floor']['playhouse']:.3f} | nobody knows |")
@@ -299,7 +299,7 @@ def main():
         write_json(OUT, record)
         print(json.dumps(record["speed"], indent=1))
     if "rates" in sys.argv[1:]:
-        earlier = record.get("rates", {}).get("bits_per_character", {})
+        earlier = record.get("rates", {}).get("bits", {})
         record["rates"] = choose_rates(earlier)
         write_json(OUT, record)
     if "compare" in sys.argv[1:]:
