@@ -211,7 +211,8 @@ def _load_resumed_text(args):
     Raises: ValueError for another text, unless that is accepted; FileNotFoundError where there is none.
     """
     out = Path(args.training.out)
-    saved = saved_settings(out)["corpus"]
+    settings = saved_settings(out)
+    saved = settings["corpus"]
     is_given = settings_of(args)["corpus"] != saved
     accepts = args.corpus_changed == "accept"
     if is_given or (accepts and Path(saved).is_file()):
@@ -226,9 +227,9 @@ def _load_resumed_text(args):
             "the text as it is now by --corpus-changed accept"
         )
     _, tokenizer = read_config_and_tokenizer(find_checkpoint(out, "last"))
-    saved_name = saved_settings(out)["tokenizer"]
-    check_run_tokenizer(settings_of(args)["tokenizer"], saved_name, tokenizer, corpus)
-    args.tokenizer = saved_name
+    given = settings_of(args)["tokenizer"]
+    check_run_tokenizer(given, settings["tokenizer"], tokenizer, corpus)
+    args.tokenizer = settings["tokenizer"]
     if change is None:
         return corpus, tokenizer
     try:

@@ -732,7 +732,14 @@ def whole_characters(data):
     place = 0
     while place < len(data):
         first = data[place]
-        length = 1 + (first >= 192) + (first >= 224) + (first >= 240)
+        if first >= 240:
+            length = 4
+        elif first >= 224:
+            length = 3
+        elif first >= 192:
+            length = 2
+        else:
+            length = 1
         if place + length > len(data):
             break
         place += length

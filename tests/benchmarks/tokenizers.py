@@ -1,7 +1,7 @@
 """How fast byte-pair encoding learns and reads, and what it does to a model: characters against subwords, fairly.
 
     python -m tests.benchmarks.tokenizers speed       a minute
-    python -m tests.benchmarks.tokenizers rates       12 minutes, two runs at a time
+    python -m tests.benchmarks.tokenizers rates       20 minutes, two runs at a time
     python -m tests.benchmarks.tokenizers compare     25 minutes, two runs at a time; goes on where it was interrupted
 
 All three write into data/results/tokenizers.json.
@@ -34,9 +34,9 @@ import torch
 
 from build import HERE
 from chargpt_lib import trainer
-from chargpt_lib.bpe import PATTERNS, BPETokenizer, load_gpt2_tokenizer
+from chargpt_lib.bpe import PATTERNS, BPETokenizer, load_gpt2_tokenizer, make_tokenizer
 from chargpt_lib.cli.options import PRESETS
-from chargpt_lib.data import CharTokenizer, Corpus, load_corpus
+from chargpt_lib.data import Corpus, load_corpus
 from chargpt_lib.files import read_json, write_json
 from chargpt_lib.gpt import GPT
 from chargpt_lib.playhouse import choice_weights, excess_by_kind
@@ -45,7 +45,13 @@ from chargpt_lib.training import nats_by_character, per_token_loss
 from tests.benchmarks.machine import measured_on
 
 OUT = HERE.root / "data" / "results" / "tokenizers.json"
-MERGES = (128, 512, 2048)
+# Each reader, and the name of its tokenizer: a vocabulary has 256 bytes, and the merges.
+READERS = {
+    "characters": "char",
+    "128 merges": "bpe:384",
+    "512 merges": "bpe:768",
+    "2048 merges": "bpe:2304",
+}
 SEEDS = (1337, 1338, 1339)
 SECONDS = 115  # of training, as long as lesson 06's
 RATES = (7.5e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2)
@@ -160,14 +166,6 @@ def config_of_size(vocab_size, parameters):
     return replace(config, n_embd=min(candidates)[1])
 
 
-def readers_of(corpus):
-    """{name: tokenizer}. The merges are learned from the training text alone."""
-    readers = {"characters": CharTokenizer.from_text(corpus.train + corpus.val)}
-    for merges in MERGES:
-        readers[f"{merges} merges"] = BPETokenizer.train(corpus.train, 256 + merges)
-    return readers
-
-
 def steps_per_second(model, settings):
     """How many steps of a training fit into a second, from a few of them: it decides how often a run is evaluated."""
     ids = torch.randint(model.vocab_size, (10_000,))
@@ -181,7 +179,7 @@ def one_run(corpus, reader, parameters, seed, rate, seconds):
     torch.set_num_threads(1)
     # The processor's time: with one thread it is the training's own, whatever else the machine does.
     trainer.time = SimpleNamespace(perf_counter=time.process_time)
-    tokenizer = readers_of(corpus)[reader]
+    tokenizer = make_tokenizer(READERS[reader], corpus)
     torch.manual_seed(seed)
     config = config_of_size(tokenizer.vocab_size, parameters)
     model = GPT(config)
@@ -220,7 +218,7 @@ def one_run(corpus, reader, parameters, seed, rate, seconds):
 
 def parameters_of_characters(corpus):
     """The size of all models that are compared: that of the preset cpu, reading characters."""
-    vocab_size = CharTokenizer.from_text(corpus.train + corpus.val).vocab_size
+    vocab_size = make_tokenizer("char", corpus).vocab_size
     with torch.device("meta"):
         return GPT(PRESETS["cpu"].model(vocab_size)).num_params()
 
@@ -244,7 +242,7 @@ def choose_rates(found):
     parameters = parameters_of_characters(whole)
     tried = []
     runs = []
-    for reader in readers_of(corpus):
+    for reader in READERS:
         for rate in RATES:
             if str(rate) not in found.get(reader, {}):
                 tried.append((reader, rate))
@@ -259,13 +257,14 @@ def choose_rates(found):
 
 def compare(rates, results):
     """Makes the runs that `results` lacks, and puts them there; yields after each."""
+    corpora = [load_corpus(name) for name in ("playhouse", "shakespeare")]
     places = []
     runs = []
     for seed in SEEDS:
-        for name in ("playhouse", "shakespeare"):
-            corpus = load_corpus(name)
+        for corpus in corpora:
+            name = corpus.name
             parameters = parameters_of_characters(corpus)
-            for reader in readers_of(corpus):
+            for reader in READERS:
                 done = results.setdefault(name, {}).setdefault(reader, [])
                 if not any(row["seed"] == seed for row in done):
                     places.append((name, reader))
