@@ -151,8 +151,14 @@ def drive(page, viewer):
     """Hover, then keys: they act in the viewer, and the notebook stays as it is."""
     text, heads, readout = (viewer.locator(part) for part in (".text", ".heads", ".readout"))
     viewer.scroll_into_view_if_needed()
-    viewer.locator("#t7").hover()
-    assert "position 7) looks" in readout.inner_text()
+
+    def hovered():
+        # JupyterLab lays out the cells above late: the text may slip away from under the pointer
+        page.mouse.move(0, 0)
+        viewer.locator("#t7").hover()
+        return "position 7) looks" in readout.inner_text()
+
+    wait_for(hovered, page)
     viewer.locator("#t7").click()
     before, cells = active_cell(page), page.locator(".jp-Cell").count()
 
