@@ -78,6 +78,8 @@ class KVCache:
     front; None where no row has any. A forward pass calls `extend` once, then `update` in each attention layer.
     """
 
+    slides = False  # whether it stays right when the window moves (lesson 16 has one that does)
+
     def __init__(self, max_length, pads=None):
         self.max_length = max_length
         self.pads = pads
@@ -87,6 +89,7 @@ class KVCache:
             None  # which columns its positions may see; None where they may see all before them
         )
         self.layers = {}  # {attention layer: (keys, values)}, each (B, H, max_length, head_size)
+        self.last_ids = None  # of what was read, for a model that wants to know (lesson 16)
 
     def extend(self, T, device=None):
         """Makes room for T more columns -> their positions, (T,), or (B, T) where rows have pads.
@@ -138,6 +141,13 @@ class KVCache:
         return keys[:, :, : self.length], values[:, :, : self.length], self.mask
 
 
+def _new_cache(model, pads=None):
+    """An empty cache: of the model's own kind, where its class has a `make_cache`."""
+    if hasattr(model, "make_cache"):
+        return model.make_cache(pads)
+    return KVCache(model.block_size, pads)
+
+
 def _takes_cache(model):
     """Whether a model can go on from a cache: whether its `compute_logits` has an argument `cache`."""
     forward = getattr(model, "compute_logits", model.forward)
@@ -154,6 +164,7 @@ class IncrementalDecoder:
         self.model = model
         self.window_stride = window_stride
         self.use_cache = use_cache
+        self.slides = use_cache and _new_cache(model).slides
         self.starts = None  # the columns at which the windows in the cache begin
         self.cache = None
 
@@ -161,29 +172,36 @@ class IncrementalDecoder:
     def __call__(self, ids, pads):
         """ids (B, N), pads (a list of B): how many columns at the front of each row are empty -> logits (B, V)."""
         N = ids.shape[1]
-        starts = []
-        for pad in pads:
-            too_many = max(0, N - pad - self.model.block_size)
-            starts.append(pad + ceil(too_many / self.window_stride) * self.window_stride)
+        starts = self.window_starts(N, pads)
         if not self.use_cache:
             return self.recompute(ids, starts)
         first = min(starts)
-        if starts == self.starts:
-            new = ids[:, -1:]
-        else:
+        if starts != self.starts:
             # A window has moved. Its characters have other positions now, so all keys are others, too.
             self.starts = starts
-            self.cache = KVCache(self.model.block_size, self.left_pads(starts, ids.device))
-            new = ids[:, first:]
+            self.cache = _new_cache(self.model, self.left_pads(starts, ids.device))
+        new = ids[:, first + self.cache.length :]
         # A pass over one character is short: what autograd notes for each tensor, even without gradients, would show.
         with torch.inference_mode():
-            logits, _ = self.model(new, cache=self.cache)
+            # In pieces, because a cache that slides takes a prompt of any length, and the model a block at a time.
+            for piece in new.split(self.model.block_size, dim=1):
+                logits, _ = self.model(piece, cache=self.cache)
         if self.cache.length != N - first:
             raise ValueError(
                 f"{type(self.model).__name__} accepts cache= but does not use it: pass it on "
                 f"to `embed` and to the blocks, or call generate(use_cache=False)"
             )
         return logits[:, -1]
+
+    def window_starts(self, N, pads):
+        """The columns at which the windows begin, when the rows end at column N: a list of B."""
+        if self.slides:
+            return list(pads)
+        starts = []
+        for pad in pads:
+            too_many = max(0, N - pad - self.model.block_size)
+            starts.append(pad + ceil(too_many / self.window_stride) * self.window_stride)
+        return starts
 
     def left_pads(self, starts, device):
         """How many columns are empty before each window, (B,); None where all begin at the same column."""

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from safetensors import SafetensorError, safe_open
 
 from chargpt_lib.bpe import make_tokenizer
+from chargpt_lib.checkpoints import MODEL_TYPES
 from chargpt_lib.data import DOWNLOADABLE_CORPORA, CharTokenizer, load_corpus
 from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
@@ -324,7 +325,7 @@ def _foreign_model(folder):
         config = read_json(folder / "config.json")
     except RecursionError:  # a thousand brackets
         config = {}
-    if isinstance(config, dict) and "model_type" in config:
+    if isinstance(config, dict) and config.get("model_type", "gpt") not in MODEL_TYPES:
         return f"a model of transformers (its model_type is {str(config['model_type'])[:40]!r})"
     if _has_gpt2_weights(folder / "model.safetensors"):
         return "a model of transformers (its weights are called transformer.h...)"

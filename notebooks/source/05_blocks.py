@@ -77,6 +77,7 @@ ACTIVATIONS = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # how GPT-2 computed it
+    "relu2": lambda x: F.relu(x).square(),  # lesson 16
 }
 
 

@@ -66,6 +66,7 @@ show(
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import ClassVar
 
 from safetensors.torch import load_model
 from torch import nn
@@ -108,12 +109,19 @@ class GPTConfig:
     dropout: float = 0.0  # the probability that training switches an activation off
     bias: bool = False  # use biases in projections, feed-forward layers and norms
     qkv_bias: bool = False  # use biases for queries, keys and values
-    activation: str = "gelu"  # relu, gelu or gelu_tanh
+    activation: str = "gelu"  # relu, gelu, gelu_tanh or relu2
     tied: bool = True  # tie lm_head to the token embedding; an untied lm_head has a bias
     scaled_init: bool = True  # scale initial residual projections by 1/sqrt(2 n_layer), as in GPT-2
 
+    model_type: ClassVar[str] = "gpt"  # by which a saved model says what it is (lesson 09)
+
     def __post_init__(self):
         _check_config(self)
+
+    def min_parameters(self):
+        """The parameters in the large matrices and tables, without building them: the model has a few more."""
+        blocks = 12 * self.n_layer * self.n_embd**2
+        return blocks + (self.vocab_size + self.block_size) * self.n_embd
 
     @classmethod
     def lecture(cls, vocab_size, block_size=256, n_embd=384, n_head=6, n_layer=6, dropout=0.2):
@@ -706,7 +714,9 @@ def load_pretrained(name):
             f"the SHA-256 of {weights} differs from record.json: reinstall or "
             f"re-download the course"
         )
-    model = GPT(GPTConfig(**json.loads(config.read_text(encoding="utf-8"))))
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings.pop("model_type", None)
+    model = GPT(GPTConfig(**settings))
     load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
     return model.eval(), load_tokenizer(folder), record
 

@@ -205,6 +205,7 @@ import random
 import re
 import shutil
 from dataclasses import asdict, fields
+from importlib import import_module
 from pathlib import Path
 
 import numpy
@@ -215,7 +216,6 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from chargpt_lib.data import load_tokenizer
 from chargpt_lib.files import atomic_write, sync_folder, write_json
-from chargpt_lib.gpt import GPT, GPTConfig
 
 # %%
 #| export
@@ -508,6 +508,26 @@ POINTER_FILE = "checkpoints.json"  # in the folder of a run: see below
 # begin with them, too: _orig_mod.lm_head.weight.
 WRAPPERS = ("_orig_mod", "module")
 
+# The kinds of models that can be saved: the "model_type" in a config.json -> the module, the class of the config, and
+# that of the model. A later lesson's module is imported when one of its models is saved or loaded.
+MODEL_TYPES = {
+    "gpt": ("chargpt_lib.gpt", "GPTConfig", "GPT"),
+    "modern": ("chargpt_lib.modern", "ModernConfig", "ModernGPT"),
+}
+
+
+def model_classes(model_type):
+    """The class of the config, and that of the model, of one of MODEL_TYPES."""
+    module_name, config_name, model_name = MODEL_TYPES[model_type]
+    module = import_module(module_name)
+    return getattr(module, config_name), getattr(module, model_name)
+
+
+def build_model(config):
+    """The model that a config describes, with its initial weights."""
+    _, model_class = model_classes(config.model_type)
+    return model_class(config)
+
 
 def _unwrap(model):
     """The model itself, where it is compiled, or wrapped for several processes, or both."""
@@ -517,15 +537,16 @@ def _unwrap(model):
 
 
 def _model_spec(model, tokenizer):
-    """What must be known to build both again -> the settings of the model's GPTConfig, and of the tokenizer: dicts.
+    """What must be known to build both again -> the settings of the model's config, and of the tokenizer: dicts.
 
-    Raises: ValueError for a model without a GPTConfig or without some of its weights, and for a tokenizer with
-    another vocabulary than the model.
+    Raises: ValueError for a model whose config is of none of the MODEL_TYPES or that lacks some of its weights, and for
+    a tokenizer with another vocabulary than the model.
     """
-    if not isinstance(getattr(model, "config", None), GPTConfig):
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type not in MODEL_TYPES:
         raise ValueError(
-            f"{type(model).__name__} has no GPTConfig as .config, so it cannot be saved: only GPT "
-            f"models can"
+            f"{type(model).__name__} has no GPTConfig or ModernConfig as .config, so it cannot be "
+            f"saved: only their models can"
         )
     if model.config.vocab_size != tokenizer.vocab_size:
         raise ValueError(
@@ -533,14 +554,14 @@ def _model_spec(model, tokenizer):
             f"pass the tokenizer the model was trained with"
         )
     with torch.device("meta"):  # names and shapes, no numbers
-        expected = GPT(model.config).state_dict()
+        expected = build_model(model.config).state_dict()
     missing = expected.keys() - model.state_dict().keys()
     if missing:
         raise ValueError(
             f"the model has no {min(missing)}: a copy prepared for int8 cannot be saved, save the "
             f"model it was made from"
         )
-    return asdict(model.config), tokenizer.to_dict()
+    return {"model_type": model_type, **asdict(model.config)}, tokenizer.to_dict()
 
 
 def save_model(model, tokenizer, folder):
@@ -593,16 +614,22 @@ def _load_json(path):
 
 
 def _read_config(path):
-    """The GPTConfig in a config.json. Raises: ValueError for anything else."""
+    """The config in a config.json. Raises: ValueError for anything else."""
     settings = _load_json(path)
     if not isinstance(settings, dict):
         raise _corrupt(
             path, f"expected a JSON object of GPTConfig fields, got {repr(settings)[:60]}"
         )
-    kinds = {field.name: field.type for field in fields(GPTConfig)}
+    # Files of the time when there was one kind of model do not say which it is.
+    model_type = settings.pop("model_type", "gpt")
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
+        known = ", ".join(MODEL_TYPES)
+        raise _corrupt(path, f"model_type is {repr(model_type)[:60]}; it is one of {known}")
+    config_class, _ = model_classes(model_type)
+    kinds = {field.name: field.type for field in fields(config_class)}
     for name, value in settings.items():
         if name not in kinds:
-            raise _corrupt(path, f"{name[:60]!r} is not a GPTConfig field")
+            raise _corrupt(path, f"{name[:60]!r} is not a {config_class.__name__} field")
         kind = kinds[name]
         allowed = (float, int) if kind is float else (kind,)
         if type(value) not in allowed:  # not isinstance, for which True is a number
@@ -610,13 +637,13 @@ def _read_config(path):
                 path, f"{name} is {repr(value)[:60]}, but must be of type {kind.__name__}"
             )
     try:
-        return GPTConfig(**settings)
+        return config_class(**settings)
     except (TypeError, ValueError) as error:
         raise _corrupt(path, error) from None
 
 
 def read_config_and_tokenizer(folder):
-    """The GPTConfig and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
+    """The config and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
     config = _read_config(folder / "config.json")
     try:
         tokenizer = load_tokenizer(folder)
@@ -731,12 +758,6 @@ def find_checkpoint(out, which=None):
 
 # %%
 #| export
-def min_parameters(config):
-    """The parameters in a GPT's large matrices and tables: the model has these and a few more."""
-    blocks = 12 * config.n_layer * config.n_embd**2
-    return blocks + (config.vocab_size + config.block_size) * config.n_embd
-
-
 def load_model(folder, device="cpu"):
     """A GPT ready to sample, and its tokenizer, from a saved model, a checkpoint, or a run (its best, else its last).
 
@@ -748,14 +769,14 @@ def load_model(folder, device="cpu"):
         folder = find_checkpoint(folder)
     config, tokenizer = read_config_and_tokenizer(folder)
     path = folder / "model.safetensors"
-    # A weight has at least one byte. Asked before a GPT of that size is built.
-    least = min_parameters(config)
+    # A weight has at least one byte. Asked before a model of that size is built.
+    least = config.min_parameters()
     if path.is_file() and path.stat().st_size < least:
         raise _corrupt(
             path, f"it is too short for the {least:,} parameters that config.json asks for"
         )
     with torch.random.fork_rng(devices=[]):  # the model's initial weights are drawn and thrown away
-        model = GPT(config)
+        model = build_model(config)
     load_weights(model, path)
     return model.to(device).eval(), tokenizer
 
@@ -895,9 +916,14 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     saved_config, saved_tokenizer = read_config_and_tokenizer(folder)
     config, _ = _model_spec(model, tokenizer)
     differences = []
-    for name, value in asdict(saved_config).items():
-        if value != config[name]:
-            differences.append(f"{name} is {value} there, {config[name]} here")
+    if saved_config.model_type != config["model_type"]:
+        differences.append(
+            f"model_type is {saved_config.model_type} there, {config['model_type']} here"
+        )
+    else:
+        for name, value in asdict(saved_config).items():
+            if value != config[name]:
+                differences.append(f"{name} is {value} there, {config[name]} here")
     other_tokenizer = _tokenizer_difference(saved_tokenizer, tokenizer)
     if other_tokenizer:
         differences.append(other_tokenizer)

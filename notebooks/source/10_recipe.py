@@ -48,6 +48,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from math import cos, inf, pi
 from numbers import Integral, Real
 from pathlib import Path
@@ -117,6 +118,7 @@ def _check_train_config(config):
         longest = 1.000001 - config.warmup
         meaning = f"a fraction of the run from 0 to {1 - config.warmup:g}, 1 - warmup"
     require("decay", _is_number(config.decay, 0, longest), meaning)
+    require("optimizer", config.optimizer in ("adamw", "muon"), "'adamw' or 'muon'")
 
     is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
     allowed = is_pair and all(_is_number(beta, 0, 0.999999) for beta in config.betas)
@@ -160,7 +162,8 @@ class TrainConfig:
     schedule: Literal[*SCHEDULES] = "cosine"  # wsd: warmup, stable, decay
     decay: float = 0.2  # fraction of the run in which wsd decays, at the end; 0: no decay
 
-    # AdamW.
+    # The optimizer.
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: AdamW, but for the matrices of the blocks
     weight_decay: float = 0.1  # for parameters with >= 2 dimensions, embeddings included
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW betas
     grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
@@ -589,7 +592,11 @@ print(f"{(1 - 1e-3 * 0.1) ** 10_000:.2f}")
 
 # %%
 #| export
-def make_optimizer(model, config):
+# Who makes the optimizer that a config names; a later lesson's module is imported when it is needed.
+OPTIMIZERS = {"adamw": "chargpt_lib.recipe:make_adamw", "muon": "chargpt_lib.modern:make_muon"}
+
+
+def make_adamw(model, config):
     """AdamW (Loshchilov and Hutter, 2019), with weight decay for parameters of two dimensions or more."""
     device = next(model.parameters()).device
     return torch.optim.AdamW(
@@ -598,6 +605,12 @@ def make_optimizer(model, config):
         betas=tuple(config.betas),
         fused=device.type in ("cpu", "cuda"),
     )
+
+
+def make_optimizer(model, config):
+    """The optimizer that a TrainConfig names, over all parameters of the model."""
+    module, name = OPTIMIZERS[config.optimizer].split(":")
+    return getattr(import_module(module), name)(model, config)
 
 # %%
 small = GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64))

@@ -14,8 +14,8 @@ from chargpt_lib.modern import (
     SwiGLU,
     make_norm,
     orthogonalize,
-    rope_angles,
-    rotate_pairs,
+    apply_rope,
+    rope_cos_sin,
 )
 
 
@@ -27,8 +27,7 @@ def tiny(**changes):
 
 def test_rope_is_a_rotation_of_complex_numbers():
     x = torch.randn(3, 5, 8)
-    angles = rope_angles(torch.arange(5), 8)
-    turned = rotate_pairs(x, angles)
+    turned = apply_rope(x, *rope_cos_sin(torch.arange(5), 8))
     numbers = torch.complex(x[..., :4], x[..., 4:])
     expected = torch.stack(
         [numbers[:, t] * torch.exp(1j * t * 10_000.0 ** (-torch.arange(4) / 4)) for t in range(5)], 1
@@ -42,8 +41,8 @@ def test_only_distances_matter():
     k = torch.randn(8)
 
     def score(m, n):
-        angles = rope_angles(torch.tensor([m, n]), 8)
-        return rotate_pairs(q[None], angles[:1])[0] @ rotate_pairs(k[None], angles[1:])[0]
+        cos, sin = rope_cos_sin(torch.tensor([m, n]), 8)
+        return apply_rope(q, cos[0], sin[0]) @ apply_rope(k, cos[1], sin[1])
 
     for m, n, shift in ((3, 1, 10), (7, 7, 100), (50, 2, 1000)):
         assert score(m, n).item() == pytest.approx(score(m + shift, n + shift).item(), abs=1e-3)
@@ -104,6 +103,8 @@ def test_a_cache_that_slides_is_attention_over_a_band(pads):
 
     class Band:
         """All keys, and a mask that shows each query the last 12 columns."""
+
+        last_ids = None
 
         def extend(self, T, device=None):
             rows = torch.arange(T)

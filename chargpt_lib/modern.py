@@ -1,0 +1,533 @@
+# Made from notebooks/source/16_modern_gpt.py by notebooks/tools/build.py. Edit that text, not this file.
+"""The modern GPT: RMSNorm, rotary positions, SwiGLU, grouped queries, QK-norm, n-gram embeddings, Muon."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from chargpt_lib.bigram import LanguageModel
+from chargpt_lib.blocks import ACTIVATIONS, FeedForward, scale_residual_init
+from chargpt_lib.multi_head import head_size
+from chargpt_lib.sampling import KVCache
+from chargpt_lib.single_head import init_weights
+from chargpt_lib.training import param_groups
+
+__all__ = [
+    "rope_angles",
+    "apply_rope",
+    "rope_cos_sin",
+    "make_norm",
+    "swiglu_width",
+    "SwiGLU",
+    "GroupedAttention",
+    "SlidingKVCache",
+    "NGramEmbedding",
+    "CHOICES",
+    "ModernConfig",
+    "ModernBlock",
+    "ModernGPT",
+    "orthogonalize",
+    "Muon",
+    "muon_param_groups",
+    "make_muon",
+]
+
+
+def rope_angles(positions, head_size, base=10_000.0):
+    """How far RoPE turns each pair (Su et al., 2021): positions (...) -> angles (..., head_size / 2) in radians.
+
+    Pair i turns by base ** (-2 i / head_size) radians a position: the first by one, the last hardly at all.
+    """
+    pairs = torch.arange(head_size // 2, device=positions.device)
+    speeds = base ** (-2 * pairs / head_size)  # radians a position, (head_size / 2,)
+    return positions[..., None] * speeds
+
+
+def apply_rope(x, cos, sin):
+    """Turns each pair of numbers of x (..., head_size) by its angle; cos and sin (..., head_size) from `rope_cos_sin`.
+
+    A pair is number i of the first half and number i of the second half, as in Llama.
+    """
+    other = x.roll(
+        x.shape[-1] // 2, dims=-1
+    )  # the halves change places: the other number of each pair
+    return x * cos + other * sin
+
+
+def rope_cos_sin(positions, head_size):
+    """What `apply_rope` needs: positions (...) -> cos and sin (..., head_size), a number for each of a pair.
+
+    Pair (a, b) becomes (a cos - b sin, b cos + a sin): so the sine of the first number has a minus.
+    """
+    angles = rope_angles(positions, head_size)
+    cos = angles.cos()
+    sin = angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+
+
+def make_norm(kind, size):
+    """A norm over the last dimension: RMSNorm (Zhang and Sennrich, 2019) or layer norm, without biases."""
+    if kind == "rms":
+        return nn.RMSNorm(size, eps=1e-5)
+    return nn.LayerNorm(size, bias=False)
+
+
+def swiglu_width(n_embd):
+    """The width inside SwiGLU: about 8/3 of the model's, and a multiple of 8."""
+    return max(8 * round(n_embd / 3), 8)
+
+
+class SwiGLU(nn.Module):
+    """A gated feed-forward layer (Shazeer, 2020): (B, T, C) -> (B, T, C).
+
+    Three matrices in place of two, and so 8/3 as wide as the input in place of 4 times: as many parameters.
+    """
+
+    def __init__(self, n_embd, dropout=0.0):
+        super().__init__()
+        width = swiglu_width(n_embd)
+        self.gate = nn.Linear(n_embd, width, bias=False)
+        self.up = nn.Linear(n_embd, width, bias=False)
+        self.proj = nn.Linear(width, n_embd, bias=False)
+        self.dropout = dropout
+
+    def forward(self, x):
+        x = self.proj(F.silu(self.gate(x)) * self.up(x))
+        return F.dropout(x, self.dropout, self.training)
+
+
+class GroupedAttention(nn.Module):
+    """Causal attention whose heads share keys and values (Ainslie et al., 2023): (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.n_head = config.n_head
+        self.n_kv_head = config.kv_heads
+        self.head_size = head_size(config.n_embd, config.n_head)
+        self.dropout = config.dropout
+        self.q = nn.Linear(config.n_embd, config.n_head * self.head_size, bias=False)
+        self.k = nn.Linear(config.n_embd, self.n_kv_head * self.head_size, bias=False)
+        self.v = nn.Linear(config.n_embd, self.n_kv_head * self.head_size, bias=False)
+        self.proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.qk_norm = config.qk_norm
+
+    def forward(self, x, rotation=None, cache=None):
+        """x (B, T, C) -> (B, T, C). rotation: RoPE's cos and sin; None where positions are learned."""
+        B, T, C = x.shape
+        q = self.q(x).view(B, T, self.n_head, self.head_size)
+        k = self.k(x).view(B, T, self.n_kv_head, self.head_size)
+        v = self.v(x).view(B, T, self.n_kv_head, self.head_size)
+        if self.qk_norm:
+            q = F.rms_norm(q, (self.head_size,))
+            k = F.rms_norm(k, (self.head_size,))
+        if rotation is not None:
+            cos, sin = rotation
+            q = apply_rope(q, cos, sin)
+            k = apply_rope(k, cos, sin)
+        q = q.transpose(1, 2)  # (B, H, T, head_size)
+        k = k.transpose(1, 2)
+        v = v.transpose(1, 2)
+        mask = None
+        if cache is not None:
+            k, v, mask = cache.update(self, k, v)
+        # A head of keys for each head of queries: the same one for those of a group.
+        group = self.n_head // self.n_kv_head
+        if group > 1:
+            k = k.repeat_interleave(group, dim=1)
+            v = v.repeat_interleave(group, dim=1)
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None and k.shape[2] == T,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        out = out.transpose(1, 2).reshape(B, T, C)
+        return F.dropout(self.proj(out), self.dropout, self.training)
+
+
+class SlidingKVCache(KVCache):
+    """A KV cache that never fills: of the columns it keeps the last `window`, the running pass included.
+
+    For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
+    """
+
+    slides = True
+
+    def __init__(self, window, pads=None):
+        super().__init__(max_length=2 * window, pads=pads)
+        self.window = window
+        self.end = 0  # how many columns of the buffers are filled
+        self.new = 0  # those of the running pass
+        self.kept = 0  # those before it that it may see
+
+    def extend(self, T, device=None):
+        """Makes room for T more columns, at most `window` -> their positions, (T,), or (B, T) where rows have pads."""
+        if T > self.window:
+            raise ValueError(f"{T} columns at once, but the window has {self.window}")
+        if self.end + T > self.max_length:
+            # The last columns move to the front, once in a window of steps.
+            kept = min(self.end, self.window - 1)
+            for keys, values in self.layers.values():
+                keys[:, :, :kept] = keys[:, :, self.end - kept : self.end].clone()
+                values[:, :, :kept] = values[:, :, self.end - kept : self.end].clone()
+            self.end = kept
+        self.kept = min(self.end, self.window - 1)
+        self.new = T
+        self.end += T
+        self.start = self.length
+        self.length += T
+        rows = torch.arange(self.start, self.length, device=device)
+        if T == 1 and self.pads is None:
+            self.mask = None  # a single query may see all that is kept
+            return rows
+        columns = torch.arange(self.start - self.kept, self.length, device=device)
+        distance = rows[:, None] - columns  # (T, kept + T)
+        seen = (distance >= 0) & (distance < self.window)
+        if self.pads is None:
+            self.mask = seen
+            return rows
+        pads = self.pads[:, None]  # (B, 1)
+        first = torch.minimum(pads, rows)  # (B, T)
+        self.mask = (seen & (columns >= first[..., None]))[:, None]
+        return (rows - pads).clamp(min=0)
+
+    def update(self, layer, k, v):
+        """Adds a layer's new k and v, (B, H, T, head_size) -> the keys and values that may be seen, and the mask."""
+        B, H, T, size = k.shape
+        if T != self.new:
+            raise ValueError(
+                f"got {T} new keys, but extend() made room for {self.new}: call cache.extend once per forward pass, "
+                f"before the first layer"
+            )
+        if layer not in self.layers:
+            shape = (B, H, self.max_length, size)
+            self.layers[layer] = (k.new_empty(shape), v.new_empty(shape))
+        keys, values = self.layers[layer]
+        begin = self.end - T
+        keys[:, :, begin : self.end] = k
+        values[:, :, begin : self.end] = v
+        seen = slice(begin - self.kept, self.end)
+        return keys[:, :, seen], values[:, :, seen], self.mask
+
+
+class NGramEmbedding(nn.Module):
+    """A vector for the last n tokens, for each n from 2 on: idx (B, T) -> their sum (B, T, C) (Pagnoni et al., 2024).
+
+    There are more n-grams than rows, so a hash chooses the row, and some n-grams share one.
+    """
+
+    def __init__(self, n_gram, rows, n_embd):
+        super().__init__()
+        self.n_gram = n_gram
+        self.rows = rows
+        self.tables = nn.ModuleList(nn.Embedding(rows, n_embd) for _ in range(n_gram - 1))
+
+    def hashes(self, idx, positions, before=None):
+        """The rows of the n-grams that end at each token: idx (B, T) -> a list of (B, T), for n = 2, 3, ...
+
+        positions (T,) or (B, T): how many tokens stand before each. before (B, S): the last of those before idx.
+        """
+        T = idx.shape[1]
+        text = idx if before is None else torch.cat([before, idx], dim=1)
+        code = idx
+        rows = []
+        for distance in range(1, self.n_gram):
+            earlier = F.pad(text, (distance, 0))[:, -T - distance : -distance]
+            # Before the beginning of the text there is no token; -1 stands for that.
+            earlier = torch.where(positions >= distance, earlier, -1)
+            # The numbers wrap around at 2 ** 63, as they may in a hash.
+            code = code * 1_000_003 + earlier + 1
+            rows.append((code ^ (code >> 17)) % self.rows)
+        return rows
+
+    def forward(self, idx, positions, before=None):
+        out = 0
+        for table, rows in zip(self.tables, self.hashes(idx, positions, before)):
+            out = out + table(rows)
+        return out
+
+
+CHOICES = {
+    "norm": ("rms", "layer"),
+    "positions": ("rope", "learned"),
+    "activation": ("swiglu", *ACTIVATIONS),
+}
+
+
+@dataclass
+class ModernConfig:
+    """The sizes of a modern GPT, and which of its parts it has. Raises: ValueError for sizes that no GPT can have.
+
+    With everything switched off (`norm="layer"`, `positions="learned"`, `activation="gelu"`, the rest 0 or False) it is
+    lesson 06's GPT.
+    """
+
+    vocab_size: int
+    block_size: int = 256  # how many tokens it can see
+    n_layer: int = 6  # blocks
+    n_head: int = 6  # attention heads in a block
+    n_kv_head: int = 0  # heads of keys and values, a divisor of n_head; 0: n_head
+    n_embd: int = 384  # embedding width, a multiple of n_head
+    dropout: float = 0.0  # the probability that training switches an activation off
+    norm: str = "rms"  # rms or layer
+    positions: str = "rope"  # rope or learned
+    activation: str = "swiglu"  # swiglu, relu2 or gelu
+    qk_norm: bool = True  # norm queries and keys
+    softcap: float = 15.0  # the logits stay within plus and minus this; 0: off
+    n_gram: int = 0  # embeddings of the last 2 to n_gram tokens; 0: off
+    n_gram_rows: int = 8192  # rows in each of their tables
+    tied: bool = True  # tie lm_head to the token embedding
+
+    model_type: ClassVar[str] = "modern"  # by which a saved model says what it is (lesson 09)
+
+    def __post_init__(self):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_gram_rows"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} is {size!r}; it must be an integer >= 1")
+        for name in ("n_kv_head", "n_gram"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 0:
+                raise ValueError(f"{name} is {size!r}; it must be an integer >= 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be >= 0 and < 1, got {self.dropout}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
+        if self.n_head % self.kv_heads:
+            raise ValueError(
+                f"n_head ({self.n_head}) must be divisible by n_kv_head ({self.n_kv_head}): each head of keys and "
+                f"values serves equally many heads of queries"
+            )
+        size = head_size(self.n_embd, self.n_head)
+        if self.positions == "rope" and size % 2:
+            raise ValueError(
+                f"n_embd / n_head is {size}, but RoPE turns pairs of numbers: take an even one"
+            )
+        if self.n_gram == 1 or self.n_gram > self.block_size:
+            raise ValueError(
+                f"n_gram is {self.n_gram}; it must be from 2 to the block_size, {self.block_size}, or 0 (off)"
+            )
+        if not 0 <= self.softcap < inf:
+            raise ValueError(f"softcap is {self.softcap}; it must be a finite number >= 0 (0: off)")
+
+    @property
+    def kv_heads(self):
+        """How many heads of keys and values there are."""
+        return self.n_head if self.n_kv_head == 0 else self.n_kv_head
+
+    def min_parameters(self):
+        """The parameters in the large matrices and tables, without building them: the model has a few more."""
+        C = self.n_embd
+        attention = 2 * C * C + 2 * C * self.kv_heads * (C // self.n_head)
+        feed_forward = 8 * C * C
+        if self.activation == "swiglu":
+            feed_forward = 3 * C * swiglu_width(C)
+        tables = self.vocab_size * C
+        if self.n_gram > 0:
+            tables += (self.n_gram - 1) * self.n_gram_rows * C
+        return self.n_layer * (attention + feed_forward) + tables
+
+
+class ModernBlock(nn.Module):
+    """A transformer block of exchangeable parts: (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.norm_1 = make_norm(config.norm, config.n_embd)
+        self.attention = GroupedAttention(config)
+        self.norm_2 = make_norm(config.norm, config.n_embd)
+        if config.activation == "swiglu":
+            self.feed_forward = SwiGLU(config.n_embd, config.dropout)
+        else:
+            self.feed_forward = FeedForward(
+                config.n_embd, bias=False, activation=config.activation, dropout=config.dropout
+            )
+
+    def forward(self, x, rotation=None, cache=None):
+        """x (B, T, C) -> (B, T, C). rotation: RoPE's cos and sin; cache: for the attention."""
+        x = x + self.attention(self.norm_1(x), rotation, cache)
+        return x + self.feed_forward(self.norm_2(x))
+
+
+class ModernGPT(LanguageModel):
+    """A GPT of the parts that the config names."""
+
+    def __init__(self, config):
+        super().__init__(config.vocab_size, config.block_size)
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = None
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.n_gram_embedding = None
+        if config.n_gram > 0:
+            self.n_gram_embedding = NGramEmbedding(config.n_gram, config.n_gram_rows, config.n_embd)
+        self.blocks = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layer))
+        self.norm = make_norm(config.norm, config.n_embd)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tied:
+            self.lm_head.weight = self.token_embedding.weight
+        self.apply(init_weights)
+        scale_residual_init(self, config.n_layer)
+
+    def make_cache(self, pads=None):
+        """The cache that generating uses: one that slides, where positions do not stand in the way."""
+        if self.position_embedding is None:
+            return SlidingKVCache(self.block_size, pads)
+        return KVCache(self.block_size, pads)
+
+    def compute_logits(self, idx, cache=None):
+        """idx (B, T) -> logits (B, T, V). cache: what was read before idx (lesson 08)."""
+        T = idx.shape[1]
+        if cache is None:
+            positions = torch.arange(T, device=idx.device)
+        else:
+            positions = cache.extend(T, idx.device)
+        x = self.token_embedding(idx)  # (B, T, C)
+        if self.n_gram_embedding is not None:
+            before = None
+            if cache is not None:
+                before = cache.last_ids
+                read = idx if before is None else torch.cat([before, idx], dim=1)
+                cache.last_ids = read[:, 1 - self.config.n_gram :]
+            x = x + self.n_gram_embedding(idx, positions, before)
+        rotation = None
+        if self.position_embedding is None:
+            # Once for all layers; the same for all heads: (T, 1, head_size), or (B, T, 1, head_size).
+            head_size = self.config.n_embd // self.config.n_head
+            rotation = rope_cos_sin(positions[..., None], head_size)
+        else:
+            x = x + self.position_embedding(positions)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block in self.blocks:
+            x = block(x, rotation, cache)
+        logits = self.lm_head(self.norm(x))
+        if self.config.softcap > 0:
+            # Nearly the identity for small logits; large ones never leave the range.
+            logits = self.config.softcap * torch.tanh(logits / self.config.softcap)
+        return logits
+
+    def num_params(self):
+        """The number of parameters; a tied matrix counts once."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def orthogonalize(matrices, steps=5):
+    """Matrices with the same singular vectors and singular values near 1: Newton-Schulz (Jordan et al., 2024).
+
+    Each step applies an odd polynomial to the singular values, which moves those between 0 and 1 towards 1. (..., M, N)
+    -> (..., M, N).
+    """
+    a = 3.4445
+    b = -4.7750
+    c = 2.0315
+    # No singular value is larger than the square root of the sum of all squares: none is above 1 now.
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    is_tall = x.shape[-2] > x.shape[-1]
+    if is_tall:
+        x = x.mT  # the smaller product
+    for _ in range(steps):
+        product = x @ x.mT
+        x = a * x + (b * product + c * product @ product) @ x
+    if is_tall:
+        x = x.mT
+    return x
+
+
+class Muon(torch.optim.AdamW):
+    """Muon (Jordan et al., 2024) for the parameter groups with muon=True, whose parameters are matrices; AdamW for the rest.
+
+    A matrix (M, N) moves by 0.2 sqrt(max(M, N)) times the learning rate in each of its directions, about as far as AdamW
+    would move it (Liu et al., 2025). So both share a learning rate and a weight decay.
+    """
+
+    def __init__(self, groups, lr, betas, momentum=0.95, fused=False):
+        super().__init__(groups, lr=lr, betas=betas, fused=fused)
+        self.momentum = momentum
+        # With fp16 a GradScaler leaves out steps. It shall do so for all groups, not leave it to AdamW's fused kernel.
+        self._step_supports_amp_scaling = False
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step; closure, if there is one, computes the loss again and is called first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        gradients = {}
+        for group in self.param_groups:
+            if not group["muon"]:
+                continue
+            shapes = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    shapes.setdefault(matrix.shape, []).append(matrix)
+                    gradients[matrix] = matrix.grad
+            for matrices in shapes.values():
+                self._step_matrices(matrices, group["lr"], group["weight_decay"])
+        # AdamW passes over parameters without a gradient.
+        for matrix in gradients:
+            matrix.grad = None
+        super().step()
+        for matrix, gradient in gradients.items():
+            matrix.grad = gradient
+        return loss
+
+    def _step_matrices(self, matrices, lr, weight_decay):
+        """Muon's step for K matrices of one shape, (M, N), all at once: many small products would take longer."""
+        for matrix in matrices:
+            state = self.state[matrix]
+            if not state:
+                state["step"] = torch.tensor(
+                    0.0
+                )  # AdamW counts steps, and looks for it when a state is loaded
+                state["momentum_buffer"] = torch.zeros_like(matrix)
+            state["step"] += 1
+        gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)
+        buffers = torch.stack([self.state[matrix]["momentum_buffer"] for matrix in matrices])
+        buffers = buffers.lerp(gradients, 1 - self.momentum)  # the mean gradient of late
+        ahead = gradients.lerp(
+            buffers, self.momentum
+        )  # Nesterov: as it will be after the next gradient
+        M, N = matrices[0].shape
+        directions = orthogonalize(ahead) * (0.2 * max(M, N) ** 0.5)
+        for matrix, buffer, direction in zip(matrices, buffers, directions):
+            self.state[matrix]["momentum_buffer"].copy_(buffer)
+            matrix.mul_(1 - lr * weight_decay)
+            matrix.add_(direction, alpha=-lr)
+
+
+def muon_param_groups(model, weight_decay):
+    """The matrices of the model's blocks in a group for Muon, all other parameters in two for AdamW.
+
+    Raises: ValueError for a model without blocks.
+    """
+    if not hasattr(model, "blocks"):
+        raise ValueError(
+            f"Muon is for the matrices in a model's .blocks, and {type(model).__name__} has none: take optimizer='adamw'"
+        )
+    matrices = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay, "muon": True}]
+    for group in param_groups(model, weight_decay):
+        others = [parameter for parameter in group["params"] if parameter not in set(matrices)]
+        groups.append({"params": others, "weight_decay": group["weight_decay"], "muon": False})
+    return groups
+
+
+def make_muon(model, config):
+    """The optimizer for `TrainConfig(optimizer="muon")`."""
+    device = next(model.parameters()).device
+    return Muon(
+        muon_param_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=tuple(config.betas),
+        fused=device.type in ("cpu", "cuda"),
+    )
