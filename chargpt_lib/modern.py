@@ -1,5 +1,5 @@
 # Made from notebooks/source/16_modern_gpt.py by notebooks/tools/build.py. Edit that text, not this file.
-"""The modern GPT: RMSNorm, rotary positions, SwiGLU, grouped queries, QK-norm, n-gram embeddings, Muon."""
+"""The modern GPT: RMSNorm, rotary positions, SwiGLU, grouped heads, QK-norm, n-gram embeddings, Muon."""
 
 from dataclasses import dataclass
 from math import inf

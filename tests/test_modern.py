@@ -6,22 +6,28 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-
 from chargpt_lib.modern import (
     ModernConfig,
     ModernGPT,
     SlidingKVCache,
     SwiGLU,
+    apply_rope,
     make_norm,
     orthogonalize,
-    apply_rope,
     rope_cos_sin,
 )
 
 
 def tiny(**changes):
     torch.manual_seed(0)
-    config = {"vocab_size": 31, "block_size": 12, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 32}
+    config = {
+        "vocab_size": 31,
+        "block_size": 12,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_kv_head": 2,
+        "n_embd": 32,
+    }
     return ModernGPT(ModernConfig(**{**config, **changes})).eval()
 
 
@@ -30,7 +36,8 @@ def test_rope_is_a_rotation_of_complex_numbers():
     turned = apply_rope(x, *rope_cos_sin(torch.arange(5), 8))
     numbers = torch.complex(x[..., :4], x[..., 4:])
     expected = torch.stack(
-        [numbers[:, t] * torch.exp(1j * t * 10_000.0 ** (-torch.arange(4) / 4)) for t in range(5)], 1
+        [numbers[:, t] * torch.exp(1j * t * 10_000.0 ** (-torch.arange(4) / 4)) for t in range(5)],
+        1,
     )
     assert torch.allclose(turned[..., :4], expected.real, atol=1e-5)
     assert torch.allclose(turned[..., 4:], expected.imag, atol=1e-5)
@@ -70,7 +77,10 @@ def test_the_logits_are_llamas(heads):
             attention_bias=False,
         )
     ).eval()
-    names = {"model.embed_tokens.weight": model.token_embedding.weight, "model.norm.weight": model.norm.weight}
+    names = {
+        "model.embed_tokens.weight": model.token_embedding.weight,
+        "model.norm.weight": model.norm.weight,
+    }
     for n, block in enumerate(model.blocks):
         at = f"model.layers.{n}."
         names[at + "self_attn.q_proj.weight"] = block.attention.q.weight

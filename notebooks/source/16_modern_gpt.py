@@ -9,10 +9,15 @@
 # %% [markdown]
 # # 16 · The modern GPT: what has changed since GPT-2
 #
-# > The modern GPT: RMSNorm, rotary positions, SwiGLU, grouped queries, QK-norm, n-gram embeddings, Muon.
+# > The modern GPT: RMSNorm, rotary positions, SwiGLU, grouped heads, QK-norm, n-gram embeddings, Muon.
 #
-# You will build: a GPT of the parts that Llama, Qwen and their kin are made of, one part at a time, and the optimizer that trains its matrices.
-# You need lessons 06 and 08. On two CPU cores the page takes half a minute.
+# You will build: a GPT of the parts that Llama, Qwen and Gemma are made of, and the optimizer Muon. Each part is then measured with and without.
+# You need lessons 06 and 08. On two CPU cores the page takes a minute.
+
+# %%
+import json
+import time
+from statistics import fmean
 
 # %%
 import matplotlib.pyplot as plt
@@ -20,9 +25,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from chargpt_lib.attention_maps import plot_heads, record_attention
+from chargpt_lib.blocks import ACTIVATIONS
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.files import bundled_dir
+from chargpt_lib.gpt import GPT, GPTConfig, load_pretrained
 from chargpt_lib.plots import show
+from chargpt_lib.recipe import TrainConfig
+from chargpt_lib.sampling import generate
+from chargpt_lib.trainer import train
+from chargpt_lib.training import per_token_loss
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -30,35 +43,72 @@ corpus = load_corpus(CORPUS)
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 
 # %% [markdown]
-# Since GPT-2 (2019) the plan of the house has stayed: a residual stream, attention and feed-forward layers that read from it and write into it. Nearly every part has been exchanged. This page exchanges them one by one, and asks each time what it is good for.
+# GPT-2 is from 2019. A model of today has the same outline: ids go in, blocks read from a residual stream and write into it, logits come out. Inside, nearly every part has been exchanged.
+#
+# | part | GPT-2 | since then | who has it |
+# |---|---|---|---|
+# | norm | LayerNorm | RMSNorm | Llama, Qwen, Gemma |
+# | positions | a learned table | rotations (RoPE) | Llama, Qwen, Gemma |
+# | feed-forward | GELU | a gate (SwiGLU) | Llama, Qwen |
+# | keys and values | one head for each head of queries | one for a group of them | Llama 3, Qwen, Gemma |
+# | scores | as they come | queries and keys are normed (QK-norm) | Qwen 3, Gemma 3 |
+# | logits | as they come | bounded (soft-capping) | Gemma 2 |
+# | biases | nearly everywhere | none | Llama |
+# | embeddings | of one token | of the last few tokens, too | models of bytes, such as BLT |
+# | optimizer | Adam | AdamW; Muon for matrices | Kimi K2 has Muon |
+#
+# This page goes down the table. For each part it asks what changes, and why. At the end a record of sixty trained models says what each part is worth at our size.
 #
 # ## RMSNorm
 #
-# Layer norm (lesson 05) subtracts the mean of a vector's numbers, then divides by their deviation. The subtraction turned out to be unnecessary. **RMSNorm** ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) only divides, by the root of the mean square:
+# Layer norm (lesson 05) does two things to a vector of $C$ numbers: it subtracts their mean, and it divides by their standard deviation. **RMSNorm** ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) drops the subtraction. It divides by the root of the mean square:
 #
-# $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\frac{1}{C} \sum_i x_i^2 + \varepsilon}} \cdot g$$
+# $$\mathrm{RMSNorm}(x)_i = \frac{x_i}{\sqrt{\frac{1}{C} \sum_{j=1}^{C} x_j^2 + \varepsilon}} \cdot g_i$$
 #
-# $g$ is a learned factor for each of the $C$ numbers, and $\varepsilon$ a small number that keeps us from dividing by 0.
+# The gains $g_1 \dots g_C$ are learned. $\varepsilon$ is small, here $10^{-5}$, and keeps us from dividing by 0.
 
 # %%
 x = torch.tensor([3.0, -1.0, 1.0, 1.0])
-rms = x.square().mean().sqrt()
-print("root mean square:", round(rms.item(), 3))
-print("by the formula:  ", (x / rms).tolist())
-print("nn.RMSNorm:      ", nn.RMSNorm(4)(x).tolist())
+print("mean", x.mean().item(), " root mean square", round(x.square().mean().sqrt().item(), 3))
+print("layer norm:", [round(number, 3) for number in F.layer_norm(x, (4,)).tolist()])
+print("RMSNorm:   ", [round(number, 3) for number in F.rms_norm(x, (4,)).tolist()])
+
+# %% [markdown]
+# After layer norm the numbers sum to 0. After RMSNorm they keep their signs and proportions; only the length of the vector is set. That is all a block needs: the sizes of its inputs no longer depend on how large the residual stream has grown.
+#
+# ### Exercise: RMSNorm
+# ★ · 4 minutes · Every block of Llama calls it twice.
+#
+# Write it by the formula, for a tensor with any number of dimensions. The mean goes over the last one.
+
+# %% tags=["exercise"] exercise="divide_by_rms"
+def divide_by_rms(x, gain, eps=1e-5):
+    """x (..., C), gain (C,) -> (..., C), RMSNorm of x over its last dimension."""
+    ### BEGIN SOLUTION
+    mean_square = x.square().mean(-1, keepdim=True)  # (..., 1)
+    return x / (mean_square + eps).sqrt() * gain
+    ### END SOLUTION
+
+# %%
+check("divide_by_rms", divide_by_rms)
 
 # %% [markdown]
 # ## Positions as rotations
 #
-# Lesson 06 adds a learned vector for each position. It has two flaws. A model knows only as many positions as it was trained with. And what it learns about positions 17 and 20 tells it nothing about 117 and 120, although the distance is the same.
+# Lesson 06 adds a learned vector for each position. That has two flaws. The table ends: with a `block_size` of 192 there is no vector for position 192. And each position is learned by itself: what the model finds out about the letter before position 20 tells it nothing about the letter before position 120.
 #
-# **RoPE**, rotary position embedding ([Su et al., 2021](https://arxiv.org/abs/2104.09864)), adds nothing. It takes queries and keys in pairs of numbers, sees each pair as an arrow in a plane, and turns it: at position $t$ by the angle $t \theta$. What does that do to the dot product of a query and a key? Turning both arrows by the same angle changes nothing. Only the difference of the two angles is left, and that is the distance of the positions times $\theta$.
+# **RoPE**, rotary position embedding ([Su et al., 2021](https://arxiv.org/abs/2104.09864)), adds nothing. It takes two numbers of a query as an arrow in the plane, and turns the arrow. At position $t$ it turns by the angle $t\theta$. With keys it does the same:
+#
+# $$R_t = \begin{pmatrix} \cos t\theta & -\sin t\theta \\ \sin t\theta & \cos t\theta \end{pmatrix}, \qquad (R_t\, q) \cdot (R_s\, k) = q \cdot (R_{s-t}\, k)$$
+#
+# The second formula is the point of it. A score is the dot product of a query and a key. If both arrows turn by the same angle, their dot product stays as it is. So only the difference of the two angles counts, and that is $(s - t)\,\theta$: the *distance* of the two positions, times $\theta$. **Predict:** which of these four scores are equal?
 
 # %%
 def turn(arrow, angle):
     """An arrow (2,) turned by an angle in radians."""
-    cos, sin = torch.tensor(angle).cos(), torch.tensor(angle).sin()
-    return torch.stack([arrow[0] * cos - arrow[1] * sin, arrow[1] * cos + arrow[0] * sin])
+    angle = torch.tensor(angle)
+    x, y = arrow
+    return torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()])
 
 
 theta = 0.5
@@ -69,7 +119,62 @@ for t, s in ((3, 1), (13, 11), (103, 101), (3, 2)):
     print(f"query at {t:3}, key at {s:3}, distance {t - s}: {score:.4f}")
 
 # %% [markdown]
-# One angle would repeat itself: after $2\pi / \theta$ positions the arrow points the same way again. So each pair has a speed of its own, from one radian a position down to almost none. The fast pairs tell neighbours apart, the slow ones say roughly how far away something is. In the code, pair $i$ is made of number $i$ of the first half of the vector and number $i$ of the second half, as in Llama's.
+# The first three have the same distance and the same score, wherever they are.
+#
+# With one angle alone, distances would be confused: after $2\pi / \theta \approx 12.6$ positions the arrow points the same way again. So a head of size $d$ makes $d / 2$ pairs of its numbers, and each pair turns at its own speed. Pair $i$ turns by
+#
+# $$\theta_i = 10000^{-2i/d}$$
+#
+# radians a position. The first pair turns fast and tells neighbours apart. The last one hardly moves and says roughly how far away something is.
+
+# %%
+d = 8
+speeds = 10_000.0 ** (-2 * torch.arange(d // 2) / d)
+print("radians a position:", [round(speed, 4) for speed in speeds.tolist()])
+fig, axes = plt.subplots(1, 4, figsize=(10, 2.6), layout="constrained")
+for i, ax in enumerate(axes):
+    circle = torch.linspace(0, 2 * torch.pi, 100)
+    ax.plot(circle.cos(), circle.sin(), color="#BBBBBB", linewidth=0.8)
+    for t, colour in ((0, "#000000"), (1, "#0072B2"), (8, "#E69F00"), (64, "#D55E00")):
+        tip = turn(torch.tensor([1.0, 0.0]), t * speeds[i].item())
+        arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.8}
+        ax.annotate("", tip.tolist(), (0, 0), arrowprops=arrow)
+        ax.plot([], [], color=colour, label=f"t = {t}")
+    ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", xticks=[], yticks=[])
+    ax.set_title(f"pair {i}: {speeds[i]:g} a position", fontsize=10)
+fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside right center")
+show(
+    fig,
+    "Four circles, one for each pair, with arrows for positions 0, 1, 8 and 64. In the first circle the arrows point in "
+    "different directions; in the last one they nearly coincide.",
+)
+
+# %% [markdown]
+# In the last circle even position 64 has turned by 0.064 radians only. Other numbers may be paired, as long as queries and keys agree. The paper pairs neighbours: numbers 0 and 1, 2 and 3, and so on. Llama's code pairs number $i$ of the first half of the vector with number $i$ of the second half, and so shall we.
+#
+# ### Exercise: the paper's way
+# ★★ · 8 minutes · Weights from one code are wrong in the other until their rows are put into the other order.
+#
+# Rotate neighbouring numbers: in each row `x[..., t, :]` the pair `(x[2i], x[2i + 1])` turns by the angle `t * speeds[i]`.
+
+# %% tags=["exercise"] exercise="rotate_neighbours"
+def rotate_neighbours(x, speeds):
+    """x (..., T, d), speeds (d / 2,) in radians a position -> x with pairs 2i, 2i + 1 turned, (..., T, d)."""
+    ### BEGIN SOLUTION
+    T = x.shape[-2]
+    angles = torch.arange(T, device=x.device)[:, None] * speeds  # (T, d / 2)
+    even = x[..., 0::2]
+    odd = x[..., 1::2]
+    turned_even = even * angles.cos() - odd * angles.sin()
+    turned_odd = even * angles.sin() + odd * angles.cos()
+    return torch.stack([turned_even, turned_odd], dim=-1).flatten(-2)  # interleaved again
+    ### END SOLUTION
+
+# %%
+check("rotate_neighbours", rotate_neighbours)
+
+# %% [markdown]
+# And now for the module, in halves. For a pair $(a, b)$ the formulas are $a \cos - b \sin$ and $b \cos + a \sin$. To compute them for a whole vector at once, we multiply it by the cosines, multiply the vector with its halves exchanged by the sines, and add; the first half of the sines gets the minus.
 
 # %%
 #| export
@@ -104,7 +209,9 @@ def apply_rope(x, cos, sin):
 
     A pair is number i of the first half and number i of the second half, as in Llama.
     """
-    other = x.roll(x.shape[-1] // 2, dims=-1)  # the halves change places: the other number of each pair
+    other = x.roll(
+        x.shape[-1] // 2, dims=-1
+    )  # the halves change places: the other number of each pair
     return x * cos + other * sin
 
 
@@ -118,35 +225,61 @@ def rope_cos_sin(positions, head_size):
     sin = angles.sin()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
+# %% [markdown]
+# Does a score depend on the distance alone? Take one query and one key, and put them at all positions from 0 to 47. Beside it is the same for a *learned* table: the position vectors of the course's recorded GPT, in its first head. What is not in the picture is the content: it is the same character everywhere.
+
 # %%
-angles = rope_angles(torch.arange(65), 8)  # (65, 4)
-fig, axes = plt.subplots(1, 4, figsize=(10, 2.6), layout="constrained")
-for i, ax in enumerate(axes):
-    ax.plot(angles[:, i].cos(), angles[:, i].sin(), color="#BBBBBB", linewidth=0.8)
-    for t, colour in ((0, "#000000"), (1, "#0072B2"), (8, "#E69F00"), (64, "#D55E00")):
-        ax.annotate(
-            "",
-            (angles[t, i].cos(), angles[t, i].sin()),
-            (0, 0),
-            arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.6},
-        )
-        ax.plot([], [], color=colour, label=f"position {t}")
-    ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", xticks=[], yticks=[], title=f"pair {i}")
-axes[-1].legend(frameon=False, fontsize=8, loc="lower left")
+recorded, _, _ = load_pretrained("playhouse")
+size = recorded.config.n_embd // recorded.config.n_head
+block = recorded.blocks[0]
+with torch.no_grad():
+    stream = recorded.token_embedding.weight[5] + recorded.position_embedding.weight[:48]
+    q, k, _ = block.attention.qkv(block.norm_1(stream)).chunk(3, dim=-1)  # (48, C) each
+    learned = q[:, :size] @ k[:, :size].T / size**0.5  # of head 0
+    cos, sin = rope_cos_sin(torch.arange(48), size)
+    q = apply_rope(q[20, :size], cos, sin)  # one query, at 48 positions
+    k = apply_rope(k[20, :size], cos, sin)
+    rotated = q @ k.T / size**0.5
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+for ax, scores, title in ((axes[0], learned, "a learned table"), (axes[1], rotated, "RoPE")):
+    image = ax.imshow(scores, cmap="cividis")
+    ax.set(title=title, xlabel="position of the key", ylabel="position of the query")
+    fig.colorbar(image, ax=ax, label="score", shrink=0.85)
 show(
     fig,
-    "Four circles with arrows for positions 0, 1, 8 and 64. In the first the arrows are spread around the circle; in the "
-    "last they almost coincide.",
+    "Two square maps of scores. With a learned table each row looks different. With RoPE the map consists of diagonal "
+    "stripes: along a diagonal the distance is the same, and so is the score.",
 )
+
+# %%
+along = [rotated.diagonal(-distance) for distance in (0, 1, 5)]
+print("how much a score varies along a diagonal:")
+for distance, scores in zip((0, 1, 5), along):
+    print(f"distance {distance}: from {scores.min():.3f} to {scores.max():.3f}")
+    assert scores.max() - scores.min() < 1e-3
 
 # %% [markdown]
 # ## Feed-forward layers with a gate
 #
-# **SwiGLU** ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)) computes two vectors from its input. One goes through an activation and is then a gate: it says how much of the other one passes. $\mathrm{SiLU}(x) = x / (1 + e^{-x})$ is a smooth ReLU.
+# Lesson 05's feed-forward layer has two matrices and an activation between them. **SwiGLU** ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)) has three. Two of them read the input. One result goes through an activation and becomes a *gate*: multiplied with the other result, it decides number by number how much passes.
 #
-# $$\mathrm{SwiGLU}(x) = \left( \mathrm{SiLU}(x W_{gate}) \odot x W_{up} \right) W_{down}$$
+# $$\mathrm{SwiGLU}(x) = \big( \mathrm{SiLU}(x W_{\text{gate}}) \odot x W_{\text{up}} \big) W_{\text{down}}, \qquad \mathrm{SiLU}(z) = \frac{z}{1 + e^{-z}}$$
 #
-# Three matrices cost more than two. So they are narrower: with $8/3$ times the width in place of 4 times, the layer has as many parameters as before.
+# Three matrices of $C \times 4C$ would be half as many numbers again. So the layer is made narrower: with $\frac{8}{3} C$ inside, three matrices hold as many numbers as two did with $4C$. A cheaper recipe for small models is the square of ReLU ([So et al., 2021](https://arxiv.org/abs/2109.08668)): two matrices as before, and $\max(0, z)^2$ between them. It is one of lesson 05's activations, `"relu2"`.
+
+# %%
+z = torch.linspace(-3, 2, 200)
+curves = {"ReLU": F.relu(z), "GELU": F.gelu(z), "SiLU": F.silu(z), "ReLU²": ACTIVATIONS["relu2"](z)}
+fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
+for (name, curve), colour in zip(curves.items(), ("#000000", "#56B4E9", "#D55E00", "#009E73")):
+    ax.plot(z, curve, color=colour, label=name)
+ax.set(xlabel="z", ylabel="activation", ylim=(-0.5, 3))
+ax.legend(frameon=False)
+show(
+    fig,
+    "Four activations. ReLU is 0 on the left and a straight line on the right; GELU and SiLU are smooth and dip below 0; "
+    "squared ReLU starts flat and grows faster and faster.",
+)
 
 # %%
 #| export
@@ -180,14 +313,93 @@ class SwiGLU(nn.Module):
         x = self.proj(F.silu(self.gate(x)) * self.up(x))
         return F.dropout(x, self.dropout, self.training)
 
+# %%
+C = 96
+two = 2 * C * 4 * C
+three = sum(p.numel() for p in SwiGLU(C).parameters())
+print(f"C = {C}: two matrices of {C} x {4 * C} hold {two:,} numbers, SwiGLU's three {three:,}")
+
 # %% [markdown]
-# A simpler one for small models is the square of ReLU ([So et al., 2021](https://arxiv.org/abs/2109.08668)): two matrices, as in lesson 05, and `relu(x) ** 2` between them.
-#
 # ## Heads that share keys and values
 #
-# While a model writes, its cache holds the keys and values of all heads (lesson 08). In a large model the cache is larger than the weights. **Grouped-query attention** ([Ainslie et al., 2023](https://arxiv.org/abs/2305.13245)) lets several heads of queries share one head of keys and values: with 8 query heads and 2 key heads the cache is a quarter.
+# While a model writes, its KV cache (lesson 08) holds the keys and values of everything it has read. For a large model and a long text the cache is larger than the weights. In **grouped-query attention** ([Ainslie et al., 2023](https://arxiv.org/abs/2305.13245)) several heads of queries share one head of keys and values.
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(9, 1.9), layout="constrained")
+for ax, n_kv in zip(axes, (4, 2, 1)):
+    for head in range(4):
+        shared = (head * n_kv // 4 + 0.5) * 4 / n_kv - 0.5  # below the middle of its group
+        ax.plot([head, shared], [1, 0], color="#888888", linewidth=1)
+        ax.text(head, 1, f"q{head}", ha="center", va="center", backgroundcolor="#56B4E9")
+    for head in range(n_kv):
+        place = (head + 0.5) * 4 / n_kv - 0.5
+        ax.text(place, 0, f"k{head}, v{head}", ha="center", va="center", backgroundcolor="#E69F00")
+    ax.set(xlim=(-0.6, 3.6), ylim=(-0.4, 1.4))
+    ax.set_title(f"n_kv_head = {n_kv}", fontsize=10)
+    ax.axis("off")
+show(
+    fig,
+    "Four heads of queries above, heads of keys and values below. On the left each has its own, in the middle two share "
+    "one, on the right all four share one.",
+)
+
+# %% [markdown]
+# ### Exercise: how large is the cache?
+# ★ · 4 minutes · This number decides how many readers one graphics card can serve.
 #
-# **QK-norm** ([Henry et al., 2020](https://arxiv.org/abs/2010.04245)) puts an RMSNorm on queries and keys. Their scores cannot grow without limit then, and the softmax cannot get stuck on one position early in training.
+# The cache keeps a key and a value for each layer, each head of keys and values, and each position. How many bytes is that?
+
+# %% tags=["exercise"] exercise="kv_cache_bytes"
+def kv_cache_bytes(n_layer, n_head, n_kv_head, n_embd, length, bytes_per_number=2):
+    """-> int: the bytes that the keys and values of `length` positions take."""
+    ### BEGIN SOLUTION
+    head_size = n_embd // n_head
+    numbers = 2 * n_layer * n_kv_head * head_size * length  # 2: keys and values
+    return numbers * bytes_per_number
+    ### END SOLUTION
+
+# %%
+check("kv_cache_bytes", kv_cache_bytes)
+
+# %% [markdown]
+# Llama 3 with 70 billion parameters has 80 layers, 64 heads of queries, 8 heads of keys and values, and a width of 8,192. For 128,000 positions of 2 bytes a number, your function should say 42 GB. With 64 heads of keys and values it would be 336 GB: more than twice the weights.
+#
+# ### Exercise: whose keys?
+# ★★ · 5 minutes · The wrong order gives no error, only a worse model.
+#
+# The kernel wants as many heads of keys as of queries. Repeat the heads so that *neighbouring* heads of queries share one: with 4 heads of queries and 2 of keys, queries 0 and 1 get keys 0, queries 2 and 3 get keys 1.
+
+# %% tags=["exercise"] exercise="share_heads"
+def share_heads(k, n_head):
+    """k (B, n_kv_head, T, d) -> (B, n_head, T, d): for each head of queries its head of keys."""
+    ### BEGIN SOLUTION
+    group = n_head // k.shape[1]
+    return k.repeat_interleave(group, dim=1)
+    ### END SOLUTION
+
+# %%
+check("share_heads", share_heads)
+
+# %% [markdown]
+# ## QK-norm
+#
+# Scores can grow without limit while a model trains. A large score makes the softmax put everything on one position; its gradient is then nearly 0, and the head is stuck. **QK-norm** ([Henry et al., 2020](https://arxiv.org/abs/2010.04245)) puts an RMSNorm on each query and each key. A vector of $d$ numbers then has the length $\sqrt{d}$, and a score $q \cdot k / \sqrt{d}$ lies between $-\sqrt{d}$ and $\sqrt{d}$, however large the weights are.
+
+# %%
+torch.manual_seed(0)
+d = 24
+for scale in (1, 10, 100):
+    q = scale * torch.randn(1000, d)
+    k = scale * torch.randn(1000, d)
+    plain = q @ k.T / d**0.5
+    normed = F.rms_norm(q, (d,)) @ F.rms_norm(k, (d,)).T / d**0.5
+    print(
+        f"weights x {scale:3}: largest score {plain.max():9,.1f}, with QK-norm {normed.max():.1f}; "
+        f"the bound is {d**0.5:.1f}"
+    )
+
+# %% [markdown]
+# Norm and rotation do not get into each other's way: turning an arrow does not change its length. Here is the attention layer with everything so far. It has three matrices for queries, keys and values, because with groups they have different shapes. (Why the norms of queries and keys come before the heads are moved to the front: there the numbers of a head lie side by side in memory, and the layer takes less time.)
 
 # %%
 #| export
@@ -244,9 +456,21 @@ class GroupedAttention(nn.Module):
 # %% [markdown]
 # ## A cache that slides
 #
-# In lesson 08 the window moved, every position changed its number, and the whole cache was worthless. With RoPE a key does not change when the window moves: what counts is its distance, and the distance is in the angles. So the oldest key is dropped, and nothing is read anew.
-#
-# (What a key says was computed when it was written, from the window of that time. So in the upper layers a little of what has left the window remains. It is as if each layer looked `window` positions back, and the layers together further.)
+# In lesson 08 the window moved on by one character and the whole cache was worthless: each character had another position, so each key was another key. How many keys of the first layer survive when the window moves? Count, for 192 characters of context in which 191 stay.
+
+# %%
+ids = tokenizer.encode(corpus.val[:193])
+with torch.no_grad():
+    table = recorded.position_embedding.weight  # (192, C)
+    keys = []
+    for window in (ids[:192], ids[1:]):
+        stream = recorded.token_embedding(window) + table
+        keys.append(block.attention.qkv(block.norm_1(stream)).chunk(3, dim=-1)[1])
+same = (keys[0][1:] - keys[1][:-1]).abs().amax(-1) < 1e-4
+print(f"lesson 06's GPT: {same.sum()} of {len(same)} keys are still right")
+
+# %% [markdown]
+# With RoPE a key is turned once, by its own position in the *text*. When the window moves, a query at the end is turned by one step more, and all distances come out right. So 191 of 191 keys stay, and the oldest one is dropped. The cache below keeps the last `window` columns. Its buffers have room for twice as many: only when they are full are the last columns copied to the front.
 
 # %%
 #| export
@@ -315,9 +539,11 @@ class SlidingKVCache(KVCache):
         return keys[:, :, seen], values[:, :, seen], self.mask
 
 # %% [markdown]
+# One thing is not as before. In the second layer, a key was computed from what its position saw *at the time*, and some of that has left the window since. So through the layers the model sees a little further back than `window` positions. It is another computation than reading the window anew, and not a worse one; this page measures it below.
+#
 # ## Embeddings of n-grams
 #
-# A character says little. Its embedding could say more if it knew the characters before it. A table for all pairs, triples and quadruples of characters would be large, so a **hash** chooses the row, and some n-grams share one ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
+# A character says little. The first layers of a character-level model spend much of their work on finding out which characters stand before it. Why not look that up? For each position, add a vector for the last two characters, one for the last three, and so on. A table of all triples would have $54^3 = 157464$ rows, and of all groups of four $8.5$ million. So a **hash** makes a row number of the characters, and some groups share a row by accident ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
 
 # %%
 #| export
@@ -357,8 +583,38 @@ class NGramEmbedding(nn.Module):
             out = out + table(rows)
         return out
 
+# %%
+text = "the goose, the "
+idx = tokenizer.encode(text)[None]
+embedding = NGramEmbedding(n_gram=3, rows=4096, n_embd=8)
+pairs, triples = embedding.hashes(idx, torch.arange(len(text)))
+for t in (2, 13, 14):
+    print(
+        f"position {t:2}, after {text[: t + 1]!r:18} pair -> row {pairs[0, t]}, triple -> row {triples[0, t]}"
+    )
+
+# %%
+ids = tokenizer.encode(corpus.train)
+rows = embedding.hashes(ids[None], torch.arange(len(ids)))
+for n, found in zip((2, 3), rows):
+    groups = len(ids.unfold(0, n, 1).unique(dim=0))
+    print(
+        f"{groups:,} different groups of {n} characters are in {len(found.unique()):,} rows of 4,096"
+    )
+
 # %% [markdown]
+# *he* and *the* have the same rows at both places: they are the same characters. And different groups rarely meet in one row, because a text uses few of the groups there could be.
+#
 # ## The whole
+#
+# One idea is left. **Soft-capping** bounds the logits, as QK-norm bounds the scores: $\mathrm{cap} \cdot \tanh(z / \mathrm{cap})$ is nearly $z$ for small $z$ and never leaves $\pm\mathrm{cap}$.
+
+# %%
+for z in (0.5, 5.0, 15.0, 50.0):
+    print(f"logit {z:4} -> {15 * torch.tanh(torch.tensor(z / 15)):.2f}")
+
+# %% [markdown]
+# A config names the parts, so that each of them can be measured with and without.
 
 # %%
 #| export
@@ -479,9 +735,7 @@ class ModernGPT(LanguageModel):
             self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
         self.n_gram_embedding = None
         if config.n_gram > 0:
-            self.n_gram_embedding = NGramEmbedding(
-                config.n_gram, config.n_gram_rows, config.n_embd
-            )
+            self.n_gram_embedding = NGramEmbedding(config.n_gram, config.n_gram_rows, config.n_embd)
         self.blocks = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layer))
         self.norm = make_norm(config.norm, config.n_embd)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -531,12 +785,105 @@ class ModernGPT(LanguageModel):
         """The number of parameters; a tied matrix counts once."""
         return sum(p.numel() for p in self.parameters())
 
+# %%
+torch.manual_seed(1337)
+V = tokenizer.vocab_size
+config = ModernConfig(
+    V, block_size=96, n_layer=3, n_head=4, n_kv_head=2, n_embd=96, n_gram=3, n_gram_rows=2048
+)
+model = ModernGPT(config)
+of_tables = sum(p.numel() for p in model.n_gram_embedding.parameters())
+print(f"{model.num_params():,} parameters, {of_tables:,} of them in the tables of n-grams")
+
 # %% [markdown]
+# With everything switched off it should be lesson 06's GPT. Is it? Copy the weights of one into the other; `qkv` has to be cut into three.
+
+# %%
+torch.manual_seed(0)
+old = GPT(GPTConfig(V, block_size=96, n_layer=3, n_head=4, n_embd=96)).eval()
+off = {
+    "norm": "layer",
+    "positions": "learned",
+    "activation": "gelu",
+    "qk_norm": False,
+    "softcap": 0.0,
+}
+new = ModernGPT(ModernConfig(V, block_size=96, n_layer=3, n_head=4, n_embd=96, **off)).eval()
+weights = {}
+for name, weight in old.state_dict().items():
+    if name.endswith("qkv.weight"):
+        for part, piece in zip("qkv", weight.chunk(3)):
+            weights[name.replace("qkv", part)] = piece
+    else:
+        weights[name] = weight
+new.load_state_dict(weights)
+with torch.no_grad():
+    difference = (old(ids[None, :96])[0] - new(ids[None, :96])[0]).abs().max()
+print(f"largest difference of the logits: ≈ {difference:.0e}")
+assert difference < 1e-4
+
+# %% [markdown]
+# The tests of the course do the same with `transformers`: with copied weights a `ModernGPT` gives the logits of its `LlamaForCausalLM`.
+#
 # ## Muon
 #
-# AdamW (lesson 02) treats a matrix as a heap of numbers. **Muon** ([Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)) treats it as a matrix. Every matrix is a rotation, a stretching along some directions, and another rotation; the factors of the stretching are its **singular values**. Those of a gradient are very unequal: a few directions get nearly all of the step. Muon makes all singular values (nearly) 1 and leaves the rotations, so that every direction gets its share.
+# AdamW (lesson 02) treats a matrix as a heap of numbers: each has its own step. **Muon** ([Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)) treats it as a matrix. What does a matrix do to vectors? It turns them, stretches them along some directions, and turns them again. That is the singular value decomposition, $G = U S V^\top$, and the factors of the stretching in $S$ are the **singular values**. Look at those of a gradient:
+
+# %%
+x = ids[: 8 * 97].view(8, 97)
+model(x[:, :-1], x[:, 1:])[1].backward()
+gradient = model.blocks[1].feed_forward.up.weight.grad
+values = torch.linalg.svdvals(gradient)
+share = (values.square().cumsum(0) / values.square().sum())[[0, 4, 19]]
+print(
+    f"{len(values)} singular values; the largest is {values[0] / values[len(values) // 2]:.0f} times the middle one"
+)
+print(
+    "share of the gradient's square in the first 1, 5, 20:",
+    [f"{one:.0%}" for one in share.tolist()],
+)
+
+# %% [markdown]
+# A few directions hold nearly everything. A step along this gradient moves the weights in these few directions, and hardly in the others. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
 #
-# To compute the singular values would be slow. Instead a polynomial is applied a few times, in products of matrices only: each application pushes all singular values towards 1.
+# ### Exercise: equal factors
+# ★★ · 6 minutes · It is the matrix nearest to $G$ that stretches nothing.
+#
+# Compute $U V^\top$ with `torch.linalg.svd`. (It returns $U$, $S$ and $V^\top$; with `full_matrices=False` their shapes fit.)
+
+# %% tags=["exercise"] exercise="equal_stretch"
+def equal_stretch(matrix):
+    """matrix (M, N) -> (M, N), with the same singular vectors and all singular values 1."""
+    ### BEGIN SOLUTION
+    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ vt
+    ### END SOLUTION
+
+# %%
+check("equal_stretch", equal_stretch)
+
+# %% [markdown]
+# A decomposition in each step would be slow, on a graphics card above all. There is a way by products of matrices alone. Take an odd polynomial of a matrix, $p(X) = aX + b\,(XX^\top)X + c\,(XX^\top)^2X$. Put in $X = USV^\top$; all inner $U^\top U$ and $V^\top V$ vanish, and what is left is $U\,p(S)\,V^\top$. So the polynomial acts on each singular value by itself and leaves the directions alone. Choose $a, b, c$ such that repeating $p$ drives every number between 0 and 1 towards 1. This is a **Newton-Schulz** iteration; Muon's numbers are $3.4445$, $-4.7750$ and $2.0315$, five times.
+
+# %%
+s = torch.linspace(0, 1, 400)
+fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
+for steps, colour in ((1, "#56B4E9"), (2, "#0072B2"), (5, "#D55E00")):
+    value = s
+    for _ in range(steps):
+        value = 3.4445 * value - 4.7750 * value**3 + 2.0315 * value**5
+    ax.plot(s, value, color=colour, label=f"{steps} times" if steps > 1 else "once")
+ax.axhline(1, color="#888888", linewidth=0.8)
+ax.set(xlabel="a singular value", ylabel="what becomes of it", ylim=0)
+ax.legend(frameon=False)
+show(
+    fig,
+    "What the polynomial makes of numbers from 0 to 1. Applied once, it lifts small numbers by a factor of three; applied "
+    "five times, nearly all numbers lie between 0.7 and 1.2.",
+)
+
+# %% [markdown]
+# The curve does not settle at 1. The numbers were chosen for speed: small values grow by 3.4 each time, and in the end everything lies between 0.7 and 1.2. For a step's direction that is good enough.
 
 # %%
 #| export
@@ -562,22 +909,24 @@ def orthogonalize(matrices, steps=5):
     return x
 
 # %%
-torch.manual_seed(0)
-matrix = torch.randn(64, 64) @ torch.diag(torch.logspace(0, -3, 64)) @ torch.randn(64, 64)
-fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 for steps, colour in ((0, "#000000"), (1, "#56B4E9"), (3, "#0072B2"), (5, "#D55E00")):
-    values = torch.linalg.svdvals(orthogonalize(matrix, steps))
+    values = torch.linalg.svdvals(orthogonalize(gradient, steps))
     ax.plot(values, color=colour, label=f"{steps} steps")
-ax.set(xlabel="singular value, in order", ylabel="its size", ylim=0)
+ax.set(xlabel="singular value of the gradient, by size", ylabel="its size", ylim=0)
 ax.legend(frameon=False)
 show(
     fig,
-    "The singular values of a matrix, sorted: before the first step they fall steeply to 0; after five steps nearly all "
-    "lie around 1.",
+    "The singular values of the gradient, sorted, after 0, 1, 3 and 5 steps. At first they fall steeply to nearly 0; after "
+    "five steps most of them lie around 1.",
 )
 
 # %% [markdown]
-# MUON TEXT
+# Now the optimizer. Like Adam it first smooths the gradient over time: the momentum $B \leftarrow 0.95\,B + 0.05\,G$. Then
+#
+# $$W \leftarrow (1 - \eta\lambda)\,W - 0.2\,\eta\,\sqrt{\max(M, N)}\;\mathrm{NewtonSchulz}\big(0.95\,B + 0.05\,G\big)$$
+#
+# for a matrix of $M \times N$, the learning rate $\eta$ and the weight decay $\lambda$. The factor $0.2 \sqrt{\max(M, N)}$ ([Liu et al., 2025](https://arxiv.org/abs/2502.16982)) makes the step about as large as AdamW's, so that both can share a learning rate. They have to share it, because Muon is for the matrices in the blocks only. Tables of embeddings, the last matrix and gains stay with AdamW: a row of a table is a vector of its own, and there is nothing to rotate.
 
 # %%
 #| export
@@ -625,13 +974,17 @@ class Muon(torch.optim.AdamW):
         for matrix in matrices:
             state = self.state[matrix]
             if not state:
-                state["step"] = torch.tensor(0.0)  # AdamW counts steps, and looks for it when a state is loaded
+                state["step"] = torch.tensor(
+                    0.0
+                )  # AdamW counts steps, and looks for it when a state is loaded
                 state["momentum_buffer"] = torch.zeros_like(matrix)
             state["step"] += 1
         gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)
         buffers = torch.stack([self.state[matrix]["momentum_buffer"] for matrix in matrices])
         buffers = buffers.lerp(gradients, 1 - self.momentum)  # the mean gradient of late
-        ahead = gradients.lerp(buffers, self.momentum)  # Nesterov: as it will be after the next gradient
+        ahead = gradients.lerp(
+            buffers, self.momentum
+        )  # Nesterov: as it will be after the next gradient
         M, N = matrices[0].shape
         directions = orthogonalize(ahead) * (0.2 * max(M, N) ** 0.5)
         for matrix, buffer, direction in zip(matrices, buffers, directions):
@@ -666,3 +1019,168 @@ def make_muon(model, config):
         betas=tuple(config.betas),
         fused=device.type in ("cpu", "cuda"),
     )
+
+# %% [markdown]
+# (`torch.optim.Muon` does the same in PyTorch, since version 2.9. Ours takes all matrices of one shape in one product and computes in 32 bits, which is faster on a CPU; the tests of the course compare the steps of both.)
+#
+# ## Train it
+#
+# Two runs from the same weights, 250 steps each: AdamW, and Muon for the matrices. **Predict** which is ahead after 50 steps, and which takes longer for a step.
+
+# %% tags=["nbval-ignore-output"]
+runs = {}
+for optimizer in ("adamw", "muon"):
+    torch.manual_seed(1337)
+    model = ModernGPT(config)
+    settings = TrainConfig(
+        steps=250,
+        batch_size=16,
+        learning_rate=4e-3,
+        optimizer=optimizer,
+        schedule="wsd",
+        decay=0.5,
+        eval_interval=25,
+        eval_batches=8,
+    )
+    start = time.perf_counter()
+    runs[optimizer] = train(model, corpus, settings, tokenizer)
+    print(f"{optimizer}: {time.perf_counter() - start:.0f} s")
+
+# %%
+fig, ax = plt.subplots(figsize=(6.5, 3), layout="constrained")
+for optimizer, colour in (("adamw", "#0072B2"), ("muon", "#D55E00")):
+    log = runs[optimizer]["log"]
+    steps = [row["step"] for row in log]
+    ax.plot(
+        steps, [row["val_loss"] for row in log], "o-", markersize=3, color=colour, label=optimizer
+    )
+if corpus.val_entropy is not None:
+    ax.axhline(corpus.val_entropy, color="#009E73", linestyle="--", label="the floor")
+ax.set(xlabel="step", ylabel="validation loss, nats per character")
+ax.legend(frameon=False)
+show(
+    fig,
+    "The validation loss of both runs. Both fall steeply, then slowly; Muon's curve is below AdamW's from the beginning.",
+)
+model.eval()
+assert runs["muon"]["best_val_loss"] < 2
+
+# %% [markdown]
+# ## Write, and look inside
+
+# %% tags=["nbval-ignore-output"]
+print(generate(model, "Enter ", 400, seed=1, temperature=0.8, tokenizer=tokenizer))
+
+# %%
+assert model.make_cache().slides
+text = corpus.val[:48]
+with torch.no_grad(), record_attention(model) as maps:
+    model(tokenizer.encode(text)[None])
+show(
+    plot_heads(maps, text),
+    "The attention of all heads in three layers. Some look at the last few characters, some far back.",
+)
+
+# %% [markdown]
+# `generate` took the sliding cache without being told: it asks the model for `make_cache`. How many characters had to be read? We count them, for a text that goes 100 characters beyond the block, with lesson 06's model and with this one.
+
+# %%
+prompt = torch.zeros(1, 1, dtype=torch.int64)
+for name, writer in (("lesson 06's GPT", recorded), ("the modern GPT", model)):
+    read = []
+    handle = writer.register_forward_pre_hook(lambda part, inputs: read.append(inputs[0].shape[1]))
+    generate(writer, prompt, writer.block_size + 100, seed=1)
+    handle.remove()
+    print(f"{name}, block {writer.block_size}: wrote {len(read)} characters, read {sum(read):,}")
+
+# %% [markdown]
+# Lesson 06's GPT reads its whole block for each of the last 100 characters. The modern one reads each character once, however long the text becomes.
+#
+# Is the sliding cache as good as reading the window anew? Measure both on 2,000 characters of the validation text, from the 200th on.
+
+# %% tags=["nbval-ignore-output"]
+stream = tokenizer.encode(corpus.val[:2000])
+cache = model.make_cache()
+with torch.no_grad():
+    pieces = [model(piece, cache=cache)[0] for piece in stream[None, :-1].split(48, dim=1)]
+sliding = F.cross_entropy(torch.cat(pieces, dim=1)[0, 200:], stream[201:]).item()
+anew = per_token_loss(model, stream, stride=1)[200:].mean().item()
+print(f"each character read once: {sliding:.3f} nats; the window read anew each time: {anew:.3f}")
+
+# %%
+print(f"the difference is small: {abs(sliding - anew) < 0.05}")
+assert abs(sliding - anew) < 0.05
+
+# %% [markdown]
+# ## With and without
+#
+# What is each part worth? The record below was made by `python -m tests.benchmarks.modern rates parts`, on Tiny Shakespeare: lesson 06's GPT (4 layers, 96 wide, 64 characters of context), the same with one part added, the whole modern GPT, and the whole with one part taken away. Each with three seeds, twice: for 600 steps, and for as many steps as fit into the *time* of lesson 06's 600. Losses are exact, over the whole validation text.
+
+# %%
+record = json.loads((bundled_dir() / "results" / "modern.json").read_text(encoding="utf-8"))
+parts = record["parts"]
+
+
+def mean_loss(row, budget):
+    """The mean loss of three seeds."""
+    return fmean(parts[row]["losses"][budget].values())
+
+
+print(f"{'':28}parameters  characters  loss, equal  equal")
+print(f"{'':28}             a second        steps   time")
+for row, part in parts.items():
+    print(
+        f"{row:28}{part['parameters']:10,}  {part['chars_per_second']:10,.0f}  "
+        f"{mean_loss(row, 'equal steps'):11.3f}  {mean_loss(row, 'equal time'):.3f}"
+    )
+
+# %%
+names = [row.removeprefix("GPT + ") for row in parts if row.startswith("GPT + ")]
+fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+for ax, budget in zip(axes, ("equal steps", "equal time")):
+    for place, name in enumerate(names):
+        added = parts[f"GPT + {name}"]["losses"][budget]
+        gains = [parts["GPT"]["losses"][budget][seed] - loss for seed, loss in added.items()]
+        ax.plot(gains, [place - 0.13] * len(gains), "o", color="#0072B2", alpha=0.8)
+        if f"whole - {name}" in parts:
+            missing = parts[f"whole - {name}"]["losses"][budget]
+            gains = [
+                loss - parts["whole"]["losses"][budget][seed] for seed, loss in missing.items()
+            ]
+            ax.plot(gains, [place + 0.13] * len(gains), "s", color="#D55E00", alpha=0.8)
+    ax.axvline(0, color="#888888", linewidth=0.8)
+    ax.set(title=f"at {budget}", xlabel="nats that the part is worth")
+axes[0].set_yticks(range(len(names)), names)
+axes[0].invert_yaxis()
+axes[0].plot([], [], "o", color="#0072B2", label="added to lesson 06's GPT")
+axes[0].plot([], [], "s", color="#D55E00", label="missing from the whole")
+axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+show(
+    fig,
+    "For each part the nats it is worth, with three seeds: added to lesson 06's GPT, and missing from the whole.",
+)
+
+# %% [markdown]
+# PARTS_TEXT
+#
+# ## Mistakes people make
+#
+# - **Turning the values, too.** RoPE is for queries and keys. Values are what is carried, and must not depend on where.
+# - **Pairs in halves in one code, neighbours in the other.** The logits are wrong and nothing complains. Compare with copied weights before you train on.
+# - **Turning keys anew when they come from the cache.** They were turned when they were written.
+# - **A gate without a narrower layer.** SwiGLU with $4C$ inside has half as many parameters again, and then wins by its size.
+# - **Muon for embeddings or the last matrix.** Each row there is a vector by itself.
+# - **AdamW's learning rate for a Muon without the factor.** Without $0.2\sqrt{\max(M, N)}$ the steps have another size: read which convention a rate was written for.
+#
+# How far you are:
+
+# %%
+progress()
+
+# %% [markdown]
+# ## Summary
+#
+# You now have `ModernConfig`, `ModernGPT`, `SlidingKVCache` and `Muon`, in `chargpt_lib/modern.py`. A `ModernGPT` goes wherever a `GPT` goes: into `train`, checkpoints, `generate`, attention maps and the command:
+#
+#     chargpt train --preset modern --corpus diary.txt
+#     chargpt train --preset cpu --optimizer muon

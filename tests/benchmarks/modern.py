@@ -42,7 +42,7 @@ SIZES = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 96}
 STEPS = 600
 BATCH_SIZE = 16
 SEEDS = (1337, 1338, 1339)
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (2e-3, 4e-3, 8e-3)
 
 # Lesson 06's GPT, in the words of a ModernConfig.
 GPT_2019 = {
