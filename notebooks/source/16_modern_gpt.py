@@ -603,7 +603,7 @@ for n, found in zip((2, 3), rows):
     )
 
 # %% [markdown]
-# *he* and *the* have the same rows at both places: they are the same characters. And different groups rarely meet in one row, because a text uses few of the groups there could be.
+# *he* and *the* have the same rows at both places: they are the same characters. Where two groups meet in one row, this table cannot tell them apart. More rows make that rarer, and the layers behind the table can still tell the two apart by their characters.
 #
 # ## The whole
 #
@@ -844,7 +844,7 @@ print(
 )
 
 # %% [markdown]
-# A few directions hold nearly everything. A step along this gradient moves the weights in these few directions, and hardly in the others. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
+# Five of the 96 directions hold two fifths of the gradient, twenty hold three quarters. A step along it moves the weights in these directions, and hardly in the others. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
 #
 # ### Exercise: equal factors
 # ★★ · 6 minutes · It is the matrix nearest to $G$ that stretches nothing.
@@ -1108,7 +1108,7 @@ anew = per_token_loss(model, stream, stride=1)[200:].mean().item()
 print(f"each character read once: {sliding:.3f} nats; the window read anew each time: {anew:.3f}")
 
 # %%
-print(f"the difference is small: {abs(sliding - anew) < 0.05}")
+print(f"rounded to a tenth, they are {abs(sliding - anew):.1f} nats apart")
 assert abs(sliding - anew) < 0.05
 
 # %% [markdown]
