@@ -256,6 +256,11 @@ def train_distributed(
             "fsdp=True leaves the model sharded, and only a checkpoint holds all of it: set "
             "TrainConfig(out=...)"
         )
+    if fsdp and config.optimizer == "muon":
+        raise ValueError(
+            "optimizer='muon' needs whole matrices, and fsdp=True leaves each process a part of them: take fsdp=False "
+            "(DDP), or optimizer='adamw'"
+        )
     device = init_distributed(device)
     if fsdp:
         strategy = FSDPStrategy(model, device)
