@@ -348,6 +348,13 @@ class Trainer:
                 f"{self.strategy.world_size}: start {len(random)} (torchrun --nproc-per-node "
                 f"{len(random)}), or begin a new run in another folder"
             )
+        # Another optimizer keeps other things. (Older checkpoints do not name theirs.)
+        optimizer = state["config"].get("optimizer", "adamw")
+        if optimizer != self.config.optimizer:
+            raise ValueError(
+                f"{out} was saved by a run with optimizer={optimizer!r}, but this one has "
+                f"{self.config.optimizer!r}: take the same, or begin a new run in another folder"
+            )
         self.strategy.load_optimizer(self.model, self.optimizer, state["optimizer"])
         # A scaler that is not enabled has an empty state.
         if state["scaler"]:
