@@ -11,16 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import chargpt_lib
 from chargpt_lib.attention_maps import save_attention_page
 from chargpt_lib.bpe import bits_of_text
 from chargpt_lib.checkpoints import (
     POINTER_FILE,
+    build_model,
     checkpoint_step,
     find_checkpoint,
     load_model,
-    min_parameters,
     read_config_and_tokenizer,
 )
 from chargpt_lib.cli.inputs import (
@@ -37,7 +38,6 @@ from chargpt_lib.cli.inputs import (
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.cli.output import after_work, tolerated_output
 from chargpt_lib.devices import pick_device_and_reason, pick_precision, world_size
-from chargpt_lib.gpt import GPT
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import describe_data_change, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
@@ -55,11 +55,15 @@ def _total_memory(device):
     return math.inf
 
 
-def _check_memory(model_config, device):
+# Bytes per parameter in training, in float32: the weight, its gradient, and what the optimizer keeps. AdamW keeps two
+# moments; Muon keeps one, at least for the matrices of the blocks.
+TRAINING_BYTES = {"adamw": 16, "muon": 12}
+
+
+def _check_memory(model_config, optimizer, device):
     """Raises: ValueError for a model that cannot be trained in this memory, however small the batch."""
-    parameters = min_parameters(model_config)
-    # In float32: the weight, its gradient, and AdamW's two moments.
-    needed = 16 * parameters
+    parameters = model_config.min_parameters()
+    needed = TRAINING_BYTES[optimizer] * parameters
     memory = _total_memory(device)
     if needed > memory:
         raise ValueError(
@@ -255,7 +259,7 @@ def _train(args):
         tokenizer = load_tokenizer_option(args.tokenizer, corpus)
     model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
     config = args.training
-    _check_memory(model_config, device)
+    _check_memory(model_config, config.optimizer, device)
     _check_validation_text(corpus, tokenizer, model_config.block_size, config.eval_batches)
     if args.resume:
         finished = _why_finished(config)
@@ -264,7 +268,7 @@ def _train(args):
             return 0
 
     torch.manual_seed(config.seed)
-    model = GPT(model_config)
+    model = build_model(model_config)
     if world_size() == 1:
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
@@ -434,6 +438,7 @@ def attend_command(args):
 PARTS = {
     "token_embedding": "token embedding",
     "position_embedding": "position embedding",
+    "n_gram_embedding": "n-gram embedding",
     "attention": "attention",
     "feed_forward": "feed-forward",
     "norm": "norms",
@@ -460,11 +465,11 @@ def _parameters_by_part(model):
 def _flops_per_token(model):
     """FLOPs of training, per token of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
     config = model.config
-    counts = _parameters_by_part(model)
-    # A row of a table is looked up, not multiplied; but a tied table is the lm_head, too.
-    multiplied = model.num_params() - counts["position embedding"]
-    if not config.tied:
-        multiplied -= counts["token embedding"]
+    multiplied = model.num_params()
+    for module in model.modules():
+        # A row of a table is looked up, not multiplied; but a tied table is the lm_head, too.
+        if isinstance(module, nn.Embedding) and module.weight is not model.lm_head.weight:
+            multiplied -= module.weight.numel()
     return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
 
 
@@ -472,10 +477,13 @@ def _print_model(config, tokenizer):
     """Prints the parts of a model and its FLOPs."""
     # On the device "meta" weights have shapes and no values: not even GPT-2 needs memory or time.
     with torch.device("meta"):
-        model = GPT(config)
+        model = build_model(config)
     print(", ".join(f"{name} {value}" for name, value in vars(config).items()))
     total = model.num_params()
     for part, count in _parameters_by_part(model).items():
+        # A tied lm_head has no parameters of its own; any other part without some, the model lacks.
+        if count == 0 and part != "lm_head":
+            continue
         remark = ""
         if part == "token embedding" and config.tied:
             remark = "  (shared with lm_head)"

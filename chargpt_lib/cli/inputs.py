@@ -325,8 +325,10 @@ def _foreign_model(folder):
         config = read_json(folder / "config.json")
     except RecursionError:  # a thousand brackets
         config = {}
-    if isinstance(config, dict) and config.get("model_type", "gpt") not in MODEL_TYPES:
-        return f"a model of transformers (its model_type is {str(config['model_type'])[:40]!r})"
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    # What is no text, `load_model` calls damaged.
+    if isinstance(model_type, str) and model_type not in MODEL_TYPES:
+        return f"a model of transformers (its model_type is {model_type[:40]!r})"
     if _has_gpt2_weights(folder / "model.safetensors"):
         return "a model of transformers (its weights are called transformer.h...)"
     if (folder / "ckpt.pt").is_file() and not config:

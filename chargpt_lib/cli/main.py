@@ -16,7 +16,7 @@ from chargpt_lib.cli.output import (
 )
 
 # tyro's own list of commands would be longer than this one and without examples. Nor could it have `train`, whose
-# options are the fields of GPTConfig and TrainConfig: importing them imports torch, and that takes seconds.
+# options are the fields of GPTConfig or ModernConfig and TrainConfig: importing them imports torch, and that takes seconds.
 COMMANDS = {
     "train": "train a model on a text, or resume a run",
     "eval": "exact loss, bits per character and per byte, perplexity",
@@ -90,7 +90,7 @@ class _InfoArgs:
 
     # runs, checkpoints or saved models; without any, this machine only
     folders: tuple[Path, ...]
-    preset: str | None = None  # a preset's model: cpu, lecture, baby, oz or gpt2
+    preset: str | None = None  # a preset's model: cpu, modern, lecture, baby, oz or gpt2
     corpus: str = "playhouse"  # the text of the preset's tokenizer, which sets its vocab_size
     # char, bpe:512 (or another size), gpt2, or the path of one
     tokenizer: str = "char"

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 from chargpt_lib.cli.inputs import STDIN, check_own_model, is_corpus_name, is_tokenizer_name
 from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
+from chargpt_lib.modern import ModernConfig
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.trainer import is_in_use
 
@@ -22,7 +23,7 @@ from chargpt_lib.trainer import is_in_use
 class _Preset(NamedTuple):
     """A model and how it is trained, under one name."""
 
-    model: Callable  # vocab_size -> GPTConfig
+    model: Callable  # vocab_size -> GPTConfig or ModernConfig
     training: dict  # the fields of TrainConfig that differ from its defaults
 
 
@@ -37,16 +38,31 @@ PLAIN_ADAMW = {
     "grad_clip": 0.0,
 }
 
+# Two minutes on a laptop.
+TWO_MINUTES = {
+    "time_budget": 120.0,
+    "batch_size": 12,
+    "schedule": "wsd",
+    "decay": 0.6,
+    "eval_interval": 1000,
+}
+
 PRESETS = {
     "cpu": _Preset(
         lambda vocab_size: replace(GPTConfig.cpu(vocab_size), activation="relu"),
         {
-            "time_budget": 120.0,
-            "batch_size": 12,
+            **TWO_MINUTES,
             "learning_rate": 3e-3,
-            "schedule": "wsd",
-            "decay": 0.6,
-            "eval_interval": 1000,
+        },
+    ),
+    "modern": _Preset(
+        lambda vocab_size: ModernConfig(
+            vocab_size, block_size=128, n_layer=4, n_head=4, n_kv_head=2, n_embd=128
+        ),
+        {
+            **TWO_MINUTES,
+            "optimizer": "muon",
+            "learning_rate": 2e-3,
         },
     ),
     "lecture": _Preset(
@@ -100,18 +116,34 @@ DEFAULT_PRESET = "cpu"
 DEFAULT_CORPUS = "playhouse"
 DEFAULT_TOKENIZER = "char"
 
-# The tokenizer decides the size of the vocabulary. Until it is there, a GPTConfig has this one.
+# The tokenizer decides the size of the vocabulary. Until it is there, a model's config has this one.
 UNKNOWN_VOCAB_SIZE = 1
 
-# What a file of settings may hold: everything that makes a run repeatable, whatever its folder and its device are.
-MODEL_SETTINGS = [field.name for field in fields(GPTConfig) if field.name != "vocab_size"]
+# The class of the model's config, by preset. Its fields are the model's settings.
+CONFIG_CLASSES = {name: type(preset.model(UNKNOWN_VOCAB_SIZE)) for name, preset in PRESETS.items()}
 TRAINING_SETTINGS = [field.name for field in fields(TrainConfig) if field.name != "out"]
-SETTINGS = ["preset", "corpus", "tokenizer", *MODEL_SETTINGS, *TRAINING_SETTINGS]
+
+
+def _model_settings(config_class):
+    """The names of the settings of models of this class."""
+    return [field.name for field in fields(config_class) if field.name != "vocab_size"]
+
+
+def setting_names(config_class):
+    """What a file of settings may hold: all that makes a run repeatable, whatever its folder and its device are."""
+    return ["preset", "corpus", "tokenizer", *_model_settings(config_class), *TRAINING_SETTINGS]
+
+
+# The names of all settings that there are, whatever the preset; and their types.
+SETTINGS = list(
+    dict.fromkeys(name for kind in CONFIG_CLASSES.values() for name in setting_names(kind))
+)
 TYPES = {
     "preset": Literal[*PRESETS],
     "corpus": str,
     "tokenizer": str,
     **get_type_hints(GPTConfig),
+    **get_type_hints(ModernConfig),
     **get_type_hints(TrainConfig),
 }
 
@@ -165,7 +197,30 @@ def _with_preset(settings):
     }
     defaults.update(vars(preset.model(UNKNOWN_VOCAB_SIZE)))
     defaults.update(vars(TrainConfig(**preset.training)))
-    return {name: settings.get(name, defaults[name]) for name in SETTINGS}
+    names = setting_names(CONFIG_CLASSES[preset_name])
+    return {name: settings.get(name, defaults[name]) for name in names}
+
+
+def _check_names(names, preset, where=""):
+    """Raises: ValueError for the first of some settings that models of the preset do not have.
+
+    where: the file that has them, and a colon; "" for the command line.
+    """
+    known = setting_names(CONFIG_CLASSES[preset])
+    for name in names:
+        if name in known:
+            continue
+        shown = f"{where}{name}" if where else _option_name(name)
+        having = [other for other, kind in CONFIG_CLASSES.items() if name in setting_names(kind)]
+        if len(having) == 1:
+            whose = f"the preset {having[0]}"
+            way_out = f"--preset {having[0]}"
+        else:
+            whose = f"the presets {', '.join(having)}"
+            way_out = "one of those"
+        raise ValueError(
+            f"{shown} is a setting of {whose}, and the preset is {preset}: omit it, or train with {way_out}"
+        )
 
 
 def _explain_unknown(name, value):
@@ -252,7 +307,9 @@ def saved_settings(out):
     if not path.is_file():
         check_own_model(out)
         raise FileNotFoundError(f"{path} is not there: is {out} the folder of a run?")
-    return _with_preset(_read_settings(path))
+    settings = _read_settings(path)
+    _check_names(settings, settings.get("preset", DEFAULT_PRESET), where=f"{path}: ")
+    return _with_preset(settings)
 
 
 # ---------------------------------------------------------------- the command line
@@ -279,23 +336,26 @@ def _train_args_class(settings, out):
 
     # As partial calls, the configs are made, and checked, once all sources are read. A file with n_head = 5 alone is
     # right where --n-embd 100 comes with it. vocab_size, given here, is no option.
-    model_settings = {name: settings[name] for name in MODEL_SETTINGS}
+    config_class = CONFIG_CLASSES[settings["preset"]]
+    model_settings = {name: settings[name] for name in _model_settings(config_class)}
     training_settings = {name: settings[name] for name in TRAINING_SETTINGS}
-    make_model = partial(GPTConfig, UNKNOWN_VOCAB_SIZE, **model_settings)
+    make_model = partial(config_class, UNKNOWN_VOCAB_SIZE, **model_settings)
     make_training = partial(TrainConfig, out=out, **training_settings)
 
     @dataclass
     class TrainArgs:
         """Trains a GPT on a text and saves it in a folder.
 
-        An option wins over the file --config, and that over --preset. The default of --out is runs/CORPUS-PRESET,
-        with the tokenizer at its end where it is not char.
+        An option wins over the file --config, and that over --preset. The model's options are those of the preset:
+        --preset modern --help shows others. The default of --out is runs/CORPUS-PRESET, with the tokenizer at its end
+        where it is not char.
         """
 
-        model: Annotated[GPTConfig, tyro.conf.arg(constructor=make_model)]
+        model: Annotated[config_class, tyro.conf.arg(constructor=make_model)]
         training: Annotated[TrainConfig, tyro.conf.arg(constructor=make_training)]
-        # model and training settings: cpu (small, 120 s on a laptop), baby (nanoGPT's),
-        # lecture (Karpathy's lecture), oz (small, for The Wizard of Oz), gpt2 (the smallest)
+        # model and training settings: cpu (small, 120 s on a laptop), modern (RoPE, SwiGLU, Muon and
+        # more, 120 s), lecture (Karpathy's lecture), baby (nanoGPT's), oz (small, for The Wizard of
+        # Oz), gpt2 (the smallest)
         preset: Literal[*PRESETS] = settings["preset"]
         # playhouse, shakespeare, oz, or a text's path or address; -: the standard input
         corpus: str = settings["corpus"]
@@ -323,7 +383,7 @@ def settings_of(args):
         settings["corpus"] = str(Path(args.corpus).resolve())
     if not is_tokenizer_name(args.tokenizer) and Path(args.tokenizer).exists():
         settings["tokenizer"] = str(Path(args.tokenizer).resolve())
-    return {name: settings[name] for name in SETTINGS}
+    return {name: settings[name] for name in setting_names(type(args.model))}
 
 
 def _as_file_name(path):
@@ -413,6 +473,9 @@ def _find_defaults(first):
         settings["corpus"] = first.corpus
     if first.tokenizer is not None:
         settings["tokenizer"] = first.tokenizer
+    # Only now: the preset on the command line wins over that of the file.
+    preset = settings.get("preset", DEFAULT_PRESET)
+    _check_names(settings, preset, where=f"{first.config}: ")
     settings = _with_preset(settings)
     out = first.out
     if out is None:
@@ -427,6 +490,20 @@ def _find_defaults(first):
     if first.config is not None:
         raise ValueError(f"--resume takes the settings saved in {out}: omit --config")
     return saved_settings(out), out
+
+
+def _given_settings(arguments):
+    """The settings whose options are among the words of a command line, in any spelling, as names."""
+    names = []
+    for word in arguments:
+        if not word.startswith("--"):
+            continue
+        name = word.removeprefix("--").split("=")[0].replace("-", "_")
+        # --no-tied and --tied are one setting.
+        for setting in (name, name.removeprefix("no_")):
+            if setting in SETTINGS and setting not in names:
+                names.append(setting)
+    return names
 
 
 def read_train_args(arguments):
@@ -445,6 +522,8 @@ def read_train_args(arguments):
         add_help=False,
     )
     settings, out = _find_defaults(first)
+    # To tyro an option of another preset's models is one that it does not know.
+    _check_names(_given_settings(arguments), settings["preset"])
     args = tyro.cli(
         _train_args_class(settings, out),
         prog="chargpt train",
