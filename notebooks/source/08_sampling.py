@@ -625,6 +625,8 @@ print({length: ceil(max(0, length - 8) / 3) * 3 for length in range(6, 17)})
 # %% [markdown]
 # For 6 to 8 characters it begins at 0, then for three characters at 3, and so on. As long as the window begins where it began for the character before, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
 #
+# (A model may bring a cache of its own, by a method `make_cache`. Lesson 16 has one that `slides`: it stays right when the window moves, so such a model reads each character once, however long the text becomes.)
+#
 # Not every model can go on from a cache. A bigram table has no keys, and a model of your own may have an attention that does not know of caches. The rule: a model takes a cache if its `compute_logits` has an argument `cache`. `generate` uses the cache with the models that take one, reads the whole window anew with the others, and refuses if you ask for a cache, `use_cache=True`, where there can be none.
 
 # %%

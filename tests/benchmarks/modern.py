@@ -1,14 +1,14 @@
 """What each part of the modern GPT brings: with and without, and how fast the whole is.
 
-    python -m tests.benchmarks.modern rates       5 minutes: the learning rate, chosen among three
+    python -m tests.benchmarks.modern rates       5 minutes: the learning rate, chosen among four
     python -m tests.benchmarks.modern parts       an hour on one core; goes on where it was interrupted
     python -m tests.benchmarks.modern speed       4 minutes, on a quiet machine
 
 All three write into data/results/modern.json.
 
-rates: lesson 06's GPT, the same with Muon, and the whole modern GPT are trained with three learning rates on Tiny
-Shakespeare, and validated on the last tenth of the training text, so that no rate is chosen by the text that the parts
-are measured on.
+rates: lesson 06's GPT and the whole modern GPT, each with AdamW and with Muon, are trained with four learning rates on
+Tiny Shakespeare, and validated on the last tenth of the training text, so that no rate is chosen by the text that the
+parts are measured on. Every other row has the rate of the one that it differs from by a part.
 parts: lesson 06's GPT with one part added, and the whole with one part taken away, each with three seeds: after equally
 many steps, and after as many steps as fit into the time of lesson 06's GPT. How long a step of each takes is measured
 first, step by step in turns and in time of the processor, so that what else the machine does changes nothing. All
@@ -42,7 +42,7 @@ SIZES = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 96}
 STEPS = 600
 BATCH_SIZE = 16
 SEEDS = (1337, 1338, 1339)
-RATES = (2e-3, 4e-3, 8e-3)
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 
 # Lesson 06's GPT, in the words of a ModernConfig.
 GPT_2019 = {
@@ -147,27 +147,30 @@ def load():
 
 
 def measure_rates():
-    """The loss of three rows with each learning rate, on a tenth of the training text."""
+    """The loss of four rows with each learning rate, on a tenth of the training text."""
     ids, _, tokenizer = load()
     cut = len(ids) * 9 // 10
     rows = all_settings()
-    rates = {}
-    for row in ("GPT", "GPT + Muon", "whole"):
-        rates[row] = {}
+    for row in ("GPT", "GPT + Muon", "whole", "whole - Muon"):
         for rate in RATES:
+            record = read_json(OUT)
+            losses = record.setdefault("rates", {}).setdefault(row, {})
+            if f"{rate:g}" in losses:
+                continue
             loss = run(rows[row], ids[:cut], ids[cut:], tokenizer, STEPS, rate, SEEDS[0])
-            rates[row][f"{rate:g}"] = loss
+            losses[f"{rate:g}"] = loss
+            write_json(OUT, record)
             print(f"{row:12} {rate:g} {loss:.4f}", flush=True)
-    record = read_json(OUT)
-    record["rates"] = rates
-    write_json(OUT, record)
 
 
-def best_rate(record, optimizer):
-    """The rate that was best in `rates`: of lesson 06's GPT, or of the mean of both rows with Muon."""
-    rows = ("GPT",) if optimizer == "adamw" else ("GPT + Muon", "whole")
-    rates = record["rates"]
-    return float(min(rates[rows[0]], key=lambda rate: sum(rates[row][rate] for row in rows)))
+def best_rate(record, row, settings):
+    """The rate that was best in `rates` for the row that this one differs from by a part, with its optimizer."""
+    if row.startswith("GPT"):
+        reference = "GPT" if settings["optimizer"] == "adamw" else "GPT + Muon"
+    else:
+        reference = "whole" if settings["optimizer"] == "muon" else "whole - Muon"
+    losses = record["rates"][reference]
+    return float(min(losses, key=losses.get))
 
 
 def measure_parts():
@@ -185,7 +188,7 @@ def measure_parts():
                 "parameters": build(settings, tokenizer.vocab_size, 0).num_params(),
                 "seconds_per_step": times[row],
                 "chars_per_second": BATCH_SIZE * SIZES["block_size"] / times[row],
-                "rate": best_rate(record, settings["optimizer"]),
+                "rate": best_rate(record, row, settings),
                 "steps": {
                     "equal steps": STEPS,
                     "equal time": round(STEPS * times["GPT"] / times[row]),
