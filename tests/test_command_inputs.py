@@ -20,12 +20,11 @@ from chargpt_lib.checkpoints import load_model, save_model
 from chargpt_lib.cli import commands
 from chargpt_lib.cli.inputs import explain_not_text
 from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, main
-from chargpt_lib.cli.options import _default_out, _read_settings, _with_preset
+from chargpt_lib.cli.options import SETTINGS, _default_out, _read_settings, _with_preset
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.grading.intake import HandedIn, Intake
 from chargpt_lib.playhouse import write
-from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.trainer import read_log
 
 # Letters that ASCII lacks, one that Windows-1252 lacks, a dash; no backslash.
@@ -415,6 +414,8 @@ def foreign_models():
     Path("nano/ckpt.pt").write_bytes(b"PK\x03\x04")
     Path("hub").mkdir()
     Path("hub/config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 12}))
+    Path("bert").mkdir()
+    Path("bert/config.json").write_text(json.dumps({"model_type": "modernbert"}))
     Path("weights").mkdir()
     save_file({"transformer.h.0.ln_1.weight": torch.ones(3)}, "weights/model.safetensors")
 
@@ -425,6 +426,7 @@ def foreign_models():
         ("nano", "the folder of nanoGPT's checkpoint, ckpt.pt"),
         ("nano/ckpt.pt", "nanoGPT's checkpoint"),
         ("hub", "a model of transformers (its model_type is 'gpt2')"),
+        ("bert", "a model of transformers (its model_type is 'modernbert')"),
         ("weights", "a model of transformers (its weights are called transformer.h...)"),
     ],
 )
@@ -532,7 +534,7 @@ PLACES = {
         "na\udcffme",
         "http://",
     ],
-    "preset": ["cpu", "baby", "huge", ""],
+    "preset": ["cpu", "modern", "modern", "baby", "huge", ""],
     "device": ["cpu", "mps", "toaster", "cuda:9", "", "meta"],
     "config": ["mine.toml", "play.txt", "nowhere.toml", "", ".", "a\0b"],
     "out": ["new", "play.txt", "maps.html", "RUN", "", "a\0b", "na\udcffme", "None"],
@@ -543,6 +545,12 @@ PLACES = {
     "split": ["val", "train", "test"],
     "schedule": ["wsd", "cosine", "linear"],
     "activation": ["gelu", "relu", "swish"],
+    "optimizer": ["muon", "adamw", "sgd"],
+    "norm": ["rms", "layer", "batch"],
+    "positions": ["rope", "learned", "sin"],
+    "n_kv_head": ["0", "1", "3", "-1"],
+    "n_gram": ["0", "1", "2", "9"],
+    "n_gram_rows": ["50", "0", "99999999999999999999"],
     # Never as large as a model that fits into the memory, and takes long to make.
     "n_embd": ["16", "7", "0", "many", "99999999999999999999"],
     "n_layer": ["1", "2", "0", "-1", "99999999999999999999"],
@@ -550,9 +558,9 @@ PLACES = {
     "block_size": ["8", "16", "0", "99999999999999999999"],
 }
 TRAIN_OPTIONS = ["preset", "corpus", "config", "resume", "device"]
-TRAIN_OPTIONS += [field.name for field in fields(GPTConfig) if field.name != "vocab_size"]
-TRAIN_OPTIONS += [field.name for field in fields(TrainConfig)]
-FLAGS = {"resume", "bias", "qkv_bias", "tied", "scaled_init", "compile", "tensorboard"}
+TRAIN_OPTIONS += [name for name in SETTINGS if name not in ("preset", "corpus", "tokenizer")]
+TRAIN_OPTIONS += ["out"]
+FLAGS = {"resume", "bias", "qkv_bias", "tied", "scaled_init", "compile", "tensorboard", "qk_norm"}
 FLAGS |= {"gradient_checkpointing"}
 POSITIONAL = {
     "folder": FOLDERS,

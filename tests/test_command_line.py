@@ -21,7 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import chargpt_lib
 from chargpt_lib import trainer
-from chargpt_lib.checkpoints import find_checkpoint, load_model, save_model
+from chargpt_lib.checkpoints import (
+    build_model,
+    find_checkpoint,
+    load_checkpoint,
+    load_model,
+    save_model,
+)
 from chargpt_lib.cli.commands import (
     COMMAND_FUNCTIONS,
     _flops_per_token,
@@ -31,17 +37,21 @@ from chargpt_lib.cli.commands import (
 from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, USAGE, main
 from chargpt_lib.cli.options import (
     CHANGEABLE,
+    CONFIG_CLASSES,
     PRESETS,
     SETTINGS,
+    TYPES,
     _default_out,
     _read_settings,
     _with_preset,
     read_train_args,
+    setting_names,
     settings_of,
     write_settings,
 )
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.modern import ModernConfig, ModernGPT
 from chargpt_lib.playhouse import write
 from chargpt_lib.recipe import SCHEDULES, TrainConfig, get_lr
 from chargpt_lib.sampling import generate
@@ -200,23 +210,47 @@ def test_each_command_has_help_with_a_line_for_each_option(word, capsys):
     )
 
 
-def test_the_configs_fields_are_trains_options_with_their_comments(capsys):
-    """No list of options is kept by hand: whatever the two dataclasses have is there, but for the size of the vocabulary."""
-    assert main(["train", "--help"]) == 0
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_configs_fields_are_trains_options_with_their_comments(preset, capsys):
+    """No list of options is kept by hand: whatever the two dataclasses have is there, but for the size of the vocabulary.
+
+    And what only the models of other presets have is not there.
+    """
+    assert main(["train", "--preset", preset, "--help"]) == 0
     said = capsys.readouterr().out
     model, training = said.index("model options"), said.index("training options")
-    for kind, start, end in ((GPTConfig, model, training), (TrainConfig, training, len(said))):
-        for field in fields(kind):
-            found = re.search(rf"--{field.name.replace('_', '-')}\b", said[start:end])
-            assert bool(found) == (field.name != "vocab_size"), field.name
+    config_class = CONFIG_CLASSES[preset]
+    own = {field.name for field in fields(config_class)} - {"vocab_size"}
+    for other in CONFIG_CLASSES.values():
+        for field in fields(other):
+            name = field.name.replace("_", "-")
+            found = re.search(rf"--{name}(?![\w-])", said[model:training])
+            assert bool(found) == (field.name in own), field.name
+    for field in fields(TrainConfig):
+        assert re.search(rf"--{field.name.replace('_', '-')}\b", said[training:]), field.name
     plain = re.sub(r"[\s│]+", " ", said)
-    for comment in (
+    comments = [
         "tie lm_head to the token embedding",
         "fraction of the run with rising learning rate",
         "micro-batches per optimizer step",
         "attention heads in a block",
-    ):
+    ]
+    if config_class is ModernConfig:
+        comments += ["heads of keys and values", "norm queries and keys", "rms or layer"]
+    for comment in comments:
         assert comment in plain
+
+
+def test_the_settings_are_those_of_both_kinds_of_models():
+    assert set(CONFIG_CLASSES.values()) == {GPTConfig, ModernConfig}
+    names = [set(setting_names(kind)) for kind in (GPTConfig, ModernConfig)]
+    assert set(SETTINGS) == names[0] | names[1] and len(SETTINGS) == len(set(SETTINGS))
+    assert names[0] - names[1] == {"bias", "qkv_bias", "scaled_init"} and names[1] - names[0]
+    assert not ({"out", "vocab_size", "model_type"} & set(SETTINGS))
+    # What both have is of one type, and may be of one only.
+    for kind in (GPTConfig, ModernConfig):
+        for field in fields(kind):
+            assert TYPES[field.name] is field.type, field.name
 
 
 def test_help_shows_the_numbers_of_the_preset_that_is_named(capsys):
@@ -245,7 +279,9 @@ def test_infos_help_names_every_preset(capsys):
 
 def test_presets_are_the_published_models():
     """Karpathy's lecture prints 10.788929 M parameters, nanoGPT 10.65 M for the baby without its positions, GPT-2 124 M."""
-    models = {name: GPT(preset.model(65)) for name, preset in PRESETS.items() if name != "gpt2"}
+    models = {
+        name: build_model(preset.model(65)) for name, preset in PRESETS.items() if name != "gpt2"
+    }
     assert models["lecture"].num_params() == 10_788_929
     assert (
         models["baby"].num_params() - models["baby"].position_embedding.weight.numel() == 10_646_784
@@ -256,6 +292,9 @@ def test_presets_are_the_published_models():
     )
     cpu = {"block_size": 64, "n_embd": 128, "n_head": 4, "n_layer": 4, "dropout": 0.0}
     assert vars(PRESETS["cpu"].model(65)).items() >= cpu.items()
+    modern = {"block_size": 128, "n_embd": 128, "n_head": 4, "n_kv_head": 2, "n_layer": 4}
+    assert vars(PRESETS["modern"].model(65)).items() >= modern.items()
+    assert TrainConfig(**PRESETS["modern"].training).optimizer == "muon"
     with torch.device("meta"):
         assert GPT(PRESETS["gpt2"].model(50257)).num_params() == 124_439_808
     for name, preset in PRESETS.items():
@@ -314,6 +353,13 @@ def test_the_lectures_rate_never_changes(preset):
         ),
         ("n_head = 12\nn_embd = 96", ["--n-head", "3"], {"n_head": 3, "n_embd": 96}),
         ("n_head = 5", ["--n-embd", "100"], {"n_head": 5, "n_embd": 100}),
+        (
+            'preset = "modern"\nnorm = "layer"\nn_gram = 3',
+            ["--n-kv-head", "1", "--no-qk-norm"],
+            {"n_kv_head": 1, "norm": "layer", "n_gram": 3, "qk_norm": False, "optimizer": "muon"},
+        ),
+        ("n_gram = 2", ["--preset=modern", "--n_gram=4"], {"n_gram": 4, "positions": "rope"}),
+        ('optimizer = "muon"', [], {"optimizer": "muon", "preset": "cpu"}),
     ],
 )
 def test_options_win_over_the_file_and_that_over_the_preset(file, options, wanted):
@@ -349,6 +395,22 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
         ('steps = "many"', ["mine.toml", "steps", "takes false|INT"]),
         ("epochs = true", ["epochs", "takes false|FLOAT"]),
         ("steps = 0", ["steps is 0"]),
+        (
+            'norm = "rms"',
+            [
+                "mine.toml: norm is",
+                "of the preset modern, and the preset is cpu",
+                "--preset modern",
+            ],
+        ),
+        (
+            'preset = "modern"\nbias = true',
+            ["mine.toml: bias is", "of the presets cpu, lecture,", "and the preset is modern"],
+        ),
+        ('preset = "modern"\nnorm = "batch"', ["norm is 'batch'", "rms, layer"]),
+        ('preset = "modern"\nsoftcap = "no"', ["softcap", "takes FLOAT"]),
+        ("n_kv_heads = 2", ["n_kv_heads", "nearest is n_kv_head"]),
+        ('optimizer = "sgd"', ["optimizer", "'sgd'", "takes {adamw,muon}"]),
     ],
 )
 def test_a_wrong_file_is_told_with_name_and_key(text, words, capsys):
@@ -372,7 +434,8 @@ def test_settings_survive_writing_and_reading(preset):
         {"preset": preset, "corpus": 'a "b" \\ ü.txt', "learning_rate": 1e-05, "patience": 3}
     )
     write_settings(Path("s.toml"), settings)
-    assert _read_settings("s.toml") == settings and list(settings) == SETTINGS
+    assert _read_settings("s.toml") == settings
+    assert list(settings) == setting_names(CONFIG_CLASSES[preset])
 
 
 def test_what_is_none_is_false_in_the_file():
@@ -523,6 +586,76 @@ def test_what_contradicts_a_run_is_an_error(trained, options, words, capsys):
     said = capsys.readouterr().err
     assert all(word in said for word in words), said
     assert tree(trained) == before
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--norm", "rms"], ["--norm is a setting of the preset modern, and the preset is cpu"]),
+        (["--norm=rms"], ["--norm is", "omit it, or train with --preset modern"]),
+        (["--n_kv_head", "2"], ["--n-kv-head is"]),
+        (["--no-qk-norm", "--preset", "baby"], ["--qk-norm is", "the preset is baby"]),
+        (["--preset", "modern", "--bias"], ["--bias is a setting of the presets cpu, lecture"]),
+        (
+            ["--preset", "modern", "--no-scaled-init"],
+            ["--scaled-init is", "train with one of those"],
+        ),
+        (["--resume", "--out", "RUN", "--n-gram", "3"], ["--n-gram is", "the preset is cpu"]),
+        (["--resume", "--out", "RUN", "--preset", "modern"], ["--preset modern", "which has cpu"]),
+        (["--resume", "--out", "RUN", "--optimizer", "muon"], ["--optimizer muon", "adamw"]),
+        (["--config", "RUN/settings.toml", "--preset", "modern"], ["settings.toml: bias is"]),
+        (["--optimizer", "sgd"], ["--optimizer", "sgd"]),
+    ],
+)
+def test_an_option_of_another_presets_models_is_named_with_its_preset(
+    options, words, trained, capsys
+):
+    options = [option.replace("RUN", str(trained)) for option in options]
+    before = tree(trained)
+    assert main(["train", "--corpus", str(trained.parent / "play.txt"), *options]) == 2
+    said = re.sub(r"[\s│]+", " ", capsys.readouterr().err)
+    assert all(word in said for word in words), said
+    assert tree(trained) == before and not Path("runs").exists()
+
+
+@pytest.mark.parametrize("n_gram", ["0", "3"])
+def test_a_modern_gpt_from_a_text_to_its_attention(n_gram, capsys):
+    """Each command on a run of the preset modern; and a run in two parts is the run in one."""
+    options = ["--preset", "modern", "--n-gram", n_gram, "--n-gram-rows", "50"]
+    options += ["--eval-interval", "3", "--dropout", "0.1", "--time-budget", "None"]
+    # A rate that does not depend on the number of steps.
+    options += ["--warmup", "0", "--decay", "0"]
+    assert train(*options, out="whole", steps=["--steps", "6"]) == 0
+    capsys.readouterr()
+    assert train(*options, out="run", steps=["--steps", "3"]) == 0
+    model, tokenizer = load_model("run")
+    said = capsys.readouterr().out
+    assert type(model) is ModernGPT and model.config.n_kv_head == 2
+    assert f"a GPT of {model.num_params():,} parameters" in said and "step 3 of 3" in said
+    saved = _read_settings("run/settings.toml")
+    assert list(saved) == setting_names(ModernConfig) and saved["optimizer"] == "muon"
+
+    assert main(["sample", "run", "--max-new-tokens", "40", "--seed", "1", "--device", "cpu"]) == 0
+    # More than a block, which the cache slides over.
+    assert capsys.readouterr().out.rstrip("\n") == generate(
+        model, "", max_new_tokens=40, tokenizer=tokenizer, seed=1
+    ).rstrip("\n")
+    assert main(["eval", "run", "--device", "cpu"]) == 0
+    best = min(row["val_loss"] for row in read_log("run"))
+    assert f"{best:.4f} nats per character" in capsys.readouterr().out
+    assert main(["attend", "run", "--prompt", "O damp", "--out", "a.html", "--device", "cpu"]) == 0
+    assert Path("a.html").stat().st_size > 10_000
+    capsys.readouterr()
+    assert main(["info", "run", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert f"{_flops_per_token(model):,} FLOPs" in said and "3 steps" in said
+    assert ("n-gram embedding" in said) == (n_gram == "3") and "position embedding" not in said
+
+    assert main(["train", "--resume", "--out", "run", "--steps", "6", "--device", "cpu"]) == 0
+    assert same_run("run", "whole")
+    state = load_checkpoint("run", load_model("run")[0], tokenizer)["optimizer"]["state"]
+    assert any("momentum_buffer" in moments for moments in state.values())
+    assert any("exp_avg" in moments for moments in state.values())
 
 
 def test_what_agrees_with_the_run_may_be_said_again(trained):
@@ -860,6 +993,22 @@ def test_attend_writes_a_page_that_needs_nothing_else(trained, capsys):
 # ---------------------------------------------------------------- info
 
 
+SIZES = {"vocab_size": 60, "block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
+
+
+def assert_flops_are_torchs(model):
+    """FLOPs within 5%: nobody counts norms, softmax and the loss. A forward and backward pass at a full block."""
+    idx = torch.zeros(2, model.block_size, dtype=torch.int64)
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(idx, idx)[1].backward()
+    assert _flops_per_token(model) == pytest.approx(
+        counter.get_total_flops() / idx.numel(), rel=0.05
+    )
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -870,13 +1019,7 @@ def test_attend_writes_a_page_that_needs_nothing_else(trained, capsys):
     ],
 )
 def test_parts_and_flops_are_what_torch_counts(changes):
-    """FLOPs within 5%: nobody counts norms, softmax and the loss. A forward and backward pass at a full block."""
-    model = GPT(
-        GPTConfig(
-            **{"vocab_size": 60, "block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
-            | changes
-        )
-    )
+    model = GPT(GPTConfig(**SIZES | changes))
     parts, C, L = _parameters_by_part(model), 128, model.config.n_layer
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
     assert parts["token embedding"] == 60 * C
@@ -887,15 +1030,30 @@ def test_parts_and_flops_are_what_torch_counts(changes):
             and parts["feed-forward"] == 8 * C * C * L
             and parts["norms"] == (2 * L + 1) * C
         )
-    idx = torch.zeros(2, model.block_size, dtype=torch.int64)
-    with (
-        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
-        model(idx, idx)[1].backward()
-    assert _flops_per_token(model) == pytest.approx(
-        counter.get_total_flops() / idx.numel(), rel=0.05
-    )
+    assert_flops_are_torchs(model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"n_kv_head": 1},
+        {"n_kv_head": 2, "n_gram": 3, "n_gram_rows": 500},
+        {"tied": False, "positions": "learned", "norm": "layer"},
+        {"activation": "relu2", "block_size": 128},
+    ],
+)
+def test_parts_and_flops_of_a_modern_gpt(changes):
+    model = ModernGPT(ModernConfig(**SIZES | changes))
+    config, parts, C, L = model.config, _parameters_by_part(model), 128, 4
+    assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
+    assert parts["token embedding"] == 60 * C
+    assert parts["n-gram embedding"] == (2 * 500 * C if config.n_gram else 0)
+    learned = config.positions == "learned"
+    assert parts["position embedding"] == (config.block_size * C if learned else 0)
+    assert parts["attention"] == L * (2 * C * C + 2 * C * C * config.kv_heads // 4)
+    assert parts["norms"] == (2 * L + 1) * C
+    assert_flops_are_torchs(model)
 
 
 def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
@@ -922,6 +1080,10 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
     assert main(["info", "--preset", "lecture", "--corpus", "play.txt"]) == 0
     lecture = GPT(PRESETS["lecture"].model(len(set(TEXT))))
     assert f"{lecture.num_params():,}" in capsys.readouterr().out
+    assert main(["info", "--preset", "modern", "--corpus", "play.txt"]) == 0
+    modern = ModernGPT(PRESETS["modern"].model(len(set(TEXT))))
+    said = capsys.readouterr().out
+    assert f"{modern.num_params():,}" in said and f"{_flops_per_token(modern):,} FLOPs" in said
 
 
 def test_the_environment_names_the_device(trained, monkeypatch, capsys):
