@@ -19,27 +19,54 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import (
+    MODEL_TYPES,
+    build_model,
     checkpoint_step,
     find_checkpoint,
     get_rng_states,
     load_checkpoint,
     load_model,
+    model_classes,
     save_checkpoint,
     save_model,
     set_rng_states,
 )
 from chargpt_lib.data import TOKENIZERS, CharTokenizer
-from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.gpt import GPTConfig
+from chargpt_lib.modern import ModernConfig, Muon, muon_param_groups
 from chargpt_lib.sampling import prepare_for_sampling
 
 TOKENIZER = CharTokenizer("abcdefgh\n 'é")
 V = TOKENIZER.vocab_size
 CONFIG = GPTConfig(V, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=0.2)
+MODERN = ModernConfig(
+    V,
+    block_size=8,
+    n_layer=2,
+    n_head=4,
+    n_kv_head=2,
+    n_embd=16,
+    dropout=0.2,
+    n_gram=3,
+    n_gram_rows=50,
+)
 FAMILIES = {
     "small": CONFIG,
     "lecture": GPTConfig.lecture(V, block_size=8, n_embd=16, n_head=2, n_layer=2),
     "all biases, tied": replace(CONFIG, bias=True, qkv_bias=True, activation="gelu_tanh"),
     "not tied": replace(CONFIG, tied=False, scaled_init=False, dropout=0),
+    "modern": MODERN,
+    "modern, with parts of before": replace(
+        MODERN,
+        n_kv_head=0,
+        norm="layer",
+        positions="learned",
+        activation="gelu",
+        qk_norm=False,
+        softcap=0.0,
+        n_gram=0,
+        tied=False,
+    ),
 }
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of processes")
@@ -47,7 +74,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of pro
 
 def gpt(config=CONFIG, seed=3):
     torch.manual_seed(seed)
-    return GPT(config)
+    return build_model(config)
 
 
 def weights(model):
@@ -82,7 +109,7 @@ def test_a_saved_model_is_the_same_model(config, tmp_path):
     before = torch.get_rng_state()
     copy, tokenizer = load_model(tmp_path / "new" / "folder")
     assert torch.equal(before, torch.get_rng_state()), "loading draws no random numbers"
-    assert type(copy) is GPT and not copy.training and copy.config == config
+    assert type(copy) is type(model) and not copy.training and copy.config == config
     assert tokenizer.to_dict() == TOKENIZER.to_dict() and same(weights(model), weights(copy))
     assert copy.num_params() == model.num_params(), "a tied table is tied again"
     assert (copy.lm_head.weight is copy.token_embedding.weight) == config.tied
@@ -90,7 +117,10 @@ def test_a_saved_model_is_the_same_model(config, tmp_path):
 
 def test_the_config_and_the_tokenizer_are_plain_json(tmp_path):
     save_model(gpt(), TOKENIZER, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text()) == asdict(CONFIG)
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "model_type": "gpt",
+        **asdict(CONFIG),
+    }
     assert json.loads((tmp_path / "tokenizer.json").read_text()) == {
         "type": "char",
         "alphabet": TOKENIZER.alphabet,
@@ -102,7 +132,13 @@ def test_the_config_and_the_tokenizer_are_plain_json(tmp_path):
 
 
 def as_saved_before_tokenizers_had_a_type(folder):
-    """Makes a folder what earlier versions of the course wrote: the alphabet alone, a text, in alphabet.json."""
+    """Makes a folder what earlier versions of the course wrote: the alphabet alone, a text, in alphabet.json.
+
+    There was one kind of model, and config.json did not say which.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").unlink()
     (folder / "alphabet.json").write_text(json.dumps(TOKENIZER.alphabet))
 
@@ -118,6 +154,21 @@ def test_models_and_checkpoints_of_earlier_versions_still_load(tmp_path):
     other = gpt(seed=5)
     assert load_checkpoint(tmp_path / "run", other, TOKENIZER)["step"] == 3
     assert same(weights(other), weights(model))
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_each_type_names_its_classes_and_they_name_it(model_type):
+    config_class, model_class = model_classes(model_type)
+    config = config_class(V, block_size=8, n_layer=1, n_head=2, n_embd=8)
+    assert config.model_type == model_type and "model_type" not in asdict(config)
+    model = build_model(config)
+    assert type(model) is model_class and model.config is config
+
+
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+def test_a_model_has_the_parameters_that_its_config_promises(config):
+    """What `load_model` asks of a file before it builds the model must never be too much."""
+    assert 0.6 * gpt(config).num_params() < config.min_parameters() <= gpt(config).num_params()
 
 
 class Mirror(CharTokenizer):
@@ -283,18 +334,25 @@ def test_the_generator_of_a_graphics_card():
 
 
 class Run:
-    """A training loop of these tests' own: two groups, a scheduler, a scaler, dropout, an order of windows."""
+    """A training loop of these tests' own: groups, a scheduler, a scaler, dropout, an order of windows.
+
+    A modern GPT is trained by Muon, any other by AdamW.
+    """
 
     def __init__(self, seed, config=CONFIG):
         torch.manual_seed(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.ids = torch.randint(V, (400,), generator=torch.Generator().manual_seed(0))
-        self.model, self.place, self.losses = GPT(config), 0, []
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.dim() < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices}, {"params": vectors, "weight_decay": 0}], lr=3e-2
-        )
+        self.model, self.place, self.losses = build_model(config), 0, []
+        if config.model_type == "modern":
+            groups = muon_param_groups(self.model, 0.1)
+            self.optimizer = Muon(groups, lr=3e-2, betas=(0.9, 0.99), fused=True)
+        else:
+            matrices = [p for p in self.model.parameters() if p.dim() > 1]
+            vectors = [p for p in self.model.parameters() if p.dim() < 2]
+            self.optimizer = torch.optim.AdamW(
+                [{"params": matrices}, {"params": vectors, "weight_decay": 0}], lr=3e-2
+            )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 30)
 
     def step(self):
@@ -669,6 +727,17 @@ def test_a_checkpoint_of_another_model_is_named_and_changes_nothing(name, tmp_pa
     assert same(before, weights(other))
 
 
+@pytest.mark.parametrize("there, here", [(CONFIG, MODERN), (MODERN, CONFIG)])
+def test_a_checkpoint_of_another_type_is_named_and_changes_nothing(there, here, tmp_path):
+    save_checkpoint(tmp_path, gpt(there), TOKENIZER, {}, 1)
+    other = gpt(here)
+    before = weights(other)
+    said = f"step-0*1 .* model_type is {there.model_type} there, {here.model_type} here"
+    with pytest.raises(ValueError, match=said):
+        load_checkpoint(tmp_path, other, TOKENIZER)
+    assert same(before, weights(other))
+
+
 def test_a_checkpoint_of_another_alphabet(tmp_path):
     save_checkpoint(tmp_path, gpt(), TOKENIZER, {}, 1)
     with pytest.raises(ValueError, match=r"id 11 is 'é' there, 'z' here"):
@@ -776,6 +845,46 @@ def hostile_config(path, sprung):
         ("unknown", 1),
         ("vocab_size", V + 1),
         ("vocab_size", 10**9),
+        ("model_type", "modern"),  # whose fields are others
+        ("model_type", "gpt2"),
+        ("model_type", "Gpt"),
+        ("model_type", ""),
+        ("model_type", "os:system"),
+        ("model_type", None),
+        ("model_type", 0),
+        ("model_type", ["gpt"]),
+        ("model_type", {"gpt": 1}),
+    ):
+        yield json.dumps({**good, name: value}).encode()
+
+
+def hostile_modern_config(path, sprung):
+    good = json.loads(path.read_text())
+    for name, value in (
+        ("model_type", "gpt"),
+        ("n_kv_head", 3),
+        ("n_kv_head", -2),
+        ("n_kv_head", None),
+        ("n_layer", 10**9),
+        ("n_embd", 10**40),
+        ("n_gram", 1),
+        ("n_gram", 9),
+        ("n_gram", 10**9),
+        ("n_gram", True),
+        ("n_gram_rows", 0),
+        ("n_gram_rows", 10**12),
+        ("norm", "batch"),
+        ("norm", ["rms"]),
+        ("positions", "sin"),
+        ("activation", "relu_squared"),
+        ("qk_norm", 1),
+        ("softcap", -1.0),
+        ("softcap", True),
+        ("softcap", "15"),
+        ("softcap", float("inf")),
+        ("softcap", float("nan")),
+        ("bias", True),
+        ("vocab_size", V + 1),
     ):
         yield json.dumps({**good, name: value}).encode()
 
@@ -805,25 +914,27 @@ def hostile_tokenizer(path, sprung):
 
 
 HOSTILE = {
-    "state.pt": hostile_state,
-    "model.safetensors": hostile_weights,
-    "config.json": hostile_config,
-    "tokenizer.json": hostile_tokenizer,
-    "alphabet.json": hostile_alphabet,
+    "state.pt": ("state.pt", CONFIG, hostile_state),
+    "model.safetensors": ("model.safetensors", CONFIG, hostile_weights),
+    "config.json": ("config.json", CONFIG, hostile_config),
+    "config.json of a modern GPT": ("config.json", MODERN, hostile_modern_config),
+    "tokenizer.json": ("tokenizer.json", CONFIG, hostile_tokenizer),
+    "alphabet.json": ("alphabet.json", CONFIG, hostile_alphabet),
 }
 
 
-@pytest.mark.parametrize("file", HOSTILE)
-def test_hostile_and_broken_files_are_named_and_do_nothing(file, tmp_path):
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_and_broken_files_are_named_and_do_nothing(case, tmp_path):
+    file, config, hostile = HOSTILE[case]
     folder, sprung = (
-        save_checkpoint(tmp_path, gpt(), TOKENIZER, {"a": torch.ones(3)}, 1),
+        save_checkpoint(tmp_path, gpt(config), TOKENIZER, {"a": torch.ones(3)}, 1),
         tmp_path / "sprung",
     )
     if file == "alphabet.json":
         as_saved_before_tokenizers_had_a_type(folder)
-    model = gpt(seed=5)
+    model = gpt(config, seed=5)
     before, path, good = weights(model), folder / file, (folder / file).read_bytes()
-    for content in [*HOSTILE[file](path, sprung), None]:
+    for content in [*hostile(path, sprung), None]:
         path.unlink() if content is None else path.write_bytes(content)
         asks = [lambda: load_checkpoint(tmp_path, model, TOKENIZER)]
         asks += [lambda: load_model(folder)] if file != "state.pt" and path.exists() else []

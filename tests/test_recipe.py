@@ -6,16 +6,18 @@ import re
 import signal
 import threading
 from dataclasses import fields
+from typing import get_args, get_type_hints
 from unittest import mock
 
 import pytest
 import torch
 
-from chargpt_lib import recipe, trainer
+from chargpt_lib import modern, recipe, trainer
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.devices import pick_precision
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.recipe import (
+    OPTIMIZERS,
     ShuffledWindows,
     TrainConfig,
     catch_sigint,
@@ -65,6 +67,9 @@ BAD = [
     ("schedule", None),
     ("decay", -0.1),
     ("decay", 1.1),
+    ("optimizer", "sgd"),
+    ("optimizer", None),
+    ("optimizer", ["muon"]),
     ("weight_decay", -0.1),
     ("betas", (0.9, 1.0)),
     ("betas", 0.9),
@@ -136,7 +141,8 @@ def test_without_an_end_there_are_2000_steps():
 
 def test_every_field_is_plain_explained_and_used():
     source = inspect.getsource(TrainConfig)
-    parts = recipe.get_lr, recipe.make_optimizer, recipe.prepare_data, trainer
+    optimizers = recipe.make_optimizer, recipe.make_adamw, modern.make_muon
+    parts = recipe.get_lr, *optimizers, recipe.prepare_data, trainer
     code = "".join(map(inspect.getsource, parts))
     for field in fields(TrainConfig):
         assert re.search(rf"^    {field.name}: .+ = .+  # .+", source, re.M), (
@@ -299,11 +305,11 @@ def test_a_text_without_a_window(length):
 # ---------------------------------------------------------------- optimizer and precision
 
 
-def test_decay_is_for_matrices():
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_decay_is_for_matrices(name):
     model = tiny_gpt(bias=True)
-    optimizer = make_optimizer(
-        model, TrainConfig(weight_decay=0.3, betas=(0.8, 0.95), learning_rate=0.01)
-    )
+    config = TrainConfig(optimizer=name, weight_decay=0.3, betas=(0.8, 0.95), learning_rate=0.01)
+    optimizer = make_optimizer(model, config)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -314,6 +320,70 @@ def test_decay_is_for_matrices():
     assert {(group["betas"], group["fused"]) for group in optimizer.param_groups} == {
         ((0.8, 0.95), True)
     }
+
+
+def test_the_config_names_every_optimizer():
+    assert get_args(get_type_hints(TrainConfig)["optimizer"]) == tuple(OPTIMIZERS)
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest():
+    model = tiny_gpt(bias=True, tied=False)
+    optimizer = make_optimizer(model, TrainConfig(optimizer="muon"))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    by_muon = set()
+    by_adamw = set()
+    for group in optimizer.param_groups:
+        found = {names[parameter] for parameter in group["params"]}
+        assert not found & (by_muon | by_adamw), "a parameter has one group"
+        if group["muon"]:
+            by_muon |= found
+        else:
+            by_adamw |= found
+    assert by_muon | by_adamw == set(names.values())
+    for parameter, name in names.items():
+        is_matrix_of_a_block = name.startswith("blocks.") and parameter.dim() == 2
+        assert (name in by_muon) == is_matrix_of_a_block, name
+
+
+def test_muon_asks_for_blocks():
+    with pytest.raises(
+        ValueError, match=r"\.blocks, and BigramLanguageModel has none: take optimizer='adamw'"
+    ):
+        make_optimizer(BigramLanguageModel(7), TrainConfig(optimizer="muon"))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("spoilt", ["norm.weight", "blocks.1.feed_forward.proj.weight"])
+def test_a_step_that_overflowed_is_left_out_for_all_parameters(name, spoilt):
+    """Whichever parameter's gradient is infinite; so that no moment remembers it either."""
+    model = tiny_gpt()
+    parameters = dict(model.named_parameters())
+    optimizer = make_optimizer(model, TrainConfig(optimizer=name))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    ids = torch.arange(7)[None]
+
+    def step(overflows):
+        scaler.scale(model(ids, ids.roll(-1))[1]).backward()
+        if overflows:
+            parameters[spoilt].grad[0] = math.inf
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    def snapshot():
+        weights = [parameter.detach().clone() for parameter in parameters.values()]
+        moments = [value.clone() for state in optimizer.state.values() for value in state.values()]
+        return weights + moments
+
+    step(overflows=False)
+    before = snapshot()
+    step(overflows=True)
+    after = snapshot()
+    assert len(after) == len(before) and scaler.get_scale() == 2.0
+    assert all(torch.equal(one, other) for one, other in zip(before, after))
+    step(overflows=False)
+    assert not any(torch.equal(one, other) for one, other in zip(before, snapshot()))
 
 
 CARDS = {"cuda:0": (9, 0), "cuda:1": (8, 0), "cuda:2": (7, 5), "cuda:3": (7, 0), "cuda:4": (6, 1)}

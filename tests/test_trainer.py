@@ -17,7 +17,7 @@ from chargpt_lib import trainer
 from chargpt_lib.bigram import BigramLanguageModel
 from chargpt_lib.checkpoints import load_checkpoint, load_model
 from chargpt_lib.data import CharTokenizer
-from chargpt_lib.recipe import ShuffledWindows, get_lr
+from chargpt_lib.recipe import OPTIMIZERS, ShuffledWindows, get_lr
 from chargpt_lib.sampling import prepare_for_sampling
 from chargpt_lib.trainer import Trainer, plot_run, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
@@ -257,6 +257,8 @@ RUNS = {
     "bf16": {"precision": "bf16"},
     "fp16": {"precision": "fp16"},
     "compiled": {"compile": True},
+    "muon": {"optimizer": "muon"},
+    "muon, fp16": {"optimizer": "muon", "precision": "fp16"},
 }
 
 
@@ -423,8 +425,10 @@ def test_no_checkpoint_is_promised_without_a_folder():
             train(model, CORPUS, settings())
 
 
-def test_half_precision_skips_a_gradient_that_overflows(tmp_path):
-    model, config = tiny_gpt(), settings(precision="fp16", steps=6, out=str(tmp_path / "run"))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_half_precision_skips_a_gradient_that_overflows(optimizer, tmp_path):
+    model = tiny_gpt()
+    config = settings(precision="fp16", steps=6, out=str(tmp_path / "run"), optimizer=optimizer)
     weight = model.norm.weight
 
     def spoil():
@@ -492,6 +496,8 @@ def test_what_cannot_be_saved_is_said_before_the_first_step(tmp_path):
         train(model, CORPUS, settings(out=str(tmp_path / "run")))
     with pytest.raises(ValueError, match=r"has no \.blocks"):
         train(model, CORPUS, settings(gradient_checkpointing=True))
+    with pytest.raises(ValueError, match=r"\.blocks, and BigramLanguageModel has none"):
+        train(model, CORPUS, settings(optimizer="muon"))
 
 
 @pytest.mark.parametrize(
@@ -527,6 +533,17 @@ def test_nothing_to_go_on_from(tmp_path):
     train(tiny_gpt(), CORPUS, settings(out=str(tmp_path / "run")))
     with pytest.raises(ValueError, match="n_embd is 16 there, 32 here"):
         train(tiny_gpt(n_embd=32), CORPUS, settings(out=str(tmp_path / "run")), resume=True)
+
+
+@pytest.mark.parametrize("before, now", [("adamw", "muon"), ("muon", "adamw")])
+def test_a_run_goes_on_with_its_own_optimizer_only(before, now, tmp_path):
+    out = str(tmp_path / "run")
+    train(tiny_gpt(), CORPUS, settings(out=out, optimizer=before))
+    said = f"a run with optimizer='{before}', but this one has '{now}'"
+    with pytest.raises(ValueError, match=said):
+        train(tiny_gpt(), CORPUS, settings(out=out, optimizer=now, steps=20), resume=True)
+    longer = settings(out=out, optimizer=before, steps=20)
+    assert train(tiny_gpt(), CORPUS, longer, resume=True)["steps"] == 20
 
 
 def test_where_compile_fails_the_run_goes_on(monkeypatch):

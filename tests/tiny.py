@@ -1,4 +1,4 @@
-"""A corpus, a GPT and a training that take a second; and how to wait for what another process does."""
+"""A corpus, two kinds of GPT and a training that take a second; and how to wait for what another process does."""
 
 import time
 
@@ -6,6 +6,7 @@ import torch
 
 from chargpt_lib.data import CharTokenizer, Corpus
 from chargpt_lib.gpt import GPT, GPTConfig
+from chargpt_lib.modern import ModernConfig, ModernGPT
 from chargpt_lib.playhouse import write
 from chargpt_lib.recipe import TrainConfig
 
@@ -27,6 +28,21 @@ def tiny_gpt(seed=0, **changes):
         "n_embd": 16,
     }
     return GPT(GPTConfig(**sizes | changes))
+
+
+def tiny_modern_gpt(seed=0, **changes):
+    torch.manual_seed(seed)
+    sizes = {
+        "vocab_size": TOKENIZER.vocab_size,
+        "block_size": 16,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_kv_head": 2,
+        "n_embd": 16,
+        "n_gram": 3,
+        "n_gram_rows": 64,
+    }
+    return ModernGPT(ModernConfig(**sizes | changes))
 
 
 def settings(**changes):
