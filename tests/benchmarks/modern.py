@@ -1,12 +1,12 @@
 """What each part of the modern GPT brings: with and without, and how fast the whole is.
 
-    python -m tests.benchmarks.modern rates       5 minutes: the learning rate, chosen among four
+    python -m tests.benchmarks.modern rates       5 minutes: the learning rate, chosen among five
     python -m tests.benchmarks.modern parts       an hour on one core; goes on where it was interrupted
     python -m tests.benchmarks.modern speed       4 minutes, on a quiet machine
 
 All three write into data/results/modern.json.
 
-rates: lesson 06's GPT and the whole modern GPT, each with AdamW and with Muon, are trained with four learning rates on
+rates: lesson 06's GPT and the whole modern GPT, each with AdamW and with Muon, are trained with five learning rates on
 Tiny Shakespeare, and validated on the last tenth of the training text, so that no rate is chosen by the text that the
 parts are measured on. Every other row has the rate of the one that it differs from by a part.
 parts: lesson 06's GPT with one part added, and the whole with one part taken away, each with three seeds: after equally
@@ -42,7 +42,7 @@ SIZES = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 96}
 STEPS = 600
 BATCH_SIZE = 16
 SEEDS = (1337, 1338, 1339)
-RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 # Lesson 06's GPT, in the words of a ModernConfig.
 GPT_2019 = {
