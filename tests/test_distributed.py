@@ -276,6 +276,10 @@ def test_an_interrupted_launcher_leaves_a_run_that_can_go_on(tmp_path):
         ("sick", "FloatingPointError: step 8: the loss is nan"),
         ("full", "ZeroDivisionError"),
         ("nowhere", r"ValueError: fsdp=True .*set TrainConfig\(out"),
+        (
+            "muon in parts",
+            r"ValueError: optimizer='muon' needs whole matrices.* or optimizer='adamw'",
+        ),
     ],
 )
 def test_both_have_the_error_of_one(name, said, seen):

@@ -15,7 +15,7 @@ from chargpt_lib.data import CharTokenizer
 from chargpt_lib.distributed import train_distributed
 from chargpt_lib.recipe import ShuffledWindows
 from chargpt_lib.training import evaluate
-from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt
+from tests.tiny import CORPUS, IDS, TEXT, TOKENIZER, VAL, settings, tiny_gpt, tiny_modern_gpt
 
 RANK = int(os.environ.get("RANK", 0))
 CASES = {  # what both the one process and the two are told; all but the first compute in float64
@@ -26,12 +26,15 @@ CASES = {  # what both the one process and the two are told; all but the first c
     "estimated": {"eval_batches": 3},
     "epochs": {"steps": None, "epochs": 1.5},
     "checkpointed": {"gradient_checkpointing": True},
+    "muon": {"optimizer": "muon"},
+    "modern": {"optimizer": "muon"},
     "short": {},
 }
 
 
 def case(name, seed=0):
-    return tiny_gpt(seed).to(torch.float32 if name == "plain" else torch.float64)
+    model = tiny_modern_gpt(seed) if name == "modern" else tiny_gpt(seed)
+    return model.to(torch.float32 if name == "plain" else torch.float64)
 
 
 def corpus(name):
@@ -182,6 +185,15 @@ def errors(folder):
         ),
         "nowhere": said(
             "nowhere", lambda: train_distributed(tiny_gpt(), CORPUS, settings(), fsdp=True)
+        ),
+        "muon in parts": said(
+            "muon in parts",
+            lambda: train_distributed(
+                tiny_gpt(),
+                CORPUS,
+                settings(out=str(folder / "muon in parts"), optimizer="muon"),
+                fsdp=True,
+            ),
         ),
     }
 
