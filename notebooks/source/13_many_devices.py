@@ -774,7 +774,8 @@ def train_distributed(
     at a time. fsdp: cut weights, gradients and moments into as many parts as there are processes (FSDP); the model is
     then left in parts, and whole only in the checkpoints in out. device: "cpu", "cuda"; without, the best one.
 
-    Raises: what `train` raises; ValueError where processes and graphics cards do not go together.
+    Raises: what `train` raises; ValueError where processes and graphics cards do not go together, and for fsdp=True
+    without out or with Muon.
     """
     if world_size() == 1:
         device = pick_device() if device is None else device
