@@ -351,6 +351,7 @@ MODULES = {
     "12": "shards",
     "13": "distributed",
     "14": "bpe",
+    "16": "modern",
 }
 
 

@@ -155,5 +155,6 @@ show(
 # | [10](10_recipe.ipynb), [11](11_training_in_earnest.ipynb) | the recipe and the trainer of long runs; what is wrong with my loss? |
 # | [12](12_data_on_disk.ipynb), [13](13_many_devices.ipynb) | texts larger than the memory; one training on several devices |
 # | [14](14_tokenizers.ipynb) | pieces of words: a tokenizer for every text |
+# | [16](16_modern_gpt.ipynb) | the parts of today's models, each with and without |
 #
 # You need some Python, and an evening for each lesson.
