@@ -212,7 +212,7 @@ def apply_rope(x, cos, sin):
     other = x.roll(
         x.shape[-1] // 2, dims=-1
     )  # the halves change places: the other number of each pair
-    return x * cos + other * sin
+    return (x * cos + other * sin).to(x.dtype)  # the angles have 32 bits; x may have 16
 
 
 def rope_cos_sin(positions, head_size):
@@ -642,7 +642,7 @@ class ModernConfig:
     dropout: float = 0.0  # the probability that training switches an activation off
     norm: str = "rms"  # rms or layer
     positions: str = "rope"  # rope or learned
-    activation: str = "swiglu"  # swiglu, relu2 or gelu
+    activation: str = "swiglu"  # swiglu, or one of ACTIVATIONS (lesson 05)
     qk_norm: bool = True  # norm queries and keys
     softcap: float = 15.0  # the logits stay within plus and minus this; 0: off
     n_gram: int = 0  # embeddings of the last 2 to n_gram tokens; 0: off
@@ -696,6 +696,10 @@ class ModernConfig:
         if self.activation == "swiglu":
             feed_forward = 3 * C * swiglu_width(C)
         tables = self.vocab_size * C
+        if not self.tied:
+            tables += self.vocab_size * C
+        if self.positions == "learned":
+            tables += self.block_size * C
         if self.n_gram > 0:
             tables += (self.n_gram - 1) * self.n_gram_rows * C
         return self.n_layer * (attention + feed_forward) + tables
@@ -938,8 +942,9 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(self, groups, lr, betas, momentum=0.95, fused=False):
+        # In the groups, like all that a step depends on, it is saved with the state.
+        groups = [{"momentum": momentum, **group} for group in groups]
         super().__init__(groups, lr=lr, betas=betas, fused=fused)
-        self.momentum = momentum
         # With fp16 a GradScaler leaves out steps. It shall do so for all groups, not leave it to AdamW's fused kernel.
         self._step_supports_amp_scaling = False
 
@@ -960,7 +965,7 @@ class Muon(torch.optim.AdamW):
                     shapes.setdefault(matrix.shape, []).append(matrix)
                     gradients[matrix] = matrix.grad
             for matrices in shapes.values():
-                self._step_matrices(matrices, group["lr"], group["weight_decay"])
+                self._step_matrices(matrices, group["lr"], group["weight_decay"], group["momentum"])
         # AdamW passes over parameters without a gradient.
         for matrix in gradients:
             matrix.grad = None
@@ -969,7 +974,7 @@ class Muon(torch.optim.AdamW):
             matrix.grad = gradient
         return loss
 
-    def _step_matrices(self, matrices, lr, weight_decay):
+    def _step_matrices(self, matrices, lr, weight_decay, momentum):
         """Muon's step for K matrices of one shape, (M, N), all at once: many small products would take longer."""
         for matrix in matrices:
             state = self.state[matrix]
@@ -981,10 +986,8 @@ class Muon(torch.optim.AdamW):
             state["step"] += 1
         gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)
         buffers = torch.stack([self.state[matrix]["momentum_buffer"] for matrix in matrices])
-        buffers = buffers.lerp(gradients, 1 - self.momentum)  # the mean gradient of late
-        ahead = gradients.lerp(
-            buffers, self.momentum
-        )  # Nesterov: as it will be after the next gradient
+        buffers = buffers.lerp(gradients, 1 - momentum)  # the mean gradient of late
+        ahead = gradients.lerp(buffers, momentum)  # Nesterov: as it will be after the next gradient
         M, N = matrices[0].shape
         directions = orthogonalize(ahead) * (0.2 * max(M, N) ** 0.5)
         for matrix, buffer, direction in zip(matrices, buffers, directions):
