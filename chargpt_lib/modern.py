@@ -499,7 +499,8 @@ class Muon(torch.optim.AdamW):
         gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)
         buffers = torch.stack([self.state[matrix]["momentum_buffer"] for matrix in matrices])
         buffers = buffers.lerp(gradients, 1 - momentum)  # the mean gradient of late
-        ahead = gradients.lerp(buffers, momentum)  # Nesterov: as it will be after the next gradient
+        # Nesterov: the momentum as it would be if the next gradient were the same.
+        ahead = gradients.lerp(buffers, momentum)
         M, N = matrices[0].shape
         directions = orthogonalize(ahead) * (0.2 * max(M, N) ** 0.5)
         for matrix, buffer, direction in zip(matrices, buffers, directions):
@@ -518,9 +519,10 @@ def muon_param_groups(model, weight_decay):
             f"Muon is for the matrices in a model's .blocks, and {type(model).__name__} has none: take optimizer='adamw'"
         )
     matrices = [parameter for parameter in model.blocks.parameters() if parameter.dim() == 2]
+    chosen = set(matrices)
     groups = [{"params": matrices, "weight_decay": weight_decay, "muon": True}]
     for group in param_groups(model, weight_decay):
-        others = [parameter for parameter in group["params"] if parameter not in set(matrices)]
+        others = [parameter for parameter in group["params"] if parameter not in chosen]
         groups.append({"params": others, "weight_decay": group["weight_decay"], "muon": False})
     return groups
 
