@@ -887,6 +887,8 @@ def hostile_modern_config(path, sprung):
         ("vocab_size", V + 1),
     ):
         yield json.dumps({**good, name: value}).encode()
+    # A table that is larger than any memory.
+    yield json.dumps({**good, "positions": "learned", "block_size": 10**12}).encode()
 
 
 def hostile_alphabet(path, sprung):
