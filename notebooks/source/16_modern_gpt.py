@@ -155,7 +155,9 @@ show(
 # ### Exercise: the paper's way
 # ★★ · 8 minutes · Weights from one code are wrong in the other until their rows are put into the other order.
 #
-# Rotate neighbouring numbers: in each row `x[..., t, :]` the pair `(x[2i], x[2i + 1])` turns by the angle `t * speeds[i]`.
+# For once take the paper's pairs, neighbours. In each row `x[..., t, :]`, with t = 0, 1, 2, ..., the pair $(a, b)$ of the numbers $2i$ and $2i + 1$ turns by the angle $\alpha = t\,\theta_i$, where $\theta_i$ is `speeds[i]`:
+#
+# $$(a, b) \;\to\; (a \cos\alpha - b \sin\alpha, \;\; a \sin\alpha + b \cos\alpha)$$
 
 # %% tags=["exercise"] exercise="rotate_neighbours"
 def rotate_neighbours(x, speeds):
@@ -347,7 +349,7 @@ show(
 # ### Exercise: how large is the cache?
 # ★ · 4 minutes · This number decides how many readers one graphics card can serve.
 #
-# The cache keeps a key and a value for each layer, each head of keys and values, and each position. How many bytes is that?
+# For one text, the cache keeps a key and a value for each layer, each head of keys and values, and each position. A key is as wide as a head of queries (lesson 04). How many bytes are in the cache?
 
 # %% tags=["exercise"] exercise="kv_cache_bytes"
 def kv_cache_bytes(n_layer, n_head, n_kv_head, n_embd, length, bytes_per_number=2):
@@ -367,7 +369,7 @@ check("kv_cache_bytes", kv_cache_bytes)
 # ### Exercise: whose keys?
 # ★★ · 5 minutes · The wrong order gives no error, only a worse model.
 #
-# The kernel wants as many heads of keys as of queries. Repeat the heads so that *neighbouring* heads of queries share one: with 4 heads of queries and 2 of keys, queries 0 and 1 get keys 0, queries 2 and 3 get keys 1.
+# The kernel takes as many heads of keys as of queries. (Newer PyTorch can repeat them itself, `enable_gqa=True`.) `n_head` is a multiple of the number of key heads. Repeat the heads so that *neighbouring* heads of queries share one: with 4 heads of queries and 2 of keys, queries 0 and 1 get keys 0, queries 2 and 3 get keys 1. (In lesson 04's exercise on grouped heads this was one of the steps.)
 
 # %% tags=["exercise"] exercise="share_heads"
 def share_heads(k, n_head):
@@ -853,7 +855,7 @@ print(
 # ### Exercise: equal factors
 # ★★ · 6 minutes · It is the matrix nearest to $G$ that stretches nothing.
 #
-# Compute $U V^\top$ with `torch.linalg.svd`. (It returns $U$, $S$ and $V^\top$; with `full_matrices=False` their shapes fit.)
+# Compute $U V^\top$ with `torch.linalg.svd`, which returns $U$, $S$ and $V^\top$.
 
 # %% tags=["exercise"] exercise="equal_stretch"
 def equal_stretch(matrix):
