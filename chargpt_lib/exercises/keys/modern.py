@@ -121,17 +121,17 @@ def rotate_neighbours_case(draw, *shape, dtype=torch.float32):
 
 
 def rotate_neighbours_cases(draw):
-    T = draw.integer(4, 6)
-    d = 2 * draw.integer(3, 4)
-    x, speeds = rotate_neighbours_case(draw, 2, T, 3, d)
+    T = draw.integer(3, 4)
+    d = draw.choice([6, 8])
+    x, speeds = rotate_neighbours_case(draw, 1, T, 2, d)
     return [
         rotate_neighbours_case(draw, T, d),
         # (B, H, T, d): T is not the second dimension, and here H is as large.
         rotate_neighbours_case(draw, 2, T, T, d, dtype=torch.float64),
         [x.transpose(1, 2), speeds],
-        rotate_neighbours_case(draw, 3, T, 4),
+        rotate_neighbours_case(draw, 2, T, 4),
         # As in the lesson, one speed is 1 and the last one is small.
-        [draw.normal(2, 9, 8), 10_000.0 ** (-torch.arange(4) / 4)],
+        [draw.normal(5, 8), 10_000.0 ** (-torch.arange(4) / 4)],
         # One pair, and one position, where nothing turns.
         rotate_neighbours_case(draw, draw.integer(2, 3), 5, 2, dtype=torch.float64),
         rotate_neighbours_case(draw, 2, 1, d),
@@ -286,8 +286,8 @@ def kv_cache_bytes_one_layer(n_layer, n_head, n_kv_head, n_embd, length, bytes_p
 
 
 def share_heads_case(draw, n_kv_head, group, dtype=torch.float32):
-    """No size is another's, so that none can stand in for it."""
-    k = draw.normal(3, n_kv_head, 5, 7, dtype=dtype)
+    """k for two texts of three positions, and n_head; group: heads of queries for one of keys."""
+    k = draw.normal(2, n_kv_head, 3, 5, dtype=dtype)
     return [k, n_kv_head * group]
 
 
@@ -296,11 +296,11 @@ def share_heads_cases(draw):
     return [
         share_heads_case(draw, 2, 2),
         share_heads_case(draw, 2, draw.integer(3, 4), torch.float64),
-        share_heads_case(draw, draw.choice([4, 6]), 2),
+        share_heads_case(draw, 4, 2),
         # Not contiguous: as the layer makes it, (B, T, H, d) with two dimensions exchanged.
         [k.transpose(1, 2), 6],
         # One for all, one for each, one position of one text, and ids.
-        share_heads_case(draw, 1, draw.integer(3, 5), torch.float64),
+        share_heads_case(draw, 1, draw.integer(3, 5)),
         share_heads_case(draw, draw.integer(3, 4), 1),
         [draw.normal(1, 2, 1, 4), 6],
         [draw.ids(99, 2, 2, 3, 1), 4],
