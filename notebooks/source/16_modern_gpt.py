@@ -12,7 +12,7 @@
 # > The modern GPT: RMSNorm, rotary positions, SwiGLU, grouped heads, QK-norm, n-gram embeddings, Muon.
 #
 # You will build: a GPT of the parts that Llama, Qwen and Gemma are made of, and the optimizer Muon. Each part is then measured with and without.
-# You need lessons 06 and 08. On two CPU cores the page takes a minute.
+# You need lessons 06, 08 and 11. On two CPU cores the page takes a minute.
 
 # %%
 import json
@@ -50,14 +50,15 @@ tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 # | norm | LayerNorm | RMSNorm | Llama, Qwen, Gemma |
 # | positions | a learned table | rotations (RoPE) | Llama, Qwen, Gemma |
 # | feed-forward | GELU | a gate (SwiGLU) | Llama, Qwen |
-# | keys and values | one head for each head of queries | one for a group of them | Llama 3, Qwen, Gemma |
-# | scores | as they come | queries and keys are normed (QK-norm) | Qwen 3, Gemma 3 |
-# | logits | as they come | bounded (soft-capping) | Gemma 2 |
+# | heads of keys and values | one for each head of queries | one for a group of them | Llama 3, Qwen, Gemma |
+# | queries and keys | as they come | normed (QK-norm) | Qwen 3, Gemma 3 |
 # | biases | nearly everywhere | none | Llama |
-# | embeddings | of one token | of the last few tokens, too | models of bytes, such as BLT |
-# | optimizer | Adam | AdamW; Muon for matrices | Kimi K2 has Muon |
+# | the KV cache | read anew when the window moves | slides along | Mistral |
+# | embeddings | of one token | of the last few tokens, too | BLT, a model of bytes |
+# | logits | as they come | kept within bounds (soft-capping) | Gemma 2 |
+# | optimizer | Adam | AdamW, or Muon for matrices | Kimi K2 has Muon |
 #
-# This page goes down the table. For each part it asks what changes, and why. At the end a record of sixty trained models says what each part is worth at our size.
+# This page takes these changes one by one and asks what each is for. (Biases need no section. They were left out, nothing got worse, and each step became a little faster.) At the end, recorded runs say what each part is worth at our size.
 #
 # ## RMSNorm
 #
@@ -74,7 +75,7 @@ print("layer norm:", [round(number, 3) for number in F.layer_norm(x, (4,)).tolis
 print("RMSNorm:   ", [round(number, 3) for number in F.rms_norm(x, (4,)).tolist()])
 
 # %% [markdown]
-# After layer norm the numbers sum to 0. After RMSNorm they keep their signs and proportions; only the length of the vector is set. That is all a block needs: the sizes of its inputs no longer depend on how large the residual stream has grown.
+# After layer norm the numbers sum to 0. After RMSNorm they keep their signs and proportions; only the length of the vector is set. Subtracting the mean turned out to be unnecessary. A block only needs inputs of a known size, however large the residual stream has grown.
 #
 # ### Exercise: RMSNorm
 # ★ · 4 minutes · Every block of Llama calls it twice.
@@ -95,13 +96,13 @@ check("divide_by_rms", divide_by_rms)
 # %% [markdown]
 # ## Positions as rotations
 #
-# Lesson 06 adds a learned vector for each position. That has two flaws. The table ends: with a `block_size` of 192 there is no vector for position 192. And each position is learned by itself: what the model finds out about the letter before position 20 tells it nothing about the letter before position 120.
+# Lesson 06 adds a learned vector for each position. That has two flaws. The table ends: with a `block_size` of 192 there is no vector for position 192. And each position is learned by itself: nothing tells the model that positions 20 and 19 are as far apart as 120 and 119.
 #
-# **RoPE**, rotary position embedding ([Su et al., 2021](https://arxiv.org/abs/2104.09864)), adds nothing. It takes two numbers of a query as an arrow in the plane, and turns the arrow. At position $t$ it turns by the angle $t\theta$. With keys it does the same:
+# **RoPE**, rotary position embedding ([Su et al., 2021](https://arxiv.org/abs/2104.09864)), adds nothing. It groups the numbers of a query into pairs and reads each pair as an arrow in the plane. Look at one pair. At position $t$ its arrow is turned by the angle $t\theta$. The same is done with keys:
 #
 # $$R_t = \begin{pmatrix} \cos t\theta & -\sin t\theta \\ \sin t\theta & \cos t\theta \end{pmatrix}, \qquad (R_t\, q) \cdot (R_s\, k) = q \cdot (R_{s-t}\, k)$$
 #
-# The second formula is the point of it. A score is the dot product of a query and a key. If both arrows turn by the same angle, their dot product stays as it is. So only the difference of the two angles counts, and that is $(s - t)\,\theta$: the *distance* of the two positions, times $\theta$. **Predict:** which of these four scores are equal?
+# The second formula is the point of it. A score is the dot product of a query and a key. If both arrows turn by the same angle, their dot product stays as it is. So only the difference of the two angles counts: $\theta$ times the *distance* $t - s$ of the two positions. **Predict:** what happens to the score if both positions grow by 10, or by 100? And if the key alone moves?
 
 # %%
 def turn(arrow, angle):
@@ -121,11 +122,11 @@ for t, s in ((3, 1), (13, 11), (103, 101), (3, 2)):
 # %% [markdown]
 # The first three have the same distance and the same score, wherever they are.
 #
-# With one angle alone, distances would be confused: after $2\pi / \theta \approx 12.6$ positions the arrow points the same way again. So a head of size $d$ makes $d / 2$ pairs of its numbers, and each pair turns at its own speed. Pair $i$ turns by
+# One speed alone would confuse distances: after $2\pi / \theta \approx 12.6$ positions the arrow points the same way again. So a head of size $d$ has $d / 2$ pairs, and each pair turns at its own speed. Pair $i$ turns by
 #
 # $$\theta_i = 10000^{-2i/d}$$
 #
-# radians a position. The first pair turns fast and tells neighbours apart. The last one hardly moves and says roughly how far away something is.
+# radians a position. The first pair turns fast and tells neighbours apart. Slower pairs tell larger distances apart. The slowest hardly turn within a window: they carry content, almost regardless of position.
 
 # %%
 d = 8
@@ -150,10 +151,12 @@ show(
 )
 
 # %% [markdown]
-# In the last circle even position 64 has turned by 0.064 radians only. Other numbers may be paired, as long as queries and keys agree. The paper pairs neighbours: numbers 0 and 1, 2 and 3, and so on. Llama's code pairs number $i$ of the first half of the vector with number $i$ of the second half, and so shall we.
+# In circle 0 the arrow for position 64 has gone round ten times and points nearly where position 1 points; circle 2 tells the two apart. In circle 3 even position 64 has turned by 0.064 radians only.
+#
+# Which numbers make a pair? The paper pairs neighbours: numbers 0 and 1, 2 and 3, and so on. Llama's code pairs number $i$ of the first half of the vector with number $i$ of the second half. Our library will do as Llama does.
 #
 # ### Exercise: the paper's way
-# ★★ · 8 minutes · Weights from one code are wrong in the other until their rows are put into the other order.
+# ★★ · 8 minutes · A model that was trained with one pairing computes wrong scores with the other, until somebody reorders the rows of its query and key matrices.
 #
 # For once take the paper's pairs, neighbours. In each row `x[..., t, :]`, with t = 0, 1, 2, ..., the pair $(a, b)$ of the numbers $2i$ and $2i + 1$ turns by the angle $\alpha = t\,\theta_i$, where $\theta_i$ is `speeds[i]`:
 #
@@ -176,7 +179,7 @@ def rotate_neighbours(x, speeds):
 check("rotate_neighbours", rotate_neighbours)
 
 # %% [markdown]
-# And now for the module, in halves. For a pair $(a, b)$ the formulas are $a \cos - b \sin$ and $b \cos + a \sin$. To compute them for a whole vector at once, we multiply it by the cosines, multiply the vector with its halves exchanged by the sines, and add; the first half of the sines gets the minus.
+# Now the version for the library, with halves. Pair $(a, b)$ becomes $(a \cos\alpha - b \sin\alpha,\; b \cos\alpha + a \sin\alpha)$. To compute this for a whole vector at once, multiply the vector by the cosines. Then swap its two halves, and multiply the result by the sines, with a minus in the first half. Add the two.
 
 # %%
 #| export
@@ -228,7 +231,7 @@ def rope_cos_sin(positions, head_size):
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 # %% [markdown]
-# Does a score depend on the distance alone? Take one query and one key, and put them at all positions from 0 to 47. Beside it is the same for a *learned* table: the position vectors of the course's recorded GPT, in its first head. What is not in the picture is the content: it is the same character everywhere.
+# Does a score depend on the distance alone? Let the same character stand at all positions from 0 to 47, so that only positions make a difference. On the left are the scores in the first head of lesson 06's recorded GPT, which has a learned table. On the right the same head's query and key of that character, without the table, are turned by RoPE. (Only keys up to the query's own position are shown: the others are masked.)
 
 # %%
 recorded, _, _ = load_pretrained("playhouse")
@@ -238,19 +241,20 @@ with torch.no_grad():
     stream = recorded.token_embedding.weight[5] + recorded.position_embedding.weight[:48]
     q, k, _ = block.attention.qkv(block.norm_1(stream)).chunk(3, dim=-1)  # (48, C) each
     learned = q[:, :size] @ k[:, :size].T / size**0.5  # of head 0
+    character = block.norm_1(recorded.token_embedding.weight[5])
+    q, k, _ = block.attention.qkv(character).chunk(3)  # (C,) each
     cos, sin = rope_cos_sin(torch.arange(48), size)
-    q = apply_rope(q[20, :size], cos, sin)  # one query, at 48 positions
-    k = apply_rope(k[20, :size], cos, sin)
-    rotated = q @ k.T / size**0.5
+    rotated = apply_rope(q[:size], cos, sin) @ apply_rope(k[:size], cos, sin).T / size**0.5
+future = torch.ones(48, 48, dtype=torch.bool).triu(1)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for ax, scores, title in ((axes[0], learned, "a learned table"), (axes[1], rotated, "RoPE")):
-    image = ax.imshow(scores, cmap="cividis")
+    image = ax.imshow(scores.masked_fill(future, float("nan")), cmap="cividis")
     ax.set(title=title, xlabel="position of the key", ylabel="position of the query")
     fig.colorbar(image, ax=ax, label="score", shrink=0.85)
 show(
     fig,
-    "Two square maps of scores. With a learned table each row looks different. With RoPE the map consists of diagonal "
-    "stripes: along a diagonal the distance is the same, and so is the score.",
+    "Two triangular maps of scores. With a learned table each row looks different. With RoPE the map consists of "
+    "diagonal stripes: along a diagonal the distance is the same, and so is the score.",
 )
 
 # %%
@@ -267,7 +271,7 @@ for distance, scores in zip((0, 1, 5), along):
 #
 # $$\mathrm{SwiGLU}(x) = \big( \mathrm{SiLU}(x W_{\text{gate}}) \odot x W_{\text{up}} \big) W_{\text{down}}, \qquad \mathrm{SiLU}(z) = \frac{z}{1 + e^{-z}}$$
 #
-# Three matrices of $C \times 4C$ would be half as many numbers again. So the layer is made narrower: with $\frac{8}{3} C$ inside, three matrices hold as many numbers as two did with $4C$. A cheaper recipe for small models is the square of ReLU ([So et al., 2021](https://arxiv.org/abs/2109.08668)): two matrices as before, and $\max(0, z)^2$ between them. It is one of lesson 05's activations, `"relu2"`.
+# ($\odot$ multiplies number by number.) Three matrices with $4C$ numbers inside would hold $12C^2$ numbers, where the old layer has $8C^2$. So the layer is made narrower: with $\frac{8}{3} C$ inside, three matrices hold $8C^2$ numbers, too. Squared ReLU ([So et al., 2021](https://arxiv.org/abs/2109.08668)) is simpler: two matrices as before, and $\max(0, z)^2$ between them. It is one of lesson 05's activations, `"relu2"`.
 
 # %%
 z = torch.linspace(-3, 2, 200)
@@ -324,7 +328,7 @@ print(f"C = {C}: two matrices of {C} x {4 * C} hold {two:,} numbers, SwiGLU's th
 # %% [markdown]
 # ## Heads that share keys and values
 #
-# While a model writes, its KV cache (lesson 08) holds the keys and values of everything it has read. For a large model and a long text the cache is larger than the weights. In **grouped-query attention** ([Ainslie et al., 2023](https://arxiv.org/abs/2305.13245)) several heads of queries share one head of keys and values.
+# While a model writes, its KV cache (lesson 08) holds the keys and values of everything it has read. For a large model and a long text that can be more than the weights. In **grouped-query attention** ([Ainslie et al., 2023](https://arxiv.org/abs/2305.13245)) several heads of queries share one head of keys and values.
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9, 1.9), layout="constrained")
@@ -337,7 +341,8 @@ for ax, n_kv in zip(axes, (4, 2, 1)):
         place = (head + 0.5) * 4 / n_kv - 0.5
         ax.text(place, 0, f"k{head}, v{head}", ha="center", va="center", backgroundcolor="#E69F00")
     ax.set(xlim=(-0.6, 3.6), ylim=(-0.4, 1.4))
-    ax.set_title(f"n_kv_head = {n_kv}", fontsize=10)
+    kind = {4: "multi-head", 2: "grouped-query", 1: "multi-query"}[n_kv]
+    ax.set_title(f"{kind}, n_kv_head = {n_kv}", fontsize=10)
     ax.axis("off")
 show(
     fig,
@@ -347,7 +352,7 @@ show(
 
 # %% [markdown]
 # ### Exercise: how large is the cache?
-# ★ · 4 minutes · This number decides how many readers one graphics card can serve.
+# ★ · 4 minutes · This number decides how many users one graphics card can serve at a time.
 #
 # For one text, the cache keeps a key and a value for each layer, each head of keys and values, and each position. A key is as wide as a head of queries (lesson 04). How many bytes are in the cache?
 
@@ -364,12 +369,12 @@ def kv_cache_bytes(n_layer, n_head, n_kv_head, n_embd, length, bytes_per_number=
 check("kv_cache_bytes", kv_cache_bytes)
 
 # %% [markdown]
-# Llama 3 with 70 billion parameters has 80 layers, 64 heads of queries, 8 heads of keys and values, and a width of 8,192. For 128,000 positions of 2 bytes a number, your function should say 42 GB. With 64 heads of keys and values it would be 336 GB: more than twice the weights.
+# Llama 3 with 70 billion parameters has 80 layers, 64 heads of queries, 8 heads of keys and values, and a width of 8,192. For 128,000 positions of 2 bytes a number, your function should say 42 GB. The weights take 140 GB. With 64 heads of keys and values the cache would be 336 GB.
 #
 # ### Exercise: whose keys?
 # ★★ · 5 minutes · The wrong order gives no error, only a worse model.
 #
-# The kernel takes as many heads of keys as of queries. (Newer PyTorch can repeat them itself, `enable_gqa=True`.) `n_head` is a multiple of the number of key heads. Repeat the heads so that *neighbouring* heads of queries share one: with 4 heads of queries and 2 of keys, queries 0 and 1 get keys 0, queries 2 and 3 get keys 1. (In lesson 04's exercise on grouped heads this was one of the steps.)
+# `F.scaled_dot_product_attention` expects as many key heads as query heads. `n_head` is a multiple of the number of key heads. Repeat the key heads so that *neighbouring* query heads share one: with 4 query heads and 2 key heads, query heads 0 and 1 use key head 0, and query heads 2 and 3 use key head 1. (In lesson 04's exercise on grouped heads this was one of the steps. Newer PyTorch can do it inside the kernel: `enable_gqa=True`.)
 
 # %% tags=["exercise"] exercise="share_heads"
 def share_heads(k, n_head):
@@ -385,7 +390,7 @@ check("share_heads", share_heads)
 # %% [markdown]
 # ## QK-norm
 #
-# Scores can grow without limit while a model trains. A large score makes the softmax put everything on one position; its gradient is then nearly 0, and the head is stuck. **QK-norm** ([Henry et al., 2020](https://arxiv.org/abs/2010.04245)) puts an RMSNorm on each query and each key. A vector of $d$ numbers then has the length $\sqrt{d}$, and a score $q \cdot k / \sqrt{d}$ lies between $-\sqrt{d}$ and $\sqrt{d}$, however large the weights are.
+# Scores can grow without limit while a model trains. One score that is far above the others makes the softmax put everything on one position. The gradient through the softmax is then nearly 0, and the head stops learning. **QK-norm** ([Henry et al., 2020](https://arxiv.org/abs/2010.04245)) puts an RMSNorm, here without gains, on each query and each key. A vector of $d$ numbers then has the length $\sqrt{d}$, and a score $q \cdot k / \sqrt{d}$ lies between $-\sqrt{d}$ and $\sqrt{d}$, however large the weights are.
 
 # %%
 torch.manual_seed(0)
@@ -396,12 +401,12 @@ for scale in (1, 10, 100):
     plain = q @ k.T / d**0.5
     normed = F.rms_norm(q, (d,)) @ F.rms_norm(k, (d,)).T / d**0.5
     print(
-        f"weights x {scale:3}: largest score {plain.max():9,.1f}, with QK-norm {normed.max():.1f}; "
+        f"q and k x {scale:3}: largest score {plain.max():9,.1f}, with QK-norm {normed.max():.1f}; "
         f"the bound is {d**0.5:.1f}"
     )
 
 # %% [markdown]
-# Norm and rotation do not get into each other's way: turning an arrow does not change its length. Here is the attention layer with everything so far. It has three matrices for queries, keys and values, because with groups they have different shapes. (Why the norms of queries and keys come before the heads are moved to the front: there the numbers of a head lie side by side in memory, and the layer takes less time.)
+# (Scores grow by 100, not by 10, because both factors of the dot product are ten times as large.) Norm and rotation do not get into each other's way: turning an arrow does not change its length. Here is the attention layer with everything so far. It has three matrices for queries, keys and values, because with groups they have different shapes. The code norms and turns before `transpose`: at that point the numbers of a head lie side by side in memory, so it is faster.
 
 # %%
 #| export
@@ -439,7 +444,7 @@ class GroupedAttention(nn.Module):
         mask = None
         if cache is not None:
             k, v, mask = cache.update(self, k, v)
-        # A head of keys for each head of queries: the same one for those of a group.
+        # Repeat each head of keys and values for all query heads of its group.
         group = self.n_head // self.n_kv_head
         if group > 1:
             k = k.repeat_interleave(group, dim=1)
@@ -458,7 +463,7 @@ class GroupedAttention(nn.Module):
 # %% [markdown]
 # ## A cache that slides
 #
-# In lesson 08 the window moved on by one character and the whole cache was worthless: each character had another position, so each key was another key. How many keys of the first layer survive when the window moves? Count, for 192 characters of context in which 191 stay.
+# In lesson 08 the window moved on by one character and the cache had to be filled anew: each character had a new position, so its key was another one. Count the keys of the first layer that are still right, first with the learned table, then with RoPE. The window holds 192 characters and moves by one, so 191 of them stay.
 
 # %%
 ids = tokenizer.encode(corpus.val[:193])
@@ -468,15 +473,26 @@ with torch.no_grad():
     for window in (ids[:192], ids[1:]):
         stream = recorded.token_embedding(window) + table
         keys.append(block.attention.qkv(block.norm_1(stream)).chunk(3, dim=-1)[1])
-same = (keys[0][1:] - keys[1][:-1]).abs().amax(-1) < 1e-4
-print(f"lesson 06's GPT: {same.sum()} of {len(same)} keys are still right")
+    rope_keys = []
+    for start in (0, 1):
+        stream = block.norm_1(recorded.token_embedding(ids[start : start + 192]))
+        k = block.attention.qkv(stream).chunk(3, dim=-1)[1][:, :size]  # head 0, no table
+        rope_keys.append(apply_rope(k, *rope_cos_sin(torch.arange(start, start + 192), size)))
+for name, (before, after) in (("a learned table", keys), ("RoPE", rope_keys)):
+    same = (before[1:] - after[:-1]).abs().amax(-1) < 1e-4
+    print(f"{name}: {same.sum()} of {len(same)} keys are still right")
 
 # %% [markdown]
-# With RoPE a key is turned once, by its own position in the *text*. When the window moves, a query at the end is turned by one step more, and all distances come out right. So 191 of 191 keys stay, and the oldest one is dropped. The cache below keeps the last `window` columns. Its buffers have room for twice as many: only when they are full are the last columns copied to the front.
+# With RoPE a key is turned once, by its position in the *text*, and stays as it is. The next query is turned by its own position, one step further, and all distances are right. So the cache keeps the last `window` keys and drops the oldest.
+#
+# Its buffers have room for twice as many columns. When they are full, the cache copies the last columns to the front. (`pads` are lesson 08's: empty columns in front of shorter texts in a batch.)
 
 # %%
 #| export
 class SlidingKVCache(KVCache):
+    """A KV cache that never fills: it keeps the last `window` columns, those of the current pass included.
+
+    For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
     """A KV cache that never fills: of the columns it keeps the last `window`, the running pass included.
 
     For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
@@ -488,8 +504,8 @@ class SlidingKVCache(KVCache):
         super().__init__(max_length=2 * window, pads=pads)
         self.window = window
         self.end = 0  # how many columns of the buffers are filled
-        self.new = 0  # those of the running pass
-        self.kept = 0  # those before it that it may see
+        self.new = 0  # how many of them are of the current pass
+        self.kept = 0  # how many columns before the current pass it may see
 
     def extend(self, T, device=None):
         """Makes room for T more columns, at most `window` -> their positions, (T,), or (B, T) where rows have pads."""
@@ -541,11 +557,24 @@ class SlidingKVCache(KVCache):
         return keys[:, :, seen], values[:, :, seen], self.mask
 
 # %% [markdown]
-# One thing is not as before. In the second layer, a key was computed from what its position saw *at the time*, and some of that has left the window since. So through the layers the model sees a little further back than `window` positions. It is another computation than reading the window anew, and not a worse one; this page measures it below.
+# A toy with a window of 4, in which each key is just the number of its character:
+
+# %%
+toy = SlidingKVCache(window=4)
+for t in range(10):
+    toy.extend(1)
+    key = torch.full((1, 1, 1, 2), float(t))  # (B, H, T, head_size)
+    seen, _, _ = toy.update("a layer", key, key)
+    print(f"character {t} sees {seen[0, 0, :, 0].int().tolist()}; {toy.end} of 8 columns are filled")
+
+# %% [markdown]
+# One thing is not as before. The key of an old character in the second layer contains what that character read in the first layer. Some of that is outside the window by now. So with several layers something can arrive from further back than `window` positions, and the logits differ a little from those of a window that is read anew. A cell below measures by how much.
+#
+# (RoPE alone does not make a model good at long distances. Distances above `block_size` never occurred in training, which is why the cache does not keep more.)
 #
 # ## Embeddings of n-grams
 #
-# A character says little. The first layers of a character-level model spend much of their work on finding out which characters stand before it. Why not look that up? For each position, add a vector for the last two characters, one for the last three, and so on. A table of all triples would have $54^3 = 157464$ rows, and of all groups of four $8.5$ million. So a **hash** makes a row number of the characters, and some groups share a row by accident ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
+# A character says little by itself. Before a model can predict anything, its first layers have to find the last few characters. Why not look them up? For each position, add a vector for the last two characters, one for the last three, and so on. A table with a row for all triples would need $54^3 = 157{,}464$ rows, and for all groups of four $8.5$ million; with GPT-2's vocabulary even the pairs are 2.5 billion. So the table gets a fixed number of rows, and a **hash** chooses one: a formula that turns the characters into a row number, the same for the same characters, and otherwise scattered as if by chance ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
 
 # %%
 #| export
@@ -595,21 +624,28 @@ for t in (2, 13, 14):
         f"position {t:2}, after {text[: t + 1]!r:18} pair -> row {pairs[0, t]}, triple -> row {triples[0, t]}"
     )
 
+# %% [markdown]
+# *he* and *the* have the same rows both times. Which groups share a row by accident?
+
 # %%
 ids = tokenizer.encode(corpus.train)
 rows = embedding.hashes(ids[None], torch.arange(len(ids)))
 for n, found in zip((2, 3), rows):
-    groups = len(ids.unfold(0, n, 1).unique(dim=0))
-    print(
-        f"{groups:,} different groups of {n} characters are in {len(found.unique()):,} rows of 4,096"
-    )
+    groups = ids.unfold(0, n, 1).unique(dim=0)
+    print(f"{len(groups):,} different groups of {n} are in {len(found.unique()):,} of 4,096 rows")
+at = {}
+for group in ids.unfold(0, 3, 1).unique(dim=0):
+    _, triples = embedding.hashes(group[None], torch.arange(3))
+    at.setdefault(triples[0, -1].item(), []).append(tokenizer.decode(group))
+shared = [groups for groups in at.values() if len(groups) > 1]
+print("some that share a row:", shared[:3])
 
 # %% [markdown]
-# *he* and *the* have the same rows at both places: they are the same characters. Where two groups meet in one row, this table cannot tell them apart. More rows make that rarer, and the layers behind the table can still tell the two apart by their characters.
+# This table cannot tell those apart. More rows make that rarer, and the layers behind the table still see the characters themselves.
 #
 # ## The whole
 #
-# One idea is left. **Soft-capping** bounds the logits, as QK-norm bounds the scores: $\mathrm{cap} \cdot \tanh(z / \mathrm{cap})$ is nearly $z$ for small $z$ and never leaves $\pm\mathrm{cap}$.
+# One part is left. A logit that is far above all others makes a model too sure of itself, and when it is wrong its loss is huge. **Soft-capping** keeps logits between $-\mathrm{cap}$ and $\mathrm{cap}$: $\mathrm{cap} \cdot \tanh(z / \mathrm{cap})$ is nearly $z$ for small $z$ and never leaves these bounds. Our cap is 15.
 
 # %%
 for z in (0.5, 5.0, 15.0, 50.0):
@@ -631,8 +667,8 @@ CHOICES = {
 class ModernConfig:
     """The sizes of a modern GPT, and which of its parts it has. Raises: ValueError for sizes that no GPT can have.
 
-    With everything switched off (`norm="layer"`, `positions="learned"`, `activation="gelu"`, the rest 0 or False) it is
-    lesson 06's GPT.
+    With `norm="layer"`, `positions="learned"`, `activation="gelu"`, `qk_norm=False` and `softcap=0.0` it is lesson 06's
+    GPT.
     """
 
     vocab_size: int
@@ -833,7 +869,7 @@ assert difference < 1e-4
 #
 # ## Muon
 #
-# AdamW (lesson 02) treats a matrix as a heap of numbers: each has its own step. **Muon** ([Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)) treats it as a matrix. What does a matrix do to vectors? It turns them, stretches them along some directions, and turns them again. That is the singular value decomposition, $G = U S V^\top$, and the factors of the stretching in $S$ are the **singular values**. Look at those of a gradient:
+# AdamW (lesson 02) treats a matrix as a heap of numbers: each has its own step. **Muon** ([Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)) treats it as a matrix. What does a matrix do to vectors? It turns them, stretches them along some directions, and turns them again. That is the singular value decomposition, $G = U S V^\top$: $V^\top$ and $U$ turn, and $S$ is diagonal, with the factors of the stretching, the **singular values**. Look at those of a gradient:
 
 # %%
 x = ids[: 8 * 97].view(8, 97)
@@ -850,16 +886,16 @@ print(
 )
 
 # %% [markdown]
-# Five of the 96 directions hold two fifths of the gradient, twenty hold three quarters. A step along it moves the weights in these directions, and hardly in the others. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
+# Of the sum of squares, 5 of the 96 directions hold two fifths, and 20 hold three quarters. A step along the gradient moves the weights mainly in these directions. What is rare in the text is in the others, and is learned late. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
 #
 # ### Exercise: equal factors
-# ★★ · 6 minutes · It is the matrix nearest to $G$ that stretches nothing.
+# ★★ · 6 minutes · Of all matrices that stretch nothing, $U V^\top$ is the nearest to $G$.
 #
 # Compute $U V^\top$ with `torch.linalg.svd`, which returns $U$, $S$ and $V^\top$.
 
 # %% tags=["exercise"] exercise="equal_stretch"
 def equal_stretch(matrix):
-    """matrix (M, N) -> (M, N), with the same singular vectors and all singular values 1."""
+    """matrix (M, N), M and N may differ -> (M, N), with the same U and V, and all singular values 1."""
     ### BEGIN SOLUTION
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     return u @ vt
@@ -869,10 +905,14 @@ def equal_stretch(matrix):
 check("equal_stretch", equal_stretch)
 
 # %% [markdown]
-# A decomposition in each step would be slow, on a graphics card above all. There is a way by products of matrices alone. Take an odd polynomial of a matrix, $p(X) = aX + b\,(XX^\top)X + c\,(XX^\top)^2X$. Put in $X = USV^\top$; all inner $U^\top U$ and $V^\top V$ vanish, and what is left is $U\,p(S)\,V^\top$. So the polynomial acts on each singular value by itself and leaves the directions alone. Choose $a, b, c$ such that repeating $p$ drives every number between 0 and 1 towards 1. This is a **Newton-Schulz** iteration; Muon's numbers are $3.4445$, $-4.7750$ and $2.0315$, five times.
+# A decomposition in each step would be slow, on a graphics card above all. There is a way by products of matrices alone. Take $p(X) = aX + b\,(XX^\top)X + c\,(XX^\top)^2X$ and put in $X = USV^\top$. All inner products $U^\top U$ and $V^\top V$ are the identity, and what is left is $U\,p(S)\,V^\top$ with
+#
+# $$p(s) = as + bs^3 + cs^5$$
+#
+# for each singular value $s$. So $p$ acts on each singular value by itself and leaves the directions alone. If $p$ is applied several times, small values grow until they are near 1. This is a **Newton-Schulz** iteration; Muon takes $a = 3.4445$, $b = -4.7750$, $c = 2.0315$, five times.
 
 # %%
-s = torch.linspace(0, 1, 400)
+s = torch.logspace(-4, 0, 400)
 fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 for steps, colour in ((1, "#56B4E9"), (2, "#0072B2"), (5, "#D55E00")):
     value = s
@@ -880,24 +920,24 @@ for steps, colour in ((1, "#56B4E9"), (2, "#0072B2"), (5, "#D55E00")):
         value = 3.4445 * value - 4.7750 * value**3 + 2.0315 * value**5
     ax.plot(s, value, color=colour, label=f"{steps} times" if steps > 1 else "once")
 ax.axhline(1, color="#888888", linewidth=0.8)
-ax.set(xlabel="a singular value", ylabel="what becomes of it", ylim=0)
+ax.set(xlabel="a singular value", ylabel="what becomes of it", xscale="log", ylim=0)
 ax.legend(frameon=False)
 show(
     fig,
-    "What the polynomial makes of numbers from 0 to 1. Applied once, it lifts small numbers by a factor of three; applied "
-    "five times, nearly all numbers lie between 0.7 and 1.2.",
+    "What the polynomial makes of numbers from 0.0001 to 1, on a logarithmic axis. Applied once, it lifts only large "
+    "numbers near 1; applied five times, all numbers above 0.002 lie between 0.7 and 1.2.",
 )
 
 # %% [markdown]
-# The curve does not settle at 1. The numbers were chosen for speed: small values grow by 3.4 each time, and in the end everything lies between 0.7 and 1.2. For a step's direction that is good enough.
+# The curve does not settle at 1. The numbers were chosen for speed: small values grow by a factor of 3.4 each time, and after five times everything that was above 0.002 lies between 0.7 and 1.2. For the direction of a step that is good enough.
 
 # %%
 #| export
 def orthogonalize(matrices, steps=5):
     """Matrices with the same singular vectors and singular values near 1: Newton-Schulz (Jordan et al., 2024).
 
-    Each step applies an odd polynomial to the singular values, which moves those between 0 and 1 towards 1. (..., M, N)
-    -> (..., M, N).
+    Each step applies a polynomial to the singular values. Small ones grow by a factor of 3.4, and those near 1 stay
+    between 0.7 and 1.2. (..., M, N) -> (..., M, N).
     """
     a = 3.4445
     b = -4.7750
@@ -919,12 +959,12 @@ fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 for steps, colour in ((0, "#000000"), (1, "#56B4E9"), (3, "#0072B2"), (5, "#D55E00")):
     values = torch.linalg.svdvals(orthogonalize(gradient, steps))
     ax.plot(values, color=colour, label=f"{steps} steps")
-ax.set(xlabel="singular value of the gradient, by size", ylabel="its size", ylim=0)
+ax.set(xlabel="singular values, from the largest to the smallest", ylabel="size", ylim=0)
 ax.legend(frameon=False)
 show(
     fig,
-    "The singular values of the gradient, sorted, after 0, 1, 3 and 5 steps. At first they fall steeply to nearly 0; after "
-    "five steps most of them lie around 1.",
+    "The singular values of the gradient, divided by its norm and sorted, after 0, 1, 3 and 5 steps. At first nearly all "
+    "are below 0.2; after five steps all lie between 0.6 and 1.2.",
 )
 
 # %% [markdown]
@@ -932,7 +972,11 @@ show(
 #
 # $$W \leftarrow (1 - \eta\lambda)\,W - 0.2\,\eta\,\sqrt{\max(M, N)}\;\mathrm{NewtonSchulz}\big(0.95\,B + 0.05\,G\big)$$
 #
-# for a matrix of $M \times N$, the learning rate $\eta$ and the weight decay $\lambda$. The factor $0.2 \sqrt{\max(M, N)}$ ([Liu et al., 2025](https://arxiv.org/abs/2502.16982)) makes the step about as large as AdamW's, so that both can share a learning rate. That is convenient, because Muon is for the matrices in the blocks only. Tables of embeddings, the last matrix and gains stay with AdamW: a row of a table is a vector of its own, and there is nothing to rotate.
+# for a matrix of $M \times N$, the learning rate $\eta$ and the weight decay $\lambda$. (Adding $0.05\,G$ once more looks one step ahead: it is the momentum as it would be if the next gradient were the same. This is Nesterov's trick.)
+#
+# Why $0.2 \sqrt{\max(M, N)}$ ([Liu et al., 2025](https://arxiv.org/abs/2502.16982))? The squares of the numbers in $UV^\top$ sum to the number of its singular values, $\min(M, N)$. There are $MN$ of them, so their root mean square is $1 / \sqrt{\max(M, N)}$. With the factor it is 0.2, about that of AdamW's steps, and both can share a learning rate.
+#
+# That is convenient, because Muon is for the matrices in the blocks only. The others stay with AdamW. Each step uses some rows of an embedding table, as vectors and not as a matrix, so equal singular values mean nothing there. The last matrix is tied to that table. And gains are no matrices.
 
 # %%
 #| export
@@ -947,7 +991,8 @@ class Muon(torch.optim.AdamW):
         # In the groups, like all that a step depends on, it is saved with the state.
         groups = [{"momentum": momentum, **group} for group in groups]
         super().__init__(groups, lr=lr, betas=betas, fused=fused)
-        # With fp16 a GradScaler leaves out steps. It shall do so for all groups, not leave it to AdamW's fused kernel.
+        # In fp16 a GradScaler skips a step whose gradients overflowed. AdamW's fused kernel offers to do that, but only
+        # for its own parameters; so it is left to the scaler, for all of them.
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()
@@ -1085,7 +1130,8 @@ with torch.no_grad(), record_attention(model) as maps:
     model(tokenizer.encode(text)[None])
 show(
     plot_heads(maps, text),
-    "The attention of all heads in three layers. Some look at the last few characters, some far back.",
+    "The attention of four heads in three layers. After so short a training the weights are spread over many earlier "
+    "characters, in some columns more than in others.",
 )
 
 # %% [markdown]
@@ -1098,7 +1144,10 @@ for name, writer in (("lesson 06's GPT", recorded), ("the modern GPT", model)):
     handle = writer.register_forward_pre_hook(lambda part, inputs: read.append(inputs[0].shape[1]))
     generate(writer, prompt, writer.block_size + 100, seed=1)
     handle.remove()
-    print(f"{name}, block {writer.block_size}: wrote {len(read)} characters, read {sum(read):,}")
+    print(
+        f"{name}, block {writer.block_size}: wrote {len(read)} characters and read {sum(read):,}, "
+        f"{sum(read) / len(read):.0f} for each one written"
+    )
 
 # %% [markdown]
 # Lesson 06's GPT reads its whole block for each of the last 100 characters. The modern one reads each character once, however long the text becomes.
@@ -1172,12 +1221,12 @@ show(
 #
 # ## Mistakes people make
 #
-# - **Turning the values, too.** RoPE is for queries and keys. Values are what is carried, and must not depend on where.
+# - **Turning the values, too.** RoPE is for queries and keys. Values are the content that is carried. They must not depend on position.
 # - **Pairs in halves in one code, neighbours in the other.** The logits are wrong and nothing complains. Compare with copied weights before you train on.
 # - **Turning keys anew when they come from the cache.** They were turned when they were written.
 # - **A gate without a narrower layer.** SwiGLU with $4C$ inside has half as many parameters again, and then wins by its size.
-# - **Muon for embeddings or the last matrix.** Each row there is a vector by itself.
-# - **AdamW's learning rate for a Muon without the factor.** Without $0.2\sqrt{\max(M, N)}$ the steps have another size: read which convention a rate was written for.
+# - **Muon for embeddings or the last matrix.** Their rows are vectors by themselves.
+# - **Using AdamW's learning rate with a Muon that lacks the factor.** Without $0.2\sqrt{\max(M, N)}$ the steps have another size. Read for which convention a rate was given.
 #
 # How far you are:
 
