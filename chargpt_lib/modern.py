@@ -134,7 +134,7 @@ class GroupedAttention(nn.Module):
         mask = None
         if cache is not None:
             k, v, mask = cache.update(self, k, v)
-        # A head of keys for each head of queries: the same one for those of a group.
+        # Repeat each head of keys and values for all query heads of its group.
         group = self.n_head // self.n_kv_head
         if group > 1:
             k = k.repeat_interleave(group, dim=1)
@@ -152,7 +152,7 @@ class GroupedAttention(nn.Module):
 
 
 class SlidingKVCache(KVCache):
-    """A KV cache that never fills: of the columns it keeps the last `window`, the running pass included.
+    """A KV cache that never fills: it keeps the last `window` columns, those of the current pass included.
 
     For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
     """
@@ -163,8 +163,8 @@ class SlidingKVCache(KVCache):
         super().__init__(max_length=2 * window, pads=pads)
         self.window = window
         self.end = 0  # how many columns of the buffers are filled
-        self.new = 0  # those of the running pass
-        self.kept = 0  # those before it that it may see
+        self.new = 0  # how many of them are of the current pass
+        self.kept = 0  # how many columns before the current pass it may see
 
     def extend(self, T, device=None):
         """Makes room for T more columns, at most `window` -> their positions, (T,), or (B, T) where rows have pads."""
@@ -264,8 +264,8 @@ CHOICES = {
 class ModernConfig:
     """The sizes of a modern GPT, and which of its parts it has. Raises: ValueError for sizes that no GPT can have.
 
-    With everything switched off (`norm="layer"`, `positions="learned"`, `activation="gelu"`, the rest 0 or False) it is
-    lesson 06's GPT.
+    With `norm="layer"`, `positions="learned"`, `activation="gelu"`, `qk_norm=False` and `softcap=0.0` it is lesson 06's
+    GPT.
     """
 
     vocab_size: int
@@ -427,8 +427,8 @@ class ModernGPT(LanguageModel):
 def orthogonalize(matrices, steps=5):
     """Matrices with the same singular vectors and singular values near 1: Newton-Schulz (Jordan et al., 2024).
 
-    Each step applies an odd polynomial to the singular values, which moves those between 0 and 1 towards 1. (..., M, N)
-    -> (..., M, N).
+    Each step applies a polynomial to the singular values. Small ones grow by a factor of 3.4, and those near 1 stay
+    between 0.7 and 1.2. (..., M, N) -> (..., M, N).
     """
     a = 3.4445
     b = -4.7750
@@ -457,7 +457,8 @@ class Muon(torch.optim.AdamW):
         # In the groups, like all that a step depends on, it is saved with the state.
         groups = [{"momentum": momentum, **group} for group in groups]
         super().__init__(groups, lr=lr, betas=betas, fused=fused)
-        # With fp16 a GradScaler leaves out steps. It shall do so for all groups, not leave it to AdamW's fused kernel.
+        # In fp16 a GradScaler skips a step whose gradients overflowed. AdamW's fused kernel offers to do that, but only
+        # for its own parameters; so it is left to the scaler, for all of them.
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()

@@ -493,9 +493,6 @@ class SlidingKVCache(KVCache):
     """A KV cache that never fills: it keeps the last `window` columns, those of the current pass included.
 
     For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
-    """A KV cache that never fills: of the columns it keeps the last `window`, the running pass included.
-
-    For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
     """
 
     slides = True
@@ -565,7 +562,9 @@ for t in range(10):
     toy.extend(1)
     key = torch.full((1, 1, 1, 2), float(t))  # (B, H, T, head_size)
     seen, _, _ = toy.update("a layer", key, key)
-    print(f"character {t} sees {seen[0, 0, :, 0].int().tolist()}; {toy.end} of 8 columns are filled")
+    print(
+        f"character {t} sees {seen[0, 0, :, 0].int().tolist()}; {toy.end} of 8 columns are filled"
+    )
 
 # %% [markdown]
 # One thing is not as before. The key of an old character in the second layer contains what that character read in the first layer. Some of that is outside the window by now. So with several layers something can arrive from further back than `window` positions, and the logits differ a little from those of a window that is read anew. A cell below measures by how much.

@@ -35,6 +35,6 @@ def share_heads(k, n_head):
 
 
 def equal_stretch(matrix):
-    """matrix (M, N) -> (M, N), with the same singular vectors and all singular values 1."""
+    """matrix (M, N), M and N may differ -> (M, N), with the same U and V, and all singular values 1."""
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     return u @ vt
