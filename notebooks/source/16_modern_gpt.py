@@ -632,10 +632,10 @@ rows = embedding.hashes(ids[None], torch.arange(len(ids)))
 for n, found in zip((2, 3), rows):
     groups = ids.unfold(0, n, 1).unique(dim=0)
     print(f"{len(groups):,} different groups of {n} are in {len(found.unique()):,} of 4,096 rows")
+_, triples = embedding.hashes(groups, torch.arange(3))
 at = {}
-for group in ids.unfold(0, 3, 1).unique(dim=0):
-    _, triples = embedding.hashes(group[None], torch.arange(3))
-    at.setdefault(triples[0, -1].item(), []).append(tokenizer.decode(group))
+for row, group in zip(triples[:, -1].tolist(), groups):
+    at.setdefault(row, []).append(tokenizer.decode(group))
 shared = [groups for groups in at.values() if len(groups) > 1]
 print("some that share a row:", shared[:3])
 
