@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from math import log
 
 import pytest
@@ -270,3 +271,29 @@ def test_an_unknown_entrant_is_refused(capsys):
     with pytest.raises(SystemExit):
         race.main(["--entrants", "GPT-5"])
     assert "there is no entrant 'GPT-5'" in capsys.readouterr().err
+
+
+def test_the_readme_quotes_the_record():
+    record = json.loads(race.OUT.read_text(encoding="utf-8"))
+    readme = (race.OUT.parent / "README.md").read_text(encoding="utf-8")
+    wanted = race.table(record)
+    assert wanted in readme, f"put this into data/results/README.md:\n{wanted}"
+    # The search is told.
+    assert len(record["search of the prototype"]["rows"]) > 20
+
+
+@pytest.mark.skipif(
+    "runs" not in json.loads(race.OUT.read_text(encoding="utf-8")), reason="not measured yet"
+)
+def test_the_recorded_race_is_won_by_as_much_as_promised():
+    record = json.loads(race.OUT.read_text(encoding="utf-8"))
+    loss = {}
+    for name in race.ENTRANTS:
+        rows = record["runs"][name]
+        assert [row["seed"] for row in rows] == list(race.SEEDS)
+        assert all(row["settings"] == asdict(race.find_entrant(name)) for row in rows)
+        loss[name] = race.mean_loss(record, name)
+    assert loss["everything"] <= 1.45
+    assert loss["transformer"] <= 1.56
+    assert loss["everything"] <= loss["nanoGPT"] - 0.40
+    assert loss["everything"] <= loss["nanoGPT, tuned"] - 0.17

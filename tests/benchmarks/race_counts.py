@@ -17,6 +17,7 @@ Two things make the counts of a training text honest, and so good features for a
 import math
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 # Half the memory for the long contexts, whose counts are small; the short ones have counts above 2,048.
@@ -34,19 +35,24 @@ def context_codes(idx, order, vocab_size):
     return codes
 
 
-class CountRows:
+class CountRows(nn.Module):
     """For each context that was seen a row of counts, (V,): how often each character came next.
 
     codes (N,), sorted or not: the numbers of context and next character together, context * V + next.
     """
 
     def __init__(self, codes, vocab_size, dtype):
+        super().__init__()
         grams, counts = codes.unique(return_counts=True)
         owners = grams // vocab_size
-        self.contexts = owners.unique_consecutive()
+        contexts = owners.unique_consecutive()
         # Row 0 is for all contexts that were never seen.
-        self.table = torch.zeros(len(self.contexts) + 1, vocab_size, dtype=dtype)
-        self.table[self.find(owners), grams % vocab_size] = counts.to(dtype)
+        table = torch.zeros(len(contexts) + 1, vocab_size, dtype=dtype)
+        # Buffers go where the model goes. They are made anew from the text, not saved with the weights.
+        self.register_buffer("contexts", contexts, persistent=False)
+        self.register_buffer("table", table, persistent=False)
+        counts = counts.to(dtype).clamp_max(torch.finfo(dtype).max)
+        table[self.find(owners), grams % vocab_size] = counts
 
     def find(self, contexts):
         """The rows of contexts (...), 0 where one was never seen."""
@@ -54,26 +60,30 @@ class CountRows:
         return torch.where(self.contexts[place] == contexts, place + 1, 0)
 
 
-class NGramCounts:
+class NGramCounts(nn.Module):
     """Counts of what came after each context of a text, for several orders, with and without a place's own fold.
 
     ids (N,) int64. Raises: ValueError where the contexts of an order have no numbers of 64 bits.
     """
 
     def __init__(self, ids, vocab_size, orders, n_folds=10):
+        # The longest number: fold, context and next character.
         if n_folds * vocab_size ** (max(orders) + 1) > 2**63:
             raise ValueError(
                 f"order {max(orders)} is too large for vocab_size {vocab_size}: the numbers of its "
                 f"contexts would not fit into 64 bits"
             )
+        super().__init__()
         self.vocab_size = vocab_size
         self.orders = orders
         n_places = len(ids) - 1  # nothing comes after the last id
         fold = torch.arange(n_places) * n_folds // n_places
-        self.rows = []  # of each order: CountRows
-        self.own_rows = []  # the same for each fold by itself
-        self.places = torch.zeros(n_places, len(orders), dtype=torch.int32)  # each place's row
-        self.own_places = torch.zeros(n_places, len(orders), dtype=torch.int32)
+        self.rows = nn.ModuleList()  # of each order: CountRows
+        self.own_rows = nn.ModuleList()  # the same for each fold by itself
+        places = torch.zeros(n_places, len(orders), dtype=torch.int32)  # each place's row
+        own_places = torch.zeros(n_places, len(orders), dtype=torch.int32)
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("own_places", own_places, persistent=False)
         for i, order in enumerate(orders):
             dtype = torch.float32 if order < SHORT else torch.float16
             first = max(order - 1, 0)  # the first place that has a whole context
@@ -83,8 +93,8 @@ class NGramCounts:
             # The fold is one more digit in front.
             in_fold = fold[first:] * shift + contexts
             own_rows = CountRows(in_fold * vocab_size + ids[first + 1 :], vocab_size, dtype)
-            self.places[first:, i] = rows.find(contexts)
-            self.own_places[first:, i] = own_rows.find(in_fold)
+            places[first:, i] = rows.find(contexts)
+            own_places[first:, i] = own_rows.find(in_fold)
             self.rows.append(rows)
             self.own_rows.append(own_rows)
 
