@@ -23,14 +23,22 @@ from tests.tiny import CORPUS, IDS, TOKENIZER, VAL
 
 V = TOKENIZER.vocab_size
 ORDERS = (0, 1, 2, 4)
-SIZES = {"vocab_size": V, "block_size": 24, "n_layer": 2, "n_head": 2, "n_embd": 16}
+SIZES = {
+    "vocab_size": V,
+    "block_size": 24,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "softcap": 0.0,
+    "tied": False,
+}
 
 
 def counting_gpt(**changes):
     """A tiny CountingGPT whose transformer and gates already say something."""
     torch.manual_seed(0)
     counts = NGramCounts(IDS, V, ORDERS, n_folds=5)
-    config = ModernConfig(**SIZES | {"softcap": 0.0, "tied": False} | changes)
+    config = ModernConfig(**SIZES | changes)
     model = race.CountingGPT(config, reach=8, counts=counts, recent_orders=(1, 3), recent_gate=0.3)
     for parameter in model.parameters():
         if parameter.dim() == 2:
@@ -174,7 +182,7 @@ def test_nothing_before_a_window_changes_its_losses():
 def test_without_a_transformer_the_counts_alone_decide():
     torch.manual_seed(0)
     counts = NGramCounts(IDS, V, ORDERS, n_folds=5)
-    config = ModernConfig(**SIZES | {"tied": False})
+    config = ModernConfig(**SIZES)
     model = race.CountingGPT(config, 8, counts, recent_orders=(3,), recent_gate=0.0)
     idx = VAL[:24][None]
     _, p = log_increments(counts.in_windows(idx), len(ORDERS))
