@@ -11,13 +11,11 @@
 #
 # > The modern GPT: RMSNorm, rotary positions, SwiGLU, grouped heads, QK-norm, n-gram embeddings, Muon.
 #
-# You will build: a GPT of the parts that Llama, Qwen and Gemma are made of, and the optimizer Muon. Each part is then measured with and without.
+# You will build: a GPT of the parts that Llama, Qwen and Gemma are made of, and the optimizer Muon.
 # You need lessons 06, 08 and 11. On two CPU cores the page takes a minute.
 
 # %%
-import json
 import time
-from statistics import fmean
 
 # %%
 import matplotlib.pyplot as plt
@@ -29,7 +27,6 @@ from chargpt_lib.attention_maps import plot_heads, record_attention
 from chargpt_lib.blocks import ACTIVATIONS
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
-from chargpt_lib.files import bundled_dir
 from chargpt_lib.gpt import GPT, GPTConfig, load_pretrained
 from chargpt_lib.plots import show
 from chargpt_lib.recipe import TrainConfig
@@ -58,7 +55,7 @@ tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 # | logits | as they come | kept within bounds (soft-capping) | Gemma 2 |
 # | optimizer | Adam | AdamW, or Muon for matrices | Kimi K2 has Muon |
 #
-# This page takes these changes one by one and asks what each is for. (Biases need no section. They were left out, nothing got worse, and each step became a little faster.) At the end, recorded runs say what each part is worth at our size.
+# This page takes these changes one by one and asks what each is for. (Biases need no section. They were left out, nothing got worse, and each step became a little faster.)
 #
 # ## RMSNorm
 #
@@ -1167,57 +1164,6 @@ print(f"rounded to a tenth, they are {abs(sliding - anew):.1f} nats apart")
 assert abs(sliding - anew) < 0.05
 
 # %% [markdown]
-# ## With and without
-#
-# What is each part worth? The record below was made by `python -m tests.benchmarks.modern rates parts`, on Tiny Shakespeare: lesson 06's GPT (4 layers, 96 wide, 64 characters of context), the same with one part added, the whole modern GPT, and the whole with one part taken away. Each with three seeds, twice: for 600 steps, and for as many steps as fit into the *time* of lesson 06's 600. Losses are exact, over the whole validation text.
-
-# %%
-record = json.loads((bundled_dir() / "results" / "modern.json").read_text(encoding="utf-8"))
-parts = record["parts"]
-
-
-def mean_loss(row, budget):
-    """The mean loss of three seeds."""
-    return fmean(parts[row]["losses"][budget].values())
-
-
-print(f"{'':28}parameters  characters  loss, equal  equal")
-print(f"{'':28}             a second        steps   time")
-for row, part in parts.items():
-    print(
-        f"{row:28}{part['parameters']:10,}  {part['chars_per_second']:10,.0f}  "
-        f"{mean_loss(row, 'equal steps'):11.3f}  {mean_loss(row, 'equal time'):.3f}"
-    )
-
-# %%
-names = [row.removeprefix("GPT + ") for row in parts if row.startswith("GPT + ")]
-fig, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-for ax, budget in zip(axes, ("equal steps", "equal time")):
-    for place, name in enumerate(names):
-        added = parts[f"GPT + {name}"]["losses"][budget]
-        gains = [parts["GPT"]["losses"][budget][seed] - loss for seed, loss in added.items()]
-        ax.plot(gains, [place - 0.13] * len(gains), "o", color="#0072B2", alpha=0.8)
-        if f"whole - {name}" in parts:
-            missing = parts[f"whole - {name}"]["losses"][budget]
-            gains = [
-                loss - parts["whole"]["losses"][budget][seed] for seed, loss in missing.items()
-            ]
-            ax.plot(gains, [place + 0.13] * len(gains), "s", color="#D55E00", alpha=0.8)
-    ax.axvline(0, color="#888888", linewidth=0.8)
-    ax.set(title=f"at {budget}", xlabel="nats that the part is worth")
-axes[0].set_yticks(range(len(names)), names)
-axes[0].invert_yaxis()
-axes[0].plot([], [], "o", color="#0072B2", label="added to lesson 06's GPT")
-axes[0].plot([], [], "s", color="#D55E00", label="missing from the whole")
-axes[0].legend(frameon=False, fontsize=8, loc="lower right")
-show(
-    fig,
-    "For each part the nats it is worth, with three seeds: added to lesson 06's GPT, and missing from the whole.",
-)
-
-# %% [markdown]
-# PARTS_TEXT
-#
 # ## Mistakes people make
 #
 # - **Turning the values, too.** RoPE is for queries and keys. Values are the content that is carried. They must not depend on position.
