@@ -356,6 +356,7 @@ SEARCH = {
         "windows of 256": {"model": {"block_size": 256}, "training": {"batch_size": 8}},
         "windows of 2,048": {"model": {"block_size": 2048}, "training": {"batch_size": 1}},
         "one window a step": {"training": {"batch_size": 1}},
+        "decay over 80% of the time": {"training": {"decay": 0.8}},
         "twice the rate": {"training": {"learning_rate": 8e-3}},
         "half the rate": {"training": {"learning_rate": 2e-3}},
         "dropout 0": {"model": {"dropout": 0.0}},
@@ -480,6 +481,8 @@ def train(entrant, ids, seed, budget, clock, device, n_snapshots=SNAPSHOTS):
         with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             optimizer.step()
         optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()  # a card works on what it was given while the clock is read
 
         step += 1
         if after_first_step is None:
