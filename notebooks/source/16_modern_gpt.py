@@ -49,13 +49,13 @@ tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 # | feed-forward | GELU | a gate (SwiGLU) | Llama, Qwen |
 # | heads of keys and values | one for each head of queries | one for a group of them | Llama 3, Qwen, Gemma |
 # | queries and keys | as they come | normed (QK-norm) | Qwen 3, Gemma 3 |
-# | biases | nearly everywhere | none | Llama |
+# | biases | nearly everywhere | none | Llama, Gemma |
 # | the KV cache | read anew when the window moves | slides along | Mistral |
 # | embeddings | of one token | of the last few tokens, too | BLT, a model of bytes |
 # | logits | as they come | kept within bounds (soft-capping) | Gemma 2 |
 # | optimizer | Adam | AdamW, or Muon for matrices | Kimi K2 has Muon |
 #
-# This page takes these changes one by one and asks what each is for. (Biases need no section. They were left out, nothing got worse, and each step became a little faster.)
+# This page takes these changes one by one and asks what each is for. (Biases need no section: lesson 06's GPT has none, either, unless its config asks for them.)
 #
 # ## RMSNorm
 #
@@ -211,9 +211,8 @@ def apply_rope(x, cos, sin):
 
     A pair is number i of the first half and number i of the second half, as in Llama.
     """
-    other = x.roll(
-        x.shape[-1] // 2, dims=-1
-    )  # the halves change places: the other number of each pair
+    # With its halves swapped, x has at each place the other number of the pair.
+    other = x.roll(x.shape[-1] // 2, dims=-1)
     return (x * cos + other * sin).to(x.dtype)  # the angles have 32 bits; x may have 16
 
 

@@ -1,7 +1,7 @@
 """What each part of the modern GPT brings: with and without, and how fast the whole is.
 
-    python -m tests.benchmarks.modern rates       half an hour on one core: the learning rates
-    python -m tests.benchmarks.modern parts       an hour on one core; goes on where it was interrupted
+    python -m tests.benchmarks.modern rates       half an hour, two runs at a time: the learning rates
+    python -m tests.benchmarks.modern parts       an hour, two runs at a time; goes on where it was interrupted
     python -m tests.benchmarks.modern speed       4 minutes, on a quiet machine
 
 All three write into data/results/modern.json.
@@ -17,9 +17,11 @@ losses are exact, over the whole validation text.
 speed: a training step, and sampling with the cache, of the modern GPT beside lesson 06's of the same sizes.
 """
 
+import multiprocessing
 import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import replace
 from statistics import median
@@ -112,12 +114,27 @@ def train_config(settings, steps, rate, seed):
     )
 
 
-def run(settings, ids, val_ids, tokenizer, steps, rate, seed):
-    """Trains a row -> its exact loss on val_ids."""
+def one_run(row, steps, rate, seed, on_tenth):
+    """Trains a row -> its exact loss: on the validation text, or on the last tenth of the training text."""
+    torch.set_num_threads(1)
+    ids, val_ids, tokenizer = load()
+    if on_tenth:
+        cut = len(ids) * 9 // 10
+        val_ids = ids[cut:]
+        ids = ids[:cut]
+    settings = all_settings()[row]
     model = build(settings, tokenizer.vocab_size, seed)
-    with redirect_stdout(sys.stderr):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         train(model, ids, train_config(settings, steps, rate, seed), tokenizer)
     return evaluate(model, val_ids)
+
+
+def run_all(runs):
+    """Makes the runs, each the arguments of `one_run`, two at a time -> (the run, its loss), as they end."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        started = {pool.submit(one_run, *arguments): arguments for arguments in runs}
+        for ended in as_completed(started):
+            yield started[ended], ended.result()
 
 
 def step_times(rows, ids, tokenizer, rounds=40):
@@ -163,51 +180,62 @@ def best_rate(record, row):
     return float(min(losses, key=losses.get))
 
 
+def try_rates(rates):
+    """Adds to the record the losses that it lacks: {row: rates}."""
+    record = read_json(OUT)
+    found = record.setdefault("rates", {})
+    runs = []
+    for row, tried in rates.items():
+        for rate in tried:
+            if f"{rate:g}" not in found.setdefault(row, {}):
+                runs.append((row, STEPS, rate, SEEDS[0], True))
+    for (row, _, rate, _, _), loss in run_all(runs):
+        found[row][f"{rate:g}"] = loss
+        write_json(OUT, record)
+        print(f"{row:28} {rate:g} {loss:.4f}", flush=True)
+
+
 def measure_rates():
     """The loss of each row with its learning rates, on a tenth of the training text."""
-    ids, _, tokenizer = load()
-    cut = len(ids) * 9 // 10
-    rows = all_settings()
-    others = [row for row in rows if row not in REFERENCES]
-    for row in (*REFERENCES, *others):
-        rates = RATES
-        if row in others:
+    try_rates({row: RATES for row in REFERENCES})
+    record = read_json(OUT)
+    rates = {}
+    for row, settings in all_settings().items():
+        if row not in REFERENCES:
             # The reference's best may be too large for a row whose training is less stable.
-            best = best_rate(read_json(OUT), reference_of(row, rows[row]))
-            rates = (best / 2, best)
-        for rate in rates:
-            record = read_json(OUT)
-            losses = record.setdefault("rates", {}).setdefault(row, {})
-            if f"{rate:g}" in losses:
-                continue
-            loss = run(rows[row], ids[:cut], ids[cut:], tokenizer, STEPS, rate, SEEDS[0])
-            losses[f"{rate:g}"] = loss
-            write_json(OUT, record)
-            print(f"{row:28} {rate:g} {loss:.4f}", flush=True)
+            best = best_rate(record, reference_of(row, settings))
+            rates[row] = (best / 2, best)
+    try_rates(rates)
+
+
+def describe_parts(record):
+    """What the rows are, without their losses: {row: dict}."""
+    torch.set_num_threads(1)
+    ids, _, tokenizer = load()
+    rows = all_settings()
+    times = step_times(rows, ids, tokenizer)
+    parts = {}
+    for row, settings in rows.items():
+        parts[row] = {
+            "settings": settings,
+            "parameters": build(settings, tokenizer.vocab_size, 0).num_params(),
+            "seconds_per_step": times[row],
+            "chars_per_second": BATCH_SIZE * SIZES["block_size"] / times[row],
+            "rate": best_rate(record, row),
+            "steps": {
+                "equal steps": STEPS,
+                "equal time": round(STEPS * times["GPT"] / times[row]),
+            },
+            "losses": {"equal steps": {}, "equal time": {}},
+        }
+    return parts
 
 
 def measure_parts():
     """Trains every row, each seed, for equal steps and for equal time."""
-    torch.set_num_threads(1)
-    ids, val_ids, tokenizer = load()
-    rows = all_settings()
     record = read_json(OUT)
-    parts = record.setdefault("parts", {})
-    if not parts:
-        times = step_times(rows, ids, tokenizer)
-        for row, settings in rows.items():
-            parts[row] = {
-                "settings": settings,
-                "parameters": build(settings, tokenizer.vocab_size, 0).num_params(),
-                "seconds_per_step": times[row],
-                "chars_per_second": BATCH_SIZE * SIZES["block_size"] / times[row],
-                "rate": best_rate(record, row),
-                "steps": {
-                    "equal steps": STEPS,
-                    "equal time": round(STEPS * times["GPT"] / times[row]),
-                },
-                "losses": {"equal steps": {}, "equal time": {}},
-            }
+    if "parts" not in record:
+        record["parts"] = describe_parts(record)
         record["parts_settings"] = {
             **SIZES,
             "batch_size": BATCH_SIZE,
@@ -217,24 +245,24 @@ def measure_parts():
             **measured_on("cpu"),
         }
         write_json(OUT, record)
+    parts = record["parts"]
+    runs = []
     for seed in SEEDS:
         for row, part in parts.items():
-            for budget, steps in part["steps"].items():
-                losses = part["losses"][budget]
-                if str(seed) in losses:
-                    continue
-                same = part["losses"]["equal steps"].get(str(seed))
-                if steps == STEPS and same is not None:
-                    losses[str(seed)] = same
-                else:
-                    losses[str(seed)] = run(
-                        part["settings"], ids, val_ids, tokenizer, steps, part["rate"], seed
-                    )
-                # Another command may have written its own part in the meantime.
-                record = read_json(OUT)
-                record["parts"] = parts
-                write_json(OUT, record)
-                print(f"{seed} {row:28} {budget:12} {losses[str(seed)]:.4f}", flush=True)
+            for steps in sorted(set(part["steps"].values())):
+                done = all(
+                    str(seed) in part["losses"][budget]
+                    for budget in part["steps"]
+                    if part["steps"][budget] == steps
+                )
+                if not done:
+                    runs.append((row, steps, part["rate"], seed, False))
+    for (row, steps, _, seed, _), loss in run_all(runs):
+        for budget in parts[row]["steps"]:
+            if parts[row]["steps"][budget] == steps:
+                parts[row]["losses"][budget][str(seed)] = loss
+        write_json(OUT, record)
+        print(f"{seed} {row:28} {steps} steps {loss:.4f}", flush=True)
 
 
 SPEED_SIZES = {  # the sizes of lesson 06's presets, and a batch
