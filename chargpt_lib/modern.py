@@ -52,9 +52,8 @@ def apply_rope(x, cos, sin):
 
     A pair is number i of the first half and number i of the second half, as in Llama.
     """
-    other = x.roll(
-        x.shape[-1] // 2, dims=-1
-    )  # the halves change places: the other number of each pair
+    # With its halves swapped, x has at each place the other number of the pair.
+    other = x.roll(x.shape[-1] // 2, dims=-1)
     return (x * cos + other * sin).to(x.dtype)  # the angles have 32 bits; x may have 16
 
 

@@ -13,6 +13,7 @@ FORMULAS = {
     "relu": lambda x: max(x, 0.0),
     "gelu": lambda x: x * (1 + erf(x / 2**0.5)) / 2,
     "gelu_tanh": lambda x: x / 2 * (1 + tanh((2 / pi) ** 0.5 * (x + 0.044715 * x**3))),
+    "relu2": lambda x: max(x, 0.0) ** 2,
 }
 
 
@@ -25,7 +26,7 @@ def test_each_activation_is_its_formula(name):
 
 
 def test_the_formulas_differ():
-    assert FORMULAS.keys() == ACTIVATIONS.keys() and len({f(1.0) for f in FORMULAS.values()}) == 3
+    assert FORMULAS.keys() == ACTIVATIONS.keys() and len({f(2.0) for f in FORMULAS.values()}) == 4
 
 
 def norm(x, weight, bias):
@@ -57,7 +58,12 @@ def by_hand(block, x, n_head, nonlinearity):
 @pytest.mark.parametrize("bias, qkv_bias", [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize(
     "activation, nonlinearity",
-    [("relu", torch.relu), ("gelu", F.gelu), ("gelu_tanh", nn.GELU("tanh"))],
+    [
+        ("relu", torch.relu),
+        ("gelu", F.gelu),
+        ("gelu_tanh", nn.GELU("tanh")),
+        ("relu2", lambda x: torch.relu(x) ** 2),
+    ],
 )
 def test_a_block_is_the_block_one_writes_by_hand(bias, qkv_bias, activation, nonlinearity):
     block, x = (

@@ -462,7 +462,7 @@ class GroupedAttention(nn.Module):
 # In lesson 08 the window moved on by one character and the cache had to be filled anew: each character had a new position, so its key was another one. Count the keys of the first layer that are still right, first with the learned table, then with RoPE. The window holds 192 characters and moves by one, so 191 of them stay.
 
 # %%
-ids = tokenizer.encode(corpus.val[:193])
+ids = torch.randint(recorded.vocab_size, (193,))  # any characters will do
 with torch.no_grad():
     table = recorded.position_embedding.weight  # (192, C)
     keys = []
@@ -569,7 +569,7 @@ for t in range(10):
 #
 # ## Embeddings of n-grams
 #
-# A character says little by itself. Before a model can predict anything, its first layers have to find the last few characters. Why not look them up? For each position, add a vector for the last two characters, one for the last three, and so on. A table with a row for all triples would need $54^3 = 157{,}464$ rows, and for all groups of four $8.5$ million; with GPT-2's vocabulary even the pairs are 2.5 billion. So the table gets a fixed number of rows, and a **hash** chooses one: a formula that turns the characters into a row number, the same for the same characters, and otherwise scattered as if by chance ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
+# A character says little by itself. Before a model can predict anything, its first layers have to find the last few characters. Why not look them up? For each position, add a vector for the last two characters, one for the last three, and so on. With the 54 characters of Playhouse, a table with a row for all triples would need $54^3 = 157{,}464$ rows, and for all groups of four $8.5$ million; with GPT-2's vocabulary even the pairs are 2.5 billion. So the table gets a fixed number of rows, and a **hash** chooses one: a formula that turns the characters into a row number, the same for the same characters, and otherwise scattered as if by chance ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
 
 # %%
 #| export
