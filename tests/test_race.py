@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from chargpt_lib.bigram import NGramModel
 from chargpt_lib.modern import ModernConfig, ModernGPT
+from chargpt_lib.recipe import get_lr
 from chargpt_lib.training import evaluate, per_token_loss
 from tests.benchmarks import race
 from tests.benchmarks.race_counts import (
@@ -273,6 +274,14 @@ def test_without_a_card_its_rows_stay_as_they_are(capsys):
         pytest.skip("there is a card")
     race.main(["--card"])
     assert "not measured yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", race.ENTRANTS)
+def test_the_time_alone_ends_a_schedule(name):
+    """After however many steps, half of the time leaves a rate to train with, and the end of it hardly any."""
+    config = race.train_config(race.ENTRANTS[name], 1337, 180.0)
+    assert get_lr(100_000, config, 0.4) > config.learning_rate / 2
+    assert get_lr(100_000, config, 1.0) <= config.learning_rate / 10
 
 
 def test_an_unknown_entrant_is_refused(capsys):

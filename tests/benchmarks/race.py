@@ -430,6 +430,11 @@ class Clock:
         return time.time() - self.started
 
 
+def train_config(entrant, seed, budget):
+    """How an entrant is trained. Its schedule has no number of steps: only the time ends it."""
+    return TrainConfig(**entrant.training, time_budget=budget, seed=seed)
+
+
 def train(entrant, ids, seed, budget, clock, device, n_snapshots=SNAPSHOTS):
     """Trains an entrant from nothing until the budget is spent.
 
@@ -441,7 +446,7 @@ def train(entrant, ids, seed, budget, clock, device, n_snapshots=SNAPSHOTS):
     in_bf16 = device.type == "cuda" or has_fast_bf16()
     model = BUILDERS[entrant.build](ids, entrant.model, in_bf16, **entrant.extras)
     model.to(device).train()
-    config = TrainConfig(**entrant.training, seed=seed)
+    config = train_config(entrant, seed, budget)
     optimizer = make_optimizer(model, config)
     # nanoGPT draws its windows; the others read all of the text before they read it again.
     draw_starts = random_starts if entrant.build == "nanogpt" else shuffled_starts
