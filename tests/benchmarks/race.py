@@ -234,27 +234,21 @@ BUILDERS = {
 }
 
 NANOGPT = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
-MODERN = {
-    "n_layer": 4,
-    "n_head": 2,
-    "n_embd": 128,
-    "activation": "relu2",
-    "softcap": 0.0,
-    "tied": False,
+MODERN_PARTS = {"activation": "relu2", "softcap": 0.0, "tied": False}
+MODERN = MODERN_PARTS | {"n_layer": 4, "n_head": 2, "n_embd": 128}
+MUON_TRAINING = {
+    "optimizer": "muon",
+    "learning_rate": 4e-3,
+    "schedule": "wsd",
+    "warmup": 0.02,
+    "decay": 0.5,
+    "weight_decay": 0.0,
 }
 ENTRANTS = {
     "everything": Entrant(
         build="everything",
         model=MODERN | {"block_size": 1024, "dropout": 0.15},
-        training={
-            "optimizer": "muon",
-            "learning_rate": 4e-3,
-            "batch_size": 2,
-            "schedule": "wsd",
-            "warmup": 0.02,
-            "decay": 0.5,
-            "weight_decay": 0.0,
-        },
+        training=MUON_TRAINING | {"batch_size": 2},
         extras={
             "reach": 64,
             "orders": [0, 1, 2, 3, 4, 5, 6, 7, 8],
@@ -266,15 +260,7 @@ ENTRANTS = {
     "transformer": Entrant(
         build="transformer",
         model=MODERN | {"block_size": 512, "dropout": 0.05},
-        training={
-            "optimizer": "muon",
-            "learning_rate": 4e-3,
-            "batch_size": 4,
-            "schedule": "wsd",
-            "warmup": 0.02,
-            "decay": 0.5,
-            "weight_decay": 0.0,
-        },
+        training=MUON_TRAINING | {"batch_size": 4},
         extras={"reach": 64},
     ),
     "nanoGPT, tuned": Entrant(
@@ -300,15 +286,8 @@ ENTRANTS = {
 }
 
 # 10.7 million parameters, as nanoGPT's baby GPT. Not measured yet: there was no card.
-BABY = {
-    "n_layer": 6,
-    "n_head": 6,
-    "n_embd": 384,
-    "activation": "relu2",
-    "softcap": 0.0,
-    "tied": False,
-}
-CARD_TRAINING = ENTRANTS["everything"].training | {"batch_size": 64, "weight_decay": 0.1}
+BABY = MODERN_PARTS | {"n_layer": 6, "n_head": 6, "n_embd": 384}
+CARD_TRAINING = MUON_TRAINING | {"batch_size": 64, "weight_decay": 0.1}
 CARD_ENTRANTS = {
     "10.7M on a card": Entrant(
         build="transformer",
