@@ -491,9 +491,8 @@ class Muon(torch.optim.AdamW):
         for matrix in matrices:
             state = self.state[matrix]
             if not state:
-                state["step"] = torch.tensor(
-                    0.0
-                )  # AdamW counts steps, and looks for it when a state is loaded
+                # AdamW counts steps, and looks for their number when a state is loaded.
+                state["step"] = torch.tensor(0.0)
                 state["momentum_buffer"] = torch.zeros_like(matrix)
             state["step"] += 1
         gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)

@@ -1021,9 +1021,8 @@ class Muon(torch.optim.AdamW):
         for matrix in matrices:
             state = self.state[matrix]
             if not state:
-                state["step"] = torch.tensor(
-                    0.0
-                )  # AdamW counts steps, and looks for it when a state is loaded
+                # AdamW counts steps, and looks for their number when a state is loaded.
+                state["step"] = torch.tensor(0.0)
                 state["momentum_buffer"] = torch.zeros_like(matrix)
             state["step"] += 1
         gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)
@@ -1113,6 +1112,8 @@ model.eval()
 assert runs["muon"]["best_val_loss"] < 2
 
 # %% [markdown]
+# Compare with your prediction: the curves say who is ahead at equal steps, and the two printed lines how long each run took.
+#
 # ## Write, and look inside
 
 # %% tags=["nbval-ignore-output"]
