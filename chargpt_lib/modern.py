@@ -117,16 +117,15 @@ class GroupedAttention(nn.Module):
     def forward(self, x, rotation=None, cache=None):
         """x (B, T, C) -> (B, T, C). rotation: RoPE's cos and sin; None where positions are learned."""
         B, T, C = x.shape
-        q = self.q(x).view(B, T, self.n_head, self.head_size)
-        k = self.k(x).view(B, T, self.n_kv_head, self.head_size)
-        v = self.v(x).view(B, T, self.n_kv_head, self.head_size)
+        # Queries and keys are normed and turned alike, and so together.
+        qk = torch.cat([self.q(x), self.k(x)], dim=-1).view(B, T, -1, self.head_size)
         if self.qk_norm:
-            q = F.rms_norm(q, (self.head_size,))
-            k = F.rms_norm(k, (self.head_size,))
+            qk = F.rms_norm(qk, (self.head_size,))
         if rotation is not None:
             cos, sin = rotation
-            q = apply_rope(q, cos, sin)
-            k = apply_rope(k, cos, sin)
+            qk = apply_rope(qk, cos, sin)
+        q, k = qk.split([self.n_head, self.n_kv_head], dim=2)
+        v = self.v(x).view(B, T, self.n_kv_head, self.head_size)
         q = q.transpose(1, 2)  # (B, H, T, head_size)
         k = k.transpose(1, 2)
         v = v.transpose(1, 2)

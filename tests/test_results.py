@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from math import log
+from statistics import fmean
 
 import pytest
 
@@ -14,6 +15,7 @@ from chargpt_lib.training import MODEL_NAMES
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
+from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings, best_rate
 from tests.benchmarks.robustness import PAGES, claims, margin
 from tests.benchmarks.tokenizers import READERS, readme_table
 
@@ -284,3 +286,88 @@ def test_the_excess_of_tokens_adds_up_to_their_loss():
             assert row["bits"] > floor
             excess = sum(row["excess"].values()) / log(2)
             assert excess == pytest.approx(row["bits"] - floor, abs=0.01)
+
+
+# ---------------------------------------------------------------- the modern GPT
+
+MODERN = json.loads((RESULTS.parent / "modern.json").read_text(encoding="utf-8"))
+
+
+def part_losses(row, budget):
+    return list(MODERN["parts"][row]["losses"][budget].values())
+
+
+def test_each_part_was_measured_with_and_without():
+    parts = MODERN["parts"]
+    assert {row: part["settings"] for row, part in parts.items()} == all_settings()
+    for row, part in parts.items():
+        for losses in part["losses"].values():
+            assert [*losses] == ["1337", "1338", "1339"], row
+        assert part["rate"] == best_rate(MODERN, row)
+        # As many steps as fit into the time of lesson 06's GPT.
+        steps = part["steps"]["equal time"] * part["seconds_per_step"]
+        assert steps == pytest.approx(600 * parts["GPT"]["seconds_per_step"], rel=0.01)
+        assert part["steps"]["equal steps"] == 600
+
+
+def test_no_reference_wants_a_rate_beyond_those_tried():
+    for row in REFERENCES:
+        losses = {float(rate): loss for rate, loss in MODERN["rates"][row].items()}
+        tried = sorted(losses)
+        best = best_rate(MODERN, row)
+        assert best > tried[0], row
+        assert best < tried[-1] or losses[tried[-2]] - losses[best] < 0.01, row
+
+
+def gain(part, kind, budget):
+    """The nats that a part is worth: added to lesson 06's GPT, or missing from the whole."""
+    if kind == "added":
+        without, with_part = "GPT", f"GPT + {part}"
+    else:
+        without, with_part = f"whole - {part}", "whole"
+    return fmean(part_losses(without, budget)) - fmean(part_losses(with_part, budget))
+
+
+def test_what_lesson_16_says_of_the_parts():
+    assert gain("n-gram embeddings", "added", "equal steps") == pytest.approx(0.30, abs=0.01)
+    assert gain("n-gram embeddings", "missing", "equal steps") == pytest.approx(0.13, abs=0.01)
+    assert gain("Muon", "added", "equal steps") == pytest.approx(0.20, abs=0.01)
+    assert gain("Muon", "missing", "equal steps") == pytest.approx(0.03, abs=0.01)
+    assert gain("Muon", "added", "equal time") == pytest.approx(0.14, abs=0.01)
+    assert abs(gain("Muon", "missing", "equal time")) < 0.01
+    assert gain("RoPE", "added", "equal steps") == pytest.approx(0.09, abs=0.01)
+    assert gain("RoPE", "missing", "equal steps") == pytest.approx(0.03, abs=0.01)
+    assert gain("SwiGLU", "added", "equal steps") == pytest.approx(0.04, abs=0.01)
+    assert gain("SwiGLU", "missing", "equal steps") == pytest.approx(0.02, abs=0.01)
+    assert gain("ReLU²", "added", "equal steps") == pytest.approx(0.01, abs=0.01)
+    for part in ("RMSNorm", "grouped heads", "QK-norm", "soft-capping"):
+        for kind in ("added", "missing"):
+            for budget in ("equal steps", "equal time"):
+                assert abs(gain(part, kind, budget)) <= 0.02
+    added = sum(gain(part, "added", "equal steps") for part in PARTS)
+    assert added == pytest.approx(0.64, abs=0.01)
+    whole = fmean(part_losses("GPT", "equal steps")) - fmean(part_losses("whole", "equal steps"))
+    assert whole == pytest.approx(0.38, abs=0.01)
+    speeds = {row: part["chars_per_second"] for row, part in MODERN["parts"].items()}
+    assert 0.75 < speeds["GPT + Muon"] / speeds["GPT"] < 0.85
+    assert speeds["GPT + RMSNorm"] < speeds["GPT"]
+    assert speeds["GPT + n-gram embeddings"] > 0.95 * speeds["GPT"]
+
+
+def test_a_step_of_the_modern_gpt_takes_little_longer():
+    for name in SPEED_SIZES:
+        _, ratio, _ = MODERN["speed"][name]["step"]["modern"]
+        assert ratio <= 1.15
+        sampling = MODERN["speed"][name]["sampling"]
+        assert sampling["two blocks"]["ratio"] >= 1
+
+
+def test_the_readme_quotes_the_speeds_of_the_modern_gpt():
+    rows = [MODERN["speed"][name] for name in ("cpu", "playhouse", "baby")]
+    for kind in ("modern", "modern, Muon"):
+        first, second, third = [row["step"][kind][1] for row in rows]
+        assert f"{first:.2f}, {second:.2f} and {third:.2f} times" in MEASURED
+    first, second, third = [row["sampling"]["one block"]["ratio"] for row in rows]
+    assert f"{first:.2f}, {second:.2f} and {third:.2f} times as many" in MEASURED
+    first, second, third = [row["sampling"]["two blocks"]["ratio"] for row in rows]
+    assert f"{first:.2f}, {second:.2f} and {third:.1f} times" in MEASURED

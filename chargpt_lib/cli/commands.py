@@ -478,7 +478,8 @@ def _print_model(config, tokenizer):
     # On the device "meta" weights have shapes and no values: not even GPT-2 needs memory or time.
     with torch.device("meta"):
         model = build_model(config)
-    print(", ".join(f"{name} {value}" for name, value in vars(config).items()))
+    settings = {"model_type": config.model_type, **vars(config)}
+    print(", ".join(f"{name} {value}" for name, value in settings.items()))
     total = model.num_params()
     for part, count in _parameters_by_part(model).items():
         # A tied lm_head has no parameters of its own; any other part without some, the model lacks.

@@ -41,6 +41,7 @@ PAGES = (
     "11_training_in_earnest",
     "12_data_on_disk",
     "13_many_devices",
+    "16_modern_gpt",
 )
 SEEDS = (1337, 1, 2, 3)
 SETTINGS = {  # a thread each, because two runs are on their way at a time
