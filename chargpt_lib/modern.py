@@ -241,6 +241,7 @@ class NGramEmbedding(nn.Module):
             earlier = torch.where(positions >= distance, earlier, -1)
             # The numbers wrap around at 2 ** 63, as they may in a hash.
             code = code * 1_000_003 + earlier + 1
+            # A remainder by a power of two sees the low bits alone, so the high ones are mixed into them.
             rows.append((code ^ (code >> 17)) % self.rows)
         return rows
 

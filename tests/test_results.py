@@ -344,6 +344,11 @@ def test_what_lesson_16_says_of_the_parts():
         for kind in ("added", "missing"):
             for budget in ("equal steps", "equal time"):
                 assert abs(gain(part, kind, budget)) <= 0.02
+    assert abs(gain("RMSNorm", "added", "equal time")) < 0.005
+    pairs = zip(part_losses("GPT + QK-norm", "equal steps"), part_losses("GPT", "equal steps"))
+    assert [loss > usual + 0.02 for loss, usual in pairs].count(True) == 1
+    pairs = zip(part_losses("whole - QK-norm", "equal steps"), part_losses("whole", "equal steps"))
+    assert all(loss > usual + 0.005 for loss, usual in pairs)
     added = sum(gain(part, "added", "equal steps") for part in PARTS)
     assert added == pytest.approx(0.64, abs=0.01)
     whole = fmean(part_losses("GPT", "equal steps")) - fmean(part_losses("whole", "equal steps"))
