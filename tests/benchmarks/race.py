@@ -15,13 +15,13 @@ The entrants:
 - transformer: no counts. The modern GPT of lesson 16, trained with Muon. See `LocalGPT`.
 - nanoGPT: the settings that its README gives for a CPU. They end after 2,000 steps, which may be before the time is over.
 - nanoGPT, longer: the same, but its schedule is fitted to the time.
-- nanoGPT, tuned: the same model with a learning rate and a schedule that were chosen for the time.
+- nanoGPT, tuned: the same sizes with ReLU, and a learning rate and a schedule that were chosen for the time.
 
 The rules. Each run is a process of its own. Its clock starts before the process does: imports, reading the text,
 counting and building the model count. Training ends before the time is over. Only then the validation text is encoded and
 read. The loss is exact: disjoint windows of the model's block_size over all of the validation text, each character but
-the first predicted once, and nothing seen that stands before its window. Copies of the weights are put aside at up to twelve
-moments; their losses, computed after the end, too, are the curve. What long windows bring is told apart: the final
+the first predicted once, and nothing seen that stands before its window. Copies of the weights are put aside at up to
+twelve moments; their losses, computed after the end, too, are the curve. What long windows bring is told apart: the final
 weights are also validated in windows of at most 256. No setting was chosen by the validation text: `search`
 trains on the first nine tenths of the training text and validates on its last tenth, and is recorded with the rest in
 data/results/race.json.
@@ -421,8 +421,8 @@ def train_config(entrant, seed, budget):
 def train(entrant, ids, seed, budget, clock, device, n_snapshots=SNAPSHOTS):
     """Trains an entrant from nothing until the budget is spent, or its steps are made.
 
-    Returns the model; [(seconds, steps, weights)] of up to n_snapshots moments, the last at the end; and what there is to say
-    of the run, a dict.
+    Returns the model; [(seconds, steps, weights)] of up to n_snapshots moments, the last at the end; and what there is
+    to say of the run, a dict.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
