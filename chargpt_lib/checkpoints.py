@@ -14,6 +14,7 @@ import numpy
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_model as save_weights
+from torch.overrides import TorchFunctionMode
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from chargpt_lib.data import load_tokenizer
@@ -27,6 +28,7 @@ __all__ = [
     "MODEL_TYPES",
     "model_classes",
     "build_model",
+    "build_meta_model",
     "save_model",
     "ADVICE",
     "read_config_and_tokenizer",
@@ -107,6 +109,21 @@ def build_model(config):
     return model_class(config)
 
 
+class _SkipNormal(TorchFunctionMode):
+    """Within it, `nn.init.normal_` draws nothing. On the device meta nothing can be drawn, and trying takes a second."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.init.normal_:
+            return kwargs["tensor"]
+        return func(*args, **({} if kwargs is None else kwargs))
+
+
+def build_meta_model(config):
+    """The model that a config describes on the device meta: names and shapes, and no numbers."""
+    with torch.device("meta"), _SkipNormal():
+        return build_model(config)
+
+
 def _unwrap(model):
     """The model itself, where it is compiled, or wrapped for several processes, or both."""
     for wrapper in (*WRAPPERS, *WRAPPERS):
@@ -131,8 +148,7 @@ def _model_spec(model, tokenizer):
             f"the tokenizer has vocab_size {tokenizer.vocab_size}, the model {model.vocab_size}: "
             f"pass the tokenizer the model was trained with"
         )
-    with torch.device("meta"):  # names and shapes, no numbers
-        expected = build_model(model.config).state_dict()
+    expected = build_meta_model(model.config).state_dict()
     missing = expected.keys() - model.state_dict().keys()
     if missing:
         raise ValueError(

@@ -43,9 +43,16 @@ def cache_dir():
     return folder
 
 
-def fetch(file, url, sha256=None):
+def fetch(
+    file,
+    url,
+    sha256=None,
+    progressbar=False,
+    way_out="work offline with the corpus 'playhouse'",
+):
     """The path of a file: in `$CHARGPT_DATA`, in the cache, or downloaded into the cache.
 
+    file: its name there, with a folder where it has one. way_out: what can be done without the file, for the message.
     Raises: OSError where the file cannot be had, or its sha256 is another one.
     """
     import pooch
@@ -60,12 +67,18 @@ def fetch(file, url, sha256=None):
         # Without a sha256 nobody knows which file this is; pooch then makes a name of the whole address.
         name = file if sha256 else None
         return Path(
-            pooch.retrieve(url, known_hash=sha256, fname=name, path=cache_dir() / "downloads")
+            pooch.retrieve(
+                url,
+                known_hash=sha256,
+                fname=name,
+                path=cache_dir() / "downloads",
+                progressbar=progressbar,
+            )
         )
     except Exception as error:
         raise OSError(
             f"could not get {file} from {url}: {error}\nNothing was saved. Try again; or put the right file into a "
-            f"folder and set CHARGPT_DATA to it; or work offline with the corpus 'playhouse'."
+            f"folder and set CHARGPT_DATA to it; or {way_out}."
         ) from error
 
 

@@ -274,6 +274,23 @@ def written_by_hand(project, modules):
     return {path.stem for path in project.library.glob("[!_]*.py")} - modules
 
 
+# The package of the library on whose modules a lesson may stand, if they import only what it may import itself. Its
+# other packages, such as the exercises and the command, stand on the lessons.
+FORMATS = "formats."
+
+
+def missing_imports(project, code, known):
+    """The modules of the library that some code, or the modules of FORMATS that it imports, take from later lessons."""
+    missing = set()
+    for name in imported_modules(code) - known:
+        path = project.library / f"{name.replace('.', '/')}.py"
+        if name.startswith(FORMATS) and path.is_file():
+            missing |= missing_imports(project, path.read_text(encoding="utf-8"), known)
+        else:
+            missing.add(name)
+    return missing
+
+
 def order_faults(project, lessons):
     """A module imports only plumbing and the modules of earlier pages."""
     home = {lesson.module: lesson for lesson in lessons if lesson.module}
@@ -282,7 +299,7 @@ def order_faults(project, lessons):
     for page in import_order([lesson.page for lesson in lessons if lesson.module]):
         lesson = home[page.module]
         for cell in lesson.exported:
-            for name in sorted(imported_modules(cell.source) - earlier - plumbing):
+            for name in sorted(missing_imports(project, cell.source, earlier | plumbing)):
                 maker = home.get(name)
                 whose = (
                     f"{maker.source} makes, not an earlier lesson" if maker else "no lesson makes"
@@ -444,7 +461,9 @@ def digest(project, lesson, modules):
     while ahead:
         name = ahead.pop()
         path = project.library / f"{name.replace('.', '/')}.py"
-        if name in reached or "." in name or not (f"{name}.py" in modules or path.is_file()):
+        if "." in name and not name.startswith(FORMATS):
+            continue
+        if name in reached or not (f"{name}.py" in modules or path.is_file()):
             continue
         text = (
             modules[f"{name}.py"] if f"{name}.py" in modules else path.read_text(encoding="utf-8")

@@ -1,0 +1,940 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 17 · GPT-2: its weights in, yours out
+#
+# > GPT-2's weights in our model, and our models in the files that `transformers` opens.
+#
+# You will build: a map between the names and shapes of two programs. With it the weights that OpenAI published run in your GPT, and what you trained opens in the tools that everybody uses.
+# You need lessons 06, 08, 09 and 14, and the library `transformers`. On two CPU cores the page takes half a minute.
+
+# %%
+import json
+import tempfile
+from pathlib import Path
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+import transformers
+
+from chargpt_lib.attention_maps import ablate_heads, plot_heads, record_attention, token_texts
+from chargpt_lib.bpe import BPETokenizer
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.gpt import GPT, GPTConfig, load_pretrained
+from chargpt_lib.modern import ModernConfig, ModernGPT
+from chargpt_lib.plots import show
+from chargpt_lib.sampling import generate
+
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+# %%
+SOURCE = "stand-in"  # or "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl": a download of 0.5 to 6 GB
+CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
+corpus = load_corpus(CORPUS)
+scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # deleted at the end
+folder = Path(scratch.name)
+
+# %% [markdown]
+# In 2019 OpenAI published the weights of GPT-2 ([Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)). It had read WebText, 40 GB of text from web pages. There are four sizes. All of them are lesson 06's GPT: learned positions, pre-norm, GELU, a tied last matrix. Only the numbers in the config differ. On the device `meta` a model has shapes and no weights, so we can count its parameters without any memory.
+
+# %%
+sizes = {
+    "gpt2": (12, 12, 768),
+    "gpt2-medium": (24, 16, 1024),
+    "gpt2-large": (36, 20, 1280),
+    "gpt2-xl": (48, 25, 1600),
+}
+for name, (n_layer, n_head, n_embd) in sizes.items():
+    config = GPTConfig.gpt2()
+    config.n_layer = n_layer
+    config.n_head = n_head
+    config.n_embd = n_embd
+    with torch.device("meta"):
+        parameters = GPT(config).num_params()
+    print(
+        f"{name:12} {n_layer} layers, {n_head} heads, width {n_embd:5,}: {parameters:13,} parameters"
+    )
+
+# %% [markdown]
+# The counts are those of OpenAI's models: 124 million, 355 million, 774 million and 1.5 billion. So the numbers would fit into your model. Two things stand in the way. Their names are others, and some matrices lie on their side.
+#
+# ## A folder of `transformers`
+#
+# Most models are published as a folder that the library [transformers](https://huggingface.co/docs/transformers) writes and opens. For GPT-2 it has a config, a tokenizer (lesson 14), and the weights as safetensors (lesson 09).
+#
+# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes, and all its weights are random. What it writes is noise. But a wrong map shows on it as clearly as on the real one. With `SOURCE = "gpt2"` at the top, all that follows happens to the real one: 548 MB are downloaded once, or found in `$CHARGPT_DATA/gpt2/model.safetensors`.
+
+# %%
+theirs_folder = folder / "stand-in"
+pieces = BPETokenizer.train(corpus.train[:200_000], 512, ["<|endoftext|>"])
+config = transformers.GPT2Config(
+    vocab_size=512,
+    n_positions=64,
+    n_embd=48,
+    n_layer=3,
+    n_head=4,
+    bos_token_id=511,
+    eos_token_id=511,
+)
+theirs = transformers.GPT2LMHeadModel(config).eval()
+torch.manual_seed(1337)
+with torch.no_grad():
+    for parameter in theirs.parameters():
+        # Larger than a fresh model's, gains and biases included: where one goes astray, it shows.
+        parameter.normal_(std=0.2)
+theirs.save_pretrained(theirs_folder)
+pieces.save_gpt2(theirs_folder)  # vocab.json and merges.txt (lesson 14)
+for path in sorted(theirs_folder.iterdir()):
+    print(f"{path.stat().st_size:9,} bytes  {path.name}")
+
+# %% [markdown]
+# ## Two lists of names
+#
+# Here are the weights of the first block, by their names and shapes. On the left are those of `transformers`, on the right those of your GPT with the same sizes. **Predict:** which of theirs is which of yours? Some shapes help. Which shapes do not fit?
+
+# %%
+mine = GPT(
+    GPTConfig(
+        512, 64, n_layer=3, n_head=4, n_embd=48, bias=True, qkv_bias=True, activation="gelu_tanh"
+    )
+)
+their_state = {
+    name.removeprefix("transformer."): tensor for name, tensor in theirs.state_dict().items()
+}
+left = [
+    f"{name} {[*tensor.shape]}" for name, tensor in their_state.items() if name.startswith("h.0.")
+]
+right = [
+    f"{name} {[*tensor.shape]}"
+    for name, tensor in mine.state_dict().items()
+    if name.startswith("blocks.0.")
+]
+for one, other in zip(left, right):
+    print(f"{one:36} {other}")
+
+# %% [markdown]
+# The order is the same, so the lists can be read row by row. `c_attn` is our `qkv`: 48 numbers in, three times 48 out. `c_fc` and `mlp.c_proj` are the two layers of the feed-forward. But `c_attn.weight` is 48 × 144, and ours is 144 × 48.
+#
+# ### Exercise: their names, your names
+# ★ · 6 minutes · Half of the work of opening somebody's model is this function.
+#
+# Turn a name of GPT-2 into ours. The names that are not in the rows above are `wte` and `wpe`, our `token_embedding` and `position_embedding`; `ln_f`, our `norm`; and `lm_head`, which is called the same. A name may or may not begin with `transformer.`; ours never does.
+
+# %% tags=["exercise"] exercise="our_name"
+def our_name(name):
+    """A parameter's name in GPT-2, such as transformer.h.3.ln_1.bias -> its name in our GPT: blocks.3.norm_1.bias."""
+    ### BEGIN SOLUTION
+    words = {
+        "h": "blocks",
+        "ln_1": "norm_1",
+        "ln_2": "norm_2",
+        "ln_f": "norm",
+        "attn": "attention",
+        "c_attn": "qkv",
+        "c_proj": "proj",
+        "mlp": "feed_forward",
+        "c_fc": "fc",
+        "wte": "token_embedding",
+        "wpe": "position_embedding",
+    }
+    parts = name.removeprefix("transformer.").split(".")
+    return ".".join(words.get(part, part) for part in parts)
+    ### END SOLUTION
+
+# %%
+check("our_name", our_name)
+
+# %% [markdown]
+# ## Matrices on their side
+#
+# Why are four matrices of a block transposed? `nn.Linear` keeps its weight $W$ as (out, in) and computes $y = x W^\top + b$. OpenAI's code was written in TensorFlow. Its layer is called Conv1D, because a convolution over one position is the same as a linear layer. It keeps its weight as (in, out) and computes $y = x W + b$. Here is one layer of the stand-in, computed three times:
+
+# %%
+torch.manual_seed(1337)
+x = torch.randn(1, 5, 48)  # (B, T, C)
+layer = theirs.transformer.h[0].attn.c_attn
+linear = torch.nn.Linear(48, 144)
+with torch.no_grad():
+    linear.weight.copy_(layer.weight.T)  # (48, 144) -> (144, 48)
+    linear.bias.copy_(layer.bias)
+    y = x @ layer.weight + layer.bias
+    print("x W + b         ", [round(number, 4) for number in y[0, 0, :4].tolist()])
+    print("their Conv1D    ", [round(number, 4) for number in layer(x)[0, 0, :4].tolist()])
+    print("Linear, W turned", [round(number, 4) for number in linear(x)[0, 0, :4].tolist()])
+
+# %% [markdown]
+# Where a matrix is not square, PyTorch refuses a wrong shape. One of the four is square: `attn.c_proj`, 48 × 48. **Predict:** what happens if you forget to turn that one?
+#
+# ## The map
+#
+# Here is the whole map, for the library. It goes from our names to theirs, and says which of their modules hold matrices on their side.
+
+# %%
+#| export
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from chargpt_lib.bpe import load_gpt2_tokenizer
+from chargpt_lib.checkpoints import build_meta_model
+from chargpt_lib.files import atomic_write, atomic_write_text, fetch, write_json
+from chargpt_lib.formats.hf_tokenizers import end_of_text_id, read_hf_tokenizer, write_hf_tokenizer
+from chargpt_lib.formats.model_card import model_card
+from chargpt_lib.formats.tensors import WEIGHTS_FILE, list_tensors, read_tensor
+from chargpt_lib.gpt import GPTConfig
+from chargpt_lib.modern import ModernConfig, swiglu_width
+
+
+class Format(NamedTuple):
+    """How `transformers` lays out one kind of model."""
+
+    class_name: str  # of the model, in transformers
+    prefix: str  # before all names but that of lm_head
+    names: dict  # our modules -> theirs, without the prefix; N is the number of a block
+    transposed: tuple = ()  # their modules whose matrices are (in, out), the transpose of nn.Linear's (out, in)
+
+
+GPT2_FORMAT = Format(
+    class_name="GPT2LMHeadModel",
+    prefix="transformer.",
+    names={
+        "token_embedding": "wte",
+        "position_embedding": "wpe",
+        "blocks.N.norm_1": "h.N.ln_1",
+        "blocks.N.attention.qkv": "h.N.attn.c_attn",
+        "blocks.N.attention.proj": "h.N.attn.c_proj",
+        "blocks.N.norm_2": "h.N.ln_2",
+        "blocks.N.feed_forward.fc": "h.N.mlp.c_fc",
+        "blocks.N.feed_forward.proj": "h.N.mlp.c_proj",
+        "norm": "ln_f",
+        "lm_head": "lm_head",
+    },
+    transposed=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+)
+
+
+def translate_name(name, names):
+    """The name of a parameter as another program has it: blocks.3.norm_1.bias -> h.3.ln_1.bias.
+
+    names: {module of ours: theirs}, with N for the number of a block. Raises: KeyError for a module without a name there.
+    """
+    module, parameter = name.rsplit(".", 1)
+    block = re.match(r"blocks\.(\d+)\.", module)
+    if block is None:
+        return f"{names[module]}.{parameter}"
+    theirs = names[module.replace(block[0], "blocks.N.")]
+    return f"{theirs.replace('.N.', f'.{block[1]}.')}.{parameter}"
+
+
+# %%
+for name in ("blocks.2.attention.qkv.weight", "position_embedding.weight", "norm.bias"):
+    print(f"{name:30} -> {translate_name(name, GPT2_FORMAT.names)}")
+
+# %% [markdown]
+# The shapes in GPT-2's smallest size, rows × columns:
+
+# %%
+with torch.device("meta"):
+    state = GPT(GPTConfig.gpt2()).state_dict()
+table = []
+for name, theirs_name in GPT2_FORMAT.names.items():
+    *rows, columns = state[f"{name.replace('N', '0')}.weight"].shape
+    rows = rows[0] if rows else 1  # a norm has one row
+    turned = theirs_name.endswith(GPT2_FORMAT.transposed)
+    height, width = (columns, rows) if turned else (rows, columns)
+    table.append((name, theirs_name, (rows, columns), (height, width)))
+    print(f"{name:28} {rows:5} × {columns:4}   {theirs_name:18} {height:5} × {width:4}")
+
+# %% [markdown]
+# The same as a picture. Each rectangle is as high as the weight has rows and as wide as it has columns; those of norms are thin lines. The token table would be 17 times as high as it is drawn. (`lm_head` is that table once more, and is left out.)
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 6.4), layout="constrained")
+top = 0
+for name, theirs_name, (rows, columns), (height, width) in table[:-1]:
+    colour = "#0072B2" if (rows, columns) == (height, width) else "#D55E00"
+    if theirs_name.endswith("attn.c_proj"):
+        colour = "#D55E00"  # a square, and yet turned
+    rows = min(max(rows, 50), 3072)
+    height = min(max(height, 50), 3072)
+    ax.add_patch(plt.Rectangle((-400, top), -columns, -rows, color=colour))
+    ax.add_patch(plt.Rectangle((400, top), width, -height, color=colour))
+    ax.text(-3700, top, name, ha="right", va="top")
+    ax.text(3700, top, theirs_name, va="top")
+    top -= max(rows, height) + 300
+ax.set(xlim=(-8200, 6200), ylim=(top, 500))
+ax.text(-400, 150, "your GPT", ha="right", weight="bold")
+ax.text(400, 150, "GPT-2 in transformers", weight="bold")
+ax.axis("off")
+show(
+    fig,
+    "Two columns of rectangles: on the left the weights of your GPT, on the right those of GPT-2, with their names. Blue ones are the same on both sides: the two tables and the norms. Orange ones are turned by a quarter on the right. qkv and fc are high on the left and wide on the right. The projection of the feed-forward is wide on the left and high on the right. The projection of the attention is a square and looks the same.",
+)
+
+# %% [markdown]
+# ## The config
+#
+# The weights say nothing about what is computed with them: which activation, which $\varepsilon$ in the norms, how many heads. That stands in `config.json`. Our GPT computes one thing, so every setting that would change the arithmetic is looked at, and a model that wants something else is refused. A model that is opened wrongly writes nearly as well as one that is opened rightly, and nobody notices.
+
+# %%
+#| export
+# GPT-2's "gelu_new" and "gelu_pytorch_tanh" are one function under two names.
+HF_ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
+
+
+def _require(settings, allowed, path):
+    """Raises: ValueError for the first setting with another value than those allowed: {name: (default, values)}."""
+    for name, (default, values) in allowed.items():
+        value = settings.get(name, default)
+        if value not in values:
+            raise ValueError(
+                f"{path}: {name} is {str(value)[:60]!r}, and our model computes only {' or '.join(repr(v) for v in values)}"
+            )
+
+
+def gpt2_to_config(settings, path="config.json"):
+    """The GPTConfig of a GPT-2's config.json, a dict. Raises: ValueError where our GPT would compute something else."""
+    n_embd = settings.get("n_embd", 768)
+    _require(
+        settings,
+        {
+            "n_inner": (None, (None, 4 * n_embd)),
+            "activation_function": ("gelu_new", tuple(HF_ACTIVATIONS)),
+            "layer_norm_epsilon": (1e-5, (1e-5,)),
+            "scale_attn_weights": (True, (True,)),
+            "scale_attn_by_inverse_layer_idx": (False, (False,)),
+            "add_cross_attention": (False, (False,)),
+            "tie_word_embeddings": (True, (True, False)),
+        },
+        path,
+    )
+    return GPTConfig(
+        vocab_size=settings.get("vocab_size", 50257),
+        block_size=settings.get("n_positions", 1024),
+        n_layer=settings.get("n_layer", 12),
+        n_head=settings.get("n_head", 12),
+        n_embd=n_embd,
+        dropout=settings.get("resid_pdrop", 0.1),
+        bias=True,
+        qkv_bias=True,
+        activation=HF_ACTIVATIONS[settings.get("activation_function", "gelu_new")],
+        tied=settings.get("tie_word_embeddings", True),
+    )
+
+# %% [markdown]
+# ## Opening it
+#
+# What remains is to read the weights. The files are looked through first: are all names there, and no others, and does each shape fit the config? Only then are numbers read, one tensor at a time, turned where they lie on their side, and put into a model on `meta`. So the model is never in memory twice.
+
+# %%
+#| export
+def is_transposed(name, kind):
+    """Whether a parameter, by its name in a Format, lies there as (in, out)."""
+    return name.endswith(tuple(f"{module}.weight" for module in kind.transposed))
+
+
+def load_foreign_weights(config, folder, kind):
+    """The model of a config, with the weights of a folder in float32. kind: the Format of their names.
+
+    Raises: FileNotFoundError where there are no weights; ValueError where a name or a shape does not fit the config.
+    """
+    stored = {}
+    for name, tensor in list_tensors(folder).items():
+        # Buffers of earlier versions: the causal mask, and RoPE's speeds. They are no weights.
+        if not name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")):
+            stored[name.removeprefix(kind.prefix)] = tensor
+    # Asked before a model of that size is built.
+    least = config.min_parameters()
+    if sum(math.prod(tensor.shape) for tensor in stored.values()) < least:
+        raise ValueError(
+            f"{folder}: the weights are too few for the {least:,} parameters that config.json asks for"
+        )
+    model = build_meta_model(config)
+    state = model.state_dict()
+    wanted = {}  # our name: theirs
+    for name in state:
+        # The bias of an untied lm_head is ours alone, and a tied one is the token embedding once more.
+        if name != "lm_head.bias" and not (name == "lm_head.weight" and config.tied):
+            wanted[name] = translate_name(name, kind.names)
+    for name in sorted(stored.keys() - {*wanted.values(), "lm_head.weight"}):
+        raise ValueError(f"{folder}: unexpected weight {name}, for which our model has no place")
+    for name, theirs in wanted.items():
+        if theirs not in stored:
+            raise ValueError(f"{folder}: missing weight {theirs}, our {name}")
+        shape = tuple(state[name].shape)
+        if is_transposed(theirs, kind):
+            shape = shape[::-1]
+        if stored[theirs].shape != shape:
+            raise ValueError(
+                f"{folder}: {theirs} has shape {[*stored[theirs].shape]}, but config.json asks for {[*shape]}"
+            )
+    weights = {}
+    # The largest first: while one is copied, it is in memory twice.
+    for name in sorted(wanted, key=lambda name: -state[name].numel()):
+        tensor = read_tensor(stored[wanted[name]])
+        if is_transposed(wanted[name], kind):
+            tensor = tensor.T
+        weights[name] = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if "lm_head.bias" in state:
+        weights["lm_head.bias"] = torch.zeros(config.vocab_size)
+    if config.tied and "lm_head.weight" in stored:
+        other = read_tensor(stored["lm_head.weight"])
+        if not torch.equal(other.float(), weights["token_embedding.weight"]):
+            raise ValueError(
+                f"{folder}: lm_head.weight differs from the token embedding, and config.json says that they are one "
+                f"(tie_word_embeddings)"
+            )
+    model.load_state_dict(weights, strict=False, assign=True)
+    if config.tied:
+        # The table has another storage now, so the two have to be tied again.
+        model.lm_head.weight = model.token_embedding.weight
+    return model
+
+# %% [markdown]
+# `from_pretrained` puts the pieces together: config, model, weights, tokenizer. It takes a folder, or one of the four names. For a name it knows the address of the weights, and the SHA-256 of the file that was published in 2019: a file with other contents is refused.
+
+# %%
+#| export
+class PublishedModel(NamedTuple):
+    """One of the sizes in which GPT-2 was published, and the sha256 of its model.safetensors in a fixed revision."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    revision: str
+    sha256: str
+
+
+GPT2_MODELS = {
+    "gpt2": PublishedModel(
+        12,
+        12,
+        768,
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+    ),
+    "gpt2-medium": PublishedModel(
+        24,
+        16,
+        1024,
+        "6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
+        "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+    ),
+    "gpt2-large": PublishedModel(
+        36,
+        20,
+        1280,
+        "32b71b12589c2f8d625668d2335a01cac3249519",
+        "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+    ),
+    "gpt2-xl": PublishedModel(
+        48,
+        25,
+        1600,
+        "15ea56dee5df4983c59b2538573817e1667135e2",
+        "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+    ),
+}
+
+
+def _fetch_gpt2(name):
+    """One of GPT2_MODELS, downloaded once -> the folder of its weights, its config as a dict, GPT-2's tokenizer."""
+    published = GPT2_MODELS[name]
+    tokenizer = (
+        load_gpt2_tokenizer()
+    )  # two small files first: without a network nothing large is begun
+    address = f"https://huggingface.co/openai-community/{name}/resolve/{published.revision}/{WEIGHTS_FILE}"
+    path = fetch(
+        f"{name}/{WEIGHTS_FILE}",
+        address,
+        published.sha256,
+        progressbar=True,
+        way_out="open a folder that transformers saved",
+    )
+    settings = {
+        "model_type": "gpt2",
+        "n_layer": published.n_layer,
+        "n_head": published.n_head,
+        "n_embd": published.n_embd,
+    }
+    return path.parent, settings, tokenizer
+
+
+# The kinds of models that can be opened: the model_type in their config.json -> how they are laid out, and what makes a
+# config of ours. The next section but two adds Llama's.
+FORMATS = {"gpt2": GPT2_FORMAT}
+CONFIG_READERS = {"gpt2": gpt2_to_config}
+
+
+def _read_folder(folder):
+    """The config in a folder of transformers, as a dict, and its tokenizer."""
+    path = folder / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{folder} has no config.json: is it the folder of a model?"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not JSON ({error}): copy it again from where it came from"
+        ) from None
+    kind = settings.get("model_type") if isinstance(settings, dict) else None
+    if not isinstance(kind, str) or kind not in FORMATS:
+        raise ValueError(
+            f"{path}: model_type is {str(kind)[:60]!r}; only models of the kinds {' and '.join(FORMATS)} can be opened"
+        )
+    return settings, read_hf_tokenizer(folder)
+
+
+def from_pretrained(name_or_folder):
+    """A model of transformers -> our model, on the CPU in evaluation mode, and its tokenizer.
+
+    name_or_folder: one of GPT2_MODELS, which is downloaded once; or a folder of the kind gpt2 or llama, with config.json,
+    model.safetensors (or its shards), and tokenizer.json (or vocab.json and merges.txt).
+    Raises: OSError where something cannot be had; ValueError where it is damaged, or a model that ours cannot be.
+    """
+    name = str(name_or_folder).removeprefix("openai-community/")
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        settings, tokenizer = _read_folder(folder)
+        path = folder / "config.json"
+    elif name in GPT2_MODELS:
+        folder, settings, tokenizer = _fetch_gpt2(name)
+        path = f"the config of {name}"
+    else:
+        raise FileNotFoundError(
+            f"no folder is called {name!r}, and no published model: give a folder, or one of {', '.join(GPT2_MODELS)}"
+        )
+    try:
+        config = CONFIG_READERS[settings["model_type"]](settings, path)
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        raise ValueError(
+            message if message.startswith(str(path)) else f"{path}: {message}"
+        ) from None
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"{path}: vocab_size is {config.vocab_size}, but the tokenizer beside it has {tokenizer.vocab_size} tokens: are "
+            f"they of the same model?"
+        )
+    model = load_foreign_weights(config, folder, FORMATS[settings["model_type"]])
+    return model.eval(), tokenizer
+
+# %% [markdown]
+# ## Is it the same model?
+#
+# Two programs that should compute the same are given the same input. The stand-in in `transformers`, and the same files in your GPT:
+
+# %%
+model, tokenizer = from_pretrained(theirs_folder if SOURCE == "stand-in" else SOURCE)
+if SOURCE != "stand-in":
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(f"openai-community/{SOURCE}").eval()
+prompt = corpus.val[:200]
+idx = tokenizer.encode(prompt)[None, :50]  # (1, T)
+with torch.no_grad():
+    our_logits, _ = model(idx)  # (1, T, V)
+    their_logits = theirs(idx).logits
+difference = (our_logits - their_logits).abs().max().item()
+print("theirs", [round(number, 3) for number in their_logits[0, -1, :5].tolist()])
+print("ours  ", [round(number, 3) for number in our_logits[0, -1, :5].tolist()])
+print(
+    f"the largest of {our_logits.numel():,} differences, over the largest logit: {difference / their_logits.abs().max():.0e}"
+)
+
+# %%
+assert difference < 1e-5 * their_logits.abs().max()
+
+# %% [markdown]
+# A logit is a sum of thousands of rounded products, and the two programs add in different orders, so the last digits differ. Nothing else does. The greedy text is the same, token by token:
+
+# %%
+start = idx[:, :10]
+with torch.no_grad():
+    their_text = theirs.generate(start, max_new_tokens=30, do_sample=False, pad_token_id=0)
+our_text = generate(model, start, max_new_tokens=30, temperature=0)
+print("theirs", their_text[0, 10:25].tolist())
+print("ours  ", our_text[0, 10:25].tolist())
+print("equal:", (their_text == our_text).sum().item(), "of", our_text.numel(), "tokens")
+
+# %% [markdown]
+# Now the mistake of a moment ago. The square matrix of each block, `attn.c_proj`, is loaded without being turned. All shapes fit.
+
+# %%
+with torch.no_grad():
+    for block in model.blocks:
+        block.attention.proj.weight.copy_(block.attention.proj.weight.T.clone())
+    wrong_logits, _ = model(idx)
+    for block in model.blocks:
+        block.attention.proj.weight.copy_(block.attention.proj.weight.T.clone())
+wrong = (wrong_logits - their_logits).abs().max().item()
+same = (wrong_logits.argmax(-1) == their_logits.argmax(-1)).float().mean().item()
+print(
+    f"largest difference of the logits: {wrong:.1f}, the largest logit is {their_logits.abs().max():.1f}"
+)
+print(f"likeliest token the same at {same:.0%} of the positions")
+
+# %%
+assert wrong > 0.05 * their_logits.abs().max()
+
+# %% [markdown]
+# At one position in many the likeliest token is still the right one. A model like that writes half-words that sound like English from afar. So compare logits with the original before you believe a conversion.
+#
+# ## What comes along
+#
+# `from_pretrained` returns a model and a tokenizer of ours, so all that you built works on it. It writes, token by token as they come:
+
+# %%
+text = ""
+for piece in generate(
+    model, "The goose", 25, temperature=0.8, seed=1337, stream=True, tokenizer=tokenizer
+):
+    text += piece
+print(repr(text))
+
+# %% [markdown]
+# (The stand-in knows no word. GPT-2 itself would go on in English.) Attention can be recorded, drawn, and switched off head by head (lesson 07). The stand-in has three layers of four heads:
+
+# %%
+text = "O damp goose! O wicked moon!"
+ids = tokenizer.encode(text)
+with record_attention(model) as maps, torch.no_grad():
+    model(ids[None])
+fig = plot_heads(maps, token_texts(tokenizer, text))
+show(
+    fig,
+    "The attention maps of the first heads, one square each, over the tokens of a line. The stand-in's heads are random: each "
+    "query looks at tokens without any order.",
+)
+
+# %%
+idx = ids[None, :-1]
+targets = ids[None, 1:]
+with torch.no_grad():
+    _, loss = model(idx, targets)
+    print(f"loss of the line: {loss:.3f} nats per token")
+    for head in range(4):
+        with ablate_heads(model, [(0, head)]):
+            _, without = model(idx, targets)
+        print(f"without head {head} of layer 0: {without:.3f}")
+
+# %% [markdown]
+# ## The way out
+#
+# Now the other direction. You have trained a model, and somebody wants to use it who has never heard of this course. She calls `AutoModelForCausalLM.from_pretrained(folder)` and expects it to work, without any code of yours.
+#
+# Read backwards, the map writes the weights. Lesson 06's GPT can differ from GPT-2 in four ways, and each needs a thought:
+#
+# - *No biases.* GPT-2 has them everywhere. A bias of zero adds nothing, so zeros are written.
+# - *Another activation.* `config.json` names it.
+# - *An untied last matrix.* `config.json` says so (`tie_word_embeddings`), and the matrix is written by itself.
+# - *A bias in the untied last matrix.* GPT-2 has no place for it. This one is harder.
+#
+# The logits are $z = W h + b$, where $h$ (C numbers) comes from the last layer norm, and $W$ is (V, C). A layer norm ends by adding a bias of its own, $\beta$. If we find a vector $\delta$ with
+#
+# $$W \delta = b$$
+#
+# then adding $\delta$ to $\beta$ does what $b$ did: $W (h + \delta) = W h + b$. That is $V$ equations for $C$ unknowns. With 65 characters and a width of 384 there are many solutions. With 50,257 tokens there is none, as a rule, and the model is refused.
+
+# %%
+#| export
+CONFIG_ACTIVATIONS = {
+    "gelu_tanh": "gelu_new",
+    "gelu": "gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
+
+
+def fold_head_bias(weight, bias):
+    """The vector to add to what an lm_head reads that does the work of its bias: weight (V, C), bias (V,) -> (C,).
+
+    Raises: ValueError where there is none.
+    """
+    weight = weight.double().cpu()
+    bias = bias.double().cpu()
+    shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0]
+    error = (weight @ shift - bias).abs().max().item()
+    if error > 1e-6:
+        raise ValueError(
+            f"the lm_head has a bias, for which GPT-2 has no place, and the final norm's bias can replace it only up to "
+            f"{error:.1g}: vocab_size ({len(bias)}) is larger than n_embd ({weight.shape[1]}), or the rows depend on one another. "
+            f"Train with tied=True, or with a larger n_embd"
+        )
+    return shift.float()
+
+
+def gpt2_from_model(model):
+    """What GPT-2's format makes of a GPT -> the settings of its config.json, and its weights by their names.
+
+    Raises: ValueError where GPT-2 has no place for something.
+    """
+    config = model.config
+    settings = {
+        "n_positions": config.block_size,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "activation_function": CONFIG_ACTIVATIONS[config.activation],
+        "layer_norm_epsilon": 1e-5,
+        "attn_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+    }
+    state = dict(model.state_dict())
+    if not config.tied:
+        shift = fold_head_bias(state["lm_head.weight"], state.pop("lm_head.bias"))
+        state["norm.bias"] = state.get("norm.bias", 0) + shift
+    weights = {}
+    for name, tensor in state.items():
+        theirs = translate_name(name, GPT2_FORMAT.names)
+        weights[theirs] = tensor
+        # There each norm and each matrix has a bias; the tables have none, and lm_head has none.
+        if theirs.endswith(".weight") and theirs.startswith(("h.", "ln_f.")):
+            weights.setdefault(theirs.replace(".weight", ".bias"), torch.zeros(len(tensor)))
+    return settings, weights
+
+# %% [markdown]
+# ### Exercise: many heads, one matrix
+# ★★ · 8 minutes · Checkpoints of hand-written GPTs, such as those of Karpathy's lecture, have a query, a key and a value matrix for each head, as lesson 04's first version does.
+#
+# Each is (head_size, C). Make the one matrix of `CausalSelfAttention` of them, (3C, C). Its rows are the queries of all heads, head after head, then the keys, then the values.
+
+# %% tags=["exercise"] exercise="stack_heads"
+def stack_heads(queries, keys, values):
+    """Three lists of H matrices (head_size, C), one for each head -> the weight of qkv, (3 * H * head_size, C)."""
+    ### BEGIN SOLUTION
+    return torch.cat([*queries, *keys, *values])
+    ### END SOLUTION
+
+# %%
+check("stack_heads", stack_heads)
+
+# %% [markdown]
+# ## Llama's format
+#
+# Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has them, too, and `transformers` lays out most models since 2023 like Llama. No matrix lies on its side there. Llama's rotations pair the two halves of a head, as ours do. Let us write its map.
+
+# %%
+#| export
+LLAMA_FORMAT = Format(
+    class_name="LlamaForCausalLM",
+    prefix="model.",
+    names={
+        "token_embedding": "embed_tokens",
+        "blocks.N.norm_1": "layers.N.input_layernorm",
+        "blocks.N.attention.q": "layers.N.self_attn.q_proj",
+        "blocks.N.attention.k": "layers.N.self_attn.k_proj",
+        "blocks.N.attention.v": "layers.N.self_attn.v_proj",
+        "blocks.N.attention.proj": "layers.N.self_attn.o_proj",
+        "blocks.N.norm_2": "layers.N.post_attention_layernorm",
+        "blocks.N.feed_forward.gate": "layers.N.mlp.gate_proj",
+        "blocks.N.feed_forward.up": "layers.N.mlp.up_proj",
+        "blocks.N.feed_forward.proj": "layers.N.mlp.down_proj",
+        "norm": "norm",
+        "lm_head": "lm_head",
+    },
+)
+
+
+def llama_to_config(settings, path="config.json"):
+    """The ModernConfig of a Llama's config.json, a dict. Raises: ValueError where ours would compute something else."""
+    n_embd = settings.get("hidden_size", 4096)
+    n_head = settings.get("num_attention_heads", 32)
+    n_kv_head = settings.get("num_key_value_heads", n_head)
+    rope = settings.get("rope_parameters", {"rope_theta": settings.get("rope_theta", 10_000.0)})
+    _require(
+        settings,
+        {
+            "intermediate_size": (11008, (swiglu_width(n_embd),)),
+            "hidden_act": ("silu", ("silu",)),
+            "rms_norm_eps": (1e-6, (1e-5,)),
+            "attention_bias": (False, (False,)),
+            "mlp_bias": (False, (False,)),
+            "head_dim": (None, (None, n_embd // n_head)),
+            "rope_scaling": (None, (None,)),
+            "tie_word_embeddings": (False, (False, True)),
+        },
+        path,
+    )
+    _require(
+        rope, {"rope_theta": (10_000.0, (10_000.0,)), "rope_type": ("default", ("default",))}, path
+    )
+    return ModernConfig(
+        vocab_size=settings.get("vocab_size", 32_000),
+        block_size=settings.get("max_position_embeddings", 2048),
+        n_layer=settings.get("num_hidden_layers", 32),
+        n_head=n_head,
+        n_kv_head=0 if n_kv_head == n_head else n_kv_head,
+        n_embd=n_embd,
+        dropout=settings.get("attention_dropout", 0.0),
+        qk_norm=False,
+        softcap=0.0,
+        tied=settings.get("tie_word_embeddings", False),
+    )
+
+
+FORMATS["llama"] = LLAMA_FORMAT
+CONFIG_READERS["llama"] = llama_to_config
+
+
+def llama_from_model(model):
+    """What Llama's format makes of a ModernGPT -> the settings of its config.json, and its weights by their names.
+
+    Raises: ValueError where Llama has no place for something.
+    """
+    config = model.config
+    absent = {
+        "n_gram": (config.n_gram == 0, "no embeddings of n-grams"),
+        "softcap": (config.softcap == 0, "no bound for its logits; softcap has to be 0"),
+        "qk_norm": (not config.qk_norm, "no norm of queries and keys; qk_norm has to be False"),
+        "positions": (config.positions == "rope", "no learned positions; it has RoPE"),
+        "norm": (config.norm == "rms", "no layer norm; it has RMSNorm"),
+        "activation": (config.activation == "swiglu", "no feed-forward but SwiGLU"),
+    }
+    for name, (fits, problem) in absent.items():
+        if not fits:
+            raise ValueError(
+                f"{name} is {getattr(config, name)!r}, and Llama has {problem}. The model was trained with it, so it cannot be "
+                f"left out now: train one without it, or export it as ONNX"
+            )
+    settings = {
+        "max_position_embeddings": config.block_size,
+        "hidden_size": config.n_embd,
+        "intermediate_size": swiglu_width(config.n_embd),
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.kv_heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "attention_dropout": config.dropout,
+    }
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        weights[translate_name(name, LLAMA_FORMAT.names)] = tensor
+    return settings, weights
+
+# %% [markdown]
+# Not every model of lesson 16 fits. Llama has no n-gram embeddings, no soft-capping, and no QK-norm. These parts cannot be left out on the way: the weights were trained with them. Such a model is refused, with the reason.
+#
+# ## Writing the folder
+#
+# The last function writes all files into a folder that nobody sees before it is whole: config, weights, tokenizer, and a model card, which says what the model learned from, how good it is, and who may use it.
+
+# %%
+#| export
+WRITERS = {"gpt": ("gpt2", gpt2_from_model), "modern": ("llama", llama_from_model)}
+
+
+def export_transformers(model, tokenizer, folder, facts=None):
+    """Writes a model in the files that AutoModelForCausalLM and AutoTokenizer of transformers open.
+
+    facts: what its card shall say, {"data": ..., "loss": ..., "license": ...}, as far as it is known.
+    Raises: ValueError for what the format has no place for, FileExistsError where the folder is not empty, OSError; there is
+    then nothing in the folder.
+    """
+    folder = Path(folder)
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not an empty folder: choose another")
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type not in WRITERS:
+        raise ValueError(
+            f"{type(model).__name__} has no GPTConfig or ModernConfig as .config, so no format fits it"
+        )
+    if tokenizer.vocab_size != model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has vocab_size {tokenizer.vocab_size}, the model {model.config.vocab_size}: pass the tokenizer the "
+            f"model was trained with"
+        )
+    kind, describe = WRITERS[model_type]
+    layout = FORMATS[kind]
+    settings, weights = describe(model)
+    end_of_text = end_of_text_id(tokenizer)
+    settings = {
+        "architectures": [layout.class_name],
+        "model_type": kind,
+        "vocab_size": model.config.vocab_size,
+        **settings,
+        "tie_word_embeddings": model.config.tied,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "dtype": "float32",
+    }
+    stored = {}
+    for name, tensor in weights.items():
+        if name == "lm_head.weight" and model.config.tied:
+            continue
+        if is_transposed(name, layout):
+            tensor = tensor.T
+        prefix = "" if name.startswith("lm_head.") else layout.prefix
+        stored[prefix + name] = tensor.detach().float().cpu().contiguous()
+
+    temporary = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        write_json(temporary / "config.json", settings)
+        write_hf_tokenizer(tokenizer, temporary, model.config.block_size)
+        card = model_card(model, tokenizer, kind, folder.name, {} if facts is None else facts)
+        atomic_write_text(temporary / "README.md", card)
+        atomic_write(
+            temporary / WEIGHTS_FILE,
+            lambda path: save_file(stored, path, metadata={"format": "pt"}),
+        )
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+# %% [markdown]
+# Now the model of Playhouse that comes with the course (lesson 06), in the tools of strangers. `transformers` opens it, computes its logits, and writes a play.
+
+# %%
+playhouse, characters, record = load_pretrained("playhouse")
+out = folder / "playhouse"
+export_transformers(
+    playhouse,
+    characters,
+    out,
+    {"data": "Playhouse", "loss": f"{record['val_loss']:.4f} nats per character"},
+)
+opened = transformers.AutoModelForCausalLM.from_pretrained(out)
+auto_tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+print(type(opened).__name__, "and", type(auto_tokenizer).__name__)
+
+# %%
+line = "O damp goose!"
+ids = auto_tokenizer(line, return_tensors="pt")["input_ids"]
+with torch.no_grad():
+    difference = (playhouse(ids)[0] - opened(ids).logits).abs().max().item()
+    written = opened.generate(ids, max_new_tokens=150, do_sample=False, pad_token_id=0)
+mine = generate(playhouse, line, 150, temperature=0, tokenizer=characters)
+print(auto_tokenizer.decode(written[0]))
+print(
+    "\nthe same as ours:",
+    auto_tokenizer.decode(written[0]) == mine,
+    f"; logits differ by {difference:.0e} at most",
+)
