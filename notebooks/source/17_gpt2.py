@@ -938,3 +938,63 @@ print(
     auto_tokenizer.decode(written[0]) == mine,
     f"; logits differ by {difference:.0e} at most",
 )
+
+# %% [markdown]
+# ## Fine-tuning
+#
+# Weights that were trained on one text are a better start for another text than noise. Training on from them is called **fine-tuning**. Nothing in the loop changes, only where it starts:
+#
+#     chargpt train --init-from runs/playhouse-cpu --corpus diary.txt --out runs/diary
+#
+# The ids must go on meaning what they meant. So the tokenizer of the first model stays, and a text with other characters is refused before the training begins. With byte-pair encoding that cannot happen: its 256 bytes write every text.
+
+# %%
+diary = "Dear diary,\ntoday I saw 2 geese on the moon. Again!\n"
+try:
+    characters.encode(diary)
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# What if the new characters are needed? Then the token table needs new rows, and this is surgery:
+#
+# ### Exercise: new rows
+# ★★ · 8 minutes · An id is only a position. Whoever copies a table row by row into a model with another alphabet gives each letter the vector of another one.
+#
+# `old` and `new` are two alphabets, and `table` has a row for each character of `old`. Make the table for `new`: a character that `old` has, too, keeps its row; any other gets the mean of all rows of the old table.
+
+# %% tags=["exercise"] exercise="table_for_alphabet"
+def table_for_alphabet(table, old, new):
+    """table (len(old), C); old, new: strings of distinct characters -> the table for new, (len(new), C)."""
+    ### BEGIN SOLUTION
+    mean = table.mean(0)
+    rows = []
+    for character in new:
+        place = old.find(character)
+        rows.append(mean if place < 0 else table[place])
+    return torch.stack(rows)
+    ### END SOLUTION
+
+# %%
+check("table_for_alphabet", table_for_alphabet)
+
+# %% [markdown]
+# ## What it cost
+#
+# Could you train GPT-2 yourself? A training takes about $6 N D$ floating-point operations: 6 for each of $N$ parameters and each of $D$ tokens, 2 in the forward pass and 4 in the backward pass ([Kaplan et al., 2020](https://arxiv.org/abs/2001.08361)). A graphics card never reaches the speed on its data sheet. The share that it reaches is called **MFU**, model FLOPs utilisation; 0.3 to 0.5 is usual.
+#
+# ### Exercise: how long?
+# ★ · 4 minutes · Before you rent eight graphics cards, you want to know for how many hours.
+#
+# `peak` is the speed on the data sheet of one card, in operations a second. How many hours does the training take?
+
+# %% tags=["exercise"] exercise="training_hours"
+def training_hours(parameters, tokens, cards, peak, mfu):
+    """The hours that a training takes, a float. peak: operations a second of one card; mfu: the share of it, 0 to 1."""
+    ### BEGIN SOLUTION
+    operations = 6 * parameters * tokens
+    return operations / (cards * peak * mfu) / 3600
+    ### END SOLUTION
+
+# %%
+check("training_hours", training_hours)
