@@ -3,7 +3,8 @@
 import importlib.util
 import json
 import os
-from contextlib import suppress
+import shutil
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -127,6 +128,28 @@ def atomic_write(path, write):
 def atomic_write_text(path, text):
     """Writes a text as UTF-8, whole or not at all. Raises: OSError."""
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
+
+
+@contextmanager
+def atomic_folder(folder):
+    """Yields a temporary folder to write into; it then gets its name, whole. After a failure, nothing is left of it.
+
+    Raises: FileExistsError where the folder is there already and not empty, OSError.
+    """
+    folder = Path(folder)
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not an empty folder: choose another")
+    temporary = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path, value):

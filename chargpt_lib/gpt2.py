@@ -4,7 +4,6 @@
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 
 from chargpt_lib.bpe import load_gpt2_tokenizer
 from chargpt_lib.checkpoints import build_meta_model
-from chargpt_lib.files import atomic_write, atomic_write_text, fetch, write_json
+from chargpt_lib.files import atomic_folder, atomic_write, atomic_write_text, fetch, write_json
 from chargpt_lib.formats.hf_tokenizers import end_of_text_id, read_hf_tokenizer, write_hf_tokenizer
 from chargpt_lib.formats.model_card import model_card
 from chargpt_lib.formats.tensors import WEIGHTS_FILE, list_tensors, read_tensor
@@ -491,9 +490,6 @@ def export_transformers(model, tokenizer, folder, facts=None):
     Raises: ValueError for what the format has no place for, FileExistsError where the folder is not empty, OSError; there is
     then nothing in the folder.
     """
-    folder = Path(folder)
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not an empty folder: choose another")
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type not in WRITERS:
         raise ValueError(
@@ -527,20 +523,12 @@ def export_transformers(model, tokenizer, folder, facts=None):
         prefix = "" if name.startswith("lm_head.") else layout.prefix
         stored[prefix + name] = tensor.detach().float().cpu().contiguous()
 
-    temporary = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    card = model_card(model, tokenizer, kind, Path(folder).name, {} if facts is None else facts)
+    with atomic_folder(folder) as temporary:
         write_json(temporary / "config.json", settings)
         write_hf_tokenizer(tokenizer, temporary, model.config.block_size)
-        card = model_card(model, tokenizer, kind, folder.name, {} if facts is None else facts)
         atomic_write_text(temporary / "README.md", card)
         atomic_write(
             temporary / WEIGHTS_FILE,
             lambda path: save_file(stored, path, metadata={"format": "pt"}),
         )
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
