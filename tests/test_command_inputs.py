@@ -435,7 +435,7 @@ def test_models_of_other_programs_are_named(folder, words, capsys):
     for command in (["sample"], ["eval"], ["attend"], ["info"], ["train", "--resume", "--out"]):
         assert main([*command, folder]) == 2
         said = capsys.readouterr().err
-        assert f"{folder} is {words}; importing it is not supported yet" in said, said
+        assert f"{folder} is {words}: chargpt import {folder} --out FOLDER" in said, said
 
 
 def test_what_is_only_damaged_is_not_called_foreign(capsys):

@@ -24,6 +24,7 @@ from chargpt_lib.checkpoints import (
     load_model,
     read_config_and_tokenizer,
 )
+from chargpt_lib.cli.exchange import export_command, import_command
 from chargpt_lib.cli.inputs import (
     check_own_model,
     check_run_tokenizer,
@@ -649,6 +650,8 @@ COMMAND_FUNCTIONS = {
     "sample": sample_command,
     "attend": attend_command,
     "info": info_command,
+    "import": import_command,
+    "export": export_command,
     "check": check_command,
     "grade": grade_command,
 }

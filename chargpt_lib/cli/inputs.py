@@ -4,6 +4,7 @@ import codecs
 import hashlib
 import os
 import re
+import shlex
 import stat
 import sys
 import warnings
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from safetensors import SafetensorError, safe_open
 
 from chargpt_lib.bpe import make_tokenizer
-from chargpt_lib.checkpoints import MODEL_TYPES
+from chargpt_lib.checkpoints import MODEL_TYPES, POINTER_FILE
 from chargpt_lib.data import DOWNLOADABLE_CORPORA, CharTokenizer, load_corpus
 from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
@@ -336,11 +337,17 @@ def _foreign_model(folder):
     return None
 
 
+def is_own_model(folder):
+    """Whether a folder is that of a run, a checkpoint or a model that chargpt saved."""
+    folder = Path(folder)
+    is_saved = (folder / "config.json").is_file() or (folder / POINTER_FILE).is_file()
+    return is_saved and _foreign_model(folder) is None
+
+
 def check_own_model(folder):
     """Raises: ValueError for a model that another program saved."""
     owner = _foreign_model(Path(folder))
     if owner is not None:
         raise ValueError(
-            f"{folder} is {owner}; importing it is not supported yet. Give the folder of a run, a "
-            "checkpoint or a model that chargpt saved"
+            f"{folder} is {owner}: chargpt import {shlex.quote(str(folder))} --out FOLDER makes a model of chargpt of it"
         )

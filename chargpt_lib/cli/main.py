@@ -23,6 +23,8 @@ COMMANDS = {
     "sample": "generate text",
     "attend": "write a page with attention maps, to click through",
     "info": "parameters and FLOPs of a model or preset; this machine's device",
+    "import": "open a model of nanoGPT or transformers, or a published GPT-2",
+    "export": "write a model for transformers, nanoGPT or ONNX",
     "check": "grade your own notebook (Linux, macOS, WSL)",
     "grade": "grade a class (Linux, macOS, WSL)",
 }
@@ -98,6 +100,31 @@ class _InfoArgs:
 
 
 @dataclass
+class _ImportArgs:
+    """Makes a model of chargpt of another program's, for `sample`, `eval`, `train --init-from` and all else."""
+
+    # nanoGPT's ckpt.pt, or one of Karpathy's lecture; a folder of transformers (GPT-2, Llama); or gpt2, gpt2-medium,
+    # gpt2-large, gpt2-xl, which are downloaded
+    source: str
+    out: Path  # a new folder for the model
+    meta: Path | None = (
+        None  # nanoGPT's meta.pkl, with the alphabet; by default the one beside the ckpt.pt
+    )
+    text: str | None = (
+        None  # instead: the text that the model was trained on, whose characters are the alphabet
+    )
+
+
+@dataclass
+class _ExportArgs(_ModelArgs):
+    """Writes a model in the files that other programs open. Its logits stay the same."""
+
+    out: Path  # a new folder for the files
+    format: Literal["transformers", "nanogpt", "onnx"] = "transformers"
+    license: str | None = None  # for the model card, such as mit
+
+
+@dataclass
 class _CheckArgs:
     """Grades your own notebook with the teacher's grader."""
 
@@ -125,6 +152,8 @@ SUBCOMMANDS = {
     "sample": _SampleArgs,
     "attend": _AttendArgs,
     "info": _InfoArgs,
+    "import": _ImportArgs,
+    "export": _ExportArgs,
     "check": _CheckArgs,
     "grade": _GradeArgs,
 }

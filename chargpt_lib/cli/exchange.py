@@ -1,0 +1,95 @@
+"""The commands `import` and `export`: models in the files of nanoGPT, of transformers, and as ONNX."""
+
+import shlex
+from pathlib import Path
+
+from chargpt_lib.checkpoints import load_model, save_model
+from chargpt_lib.cli.inputs import check_own_model, is_own_model, load_text
+from chargpt_lib.cli.options import saved_settings
+from chargpt_lib.data import CharTokenizer
+from chargpt_lib.files import atomic_folder
+from chargpt_lib.formats.nanogpt import load_nanogpt, save_nanogpt
+from chargpt_lib.formats.onnx_graph import export_onnx
+from chargpt_lib.gpt2 import export_transformers, from_pretrained
+from chargpt_lib.trainer import read_log
+
+
+def is_pickled_checkpoint(path):
+    """Whether a path leads to a checkpoint of nanoGPT's kind: a file that torch.save wrote, or a folder with ckpt.pt."""
+    return path.is_file() or (path / "ckpt.pt").is_file()
+
+
+def open_foreign_model(source, meta=None, text=None):
+    """A model of another program -> our model and its tokenizer.
+
+    source: the path of nanoGPT's checkpoint, a folder of transformers, or the name of a published GPT-2. meta, text: where
+    the alphabet of a checkpoint is, a meta.pkl or the text that it was trained on.
+
+    Raises: ValueError, OSError for what cannot be opened.
+    """
+    path = Path(source)
+    if is_pickled_checkpoint(path):
+        tokenizer = None
+        if text is not None:
+            corpus = load_text(text)
+            tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+        return load_nanogpt(path, meta, tokenizer)
+    for option, value in (("--meta", meta), ("--text", text)):
+        if value is not None:
+            raise ValueError(
+                f"{option} says where the alphabet of a checkpoint like nanoGPT's is, and {source} is none: omit it"
+            )
+    if is_own_model(path):
+        raise ValueError(f"{source} is a model of chargpt already: it needs no import")
+    return from_pretrained(source)
+
+
+def import_command(args):
+    """Makes a saved model of ours of another program's model."""
+    with atomic_folder(args.out) as folder:
+        model, tokenizer = open_foreign_model(args.source, args.meta, args.text)
+        save_model(model, tokenizer, folder)
+    print(
+        f"{args.source}: a GPT of {model.num_params():,} parameters, a vocabulary of {tokenizer.vocab_size:,} "
+        f"{tokenizer.unit}s"
+    )
+    out = shlex.quote(str(args.out))
+    print(f"saved in {args.out}; next:")
+    print(f"  chargpt sample {out}")
+    print(f"  chargpt train --init-from {out} --corpus TEXT")
+    return 0
+
+
+def _facts(folder, unit):
+    """What is known of a run, for the card of its model: {"data": ..., "loss": ...}, without what is not known."""
+    if (folder / "state.pt").is_file():
+        folder = folder.parent
+    facts = {}
+    if (folder / "settings.toml").is_file():
+        # A file's name, and not its path, which is nobody's business.
+        facts["data"] = Path(saved_settings(folder)["corpus"]).name
+    if (folder / "log.jsonl").is_file():
+        losses = [row["val_loss"] for row in read_log(folder) if row["val_loss"] is not None]
+        if losses:
+            facts["loss"] = f"{min(losses):.4f} nats per {unit}"
+    return facts
+
+
+def export_command(args):
+    """Writes a model in the files of another program."""
+    check_own_model(args.folder)
+    model, tokenizer = load_model(args.folder)
+    if args.format == "transformers":
+        facts = _facts(args.folder, tokenizer.unit)
+        if args.license is not None:
+            facts["license"] = args.license
+        export_transformers(model, tokenizer, args.out, facts)
+    elif args.license is not None:
+        raise ValueError(f"--license is for the model card of transformers; {args.format} has none")
+    elif args.format == "nanogpt":
+        save_nanogpt(model, tokenizer, args.out)
+    else:
+        export_onnx(model, tokenizer, args.out)
+    names = ", ".join(sorted(path.name for path in args.out.iterdir()))
+    print(f"{args.out}: {names}")
+    return 0
