@@ -538,6 +538,7 @@ PLACES = {
     "device": ["cpu", "mps", "toaster", "cuda:9", "", "meta"],
     "config": ["mine.toml", "play.txt", "nowhere.toml", "", ".", "a\0b"],
     "out": ["new", "play.txt", "maps.html", "RUN", "", "a\0b", "na\udcffme", "None"],
+    "init_from": FOLDERS,
     "prompt": ["O", "", "-", "--O", "O\\n", "FILE:play.txt", "FILE:", "FILE:a\0b", "☃", "\udcff"],
     "stop": ["\\n", "", "-O", "O", "\udcff"],
     "lesson": ["03", "single_head", "99", ""],

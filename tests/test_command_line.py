@@ -411,6 +411,8 @@ def test_options_win_over_the_file_and_that_over_the_preset(file, options, wante
         ('preset = "modern"\nsoftcap = "no"', ["softcap", "takes FLOAT"]),
         ("n_kv_heads = 2", ["n_kv_heads", "nearest is n_kv_head"]),
         ('optimizer = "sgd"', ["optimizer", "'sgd'", "takes {adamw,muon}"]),
+        ("init_from = 3", ["init_from", "takes false|STR"]),
+        ('init_from = "nowhere"', ["nowhere does not exist"]),
     ],
 )
 def test_a_wrong_file_is_told_with_name_and_key(text, words, capsys):
@@ -431,7 +433,13 @@ def test_a_file_that_is_no_text(capsys):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_settings_survive_writing_and_reading(preset):
     settings = _with_preset(
-        {"preset": preset, "corpus": 'a "b" \\ ü.txt', "learning_rate": 1e-05, "patience": 3}
+        {
+            "preset": preset,
+            "corpus": 'a "b" \\ ü.txt',
+            "init_from": "/runs/a b",
+            "learning_rate": 1e-05,
+            "patience": 3,
+        }
     )
     write_settings(Path("s.toml"), settings)
     assert _read_settings("s.toml") == settings
@@ -443,7 +451,8 @@ def test_what_is_none_is_false_in_the_file():
     write_settings("s.toml", settings)
     table = tomllib.loads(Path("s.toml").read_text(encoding="utf-8"))
     assert "None" not in table.values()
-    assert table["time_budget"] is table["patience"] is False and table["steps"] == 7
+    assert table["time_budget"] is table["patience"] is table["init_from"] is False
+    assert table["steps"] == 7
     assert _read_settings("s.toml") == settings
 
 
@@ -578,6 +587,7 @@ def test_a_step_of_nine_digits_is_read_whole(name, capsys):
         (["--config", "run/settings.toml"], ["omit --config"]),
         (["--steps", "0"], ["steps is 0"]),
         (["--no-tied"], ["--tied False", "True"]),
+        (["--init-from", "elsewhere"], ["elsewhere conflicts", "which has None"]),
     ],
 )
 def test_what_contradicts_a_run_is_an_error(trained, options, words, capsys):

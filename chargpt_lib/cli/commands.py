@@ -26,6 +26,8 @@ from chargpt_lib.checkpoints import (
 )
 from chargpt_lib.cli.exchange import export_command, import_command
 from chargpt_lib.cli.inputs import (
+    check_initial_text,
+    check_initial_tokenizer,
     check_own_model,
     check_run_tokenizer,
     is_pipe,
@@ -39,6 +41,7 @@ from chargpt_lib.cli.inputs import (
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.cli.output import after_work, tolerated_output
 from chargpt_lib.devices import pick_device_and_reason, pick_precision, world_size
+from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.sampling import generate
 from chargpt_lib.trainer import describe_data_change, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
@@ -126,6 +129,30 @@ def _settings_saved(args):
             for folder in created:
                 with suppress(OSError):  # it is not empty
                     folder.rmdir()
+
+
+def _print_initial(args):
+    """Prints where the weights come from, and the learning rate; that of a preset is for training from scratch."""
+    usual = TrainConfig(**PRESETS[args.preset].training).learning_rate
+    print(f"starting from the weights of {args.init_from}")
+    print(
+        f"learning rate {args.training.learning_rate:g}; the preset {args.preset} has {usual:g}, for "
+        "training from scratch"
+    )
+
+
+def _print_loss_before(model, tokenizer, corpus, config):
+    """Prints the validation loss before the first step, exact or estimated, as the config says."""
+    ids = tokenizer.encode(corpus.val)
+    if config.eval_batches == 0:
+        kind = "validation loss"
+        loss = evaluate(model, ids)
+    else:
+        kind = "estimated validation loss"
+        generator = torch.Generator().manual_seed(config.seed)
+        batch_size = config.batch_size * world_size()
+        loss = estimate_loss(model, ids, config.eval_batches, batch_size, generator)
+    print(f"{kind} before the first step: {loss:.4f} nats per {tokenizer.unit}", flush=True)
 
 
 def _print_plan(corpus, tokenizer, model, config, device, device_reason):
@@ -247,6 +274,19 @@ def _load_resumed_text(args):
     return corpus, tokenizer
 
 
+def _find_tokenizer(args, corpus):
+    """The tokenizer of a new run: that of --init-from, else what --tokenizer names.
+
+    Raises: ValueError where the one of --init-from is not meant, or does not fit the text.
+    """
+    if args.initial is None:
+        return load_tokenizer_option(args.tokenizer, corpus)
+    _, tokenizer = args.initial
+    check_initial_text(corpus, tokenizer, args.init_from)
+    check_initial_tokenizer(args.tokenizer, tokenizer, args.init_from, corpus)
+    return tokenizer
+
+
 def _train(args):
     """Trains a model, or resumes a run. Returns the exit code."""
     device, device_reason = pick_device_and_reason(args.device)
@@ -257,7 +297,7 @@ def _train(args):
         corpus, tokenizer = _load_resumed_text(args)
     else:
         corpus = load_text(args.corpus)
-        tokenizer = load_tokenizer_option(args.tokenizer, corpus)
+        tokenizer = _find_tokenizer(args, corpus)
     model_config = replace(args.model, vocab_size=tokenizer.vocab_size)
     config = args.training
     _check_memory(model_config, config.optimizer, device)
@@ -270,13 +310,22 @@ def _train(args):
 
     torch.manual_seed(config.seed)
     model = build_model(model_config)
+    if args.initial is not None:
+        # Not the initial model itself, which has its own dropout.
+        initial_model, _ = args.initial
+        model.load_state_dict(initial_model.state_dict())
     if world_size() == 1:
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
     if first:
+        if args.initial is not None:
+            _print_initial(args)
         _print_plan(corpus, tokenizer, model, config, device, device_reason)
     try:
         with _settings_saved(args) if first else nullcontext():
+            if first and args.initial is not None:
+                # The first of several processes will have the first card, which is this device.
+                _print_loss_before(model.to(device), tokenizer, corpus, config)
             result = _run_training(model, corpus, args, tokenizer)
         interrupted = result["stop_reason"] == "interrupted"
     except RuntimeError as error:
@@ -503,6 +552,10 @@ def _print_run(folder):
         model_folder = find_checkpoint(folder)
     config, tokenizer = read_config_and_tokenizer(model_folder)
     _print_model(config, tokenizer)
+    if (folder / "settings.toml").is_file():
+        init_from = saved_settings(folder)["init_from"]
+        if init_from is not None:
+            print(f"started from the weights of {init_from}")
     rows = _read_rows(folder)
     if rows:
         print(f"{rows[-1]['step']:,} steps")

@@ -8,12 +8,13 @@ import shlex
 import stat
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from safetensors import SafetensorError, safe_open
 
 from chargpt_lib.bpe import make_tokenizer
-from chargpt_lib.checkpoints import MODEL_TYPES, POINTER_FILE
+from chargpt_lib.checkpoints import MODEL_TYPES, POINTER_FILE, load_model
 from chargpt_lib.data import DOWNLOADABLE_CORPORA, CharTokenizer, load_corpus
 from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
@@ -262,6 +263,11 @@ def load_tokenizer_option(name, corpus):
     return tokenizer
 
 
+def _stands_for(name, tokenizer, corpus):
+    """Whether --tokenizer NAME, with this corpus, is this tokenizer. Raises: ValueError, OSError where it is none."""
+    return load_tokenizer_option(name, corpus).to_dict() == tokenizer.to_dict()
+
+
 def check_run_tokenizer(name, saved_name, tokenizer, corpus):
     """Compares --tokenizer of a resumed run with the run's own. Raises: ValueError where they differ.
 
@@ -270,12 +276,58 @@ def check_run_tokenizer(name, saved_name, tokenizer, corpus):
     if name == saved_name:
         return
     # A file may have been moved, or may be a copy. A vocabulary that would be learned anew is another run's.
-    if not name.startswith("bpe:"):
-        if load_tokenizer_option(name, corpus).to_dict() == tokenizer.to_dict():
-            return
+    if not name.startswith("bpe:") and _stands_for(name, tokenizer, corpus):
+        return
     raise ValueError(
         f"--tokenizer {name} conflicts with the run, which has {saved_name}: omit it, or begin a new run in "
         "another --out"
+    )
+
+
+def check_initial_tokenizer(name, tokenizer, folder, corpus):
+    """Compares --tokenizer with the tokenizer of the model in a folder, --init-from.
+
+    Raises: ValueError where they differ.
+    """
+    if name == str(folder) or _stands_for(name, tokenizer, corpus):
+        return
+    raise ValueError(
+        f"--tokenizer {name} is another one than that of the model in {folder}, whose ids it would "
+        f"give another meaning: omit it, or pass --tokenizer {folder}"
+    )
+
+
+# How many of the characters that a tokenizer lacks are shown.
+SHOWN_CHARACTERS = 8
+
+
+def _can_encode(tokenizer, text):
+    """Whether a tokenizer has ids for a text."""
+    try:
+        tokenizer.encode(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_initial_text(corpus, tokenizer, folder):
+    """Raises: ValueError for a corpus with characters that the tokenizer of the model in a folder cannot encode."""
+    text = corpus.train + corpus.val
+    missing = {char for char in set(text) if not _can_encode(tokenizer, char)}
+    if not missing:
+        return
+    # In the order in which they first occur, as Counter has them.
+    counts = {char: count for char, count in Counter(text).items() if char in missing}
+    first, *_ = counts
+    line = text.count("\n", 0, text.index(first)) + 1
+    shown = ", ".join(repr(char) for char in [*counts][:SHOWN_CHARACTERS])
+    if len(counts) > SHOWN_CHARACTERS:
+        shown += ", ..."
+    raise ValueError(
+        f"the tokenizer of the model in {folder} lacks characters that are in {corpus.name}: {shown} "
+        f"(different ones: {len(counts):,}; in all: {sum(counts.values()):,}; the first in line "
+        f"{line:,}). Replace them in the text; or train from scratch, with a tokenizer of this text: "
+        "omit --init-from"
     )
 
 
@@ -351,3 +403,12 @@ def check_own_model(folder):
         raise ValueError(
             f"{folder} is {owner}: chargpt import {shlex.quote(str(folder))} --out FOLDER makes a model of chargpt of it"
         )
+
+
+def load_initial(folder):
+    """The model and the tokenizer that a new run begins with, from the folder that --init-from names.
+
+    Raises: ValueError for a model that another program saved; what `load_model` raises.
+    """
+    check_own_model(folder)
+    return load_model(folder)

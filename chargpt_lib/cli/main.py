@@ -18,7 +18,7 @@ from chargpt_lib.cli.output import (
 # tyro's own list of commands would be longer than this one and without examples. Nor could it have `train`, whose
 # options are the fields of GPTConfig or ModernConfig and TrainConfig: importing them imports torch, and that takes seconds.
 COMMANDS = {
-    "train": "train a model on a text, or resume a run",
+    "train": "train a model on a text, fine-tune one, or resume a run",
     "eval": "exact loss, bits per character and per byte, perplexity",
     "sample": "generate text",
     "attend": "write a page with attention maps, to click through",

@@ -5,14 +5,20 @@ import os
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
-from chargpt_lib.cli.inputs import STDIN, check_own_model, is_corpus_name, is_tokenizer_name
+from chargpt_lib.cli.inputs import (
+    STDIN,
+    check_own_model,
+    is_corpus_name,
+    is_tokenizer_name,
+    load_initial,
+)
 from chargpt_lib.files import atomic_write_text
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.modern import ModernConfig
@@ -131,7 +137,14 @@ def _model_settings(config_class):
 
 def setting_names(config_class):
     """What a file of settings may hold: all that makes a run repeatable, whatever its folder and its device are."""
-    return ["preset", "corpus", "tokenizer", *_model_settings(config_class), *TRAINING_SETTINGS]
+    return [
+        "preset",
+        "corpus",
+        "tokenizer",
+        "init_from",
+        *_model_settings(config_class),
+        *TRAINING_SETTINGS,
+    ]
 
 
 # The names of all settings that there are, whatever the preset; and their types.
@@ -142,6 +155,7 @@ TYPES = {
     "preset": Literal[*PRESETS],
     "corpus": str,
     "tokenizer": str,
+    "init_from": str | None,
     **get_type_hints(GPTConfig),
     **get_type_hints(ModernConfig),
     **get_type_hints(TrainConfig),
@@ -194,6 +208,7 @@ def _with_preset(settings):
         "preset": preset_name,
         "corpus": DEFAULT_CORPUS,
         "tokenizer": DEFAULT_TOKENIZER,
+        "init_from": None,
     }
     defaults.update(vars(preset.model(UNKNOWN_VOCAB_SIZE)))
     defaults.update(vars(TrainConfig(**preset.training)))
@@ -322,6 +337,7 @@ class _FirstPassArgs:
     preset: Literal[*PRESETS] | None = None
     corpus: str | None = None
     tokenizer: str | None = None
+    init_from: Path | None = None
     config: Path | None = None
     resume: bool = False
     out: str | None = None
@@ -347,9 +363,13 @@ def _train_args_class(settings, out):
         """Trains a GPT on a text and saves it in a folder.
 
         An option wins over the file --config, and that over --preset. The model's options are those of the preset:
-        --preset modern --help shows others. The default of --out is runs/CORPUS-PRESET, with the tokenizer at its end
-        where it is not char.
+        --preset modern --help shows others. With --init-from, model and tokenizer are those in that folder, and only
+        --dropout may differ. The default of --out is runs/CORPUS-PRESET, with the tokenizer at its end where it is not
+        char.
         """
+
+        # The model and the tokenizer in --init-from. Without an annotation, it is no option.
+        initial = None
 
         model: Annotated[config_class, tyro.conf.arg(constructor=make_model)]
         training: Annotated[TrainConfig, tyro.conf.arg(constructor=make_training)]
@@ -361,6 +381,8 @@ def _train_args_class(settings, out):
         corpus: str = settings["corpus"]
         # char, bpe:512 (or another size: learned from the training text), gpt2, or the path of one
         tokenizer: str = settings["tokenizer"]
+        # start from the weights of this run, checkpoint or saved model (fine-tuning)
+        init_from: Path | None = _as_path(settings["init_from"])
         config: Path | None = None  # a TOML file of settings, such as a run's settings.toml
         resume: bool = False  # resume the run in --out, with the settings saved there
         # with --resume: what to do where the text is not the one of the run
@@ -370,18 +392,28 @@ def _train_args_class(settings, out):
     return TrainArgs
 
 
+def _as_path(name):
+    """The Path of a name; None for None."""
+    return None if name is None else Path(name)
+
+
 def settings_of(args):
     """All settings of a parsed command line, as a dict; paths are absolute, and so right from any folder."""
     settings = {
         "preset": args.preset,
         "corpus": args.corpus,
         "tokenizer": args.tokenizer,
+        "init_from": None,
         **vars(args.model),
         **vars(args.training),
     }
+    if args.init_from is not None:
+        settings["init_from"] = str(args.init_from)
     if not is_corpus_name(args.corpus) and Path(args.corpus).is_file():
         settings["corpus"] = str(Path(args.corpus).resolve())
-    if not is_tokenizer_name(args.tokenizer) and Path(args.tokenizer).exists():
+    # The tokenizer of --init-from keeps the name of that folder, by which it is known again.
+    is_path = args.tokenizer != settings["init_from"] and not is_tokenizer_name(args.tokenizer)
+    if is_path and Path(args.tokenizer).exists():
         settings["tokenizer"] = str(Path(args.tokenizer).resolve())
     return {name: settings[name] for name in setting_names(type(args.model))}
 
@@ -400,7 +432,7 @@ def _default_out(settings):
         name = "text"
     name = f"{name}-{settings['preset']}"
     tokenizer = settings["tokenizer"]
-    if tokenizer != DEFAULT_TOKENIZER:
+    if tokenizer not in (DEFAULT_TOKENIZER, settings["init_from"]):
         name = f"{name}-{_as_file_name(tokenizer.replace(':', ''))}"
     return str(Path("runs") / name)
 
@@ -434,10 +466,11 @@ def _check_storable(args):
     ways_out = {
         "corpus": "rename the file, or pass its text by --corpus - < FILE",
         "tokenizer": "rename the file",
+        "init_from": "rename the folder",
     }
     for name, way_out in ways_out.items():
         try:
-            settings[name].encode("utf-8")
+            str(settings[name]).encode("utf-8")
         except UnicodeEncodeError:
             raise ValueError(
                 f"the path {settings[name]} is not UTF-8, and settings.toml can hold nothing else: {way_out}"
@@ -452,8 +485,70 @@ def _check_new(out):
         )
 
 
-def _find_defaults(first):
-    """The settings that are the defaults of all options, and the folder of the run.
+def _absolute(folder):
+    """The absolute path of a folder, with the home folder in the place of ~."""
+    return os.path.abspath(os.path.expanduser(folder))
+
+
+def _check_apart(folder, out):
+    """Raises: ValueError where a new run would be saved over the weights that it begins with."""
+    folder = Path(folder).resolve()
+    # A run deletes checkpoints in its folder that are not its own.
+    if Path(out).resolve() in (folder, *folder.parents):
+        raise ValueError(
+            f"--out {out} holds the weights that --init-from names, {folder}: give the new run a "
+            "folder of its own by --out"
+        )
+
+
+def _use_initial(settings, initial):
+    """Completes settings with those of the model in settings["init_from"].
+
+    Raises: ValueError for a preset with models of another kind.
+    """
+    model, _ = initial
+    fitting = [name for name, kind in CONFIG_CLASSES.items() if kind is type(model.config)]
+    preset = settings.setdefault("preset", fitting[0])
+    if preset not in fitting:
+        raise ValueError(
+            f"--preset {preset} has another kind of model than {settings['init_from']}, which has a "
+            f"{type(model).__name__}: omit it, or take one of {', '.join(fitting)}"
+        )
+    # The model's own tokenizer is named by the folder, as --tokenizer may name one, too.
+    settings.setdefault("tokenizer", settings["init_from"])
+    for name in _model_settings(type(model.config)):
+        settings.setdefault(name, getattr(model.config, name))
+
+
+def _check_initial_model(settings, arguments, model):
+    """Raises: ValueError for the first setting or option of the model that differs from the model in --init-from."""
+    import tyro
+
+    # The values of the options alone, before a config is made of them: what that says of n_head = 5 would not help.
+    names = _model_settings(type(model.config))
+    options = [(name, TYPES[name], settings[name]) for name in names]
+    given, _ = tyro.cli(
+        make_dataclass("ModelOptions", options),
+        prog="chargpt train",
+        args=arguments,
+        return_unknown_args=True,
+        add_help=False,
+    )
+    for name in names:
+        value = getattr(given, name)
+        there = getattr(model.config, name)
+        # Dropout is no part of the weights.
+        if value != there and name != "dropout":
+            raise ValueError(
+                f"{_option_name(name)} {value} conflicts with the model in {settings['init_from']}, "
+                f"which has {there}: omit it, or train from scratch without --init-from"
+            )
+
+
+def _find_defaults(first, given):
+    """The settings that are the defaults of all options, the folder of the run, and what `load_initial` returns.
+
+    given: the names of the settings on the command line. Without --init-from, the last is None.
 
     Raises: ValueError, FileNotFoundError for a file or a run that is not there, or that is not right.
     """
@@ -473,6 +568,13 @@ def _find_defaults(first):
         settings["corpus"] = first.corpus
     if first.tokenizer is not None:
         settings["tokenizer"] = first.tokenizer
+    if "init_from" in given:  # by --init-from None, too
+        settings["init_from"] = first.init_from
+    initial = None
+    if settings.get("init_from") is not None and not first.resume:
+        initial = load_initial(os.path.expanduser(settings["init_from"]))
+        settings["init_from"] = _absolute(settings["init_from"])
+        _use_initial(settings, initial)
     # Only now: the preset on the command line wins over that of the file.
     preset = settings.get("preset", DEFAULT_PRESET)
     _check_names(settings, preset, where=f"{first.config}: ")
@@ -481,7 +583,7 @@ def _find_defaults(first):
     if out is None:
         out = _default_out(settings)
     if not first.resume:
-        return settings, out
+        return settings, out, initial
 
     if first.out is None and not Path(out).is_dir():
         raise FileNotFoundError(
@@ -489,7 +591,7 @@ def _find_defaults(first):
         )
     if first.config is not None:
         raise ValueError(f"--resume takes the settings saved in {out}: omit --config")
-    return saved_settings(out), out
+    return saved_settings(out), out, None
 
 
 def _given_settings(arguments):
@@ -521,9 +623,13 @@ def read_train_args(arguments):
         return_unknown_args=True,
         add_help=False,
     )
-    settings, out = _find_defaults(first)
+    given = _given_settings(arguments)
+    settings, out, initial = _find_defaults(first, given)
     # To tyro an option of another preset's models is one that it does not know.
-    _check_names(_given_settings(arguments), settings["preset"])
+    _check_names(given, settings["preset"])
+    if initial is not None:
+        initial_model, _ = initial
+        _check_initial_model(settings, arguments, initial_model)
     args = tyro.cli(
         _train_args_class(settings, out),
         prog="chargpt train",
@@ -533,9 +639,14 @@ def read_train_args(arguments):
     args.training.out = out  # where it is --out None, too
     args.corpus = os.path.expanduser(args.corpus)
     args.tokenizer = os.path.expanduser(args.tokenizer)
+    if args.init_from is not None:
+        args.init_from = Path(_absolute(args.init_from))
+    args.initial = initial
     _check_storable(args)
     if args.resume:
         _check_resumed(args, settings)
     else:
+        if args.init_from is not None:
+            _check_apart(args.init_from, out)
         _check_new(out)
     return args
