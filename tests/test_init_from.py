@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from chargpt_lib.playhouse import write
 from chargpt_lib.trainer import read_log
 from chargpt_lib.training import evaluate
 from tests.test_command_line import ENV, STEPS, TINY, exact, same_run, tree
+from tests.test_distributed import BY_TORCHRUN
 from tests.tiny import tiny_gpt
 
 TEXT = write(min_chars=6000).text
@@ -137,6 +137,10 @@ def test_the_first_lines_say_where_it_begins(base, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"starting from the weights of {Path.cwd() / 'link'}"
     assert lines[1] == "learning rate 0.002; the preset cpu has 0.003, for training from scratch"
+    saved = _read_settings("new/settings.toml")
+    assert saved["init_from"] == saved["tokenizer"] == str(Path.cwd() / "link")
+    args = read_train_args(["--config", "new/settings.toml"])
+    assert args.training.out == str(Path("runs/other-cpu"))
     assert main(["info", "new", "--device", "cpu"]) == 0
     assert f"started from the weights of {Path.cwd() / 'link'}" in capsys.readouterr().out
     assert main(["info", str(base), "--device", "cpu"]) == 0
@@ -380,11 +384,9 @@ def test_runs_of_earlier_versions_have_no_such_setting(capsys):
 
 
 def test_two_processes_begin_with_the_same_weights(base):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     words = ["train", "--init-from", str(base), "--corpus", "other.txt", *HARD, *STEPS]
     done = subprocess.run(
-        [*launcher, "-m", "chargpt_lib.cli", *words, "--out", "two"],
+        [*BY_TORCHRUN, "-m", "chargpt_lib.cli", *words, "--out", "two"],
         capture_output=True,
         text=True,
         env={**ENV, "GLOO_SOCKET_IFNAME": "lo", "CHARGPT_DEVICE": ""},

@@ -287,6 +287,17 @@ def _find_tokenizer(args, corpus):
     return tokenizer
 
 
+def _make_model(args, config):
+    """The model to train, with the weights of --init-from where that is given."""
+    model = build_model(config)
+    if args.initial is not None:
+        # Not the initial model itself, which has its own dropout.
+        initial_model, _ = args.initial
+        model.load_state_dict(initial_model.state_dict())
+        args.initial = None  # a second copy of the weights need not stay in memory
+    return model
+
+
 def _train(args):
     """Trains a model, or resumes a run. Returns the exit code."""
     device, device_reason = pick_device_and_reason(args.device)
@@ -308,22 +319,19 @@ def _train(args):
             print(f"nothing is left to do for the run in {config.out}: {finished}")
             return 0
 
+    is_fine_tuned = args.initial is not None
     torch.manual_seed(config.seed)
-    model = build_model(model_config)
-    if args.initial is not None:
-        # Not the initial model itself, which has its own dropout.
-        initial_model, _ = args.initial
-        model.load_state_dict(initial_model.state_dict())
+    model = _make_model(args, model_config)
     if world_size() == 1:
         model = model.to(device)  # each of several processes takes it to a card of its own, later
     first = _is_first_process()
     if first:
-        if args.initial is not None:
+        if is_fine_tuned:
             _print_initial(args)
         _print_plan(corpus, tokenizer, model, config, device, device_reason)
     try:
         with _settings_saved(args) if first else nullcontext():
-            if first and args.initial is not None:
+            if first and is_fine_tuned:
                 # The first of several processes will have the first card, which is this device.
                 _print_loss_before(model.to(device), tokenizer, corpus, config)
             result = _run_training(model, corpus, args, tokenizer)
