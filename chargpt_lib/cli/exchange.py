@@ -4,48 +4,19 @@ import shlex
 from pathlib import Path
 
 from chargpt_lib.checkpoints import load_model, save_model
-from chargpt_lib.cli.inputs import check_own_model, is_own_model, load_text
+from chargpt_lib.cli.inputs import check_own_model, is_own_model, open_foreign_model
 from chargpt_lib.cli.options import saved_settings
-from chargpt_lib.data import CharTokenizer
 from chargpt_lib.files import atomic_folder
-from chargpt_lib.formats.nanogpt import load_nanogpt, save_nanogpt
+from chargpt_lib.formats.nanogpt import save_nanogpt
 from chargpt_lib.formats.onnx_graph import export_onnx
-from chargpt_lib.gpt2 import export_transformers, from_pretrained
+from chargpt_lib.gpt2 import export_transformers
 from chargpt_lib.trainer import read_log
-
-
-def is_pickled_checkpoint(path):
-    """Whether a path leads to a checkpoint of nanoGPT's kind: a file that torch.save wrote, or a folder with ckpt.pt."""
-    return path.is_file() or (path / "ckpt.pt").is_file()
-
-
-def open_foreign_model(source, meta=None, text=None):
-    """A model of another program -> our model and its tokenizer.
-
-    source: the path of nanoGPT's checkpoint, a folder of transformers, or the name of a published GPT-2. meta, text: where
-    the alphabet of a checkpoint is, a meta.pkl or the text that it was trained on.
-
-    Raises: ValueError, OSError for what cannot be opened.
-    """
-    path = Path(source)
-    if is_pickled_checkpoint(path):
-        tokenizer = None
-        if text is not None:
-            corpus = load_text(text)
-            tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-        return load_nanogpt(path, meta, tokenizer)
-    for option, value in (("--meta", meta), ("--text", text)):
-        if value is not None:
-            raise ValueError(
-                f"{option} says where the alphabet of a checkpoint like nanoGPT's is, and {source} is none: omit it"
-            )
-    if is_own_model(path):
-        raise ValueError(f"{source} is a model of chargpt already: it needs no import")
-    return from_pretrained(source)
 
 
 def import_command(args):
     """Makes a saved model of ours of another program's model."""
+    if is_own_model(args.source):
+        raise ValueError(f"{args.source} is a model of chargpt already: it needs no import")
     with atomic_folder(args.out) as folder:
         model, tokenizer = open_foreign_model(args.source, args.meta, args.text)
         save_model(model, tokenizer, folder)

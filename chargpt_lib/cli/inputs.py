@@ -18,6 +18,8 @@ from chargpt_lib.checkpoints import MODEL_TYPES, POINTER_FILE, load_model
 from chargpt_lib.data import DOWNLOADABLE_CORPORA, CharTokenizer, load_corpus
 from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
+from chargpt_lib.formats.nanogpt import load_nanogpt
+from chargpt_lib.gpt2 import from_pretrained
 from chargpt_lib.trainer import describe_data_change
 
 # ---------------------------------------------------------------- the text of --corpus
@@ -405,10 +407,39 @@ def check_own_model(folder):
         )
 
 
+def is_pickled_checkpoint(path):
+    """Whether a path leads to a checkpoint of nanoGPT's kind: a file that torch.save wrote, or a folder with ckpt.pt."""
+    return path.is_file() or (path / "ckpt.pt").is_file()
+
+
+def open_foreign_model(source, meta=None, text=None):
+    """A model of another program -> our model and its tokenizer.
+
+    source: the path of nanoGPT's checkpoint, a folder of transformers, or the name of a published GPT-2. meta, text: where
+    the alphabet of a checkpoint is, a meta.pkl or the text that it was trained on.
+
+    Raises: ValueError, OSError for what cannot be opened.
+    """
+    path = Path(source)
+    if is_pickled_checkpoint(path):
+        tokenizer = None
+        if text is not None:
+            corpus = load_text(text)
+            tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+        return load_nanogpt(path, meta, tokenizer)
+    for option, value in (("--meta", meta), ("--text", text)):
+        if value is not None:
+            raise ValueError(
+                f"{option} says where the alphabet of a checkpoint like nanoGPT's is, and {source} is none: omit it"
+            )
+    return from_pretrained(source)
+
+
 def load_initial(folder):
     """The model and the tokenizer that a new run begins with, from the folder that --init-from names.
 
-    Raises: ValueError for a model that another program saved; what `load_model` raises.
+    It may be a model of another program, too. Raises: what `load_model` and `open_foreign_model` raise.
     """
-    check_own_model(folder)
+    if _foreign_model(Path(folder)) is not None:
+        return open_foreign_model(folder)
     return load_model(folder)
