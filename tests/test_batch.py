@@ -352,6 +352,7 @@ MODULES = {
     "13": "distributed",
     "14": "bpe",
     "16": "modern",
+    "17": "gpt2",
 }
 
 
