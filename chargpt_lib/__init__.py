@@ -29,6 +29,8 @@ _MODULE_OF = {
     "prepare_for_sampling": "sampling",
     "save_model": "checkpoints",
     "load_model": "checkpoints",
+    "from_pretrained": "gpt2",
+    "export_transformers": "gpt2",
     "TrainConfig": "recipe",
     "train": "trainer",
     "plot_run": "trainer",

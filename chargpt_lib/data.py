@@ -176,8 +176,8 @@ def tokenizer_from_dict(saved):
         raise ValueError("expected a tokenizer as a JSON object")
     if isinstance(saved.get("model"), dict):
         raise ValueError(
-            "this is a tokenizer of Hugging Face's library; where it is GPT-2's kind, its vocab.json and "
-            "merges.txt can be read, by BPETokenizer.load_gpt2"
+            "this is a tokenizer of Hugging Face's library: read_hf_tokenizer in chargpt_lib.formats.hf_tokenizers "
+            "reads it, and chargpt import the whole model"
         )
     kind = saved.get("type", "char")  # the first versions of `save` wrote no type
     if not isinstance(kind, str) or kind not in TOKENIZERS:

@@ -26,7 +26,7 @@ import transformers
 
 from chargpt_lib.attention_maps import ablate_heads, plot_heads, record_attention, token_texts
 from chargpt_lib.bpe import BPETokenizer
-from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.data import load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig, load_pretrained
 from chargpt_lib.modern import ModernConfig, ModernGPT
@@ -126,7 +126,7 @@ for one, other in zip(left, right):
 # The order is the same, so the lists can be read row by row. `c_attn` is our `qkv`: 48 numbers in, three times 48 out. `c_fc` and `mlp.c_proj` are the two layers of the feed-forward. But `c_attn.weight` is 48 × 144, and ours is 144 × 48.
 #
 # ### Exercise: their names, your names
-# ★ · 6 minutes · Half of the work of opening somebody's model is this function.
+# ★ · 5 minutes · Half of the work of opening somebody's model is this function.
 #
 # Turn a name of GPT-2 into ours. The names that are not in the rows above are `wte` and `wpe`, our `token_embedding` and `position_embedding`; `ln_f`, our `norm`; and `lm_head`, which is called the same. A name may or may not begin with `transformer.`; ours never does.
 

@@ -156,5 +156,6 @@ show(
 # | [12](12_data_on_disk.ipynb), [13](13_many_devices.ipynb) | texts larger than the memory; one training on several devices |
 # | [14](14_tokenizers.ipynb) | pieces of words: a tokenizer for every text |
 # | [16](16_modern_gpt.ipynb) | the parts of today's models, each with and without |
+# | [17](17_gpt2.ipynb) | GPT-2's weights in your model, and your models in other people's tools |
 #
 # You need some Python, and an evening for each lesson.
