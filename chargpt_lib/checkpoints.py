@@ -29,9 +29,13 @@ __all__ = [
     "model_classes",
     "build_model",
     "build_meta_model",
+    "unwrap",
+    "model_spec",
     "save_model",
     "ADVICE",
+    "corrupt_file",
     "read_config_and_tokenizer",
+    "without_wrappers",
     "load_weights",
     "CHECKPOINT_NAME",
     "checkpoint_step",
@@ -124,14 +128,14 @@ def build_meta_model(config):
         return build_model(config)
 
 
-def _unwrap(model):
+def unwrap(model):
     """The model itself, where it is compiled, or wrapped for several processes, or both."""
     for wrapper in (*WRAPPERS, *WRAPPERS):
         model = getattr(model, wrapper, model)
     return model
 
 
-def _model_spec(model, tokenizer):
+def model_spec(model, tokenizer):
     """What must be known to build both again -> the settings of the model's config, and of the tokenizer: dicts.
 
     Raises: ValueError for a model whose config is of none of the MODEL_TYPES or that lacks some of its weights, and for
@@ -172,8 +176,8 @@ def save_model(model, tokenizer, folder):
             f"{folder} has the checkpoints of a run, which load_model would no longer find: choose "
             f"another folder"
         )
-    model = _unwrap(model)
-    config, _ = _model_spec(model, tokenizer)
+    model = unwrap(model)
+    config, _ = model_spec(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     tokenizer.save(folder / "tokenizer.json")
@@ -183,7 +187,7 @@ def save_model(model, tokenizer, folder):
 ADVICE = "Copy the file again from where it came from, or take another checkpoint"
 
 
-def _corrupt(path, why):
+def corrupt_file(path, why):
     """The ValueError for a file that is not what it should be."""
     return ValueError(f"{path}: {why}. {ADVICE}")
 
@@ -193,36 +197,36 @@ def _load_json(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _corrupt(path, error) from None
+        raise corrupt_file(path, error) from None
 
 
 def _read_config(path):
     """The config in a config.json. Raises: ValueError for anything else."""
     settings = _load_json(path)
     if not isinstance(settings, dict):
-        raise _corrupt(
+        raise corrupt_file(
             path, f"expected a JSON object of GPTConfig fields, got {repr(settings)[:60]}"
         )
     # Files of the time when there was one kind of model do not say which it is.
     model_type = settings.pop("model_type", "gpt")
     if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
-        raise _corrupt(path, f"model_type is {repr(model_type)[:60]}; it is one of {known}")
+        raise corrupt_file(path, f"model_type is {repr(model_type)[:60]}; it is one of {known}")
     config_class, _ = model_classes(model_type)
     kinds = {field.name: field.type for field in fields(config_class)}
     for name, value in settings.items():
         if name not in kinds:
-            raise _corrupt(path, f"{name[:60]!r} is not a {config_class.__name__} field")
+            raise corrupt_file(path, f"{name[:60]!r} is not a {config_class.__name__} field")
         kind = kinds[name]
         allowed = (float, int) if kind is float else (kind,)
         if type(value) not in allowed:  # not isinstance, for which True is a number
-            raise _corrupt(
+            raise corrupt_file(
                 path, f"{name} is {repr(value)[:60]}, but must be of type {kind.__name__}"
             )
     try:
         return config_class(**settings)
     except (TypeError, ValueError) as error:
-        raise _corrupt(path, error) from None
+        raise corrupt_file(path, error) from None
 
 
 def read_config_and_tokenizer(folder):
@@ -233,14 +237,14 @@ def read_config_and_tokenizer(folder):
     except (OSError, ValueError) as error:  # both name the file
         raise ValueError(f"{error}. {ADVICE}") from None
     if tokenizer.vocab_size != config.vocab_size:
-        raise _corrupt(
+        raise corrupt_file(
             folder / "config.json",
             f"vocab_size is {config.vocab_size}, but the tokenizer's is {tokenizer.vocab_size}",
         )
     return config, tokenizer
 
 
-def _without_wrappers(name):
+def without_wrappers(name):
     """The name of a weight as the model itself has it."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
@@ -253,23 +257,23 @@ def load_weights(model, path):
     try:
         saved = load_file(path)
     except Exception as error:  # a hostile header has many ways to fail
-        raise _corrupt(path, error) from None
-    saved = {_without_wrappers(name): weight for name, weight in saved.items()}
+        raise corrupt_file(path, error) from None
+    saved = {without_wrappers(name): weight for name, weight in saved.items()}
     own = model.state_dict()
     for name in sorted(saved.keys() - own.keys()):
-        raise _corrupt(path, f"unexpected weight {name}")
+        raise corrupt_file(path, f"unexpected weight {name}")
     # A tied matrix has two names and one place in memory; only one of the names is in the file.
     loaded = {own[name].data_ptr() for name in saved}
     for name, here in own.items():
         if name not in saved:
             if here.data_ptr() not in loaded:
-                raise _corrupt(path, f"missing weight {name}")
+                raise corrupt_file(path, f"missing weight {name}")
             continue
         there = saved[name]
         # Fewer digits are read into more, never more into fewer: that would lose some in silence.
         fits = torch.promote_types(there.dtype, here.dtype) == here.dtype
         if there.shape != here.shape or not fits:
-            raise _corrupt(
+            raise corrupt_file(
                 path,
                 f"{name} has shape {[*there.shape]} ({there.dtype}), expected {[*here.shape]} "
                 f"({here.dtype})",
@@ -347,7 +351,7 @@ def load_model(folder, device="cpu"):
     # A weight has at least one byte. Asked before a model of that size is built.
     least = config.min_parameters()
     if path.is_file() and path.stat().st_size < least:
-        raise _corrupt(
+        raise corrupt_file(
             path, f"it is too short for the {least:,} parameters that config.json asks for"
         )
     with torch.random.fork_rng(devices=[]):  # the model's initial weights are drawn and thrown away
@@ -429,9 +433,9 @@ def read_state(folder, mmap=False):
         # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
         why = str(error).split("WeightsUnpickler error: ")[-1]
         why = re.split(r"\. |\n", why)[0]
-        raise _corrupt(path, f"{type(error).__name__}, {why[:200]}") from None
+        raise corrupt_file(path, f"{type(error).__name__}, {why[:200]}") from None
     if not isinstance(state, dict) or "step" not in state:
-        raise _corrupt(path, "it does not contain a training state")
+        raise corrupt_file(path, "it does not contain a training state")
     return state
 
 
@@ -442,9 +446,9 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     there is no checkpoint.
     """
     folder = find_checkpoint(Path(out), which)
-    model = _unwrap(model)
+    model = unwrap(model)
     saved_config, saved_tokenizer = read_config_and_tokenizer(folder)
-    config, _ = _model_spec(model, tokenizer)
+    config, _ = model_spec(model, tokenizer)
     differences = []
     if saved_config.model_type != config["model_type"]:
         differences.append(

@@ -541,7 +541,7 @@ def test_hostile_and_broken_json(saved, words):
 def test_a_tokenizer_json_of_another_library(own, tmp_path):
     theirs = as_hugging_face(own, tmp_path)
     theirs.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="Hugging Face.*load_gpt2"):
+    with pytest.raises(ValueError, match="Hugging Face.*chargpt import"):
         load_tokenizer(tmp_path)
 
 

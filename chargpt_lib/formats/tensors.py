@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from safetensors import safe_open
 
+from chargpt_lib.checkpoints import corrupt_file
+
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
@@ -26,11 +28,6 @@ class StoredTensor(NamedTuple):
     dtype: str
 
 
-def _corrupt(path, why):
-    """The ValueError for a file that is not what it should be."""
-    return ValueError(f"{path}: {why}. Copy the file again from where it came from")
-
-
 def _shards(folder):
     """The paths of all files of weights of a folder."""
     index = folder / INDEX_FILE
@@ -47,12 +44,12 @@ def _shards(folder):
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _corrupt(index, f"it is no index of weights ({error!r})") from None
+        raise corrupt_file(index, f"it is no index of weights ({error!r})") from None
     shards = []
     for name in sorted(names, key=str):
         # A name, not a path: ../../x leads out of the folder.
         if not isinstance(name, str) or Path(name).name != name:
-            raise _corrupt(index, f"{str(name)[:60]!r} is not the name of a file beside it")
+            raise corrupt_file(index, f"{str(name)[:60]!r} is not the name of a file beside it")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}, which {INDEX_FILE} names")
         shards.append(folder / name)
@@ -73,7 +70,7 @@ def list_tensors(folder):
                     shape = tuple(piece.get_shape())
                     stored[name] = StoredTensor(path, name, shape, piece.get_dtype())
         except Exception as error:  # a hostile header has many ways to fail
-            raise _corrupt(path, f"it is not in the format of safetensors ({error})") from None
+            raise corrupt_file(path, f"it is not in the format of safetensors ({error})") from None
     return stored
 
 

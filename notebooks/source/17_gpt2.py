@@ -90,8 +90,9 @@ theirs = transformers.GPT2LMHeadModel(config).eval()
 torch.manual_seed(1337)
 with torch.no_grad():
     for parameter in theirs.parameters():
-        # Larger than a fresh model's, and for gains and biases, too: where one goes astray, it shows.
-        parameter.add_(0.2 * torch.randn(parameter.shape))
+        # Larger than a fresh model's, gains (around 1) and biases included: where one goes astray, it shows.
+        noise = 0.7 * (torch.rand(parameter.shape) - 0.5)
+        parameter.copy_(parameter.round() + noise)
 theirs.save_pretrained(theirs_folder)
 pieces.save_gpt2(theirs_folder)  # vocab.json and merges.txt (lesson 14)
 for path in sorted(theirs_folder.iterdir()):
@@ -161,7 +162,7 @@ check("our_name", our_name)
 
 # %%
 torch.manual_seed(1337)
-x = torch.randn(1, 5, 48)  # (B, T, C)
+x = torch.rand(1, 5, 48)  # (B, T, C)
 layer = theirs.transformer.h[0].attn.c_attn
 linear = torch.nn.Linear(48, 144)
 with torch.no_grad():
@@ -699,8 +700,8 @@ def gpt2_from_model(model):
 # %%
 torch.manual_seed(1337)
 for V, C in ((65, 384), (300, 48)):
-    W = torch.randn(V, C)
-    b = torch.randn(V)
+    W = torch.rand(V, C)
+    b = torch.rand(V)
     try:
         error = (W @ fold_head_bias(W, b) - b).abs().max()
         print(f"V = {V}, C = {C}: W δ is b, up to ≈ {error:.0e}")
