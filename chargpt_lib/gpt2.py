@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from chargpt_lib.bpe import load_gpt2_tokenizer
-from chargpt_lib.checkpoints import build_meta_model
+from chargpt_lib.checkpoints import build_meta_model, model_spec, unwrap
 from chargpt_lib.files import atomic_folder, atomic_write, atomic_write_text, fetch, write_json
 from chargpt_lib.formats.hf_tokenizers import end_of_text_id, read_hf_tokenizer, write_hf_tokenizer
 from chargpt_lib.formats.model_card import model_card
@@ -490,17 +490,9 @@ def export_transformers(model, tokenizer, folder, facts=None):
     Raises: ValueError for what the format has no place for, FileExistsError where the folder is not empty, OSError; there is
     then nothing in the folder.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type not in WRITERS:
-        raise ValueError(
-            f"{type(model).__name__} has no GPTConfig or ModernConfig as .config, so no format fits it"
-        )
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has vocab_size {tokenizer.vocab_size}, the model {model.config.vocab_size}: pass the tokenizer the "
-            f"model was trained with"
-        )
-    kind, describe = WRITERS[model_type]
+    model = unwrap(model)
+    model_spec(model, tokenizer)  # one that can be saved, and with its own tokenizer
+    kind, describe = WRITERS[model.config.model_type]
     layout = FORMATS[kind]
     settings, weights = describe(model)
     end_of_text = end_of_text_id(tokenizer)

@@ -693,3 +693,11 @@ def test_names_are_translated_one_to_one():
     translated = {translate_name(name, gpt2.GPT2_FORMAT.names) for name in ours}
     assert translated == {name.removeprefix("transformer.") for name in theirs}
     assert len(translated) == len(ours)
+
+
+def test_a_compiled_model_is_exported_like_the_model_itself(tmp_path):
+    config, tokenizer = MODELS["baby"]
+    model = trained(config)
+    export_transformers(torch.compile(model), tokenizer, tmp_path / "out")
+    idx = random_ids(V)
+    assert (their_logits(tmp_path / "out", idx) - our_logits(model, idx)).abs().max() < 1e-5
