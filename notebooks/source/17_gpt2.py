@@ -11,12 +11,13 @@
 #
 # > GPT-2's weights in our model, and our models in the files that `transformers` opens.
 #
-# You will build: a map between the names and shapes of two programs. With it the weights that OpenAI published run in your GPT, and what you trained opens in the tools that everybody uses.
+# You will build: a map between the names and shapes of two programs. With this map, the weights that OpenAI published run in your GPT, and the models that you train open in the tools that everybody uses.
 # You need lessons 06, 08, 09 and 14, and the library `transformers`. On two CPU cores the page takes half a minute.
 
 # %%
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 # %%
@@ -26,6 +27,7 @@ import transformers
 
 from chargpt_lib.attention_maps import ablate_heads, plot_heads, record_attention, token_texts
 from chargpt_lib.bpe import BPETokenizer
+from chargpt_lib.checkpoints import build_meta_model
 from chargpt_lib.data import load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.gpt import GPT, GPTConfig, load_pretrained
@@ -45,34 +47,31 @@ scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # deleted at 
 folder = Path(scratch.name)
 
 # %% [markdown]
-# In 2019 OpenAI published the weights of GPT-2 ([Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)). It had read WebText, 40 GB of text from web pages. There are four sizes. All of them are lesson 06's GPT: learned positions, pre-norm, GELU, a tied last matrix. Only the numbers in the config differ. On the device `meta` a model has shapes and no weights, so we can count its parameters without any memory.
+# In 2019 OpenAI published the weights of GPT-2 ([Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)), in four sizes. The models had read WebText, 40 GB of text from web pages. Each of them is lesson 06's GPT: learned positions, pre-norm, GELU, a tied last matrix. Only the numbers in the config differ. The next cell counts their parameters on the device `meta`, where a model has shapes and no weights, so that even the largest takes no memory.
 
 # %%
 sizes = {
-    "gpt2": (12, 12, 768),
-    "gpt2-medium": (24, 16, 1024),
-    "gpt2-large": (36, 20, 1280),
-    "gpt2-xl": (48, 25, 1600),
+    "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
+    "gpt2-medium": {"n_layer": 24, "n_head": 16, "n_embd": 1024},
+    "gpt2-large": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
+    "gpt2-xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
 }
-for name, (n_layer, n_head, n_embd) in sizes.items():
-    config = GPTConfig.gpt2()
-    config.n_layer = n_layer
-    config.n_head = n_head
-    config.n_embd = n_embd
-    with torch.device("meta"):
-        parameters = GPT(config).num_params()
+parameters = {}
+for name, size in sizes.items():
+    config = replace(GPTConfig.gpt2(), **size)
+    parameters[name] = build_meta_model(config).num_params()
     print(
-        f"{name:12} {n_layer} layers, {n_head} heads, width {n_embd:5,}: {parameters:13,} parameters"
+        f"{name:12} {size['n_layer']} layers, width {size['n_embd']:5,}: {parameters[name]:13,} parameters"
     )
 
 # %% [markdown]
-# The counts are those of OpenAI's models: 124 million, 355 million, 774 million and 1.5 billion. So the numbers would fit into your model. Two things stand in the way. Their names are others, and some matrices lie on their side.
+# The counts are those of OpenAI's models: 124 million, 355 million, 774 million and 1.5 billion. So OpenAI's weights would fit into your model, number for number. Two things stand in the way: the names differ, and some matrices are transposed.
 #
 # ## A folder of `transformers`
 #
 # Most models are published as a folder that the library [transformers](https://huggingface.co/docs/transformers) writes and opens. For GPT-2 it has a config, a tokenizer (lesson 14), and the weights as safetensors (lesson 09).
 #
-# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes, and all its weights are random. What it writes is noise. But a wrong map shows on it as clearly as on the real one. With `SOURCE = "gpt2"` at the top, all that follows happens to the real one: 548 MB are downloaded once, or found in `$CHARGPT_DATA/gpt2/model.safetensors`.
+# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes with random weights. The stand-in writes noise, but a mistake in the map shows on it as clearly as on GPT-2 itself. For the real GPT-2, put `SOURCE = "gpt2"` at the top and run the page again. It downloads 548 MB once, or finds them in `$CHARGPT_DATA/gpt2/model.safetensors`.
 
 # %%
 theirs_folder = folder / "stand-in"
@@ -101,7 +100,7 @@ for path in sorted(theirs_folder.iterdir()):
 # %% [markdown]
 # ## Two lists of names
 #
-# Here are the weights of the first block, by their names and shapes. On the left are those of `transformers`, on the right those of your GPT with the same sizes. **Predict:** which of theirs is which of yours? Some shapes help. Which shapes do not fit?
+# The next cell lists the weights of the first block with their shapes: those of `transformers` on the left, those of a GPT of yours with the same sizes on the right. **Predict:** which of their weights is your `qkv`? Will its shape be the same?
 
 # %%
 mine = GPT(
@@ -124,12 +123,12 @@ for one, other in zip(left, right):
     print(f"{one:36} {other}")
 
 # %% [markdown]
-# The order is the same, so the lists can be read row by row. `c_attn` is our `qkv`: 48 numbers in, three times 48 out. `c_fc` and `mlp.c_proj` are the two layers of the feed-forward. But `c_attn.weight` is 48 × 144, and ours is 144 × 48.
+# Both lists are in the order of the computation, so each row shows one weight under two names. `c_attn` is our `qkv`: 48 numbers in, three times 48 out. `c_fc` and `mlp.c_proj` are the two layers of the feed-forward. But `c_attn.weight` is 48 × 144, and ours is 144 × 48.
 #
 # ### Exercise: their names, your names
-# ★ · 5 minutes · Half of the work of opening somebody's model is this function.
+# ★ · 5 minutes · This function is half of the work of opening somebody's model.
 #
-# Turn a name of GPT-2 into ours. The names that are not in the rows above are `wte` and `wpe`, our `token_embedding` and `position_embedding`; `ln_f`, our `norm`; and `lm_head`, which is called the same. A name may or may not begin with `transformer.`; ours never does.
+# Turn a name of GPT-2 into ours. Four modules are not in the rows above: `wte` is our `token_embedding`, `wpe` our `position_embedding`, `ln_f` our `norm`, and `lm_head` is `lm_head` in both. GPT-2's names may begin with `transformer.`, or not; ours never do.
 
 # %% tags=["exercise"] exercise="our_name"
 def our_name(name):
@@ -156,9 +155,9 @@ def our_name(name):
 check("our_name", our_name)
 
 # %% [markdown]
-# ## Matrices on their side
+# ## Transposed matrices
 #
-# Why are four matrices of a block transposed? `nn.Linear` keeps its weight $W$ as (out, in) and computes $y = x W^\top + b$. OpenAI's code was written in TensorFlow. Its layer is called Conv1D, because a convolution over one position is the same as a linear layer. It keeps its weight as (in, out) and computes $y = x W + b$. Here is one layer of the stand-in, computed three times:
+# Why are four matrices of a block transposed? `nn.Linear` keeps its weight $W$ as (out, in) and computes $y = x W^\top + b$. OpenAI wrote GPT-2 in TensorFlow, with a layer called Conv1D: a convolution over a single position is a linear layer. Conv1D keeps its weight as (in, out) and computes $y = x W + b$. The next cell computes one layer of the stand-in three times: by the formula, by Conv1D, and by `nn.Linear` with the transposed weight.
 
 # %%
 torch.manual_seed(1337)
@@ -171,14 +170,14 @@ with torch.no_grad():
     y = x @ layer.weight + layer.bias
     print("x W + b         ", [round(number, 4) for number in y[0, 0, :4].tolist()])
     print("their Conv1D    ", [round(number, 4) for number in layer(x)[0, 0, :4].tolist()])
-    print("Linear, W turned", [round(number, 4) for number in linear(x)[0, 0, :4].tolist()])
+    print("Linear with Wᵀ  ", [round(number, 4) for number in linear(x)[0, 0, :4].tolist()])
 
 # %% [markdown]
-# Where a matrix is not square, PyTorch refuses a wrong shape. One of the four is square: `attn.c_proj`, 48 × 48. **Predict:** what happens if you forget to turn that one?
+# Forget to transpose `c_attn`, and PyTorch refuses: 48 × 144 does not fit into 144 × 48. But one of the four is square: `attn.c_proj`, 48 × 48. **Predict:** what happens if you forget to transpose that one? A later section tries it.
 #
 # ## The map
 #
-# Here is the whole map, for the library. It goes from our names to theirs, and says which of their modules hold matrices on their side.
+# Here is the whole map, for the library. It leads from our names to theirs, and says which of their modules have transposed matrices.
 
 # %%
 #| export
@@ -250,8 +249,7 @@ for name in ("blocks.2.attention.qkv.weight", "position_embedding.weight", "norm
 # The shapes in GPT-2's smallest size, rows × columns:
 
 # %%
-with torch.device("meta"):
-    state = GPT(GPTConfig.gpt2()).state_dict()
+state = build_meta_model(GPTConfig.gpt2()).state_dict()
 table = []
 for name, theirs_name in GPT2_FORMAT.names.items():
     *rows, columns = state[f"{name.replace('N', '0')}.weight"].shape
@@ -262,7 +260,7 @@ for name, theirs_name in GPT2_FORMAT.names.items():
     print(f"{name:28} {rows:5} × {columns:4}   {theirs_name:18} {height:5} × {width:4}")
 
 # %% [markdown]
-# The same as a picture. Each rectangle is as high as the weight has rows and as wide as it has columns; those of norms are thin lines. The token table would be 17 times as high as it is drawn. (`lm_head` is that table once more, and is left out.)
+# The same as a picture. Each rectangle is as high as the weight has rows and as wide as it has columns; those of norms are thin lines. Blue weights are the same on both sides, orange ones are transposed. The token table would be 17 times as high as it is drawn. (`lm_head` is that table once more, and is left out.)
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 6.4), layout="constrained")
@@ -290,7 +288,7 @@ show(
 # %% [markdown]
 # ## The config
 #
-# The weights say nothing about what is computed with them: which activation, which $\varepsilon$ in the norms, how many heads. That stands in `config.json`. Our GPT computes one thing, so every setting that would change the arithmetic is looked at, and a model that wants something else is refused. A model that is opened wrongly writes nearly as well as one that is opened rightly, and nobody notices.
+# The weights do not say what is computed with them: which activation, which $\varepsilon$ in the norms, how many heads. `config.json` does. A wrong activation changes no shape, so nothing would complain. Therefore the next function looks at every setting that changes the arithmetic, and refuses a model that computes what our GPT cannot.
 
 # %%
 #| export
@@ -346,7 +344,7 @@ def gpt2_to_config(settings, path="config.json"):
 # %% [markdown]
 # ## Opening it
 #
-# What remains is to read the weights. The files are looked through first: are all names there, and no others, and does each shape fit the config? Only then are numbers read, one tensor at a time, turned where they lie on their side, and put into a model on `meta`. So the model is never in memory twice.
+# What remains is to read the weights. A safetensors file begins with a list of names and shapes (lesson 09), so all of them can be compared with the config before a single number is read. Then the tensors are read one at a time, transposed where the map says so, and put into a model on the device `meta`. So the model is never in memory twice.
 
 # %%
 #| export
@@ -413,7 +411,7 @@ def load_foreign_weights(config, folder, kind):
     return model
 
 # %% [markdown]
-# `from_pretrained` puts the pieces together: config, model, weights, tokenizer. It takes a folder, or one of the four names. For a name it knows the address of the weights, and the SHA-256 of the file that was published in 2019: a file with other contents is refused.
+# `from_pretrained` puts the pieces together: config, model, weights, tokenizer. It takes a folder, or one of the four names. For a name it knows the address of the weights and the SHA-256 of the file, and refuses a file with any other contents.
 
 # %%
 #| export
@@ -546,7 +544,7 @@ def from_pretrained(name_or_folder):
 # %% [markdown]
 # ## Is it the same model?
 #
-# Two programs that should compute the same are given the same input. The stand-in in `transformers`, and the same files in your GPT:
+# Give both programs the same ids and compare the logits. **Predict:** will all digits agree?
 
 # %%
 model, tokenizer = from_pretrained(theirs_folder if SOURCE == "stand-in" else SOURCE)
@@ -568,7 +566,7 @@ print(
 assert difference < 1e-5 * their_logits.abs().max()
 
 # %% [markdown]
-# A logit is a sum of thousands of rounded products, and the two programs add in different orders, so the last digits differ. Nothing else does. The greedy text is the same, token by token:
+# A logit is a sum of thousands of rounded products. The two programs need not add in the same order, so the last digits may differ. The greedy text is the same, token by token:
 
 # %%
 start = idx[:, :10]
@@ -582,7 +580,7 @@ print("equal:", (their_text == our_text).sum().item(), "of", our_text.numel(), "
 # %% [markdown]
 # ## What comes along
 #
-# `from_pretrained` returns a model and a tokenizer of ours, so all that you built works on it. It writes, and streams the tokens as they come:
+# `from_pretrained` returns a model and a tokenizer of ours, so everything that you built works on them. The model writes, and streams its tokens as they come:
 
 # %%
 for piece in generate(
@@ -591,7 +589,7 @@ for piece in generate(
     print(repr(piece), end=" ")
 
 # %% [markdown]
-# The stand-in knows no word. GPT-2 itself would go on in English.
+# The stand-in knows no words. GPT-2 itself goes on in English.
 #
 # Attention can be recorded, drawn, and switched off head by head (lesson 07):
 
@@ -621,20 +619,20 @@ with torch.no_grad():
 # %% [markdown]
 # ## The way out
 #
-# Now the other direction. You have trained a model, and somebody wants to use it who has never heard of this course. She calls `AutoModelForCausalLM.from_pretrained(folder)` and expects it to work, without any code of yours.
+# Now the other direction. You have trained a model, and somebody who has never heard of this course wants to use it. She calls `AutoModelForCausalLM.from_pretrained(folder)`, and it has to work without any code of yours.
 #
-# Read backwards, the map writes the weights. Lesson 06's GPT can differ from GPT-2 in four ways, and each needs a thought:
+# The same map serves here. But lesson 06's GPT can differ from GPT-2 in four ways, and each needs a thought:
 #
-# - *No biases.* GPT-2 has them everywhere. A bias of zero adds nothing, so zeros are written.
+# - *No biases.* GPT-2 has a bias in every layer. A bias of zero adds nothing, so zeros are written.
 # - *Another activation.* `config.json` names it.
 # - *An untied last matrix.* `config.json` says so (`tie_word_embeddings`), and the matrix is written by itself.
-# - *A bias in the untied last matrix.* GPT-2 has no place for it. This one is harder.
+# - *A bias in the untied last matrix.* GPT-2 has no place for it. This case is harder.
 #
 # The logits are $z = W h + b$, where $h$ (C numbers) comes from the last layer norm, and $W$ is (V, C). A layer norm ends by adding a bias of its own, $\beta$. If we find a vector $\delta$ with
 #
 # $$W \delta = b$$
 #
-# then adding $\delta$ to $\beta$ does what $b$ did: $W (h + \delta) = W h + b$. That is $V$ equations for $C$ unknowns. With 65 characters and a width of 384 there are many solutions. With 50,257 tokens there is none, as a rule, and the model is refused.
+# then adding $\delta$ to $\beta$ does what $b$ did: $W (h + \delta) = W h + b$. These are $V$ equations for $C$ unknowns. With 65 characters and a width of 384 there are many solutions. With 50,257 tokens there is usually none, and the model is refused.
 
 # %%
 #| export
@@ -709,25 +707,9 @@ for V, C in ((65, 384), (300, 48)):
         print(f"V = {V}, C = {C}:", error)
 
 # %% [markdown]
-# ### Exercise: many heads, one matrix
-# ★★ · 8 minutes · Checkpoints of hand-written GPTs, such as those of Karpathy's lecture, have a query, a key and a value matrix for each head, as lesson 04's first version does.
-#
-# Each is (head_size, C). Make the one matrix of `CausalSelfAttention` of them, (3C, C). Its rows are the queries of all heads, head after head, then the keys, then the values.
-
-# %% tags=["exercise"] exercise="stack_heads"
-def stack_heads(queries, keys, values):
-    """Three lists of H matrices (head_size, C), one for each head -> the weight of qkv, (3 * H * head_size, C)."""
-    ### BEGIN SOLUTION
-    return torch.cat([*queries, *keys, *values])
-    ### END SOLUTION
-
-# %%
-check("stack_heads", stack_heads)
-
-# %% [markdown]
 # ## Llama's format
 #
-# Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has them, too, and `transformers` lays out most models since 2023 like Llama. No matrix lies on its side there. Llama's rotations pair the two halves of a head, as ours do. Let us write its map.
+# Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has them, too. In `transformers` its matrices are those of `nn.Linear`, and its rotations pair the two halves of a head, as ours do. So the map is a list of names, and the config is the larger part of the work.
 
 # %%
 #| export
@@ -830,7 +812,7 @@ def llama_from_model(model):
     return settings, weights
 
 # %% [markdown]
-# Not every model of lesson 16 fits. Llama has no n-gram embeddings, no soft-capping, and no QK-norm. These parts cannot be left out on the way: the weights were trained with them. Such a model is refused, with the reason.
+# Not every model of lesson 16 fits. Llama has no n-gram embeddings, no soft-capping and no QK-norm. Such parts cannot be left out on export, because the weights were trained with them. So such a model is refused, with the reason. The next cell tries a model without these parts, and one with QK-norm.
 
 # %%
 for changes in ({"softcap": 0.0, "qk_norm": False}, {"softcap": 0.0}):
@@ -850,7 +832,7 @@ for changes in ({"softcap": 0.0, "qk_norm": False}, {"softcap": 0.0}):
 # %% [markdown]
 # ## Writing the folder
 #
-# The last function writes all files into a folder that nobody sees before it is whole: config, weights, tokenizer, and a model card, which says what the model learned from, how good it is, and who may use it.
+# The last function writes the config, the weights, the tokenizer and a model card. The card says what the model learned from, how good it is, and who may use it. All files go into a temporary folder, which gets its name when it is whole (lesson 09).
 
 # %%
 #| export
@@ -900,7 +882,7 @@ def export_transformers(model, tokenizer, folder, facts=None):
         )
 
 # %% [markdown]
-# Now the model of Playhouse that comes with the course (lesson 06), in the tools of strangers. `transformers` opens it and computes its logits:
+# Export the Playhouse model that comes with the course (lesson 06), and open it with `transformers`:
 
 # %%
 playhouse, characters, record = load_pretrained("playhouse")
@@ -923,7 +905,7 @@ print(
 assert difference < 1e-4
 
 # %% [markdown]
-# And it writes a play, in the loop of `transformers`. Ours writes the same:
+# Now `transformers` writes a play with it, and our `generate` writes one, too:
 
 # %%
 written = opened.generate(ids, max_new_tokens=160, do_sample=False, pad_token_id=0)
@@ -948,9 +930,9 @@ assert their_play[:60] == our_play[:60]
 print((out / "README.md").read_text(encoding="utf-8"))
 
 # %% [markdown]
-# ## One matrix on its side
+# ## The square matrix
 #
-# Back to the question from above: what if the square matrix of a block, `attn.c_proj`, is not turned? All shapes fit, so nothing complains. Let us do that to the Playhouse model, in one block at a time. **Predict:** its loss is 0.35 nats per character. What will it be?
+# Back to the question from above: what if the square matrix of a block, `attn.c_proj`, is not transposed? All shapes fit, so nothing complains. The next cell makes this mistake in the Playhouse model, in one block at a time. **Predict:** the loss is 0.35 nats per character. What will it be with the mistake in block 0? In block 3, the last one?
 
 # %%
 val_ids = characters.encode(load_corpus("playhouse").val[:20_000])
@@ -970,16 +952,16 @@ for number, block in enumerate(playhouse.blocks):
 print(text)
 
 # %% [markdown]
-# In block 0 the mistake ruins everything. In block 3, the last one, it costs 0.14 nats, and the text still looks like a play, with some words misspelt. Nobody who reads it would suspect a matrix on its side. So compare logits with the original before you believe a conversion, and never only samples.
+# In block 0 the mistake costs 4.2 nats: the model is ruined. In block 3 it costs 0.14 nats, and the model still writes a play, with some words misspelt. A reader would blame the training, not the conversion. So do not judge a conversion by its samples: compare logits with the original.
 
 # %% [markdown]
 # ## Fine-tuning
 #
-# Weights that were trained on one text are a better start for another text than noise. Training on from them is called **fine-tuning**. Nothing in the loop changes, only where it starts:
+# Weights that were trained on one text are often a better start for another text than random ones. To train on from them is called **fine-tuning**. The training loop does not change, only its first weights do:
 #
 #     chargpt train --init-from runs/playhouse-cpu --corpus diary.txt --out runs/diary
 #
-# The ids must go on meaning what they meant. So the tokenizer of the first model stays, and a text with other characters is refused before the training begins. With byte-pair encoding that cannot happen: its 256 bytes write every text.
+# Each id has to go on meaning what it meant. So the new run keeps the tokenizer of the first, and a text with other characters is refused before the training begins. With byte-pair encoding that cannot happen, because its 256 bytes write every text.
 
 # %%
 diary = "Dear diary,\ntoday I saw 2 geese on the moon. Again!\n"
@@ -989,12 +971,12 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# What if the new characters are needed? Then the token table needs new rows, and this is surgery:
+# What if the new text cannot do without these characters? Then the token table needs new rows.
 #
 # ### Exercise: new rows
-# ★★ · 8 minutes · An id is only a position. Whoever copies a table row by row into a model with another alphabet gives each letter the vector of another one.
+# ★★ · 8 minutes · An id is a position in an alphabet. Copied row by row into a model with another alphabet, a table gives many letters the vectors of others.
 #
-# `old` and `new` are two alphabets, and `table` has a row for each character of `old`. Make the table for `new`: a character that `old` has, too, keeps its row; any other gets the mean of all rows of the old table.
+# `old` and `new` are two alphabets, and `table` has a row for each character of `old`. Make the table for `new`: a character of both alphabets keeps its row, and a new character gets the mean of all rows of the old table.
 
 # %% tags=["exercise"] exercise="table_for_alphabet"
 def table_for_alphabet(table, old, new):
@@ -1014,10 +996,10 @@ check("table_for_alphabet", table_for_alphabet)
 # %% [markdown]
 # ## What it cost
 #
-# Could you train GPT-2 yourself? A training takes about $6 N D$ floating-point operations: 6 for each of $N$ parameters and each of $D$ tokens, 2 in the forward pass and 4 in the backward pass ([Kaplan et al., 2020](https://arxiv.org/abs/2001.08361)). A graphics card never reaches the speed on its data sheet. The share that it reaches is called **MFU**, model FLOPs utilisation; 0.3 to 0.5 is usual.
+# Could you train GPT-2 yourself? A training takes about $6 N D$ floating-point operations: 6 for each of $N$ parameters and each of $D$ tokens, 2 in the forward pass and 4 in the backward pass ([Kaplan et al., 2020](https://arxiv.org/abs/2001.08361)). No training reaches the speed on a graphics card's data sheet. The share that it reaches is called **MFU**, model FLOPs utilisation: about 0.3 for nanoGPT's GPT-2, 0.46 for the far larger PaLM ([Chowdhery et al., 2022](https://arxiv.org/abs/2204.02311)).
 #
 # ### Exercise: how long?
-# ★ · 4 minutes · Before you rent eight graphics cards, you want to know for how many hours.
+# ★ · 4 minutes · Graphics cards are rented by the hour.
 #
 # `peak` is the speed on the data sheet of one card, in operations a second. How many hours does the training take?
 
@@ -1033,24 +1015,27 @@ def training_hours(parameters, tokens, cards, peak, mfu):
 check("training_hours", training_hours)
 
 # %% [markdown]
-# OpenWebText, a copy of WebText that anybody may download, has 9 billion of GPT-2's tokens. Here is what one pass over it costs each size on eight A100, a card for data centres with 312 · 10¹² operations a second, at an MFU of 0.3:
+# [OpenWebText](https://skylion007.github.io/OpenWebTextCorpus/), a copy of WebText that anybody may download, has 9 billion of GPT-2's tokens. One pass over it, on eight A100 with $312 \cdot 10^{12}$ operations a second each, at an MFU of 0.3:
 
 # %%
-for name, (n_layer, n_head, n_embd) in sizes.items():
-    parameters = 12 * n_layer * n_embd**2  # the matrices of the blocks: nearly all
-    operations = 6 * parameters * 9e9
+for name, count in parameters.items():
+    operations = 6 * count * 9e9
     hours = operations / (8 * 312e12 * 0.3) / 3600
-    print(f"{name:12} {operations:.1e} operations, {hours:6.1f} hours")
+    print(f"{name:12} {operations:.1e} operations, {hours:5.1f} hours")
 
 # %% [markdown]
-# (COST)
+# An evening for the smallest. (nanoGPT's README reports four days for 33 such passes.) The command counts more exactly, attention included, and adds what has to fit into the memory of a card:
+#
+#     chargpt info --preset gpt2 --tokenizer gpt2 --tokens 9e9 --devices 8xA100
+#
+# MEMORY
 #
 # ## From nanoGPT, and out to anywhere
 #
-# Two more doors need no new idea, so they are not part of this lesson's module; `chargpt_lib/formats` has them.
+# Two more formats need no new idea. `chargpt_lib/formats` has them, not this lesson's module.
 #
-# - **nanoGPT** keeps GPT-2's names, and `nn.Linear`, so nothing is turned. Its `ckpt.pt` is a pickle, which can run any code when it is opened (lesson 09). We read the tensors alone, by PyTorch's `weights_only`. Its alphabet, `meta.pkl`, is read by a reader that knows dicts, texts and numbers, and nothing else.
-# - **ONNX** is a format for a graph of operations without Python: browsers, phones and servers run it. The graph has the keys and values of the cache (lesson 08) among its inputs and outputs, and so it can write a token at a time.
+# - **nanoGPT** has GPT-2's names and `nn.Linear`, so nothing is transposed. Its `ckpt.pt` is a pickle, which can run any code when it is opened (lesson 09). We let PyTorch read the tensors alone (`weights_only`). The alphabet is in a second pickle, `meta.pkl`; our reader accepts dicts, texts and numbers, and nothing else.
+# - **ONNX** describes a computation as a graph of operations. Programs in other languages run such a graph without Python, in browsers and on phones. Ours has the keys and values of the cache (lesson 08) among its inputs and outputs, so that it can write a token at a time.
 #
 # In a terminal:
 #
@@ -1059,15 +1044,33 @@ for name, (n_layer, n_head, n_embd) in sizes.items():
 #     chargpt export runs/me --format transformers --out models/hf   # or nanogpt, or onnx
 #     chargpt sample models/mine --prompt "O damp goose!"
 #
+# The checkpoint of a hand-written GPT, such as that of Karpathy's lecture, needs one step more.
+#
+# ### Exercise: many heads, one matrix
+# ★★ · 8 minutes · Such a checkpoint has a query, a key and a value matrix for each head, as lesson 04's first version has.
+#
+# Each matrix is (head_size, C). Join them into the one matrix of `CausalSelfAttention`, (3C, C). Its first C rows make the queries, head after head; the next C rows make the keys; the last C rows make the values.
+
+# %% tags=["exercise"] exercise="stack_heads"
+def stack_heads(queries, keys, values):
+    """Three lists of H matrices (head_size, C), one for each head -> the weight of qkv, (3 * H * head_size, C)."""
+    ### BEGIN SOLUTION
+    return torch.cat([*queries, *keys, *values])
+    ### END SOLUTION
+
+# %%
+check("stack_heads", stack_heads)
+
+# %% [markdown]
 # ## Mistakes people make
 #
-# - **Copying by shape.** A square matrix fits on its side, too. So do queries in the place of keys.
-# - **Believing a sample.** A model with a wrong GELU, or with one matrix on its side, still writes. Compare logits.
-# - **Another $\varepsilon$, another GELU.** GPT-2 has the tanh form of GELU. The exact one changes every logit a little, and no shape.
-# - **Queries, keys and values mixed per head.** Some checkpoints keep them as $q_0, k_0, v_0, q_1, \dots$; GPT-2 and we keep all queries first.
+# - **Copying by shape.** A square matrix fits when it is transposed, too, and so do queries in the place of keys.
+# - **Judging by a sample.** A model with one wrong matrix still writes. Compare logits.
+# - **Another GELU.** GPT-2 has the tanh form. The exact one changes every logit a little, and no shape.
+# - **Queries, keys and values mixed per head.** Some checkpoints keep them as $q_0, k_0, v_0, q_1, \dots$; GPT-2 and our GPT keep all queries first.
 # - **Other pairs in RoPE.** Meta's own files of Llama pair neighbours; `transformers` pairs halves, and reorders the rows when it converts.
-# - **A tokenizer from elsewhere.** With another vocabulary of the same size nothing fails, and every id means something else.
-# - **Opening a pickle of a stranger.** `torch.load(weights_only=False)` runs what its author put in.
+# - **A tokenizer from elsewhere.** Another vocabulary of the same size fits every shape, and every id means something else.
+# - **Opening a stranger's pickle.** `torch.load(weights_only=False)` runs whatever its author put in.
 #
 # How far you are:
 
@@ -1077,6 +1080,6 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# You now have `from_pretrained` and `export_transformers`, in `chargpt_lib/gpt2.py`. What you built in lesson 06 is GPT-2: the published weights run in it, and give the same logits. What you train is not locked into this course: other people's tools open it.
+# You now have `from_pretrained` and `export_transformers`, in `chargpt_lib/gpt2.py`. The GPT of lesson 06 *is* GPT-2: with the same weights both programs compute the same logits. And what you train is not locked into this course: other people's tools open it.
 #
-# This is the last lesson. What you have now reads a text, cuts it into tokens, trains on one card or many, samples, shows what its heads look at, and speaks the formats of others. Train something of your own.
+# This is the last lesson. You can read a text, cut it into tokens, train on one card or on many, sample, look into the heads, and hand the model to others. Train something of your own.

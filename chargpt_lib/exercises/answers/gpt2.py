@@ -23,11 +23,6 @@ def our_name(name):
     return ".".join(words.get(part, part) for part in parts)
 
 
-def stack_heads(queries, keys, values):
-    """Three lists of H matrices (head_size, C), one for each head -> the weight of qkv, (3 * H * head_size, C)."""
-    return torch.cat([*queries, *keys, *values])
-
-
 def table_for_alphabet(table, old, new):
     """table (len(old), C); old, new: strings of distinct characters -> the table for new, (len(new), C)."""
     mean = table.mean(0)
@@ -42,3 +37,8 @@ def training_hours(parameters, tokens, cards, peak, mfu):
     """The hours that a training takes, a float. peak: operations a second of one card; mfu: the share of it, 0 to 1."""
     operations = 6 * parameters * tokens
     return operations / (cards * peak * mfu) / 3600
+
+
+def stack_heads(queries, keys, values):
+    """Three lists of H matrices (head_size, C), one for each head -> the weight of qkv, (3 * H * head_size, C)."""
+    return torch.cat([*queries, *keys, *values])
