@@ -130,6 +130,13 @@ def atomic_write_text(path, text):
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
 
 
+def check_new_folder(folder):
+    """Raises: FileExistsError where a folder is there already and not empty, or is a file."""
+    folder = Path(folder)
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not an empty folder: choose another")
+
+
 @contextmanager
 def atomic_folder(folder):
     """Yields a temporary folder to write into; it then gets its name, whole. After a failure, nothing is left of it.
@@ -137,8 +144,7 @@ def atomic_folder(folder):
     Raises: FileExistsError where the folder is there already and not empty, OSError.
     """
     folder = Path(folder)
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not an empty folder: choose another")
+    check_new_folder(folder)
     temporary = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     try:

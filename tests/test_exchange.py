@@ -189,3 +189,18 @@ def test_where_saving_fails_nothing_is_left(saved, capsys, monkeypatch):
 
     monkeypatch.setattr(exchange, "save_model", full)
     assert "No space left" in fails(["import", "nano", "--out", "new"], capsys)
+
+
+@pytest.mark.parametrize("name", ["transformers", "nanogpt"])
+def test_a_run_begins_with_the_weights_of_another_program(name, saved, capsys):
+    assert main(["export", "mine", "--format", name, "--out", "theirs"]) == 0
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    options = ["--steps", "1", "--eval-interval", "1", "--batch-size", "2", "--device", "cpu"]
+    for folder in ("theirs", "mine"):
+        train = ["train", "--init-from", folder, "--corpus", "text.txt", *options]
+        assert main([*train, "--out", f"run-{folder}"]) == 0
+    losses = []
+    for folder in ("theirs", "mine"):
+        rows = Path(f"run-{folder}/log.jsonl").read_text().splitlines()
+        losses.append(json.loads(rows[-1])["val_loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from chargpt_lib import files
 from chargpt_lib.data import DOWNLOADABLE_CORPORA, load_corpus
 from chargpt_lib.files import (
+    atomic_folder,
     atomic_write,
     atomic_write_text,
     bundled_dir,
@@ -250,3 +251,33 @@ def test_json_is_written_whole_and_half_of_it_is_nothing(tmp_path):
         (tmp_path / "a.json").write_bytes(content)
         assert read_json(tmp_path / "a.json") == {}
     assert read_json(tmp_path / "nothing.json") == {}
+
+
+def test_a_folder_gets_its_name_when_it_is_whole(tmp_path):
+    with atomic_folder(tmp_path / "new" / "model") as folder:
+        (folder / "weights").write_text("many")
+        assert not (tmp_path / "new" / "model").exists()
+    assert (tmp_path / "new" / "model" / "weights").read_text() == "many"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model"]
+
+
+def test_of_a_folder_that_failed_nothing_is_left(tmp_path):
+    (tmp_path / "model.part").mkdir()  # of a process that was killed
+    (tmp_path / "model.part" / "old").touch()
+    with pytest.raises(OSError, match="disk"):
+        with atomic_folder(tmp_path / "model") as folder:
+            assert list(folder.iterdir()) == []
+            (folder / "weights").write_text("half")
+            raise OSError("the disk is full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_not_replaced(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with atomic_folder(tmp_path / "empty") as folder:
+        (folder / "weights").touch()
+    for taken in (tmp_path / "empty", tmp_path / "empty" / "weights"):
+        with pytest.raises(FileExistsError, match="is not an empty folder"):
+            with atomic_folder(taken):
+                raise AssertionError("nothing may be written")
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty", "weights"]

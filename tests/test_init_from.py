@@ -261,7 +261,7 @@ def test_characters_that_the_tokenizer_lacks_are_counted_before_anything_begins(
         (["--init-from", "nowhere"], ["nowhere does not exist: is it the right folder?"]),
         (["--init-from", "play.txt"], ["play.txt is a file: give the folder it is in"]),
         (["--init-from", "damaged"], ["model.safetensors", "Copy the file again"]),
-        (["--init-from", "hub"], ["hub is a model of transformers"]),
+        (["--init-from", "hub"], ["hub has no tokenizer"]),
         (["--init-from", ""], ["there is no 'last' checkpoint"]),
         (["--init-from", "copies/step-00000001", "--out", "copies"], ["--out copies holds the w"]),
         (["--init-from", "model", "--out", "model"], ["model: give the new run a folder of its"]),

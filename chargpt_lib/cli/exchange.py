@@ -6,15 +6,23 @@ from pathlib import Path
 from chargpt_lib.checkpoints import load_model, save_model
 from chargpt_lib.cli.inputs import check_own_model, is_own_model, open_foreign_model
 from chargpt_lib.cli.options import saved_settings
-from chargpt_lib.files import atomic_folder
+from chargpt_lib.files import atomic_folder, check_new_folder
 from chargpt_lib.formats.nanogpt import save_nanogpt
 from chargpt_lib.formats.onnx_graph import export_onnx
 from chargpt_lib.gpt2 import export_transformers
 from chargpt_lib.trainer import read_log
 
 
+def _check_out(out):
+    """Raises: ValueError where no folder is named, FileExistsError where there is something in it."""
+    if out is None:
+        raise ValueError("--out is missing: name a new folder")
+    check_new_folder(out)
+
+
 def import_command(args):
     """Makes a saved model of ours of another program's model."""
+    _check_out(args.out)
     if is_own_model(args.source):
         raise ValueError(f"{args.source} is a model of chargpt already: it needs no import")
     with atomic_folder(args.out) as folder:
@@ -48,6 +56,7 @@ def _facts(folder, unit):
 
 def export_command(args):
     """Writes a model in the files of another program."""
+    _check_out(args.out)
     check_own_model(args.folder)
     model, tokenizer = load_model(args.folder)
     if args.format == "transformers":

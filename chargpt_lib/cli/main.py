@@ -106,7 +106,7 @@ class _ImportArgs:
     # nanoGPT's ckpt.pt, or one of Karpathy's lecture; a folder of transformers (GPT-2, Llama); or gpt2, gpt2-medium,
     # gpt2-large, gpt2-xl, which are downloaded
     source: str
-    out: Path  # a new folder for the model
+    out: Path | None = None  # a new folder for the model; required
     meta: Path | None = (
         None  # nanoGPT's meta.pkl, with the alphabet; by default the one beside the ckpt.pt
     )
@@ -119,7 +119,7 @@ class _ImportArgs:
 class _ExportArgs(_ModelArgs):
     """Writes a model in the files that other programs open. Its logits stay the same."""
 
-    out: Path  # a new folder for the files
+    out: Path | None = None  # a new folder for the files; required
     format: Literal["transformers", "nanogpt", "onnx"] = "transformers"
     license: str | None = None  # for the model card, such as mit
 
