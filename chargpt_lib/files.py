@@ -1,5 +1,6 @@
 """Where files lie (downloads, caches, what comes with the course), and how one is written whole or not at all."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -154,6 +155,10 @@ def atomic_folder(folder):
             folder.rmdir()
         temporary.rename(folder)
         sync_folder(folder.parent)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(f"{folder} could not be written ({error}): is the disk full?") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

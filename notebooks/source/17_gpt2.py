@@ -30,6 +30,7 @@ from chargpt_lib.bpe import BPETokenizer
 from chargpt_lib.checkpoints import build_meta_model
 from chargpt_lib.data import load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.files import bundled_dir
 from chargpt_lib.gpt import GPT, GPTConfig, load_pretrained
 from chargpt_lib.modern import ModernConfig, ModernGPT
 from chargpt_lib.plots import show
@@ -1028,7 +1029,33 @@ for name, count in parameters.items():
 #
 #     chargpt info --preset gpt2 --tokenizer gpt2 --tokens 9e9 --devices 8xA100
 #
-# MEMORY
+# How much memory does a step take? `python -m tests.benchmarks.memory` measured it for GPT-2's smallest size, on a CPU in 32 bits: what one step with a single window adds at its peak, beside weights, gradients and moments. In *attention written out* the T × T weights of each head are kept for the backward pass, as in lesson 03. The *fused kernel* (lesson 04) does not keep them. *Gradient checkpointing* (lesson 10) keeps only the input of each block, and computes the rest again. **Predict:** by which factor does each of the three grow from 1,024 tokens to 2,048?
+
+# %%
+measured = json.loads((bundled_dir() / "results" / "memory.json").read_text(encoding="utf-8"))
+steps = measured["devices"]["cpu"]["one step"]
+ways = {
+    "attention written out": "#D55E00",
+    "fused kernel": "#0072B2",
+    "fused kernel, gradient checkpointing": "#009E73",
+}
+fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+for row, (way, colour) in enumerate(ways.items()):
+    sizes = [steps[f"fp32, T = {T}"][way]["peak, bytes"] / 1e9 for T in (1024, 2048)]
+    ax.barh([row, row + 4], sizes, color=colour)
+    for place, size in zip((row, row + 4), sizes):
+        ax.text(size + 0.05, place, f"{way}: {size:.2f} GB", va="center")
+ax.set_yticks([1, 5], ["1,024 tokens", "2,048 tokens"])
+ax.set(xlabel="memory of one step, GB", xlim=(0, 9))
+ax.invert_yaxis()
+show(
+    fig,
+    "Bars for one step. With 1,024 tokens: attention written out 2.06 GB, fused kernel 1.45, with gradient checkpointing 0.88. "
+    "With 2,048 tokens: 5.34, 2.88 and 1.75 GB.",
+)
+
+# %% [markdown]
+# With the fused kernel, memory grows with the number of tokens: twice as many take twice as much, with and without checkpointing. Written out, it grows by a factor of 2.6, because the weights of each head have T² numbers. Most of what checkpointing leaves are the logits, 50,257 numbers for each token.
 #
 # ## From nanoGPT, and out to anywhere
 #
