@@ -30,10 +30,10 @@ from chargpt_lib.checkpoints import (
 )
 from chargpt_lib.cli.commands import (
     COMMAND_FUNCTIONS,
-    _flops_per_token,
     _last_step,
     _parameters_by_part,
 )
+from chargpt_lib.cli.cost import flops_per_token
 from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, USAGE, main
 from chargpt_lib.cli.options import (
     CHANGEABLE,
@@ -658,7 +658,7 @@ def test_a_modern_gpt_from_a_text_to_its_attention(n_gram, capsys):
     capsys.readouterr()
     assert main(["info", "run", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert f"{_flops_per_token(model):,} FLOPs" in said and "3 steps" in said
+    assert f"{flops_per_token(model):,} FLOPs" in said and "3 steps" in said
     assert ("n-gram embedding" in said) == (n_gram == "3") and "position embedding" not in said
 
     assert main(["train", "--resume", "--out", "run", "--steps", "6", "--device", "cpu"]) == 0
@@ -1014,7 +1014,7 @@ def assert_flops_are_torchs(model):
         FlopCounterMode(display=False) as counter,
     ):
         model(idx, idx)[1].backward()
-    assert _flops_per_token(model) == pytest.approx(
+    assert flops_per_token(model) == pytest.approx(
         counter.get_total_flops() / idx.numel(), rel=0.05
     )
 
@@ -1080,7 +1080,7 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
     assert len(numbers) == 6 and sum(numbers) == model.num_params() == int(
         re.search(r"^total +([\d,]+)", said, re.M)[1].replace(",", "")
     )
-    assert f"{_flops_per_token(model):,} FLOPs per character" in said and "12 steps" in said
+    assert f"{flops_per_token(model):,} FLOPs per character" in said and "12 steps" in said
     assert "device cpu (--device says so), precision fp32" in said and torch.__version__ in said
     assert (
         main(["info"]) == 0
@@ -1093,7 +1093,7 @@ def test_info_on_a_run_a_preset_and_the_machine(trained, capsys):
     assert main(["info", "--preset", "modern", "--corpus", "play.txt"]) == 0
     modern = ModernGPT(PRESETS["modern"].model(len(set(TEXT))))
     said = capsys.readouterr().out
-    assert f"{modern.num_params():,}" in said and f"{_flops_per_token(modern):,} FLOPs" in said
+    assert f"{modern.num_params():,}" in said and f"{flops_per_token(modern):,} FLOPs" in said
 
 
 def test_the_environment_names_the_device(trained, monkeypatch, capsys):

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import chargpt_lib
 from chargpt_lib.attention_maps import save_attention_page
@@ -24,12 +23,21 @@ from chargpt_lib.checkpoints import (
     load_model,
     read_config_and_tokenizer,
 )
+from chargpt_lib.cli.cost import (
+    TRAINING_BYTES,
+    check_cost_options,
+    flops_per_token,
+    print_cost,
+)
 from chargpt_lib.cli.exchange import export_command, import_command
 from chargpt_lib.cli.inputs import (
+    check_encodable,
     check_initial_text,
     check_initial_tokenizer,
     check_own_model,
     check_run_tokenizer,
+    default_tokenizer,
+    encode_val,
     is_pipe,
     load_run_text,
     load_text,
@@ -37,12 +45,14 @@ from chargpt_lib.cli.inputs import (
     read_newlines,
     read_prompt,
     save_pipe,
+    text_name,
 )
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.cli.output import after_work, tolerated_output
 from chargpt_lib.devices import pick_device_and_reason, pick_precision, world_size
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.sampling import generate
+from chargpt_lib.shards import Shards
 from chargpt_lib.trainer import describe_data_change, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
 
@@ -57,11 +67,6 @@ def _total_memory(device):
     if hasattr(os, "sysconf"):  # not on Windows
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return math.inf
-
-
-# Bytes per parameter in training, in float32: the weight, its gradient, and what the optimizer keeps. AdamW keeps two
-# moments; Muon keeps one, at least for the matrices of the blocks.
-TRAINING_BYTES = {"adamw": 16, "muon": 12}
 
 
 def _check_memory(model_config, optimizer, device):
@@ -80,7 +85,10 @@ def _check_validation_text(corpus, tokenizer, block_size, eval_batches):
     """Raises: ValueError where the validation text is shorter than the windows that would be drawn from it."""
     if eval_batches == 0:
         return
-    length = len(tokenizer.encode(corpus.val))
+    ids = encode_val(corpus, tokenizer)
+    if ids is None:
+        return
+    length = len(ids)
     if length <= block_size:
         raise ValueError(
             f"the validation text has {length} {tokenizer.unit}s, too few for random windows of "
@@ -143,7 +151,9 @@ def _print_initial(args):
 
 def _print_loss_before(model, tokenizer, corpus, config):
     """Prints the validation loss before the first step, exact or estimated, as the config says."""
-    ids = tokenizer.encode(corpus.val)
+    ids = encode_val(corpus, tokenizer)
+    if ids is None:
+        return
     if config.eval_batches == 0:
         kind = "validation loss"
         loss = evaluate(model, ids)
@@ -167,9 +177,13 @@ def _print_plan(corpus, tokenizer, model, config, device, device_reason):
     precision = config.precision
     if precision == "auto":
         precision = pick_precision(device)
-    print(
-        f"{corpus.name}: {len(corpus.train):,} characters for training, {len(corpus.val):,} for validation"
-    )
+    if isinstance(corpus, Shards):
+        train_size = f"{len(corpus):,} {tokenizer.unit}s"
+        val_size = 0 if corpus.val_ids is None else len(corpus.val_ids)
+    else:
+        train_size = f"{len(corpus.train):,} characters"
+        val_size = len(corpus.val)
+    print(f"{text_name(corpus)}: {train_size} for training, {val_size:,} for validation")
     if tokenizer.unit != "character":
         print(f"a vocabulary of {tokenizer.vocab_size:,} {tokenizer.unit}s")
     print(
@@ -193,7 +207,7 @@ def _print_result(result, model, tokenizer, corpus, config):
             line += f", {above:.4f} above the floor of {result['floor']:.4f}"
         print(f"\n{line}; step {result['best_step']:,} of {result['steps']:,}")
         if tokenizer.unit != "character":
-            per_character, _ = bits_of_text(best, tokenizer.encode(corpus.val), tokenizer)
+            per_character, _ = bits_of_text(best, encode_val(corpus, tokenizer), tokenizer)
             print(f"that is {per_character:.4f} bits per character")
     print(f"checkpoints, settings.toml and log.jsonl are in {config.out}\n")
     _print_sample(model, tokenizer, max_new_tokens=300, seed=config.seed)
@@ -247,7 +261,7 @@ def _load_resumed_text(args):
     saved = settings["corpus"]
     is_given = settings_of(args)["corpus"] != saved
     accepts = args.corpus_changed == "accept"
-    if is_given or (accepts and Path(saved).is_file()):
+    if is_given or (accepts and Path(saved).exists()):
         corpus = load_text(args.corpus)
         change = describe_data_change(out, corpus)
     else:
@@ -265,7 +279,7 @@ def _load_resumed_text(args):
     if change is None:
         return corpus, tokenizer
     try:
-        tokenizer.encode(corpus.train + corpus.val)
+        check_encodable(corpus, tokenizer)
     except ValueError as error:
         raise ValueError(
             f"{args.corpus} has something that the run's tokenizer cannot encode, so only a new run "
@@ -282,7 +296,10 @@ def _find_tokenizer(args, corpus):
     if args.initial is None:
         return load_tokenizer_option(args.tokenizer, corpus)
     _, tokenizer = args.initial
-    check_initial_text(corpus, tokenizer, args.init_from)
+    if isinstance(corpus, Shards):
+        check_encodable(corpus, tokenizer)
+    else:
+        check_initial_text(corpus, tokenizer, args.init_from)
     check_initial_tokenizer(args.tokenizer, tokenizer, args.init_from, corpus)
     return tokenizer
 
@@ -395,6 +412,23 @@ def _load_text_of_run(folder):
     return corpus
 
 
+def _ids_of_split(corpus, split, tokenizer):
+    """The ids of the training or validation text, (N,). Raises: ValueError where shards cannot give them."""
+    if isinstance(corpus, Shards):
+        check_encodable(corpus, tokenizer)
+        if split == "train":
+            raise ValueError(
+                f"--split train: the training part of {corpus.folder} is not evaluated, for shards may be larger than "
+                "the memory: omit it, or pass a text by --corpus"
+            )
+        if corpus.val_ids is None:
+            raise ValueError(
+                f"{corpus.folder} was written without validation ids (val_size=0): pass another --corpus"
+            )
+        return corpus.val_ids
+    return tokenizer.encode(corpus.val if split == "val" else corpus.train)
+
+
 def eval_command(args):
     """Prints the exact loss over a split of a corpus."""
     if args.estimate is not None and args.estimate < 1:
@@ -404,9 +438,9 @@ def eval_command(args):
         corpus = _load_text_of_run(args.folder)
     else:
         corpus = load_text(args.corpus)
-    text = corpus.val if args.split == "val" else corpus.train
     unit = tokenizer.unit
-    ids = tokenizer.encode(text)
+    ids = _ids_of_split(corpus, args.split, tokenizer)
+    text = tokenizer.decode(ids)
     loss = evaluate(model, ids)
     per_character, per_byte = bits_of_text(loss, ids, tokenizer)
     length = f"{len(text):,} characters"
@@ -414,10 +448,11 @@ def eval_command(args):
     floor_in_bits = ""
     if unit != "character":
         length += f", {len(ids):,} {unit}s"
-    if args.split == "val" and corpus.val_entropy is not None:
-        floor = f" (the floor is {corpus.val_entropy * len(text) / len(ids):.4f})"
-        floor_in_bits = f" (the floor is {corpus.val_entropy / math.log(2):.4f})"
-    print(f"{corpus.name}, {args.split}: {length}")
+    entropy = getattr(corpus, "val_entropy", None)  # that of shards nobody knows
+    if args.split == "val" and entropy is not None:
+        floor = f" (the floor is {entropy * len(text) / len(ids):.4f})"
+        floor_in_bits = f" (the floor is {entropy / math.log(2):.4f})"
+    print(f"{text_name(corpus)}, {args.split}: {length}")
     print(f"{loss:.4f} nats per {unit}{floor}")
     print(f"{per_character:.4f} bits per character{floor_in_bits}")
     print(f"{per_byte:.4f} bits per byte")
@@ -520,17 +555,6 @@ def _parameters_by_part(model):
     return counts
 
 
-def _flops_per_token(model):
-    """FLOPs of training, per token of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
-    config = model.config
-    multiplied = model.num_params()
-    for module in model.modules():
-        # A row of a table is looked up, not multiplied; but a tied table is the lm_head, too.
-        if isinstance(module, nn.Embedding) and module.weight is not model.lm_head.weight:
-            multiplied -= module.weight.numel()
-    return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
-
-
 def _print_model(config, tokenizer):
     """Prints the parts of a model and its FLOPs."""
     # On the device "meta" weights have shapes and no values: not even GPT-2 needs memory or time.
@@ -548,7 +572,7 @@ def _print_model(config, tokenizer):
             remark = "  (shared with lm_head)"
         print(f"{part:20}{count:13,}{count / total:7.1%}{remark}")
     print(f"{'total':20}{total:13,}")
-    print(f"{_flops_per_token(model):,} FLOPs per {tokenizer.unit} in training (6 N + 12 L T C)")
+    print(f"{flops_per_token(model):,} FLOPs per {tokenizer.unit} in training (6 N + 12 L T C)")
 
 
 def _print_run(folder):
@@ -579,14 +603,22 @@ def _print_run(folder):
 
 def info_command(args):
     """Prints what is known of runs, of a preset, of this machine."""
+    check_cost_options(args)
     for folder in args.folders:
         _print_run(folder)
     if args.preset is not None:
         if args.preset not in PRESETS:
             raise ValueError(f"no preset is called {args.preset!r}: there are {', '.join(PRESETS)}")
         corpus = load_text(args.corpus)
-        tokenizer = load_tokenizer_option(args.tokenizer, corpus)
-        _print_model(PRESETS[args.preset].model(tokenizer.vocab_size), tokenizer)
+        name = args.tokenizer
+        if name is None:
+            name = default_tokenizer(args.corpus)
+        tokenizer = load_tokenizer_option(name, corpus)
+        preset = PRESETS[args.preset]
+        config = preset.model(tokenizer.vocab_size)
+        _print_model(config, tokenizer)
+        if args.tokens is not None or args.devices is not None:
+            print_cost(args, config, TrainConfig(**preset.training), tokenizer.unit)
     device, reason = pick_device_and_reason(args.device)
     print(
         f"device {device.type} ({reason}), precision {pick_precision(device)}, "

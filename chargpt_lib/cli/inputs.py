@@ -20,6 +20,7 @@ from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
 from chargpt_lib.formats.nanogpt import load_nanogpt
 from chargpt_lib.gpt2 import from_pretrained
+from chargpt_lib.shards import INDEX_FILE, Shards
 from chargpt_lib.trainer import describe_data_change
 
 # ---------------------------------------------------------------- the text of --corpus
@@ -168,13 +169,27 @@ def save_pipe(source):
     return str(path)
 
 
-def load_text(source):
-    """`load_corpus`, for what a user may give: pipes are read, and what is no text is recognised.
+def is_shards(source):
+    """Whether a corpus is a folder of shards, as `write_shards` leaves one."""
+    if is_corpus_name(source) or source == "":
+        return False
+    return Path(source, INDEX_FILE).is_file()
 
-    Raises: ValueError for a file that is no text, with the way out; what `load_corpus` raises.
+
+def load_text(source):
+    """`load_corpus`, for what a user may give: pipes are read, and what is no text is recognised -> Corpus, or Shards.
+
+    Raises: ValueError for a file that is no text, with the way out; what `load_corpus` and `Shards` raise.
     """
     if is_corpus_name(source):
         return load_corpus(source)
+    if is_shards(source):
+        return Shards(source)
+    if os.path.isdir(source):
+        raise FileNotFoundError(
+            f"{source!r} is a folder without {INDEX_FILE}: give a text file, or a folder of shards as "
+            "chargpt_lib.shards.write_shards leaves it"
+        )
     if is_pipe(source):
         return load_corpus(save_pipe(source))._replace(name=_pipe_name(source))
     if Path(source).is_file():
@@ -185,6 +200,29 @@ def load_text(source):
     corpus = load_corpus(source)
     _check_text(source, corpus.train[:HEAD].encode())
     return corpus
+
+
+def text_name(corpus):
+    """What a Corpus, or a folder of shards, is called in messages."""
+    return str(corpus.folder) if isinstance(corpus, Shards) else corpus.name
+
+
+def encode_val(corpus, tokenizer):
+    """The ids of the validation text (N,); None where shards were written without one."""
+    if isinstance(corpus, Shards):
+        return corpus.val_ids
+    return tokenizer.encode(corpus.val)
+
+
+def check_encodable(corpus, tokenizer):
+    """Raises: ValueError where a text, or what shards hold, is not made of the tokenizer's ids."""
+    if not isinstance(corpus, Shards):
+        tokenizer.encode(corpus.train + corpus.val)
+    elif corpus.tokenizer.to_dict() != tokenizer.to_dict():
+        raise ValueError(
+            f"the shards in {corpus.folder} were written with another tokenizer than the model's: write them anew "
+            "with tokenizer=, the model's"
+        )
 
 
 # ---------------------------------------------------------------- the text of a run
@@ -218,7 +256,7 @@ def load_run_text(saved, folder):
         return saved, corpus, describe_data_change(folder, corpus)
     changed = None
     for path in (saved, *_moved_paths(saved, folder)):
-        if not os.path.isfile(path):
+        if not os.path.isfile(path) and not is_shards(str(path)):
             continue
         try:
             corpus = load_text(str(path))
@@ -241,21 +279,55 @@ def load_run_text(saved, folder):
 
 # ---------------------------------------------------------------- --tokenizer
 
+SHARDS_TOKENIZER = "shards"  # --tokenizer shards: the one that a folder of shards was written with
+DEFAULT_TOKENIZER = "char"
+
+
+def default_tokenizer(source):
+    """The --tokenizer of a corpus for which none is given."""
+    return SHARDS_TOKENIZER if is_shards(source) else DEFAULT_TOKENIZER
+
 
 def is_tokenizer_name(name):
     """Whether a tokenizer is given by a name, and so by no path."""
-    return name in ("char", "gpt2") or name.startswith("bpe:")
+    return name in ("char", "gpt2", SHARDS_TOKENIZER) or name.startswith("bpe:")
+
+
+def _load_shards_tokenizer(name, shards):
+    """The tokenizer of shards. Raises: ValueError where --tokenizer asks for another one; OSError as `make_tokenizer`."""
+    tokenizer = shards.tokenizer
+    if name == SHARDS_TOKENIZER:
+        return tokenizer
+    # Those that are learned from a text cannot be learned again: here are only its ids.
+    if name == "char":
+        is_same = type(tokenizer) is CharTokenizer
+    elif name.startswith("bpe:"):
+        is_same = False
+    else:
+        is_same = make_tokenizer(name, None).to_dict() == tokenizer.to_dict()
+    if not is_same:
+        raise ValueError(
+            f"the shards in {shards.folder} were written with another one, and have its ids: omit --tokenizer, or "
+            f"pass --tokenizer {SHARDS_TOKENIZER}"
+        )
+    return tokenizer
 
 
 def load_tokenizer_option(name, corpus):
     """`make_tokenizer` for --tokenizer; where a text has fewer merges than were asked for, that is printed.
 
+    corpus: a Corpus, or Shards, which have a tokenizer already.
+
     Raises: ValueError, OSError that names the option.
     """
+    if isinstance(corpus, Shards):
+        make = _load_shards_tokenizer
+    else:
+        make = make_tokenizer
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            tokenizer = make_tokenizer(name, corpus)
+            tokenizer = make(name, corpus)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"--tokenizer {name}: {error}") from None
     except ValueError as error:
@@ -425,6 +497,8 @@ def open_foreign_model(source, meta=None, text=None):
         tokenizer = None
         if text is not None:
             corpus = load_text(text)
+            if isinstance(corpus, Shards):
+                raise ValueError(f"--text {text} is a folder of shards: give the text itself")
             tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
         return load_nanogpt(path, meta, tokenizer)
     for option, value in (("--meta", meta), ("--text", text)):

@@ -50,7 +50,8 @@ class _ModelArgs:
 class _EvalArgs(_ModelArgs):
     """Computes the exact loss over a text, in which each token is predicted once."""
 
-    corpus: str | None = None  # corpus name, path, URL, or - for stdin; by default the run's own
+    # corpus name, path, URL, folder of shards, or - for stdin; by default the run's own
+    corpus: str | None = None
     split: Literal["val", "train"] = "val"  # which part of the corpus
     estimate: int | None = None  # also estimate the loss from so many random batches (nanoGPT: 200)
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
@@ -88,14 +89,25 @@ class _AttendArgs(_ModelArgs):
 
 @dataclass
 class _InfoArgs:
-    """Prints parameters and FLOPs of runs or of a preset; the device, and what is installed."""
+    """Prints parameters and FLOPs of runs or of a preset; the device, and what is installed.
+
+    With --tokens and --devices: what training the preset would cost in FLOPs, hours and memory.
+    """
 
     # runs, checkpoints or saved models; without any, this machine only
     folders: tuple[Path, ...]
     preset: str | None = None  # a preset's model: cpu, modern, lecture, baby, oz or gpt2
     corpus: str = "playhouse"  # the text of the preset's tokenizer, which sets its vocab_size
-    # char, bpe:512 (or another size), gpt2, or the path of one
-    tokenizer: str = "char"
+    # char, bpe:512 (or another size), gpt2, or the path of one; by default char, or that of a folder
+    # of shards
+    tokenizer: str | None = None
+    tokens: float | None = None  # with --preset: what training on so many tokens costs, e.g. 9e9
+    # with --preset: on which cards, e.g. 8xA100; prints the memory of each, too
+    devices: str | None = None
+    # model FLOPs utilisation, the share of the cards' peak that training reaches; about 0.3 in
+    # nanoGPT's run of GPT-2: 600,000 steps of 491,520 tokens in about 4 days on 8 A100 (40 GB);
+    # models of a few million parameters reach less
+    mfu: float = 0.3
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
 
 

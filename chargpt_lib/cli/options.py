@@ -13,8 +13,11 @@ from types import NoneType
 from typing import Annotated, Literal, NamedTuple, get_args, get_type_hints
 
 from chargpt_lib.cli.inputs import (
+    DEFAULT_TOKENIZER,
+    SHARDS_TOKENIZER,
     STDIN,
     check_own_model,
+    default_tokenizer,
     is_corpus_name,
     is_tokenizer_name,
     load_initial,
@@ -120,7 +123,6 @@ PRESETS = {
 }
 DEFAULT_PRESET = "cpu"
 DEFAULT_CORPUS = "playhouse"
-DEFAULT_TOKENIZER = "char"
 
 # The tokenizer decides the size of the vocabulary. Until it is there, a model's config has this one.
 UNKNOWN_VOCAB_SIZE = 1
@@ -207,7 +209,7 @@ def _with_preset(settings):
     defaults = {
         "preset": preset_name,
         "corpus": DEFAULT_CORPUS,
-        "tokenizer": DEFAULT_TOKENIZER,
+        "tokenizer": default_tokenizer(settings.get("corpus", DEFAULT_CORPUS)),
         "init_from": None,
     }
     defaults.update(vars(preset.model(UNKNOWN_VOCAB_SIZE)))
@@ -364,8 +366,8 @@ def _train_args_class(settings, out):
 
         An option wins over the file --config, and that over --preset. The model's options are those of the preset:
         --preset modern --help shows others. With --init-from, model and tokenizer are those in that folder, and only
-        --dropout may differ. The default of --out is runs/CORPUS-PRESET, with the tokenizer at its end where it is not
-        char.
+        --dropout may differ. The default of --out is runs/CORPUS-PRESET, with the tokenizer at its end where it is
+        neither char nor that of shards or of --init-from.
         """
 
         # The model and the tokenizer in --init-from. Without an annotation, it is no option.
@@ -377,9 +379,11 @@ def _train_args_class(settings, out):
         # more, 120 s), lecture (Karpathy's lecture), baby (nanoGPT's), oz (small, for The Wizard of
         # Oz), gpt2 (the smallest)
         preset: Literal[*PRESETS] = settings["preset"]
-        # playhouse, shakespeare, oz, or a text's path or address; -: the standard input
+        # playhouse, shakespeare, oz, a text's path or address, or a folder of shards (lesson 12);
+        # -: the standard input
         corpus: str = settings["corpus"]
-        # char, bpe:512 (or another size: learned from the training text), gpt2, or the path of one
+        # char, bpe:512 (or another size: learned from the training text), gpt2, or the path of one;
+        # shards: the one that the folder of shards was written with
         tokenizer: str = settings["tokenizer"]
         # start from the weights of this run, checkpoint or saved model (fine-tuning)
         init_from: Path | None = _as_path(settings["init_from"])
@@ -409,7 +413,7 @@ def settings_of(args):
     }
     if args.init_from is not None:
         settings["init_from"] = str(args.init_from)
-    if not is_corpus_name(args.corpus) and Path(args.corpus).is_file():
+    if not is_corpus_name(args.corpus) and Path(args.corpus).exists():
         settings["corpus"] = str(Path(args.corpus).resolve())
     # The tokenizer of --init-from keeps the name of that folder, by which it is known again.
     is_path = args.tokenizer != settings["init_from"] and not is_tokenizer_name(args.tokenizer)
@@ -432,7 +436,7 @@ def _default_out(settings):
         name = "text"
     name = f"{name}-{settings['preset']}"
     tokenizer = settings["tokenizer"]
-    if tokenizer not in (DEFAULT_TOKENIZER, settings["init_from"]):
+    if tokenizer not in (DEFAULT_TOKENIZER, SHARDS_TOKENIZER, settings["init_from"]):
         name = f"{name}-{_as_file_name(tokenizer.replace(':', ''))}"
     return str(Path("runs") / name)
 
@@ -559,6 +563,8 @@ def _find_defaults(first, given):
         first.out = os.path.expanduser(first.out)
     if first.config is not None:
         first.config = Path(os.path.expanduser(first.config))
+    if first.corpus is not None:
+        first.corpus = os.path.expanduser(first.corpus)
     settings = {}
     if first.config is not None and not first.resume:
         settings = _read_settings(first.config)
