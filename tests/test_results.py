@@ -6,6 +6,8 @@ from math import log
 from statistics import fmean
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from build import HERE, read_lessons
 from chargpt_lib.playhouse import KINDS
@@ -15,6 +17,7 @@ from chargpt_lib.training import MODEL_NAMES
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
+from tests.benchmarks.memory import BLOCK_SIZES, NOT_MEASURED, WAYS, written_out
 from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings, best_rate
 from tests.benchmarks.robustness import PAGES, claims, margin
 from tests.benchmarks.tokenizers import READERS, readme_table
@@ -376,3 +379,65 @@ def test_the_readme_quotes_the_speeds_of_the_modern_gpt():
     assert f"{first:.2f}, {second:.2f} and {third:.2f} times as many" in MEASURED
     first, second, third = [row["sampling"]["two blocks"]["ratio"] for row in rows]
     assert f"{first:.2f}, {second:.2f} and {third:.1f} times" in MEASURED
+
+
+# ---------------------------------------------------------------- memory
+
+MEMORY = json.loads((RESULTS.parent / "memory.json").read_text(encoding="utf-8"))["devices"]
+
+
+def memory_rows(device):
+    """{(T, way): row} in fp32."""
+    steps = MEMORY[device]["one step"]
+    return {(T, way): steps[f"fp32, T = {T}"][way] for T in BLOCK_SIZES for way in WAYS}
+
+
+def in_gb(number):
+    return f"{number / 1e9:.3f}"
+
+
+def test_the_memory_of_a_step_is_what_was_computed():
+    for row in memory_rows("cpu").values():
+        for what, computed in row.get("computed", {}).items():
+            assert row[what] == pytest.approx(computed, rel=0.02), what
+
+
+def test_the_readme_quotes_the_measured_memory():
+    saved = "saved for backward up to the logits, bytes"
+    peak = "peak, bytes"
+    for (T, way), row in memory_rows("cpu").items():
+        computed = row.get("computed")
+        numbers = []
+        for what in (peak, saved):
+            numbers += [in_gb(row[what]), "" if computed is None else in_gb(computed[what])]
+        line = f"| {T:,} | {way.removeprefix('attention ')} | {' | '.join(numbers)} |"
+        assert line in MEASURED, f"put this into data/results/README.md:\n{line}"
+    if MEMORY["cuda"] == NOT_MEASURED:
+        assert "On a graphics card: not measured yet." in MEASURED
+
+
+def test_what_grows_with_the_square_of_the_window():
+    rows = memory_rows("cpu")
+    short, long = BLOCK_SIZES
+    saved = "saved for backward up to the logits, bytes"
+    growth = {way: rows[long, way][saved] / rows[short, way][saved] for way in WAYS}
+    assert growth["fused kernel"] == pytest.approx(2, abs=0.01)
+    # Scores of 12 layers and heads: 4 bytes for each, and one for the mask.
+    scores = rows[short, "attention written out"][saved] - rows[short, "fused kernel"][saved]
+    assert scores == pytest.approx(12 * 12 * short**2 * 4, rel=0.1)
+    assert growth["attention written out"] > 2.9
+    # All ways compute the same.
+    for T in BLOCK_SIZES:
+        assert len({rows[T, way]["loss"] for way in WAYS}) == 1
+
+
+def test_three_steps_of_gpt2_learn():
+    losses = MEMORY["cpu"]["training"]["train_loss"]
+    assert losses[0] == pytest.approx(log(50257), abs=0.2) and losses[2] < losses[0] - 1
+
+
+def test_attention_written_out_is_that_of_the_kernel():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 10, 8, dtype=torch.float64)
+    wanted = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert torch.allclose(written_out(q, k, v), wanted)

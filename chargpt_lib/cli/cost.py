@@ -86,10 +86,9 @@ def training_hours(flops, number, name, mfu):
 # moments; Muon keeps one, at least for the matrices of the blocks.
 TRAINING_BYTES = {"adamw": 16, "muon": 12}
 
-# Bytes per logit at the peak, at the beginning of backward: the logits in 16 bits, which the training step holds on
-# to; and in fp32 their log-softmax, its gradient, and what becomes of that, the gradient of the logits.
-HELD_LOGIT_BYTES = 2
-LOGIT_BYTES = HELD_LOGIT_BYTES + 4 + 4 + 4
+# Bytes per logit at the peak, at the beginning of backward, beside the logits themselves, which the training step holds
+# on to: in fp32 their log-softmax, its gradient, and what becomes of that, the gradient of the logits.
+LOSS_BYTES = 4 + 4 + 4
 
 # The share of a card's memory that a training may need. The rest is for CUDA itself, the kernels' workspaces, and gaps
 # between the tensors.
@@ -171,38 +170,39 @@ def _moment_bytes(model, optimizer):
 
 
 class MemoryNeed:
-    """The memory of a card on which a model is trained under autocast to 16 bits; torch.compile needs less of it.
+    """The memory of a card on which a model is trained, without torch.compile.
 
-    processes: how many cards there are, each with the whole model (DDP).
+    processes: how many cards there are, each with the whole model (DDP). half: under autocast to 16 bits, else in fp32.
     """
 
-    def __init__(self, config, optimizer, processes, checkpointing):
+    def __init__(self, config, optimizer, processes, checkpointing, half=True):
         with torch.device("meta"):
             model = build_model(config)
         parameters = model.num_params()
         logits = config.block_size * config.vocab_size
-        saved = saved_bytes(config)
+        number = 2 if half else 4  # bytes
+        saved = saved_bytes(config, half)
         copies = saved.fixed
         # Backward is at its peak when it begins, with the gradients of the logits, or in the last block, with the
         # gradients in it. There the widest, of the feed-forward layer, comes on top of what was saved.
-        in_last_block = HELD_LOGIT_BYTES * logits + 2 * config.block_size * 4 * config.n_embd
+        in_last_block = number * (logits + config.block_size * 4 * config.n_embd)
         if checkpointing:
             # Only the inputs of the blocks were saved. Backward computes the rest again, for one block at a time.
             whole = saved
-            saved = saved_bytes(config, checkpointing=True)
+            saved = saved_bytes(config, half, checkpointing=True)
             copies += (saved.fixed - whole.fixed) * (config.n_layer - 1) // config.n_layer
             in_last_block += (whole.per_window - saved.per_window) // config.n_layer
         self.fixed = {
             "weights": 4 * parameters,
             "gradients": 4 * parameters,
             f"moments ({optimizer})": _moment_bytes(model, optimizer),
-            # DDP sends gradients in buckets, which are copies of them.
+            # DDP sends gradients in buckets, which are copies of them (gradient_as_bucket_view=False).
             "buckets of gradients": 4 * parameters if processes > 1 else 0,
             "weights in 16 bits": copies,
         }
         self.per_window = {
             "activations": saved.per_window,
-            "logits and gradients": max(LOGIT_BYTES * logits, in_last_block),
+            "logits and gradients": max((number + LOSS_BYTES) * logits, in_last_block),
         }
 
     def parts(self, windows):

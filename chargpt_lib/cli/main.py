@@ -22,7 +22,7 @@ COMMANDS = {
     "eval": "exact loss, bits per character and per byte, perplexity",
     "sample": "generate text",
     "attend": "write a page with attention maps, to click through",
-    "info": "parameters and FLOPs of a model or preset; this machine's device",
+    "info": "parameters and FLOPs of a model or preset, what a training costs; this machine's device",
     "import": "open a model of nanoGPT or transformers, or a published GPT-2",
     "export": "write a model for transformers, nanoGPT or ONNX",
     "check": "grade your own notebook (Linux, macOS, WSL)",
