@@ -96,7 +96,10 @@ USABLE = 0.9
 
 
 class _CardKernels(TorchFunctionMode):
-    """Inside, dropout saves what it saves on a card, where the CPU's kernels save more."""
+    """Inside, dropout saves what it saves on a card, where the CPU's kernels save more.
+
+    RMSNorm counts as on the CPU, in separate steps; where a card has one kernel for it, it saves less.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = {} if kwargs is None else kwargs
