@@ -200,7 +200,7 @@ def test_each_command_has_help_with_a_line_for_each_option(word, capsys):
     names = [field.name for field in fields(SUBCOMMANDS[word])] if word in SUBCOMMANDS else []
     for name in names:
         if f"--{name.replace('_', '-')}" not in said:  # then it is given by its place
-            assert name in ("folder", "folders", "notebook", "submissions"), name
+            assert name in ("folder", "folders", "notebook", "submissions", "source"), name
             assert name.upper() in said
     plain = re.sub(r"[\s│]+", " ", said)
     metavar = r"(?:\{[^}]*\}(?:\|[A-Z]+)?|[A-Z]+)"

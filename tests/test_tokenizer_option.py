@@ -148,7 +148,7 @@ def test_gpt2s_vocabulary():
         ("bpe:100", ["bpe:100", "256 or more"]),
         ("bpe:many", ["bpe:many", "bpe:512 is one"]),
         ("words", ["'words'", "char, bpe:512", "gpt2"]),
-        ("theirs", ["tokenizer.json", "Hugging Face", "vocab.json and merges.txt"]),
+        ("theirs", ["tokenizer.json", "Hugging Face", "chargpt import the whole model"]),
         ("broken.json", ["broken.json"]),
         ("small.json", ["not in the alphabet"]),
         ("halves", ["merges.txt, line 2", "of the same tokenizer?"]),

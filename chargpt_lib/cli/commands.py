@@ -17,6 +17,7 @@ from chargpt_lib.attention_maps import save_attention_page
 from chargpt_lib.bpe import bits_of_text
 from chargpt_lib.checkpoints import (
     POINTER_FILE,
+    build_meta_model,
     build_model,
     checkpoint_step,
     find_checkpoint,
@@ -558,8 +559,7 @@ def _parameters_by_part(model):
 def _print_model(config, tokenizer):
     """Prints the parts of a model and its FLOPs."""
     # On the device "meta" weights have shapes and no values: not even GPT-2 needs memory or time.
-    with torch.device("meta"):
-        model = build_model(config)
+    model = build_meta_model(config)
     settings = {"model_type": config.model_type, **vars(config)}
     print(", ".join(f"{name} {value}" for name, value in settings.items()))
     total = model.num_params()

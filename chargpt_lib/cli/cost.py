@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from chargpt_lib.checkpoints import build_model
+from chargpt_lib.checkpoints import build_meta_model, build_model
 from chargpt_lib.cli.options import DEFAULT_CORPUS
 from chargpt_lib.devices import MIN_CAPABILITY
 from chargpt_lib.modern import muon_param_groups
@@ -179,8 +179,7 @@ class MemoryNeed:
     """
 
     def __init__(self, config, optimizer, processes, checkpointing, half=True):
-        with torch.device("meta"):
-            model = build_model(config)
+        model = build_meta_model(config)
         parameters = model.num_params()
         logits = config.block_size * config.vocab_size
         number = 2 if half else 4  # bytes
@@ -293,8 +292,7 @@ class TrainingCost:
 
     def print_time(self, unit):
         """Prints the FLOPs, the steps and the hours. unit: what the tokenizer calls a token."""
-        with torch.device("meta"):
-            each = flops_per_token(build_model(self.config))
+        each = flops_per_token(build_meta_model(self.config))
         step = (
             f"{_count(self.tokens_per_step, unit)}: batch_size {self.batch_size} x "
             f"grad_accum {self.grad_accum} x block_size {self.config.block_size:,}"

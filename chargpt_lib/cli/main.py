@@ -132,6 +132,7 @@ class _ExportArgs(_ModelArgs):
     """Writes a model in the files that other programs open. Its logits stay the same."""
 
     out: Path | None = None  # a new folder for the files; required
+    # what transformers opens, with a model card; what nanoGPT's sample.py reads; or a graph for onnxruntime
     format: Literal["transformers", "nanogpt", "onnx"] = "transformers"
     license: str | None = None  # for the model card, such as mit
 
