@@ -126,12 +126,13 @@ class LectureHead(nn.Module):
         self.key = nn.Linear(width, size, bias=False)
         self.query = nn.Linear(width, size, bias=False)
         self.value = nn.Linear(width, size, bias=False)
+        self.divisor = math.sqrt(size)
         if with_mask:
             self.register_buffer("tril", torch.ones(block_size, block_size).tril())
 
     def forward(self, x):
         length = x.shape[1]
-        scores = self.query(x) @ self.key(x).mT / math.sqrt(self.key.out_features)
+        scores = self.query(x) @ self.key(x).mT / self.divisor
         future = torch.ones(length, length).triu(1).bool()
         return scores.masked_fill(future, -math.inf).softmax(-1) @ self.value(x)
 
@@ -402,6 +403,21 @@ def test_a_lecture_model_of_one_head_and_an_alphabet_in_a_file(tmp_path):
     model, _ = load_nanogpt(tmp_path / "a", meta=write_meta(tmp_path))
     assert (model.config.n_head, model.config.n_layer) == (1, 1)
     assert_same_logits(theirs, model)
+
+
+def test_the_lectures_first_version_divided_by_the_root_of_the_width(tmp_path):
+    theirs = loud(Lecture())
+    for head in theirs.modules():
+        if isinstance(head, LectureHead):
+            head.divisor = math.sqrt(12)
+    torch.save(theirs.state_dict(), tmp_path / "a.pt")
+    model, _ = load_nanogpt(tmp_path / "a.pt", tokenizer=TOKENIZER, scaled_by="n_embd")
+    assert_same_logits(theirs, model)
+    other, _ = load_nanogpt(tmp_path / "a.pt", tokenizer=TOKENIZER)
+    with pytest.raises(AssertionError):
+        assert_same_logits(theirs, other)
+    with pytest.raises(ValueError, match="scaled_by is 'C'; it is head_size or n_embd"):
+        load_nanogpt(tmp_path / "a.pt", tokenizer=TOKENIZER, scaled_by="C")
 
 
 LECTURE_FAULTS = {
@@ -779,7 +795,7 @@ def laughs():
 FAULTS = {
     "no model_args": (lambda saved: saved.pop("model_args"), "no model_args"),
     "model_args that are none": (lambda saved: saved.update(model_args=[1]), "no model_args"),
-    "an argument of another program": (with_args(n_kv_head=2), "model_args has 'n_kv_head'"),
+    "an argument of another program": (with_args(use_rmsnorm=True), "model_args has 'use_rmsnorm'"),
     "an argument without a name": (
         lambda saved: saved["model_args"].update({(1, 2): 3}),
         "model_args has a tuple",

@@ -383,9 +383,14 @@ def _take(path, weights, name, shape):
     return weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
 
 
-def _take_heads(path, weights, config):
+def _take_heads(path, weights, config, scaled_by):
     """Takes the matrices of a lecture's heads out of `weights` -> our qkv matrices, {our name: (3C, C)}."""
-    shape = (config.n_embd // config.n_head, config.n_embd)
+    head_size = config.n_embd // config.n_head
+    shape = (head_size, config.n_embd)
+    query_factor = 1.0
+    if scaled_by == "n_embd":
+        # Our scores are divided by the root of the head size: the queries make up for the difference.
+        query_factor = (head_size / config.n_embd) ** 0.5
     taken = {}
     for block in range(config.n_layer):
         rows = []
@@ -393,7 +398,8 @@ def _take_heads(path, weights, config):
         for part in ("query", "key", "value"):
             for head in range(config.n_head):
                 name = f"blocks.{block}.sa.heads.{head}.{part}.weight"
-                rows.append(_take(path, weights, name, shape))
+                matrix = _take(path, weights, name, shape)
+                rows.append(matrix * query_factor if part == "query" else matrix)
         taken[f"blocks.{block}.attention.qkv.weight"] = torch.cat(rows)
     return taken
 
@@ -408,7 +414,7 @@ def _build(config, weights):
     return model.eval()
 
 
-def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu"):
+def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu", scaled_by="head_size"):
     """A model that nanoGPT trained, or the lecture's -> the GPT, on the CPU, in evaluation mode; its tokenizer.
 
     path: nanoGPT's ckpt.pt, or a folder with one; or a state_dict of the lecture's model, alone or in a dict under
@@ -416,16 +422,19 @@ def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu"):
     meta: the path of nanoGPT's meta.pkl, where the alphabet is. tokenizer: in its place, for the lecture's model
     `CharTokenizer.from_text(text)`. None of them: GPT-2's tokenizer where the model has 50,257 ids, or the 50,304 to
     which nanoGPT rounds them up; else the meta.pkl beside the checkpoint.
-    activation: "gelu", or "gelu_tanh" for a checkpoint of early 2023 or before, when nanoGPT computed that; the file does
-    not say which.
+    activation: nanoGPT's, "gelu", or "gelu_tanh" for a checkpoint of its early versions. scaled_by: of what number the
+    root divides the scores in the lecture's code, "head_size", or "n_embd" where that says `C**-0.5`, as its first version
+    did. Neither is in the file, and a wrong one raises no error: the loss is only worse than in the training.
 
     The optimizer's state is left out. nanoGPT's dropout stays in the config; the lecture's, which its file does not say,
-    is 0.2 as in the lecture. The lecture's scores are taken to be scaled by the size of a head.
+    is 0.2 as in the lecture.
 
     Raises: OSError where a file cannot be read, ValueError for anything that is not such a model, or for a wrong alphabet.
     """
     if activation not in ("gelu", "gelu_tanh"):
         raise ValueError(f"activation is {activation!r}; nanoGPT has had gelu and gelu_tanh")
+    if scaled_by not in ("head_size", "n_embd"):
+        raise ValueError(f"scaled_by is {scaled_by!r}; it is head_size or n_embd")
     path = _find_file(path)
     saved = _read_file(path)
     if not isinstance(saved, dict):
@@ -452,7 +461,7 @@ def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu"):
 
     taken = {}
     if is_lecture:
-        taken = _take_heads(path, weights, config)
+        taken = _take_heads(path, weights, config, scaled_by)
     for name, shape in _shapes(config).items():
         if name not in taken:
             taken[name] = _take(path, weights, _their_name(name, layers), shape)
