@@ -23,16 +23,17 @@ __all__ = [
     "Format",
     "GPT2_FORMAT",
     "translate_name",
-    "HF_ACTIVATIONS",
+    "ACTIVATION_FROM_HF",
     "gpt2_to_config",
     "is_transposed",
     "load_foreign_weights",
     "PublishedModel",
     "GPT2_MODELS",
+    "fetch_gpt2",
     "FORMATS",
     "CONFIG_READERS",
     "from_pretrained",
-    "CONFIG_ACTIVATIONS",
+    "ACTIVATION_TO_HF",
     "fold_head_bias",
     "gpt2_from_model",
     "LLAMA_FORMAT",
@@ -85,13 +86,21 @@ def translate_name(name, names):
 
 
 # GPT-2's "gelu_new" and "gelu_pytorch_tanh" are one function under two names.
-HF_ACTIVATIONS = {
+ACTIVATION_FROM_HF = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu": "gelu",
     "relu": "relu",
     "relu2": "relu2",
 }
+
+
+def _size(settings, name, default, path):
+    """A size in a config.json. Raises: ValueError where it is no integer >= 1."""
+    size = settings.get(name, default)
+    if type(size) is not int or size < 1:  # not isinstance, for which True is a number
+        raise ValueError(f"{path}: {name} is {str(size)[:60]!r}; it must be an integer >= 1")
+    return size
 
 
 def _require(settings, allowed, path):
@@ -106,12 +115,12 @@ def _require(settings, allowed, path):
 
 def gpt2_to_config(settings, path="config.json"):
     """The GPTConfig of a GPT-2's config.json, a dict. Raises: ValueError where our GPT would compute something else."""
-    n_embd = settings.get("n_embd", 768)
+    n_embd = _size(settings, "n_embd", 768, path)
     _require(
         settings,
         {
             "n_inner": (None, (None, 4 * n_embd)),
-            "activation_function": ("gelu_new", tuple(HF_ACTIVATIONS)),
+            "activation_function": ("gelu_new", tuple(ACTIVATION_FROM_HF)),
             "layer_norm_epsilon": (1e-5, (1e-5,)),
             "scale_attn_weights": (True, (True,)),
             "scale_attn_by_inverse_layer_idx": (False, (False,)),
@@ -121,26 +130,26 @@ def gpt2_to_config(settings, path="config.json"):
         path,
     )
     return GPTConfig(
-        vocab_size=settings.get("vocab_size", 50257),
-        block_size=settings.get("n_positions", 1024),
-        n_layer=settings.get("n_layer", 12),
-        n_head=settings.get("n_head", 12),
+        vocab_size=_size(settings, "vocab_size", 50257, path),
+        block_size=_size(settings, "n_positions", 1024, path),
+        n_layer=_size(settings, "n_layer", 12, path),
+        n_head=_size(settings, "n_head", 12, path),
         n_embd=n_embd,
         dropout=settings.get("resid_pdrop", 0.1),
         bias=True,
         qkv_bias=True,
-        activation=HF_ACTIVATIONS[settings.get("activation_function", "gelu_new")],
+        activation=ACTIVATION_FROM_HF[settings.get("activation_function", "gelu_new")],
         tied=settings.get("tie_word_embeddings", True),
     )
 
 
-def is_transposed(name, kind):
+def is_transposed(name, layout):
     """Whether a parameter, by its name in a Format, lies there as (in, out)."""
-    return name.endswith(tuple(f"{module}.weight" for module in kind.transposed))
+    return name.endswith(tuple(f"{module}.weight" for module in layout.transposed))
 
 
-def load_foreign_weights(config, folder, kind):
-    """The model of a config, with the weights of a folder in float32. kind: the Format of their names.
+def load_foreign_weights(config, folder, layout):
+    """The model of a config, with the weights of a folder in float32. layout: the Format of their names.
 
     Raises: FileNotFoundError where there are no weights; ValueError where a name or a shape does not fit the config.
     """
@@ -148,7 +157,7 @@ def load_foreign_weights(config, folder, kind):
     for name, tensor in list_tensors(folder).items():
         # Buffers of earlier versions: the causal mask, and RoPE's speeds. They are no weights.
         if not name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")):
-            stored[name.removeprefix(kind.prefix)] = tensor
+            stored[name.removeprefix(layout.prefix)] = tensor
     # Asked before a model of that size is built.
     least = config.min_parameters()
     if sum(math.prod(tensor.shape) for tensor in stored.values()) < least:
@@ -161,14 +170,17 @@ def load_foreign_weights(config, folder, kind):
     for name in state:
         # The bias of an untied lm_head is ours alone, and a tied one is the token embedding once more.
         if name != "lm_head.bias" and not (name == "lm_head.weight" and config.tied):
-            wanted[name] = translate_name(name, kind.names)
-    for name in sorted(stored.keys() - {*wanted.values(), "lm_head.weight"}):
-        raise ValueError(f"{folder}: unexpected weight {name}, for which our model has no place")
+            wanted[name] = translate_name(name, layout.names)
+    unexpected = sorted(stored.keys() - {*wanted.values(), "lm_head.weight"})
+    if unexpected:
+        raise ValueError(
+            f"{folder}: unexpected weight {unexpected[0]}, for which our model has no place"
+        )
     for name, theirs in wanted.items():
         if theirs not in stored:
             raise ValueError(f"{folder}: missing weight {theirs}, our {name}")
         shape = tuple(state[name].shape)
-        if is_transposed(theirs, kind):
+        if is_transposed(theirs, layout):
             shape = shape[::-1]
         if stored[theirs].shape != shape:
             raise ValueError(
@@ -178,7 +190,7 @@ def load_foreign_weights(config, folder, kind):
     # The largest first: while one is copied, it is in memory twice.
     for name in sorted(wanted, key=lambda name: -state[name].numel()):
         tensor = read_tensor(stored[wanted[name]])
-        if is_transposed(wanted[name], kind):
+        if is_transposed(wanted[name], layout):
             tensor = tensor.T
         weights[name] = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if "lm_head.bias" in state:
@@ -209,38 +221,41 @@ class PublishedModel(NamedTuple):
 
 GPT2_MODELS = {
     "gpt2": PublishedModel(
-        12,
-        12,
-        768,
-        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
-        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+        n_layer=12,
+        n_head=12,
+        n_embd=768,
+        revision="607a30d783dfa663caf39e06633721c8d4cfcd7e",
+        sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
     ),
     "gpt2-medium": PublishedModel(
-        24,
-        16,
-        1024,
-        "6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
-        "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+        n_layer=24,
+        n_head=16,
+        n_embd=1024,
+        revision="6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
+        sha256="fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
     ),
     "gpt2-large": PublishedModel(
-        36,
-        20,
-        1280,
-        "32b71b12589c2f8d625668d2335a01cac3249519",
-        "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+        n_layer=36,
+        n_head=20,
+        n_embd=1280,
+        revision="32b71b12589c2f8d625668d2335a01cac3249519",
+        sha256="5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
     ),
     "gpt2-xl": PublishedModel(
-        48,
-        25,
-        1600,
-        "15ea56dee5df4983c59b2538573817e1667135e2",
-        "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+        n_layer=48,
+        n_head=25,
+        n_embd=1600,
+        revision="15ea56dee5df4983c59b2538573817e1667135e2",
+        sha256="0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
     ),
 }
 
 
-def _fetch_gpt2(name):
-    """One of GPT2_MODELS, downloaded once -> the folder of its weights, its config as a dict, GPT-2's tokenizer."""
+def fetch_gpt2(name):
+    """One of GPT2_MODELS, downloaded once -> the folder of its weights, its config as a dict, GPT-2's tokenizer.
+
+    Raises: OSError where it cannot be had.
+    """
     published = GPT2_MODELS[name]
     tokenizer = (
         load_gpt2_tokenizer()
@@ -263,7 +278,7 @@ def _fetch_gpt2(name):
 
 
 # The kinds of models that can be opened: the model_type in their config.json -> how they are laid out, and what makes a
-# config of ours. The next section but two adds Llama's.
+# config of ours. Llama's are added below.
 FORMATS = {"gpt2": GPT2_FORMAT}
 CONFIG_READERS = {"gpt2": gpt2_to_config}
 
@@ -302,7 +317,7 @@ def from_pretrained(name_or_folder):
         settings, tokenizer = _read_folder(folder)
         path = folder / "config.json"
     elif name in GPT2_MODELS:
-        folder, settings, tokenizer = _fetch_gpt2(name)
+        folder, settings, tokenizer = fetch_gpt2(name)
         path = f"the config of {name}"
     else:
         raise FileNotFoundError(
@@ -324,7 +339,7 @@ def from_pretrained(name_or_folder):
     return model.eval(), tokenizer
 
 
-CONFIG_ACTIVATIONS = {
+ACTIVATION_TO_HF = {
     "gelu_tanh": "gelu_new",
     "gelu": "gelu",
     "relu": "relu",
@@ -339,15 +354,16 @@ def fold_head_bias(weight, bias):
     """
     weight = weight.double().cpu()
     bias = bias.double().cpu()
-    shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0]
-    error = (weight @ shift - bias).abs().max().item()
+    # gelsd: of several solutions the shortest, and a sensible answer where rows depend on one another.
+    shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0].float()
+    error = (weight @ shift.double() - bias).abs().max().item()
     if error > 1e-6:
         raise ValueError(
             f"the lm_head has a bias, for which GPT-2 has no place, and the final norm's bias can replace it only up to "
             f"{error:.1g}: vocab_size ({len(bias)}) is larger than n_embd ({weight.shape[1]}), or the rows depend on one another. "
             f"Train with tied=True, or with a larger n_embd"
         )
-    return shift.float()
+    return shift
 
 
 def gpt2_from_model(model):
@@ -361,7 +377,7 @@ def gpt2_from_model(model):
         "n_embd": config.n_embd,
         "n_layer": config.n_layer,
         "n_head": config.n_head,
-        "activation_function": CONFIG_ACTIVATIONS[config.activation],
+        "activation_function": ACTIVATION_TO_HF[config.activation],
         "layer_norm_epsilon": 1e-5,
         "attn_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
@@ -370,7 +386,7 @@ def gpt2_from_model(model):
     state = dict(model.state_dict())
     if not config.tied:
         shift = fold_head_bias(state["lm_head.weight"], state.pop("lm_head.bias"))
-        state["norm.bias"] = state.get("norm.bias", 0) + shift
+        state["norm.bias"] = state.get("norm.bias", 0) + shift.to(state["norm.weight"].device)
     weights = {}
     for name, tensor in state.items():
         theirs = translate_name(name, GPT2_FORMAT.names)
@@ -403,10 +419,13 @@ LLAMA_FORMAT = Format(
 
 def llama_to_config(settings, path="config.json"):
     """The ModernConfig of a Llama's config.json, a dict. Raises: ValueError where ours would compute something else."""
-    n_embd = settings.get("hidden_size", 4096)
-    n_head = settings.get("num_attention_heads", 32)
-    n_kv_head = settings.get("num_key_value_heads", n_head)
-    rope = settings.get("rope_parameters", {"rope_theta": settings.get("rope_theta", 10_000.0)})
+    n_embd = _size(settings, "hidden_size", 4096, path)
+    n_head = _size(settings, "num_attention_heads", 32, path)
+    n_kv_head = _size(settings, "num_key_value_heads", n_head, path)
+    # transformers 5 has a dict here; before, the base stood by itself.
+    rope = settings.get("rope_parameters")
+    if not isinstance(rope, dict):
+        rope = {"rope_theta": settings.get("rope_theta", 10_000.0)}
     _require(
         settings,
         {
@@ -425,9 +444,9 @@ def llama_to_config(settings, path="config.json"):
         rope, {"rope_theta": (10_000.0, (10_000.0,)), "rope_type": ("default", ("default",))}, path
     )
     return ModernConfig(
-        vocab_size=settings.get("vocab_size", 32_000),
-        block_size=settings.get("max_position_embeddings", 2048),
-        n_layer=settings.get("num_hidden_layers", 32),
+        vocab_size=_size(settings, "vocab_size", 32_000, path),
+        block_size=_size(settings, "max_position_embeddings", 2048, path),
+        n_layer=_size(settings, "num_hidden_layers", 32, path),
         n_head=n_head,
         n_kv_head=0 if n_kv_head == n_head else n_kv_head,
         n_embd=n_embd,
@@ -491,7 +510,7 @@ def export_transformers(model, tokenizer, folder, facts=None):
     then nothing in the folder.
     """
     model = unwrap(model)
-    model_spec(model, tokenizer)  # one that can be saved, and with its own tokenizer
+    model_spec(model, tokenizer)  # raises where it cannot be saved, or with another tokenizer
     kind, describe = WRITERS[model.config.model_type]
     layout = FORMATS[kind]
     settings, weights = describe(model)

@@ -701,3 +701,31 @@ def test_a_compiled_model_is_exported_like_the_model_itself(tmp_path):
     export_transformers(torch.compile(model), tokenizer, tmp_path / "out")
     idx = random_ids(V)
     assert (their_logits(tmp_path / "out", idx) - our_logits(model, idx)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("changes", [{"rope_parameters": None}, {"rope_parameters": "fast"}])
+def test_a_llama_without_rope_parameters_has_the_usual_base(changes, tmp_path):
+    export("llama", tmp_path / "llama")
+    edit_config(tmp_path / "llama", **changes)
+    assert from_pretrained(tmp_path / "llama")[0].config.positions == "rope"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_size": None}, {"num_attention_heads": 0}, {"num_key_value_heads": True}]
+)
+def test_sizes_that_are_none_are_named(changes, tmp_path):
+    export("llama", tmp_path / "llama")
+    edit_config(tmp_path / "llama", **changes)
+    [name] = changes
+    with pytest.raises(ValueError, match=f"config.json: {name} is .*; it must be an integer >= 1"):
+        from_pretrained(tmp_path / "llama")
+
+
+def test_a_bias_that_rounding_would_spoil_is_refused():
+    """Two rows that are nearly equal: in float64 the equations have a solution, but its numbers are too large."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(10, 16, generator=generator)
+    twins = torch.cat([weight, weight[:1] + 1e-6])
+    bias = torch.randn(11, generator=generator)
+    with pytest.raises(ValueError, match="depend on one another"):
+        fold_head_bias(twins, bias)
