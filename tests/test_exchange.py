@@ -126,6 +126,12 @@ def test_a_gpt2_of_transformers_comes_in():
     )
 
 
+def test_what_a_checkpoint_does_not_say_can_be_said(saved):
+    save_nanogpt(saved, TOKENIZER, "nano")
+    assert main(["import", "nano", "--activation", "gelu_tanh", "--out", "early"]) == 0
+    assert load_model("early")[0].config == replace(saved.config, activation="gelu_tanh")
+
+
 def fails(arguments, capsys):
     """What a command says that cannot be done; it leaves nothing behind."""
     before = sorted(Path().rglob("*"))

@@ -26,7 +26,13 @@ def import_command(args):
     if is_own_model(args.source):
         raise ValueError(f"{args.source} is a model of chargpt already: it needs no import")
     with atomic_folder(args.out) as folder:
-        model, tokenizer = open_foreign_model(args.source, args.meta, args.text)
+        model, tokenizer = open_foreign_model(
+            args.source,
+            args.meta,
+            args.text,
+            activation=args.activation,
+            scaled_by=args.scaled_by,
+        )
         save_model(model, tokenizer, folder)
     print(
         f"{args.source}: a GPT of {model.num_params():,} parameters, a vocabulary of {tokenizer.vocab_size:,} "

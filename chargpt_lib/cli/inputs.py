@@ -484,11 +484,12 @@ def is_pickled_checkpoint(path):
     return path.is_file() or (path / "ckpt.pt").is_file()
 
 
-def open_foreign_model(source, meta=None, text=None):
+def open_foreign_model(source, meta=None, text=None, **unsaid):
     """A model of another program -> our model and its tokenizer.
 
     source: the path of nanoGPT's checkpoint, a folder of transformers, or the name of a published GPT-2. meta, text: where
-    the alphabet of a checkpoint is, a meta.pkl or the text that it was trained on.
+    the alphabet of a checkpoint is, a meta.pkl or the text that it was trained on. unsaid: activation and scaled_by of
+    `load_nanogpt`.
 
     Raises: ValueError, OSError for what cannot be opened.
     """
@@ -500,7 +501,7 @@ def open_foreign_model(source, meta=None, text=None):
             if isinstance(corpus, Shards):
                 raise ValueError(f"--text {text} is a folder of shards: give the text itself")
             tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
-        return load_nanogpt(path, meta, tokenizer)
+        return load_nanogpt(path, meta, tokenizer, **unsaid)
     for option, value in (("--meta", meta), ("--text", text)):
         if value is not None:
             raise ValueError(

@@ -119,12 +119,15 @@ class _ImportArgs:
     # gpt2-large, gpt2-xl, which are downloaded
     source: str
     out: Path | None = None  # a new folder for the model; required
-    meta: Path | None = (
-        None  # nanoGPT's meta.pkl, with the alphabet; by default the one beside the ckpt.pt
-    )
-    text: str | None = (
-        None  # instead: the text that the model was trained on, whose characters are the alphabet
-    )
+    # nanoGPT's meta.pkl, with the alphabet; by default the one beside the ckpt.pt
+    meta: Path | None = None
+    # instead of meta: the text that the model was trained on, whose characters are the alphabet
+    text: str | None = None
+    # of nanoGPT's feed-forward layer, which its file does not say: gelu_tanh in its early versions
+    activation: Literal["gelu", "gelu_tanh"] = "gelu"
+    # by whose root the lecture's code divides scores, which its file does not say: n_embd where that is
+    # C**-0.5
+    scaled_by: Literal["head_size", "n_embd"] = "head_size"
 
 
 @dataclass
