@@ -488,9 +488,8 @@ def fetch_gpt2(name):
     Raises: OSError where it cannot be had.
     """
     published = GPT2_MODELS[name]
-    tokenizer = (
-        load_gpt2_tokenizer()
-    )  # two small files first: without a network nothing large is begun
+    # Two small files first: without a network nothing large is begun.
+    tokenizer = load_gpt2_tokenizer()
     address = f"https://huggingface.co/openai-community/{name}/resolve/{published.revision}/{WEIGHTS_FILE}"
     path = fetch(
         f"{name}/{WEIGHTS_FILE}",
