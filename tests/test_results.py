@@ -441,3 +441,16 @@ def test_attention_written_out_is_that_of_the_kernel():
     q, k, v = torch.randn(3, 2, 3, 10, 8, dtype=torch.float64)
     wanted = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert torch.allclose(written_out(q, k, v), wanted)
+
+
+def test_gpt2_is_opened_and_sampled_quickly():
+    record = json.loads((RESULTS.parent / "gpt2.json").read_text(encoding="utf-8"))
+    opening = record["opening GPT-2 small"]
+    assert max(opening["seconds, with the tokenizer"]) <= 3
+    assert max(opening["peak memory, in sizes of the model"]) <= 1.1
+    ratios = record["sampling from GPT-2 small"]["ratio to transformers"]
+    assert min(ratios["ours"]) >= 1.5
+    for row in record["the 10.7 million parameters of baby"].values():
+        assert max(row["export, seconds"]) <= 1 and max(row["import, seconds"]) <= 1
+    said = f"{min(ratios['ours']):.1f} to {max(ratios['ours']):.1f} times as many as `transformers`"
+    assert said in MEASURED, f"data/results/README.md should say: {said}"
