@@ -42,6 +42,7 @@ PAGES = (
     "12_data_on_disk",
     "13_many_devices",
     "16_modern_gpt",
+    "17_gpt2",
 )
 SEEDS = (1337, 1, 2, 3)
 SETTINGS = {  # a thread each, because two runs are on their way at a time
