@@ -24,6 +24,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from chargpt_lib.attention_maps import (
     ablate_heads,
@@ -580,8 +581,8 @@ if SOURCE == "stand-in":
 else:
     model, tokenizer = from_pretrained(SOURCE)
     real_folder, _, _ = fetch_gpt2(SOURCE)
-    config = transformers.GPT2Config(**sizes[SOURCE])
-    theirs = transformers.GPT2LMHeadModel.from_pretrained(real_folder, config=config)
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes[SOURCE]))
+    theirs.transformer.load_state_dict(load_file(real_folder / "model.safetensors"), strict=False)
 idx = tokenizer.encode(corpus.val[:200])[None, :50]  # (1, T)
 with torch.no_grad():
     our_logits, _ = model(idx)  # (1, T, V)
