@@ -12,7 +12,7 @@
 # > GPT-2's weights in our model, and our models in the files that `transformers` opens.
 #
 # You will build: a map between the names and shapes of two programs. With this map, the weights that OpenAI published run in your GPT, and the models that you train open in the tools that everybody uses.
-# You need lessons 06 to 09 and 14; single sections use lessons 10, 11 and 16. And you need the library `transformers`: Colab and Kaggle have it, `make lab` installs it, and so does `pip install transformers`. On two CPU cores the page takes half a minute.
+# You need lessons 06 to 09 and 14; a few sections also use lessons 10, 11 and 16. You also need `transformers`, Hugging Face's library with the code of hundreds of published models. Colab and Kaggle have it; on your own computer `make lab` or `pip install transformers` installs it. On two CPU cores the page takes half a minute.
 
 # %%
 import json
@@ -55,7 +55,7 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 # %% [markdown]
-# In 2019 OpenAI published the weights of GPT-2 ([Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)), in four sizes. The models had read WebText, 40 GB of text from web pages. Each of them is lesson 06's GPT with biases everywhere and the tanh form of GELU: `GPTConfig.gpt2()`. The four differ from each other in three numbers only. The next cell counts their parameters on the device `meta`, where a model has shapes and no weights, so that even the largest takes no memory.
+# In 2019 OpenAI published the weights of GPT-2 ([Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)), in four sizes. The models had read WebText, 40 GB of text from web pages. Each of them is lesson 06's GPT with biases in all norms and blocks and the tanh form of GELU: `GPTConfig.gpt2()`. The four differ from each other in three numbers only. The next cell counts their parameters on the device `meta`, where a model has shapes and no weights, so that even the largest takes no memory.
 
 # %%
 sizes = {
@@ -79,7 +79,7 @@ for name, size in sizes.items():
 #
 # Most models are published as a folder that the library [transformers](https://huggingface.co/docs/transformers) writes and opens. For GPT-2 it has a config, a tokenizer (lesson 14), and the weights as safetensors (lesson 09).
 #
-# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes with random weights. The stand-in writes noise, but its logits can be compared digit by digit. For the real GPT-2, put `SOURCE = "gpt2"` at the top and run the page again: from the section "Is it the same model?" on, it takes the real one's place. It downloads a file of 548 MB once, or finds it in `$CHARGPT_DATA/gpt2/model.safetensors`.
+# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes with random weights. The stand-in writes noise, but its logits can be compared digit by digit. For the real GPT-2, put `SOURCE = "gpt2"` at the top and run the page again: from the section "Is it the same model?" on, the real model replaces the stand-in. The page downloads its file of 548 MB once, or finds it in `$CHARGPT_DATA/gpt2/model.safetensors`.
 
 
 # %%
@@ -136,7 +136,7 @@ for one, other in zip(left, right):
 # Both lists are in the order of the computation, so each row shows one weight under two names. `c_attn` is our `qkv`: 48 numbers in, three times 48 out. `c_fc` and `mlp.c_proj` are the two layers of the feed-forward. But `c_attn.weight` is 48 × 144, and ours is 144 × 48.
 #
 # ### Exercise: their names, your names
-# ★ · 5 minutes · To open somebody's model, one has to know which of its weights is which of one's own.
+# ★ · 5 minutes · To open somebody else's model, you have to know which of its weights corresponds to which of yours.
 #
 # Turn a name of GPT-2 into ours. Four modules are not in the rows above: `wte` is our `token_embedding`, `wpe` our `position_embedding`, `ln_f` our `norm`, and `lm_head` is `lm_head` in both. GPT-2's names may begin with `transformer.`, or not; ours never do.
 
@@ -167,7 +167,7 @@ check("our_name", our_name)
 # %% [markdown]
 # ## Transposed matrices
 #
-# Why are four matrices of a block transposed? `nn.Linear` keeps its weight $W$ as (out, in) and computes $y = x W^\top + b$. OpenAI's code was written in TensorFlow. There a linear layer was a convolution over a single position, and its weight was (in, out). `transformers` keeps that layout, in a layer called Conv1D, which computes $y = x W + b$. The next cell computes one layer of the stand-in three times: by the formula, by Conv1D, and by `nn.Linear` with the transposed weight.
+# Why are matrices transposed? (All four of a block are. The fourth is `attn.c_proj`, our `attention.proj`: it is square, so its shape does not show it.) `nn.Linear` keeps its weight $W$ as (out, in) and computes $y = x W^\top + b$. OpenAI's code, in TensorFlow, wrote each linear layer as a convolution over a single position, with a weight laid out as (in, out). `transformers` keeps that layout, in a layer called Conv1D, which computes $y = x W + b$. The next cell computes one layer of the stand-in three times: by the formula, by Conv1D, and by `nn.Linear` with the transposed weight.
 
 # %%
 torch.manual_seed(1337)
@@ -365,7 +365,7 @@ for settings in ({"activation_function": "gelu"}, {"layer_norm_epsilon": 1e-6}):
         print(settings, "->", error)
 
 # %% [markdown]
-# ## Opening it
+# ## Opening the weights
 #
 # What remains is to read the weights. A safetensors file begins with a list of names and shapes (lesson 09), so all of them can be compared with the config before a single number is read. Then the tensors are read one at a time, transposed where the map says so, and put into a model on the device `meta`. So no more than one tensor is in memory twice.
 
@@ -572,7 +572,7 @@ def from_pretrained(name_or_folder):
 # %% [markdown]
 # ## Is it the same model?
 #
-# Give both programs the same ids and compare the logits. (`AutoModelForCausalLM` looks into `config.json` and takes the class that is named there.) **Predict:** will all digits agree?
+# Give both programs the same ids and compare the logits. (`AutoModelForCausalLM` reads the `model_type` in `config.json` and picks the class for that kind of model.) **Predict:** will all digits agree?
 
 # %%
 if SOURCE == "stand-in":
@@ -613,7 +613,7 @@ print("equal:", (their_text == our_text).sum().item(), "of", len(our_text), "new
 # %% [markdown]
 # ## What comes along
 #
-# `from_pretrained` returns a model and a tokenizer of ours, so what you built works on them. The model writes, and streams its tokens as they come. (Where the text shows nothing, `''`, the bytes so far make no whole character.)
+# `from_pretrained` returns a model and a tokenizer of ours, so what you built works on them. The model writes, and streams its tokens as they come. (An empty piece, `''`, means that the bytes so far are not yet a whole character; `�` stands for bytes that can never become one.)
 
 # %%
 for piece in generate(
@@ -622,7 +622,7 @@ for piece in generate(
     print(repr(piece), end=" ")
 
 # %% [markdown]
-# The stand-in knows no words. GPT-2 itself goes on in English.
+# The stand-in knows no words. The real GPT-2 continues in English.
 #
 # Attention can be recorded and drawn (lesson 07):
 
@@ -640,7 +640,7 @@ show(
 )
 
 # %% [markdown]
-# And heads can be switched off. With random weights a head is as likely to harm as to help. (Even guesses cost $\ln 512 = 6.24$ nats a token, so the stand-in is worse than guessing.)
+# And heads can be switched off. With random weights a head is as likely to harm as to help. (Giving all 512 tokens the same probability costs $\ln 512 = 6.24$ nats a token, so the stand-in is worse than a uniform guess.)
 
 # %%
 with torch.no_grad():
@@ -654,11 +654,11 @@ with torch.no_grad():
 # %% [markdown]
 # ## The way out
 #
-# Now the other direction. You have trained a model, and somebody who has never heard of this course wants to use it. She calls `AutoModelForCausalLM.from_pretrained(folder)`, and it has to work without any code of yours.
+# Now the other direction. You have trained a model, and people who have never heard of this course want to use it. They call `AutoModelForCausalLM.from_pretrained(folder)`, and that has to work without any code of yours.
 #
-# The same map serves here. But lesson 06's GPT can differ from GPT-2 in four ways, and each needs a thought:
+# The same map serves here. But lesson 06's GPT can differ from GPT-2 in four ways, and each needs care:
 #
-# - *No biases.* GPT-2 has a bias in every layer. A bias of zero adds nothing, so zeros are written.
+# - *No biases.* GPT-2 has a bias in each norm and each matrix of its blocks. A bias of zero adds nothing, so zeros are written.
 # - *Another activation.* `config.json` names it.
 # - *An untied last matrix.* `config.json` says so (`tie_word_embeddings`), and the matrix is written by itself.
 # - *A bias in the untied last matrix.* GPT-2 has no place for it. This case is harder.
@@ -744,9 +744,11 @@ for V, C in ((65, 384), (300, 48)):
         print(f"V = {V}, C = {C}:", error)
 
 # %% [markdown]
+# (The solution itself is exact to 10⁻⁶. The rest of the difference is rounding in 32 bits: each logit here is a sum of 384 positive numbers, near 100.)
+#
 # ## Llama's format
 #
-# Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has them, too. In `transformers` its matrices are those of `nn.Linear`, and its rotations pair the two halves of a head, as ours do. So the map is a list of names and nothing else, and the config is the larger part of the work. It admits models with our choices: a SwiGLU of width $8 \cdot \mathrm{round}(C / 3)$, the base 10,000 for RoPE, $\varepsilon = 10^{-5}$. The published Llamas made other choices and are refused. So this door is for your own models, on their way out and back.
+# Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has them, too. In `transformers` its matrices are those of `nn.Linear`, and its rotations pair the two halves of a head, as ours do. So the map is a list of names and nothing else, and the config is the larger part of the work. The config reader below accepts only models with our choices: a SwiGLU of width $8 \cdot \mathrm{round}(C / 3)$, the base 10,000 for RoPE, $\varepsilon = 10^{-5}$. The published Llamas made other choices and are refused. So this format is for your own models: to export them, and to open them again.
 
 # %%
 #| export
@@ -852,7 +854,7 @@ def llama_from_model(model):
     return settings, weights
 
 # %% [markdown]
-# Not every model of lesson 16 fits. Llama has no n-gram embeddings, no soft-capping and no QK-norm. Such parts cannot be left out on export, because the weights were trained with them. So such a model is refused, with the reason. The next cell tries a model without these parts, and one with QK-norm.
+# Not every model of lesson 16 fits. Llama has no n-gram embeddings, no soft-capping and no QK-norm. Such parts cannot be left out on export, because the weights were trained with them. A model with any of them is refused, with the reason. The next cell tries a model without these parts, and one with QK-norm.
 
 # %%
 for changes in ({"softcap": 0.0, "qk_norm": False}, {"softcap": 0.0}):
@@ -940,7 +942,7 @@ print(
 assert difference < 1e-4
 
 # %% [markdown]
-# Now `transformers` writes a play with it, and our `generate` writes one, too:
+# Where both programs call the same kernels, even the last digit agrees. Now `transformers` writes a play with it, and our `generate` writes one, too:
 
 # %%
 written = opened.generate(ids, max_new_tokens=160, do_sample=False, pad_token_id=0)
@@ -984,7 +986,7 @@ print((out / "README.md").read_text(encoding="utf-8"))
 # %% [markdown]
 # ## The square matrix
 #
-# Back to the question from above: what if the square matrix of a block, `attn.c_proj`, is not transposed? All shapes fit, so nothing complains. The next cell makes this mistake in the Playhouse model, in one block at a time. **Predict:** the loss is 0.35 nats per character. What will it be with the mistake in block 0? In block 3, the last one?
+# Back to the question from above: what if the square matrix of a block, `attn.c_proj`, is not transposed? All shapes fit, so nothing complains. The next cell makes this mistake in the Playhouse model, in one block at a time. The loss is 0.35 nats per character without it. **Predict:** in which block does the mistake cost most, the first or the last? Is the model then still better than a uniform guess?
 
 # %%
 val_ids = characters.encode(load_corpus("playhouse").val[:20_000])
@@ -1004,7 +1006,7 @@ for number, block in enumerate(playhouse.blocks):
     transpose_proj(block)  # right again
 
 # %% [markdown]
-# In block 0 the mistake ruins everything: to guess all 54 characters evenly costs $\ln 54 = 3.99$ nats. All later blocks build on what block 0 writes. After block 3 no block follows, and the mistake costs 0.14 nats. Here is what that model writes, and below it what it writes without the mistake:
+# In block 0 the mistake ruins everything: 4.53 is worse than giving all 54 characters the same probability, which costs $\ln 54 = 3.99$ nats. All later blocks build on what block 0 writes. After block 3 no block follows, and there the mistake costs 0.14 nats. Here is what the model writes with the mistake in block 3, and below that what it writes without it:
 
 # %%
 transpose_proj(playhouse.blocks[3])
@@ -1014,16 +1016,16 @@ print("-" * 20)
 print(generate(playhouse, line, 130, temperature=0.8, seed=2, tokenizer=characters))
 
 # %% [markdown]
-# Whoever reads only the first play sees a model that was not trained for long enough. So do not judge a conversion by its samples: compare logits with the original.
+# From the first play alone you would think that the model was not trained for long enough. So do not judge a conversion by its samples: compare logits with the original.
 
 # %% [markdown]
 # ## Fine-tuning
 #
-# Weights that were trained on one text can be a better start for another text than random ones. Continuing the training from them is called **fine-tuning**. The training loop stays the same; only the weights it starts from are others.
+# Weights that were trained on one text can be a better start for another text than random ones. Continuing the training from them is called **fine-tuning**. The training loop stays the same; it only starts from different weights.
 #
-# The new text shall be plays in small letters. The model knows these characters, but it has never seen a line begin with a small one. **Predict:** the recorded model takes 6,000 steps to reach its 0.354 nats. Where is it after 40 steps on the new text? Where is a model with random weights?
+# The new text will be plays in small letters. The model knows these characters, but it has never seen a line begin with a small one. **Predict:** the Playhouse model took 6,000 steps to reach 0.354 nats on its own text. After 40 steps on the new one, is its loss nearer to 0.4 or to $\ln 54 = 3.99$? And the loss of a model that starts from random weights?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 plays = load_corpus("playhouse")
 small_letters = Corpus("small letters", plays.train.lower(), plays.val[:20_000].lower())
 config = TrainConfig(steps=40, batch_size=8, learning_rate=1e-3, eval_interval=10)
@@ -1058,7 +1060,7 @@ show(
 )
 
 # %% [markdown]
-# The words and the grammar were learned already, and only the beginnings of lines had to change. In a terminal, a run can start from any other run, saved model or export, GPT-2 included:
+# The words and the grammar were learned already; only the capitals had to go. In a terminal, a run can start from any other run, saved model or export, GPT-2 included:
 #
 #     chargpt import gpt2 --out models/gpt2
 #     chargpt train --init-from models/gpt2 --corpus diary.txt --out runs/diary
@@ -1098,7 +1100,7 @@ check("table_for_alphabet", table_for_alphabet)
 # %% [markdown]
 # ## What it cost
 #
-# Could you train GPT-2 yourself? A training takes about $6 N D$ floating-point operations: 6 for each of $N$ parameters and each of $D$ tokens, 2 in the forward pass and 4 in the backward pass ([Kaplan et al., 2020](https://arxiv.org/abs/2001.08361), who leave the embeddings out of $N$; GPT-2's table is its last matrix, too, so we count it). No training reaches the speed on a graphics card's data sheet. The share that it reaches is called **MFU**, model FLOPs utilisation: 0.46 for the large model PaLM ([Chowdhery et al., 2022](https://arxiv.org/abs/2204.02311)), and about 0.3 for nanoGPT's GPT-2, by the four days that its README reports for 295 billion tokens on eight A100.
+# Could you train GPT-2 yourself? A training run takes about $6 N D$ floating-point operations: 6 for each of $N$ parameters and each of $D$ tokens, 2 in the forward pass and 4 in the backward pass ([Kaplan et al., 2020](https://arxiv.org/abs/2001.08361), who leave the embeddings out of $N$; GPT-2's table is its last matrix, too, so we count it). No training run reaches the speed on the chip's data sheet. The share that it does reach is called **MFU**, model FLOPs utilisation: 0.46 for the large model PaLM, on TPUs ([Chowdhery et al., 2022](https://arxiv.org/abs/2204.02311)). For nanoGPT's GPT-2 it is 0.26: its README reports four days on eight A100s, and its config asks for 295 billion tokens. (With the products of attention, which $6 N D$ leaves out, it is 0.29.)
 #
 # ### Exercise: how long?
 # ★ · 4 minutes · Graphics cards are rented by the hour.
@@ -1117,20 +1119,20 @@ def training_hours(parameters, tokens, cards, peak, mfu):
 check("training_hours", training_hours)
 
 # %% [markdown]
-# [OpenWebText](https://skylion007.github.io/OpenWebTextCorpus/), a copy of WebText that anybody may download, has 9 billion of GPT-2's tokens. One pass over it, on eight A100 with $312 \cdot 10^{12}$ operations a second each, at an MFU of 0.3:
+# [OpenWebText](https://skylion007.github.io/OpenWebTextCorpus/), an open reconstruction of WebText (OpenAI never published the original), has 9 billion of GPT-2's tokens. One pass over it, on eight A100s with $312 \cdot 10^{12}$ operations a second each, at an MFU of 0.26:
 
 # %%
 for name, count in parameters.items():
     operations = 6 * count * 9e9
-    hours = operations / (8 * 312e12 * 0.3) / 3600
+    hours = operations / (8 * 312e12 * 0.26) / 3600
     print(f"{name:12} {operations:.1e} operations, {hours:5.1f} hours")
 
 # %% [markdown]
-# `chargpt info` counts the products of attention, too, and gets 2.9 hours for the smallest. It also says what has to fit into the memory of a card:
+# One pass is not enough: nanoGPT's run reads this text about 33 times, hence its four days. `chargpt info` counts the products of attention, too, and says what has to fit into the memory of a card:
 #
 #     chargpt info --preset gpt2 --tokenizer gpt2 --tokens 9e9 --devices 8xA100
 #
-# How much memory does a step take? `python -m tests.benchmarks.memory` measured it for GPT-2's smallest size, on a CPU in 32 bits: the peak memory of one step on one window, on top of weights, gradients and AdamW's moments. (For 2,048 tokens the position table was made twice as long.) In *attention written out* the T × T attention weights of each head are kept for the backward pass, as in lesson 03. The *fused kernel* (lesson 04) does not keep them. *Gradient checkpointing* (lesson 10) keeps only the input of each block, and computes the rest again. **Predict:** which of the three needs more than twice the memory for twice the tokens?
+# How much memory does a step take? `python -m tests.benchmarks.memory` measured it for GPT-2's smallest size, on a CPU in 32 bits: the peak memory of one step on one window, on top of weights, gradients and AdamW's moments. In *attention written out* the T × T attention weights of each head are kept for the backward pass, as in lesson 03. The *fused kernel* (lesson 04) does not keep them. *Gradient checkpointing* (lesson 10) keeps only the input of each block, and computes the rest again. **Predict:** by what factor does each of the three grow when the tokens double?
 
 # %%
 measured = json.loads((bundled_dir() / "results" / "memory.json").read_text(encoding="utf-8"))
@@ -1156,14 +1158,14 @@ show(
 )
 
 # %% [markdown]
-# With the fused kernel, twice as many tokens take twice as much, with and without checkpointing. Written out, they take 2.6 times as much, because the attention weights are T² numbers for each head. What checkpointing leaves belongs mostly to the logits: 1,024 × 50,257 numbers are 0.21 GB, and the logits, their softmax and their gradients are several such arrays.
+# With the fused kernel, twice as many tokens take twice as much, with and without checkpointing. (For 2,048 tokens the position table was made twice as long.) Written out, they take 2.6 times as much, because the attention weights are T² numbers for each head. What checkpointing leaves belongs mostly to the logits: 1,024 × 50,257 numbers are 0.21 GB, and the logits, their softmax and their gradients are several such arrays.
 #
 # ## From nanoGPT, and out to anywhere
 #
-# Two more formats need no new idea. `chargpt_lib/formats` has them, not this lesson's module.
+# Two more formats need no new idea. Their code is in `chargpt_lib/formats`, not in this lesson's module.
 #
-# - **nanoGPT** has GPT-2's names and `nn.Linear`, so nothing is transposed. Its `ckpt.pt` is a pickle, which can run any code when it is opened (lesson 09). We let PyTorch read the tensors alone (`weights_only`). The alphabet is in a second pickle, `meta.pkl`; our reader accepts dicts, texts and numbers, and nothing else.
-# - **ONNX** describes a computation as a graph of operations. Programs in other languages run such a graph without Python, in browsers and on phones. Our export has the keys and values of the cache (lesson 08) among its inputs and outputs, so that it can write a token at a time.
+# - **nanoGPT** has GPT-2's names and `nn.Linear`, so nothing is transposed. Its `ckpt.pt` is a pickle, which can run any code when it is opened (lesson 09). We let PyTorch read the tensors alone (`weights_only`). The alphabet of a character model is in a second pickle, `meta.pkl`; our reader accepts dicts, texts and numbers, and nothing else.
+# - **ONNX** describes a computation as a graph of operations. Programs in other languages run such a graph without Python, in browsers and on phones. In our export the cache's keys and values (lesson 08) are inputs and outputs of the graph, so a program can generate one token at a time with it.
 #
 # In a terminal:
 #
@@ -1172,7 +1174,7 @@ show(
 #     chargpt export runs/me --format transformers --out models/hf   # or nanogpt, or onnx
 #     chargpt sample models/mine --prompt "O damp goose!"
 #
-# The checkpoint of a hand-written GPT, such as that of Karpathy's lecture "Let's build GPT", needs one step more.
+# The checkpoint of a hand-written GPT, such as that of Karpathy's lecture "Let's build GPT", needs one more step.
 #
 # ### Exercise: many heads, one matrix
 # ★★ · 8 minutes · Such a checkpoint has a query, a key and a value matrix for each head, as lesson 04's first version has.
@@ -1192,9 +1194,9 @@ check("stack_heads", stack_heads)
 # %% [markdown]
 # ## Mistakes people make
 #
-# - **Copying by shape.** A square matrix fits when it is transposed, too, and so do queries in the place of keys.
+# - **Copying by shape.** A square matrix also fits when it is transposed, and queries also fit where keys belong.
 # - **Judging by a sample.** A model with one wrong matrix still writes. Compare logits.
-# - **Another GELU.** GPT-2 has the tanh form. The exact one has the same shapes.
+# - **Another GELU.** GPT-2 uses the tanh form. With the exact one every weight still fits, and the logits are wrong.
 # - **Queries, keys and values mixed per head.** Some checkpoints keep them as $q_0, k_0, v_0, q_1, \dots$; GPT-2 and our GPT keep all queries first.
 # - **Other pairs in RoPE.** Meta's own files of Llama pair neighbours; `transformers` pairs halves, and reorders the rows when it converts.
 # - **A tokenizer from elsewhere.** Another vocabulary of the same size fits every shape, and every id means something else.
@@ -1210,4 +1212,4 @@ progress()
 #
 # You now have `from_pretrained` and `export_transformers`, in `chargpt_lib/gpt2.py`. The GPT of lesson 06 *is* GPT-2: with the same weights it computes the same logits. And what you train is not locked into this course: other people's tools open it.
 #
-# This is the last lesson. You can read a text, cut it into tokens, train on one card or on many, sample, look into the heads, and hand the model to others. Train something of your own.
+# This is the last lesson. You can load a text, cut it into tokens, train on one card or on many, sample, look into the heads, and hand the model to others. Train something of your own.
