@@ -490,13 +490,13 @@ def _check_expressible(model):
         )
     if model.config.activation != "gelu":
         raise ValueError(
-            f"the model's activation is {model.config.activation}, and nanoGPT has gelu alone: export the model to ONNX, "
-            f"or train one with activation gelu"
+            f"the model's activation is {model.config.activation}, and nanoGPT has gelu alone: export the model "
+            f"for transformers or to ONNX, or train one with activation gelu"
         )
     if not model.config.tied:
         raise ValueError(
-            "the model's lm_head is not tied to the token embedding, and nanoGPT's is: export the model to ONNX, or train "
-            "one that is tied"
+            "the model's lm_head is not tied to the token embedding, and nanoGPT's is: export the model for "
+            "transformers or to ONNX, or train one that is tied"
         )
 
 
