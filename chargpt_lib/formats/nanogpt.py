@@ -25,6 +25,7 @@ from chargpt_lib.checkpoints import (
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.files import atomic_folder, atomic_write
 from chargpt_lib.gpt import GPTConfig
+from chargpt_lib.gpt2 import GPT2_FORMAT, translate_name
 
 CHECKPOINT_FILE = "ckpt.pt"
 META_FILE = "meta.pkl"
@@ -33,31 +34,21 @@ GPT2_VOCAB_SIZE = 50257
 # nanoGPT adds rows that stand for nothing: a multiple of 64 is faster.
 PADDED_VOCAB_SIZE = 50304
 
-# Our name of a layer -> nanoGPT's, which is GPT-2's.
-NANOGPT_LAYERS = {
-    "token_embedding": "transformer.wte",
-    "position_embedding": "transformer.wpe",
-    "blocks": "transformer.h",
-    "norm_1": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.proj": "attn.c_proj",
-    "norm_2": "ln_2",
-    "feed_forward.fc": "mlp.c_fc",
-    "feed_forward.proj": "mlp.c_proj",
-    "norm": "transformer.ln_f",
-    "lm_head": "lm_head",
+# Our modules -> nanoGPT's, for `translate_name`: GPT-2's names with their prefix. Nothing is transposed.
+NANOGPT_NAMES = {
+    ours: theirs if ours == "lm_head" else f"transformer.{theirs}"
+    for ours, theirs in GPT2_FORMAT.names.items()
 }
 
-# Our name of a layer -> the lecture's. It has no qkv, but three matrices in each head.
-LECTURE_LAYERS = {
+# Our modules -> the lecture's. It has no qkv, but three matrices in each head.
+LECTURE_NAMES = {
     "token_embedding": "token_embedding_table",
     "position_embedding": "position_embedding_table",
-    "blocks": "blocks",
-    "norm_1": "ln1",
-    "attention.proj": "sa.proj",
-    "norm_2": "ln2",
-    "feed_forward.fc": "ffwd.net.0",
-    "feed_forward.proj": "ffwd.net.2",
+    "blocks.N.norm_1": "blocks.N.ln1",
+    "blocks.N.attention.proj": "blocks.N.sa.proj",
+    "blocks.N.norm_2": "blocks.N.ln2",
+    "blocks.N.feed_forward.fc": "blocks.N.ffwd.net.0",
+    "blocks.N.feed_forward.proj": "blocks.N.ffwd.net.2",
     "norm": "ln_f",
     "lm_head": "lm_head",
 }
@@ -364,15 +355,6 @@ def _shapes(config):
     return {name: weight.shape for name, weight in model.state_dict().items()}
 
 
-def _their_name(name, layers):
-    """Our name of a weight -> theirs. layers: NANOGPT_LAYERS or LECTURE_LAYERS."""
-    layer, _, kind = name.rpartition(".")  # kind: weight or bias
-    if not layer.startswith("blocks."):
-        return f"{layers[layer]}.{kind}"
-    _, number, part = layer.split(".", 2)
-    return f"{layers['blocks']}.{number}.{layers[part]}.{kind}"
-
-
 def _take(path, weights, name, shape):
     """Takes a weight out of `weights` -> a copy in 32 bits. Raises: ValueError where it is missing or has another shape."""
     if name not in weights:
@@ -443,10 +425,10 @@ def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu", scaled_by="
     is_lecture = "token_embedding_table.weight" in weights
     if is_lecture:
         config = _lecture_config(path, weights)
-        layers = LECTURE_LAYERS
+        names = LECTURE_NAMES
     elif "transformer.wte.weight" in weights:
         config = _nanogpt_config(path, saved.get("model_args"), activation)
-        layers = NANOGPT_LAYERS
+        names = NANOGPT_NAMES
     else:
         raise corrupt_file(
             path,
@@ -464,7 +446,7 @@ def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu", scaled_by="
         taken = _take_heads(path, weights, config, scaled_by)
     for name, shape in _shapes(config).items():
         if name not in taken:
-            taken[name] = _take(path, weights, _their_name(name, layers), shape)
+            taken[name] = _take(path, weights, translate_name(name, names), shape)
     for name in weights:
         raise corrupt_file(path, f"unexpected weight {name[:100]}")
 
@@ -525,7 +507,7 @@ def _nanogpt_weights(model, bias):
             weight = own[name].to("cpu", torch.float32, copy=True)
         else:
             weight = torch.zeros(shape)
-        weights[_their_name(name, NANOGPT_LAYERS)] = weight
+        weights[translate_name(name, NANOGPT_NAMES)] = weight
     weights["lm_head.weight"] = weights["transformer.wte.weight"]  # one table, written once
     return weights
 
