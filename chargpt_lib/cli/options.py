@@ -385,7 +385,7 @@ def _train_args_class(settings, out):
         # char, bpe:512 (or another size: learned from the training text), gpt2, or the path of one;
         # shards: the one that the folder of shards was written with
         tokenizer: str = settings["tokenizer"]
-        # start from the weights of this run, checkpoint or saved model (fine-tuning)
+        # start from the weights of this run, checkpoint, saved model or export (fine-tuning)
         init_from: Path | None = _as_path(settings["init_from"])
         config: Path | None = None  # a TOML file of settings, such as a run's settings.toml
         resume: bool = False  # resume the run in --out, with the settings saved there
