@@ -159,7 +159,10 @@ def test_help_shows_the_model_in_the_folder(base, capsys):
     assert main(["train", "--init-from", str(base), "--help"]) == 0
     printed = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     assert "n-layer INT blocks (default: 2)" in printed
-    assert "start from the weights of this run, checkpoint, saved model or export (fine-tuning)" in printed
+    assert (
+        "start from the weights of this run, checkpoint, saved model or export (fine-tuning)"
+        in printed
+    )
 
 
 def test_every_kind_of_folder(monkeypatch):

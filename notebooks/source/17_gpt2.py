@@ -290,7 +290,10 @@ ax.text(400, 130, "GPT-2 in transformers", weight="bold")
 ax.axis("off")
 show(
     fig,
-    "Two columns of rectangles: on the left the weights of your GPT, on the right those of GPT-2, with their names. Blue ones are the same on both sides: the two tables and the norms. Orange ones are turned by a quarter on the right. qkv and fc are high on the left and wide on the right. The projection of the feed-forward is wide on the left and high on the right. The projection of the attention is a square and looks the same.",
+    "Two columns of rectangles: on the left the weights of your GPT, on the right those of GPT-2, with their names."
+    " Blue ones are the same on both sides: the two tables and the norms. Orange ones are turned by a quarter on "
+    "the right. qkv and fc are high on the left and wide on the right. The projection of the feed-forward is wide "
+    "on the left and high on the right. The projection of the attention is a square and looks the same.",
 )
 
 # %% [markdown]
