@@ -1,5 +1,6 @@
 """Lesson 17: models of transformers in, ours out. Everything is compared with transformers itself."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -589,53 +590,32 @@ def test_the_published_sizes_have_the_published_numbers_of_parameters():
 
 
 @pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A server on this machine with a small GPT-2 in the place of the published one -> the folder that it serves."""
-    import hashlib
-    import http.server
-    import threading
-
-    served = tmp_path / "served"
-    their_model(served)
-    monkeypatch.setenv("CHARGPT_CACHE", str(tmp_path / "cache"))
+def published(tmp_path, monkeypatch, site):
+    """A small GPT-2 on a site of this machine, in the place of the published one -> its folder."""
+    folder = tmp_path / "published"
+    their_model(folder)
+    content = (folder / "model.safetensors").read_bytes()
+    site.pages["/model.safetensors"] = content
     monkeypatch.delenv("CHARGPT_DATA", raising=False)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(tmp_path))
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     real_fetch = gpt2.fetch
 
     def fetch_here(file, url, *args, **kwargs):
         assert url.startswith("https://huggingface.co/openai-community/gpt2/resolve/some-revision/")
-        return real_fetch(
-            file,
-            f"http://127.0.0.1:{server.server_port}/served/{url.split('/')[-1]}",
-            *args,
-            **kwargs,
-        )
+        return real_fetch(file, f"{site.address}/{url.split('/')[-1]}", *args, **kwargs)
 
-    sha256 = hashlib.sha256((served / "model.safetensors").read_bytes()).hexdigest()
-    model = gpt2.PublishedModel(2, 4, 48, "some-revision", sha256)
+    model = gpt2.PublishedModel(2, 4, 48, "some-revision", hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(gpt2.GPT2_MODELS, "gpt2", model)
     monkeypatch.setattr(gpt2, "fetch", fetch_here)
     monkeypatch.setattr(gpt2, "load_gpt2_tokenizer", lambda: PIECES)
     reader = gpt2.gpt2_to_config
     small_sizes = {"vocab_size": PIECES.vocab_size, "n_positions": 32}
     monkeypatch.setitem(
-        gpt2.CONFIG_READERS, "gpt2", lambda settings, path: reader(settings | small_sizes, path)
+        gpt2.CONFIG_READERS, "gpt2", lambda settings: reader(settings | small_sizes)
     )
-    yield served
-    server.shutdown()
-    server.server_close()
+    return folder
 
 
-def test_a_name_is_downloaded_once_and_opened(published, tmp_path, capsys):
+def test_a_name_is_downloaded_once_and_opened(published, site, capsys):
     model, tokenizer = from_pretrained("gpt2")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(published)
     idx = random_ids(PIECES.vocab_size)
@@ -643,14 +623,13 @@ def test_a_name_is_downloaded_once_and_opened(published, tmp_path, capsys):
         assert (theirs(idx).logits - our_logits(model, idx)).abs().max() < 1e-5
     assert tokenizer is PIECES
     assert "100%" in capsys.readouterr().err  # the progress bar
-    (published / "model.safetensors").unlink()  # the second time, nothing is asked for
+    site.pages.clear()  # the second time, nothing is asked for
     again, _ = from_pretrained("openai-community/gpt2")
     assert torch.equal(our_logits(again, idx), our_logits(model, idx))
 
 
-def test_another_file_than_the_published_one_is_refused_and_not_kept(published, tmp_path):
-    content = (published / "model.safetensors").read_bytes()
-    (published / "model.safetensors").write_bytes(content[:-1] + b"x")
+def test_another_file_than_the_published_one_is_refused_and_not_kept(published, site, tmp_path):
+    site.pages["/model.safetensors"] = site.pages["/model.safetensors"][:-1] + b"x"
     with pytest.raises(
         OSError, match="could not get gpt2/model.safetensors.*(?s:.)*Nothing was saved"
     ):
@@ -659,8 +638,8 @@ def test_another_file_than_the_published_one_is_refused_and_not_kept(published, 
     assert kept == []
 
 
-def test_without_a_network_the_way_out_is_said(published, tmp_path, monkeypatch):
-    (published / "model.safetensors").unlink()
+def test_without_a_network_the_way_out_is_said(published, site, tmp_path, monkeypatch):
+    site.pages.clear()
     with pytest.raises(
         OSError, match="set CHARGPT_DATA.* or open a folder that transformers saved"
     ):
@@ -668,9 +647,7 @@ def test_without_a_network_the_way_out_is_said(published, tmp_path, monkeypatch)
     # What lies there already is used.
     (tmp_path / "data" / "gpt2").mkdir(parents=True)
     monkeypatch.setenv("CHARGPT_DATA", str(tmp_path / "data"))
-    their_model(published)
     shutil.copy(published / "model.safetensors", tmp_path / "data" / "gpt2" / "model.safetensors")
-    (published / "model.safetensors").unlink()
     model, _ = from_pretrained("gpt2")
     assert model.config.n_embd == 48
 

@@ -413,8 +413,8 @@ def _load_text_of_run(folder):
     return corpus
 
 
-def _ids_of_split(corpus, split, tokenizer):
-    """The ids of the training or validation text, (N,). Raises: ValueError where shards cannot give them."""
+def _read_split(corpus, split, tokenizer):
+    """The training or validation text, and its ids (N,). Raises: ValueError where shards cannot give them."""
     if isinstance(corpus, Shards):
         check_encodable(corpus, tokenizer)
         if split == "train":
@@ -426,8 +426,9 @@ def _ids_of_split(corpus, split, tokenizer):
             raise ValueError(
                 f"{corpus.folder} was written without validation ids (val_size=0): pass another --corpus"
             )
-        return corpus.val_ids
-    return tokenizer.encode(corpus.val if split == "val" else corpus.train)
+        return tokenizer.decode(corpus.val_ids), corpus.val_ids
+    text = corpus.val if split == "val" else corpus.train
+    return text, tokenizer.encode(text)
 
 
 def eval_command(args):
@@ -440,8 +441,7 @@ def eval_command(args):
     else:
         corpus = load_text(args.corpus)
     unit = tokenizer.unit
-    ids = _ids_of_split(corpus, args.split, tokenizer)
-    text = tokenizer.decode(ids)
+    text, ids = _read_split(corpus, args.split, tokenizer)
     loss = evaluate(model, ids)
     per_character, per_byte = bits_of_text(loss, ids, tokenizer)
     length = f"{len(text):,} characters"

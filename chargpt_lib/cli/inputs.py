@@ -18,7 +18,7 @@ from chargpt_lib.checkpoints import MODEL_TYPES, POINTER_FILE, load_model
 from chargpt_lib.data import DOWNLOADABLE_CORPORA, CharTokenizer, load_corpus
 from chargpt_lib.devices import world_size
 from chargpt_lib.files import atomic_write, cache_dir, read_json
-from chargpt_lib.formats.nanogpt import load_nanogpt
+from chargpt_lib.formats.nanogpt import CHECKPOINT_FILE, load_nanogpt
 from chargpt_lib.gpt2 import from_pretrained
 from chargpt_lib.shards import INDEX_FILE, Shards
 from chargpt_lib.trainer import describe_data_change
@@ -446,7 +446,7 @@ def _has_gpt2_weights(path):
 
 def _foreign_model(folder):
     """Whose model is in a folder, in words, where it is that of another program; else None."""
-    if folder.name == "ckpt.pt" and folder.is_file():
+    if folder.name == CHECKPOINT_FILE and folder.is_file():
         return "nanoGPT's checkpoint"
     try:
         config = read_json(folder / "config.json")
@@ -458,8 +458,8 @@ def _foreign_model(folder):
         return f"a model of transformers (its model_type is {model_type[:40]!r})"
     if _has_gpt2_weights(folder / "model.safetensors"):
         return "a model of transformers (its weights are called transformer.h...)"
-    if (folder / "ckpt.pt").is_file() and not config:
-        return "the folder of nanoGPT's checkpoint, ckpt.pt"
+    if (folder / CHECKPOINT_FILE).is_file() and not config:
+        return f"the folder of nanoGPT's checkpoint, {CHECKPOINT_FILE}"
     return None
 
 
@@ -481,7 +481,7 @@ def check_own_model(folder):
 
 def is_pickled_checkpoint(path):
     """Whether a path leads to a checkpoint of nanoGPT's kind: a file that torch.save wrote, or a folder with ckpt.pt."""
-    return path.is_file() or (path / "ckpt.pt").is_file()
+    return path.is_file() or (path / CHECKPOINT_FILE).is_file()
 
 
 def open_foreign_model(source, meta=None, text=None, **unsaid):

@@ -25,7 +25,7 @@ from chargpt_lib.checkpoints import (
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.files import atomic_folder, atomic_write
 from chargpt_lib.gpt import GPTConfig
-from chargpt_lib.gpt2 import GPT2_FORMAT, translate_name
+from chargpt_lib.gpt2 import GPT2_FORMAT, build_from_weights, translate_name
 
 CHECKPOINT_FILE = "ckpt.pt"
 META_FILE = "meta.pkl"
@@ -386,16 +386,6 @@ def _take_heads(path, weights, config, scaled_by):
     return taken
 
 
-def _build(config, weights):
-    """A GPT with these weights, {our name: tensor}, in evaluation mode."""
-    # Without numbers of its own, so that none are drawn, and the model is in memory once.
-    model = build_meta_model(config)
-    model.load_state_dict(weights, assign=True)
-    if config.tied:
-        model.lm_head.weight = model.token_embedding.weight
-    return model.eval()
-
-
 def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu", scaled_by="head_size"):
     """A model that nanoGPT trained, or the lecture's -> the GPT, on the CPU, in evaluation mode; its tokenizer.
 
@@ -458,7 +448,7 @@ def load_nanogpt(path, meta=None, tokenizer=None, activation="gelu", scaled_by="
     for name in ("token_embedding.weight", "lm_head.weight", "lm_head.bias"):
         if name in taken:
             taken[name] = taken[name][rows]
-    return _build(config, taken), tokenizer
+    return build_from_weights(config, taken), tokenizer
 
 
 # ---------------------------------------------------------------- writing a checkpoint

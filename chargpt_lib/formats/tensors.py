@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from safetensors import safe_open
 
 from chargpt_lib.checkpoints import corrupt_file
@@ -16,7 +15,7 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # Numbers that float32 holds without loss.
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = ("F32", "F16", "BF16")
 
 
 class StoredTensor(NamedTuple):

@@ -313,27 +313,27 @@ ACTIVATION_FROM_HF = {
 }
 
 
-def _size(settings, name, default, path):
+def _size(settings, name, default):
     """A size in a config.json. Raises: ValueError where it is no integer >= 1."""
     size = settings.get(name, default)
     if type(size) is not int or size < 1:  # not isinstance, for which True is a number
-        raise ValueError(f"{path}: {name} is {str(size)[:60]!r}; it must be an integer >= 1")
+        raise ValueError(f"{name} is {str(size)[:60]!r}; it must be an integer >= 1")
     return size
 
 
-def _require(settings, allowed, path):
+def _require(settings, allowed):
     """Raises: ValueError for the first setting with another value than those allowed: {name: (default, values)}."""
     for name, (default, values) in allowed.items():
         value = settings.get(name, default)
         if value not in values:
             raise ValueError(
-                f"{path}: {name} is {str(value)[:60]!r}, and our model computes only {' or '.join(repr(v) for v in values)}"
+                f"{name} is {str(value)[:60]!r}, and our model computes only {' or '.join(repr(v) for v in values)}"
             )
 
 
-def gpt2_to_config(settings, path="config.json"):
+def gpt2_to_config(settings):
     """The GPTConfig of a GPT-2's config.json, a dict. Raises: ValueError where our GPT would compute something else."""
-    n_embd = _size(settings, "n_embd", 768, path)
+    n_embd = _size(settings, "n_embd", 768)
     _require(
         settings,
         {
@@ -345,13 +345,12 @@ def gpt2_to_config(settings, path="config.json"):
             "add_cross_attention": (False, (False,)),
             "tie_word_embeddings": (True, (True, False)),
         },
-        path,
     )
     return GPTConfig(
-        vocab_size=_size(settings, "vocab_size", 50257, path),
-        block_size=_size(settings, "n_positions", 1024, path),
-        n_layer=_size(settings, "n_layer", 12, path),
-        n_head=_size(settings, "n_head", 12, path),
+        vocab_size=_size(settings, "vocab_size", 50257),
+        block_size=_size(settings, "n_positions", 1024),
+        n_layer=_size(settings, "n_layer", 12),
+        n_head=_size(settings, "n_head", 12),
         n_embd=n_embd,
         dropout=settings.get("resid_pdrop", 0.1),
         bias=True,
@@ -379,8 +378,18 @@ def is_transposed(name, layout):
     return name.endswith(tuple(f"{module}.weight" for module in layout.transposed))
 
 
+def build_from_weights(config, weights):
+    """The model of a config, in evaluation mode, that has these weights, {our name: tensor}, and no copy of them."""
+    model = build_meta_model(config)
+    model.load_state_dict(weights, assign=True)
+    if config.tied:
+        # assign made two parameters of the one tensor, so the two have to be tied again.
+        model.lm_head.weight = model.token_embedding.weight
+    return model.eval()
+
+
 def load_foreign_weights(config, folder, layout):
-    """The model of a config, with the weights of a folder in float32. layout: the Format of their names.
+    """The model of a config, in evaluation mode, with the weights of a folder in float32. layout: the Format of their names.
 
     Raises: FileNotFoundError where there are no weights; ValueError where a name or a shape does not fit the config.
     """
@@ -395,8 +404,7 @@ def load_foreign_weights(config, folder, layout):
         raise ValueError(
             f"{folder}: the weights are too few for the {least:,} parameters that config.json asks for"
         )
-    model = build_meta_model(config)
-    state = model.state_dict()
+    state = build_meta_model(config).state_dict()  # names and shapes
     wanted = {}  # our name: theirs
     for name in state:
         # The bias of an untied lm_head is ours alone, and a tied one is the token embedding once more.
@@ -426,6 +434,8 @@ def load_foreign_weights(config, folder, layout):
         weights[name] = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if "lm_head.bias" in state:
         weights["lm_head.bias"] = torch.zeros(config.vocab_size)
+    if config.tied:
+        weights["lm_head.weight"] = weights["token_embedding.weight"]
     if config.tied and "lm_head.weight" in stored:
         other = read_tensor(stored["lm_head.weight"])
         if not torch.equal(other.float(), weights["token_embedding.weight"]):
@@ -433,11 +443,7 @@ def load_foreign_weights(config, folder, layout):
                 f"{folder}: lm_head.weight differs from the token embedding, and config.json says that they are one "
                 f"(tie_word_embeddings)"
             )
-    model.load_state_dict(weights, strict=False, assign=True)
-    if config.tied:
-        # The table has another storage now, so the two have to be tied again.
-        model.lm_head.weight = model.token_embedding.weight
-    return model
+    return build_from_weights(config, weights)
 
 # %% [markdown]
 # `from_pretrained` puts the pieces together: config, model, weights, tokenizer. It takes a folder, or one of the four names. For a name it knows the address of the weights and the SHA-256 of the file, and refuses a file with any other contents.
@@ -558,19 +564,16 @@ def from_pretrained(name_or_folder):
             f"no folder is called {name!r}, and no published model: give a folder, or one of {', '.join(GPT2_MODELS)}"
         )
     try:
-        config = CONFIG_READERS[settings["model_type"]](settings, path)
+        config = CONFIG_READERS[settings["model_type"]](settings)
     except (TypeError, ValueError) as error:
-        message = str(error)
-        raise ValueError(
-            message if message.startswith(str(path)) else f"{path}: {message}"
-        ) from None
+        raise ValueError(f"{path}: {error}") from None
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(
             f"{path}: vocab_size is {config.vocab_size}, but the tokenizer beside it has {tokenizer.vocab_size} tokens: are "
             f"they of the same model?"
         )
     model = load_foreign_weights(config, folder, FORMATS[settings["model_type"]])
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 # %% [markdown]
 # ## Is it the same model?
@@ -775,11 +778,11 @@ LLAMA_FORMAT = Format(
 )
 
 
-def llama_to_config(settings, path="config.json"):
+def llama_to_config(settings):
     """The ModernConfig of a Llama's config.json, a dict. Raises: ValueError where ours would compute something else."""
-    n_embd = _size(settings, "hidden_size", 4096, path)
-    n_head = _size(settings, "num_attention_heads", 32, path)
-    n_kv_head = _size(settings, "num_key_value_heads", n_head, path)
+    n_embd = _size(settings, "hidden_size", 4096)
+    n_head = _size(settings, "num_attention_heads", 32)
+    n_kv_head = _size(settings, "num_key_value_heads", n_head)
     # transformers 5 has a dict here; before, the base stood by itself.
     rope = settings.get("rope_parameters")
     if not isinstance(rope, dict):
@@ -796,15 +799,12 @@ def llama_to_config(settings, path="config.json"):
             "rope_scaling": (None, (None,)),
             "tie_word_embeddings": (False, (False, True)),
         },
-        path,
     )
-    _require(
-        rope, {"rope_theta": (10_000.0, (10_000.0,)), "rope_type": ("default", ("default",))}, path
-    )
+    _require(rope, {"rope_theta": (10_000.0, (10_000.0,)), "rope_type": ("default", ("default",))})
     return ModernConfig(
-        vocab_size=_size(settings, "vocab_size", 32_000, path),
-        block_size=_size(settings, "max_position_embeddings", 2048, path),
-        n_layer=_size(settings, "num_hidden_layers", 32, path),
+        vocab_size=_size(settings, "vocab_size", 32_000),
+        block_size=_size(settings, "max_position_embeddings", 2048),
+        n_layer=_size(settings, "num_hidden_layers", 32),
         n_head=n_head,
         n_kv_head=0 if n_kv_head == n_head else n_kv_head,
         n_embd=n_embd,
