@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,8 @@ from chargpt_lib.exercises.compare import (
 
 same = [
     (1.0, 1.0 + 1e-7),
+    (np.float64(1.0), 1.0),
+    ([np.float64(1.0), 2], [1.0, 2]),
     (2, 2),
     (2.0, 2),
     (torch.tensor(2.0), 2.0),

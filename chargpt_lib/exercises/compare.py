@@ -144,6 +144,8 @@ def _tensor_difference(got, want, atol, rtol):
 def _scalar_difference(got, want, atol, rtol):
     if isinstance(got, torch.Tensor) and got.dim() == 0:
         got = got.item()
+    if isinstance(got, float):
+        got = float(got)  # numpy's float64 is one, too
     numbers = {type(got), type(want)} <= {int, float}  # so a bool is no number here
     if isinstance(got, int) and abs(got) > HUGE:
         numbers = False  # math.isclose would raise an OverflowError
