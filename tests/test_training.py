@@ -245,6 +245,28 @@ def test_a_folder_that_outlives_the_session(tmp_path, monkeypatch, fits):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
 
 
+def test_what_a_stopped_run_left_beside_its_result_is_deleted(tmp_path, monkeypatch):
+    settings = {"sample_chars": 6, "steps": 3, "batch_size": 2}
+    # The process is killed when weights and report are written, just before it deletes the unfinished training.
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", 0)
+    unlink = Path.unlink
+
+    def killed_at_the_last(path, missing_ok=False):
+        if path.suffix == ".pt":
+            raise SessionOver
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed_at_the_last)
+        with pytest.raises(SessionOver):
+            load_or_fit("GPT", tiny_gpt(), CORPUS, cache_dir=tmp_path / "cache", **settings)
+    suffixes = {path.suffix for path in (tmp_path / "cache").iterdir()}
+    assert suffixes == {".json", ".safetensors", ".pt"}
+    load_or_fit("GPT", tiny_gpt(), CORPUS, cache_dir=tmp_path / "cache", **settings)
+    suffixes = {path.suffix for path in (tmp_path / "cache").iterdir()}
+    assert suffixes == {".json", ".safetensors"}
+
+
 # ---------------------------------------------------------------- measuring
 
 

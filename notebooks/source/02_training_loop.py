@@ -831,7 +831,8 @@ def load_or_fit(
         # The report last: where there is one, there are the weights, too.
         atomic_write(weights, lambda path: save_model(model, str(path)))
         write_json(report, result)
-        unfinished.unlink(missing_ok=True)
+    # Here, because the run that trained may have been stopped just before it came to this line.
+    unfinished.unlink(missing_ok=True)
 
     # After loading, too: another model may have stood on this rung in the meantime.
     rungs = read_json(default_cache_dir() / "ladder.json")
