@@ -351,6 +351,7 @@ MODULES = {
     "12": "shards",
     "13": "distributed",
     "14": "bpe",
+    "15": "scaling_laws",
     "16": "modern",
     "17": "gpt2",
 }

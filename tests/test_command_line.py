@@ -31,9 +31,8 @@ from chargpt_lib.checkpoints import (
 from chargpt_lib.cli.commands import (
     COMMAND_FUNCTIONS,
     _last_step,
-    _parameters_by_part,
+    parameters_by_part,
 )
-from chargpt_lib.cli.cost import flops_per_token
 from chargpt_lib.cli.main import COMMANDS, SUBCOMMANDS, USAGE, main
 from chargpt_lib.cli.options import (
     CHANGEABLE,
@@ -55,6 +54,7 @@ from chargpt_lib.modern import ModernConfig, ModernGPT
 from chargpt_lib.playhouse import write
 from chargpt_lib.recipe import SCHEDULES, TrainConfig, get_lr
 from chargpt_lib.sampling import generate
+from chargpt_lib.scaling_laws import flops_per_token
 from chargpt_lib.trainer import read_log
 
 TEXT = write(min_chars=6000).text
@@ -1030,7 +1030,7 @@ def assert_flops_are_torchs(model):
 )
 def test_parts_and_flops_are_what_torch_counts(changes):
     model = GPT(GPTConfig(**SIZES | changes))
-    parts, C, L = _parameters_by_part(model), 128, model.config.n_layer
+    parts, C, L = parameters_by_part(model), 128, model.config.n_layer
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
     assert parts["token embedding"] == 60 * C
     assert parts["position embedding"] == model.block_size * C
@@ -1055,7 +1055,7 @@ def test_parts_and_flops_are_what_torch_counts(changes):
 )
 def test_parts_and_flops_of_a_modern_gpt(changes):
     model = ModernGPT(ModernConfig(**SIZES | changes))
-    config, parts, C, L = model.config, _parameters_by_part(model), 128, 4
+    config, parts, C, L = model.config, parameters_by_part(model), 128, 4
     assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
     assert parts["token embedding"] == 60 * C
     assert parts["n-gram embedding"] == (2 * 500 * C if config.n_gram else 0)

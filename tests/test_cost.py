@@ -21,7 +21,6 @@ from chargpt_lib.cli.cost import (
     TRAINING_BYTES,
     MemoryNeed,
     TrainingCost,
-    flops_per_token,
     parse_devices,
     saved_bytes,
     training_hours,
@@ -31,6 +30,7 @@ from chargpt_lib.cli.options import PRESETS, read_train_args
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.modern import ModernConfig
 from chargpt_lib.recipe import TrainConfig, gradient_checkpointing, make_optimizer
+from chargpt_lib.scaling_laws import flops_per_token
 from chargpt_lib.shards import write_shards
 from tests.tiny import CORPUS, TOKENIZER, settings, tiny_gpt, tiny_modern_gpt
 

@@ -10,16 +10,21 @@ import torch
 from torch.nn import functional as F
 
 from build import HERE, read_lessons
+from chargpt_lib.cli.options import PRESETS
+from chargpt_lib.data import load_corpus
 from chargpt_lib.playhouse import KINDS
 from chargpt_lib.quality import NOISE_ROW, REFERENCE_ROW
 from chargpt_lib.recipe import TrainConfig
+from chargpt_lib.scaling_laws import SweepPoint, cheaper_runs, columns, fit_law, peak_lr
 from chargpt_lib.training import MODEL_NAMES
+from tests.benchmarks import scaling
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
 from tests.benchmarks.memory import BLOCK_SIZES, NOT_MEASURED, WAYS, written_out
 from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings, best_rate
 from tests.benchmarks.robustness import PAGES, claims, margin
+from tests.benchmarks.throughput import sizes_table
 from tests.benchmarks.tokenizers import READERS, readme_table
 
 RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -48,7 +53,8 @@ def test_the_excess_by_kind_adds_up_to_the_loss():
 
 def test_the_promised_times_and_plays():
     assert PLAYHOUSE["GPT"]["seconds"] <= 120
-    longest = {"07_attention_maps": 90}  # it looks into a recorded model, and trains none
+    # 07 looks into a recorded model, and trains none; 15 trains a sweep of twelve.
+    longest = {"07_attention_maps": 90, "15_scaling_laws": 300}
     assert all(
         lesson["all"] <= longest.get(name, 150) for name, lesson in PLAYHOUSE["lessons"].items()
     )
@@ -454,3 +460,98 @@ def test_gpt2_is_opened_and_sampled_quickly():
         assert max(row["export, seconds"]) <= 1 and max(row["import, seconds"]) <= 1
     said = f"{min(ratios['ours']):.1f} to {max(ratios['ours']):.1f} times as many as `transformers`"
     assert said in MEASURED, f"data/results/README.md should say: {said}"
+
+
+# ---------------------------------------------------------------- scaling laws
+
+SCALING = json.loads((RESULTS.parent / "scaling.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("corpus", scaling.CORPORA)
+def test_the_sweep_is_complete(corpus):
+    rows = SCALING["sweep"][corpus]
+    points = [tuple(row[name] for name in SweepPoint._fields) for row in rows]
+    assert sorted(points) == sorted(scaling.sweep_points(corpus))
+    # Three seeds at both ends, of the smallest and of the largest size.
+    widths = [n_embd for _, n_embd in scaling.SHAPES]
+    for n_embd in (min(widths), max(widths)):
+        seeds = {row["seed"] for row in rows if row["n_embd"] == n_embd}
+        assert seeds == set(scaling.SEEDS)
+    for row in rows:
+        assert row["learning_rate"] == peak_lr(row["n_embd"])
+        assert ("curve" in row) == (row["steps"] >= scaling.CURVE_FROM)
+
+
+def test_there_are_more_than_sixty_trainings():
+    assert sum(len(rows) for rows in SCALING["sweep"].values()) >= 60
+
+
+@pytest.mark.parametrize("corpus", scaling.CORPORA)
+def test_no_width_wants_a_rate_far_from_the_rule(corpus):
+    for point in scaling.rate_points(corpus):
+        losses = {}
+        for row in SCALING["rates"][corpus]:
+            if (row["n_embd"], row["steps"]) == (point.n_embd, point.steps):
+                losses[row["learning_rate"]] = row["loss"]
+        assert sorted(losses) == sorted(scaling.RATES)
+        best = min(losses, key=losses.get)
+        assert best / 2.5 < peak_lr(point.n_embd) < 2.5 * best, point
+
+
+def test_the_free_fit_finds_the_entropy_of_playhouse():
+    rows = scaling.fitted_rows(SCALING, "playhouse")
+    law = fit_law(*columns(rows), form="kaplan")
+    assert abs(law.E - load_corpus("playhouse").val_entropy) < 0.03
+
+
+@pytest.mark.parametrize(
+    "corpus, E_is_known", [("playhouse", False), ("playhouse", True), ("shakespeare", False)]
+)
+def test_the_dearest_training_is_predicted(corpus, E_is_known):
+    E = load_corpus(corpus).val_entropy if E_is_known else None
+    rows = scaling.fitted_rows(SCALING, corpus)
+    target, guess, low, high = scaling.prediction(rows, E)
+    assert low < target["loss"] < high
+    assert abs(guess - target["loss"]) < 0.02
+    # It costs eight times as much as any training that the law was fitted to.
+    dearest = max(row["flops"] for row in cheaper_runs(rows, target))
+    assert 8 * dearest <= target["flops"]
+
+
+def test_the_recorded_backtest_is_that_of_the_recorded_runs():
+    for corpus, tested in SCALING["backtest"].items():
+        rows = scaling.fitted_rows(SCALING, corpus)
+        losses = {(row["N"], row["D"], row["seed"]): row["loss"] for row in rows}
+        for row in tested:
+            assert losses[row["N"], row["D"], row["seed"]] == row["loss"]
+            assert row["low"] < row["predicted"] < row["high"] and row["fitted"] >= 12
+    held = [
+        row["low"] <= row["loss"] <= row["high"]
+        for tested in SCALING["backtest"].values()
+        for row in tested
+    ]
+    assert len(held) >= 40 and sum(held) / len(held) >= 0.8
+
+
+def test_the_excess_of_a_sweep_adds_up_to_its_loss():
+    floor = load_corpus("playhouse").val_entropy
+    for row in SCALING["sweep"]["playhouse"]:
+        assert sum(row["excess"].values()) == pytest.approx(row["loss"] - floor, abs=0.005)
+
+
+def test_the_table_of_the_scaling_laws_is_quoted():
+    table = scaling.readme_table(SCALING)
+    assert table in MEASURED, f"put this into data/results/README.md:\n{table}"
+
+
+def test_the_sizes_of_all_presets_are_quoted():
+    presets = json.loads((RESULTS.parent / "throughput.json").read_text(encoding="utf-8"))["sizes"][
+        "presets"
+    ]
+    assert presets.keys() == PRESETS.keys()
+    for row in presets.values():
+        assert sum(row["parts"].values()) == row["parameters"]
+        assert 0 < row["share of the peak"]["median"] < 1
+    assert sizes_table(presets) in MEASURED, (
+        f"put this into data/results/README.md:\n{sizes_table(presets)}"
+    )

@@ -27,7 +27,6 @@ from chargpt_lib.checkpoints import (
 from chargpt_lib.cli.cost import (
     TRAINING_BYTES,
     check_cost_options,
-    flops_per_token,
     print_cost,
 )
 from chargpt_lib.cli.exchange import export_command, import_command
@@ -53,6 +52,7 @@ from chargpt_lib.cli.output import after_work, tolerated_output
 from chargpt_lib.devices import pick_device_and_reason, pick_precision, world_size
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.sampling import generate
+from chargpt_lib.scaling_laws import flops_per_token
 from chargpt_lib.shards import Shards
 from chargpt_lib.trainer import describe_data_change, read_log, train
 from chargpt_lib.training import estimate_loss, evaluate
@@ -548,7 +548,7 @@ def _part_of(parameter_name):
     raise KeyError(parameter_name)
 
 
-def _parameters_by_part(model):
+def parameters_by_part(model):
     """{part of the GPT: parameters}; a tied matrix counts once, as the token embedding."""
     counts = dict.fromkeys(PARTS.values(), 0)
     for name, parameter in model.named_parameters():
@@ -563,7 +563,7 @@ def _print_model(config, tokenizer):
     settings = {"model_type": config.model_type, **vars(config)}
     print(", ".join(f"{name} {value}" for name, value in settings.items()))
     total = model.num_params()
-    for part, count in _parameters_by_part(model).items():
+    for part, count in parameters_by_part(model).items():
         # A tied lm_head has no parameters of its own; any other part without some, the model lacks.
         if count == 0 and part != "lm_head":
             continue

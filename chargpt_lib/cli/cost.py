@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -17,6 +16,7 @@ from chargpt_lib.cli.options import DEFAULT_CORPUS
 from chargpt_lib.devices import MIN_CAPABILITY
 from chargpt_lib.modern import muon_param_groups
 from chargpt_lib.recipe import gradient_checkpointing
+from chargpt_lib.scaling_laws import flops_per_token
 
 # ---------------------------------------------------------------- graphics cards
 
@@ -62,17 +62,6 @@ def parse_devices(text):
 
 
 # ---------------------------------------------------------------- FLOPs and hours
-
-
-def flops_per_token(model):
-    """FLOPs of training, per token of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
-    config = model.config
-    multiplied = model.num_params()
-    for module in model.modules():
-        # A row of a table is looked up, not multiplied; but a tied table is the lm_head, too.
-        if isinstance(module, nn.Embedding) and module.weight is not model.lm_head.weight:
-            multiplied -= module.weight.numel()
-    return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
 
 
 def training_hours(flops, number, name, mfu):

@@ -155,6 +155,7 @@ show(
 # | [10](10_recipe.ipynb), [11](11_training_in_earnest.ipynb) | the recipe and the trainer of long runs; what is wrong with my loss? |
 # | [12](12_data_on_disk.ipynb), [13](13_many_devices.ipynb) | texts larger than the memory; one training on several devices |
 # | [14](14_tokenizers.ipynb) | pieces of words: a tokenizer for every text |
+# | [15](15_scaling_laws.ipynb) | what a larger model would reach: a law, fitted to small ones |
 # | [16](16_modern_gpt.ipynb) | the parts of today's models, each with and without |
 # | [17](17_gpt2.ipynb) | GPT-2's weights in your model, and your models in other people's tools |
 #

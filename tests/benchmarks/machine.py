@@ -1,7 +1,9 @@
 """What every benchmark writes beside its numbers."""
 
+import multiprocessing
 import platform
 import re
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
@@ -23,6 +25,14 @@ def measured_on(device, *modules):
 
 # PyTorch computes as if the processor had neither AVX2 nor AVX-512, and in one thread: as good as another processor
 AS_ON_ANOTHER = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
+
+
+def two_at_a_time(functions):
+    """Calls the functions in two processes -> (number of the function, its result), as they end."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        started = {pool.submit(function): n for n, function in enumerate(functions)}
+        for ended in as_completed(started):
+            yield started[ended], ended.result()
 
 
 def processor_name():

@@ -1,6 +1,6 @@
 """Do the lessons' claims about the models that they train hold for every seed and processor? Eight runs, recorded.
 
-    python -m tests.benchmarks.robustness [PAGE ...]     about an hour on two cores; goes on where it was interrupted
+    python -m tests.benchmarks.robustness [PAGE ...]     about an hour and a half on two cores; goes on where it was interrupted
                                                          -> data/results/robustness.json
 
 Each run executes the pages with a seed of its own in the place of 1337, in one of two settings: with the widest instructions
@@ -41,6 +41,7 @@ PAGES = (
     "11_training_in_earnest",
     "12_data_on_disk",
     "13_many_devices",
+    "15_scaling_laws",
     "16_modern_gpt",
     "17_gpt2",
 )

@@ -1,8 +1,16 @@
 """How many characters a second does a whole training read? Our trainer, a plain loop, transformers' Trainer.
 
-    python -m tests.benchmarks.throughput        some minutes; writes data/results/throughput.json
+    python -m tests.benchmarks.throughput             some minutes
+    python -m tests.benchmarks.throughput --sizes     some minutes: every preset of the command
 
-Ours is `chargpt_lib.trainer.train` as anybody calls it, with its bar, its log and its checks. The plain loop is what
+Both write into data/results/throughput.json.
+
+--sizes: parameters by part, FLOPs per token, tokens per second, the share of the machine's peak that they are, and the
+memory that a training takes. The peak is what a product of two large matrices reaches, in the same process. Each preset
+has a fresh process, its own optimizer and block_size, and as many windows as make TOKENS tokens, or the preset's own
+batch where that is smaller.
+
+Without --sizes: ours is `chargpt_lib.trainer.train` as anybody calls it, with its bar, its log and its checks. The plain loop is what
 nanoGPT does, and nothing besides. transformers' is GPT2LMHeadModel under `Trainer`, with what it brings by default but
 for what would be unfair to it: no dropout, no checkpoints, no evaluation, no report to anybody. Ours with torch.compile
 stands beside them; how long the compiling takes is recorded apart. Everybody starts from the same weights (checked: the
@@ -11,9 +19,12 @@ the computer slows them all: each trains in a greenlet of its own, and whoever b
 What is timed is everything from the beginning of a step to that of the next. Ratios are within a round.
 """
 
+import json
 import logging
 import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -31,15 +42,24 @@ from greenlet import getcurrent, greenlet
 from torch.nn import functional as F
 
 from chargpt_lib import trainer
+from chargpt_lib.bpe import make_tokenizer
+from chargpt_lib.checkpoints import build_model
+from chargpt_lib.cli.commands import parameters_by_part
+from chargpt_lib.cli.options import PRESETS
 from chargpt_lib.data import CharTokenizer, load_corpus
-from chargpt_lib.files import write_json
+from chargpt_lib.files import read_json, write_json
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.recipe import TrainConfig
-from tests.benchmarks.machine import measured_on
+from chargpt_lib.recipe import TrainConfig, make_optimizer
+from chargpt_lib.scaling_laws import flops_per_token
+from tests.benchmarks.machine import measured_on, processor_name
+from tests.benchmarks.memory import peak_bytes, resident_bytes
 from tests.benchmarks.step import HuggingFaceGPT2, PlainGPT, copy_weights, draw, spread, take_steps
 
 OUT = Path(__file__).parents[2] / "data" / "results" / "throughput.json"
 WARMUP = 8  # steps that are not counted
+TOKENS = 4096  # of a batch, with --sizes
+SECONDS = 10  # about so long the steps of a preset are measured
+MATRIX = 2048  # rows and columns of the matrices whose product is the machine's peak
 CASES = {  # name: (config, batch size, steps counted); GPT-2 has biases, and its own formula for the gelu
     "cpu, as GPT-2": (
         replace(GPTConfig.cpu(65), bias=True, qkv_bias=True, activation="gelu_tanh"),
@@ -192,7 +212,109 @@ def seconds_per_step(config, batch_size, steps, ids):
     }, before
 
 
+# ---------------------------------------------------------------- every preset
+
+
+def matrix_flops():
+    """FLOP/s of a product of two large matrices in fp32: the best of some."""
+    left = torch.rand(MATRIX, MATRIX)
+    right = torch.rand(MATRIX, MATRIX)
+    seconds = []
+    for _ in range(8):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return 2 * MATRIX**3 / min(seconds)
+
+
+def measure_preset(name):
+    """Some training steps of a preset in this process -> its row."""
+    preset = PRESETS[name]
+    corpus = load_corpus("playhouse")
+    tokenizer = make_tokenizer("gpt2" if name == "gpt2" else "char", corpus)
+    config = preset.model(tokenizer.vocab_size)
+    training = TrainConfig(**preset.training)
+    windows = min(training.batch_size, max(TOKENS // config.block_size, 1))
+
+    peak = matrix_flops()
+    before = resident_bytes(torch.device("cpu"))
+    torch.manual_seed(1337)
+    model = build_model(config)
+    optimizer = make_optimizer(model, training)
+    idx = torch.randint(config.vocab_size, (windows, config.block_size + 1))
+
+    def step():
+        _, loss = model(idx[:, :-1], idx[:, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    seconds = []
+    while len(seconds) < 3 or sum(seconds) < SECONDS:
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    memory = peak_bytes(torch.device("cpu")) - before
+    # The machine may be slower or faster by now.
+    peak = max(peak, matrix_flops())
+    per_second = windows * config.block_size / torch.tensor(seconds, dtype=torch.float64)
+    return {
+        "parameters": model.num_params(),
+        "parts": parameters_by_part(model),
+        "FLOPs per token": flops_per_token(model),
+        "unit": tokenizer.unit,
+        "windows": windows,
+        "block_size": config.block_size,
+        "tokens a second": spread(per_second, 0),
+        "peak, GFLOP/s": round(peak / 1e9, 1),
+        "share of the peak": spread(per_second * flops_per_token(model) / peak, 3),
+        "memory, bytes": memory,
+    }
+
+
+def measure_sizes():
+    """A row for each preset, each from a fresh process: the peak of a process's memory never falls."""
+    rows = {}
+    for name in PRESETS:
+        command = [sys.executable, "-m", "tests.benchmarks.throughput", "--preset", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows[name] = json.loads(done.stdout)
+        print(name, rows[name], flush=True)
+    return rows
+
+
+def sizes_table(rows):
+    """The rows as a Markdown table."""
+    lines = [
+        "| preset | parameters | tables, head | attention | feed-forward | FLOPs a token | tokens a second | of the peak | memory |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in rows.items():
+        parts = row["parts"]
+        tables = sum(
+            parts[part] for part in parts if part.endswith("embedding") or part == "lm_head"
+        )
+        lines.append(
+            f"| {name} | {row['parameters']:,} | {tables:,} | {parts['attention']:,} "
+            f"| {parts['feed-forward']:,} | {row['FLOPs per token'] / 1e6:,.1f} M "
+            f"| {row['tokens a second']['median']:,.0f} | {row['share of the peak']['median']:.0%} "
+            f"| {row['memory, bytes'] / 1e9:.2f} GB |"
+        )
+    return "\n".join(lines)
+
+
 def main():
+    if "--preset" in sys.argv:
+        print(json.dumps(measure_preset(sys.argv[-1])))
+        return
+    report = read_json(OUT)
+    if "--sizes" in sys.argv:
+        sizes = {**measured_on("cpu"), "processor": processor_name(), "presets": measure_sizes()}
+        write_json(OUT, {**report, "sizes": sizes})
+        print(sizes_table(sizes["presets"]))
+        return
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.disable(logging.WARNING)
@@ -201,6 +323,7 @@ def main():
     inductor = tempfile.TemporaryDirectory()
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = inductor.name  # an empty one
     report = {
+        **report,
         **measured_on("cpu", transformers),
         "what": "characters a second of a whole training; ratio: the other's seconds for a step to ours in the same round; above 1, ours is faster",
         "cases": {},

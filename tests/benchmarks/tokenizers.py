@@ -15,15 +15,14 @@ for the same time of the processor, one thread and three seeds each. What they p
 
 import json
 import math
-import multiprocessing
 import os
 import sys
 import time
 import tracemalloc
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from statistics import fmean, median
 from types import SimpleNamespace
 
@@ -42,7 +41,7 @@ from chargpt_lib.gpt import GPT
 from chargpt_lib.playhouse import choice_weights, excess_by_kind
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.training import nats_by_character, per_token_loss
-from tests.benchmarks.machine import measured_on
+from tests.benchmarks.machine import measured_on, two_at_a_time
 
 OUT = HERE.root / "data" / "results" / "tokenizers.json"
 # Each reader, and the name of its tokenizer: a vocabulary has 256 bytes, and the merges.
@@ -225,10 +224,7 @@ def parameters_of_characters(corpus):
 
 def run_all(runs):
     """Makes the runs, each the arguments of `one_run`, two at a time -> (number of the run, its row), as they end."""
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        started = {pool.submit(one_run, *run): n for n, run in enumerate(runs)}
-        for ended in as_completed(started):
-            yield started[ended], ended.result()
+    return two_at_a_time([partial(one_run, *run) for run in runs])
 
 
 def choose_rates(found):
