@@ -1,9 +1,10 @@
 # Made from notebooks/source/15_scaling_laws.py by notebooks/tools/build.py. Edit that text, not this file.
-"""Scaling laws: what a training costs, the law of its loss, and the sweep of models that the law is fitted to."""
+"""Scaling laws: what a run costs, the law of its loss, and the sweep of models that the law is fitted to."""
 
 import math
 from dataclasses import asdict
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,7 @@ CHARACTERS_PER_STEP = 384
 
 
 class SweepPoint(NamedTuple):
-    """One training of a sweep: the shape of its model, and how long it lasts."""
+    """One run of a sweep: the shape of its model, and how long it lasts."""
 
     n_layer: int
     n_embd: int
@@ -64,12 +65,12 @@ class SweepPoint(NamedTuple):
 
     @property
     def characters(self):
-        """The number of characters that the training reads."""
+        """The number of characters that the run reads."""
         return self.steps * CHARACTERS_PER_STEP
 
 
 def point_config(point, vocab_size):
-    """The GPTConfig of a point: heads of 24 channels, but at least two of them."""
+    """The GPTConfig of a point: a head for each 24 channels, and at least two."""
     return GPTConfig(
         vocab_size,
         block_size=point.block_size,
@@ -80,7 +81,10 @@ def point_config(point, vocab_size):
 
 
 def flops_per_token(model):
-    """FLOPs of training, per token of a full block: 6 N + 12 L T C (Chowdhery et al., 2022, appendix B)."""
+    """FLOPs of training, per token of a full block: 6 N + 12 L T C, with N without the tables that are looked up.
+
+    Chowdhery et al. (2022), appendix B.
+    """
     config = model.config
     multiplied = model.num_params()
     for module in model.modules():
@@ -117,9 +121,9 @@ class ScalingLaw(NamedTuple):
 
     def loss(self, N, D):
         """The loss for N and D, numbers or tensors."""
-        too_small = self.A / N**self.alpha
-        too_short = self.B / D**self.beta
-        return self.E + (too_small**self.power + too_short**self.power) ** (1 / self.power)
+        N_term = self.A / N**self.alpha
+        D_term = self.B / D**self.beta
+        return self.E + (N_term**self.power + D_term**self.power) ** (1 / self.power)
 
 
 def peak_lr(n_embd):
@@ -128,13 +132,14 @@ def peak_lr(n_embd):
 
 
 def point_training(point, learning_rate):
-    """The TrainConfig of a point, with a peak learning rate. The schedule ends where the training ends.
+    """The TrainConfig of a point, with a peak learning rate. The schedule ends where the run ends.
 
     Raises: ValueError where no whole number of windows makes a step.
     """
-    if CHARACTERS_PER_STEP % point.block_size != 0:
+    if point.block_size < 2 or CHARACTERS_PER_STEP % point.block_size != 0:
         raise ValueError(
-            f"block_size is {point.block_size}; it must divide the {CHARACTERS_PER_STEP} characters of a step"
+            f"block_size is {point.block_size}; it must be at least 2 and divide the {CHARACTERS_PER_STEP} characters "
+            f"of a step"
         )
     return TrainConfig(
         steps=point.steps,
@@ -146,7 +151,7 @@ def point_training(point, learning_rate):
 
 
 def point_row(point, model, loss):
-    """What is kept of a point: its model's sizes, what its training cost, and its loss; a dict of plain values."""
+    """What is kept of a point: its model's sizes, what the run cost, and its loss; a dict of plain values."""
     return {
         **point._asdict(),
         "N": model.num_params(),
@@ -169,21 +174,33 @@ def run_sweep(points, corpus, path):
     """Trains a model for each point and measures it on the validation text -> a list of `point_row`s.
 
     The rows are kept in a JSON file, path: a sweep that was interrupted goes on where it stopped.
+
+    Raises: ValueError for a point that cannot be trained, FileNotFoundError where the folder of path is not there; both
+    before anything is trained. KeyboardInterrupt where a run was interrupted; it has no row then.
     """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} for the rows of the sweep")
     tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
     ids = tokenizer.encode(corpus.train)
     val_ids = tokenizer.encode(corpus.val)
+    configs = []
+    for point in points:
+        model_config = point_config(point, tokenizer.vocab_size)
+        configs.append((model_config, point_training(point, peak_lr(point.n_embd))))
     known = read_json(path)
     rows = []
-    for point in points:
+    for point, (model_config, config) in zip(points, configs):
         torch.manual_seed(point.seed)
-        model = GPT(point_config(point, tokenizer.vocab_size))
-        config = point_training(point, peak_lr(point.n_embd))
+        model = GPT(model_config)
         key = cache_file_name(cache_key("sweep", model, corpus, asdict(config)))
         if key not in known:
             again = "" if point.characters <= len(ids) else f", of them {len(ids):,} different"
             print(f"{model.num_params():,} parameters, {point.characters:,} characters{again}")
-            train(model, ids, config)
+            result = train(model, ids, config)
+            # The trainer ends a run in good order on Ctrl-C. An unfinished run is no row of a sweep.
+            if result["stop_reason"] != "steps":
+                raise KeyboardInterrupt
             loss = evaluate(model, val_ids, stride=point.block_size // 2)
             known[key] = point_row(point, model, loss)
             write_json(path, known)
@@ -193,7 +210,7 @@ def run_sweep(points, corpus, path):
 
 # Pairs of exponents, alpha and beta, at which the descents begin.
 STARTS = tuple(product((0.3, 0.7, 1.2), repeat=2))
-DELTA = 0.01  # the border of the Huber loss: about the scatter of our runs from seed to seed
+DELTA = 0.01  # the threshold of the Huber loss: typical of how our runs scatter from seed to seed
 
 
 class _Runs:
@@ -215,10 +232,12 @@ class _Runs:
             for run, value in enumerate(values):
                 if not 0 < value < math.inf:
                     raise ValueError(f"run {run}: {name} is {value}; it must be a number above 0")
-        if E is not None and not 0 <= E < min(losses):
+        if E is not None and not 0 <= E < math.inf:
+            raise ValueError(f"the irreducible loss, E, is {E}; it must be a number from 0 up")
+        if E is not None and E >= min(losses):
             raise ValueError(
                 f"run {losses.index(min(losses))}: its loss, {min(losses):.4g}, is not above the irreducible loss, "
-                f"{E:.4g}, or that is below 0: are both in nats per character, and of the same text?"
+                f"{E:.4g}: are both in nats per character, and of the same text?"
             )
         for name, values in (("N", N), ("D", D)):
             if len(set(values)) < 3:
@@ -227,7 +246,7 @@ class _Runs:
                 )
         log_N = torch.tensor(N, dtype=torch.float64).log()
         log_D = torch.tensor(D, dtype=torch.float64).log()
-        # Measured from the middle of the runs, ln A and alpha can be changed one without the other; so can ln B and beta.
+        # Measured from the middle of the runs, ln A hardly depends on alpha, and ln B hardly on beta: L-BFGS needs fewer steps.
         self.middle_N = log_N.mean()
         self.middle_D = log_D.mean()
         self.x = log_N - self.middle_N
@@ -260,24 +279,24 @@ class _Runs:
             start = [third, math.log(alpha), third, math.log(beta)]
             starts.append(start if self.E is not None else [*start, third])
         starts = torch.tensor(starts, dtype=torch.float64)
-        left, ends = self.descend(starts, self.log_loss, steps=300)
+        objectives, ends = self.descend(starts, self.log_loss, steps=300)
         # Once more from the best one alone, to the last digit.
-        best = ends[left.nan_to_num(nan=math.inf).argmin()]
+        best = ends[objectives.nan_to_num(nan=math.inf).argmin()]
         _, ends = self.descend(best[None], self.log_loss, steps=300)
         return ends[0]
 
     def predict_log(self, parameters):
         """ln of the losses of the R runs by S laws, from their parameters (S, 5 or 4) -> (S, R)."""
         log_A, log_alpha, log_B, log_beta = parameters[:, :4].T.unsqueeze(-1)  # (S, 1) each
-        too_small = log_A - log_alpha.exp() * self.x  # (S, R)
-        too_short = log_B - log_beta.exp() * self.y
+        log_N_term = log_A - log_alpha.exp() * self.x  # (S, R)
+        log_D_term = log_B - log_beta.exp() * self.y
         power = 1 if self.form == "hoffmann" else (-log_beta).exp()
-        above = torch.logaddexp(power * too_small, power * too_short) / power
+        above = torch.logaddexp(power * log_N_term, power * log_D_term) / power
         log_E = parameters[:, 4:] if self.log_E is None else self.log_E
         return torch.logaddexp(above, log_E.expand_as(above))
 
     def descend(self, parameters, log_loss, steps):
-        """Descents of S laws at once, from parameters (S, 5 or 4) -> what is left of the objectives (S,), the parameters.
+        """Descents of S laws at once, from parameters (S, 5 or 4) -> the objectives at their ends (S,), the parameters.
 
         log_loss (S, R) or (R,). The objectives are added up. None depends on the parameters of another law, so each law
         goes to a minimum of its own.
@@ -314,19 +333,25 @@ def fit_law(N, D, losses, E=None, form="hoffmann"):
     N, D, losses: lists of the runs' parameters, characters and losses. E: the irreducible loss where it is known; without
     it, E is fitted, too.
 
-    Raises: ValueError for another form, for too few runs, for values that are not above 0, and for losses that are not
-    above E.
+    Raises: ValueError for another form, for lists of unequal lengths, for fewer runs than numbers to fit, for values that
+    are not above 0, for losses that are not above E, for fewer than three different N or D, and where D is a power of N.
     """
     runs = _Runs(N, D, losses, E, form)
     return runs.law(runs.fit())
 
 
 def _log_errors(runs, parameters):
-    """ln of loss / predicted loss of each run (R,), enlarged: a law is nearer to the runs it was fitted to than to others."""
+    """ln of loss / predicted loss of each run (R,), with the correction HC1 (MacKinnon and White, 1985).
+
+    It enlarges them: a law is nearer to the runs it was fitted to than to others.
+    """
     predicted = runs.predict_log(parameters[None])[0]
-    count = len(predicted)
-    enlarged = math.sqrt(count / max(count - len(parameters), 1))
-    return enlarged * (runs.log_loss - predicted)
+    free = len(predicted) - len(parameters)
+    if free < 1:
+        raise ValueError(
+            f"{len(predicted)} runs leave no error when {len(parameters)} numbers are fitted: an interval takes more runs"
+        )
+    return math.sqrt(len(predicted) / free) * (runs.log_loss - predicted)
 
 
 def _bootstrap(runs, parameters, resamples, seed):
@@ -348,41 +373,55 @@ def _bootstrap(runs, parameters, resamples, seed):
 def bootstrap_laws(N, D, losses, E=None, form="hoffmann", resamples=200, seed=1337):
     """Laws of made-up sweeps, in which each run errs as far as it did, up or down at random -> a list of ScalingLaws.
 
-    A wild bootstrap (Wu, 1986).
+    A wild bootstrap (Wu, 1986; with signs at random, Liu, 1988).
+
+    Raises: ValueError as `fit_law` does, and where there are not more runs than numbers to fit.
     """
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; it must be at least 1")
     runs = _Runs(N, D, losses, E, form)
     return _bootstrap(runs, runs.fit(), resamples, seed)
 
 
 def cheaper_runs(rows, target, factor=8):
-    """The rows whose trainings took at most 1 / factor of the FLOPs of the target, which is a row, too."""
+    """The rows whose runs took at most 1 / factor of the FLOPs of the target, which is a row, too."""
     return [row for row in rows if factor * row["flops"] <= target["flops"]]
 
 
 def predict_loss(N, D, losses, target_N, target_D, E=None, form="hoffmann", level=0.9, seed=1337):
     """What a law that is fitted to runs says of another run -> its loss, and the lower and upper end of an interval.
 
-    The interval has room for the error of the law, by `bootstrap_laws`, and for that of a single run: as large as those
-    of the quarter of the runs with the least losses.
+    level: the share of such runs that the interval should hold. It has room for the error of the law, by `bootstrap_laws`,
+    and for that of a single run: as large as those of the quarter of the runs with the least losses. With few runs it is
+    too narrow: where the law is true, 16 runs are known and E is fitted, intervals of level 0.9 hold about three of four.
+
+    Raises: ValueError as `bootstrap_laws` does, and for a level that is not between 0 and 1.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must be between 0 and 1")
     runs = _Runs(N, D, losses, E, form)
     parameters = runs.fit()
     errors = _log_errors(runs, parameters)
-    best = torch.tensor(losses).argsort()[: max(len(losses) // 4, 1)]
-    generator = torch.Generator().manual_seed(seed)
-    guesses = []
-    for other in _bootstrap(runs, parameters, 200, seed):
-        run = best[torch.randint(len(best), (), generator=generator)]
-        sign = 2 * torch.randint(2, (), generator=generator) - 1
-        guesses.append(other.loss(target_N, target_D) * math.exp(sign * errors[run]))
+    best = errors[torch.tensor(losses).argsort()[: len(losses) // 4]]
+    others = _bootstrap(runs, parameters, 200, seed)
+    by_law = torch.tensor([other.loss(target_N, target_D) for other in others], dtype=torch.float64)
+    # Each law with each of these errors, up and down.
+    guesses = by_law[:, None] * torch.cat([best, -best]).exp()  # (200, 2 * best)
+    if E is not None:
+        guesses = guesses.clamp(min=E)
     outside = (1 - level) / 2
     ends = torch.tensor([outside, 1 - outside], dtype=torch.float64)
-    low, high = torch.tensor(guesses, dtype=torch.float64).quantile(ends).tolist()
+    low, high = guesses.flatten().quantile(ends).tolist()
     return runs.law(parameters).loss(target_N, target_D), low, high
 
 
 def compute_optimal(law, flops):
-    """The N and D with the least loss by a law, among the trainings of 6 N D = flops -> N, D."""
+    """The N and D with the least loss by a law, among the runs of 6 N D = flops -> N, D.
+
+    Raises: ValueError where flops is not above 0.
+    """
+    if not 0 < flops < math.inf:
+        raise ValueError(f"flops is {flops}; it must be a number above 0")
     # There the derivative of the loss along 6 N D = flops is 0: alpha times the first term to its power is equal to beta
     # times the second term to its power.
     ratio = (law.alpha / law.beta) ** (1 / law.power) * law.A / law.B

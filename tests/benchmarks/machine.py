@@ -28,11 +28,24 @@ AS_ON_ANOTHER = {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
 
 
 def two_at_a_time(functions):
-    """Calls the functions in two processes -> (number of the function, its result), as they end."""
+    """Calls the functions in two processes -> (number of the function, its result), as they end.
+
+    After a failure no further function is called; the error is raised when those that were running have ended.
+    """
+    failure = None
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         started = {pool.submit(function): n for n, function in enumerate(functions)}
         for ended in as_completed(started):
-            yield started[ended], ended.result()
+            if ended.cancelled():
+                continue
+            if ended.exception() is None:
+                yield started[ended], ended.result()
+            else:
+                failure = ended.exception()
+                for waiting in started:
+                    waiting.cancel()
+    if failure is not None:
+        raise failure
 
 
 def processor_name():

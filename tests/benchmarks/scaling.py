@@ -182,6 +182,8 @@ def one_run(name, point, learning_rate, unique=None, held_out=False):
     model = GPT(point_config(point, tokenizer.vocab_size))
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the bars
         result = CurveTrainer(model, data, config).train()
+    if result["stop_reason"] != "steps":
+        raise KeyboardInterrupt
     paid = per_token_loss(model, tokenizer.encode(corpus.val), point.block_size // 2).double()
     row = {
         **point_row(point, model, paid.mean().item()),
@@ -221,6 +223,8 @@ def run_missing(runs, record):
             missing.append((rows, point, function))
     missing.sort(key=lambda run: cost(run[1]))
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are there", flush=True)
+    if missing:
+        record["machine"] = {**measured_on("cpu"), "processor": processor_name(), "threads": 1}
     for n, row in two_at_a_time([function for _, _, function in missing]):
         rows, _, _ = missing[n]
         rows.append(row)
@@ -245,7 +249,7 @@ def fitted_rows(record, corpus):
 
 
 def prediction(rows, E=None):
-    """What the runs that cost at most an eighth of the dearest say of it -> that run, loss, lower and upper end."""
+    """What the runs that cost at most an eighth of the most expensive say of it -> that run, loss, lower and upper end."""
     target = max(rows, key=lambda row: row["flops"])
     small = cheaper_runs(rows, target)
     return target, *predict_loss(*columns(small), target["N"], target["D"], E, form="kaplan")
@@ -279,7 +283,7 @@ def backtest(rows, E=None):
 def readme_table(record):
     """The table in data/results/README.md."""
     lines = [
-        "| corpus | trainings | E | alpha | beta | predicted for the dearest | recorded |",
+        "| corpus | runs | E | alpha | beta | predicted for the most expensive | recorded |",
         "|---|---:|---:|---:|---:|---|---:|",
     ]
     for corpus in CORPORA:
@@ -296,7 +300,6 @@ def readme_table(record):
 def main():
     parts = sys.argv[1:]
     record = read_json(OUT)
-    record["machine"] = {**measured_on("cpu"), "processor": processor_name(), "threads": 1}
     runs = []
     if "rates" in parts:
         for name in CORPORA:

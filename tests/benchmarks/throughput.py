@@ -246,7 +246,8 @@ def measure_preset(name):
     def step():
         _, loss = model(idx[:, :-1], idx[:, 1:])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if training.grad_clip > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), training.grad_clip)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -47,7 +47,7 @@ def optimal_size(A, alpha, B, beta, flops):
 
 
 def effective_characters(D, U, R_star):
-    """D: characters read, U: different characters in the text, R_star: float -> float: D', in characters."""
+    """D: characters read, U: length of the text, R_star: the decay, all numbers -> D', in characters, a float."""
     different = min(D, U)
     repetitions = max(D / U - 1, 0)
     return different + different * R_star * (1 - math.exp(-repetitions / R_star))
