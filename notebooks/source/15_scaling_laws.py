@@ -741,7 +741,7 @@ assert off < 0.12
 # %% [markdown]
 # Four numbers, and $E$, describe twelve runs. The largest model has 180 times as many parameters as the smallest.
 #
-# The sum is off by more, and on our machine not at random. Look at its errors for 18,312 parameters: for the shortest run it predicts too low a loss (below 0), for the longest too high a one. A small model not only stops at a higher loss but also learns more slowly. The sum cannot say that, because $B/D^\beta$ is the same for all sizes. The form of Kaplan et al. can: with $\beta$ above 1 the two shortages make each other worse. On our machine it gives up one run, the shortest of the smallest model. You will see below how much such runs differ from seed to seed.
+# The sum is off by more, and on our machine not at random. Look at its errors for 18,312 parameters: for the shortest run it predicts too low a loss (below 0), for the longest too high a one. A small model not only stops at a higher loss but also learns more slowly. The sum cannot say that, because $B/D^\beta$ is the same for all sizes. The form of Kaplan et al. can: with $\beta$ above 1 the two shortages make each other worse.
 #
 # ## What if E is not known?
 #
@@ -861,7 +861,7 @@ for form in ("hoffmann", "kaplan"):
     print(f"  beta   {free.beta:.2f}, from", interval([other.beta for other in others]))
 
 # %% [markdown]
-# The entropy is 0.30. Does each of the two intervals for $E$ hold it? On our machine that of the sum does not.
+# The entropy is 0.30. Does each of the two intervals for $E$ hold it?
 #
 # An interval shows how far the scatter of the runs can move the fit. It cannot tell whether the form of the law is right. A law of the wrong form is sure of a wrong number.
 #
