@@ -248,11 +248,15 @@ def fitted_rows(record, corpus):
     return rows
 
 
+def predict_from(rows, target, E=None):
+    """What these runs say of another one -> its loss, lower and upper end."""
+    return predict_loss(*columns(rows), target["N"], target["D"], E, form="kaplan")
+
+
 def prediction(rows, E=None):
     """What the runs that cost at most an eighth of the most expensive say of it -> that run, loss, lower and upper end."""
     target = max(rows, key=lambda row: row["flops"])
-    small = cheaper_runs(rows, target)
-    return target, *predict_loss(*columns(small), target["N"], target["D"], E, form="kaplan")
+    return target, *predict_from(cheaper_runs(rows, target), target, E)
 
 
 def backtest(rows, E=None):
@@ -262,9 +266,7 @@ def backtest(rows, E=None):
         small = cheaper_runs(rows, target)
         sizes = {row["N"] for row in small}
         if len(small) >= 12 and len(sizes) >= 3:
-            guess, low, high = predict_loss(
-                *columns(small), target["N"], target["D"], E, form="kaplan"
-            )
+            guess, low, high = predict_from(small, target, E)
             tested.append(
                 {
                     "N": target["N"],
