@@ -3,6 +3,7 @@
 import hashlib
 import json
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 
 import torch
@@ -189,35 +190,49 @@ def weights_as_text(weights):
 class HtmlPage:
     """A piece of HTML that needs nothing else: a notebook shows it, and it can be saved as a page."""
 
-    def __init__(self, html):
+    def __init__(self, html, title="chargpt"):
         self.html = html
+        self.title = title
 
     def _repr_html_(self):
         return self.html
 
     def save(self, path):
         """Writes a page that opens by itself, and that the browser forbids to ask for anything else."""
-        policy = "default-src 'none'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+        # A worker's program stands in the page itself, as a blob.
+        policy = (
+            "default-src 'none'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+            "worker-src blob:"
+        )
         Path(path).write_text(
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>chargpt</title>\n'
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>\n'
             f'<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}"></head>\n'
             f'<body style="font: 15px/1.4 system-ui, sans-serif; max-width: 75rem; margin: 1rem auto; padding: 0 1rem">'
-            f"\n{self.html}\n</body></html>\n",
+            f"\n<main>\n{self.html}\n</main></body></html>\n",
             encoding="utf-8",
         )
 
 
-def interactive_page(name, data, still):
-    """A page whose box holds still HTML until the script of this name, in the assets, brings data to life in it."""
-    assets = library_dir() / "assets"
-    script, style = (
-        (assets / f"{name}.{ending}").read_text(encoding="utf-8").strip()
-        for ending in ("js", "css")
-    )
+def read_asset(name):
+    """The text of a file in the library's assets, such as attention.js."""
+    return (library_dir() / "assets" / name).read_text(encoding="utf-8").strip()
+
+
+def interactive_page(name, data, still, helpers="", title="chargpt"):
+    """A page whose box holds still HTML until the script of this name, in the assets, brings data to life in it.
+
+    helpers: JavaScript whose functions the script calls.
+    """
     key = hashlib.sha256(json.dumps([data, still]).encode()).hexdigest()[:8]
+    style = read_asset(f"{name}.css")
     packed = json.dumps({**data, "key": key, "style": style}).replace("<", "\\u003c")
+    call = f"({read_asset(f'{name}.js')})({packed});"
+    if helpers != "":
+        # In a function of its own, so that no name of theirs meets one of another output on the page.
+        call = f"(() => {{\n{helpers}\n{call}\n}})();"
     return HtmlPage(
         f'<div class="chargpt-{name}" data-key="{key}" data-lm-suppress-shortcuts="true">\n{still}\n</div>\n'
-        f"<script>({script})({packed});</script>"
+        f"<script>{call}</script>",
+        title,
     )

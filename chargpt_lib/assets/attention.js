@@ -1,5 +1,6 @@
 function attend(data) {
-  const hosts = [...document.querySelectorAll(".chargpt-attention")];
+  // data.host: the live page (playground.js) makes its own; in a notebook the output's is found by its key.
+  const hosts = data.host ? [data.host] : [...document.querySelectorAll(".chargpt-attention")];
   const host = hosts.find((one) => one.dataset.key === data.key && !one.shadowRoot);
   if (!host || !host.attachShadow) return;
 
@@ -8,7 +9,7 @@ function attend(data) {
   const tokens = Array.from(data.text); // of a string its code points, as Python counts them
   const T = tokens.length, L = data.layers.length, H = data.heads.length;
   const rows = L > 1 ? L + 1 : 1, columns = H > 1 ? H + 1 : 1; // the last ones are the means
-  const state = { position: T - 1, choice: 0, cell: null }; // choice = row * columns + column
+  const state = { position: T - 1, choice: data.choice ?? 0, cell: null }; // choice = row * columns + column
 
   // ---- the weights
 
@@ -186,7 +187,10 @@ function attend(data) {
   function set(change) {
     const old = { ...state };
     Object.assign(state, { cell: null }, change);
-    if (state.choice !== old.choice) drawMatrix();
+    if (state.choice !== old.choice) {
+      drawMatrix();
+      data.onChoice?.(state.choice);
+    }
     if (Object.keys(state).some((name) => state[name] !== old[name])) draw();
   }
 
@@ -243,4 +247,5 @@ function attend(data) {
     make("div", { class: "viewer", role: "group", "aria-label": "attention viewer" },
       make("div", { class: "left" }, heads, text, readout),
       make("div", { class: "right" }, matrix, legend), hint, details));
+  return set;
 }

@@ -1,9 +1,12 @@
-"""Trains the model that comes with the course, and writes it down: data/models/playhouse/.
+"""Trains the models that come with the course, and writes them down: data/models/playhouse/ and data/models/shakespeare/.
 
-    python -m tests.benchmarks.recorded_model           about six minutes on two cores
-    python -m tests.benchmarks.recorded_model growth    only growth.safetensors, from the copies of the last training
+    python -m tests.benchmarks.recorded_model              about six minutes on two cores
+    python -m tests.benchmarks.recorded_model growth       only growth.safetensors, from the copies of the last training
+    python -m tests.benchmarks.recorded_model shakespeare  about an hour on one core
 
-Lesson 06's GPT, trained for longer. `load_pretrained("playhouse")` opens it, and lessons 07, 08 and 09 look into it.
+playhouse is lesson 06's GPT, trained for longer. `load_pretrained("playhouse")` opens it, and lessons 07, 08 and 09 look
+into it. shakespeare is lesson 16's GPT with the parts that won the race, for the first page of the site; its weights are
+those of the evaluation with the least loss. `load_model` opens it.
 
     model.safetensors   the weights, 16 bits each
     config.json         as lesson 09's `save_model` writes it
@@ -29,13 +32,38 @@ from chargpt_lib.checkpoints import save_model as save_for_sampling
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.files import cache_dir, write_json
 from chargpt_lib.gpt import GPT, PLAYHOUSE, GPTConfig
+from chargpt_lib.modern import ModernConfig, ModernGPT
 from chargpt_lib.playhouse import excess_by_kind
+from chargpt_lib.recipe import TrainConfig
+from chargpt_lib.trainer import train as train_model
 from chargpt_lib.training import fit, per_token_loss
 from tests.benchmarks.machine import processor_name
 
-OUT = HERE.root / "data" / "models" / "playhouse"
+MODELS = HERE.root / "data" / "models"
+OUT = MODELS / "playhouse"
 SETTINGS = {"steps": 6000, "batch_size": 8, "lr": 4e-3, "seed": 1337}
 SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000, 4200)
+
+SHAKESPEARE = {
+    "block_size": 256,
+    "n_layer": 6,
+    "n_head": 5,
+    "n_embd": 160,
+    "dropout": 0.1,
+    "activation": "relu2",
+    "softcap": 0.0,
+    "tied": False,
+}
+SHAKESPEARE_TRAINING = {
+    "steps": 5000,
+    "batch_size": 8,
+    "optimizer": "muon",
+    "learning_rate": 4e-3,
+    "schedule": "wsd",
+    "warmup": 0.02,
+    "decay": 0.5,
+    "eval_interval": 500,
+}
 
 
 def train(corpus, tokenizer, album):
@@ -56,29 +84,44 @@ def train(corpus, tokenizer, album):
     return model, seconds
 
 
-def write_model(model, tokenizer, corpus, seconds):
+def train_shakespeare(corpus, tokenizer):
+    """-> lesson 16's GPT, with weights that 16 bits can hold, and the seconds of training."""
+    torch.manual_seed(SETTINGS["seed"])
+    model = ModernGPT(ModernConfig(tokenizer.vocab_size, **SHAKESPEARE))
+    config = TrainConfig(**SHAKESPEARE_TRAINING, out=cache_dir() / "recorded-shakespeare")
+    result = train_model(model, corpus, config, tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())
+    return model, result["seconds"]
+
+
+def write_model(model, tokenizer, corpus, settings, seconds, command, out):
     """The model's files and its record; the loss is that of the 16-bit weights."""
-    save_for_sampling(model.half(), tokenizer, OUT)
+    save_for_sampling(model.half(), tokenizer, out)
     model.float()
     nats = per_token_loss(model, tokenizer.encode(corpus.val)).double()
     record = {
         "corpus": corpus.name,
-        **SETTINGS,
+        **settings,
         "parameters": model.num_params(),
         "loss": nats.mean().item(),
-        "floor": corpus.val_entropy,
-        "excess": excess_by_kind([None, *nats.tolist()], corpus.val_spans),
+    }
+    if corpus.val_entropy is not None:
+        record["floor"] = corpus.val_entropy
+        record["excess"] = excess_by_kind([None, *nats.tolist()], corpus.val_spans)
+    record |= {
         "seconds": round(seconds, 1),
         "date": datetime.date.today().isoformat(),
-        "made by": "python -m tests.benchmarks.recorded_model",
+        "made by": f"python -m tests.benchmarks.recorded_model {command}".strip(),
         "machine": {
             "processor": processor_name(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         },
-        "sha256": hashlib.sha256((OUT / "model.safetensors").read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
     }
-    write_json(OUT / "record.json", record)
+    write_json(out / "record.json", record)
     return record
 
 
@@ -94,10 +137,10 @@ def measure_growth(album):
     raise LookupError(f"{lesson.source} has no function measure_growth")
 
 
-def main():
-    matplotlib.use("Agg")
+def record_playhouse(only_growth):
+    """Trains and writes down the model of the plays, or only measures again how its heads grew."""
     album = cache_dir() / "recorded-model"
-    if sys.argv[1:] != ["growth"]:
+    if not only_growth:
         shutil.rmtree(
             album, ignore_errors=True
         )  # no copy of an earlier training may stay among them
@@ -107,9 +150,33 @@ def main():
         tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
         model, seconds = train(corpus, tokenizer, album)
         save_model(model, str(album / f"{SETTINGS['steps']}.safetensors"))
-        print(write_model(model, tokenizer, corpus, seconds))
+        print(write_model(model, tokenizer, corpus, SETTINGS, seconds, "", OUT))
     save_file(measure_growth(album), OUT / "growth.safetensors")
-    for path in sorted(OUT.iterdir()):
+    return OUT
+
+
+def record_shakespeare():
+    """Trains and writes down the model of Shakespeare's lines."""
+    out = MODELS / "shakespeare"
+    out.mkdir(parents=True, exist_ok=True)
+    corpus = load_corpus("shakespeare")
+    tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
+    model, seconds = train_shakespeare(corpus, tokenizer)
+    settings = {**SHAKESPEARE_TRAINING, "seed": SETTINGS["seed"]}
+    print(write_model(model, tokenizer, corpus, settings, seconds, "shakespeare", out))
+    return out
+
+
+def main():
+    matplotlib.use("Agg")
+    what = sys.argv[1:]
+    if what == ["shakespeare"]:
+        folder = record_shakespeare()
+    elif what in ([], ["growth"]):
+        folder = record_playhouse(only_growth=what == ["growth"])
+    else:
+        sys.exit(f"unknown: {' '.join(what)}; give nothing, growth or shakespeare")
+    for path in sorted(folder.iterdir()):
         path.chmod(0o644)  # safetensors writes files that only their owner can read
         print(f"{path.name:20} {path.stat().st_size:9,} bytes")
 
