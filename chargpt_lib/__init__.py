@@ -25,6 +25,7 @@ _MODULE_OF = {
     "token_texts": "attention_maps",
     "compute_attention_maps": "attention_maps",
     "attention_html": "attention_maps",
+    "playground": "playground",
     "generate": "sampling",
     "prepare_for_sampling": "sampling",
     "save_model": "checkpoints",

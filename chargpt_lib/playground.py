@@ -223,7 +223,9 @@ def playground(model, tokenizer, text=None, floor=None):
     }
     windows = read_asset("windows.js")
     # What a worker computes with: in a function, so that the page can hand it over as a text, or call it itself.
-    computing = "\n".join([read_asset("model.js"), windows, read_asset("engine.js")])
+    computing = "\n".join(
+        [read_asset("kernel.js"), read_asset("model.js"), windows, read_asset("engine.js")]
+    )
     helpers = [
         f"function computing() {{\n{computing}\nreturn serve;\n}}",
         windows,

@@ -199,10 +199,10 @@ class HtmlPage:
 
     def save(self, path):
         """Writes a page that opens by itself, and that the browser forbids to ask for anything else."""
-        # A worker's program stands in the page itself, as a blob.
+        # A worker's program stands in the page itself, as a blob, and so does its WebAssembly.
         policy = (
-            "default-src 'none'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-            "worker-src blob:"
+            "default-src 'none'; img-src data:; script-src 'unsafe-inline' 'wasm-unsafe-eval'; "
+            "style-src 'unsafe-inline'; worker-src blob:"
         )
         Path(path).write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>\n'

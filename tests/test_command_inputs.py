@@ -384,7 +384,7 @@ def test_where_the_alphabet_has_a_backslash_it_is_one(capsys):
 )
 def test_a_prompts_file_that_cannot_be_read(trained, prompt, words, capsys):
     Path("latin.txt").write_bytes(b"caf\xe9")
-    for command in ("sample", "attend"):
+    for command in ("sample", "attend", "page"):
         assert main([command, str(trained), "--prompt", prompt]) == 2
         said = capsys.readouterr().err
         assert all(word in said for word in words), said
@@ -432,7 +432,14 @@ def foreign_models():
 )
 def test_models_of_other_programs_are_named(folder, words, capsys):
     foreign_models()
-    for command in (["sample"], ["eval"], ["attend"], ["info"], ["train", "--resume", "--out"]):
+    for command in (
+        ["sample"],
+        ["eval"],
+        ["attend"],
+        ["page"],
+        ["info"],
+        ["train", "--resume", "--out"],
+    ):
         assert main([*command, folder]) == 2
         said = capsys.readouterr().err
         assert f"{folder} is {words}: chargpt import {folder} --out FOLDER" in said, said

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ from chargpt_lib.cli.options import (
     settings_of,
     write_settings,
 )
-from chargpt_lib.data import CharTokenizer
+from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.modern import ModernConfig, ModernGPT
 from chargpt_lib.playhouse import write
@@ -178,7 +179,7 @@ def test_nobody_waits_for_torch_who_mistyped():
         for arguments in ([], ["--version"], ["trian"], ["eval"], ["sample", "x", "--top-k", "many"], ["info", "--bogus"]):
             code = main(arguments)
             assert code == (0 if arguments in ([], ["--version"]) else 2), (arguments, code)
-        for word in ("eval", "sample", "attend", "info", "check", "grade"):
+        for word in ("eval", "sample", "attend", "page", "info", "check", "grade"):
             assert main([word, "--help"]) == 0
         assert "torch" not in sys.modules
         assert main(["eval", "nowhere"]) == 2 and "torch" in sys.modules"""
@@ -874,6 +875,10 @@ def test_eval_knows_the_runs_corpus_the_floor_and_nanogpts_estimate(trained, cap
         (["sample", "{run}", "--stop", "☃"], ["'☃'"]),
         (["sample"], ["FOLDER", "required"]),
         (["attend", "{run}", "--out", "play.txt"], [".html"]),
+        (["page", "{run}", "--out", "play.txt"], [".html"]),
+        (["page", "{run}", "--out", "play.txt/place.html"], ["play.txt"]),
+        (["page", "{run}", "--prompt", "O damp goose ☃"], ["☃"]),
+        (["page", "nowhere"], ["nowhere"]),
         (
             ["attend", "{run}", "--prompt", "O damp goose! O damp goose!"],
             ["27 characters", "from 1 to 16"],
@@ -998,6 +1003,28 @@ def test_attend_writes_a_page_that_needs_nothing_else(trained, capsys):
         and not re.search(r'(src|href)="http', page)
     )
     assert "maps.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("prompt", [[], ["--prompt", "O damp goose!"]])
+def test_page_writes_the_model_into_a_page(trained, prompt, capsys):
+    assert main(["page", str(trained), "--out", "new/model.html", *prompt]) == 0
+    page = Path("new/model.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and not re.search(r'(src|href)="http', page)
+    data = json.loads(re.search(r"\}\)\((\{.*\})\);\n\}\)\(\);</script>", page, re.S)[1])
+    assert data["text"] == "O damp goose!" or prompt == []
+    assert len(data["text"]) > 10
+    assert data["floor"] is None, "nobody knows the entropy of a text of one's own"
+    assert "new/model.html" in capsys.readouterr().out
+
+
+def test_a_page_of_the_plays_knows_the_floor(trained):
+    settings = (trained / "settings.toml").read_text(encoding="utf-8")
+    settings = re.sub(r"^corpus = .*$", 'corpus = "playhouse"', settings, flags=re.M)
+    shutil.copytree(trained, "plays")
+    Path("plays/settings.toml").write_text(settings, encoding="utf-8")
+    assert main(["page", "plays"]) == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert f'"floor": {load_corpus("playhouse").val_entropy}' in page
 
 
 # ---------------------------------------------------------------- info

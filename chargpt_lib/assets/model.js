@@ -1,9 +1,25 @@
-// The forward pass of lesson 06's GPT and of lesson 16's, in plain JavaScript: no library, no network.
+// The forward pass of lesson 06's GPT and of lesson 16's, in plain JavaScript: no library, no network. The products of
+// matrices, which take nearly all of the time, are WebAssembly's where there is one (kernel.js).
 // Shapes as in the lessons: T positions, C channels (n_embd), H heads, V tokens. Matrices are (rows out, columns in).
 "use strict";
 
 // y[t, o] = sum over i of weight[o, i] x[t, i], plus a bias where there is one. x is (T, I), weight (O, I).
 function linear(x, T, weight, bias) {
+  if (weight.kernel === undefined) {
+    return linearInJavaScript(x, T, weight, bias);
+  }
+  const y = weight.kernel.product(x, T, weight.at, weight.shape);
+  if (bias) {
+    const O = weight.shape[0];
+    for (let i = 0; i < y.length; i++) {
+      y[i] += bias.data[i % O];
+    }
+  }
+  return y;
+}
+
+// The same where there is no WebAssembly; about ten times as slow.
+function linearInJavaScript(x, T, weight, bias) {
   const [O, I] = weight.shape;
   const w = weight.data;
   const y = new Float32Array(T * O);
@@ -121,24 +137,20 @@ class Model {
   constructor(spec, buffer) {
     this.config = spec.config;
     this.tensors = {};
+    const matrices = spec.tensors.filter(({ bits }) => bits === 8);
+    let kernel;
+    try {
+      kernel = new Kernel(matrices.map(({ shape }) => shape), MOST_ROWS);
+    } catch {
+      kernel = undefined;
+    }
     for (const { name, shape, offset, bits } of spec.tensors) {
-      const size = shape.reduce((a, b) => a * b, 1);
-      let data;
       if (bits === 32) {
-        data = new Float32Array(buffer, offset, size);
+        const size = shape.reduce((a, b) => a * b, 1);
+        this.tensors[name] = { shape, data: new Float32Array(buffer, offset, size) };
       } else {
-        const rows = shape[0];
-        const columns = size / rows;
-        const scales = new Float32Array(buffer, offset, rows);
-        const small = new Int8Array(buffer, offset + 4 * rows, size);
-        data = new Float32Array(size);
-        for (let r = 0; r < rows; r++) {
-          for (let c = 0; c < columns; c++) {
-            data[r * columns + c] = small[r * columns + c] * scales[r];
-          }
-        }
+        this.tensors[name] = unpack(shape, buffer, offset, kernel);
       }
-      this.tensors[name] = { shape, data };
     }
     this.modern = spec.config.model_type === "modern";
     this.normKind = this.modern && spec.config.norm === "rms" ? "rms" : "layer";
@@ -193,22 +205,22 @@ class Model {
 
   embed(ids, all, start) {
     const { n_embd: C, n_gram, n_gram_rows } = this.config;
-    const tokens = this.tensors["token_embedding.weight"].data;
-    const positions = this.tensors["position_embedding.weight"]?.data;
+    const tokens = this.tensors["token_embedding.weight"];
+    const positions = this.tensors["position_embedding.weight"];
     const x = new Float32Array(ids.length * C);
-    for (let t = 0; t < ids.length; t++) {
+    const addRow = (t, table, row) => {
       for (let c = 0; c < C; c++) {
-        x[t * C + c] = tokens[ids[t] * C + c];
-        if (positions) {
-          x[t * C + c] += positions[(start + t) * C + c];
-        }
+        x[t * C + c] += table.data[row * table.stride + c];
+      }
+    };
+    for (let t = 0; t < ids.length; t++) {
+      addRow(t, tokens, ids[t]);
+      if (positions) {
+        addRow(t, positions, start + t);
       }
       if (n_gram > 0) {
         ngramRows(all, start + t, n_gram, n_gram_rows).forEach((row, n) => {
-          const table = this.tensors[`n_gram_embedding.tables.${n}.weight`].data;
-          for (let c = 0; c < C; c++) {
-            x[t * C + c] += table[row * C + c];
-          }
+          addRow(t, this.tensors[`n_gram_embedding.tables.${n}.weight`], row);
         });
       }
     }
@@ -337,6 +349,33 @@ class Model {
     }
     return logits;
   }
+}
+
+const MOST_ROWS = 64; // that the kernel takes at a time
+
+// A matrix of 8-bit rows and their scales -> {shape, data, kernel, at}. data: float32, each row `stride` numbers after the
+// last; with a kernel, data lies in its memory.
+function unpack(shape, buffer, offset, kernel) {
+  const [rows, columns] = shape;
+  const scales = new Float32Array(buffer, offset, rows);
+  const small = new Int8Array(buffer, offset + 4 * rows, rows * columns);
+  let stride = columns;
+  let data = null;
+  let at;
+  if (kernel === undefined) {
+    data = new Float32Array(rows * columns);
+  } else {
+    const room = kernel.place(shape);
+    stride = padded(columns);
+    data = room.numbers;
+    at = room.at;
+  }
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      data[r * stride + c] = small[r * columns + c] * scales[r];
+    }
+  }
+  return { shape, data, stride, kernel, at };
 }
 
 function add(x, y) {

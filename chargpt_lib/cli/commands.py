@@ -49,7 +49,9 @@ from chargpt_lib.cli.inputs import (
 )
 from chargpt_lib.cli.options import PRESETS, saved_settings, settings_of, write_settings
 from chargpt_lib.cli.output import after_work, tolerated_output
+from chargpt_lib.data import load_corpus
 from chargpt_lib.devices import pick_device_and_reason, pick_precision, world_size
+from chargpt_lib.playground import save_playground
 from chargpt_lib.recipe import TrainConfig
 from chargpt_lib.sampling import generate
 from chargpt_lib.scaling_laws import flops_per_token
@@ -513,16 +515,49 @@ def sample_command(args):
     return 0
 
 
+def _check_html(out):
+    """Raises: ValueError where a page would get a name that no browser takes for one."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out is {out}; it must end in .html")
+
+
 def attend_command(args):
     """Writes a page with the attention maps of a text."""
-    if args.out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out is {args.out}; it must end in .html")
+    _check_html(args.out)
     model, tokenizer = _load_for(args)
     prompt = read_prompt(args.prompt, tokenizer)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_attention_page(model, tokenizer, prompt, args.out)
     with after_work(f"{args.out} is written"):
         print(f"{args.out}: open it in a browser")
+    return 0
+
+
+def _known_floor(folder):
+    """The irreducible loss of a run's corpus in nats per character, or None where nobody knows it."""
+    if (folder / "state.pt").is_file():
+        folder = folder.parent
+    if not (folder / "settings.toml").is_file():
+        return None
+    # Only of the plays that the course writes itself is it known.
+    if saved_settings(folder)["corpus"] != "playhouse":
+        return None
+    return load_corpus("playhouse").val_entropy
+
+
+def page_command(args):
+    """Writes a page in which the model computes in the browser."""
+    _check_html(args.out)
+    check_own_model(args.folder)
+    model, tokenizer = load_model(args.folder)
+    text = None
+    if args.prompt != "":
+        text = read_prompt(args.prompt, tokenizer)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_playground(model, tokenizer, args.out, text, _known_floor(args.folder))
+    with after_work(f"{args.out} is written"):
+        size = args.out.stat().st_size
+        print(f"{args.out}: {size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 
@@ -742,6 +777,7 @@ COMMAND_FUNCTIONS = {
     "eval": eval_command,
     "sample": sample_command,
     "attend": attend_command,
+    "page": page_command,
     "info": info_command,
     "import": import_command,
     "export": export_command,

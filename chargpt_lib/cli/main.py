@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "exact loss, bits per character and per byte, perplexity",
     "sample": "generate text",
     "attend": "write a page with attention maps, to click through",
+    "page": "write a page in which the model lives: it reads, writes, and shows what surprises it",
     "info": "parameters and FLOPs of a model or preset, what a training costs; this machine's device",
     "import": "open a model of nanoGPT or transformers, or a published GPT-2",
     "export": "write a model for transformers, nanoGPT or ONNX",
@@ -85,6 +86,19 @@ class _AttendArgs(_ModelArgs):
     prompt: str = "O damp goose!"
     out: Path = Path("attention.html")  # the page; a file of this name is replaced
     device: str | None = None  # cpu, cuda or mps; by default the best one that works
+
+
+@dataclass
+class _PageArgs(_ModelArgs):
+    """Writes a page in which the model computes in the browser: one file, without a network.
+
+    Its reader types a text and sees what surprises the model, lets it write, and switches heads off. The weights are
+    in 8 bits.
+    """
+
+    # the text that the page shows at first, or FILE:prompt.txt; by default the model writes one
+    prompt: str = ""
+    out: Path = Path("page.html")  # the page; a file of this name is replaced
 
 
 @dataclass
@@ -167,6 +181,7 @@ SUBCOMMANDS = {
     "eval": _EvalArgs,
     "sample": _SampleArgs,
     "attend": _AttendArgs,
+    "page": _PageArgs,
     "info": _InfoArgs,
     "import": _ImportArgs,
     "export": _ExportArgs,

@@ -756,6 +756,31 @@ def bits_per_byte(loss, text):
 check("bits_per_byte", bits_per_byte)
 
 # %% [markdown]
+# ## Your GPT in the browser
+#
+# `playground` packs a model into a page: its config, its weights, and a program in JavaScript that computes what `forward` computes. While you use the page, no Python runs. To keep the page small, each weight is rounded to 8 bits: a row of a matrix is stored as whole numbers from −127 to 127 and one scale $s$, and weight $w$ becomes $s \cdot \mathrm{round}(w / s)$.
+#
+# Below is the scene of the logit lens, with its last word written out.
+#
+# - Click before the `g` of the last `goose`. The table *Its guess after each block* is the last column of the picture above.
+# - **Predict:** you change the `goose` of the *first* line into a `crown`. What becomes of the colour of the last line's `g`, and of the letters after it?
+# - Switch off the feed-forward of layer 0, then all heads of layer 0. Which of the two costs more? Then compare the same two in the last layer.
+
+# %% tags=["nbval-ignore-output"]
+from chargpt_lib.playground import as_packed, playground
+
+ending = "goose.\n" if corpus.name == "playhouse" else ""
+playground(model, tokenizer, SCENE + ending, corpus.val_entropy)
+
+# %%
+stretch = tokenizer.encode(corpus.val[:20_000])
+exact, rounded = evaluate(model, stretch), evaluate(as_packed(model), stretch)
+print(f"loss on 20,000 characters: ≈ {exact:.3f}, and with weights in 8 bits ≈ {rounded:.3f}")
+assert rounded - exact < 0.005 or corpus.name != "playhouse"
+
+# %% [markdown]
+# `playground(model, tokenizer).save("gpt.html")` writes the page to a file, and `chargpt page FOLDER` does the same for a model that was trained by the command.
+#
 # ## Mistakes people make
 #
 # - **Comparing with other block sizes.** A longer window alone lowers the loss. Say which one you used.

@@ -1149,6 +1149,25 @@ assert strange or not RECORDED
 # Lines are still lines, and words are mostly words; see the column of the spelling above. What suffers is who may speak, and who is spoken to: these heads fetch names.
 #
 # Look at the counts again. In the recorded model Meg stands first on the cast list, and she hardly speaks any more; Hal, the second, speaks as often as before. The map of the first line said why: one of the two fetchers, head 0, had its weight on the `M` of `Meg`. Head 5, with its weight on the `a` of `Hal`, is still on. Write `"fetchers": fetchers + [(3, 5)]` in `off`, run the page from there, and see who is left.
+#
+# Or do it by hand. The page below holds the model; its switches do what `ablate_heads` does. *Write* lets it go on from the first line, each time with the same random numbers. **Predict**, then try: who speaks first with all heads on? Without the two fetchers? Without the onlookers? *Measure each* shows what each part is worth on the text that stands there. The last section is the viewer from above, for whatever you typed.
+
+# %% tags=["nbval-ignore-output"]
+from chargpt_lib.playground import as_packed, playground
+
+opening_line = PLAY[: PLAY.index("\n") + 1]
+print("fetchers:", fetchers, "onlookers:", onlookers)
+playground(model, tokenizer, opening_line, corpus.val_entropy)
+
+# %%
+on_page = as_packed(model)  # the page's weights, rounded to 8 bits
+pair = []
+for one in (model, on_page):
+    with torch.no_grad(), ablate_heads(one, fetchers):
+        pair.append(one(val_ids[None, :192].to(device))[0].softmax(-1))
+moved = (pair[0] - pair[1]).abs().max()
+print(f"without the fetchers, rounding changes a probability by ≈ {moved:.2f} at most")
+assert moved < 0.05 or not RECORDED
 
 # %% [markdown]
 # ### Exercise: off, but how?

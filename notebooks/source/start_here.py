@@ -140,6 +140,33 @@ show(
 )
 
 # %% [markdown]
+# ## Your model, live
+#
+# The next cell puts your model into a page of its own, in which the browser computes it. It begins with the line from above.
+#
+# - **Read.** The darker the ground of a character, the more it surprised the model. Type on: `Meg: You damp goose!` Then spell a word wrong. **Predict:** does one wrong letter also make the letters after it surprising?
+# - **Write.** *Write* lets the model go on. *Back to the prompt* takes it back; with another seed, or another temperature, it writes something else.
+# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off what costs most, and let it write again.
+
+# %% tags=["nbval-ignore-output"]
+from chargpt_lib.playground import playground
+
+live = playground(model, tokenizer, scene, corpus.val_entropy)
+live
+
+# %% [markdown]
+# `live.save("my_model.html")` keeps it: one file, which opens without a network, and which you can send to a friend. In the page, each weight is rounded to 8 bits. What does that cost?
+
+# %%
+from chargpt_lib.playground import as_packed
+from chargpt_lib.training import evaluate
+
+some = tokenizer.encode(corpus.val[:20_000])
+exact, rounded = evaluate(model, some), evaluate(as_packed(model), some)
+print(f"loss on 20,000 characters: ≈ {exact:.3f}, and in 8 bits ≈ {rounded:.3f}")
+assert rounded - exact < 0.005 or corpus.name != "playhouse"
+
+# %% [markdown]
 # ## The lessons
 #
 # | lesson | what you build |

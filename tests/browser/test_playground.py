@@ -68,13 +68,16 @@ NAMES = (
 
 @pytest.fixture
 def live(visit):
-    """live(model) -> a page in which `model` is that model, and `engine` the one that the live page asks."""
+    """live(model) -> a page in which `model` is that model, and `engine` the one that the live page asks.
 
-    def open_model(model):
+    wasm=False: where there is no WebAssembly.
+    """
+
+    def open_model(model, wasm=True):
         spec, data = pack(model)
-        scripts = [read_asset(f"{name}.js") for name in ("model", "windows", "engine")]
+        scripts = [read_asset(f"{name}.js") for name in ("kernel", "model", "windows", "engine")]
         body = (
-            f"<script>{''.join(scripts)}\n"
+            f"<script>{'' if wasm else 'delete window.WebAssembly;'}{''.join(scripts)}\n"
             f"const model = new Model({json.dumps(spec)}, decodeBase64('{base64.b64encode(data).decode()}'));\n"
             f"const engine = new Engine(model, {json.dumps(LEVELS).replace('<', chr(92) + 'u003c')});</script>"
         )
@@ -88,10 +91,41 @@ def random_ids(model, length, seed=1):
     return torch.randint(model.vocab_size, (length,), generator=generator)
 
 
+def test_the_kernel_is_its_text_compiled():
+    wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+    compiled = base64.b64encode(wasmtime.wat2wasm(read_asset("linear.wat"))).decode()
+    assert f'"{compiled}"' in read_asset("kernel.js")
+
+
+@pytest.mark.parametrize("T, I, O", [(1, 1, 1), (3, 5, 7), (4, 4, 4), (9, 6, 2), (70, 13, 11)])
+def test_the_kernel_multiplies(visit, T, I, O):
+    page = visit(f"<script>{read_asset('kernel.js')}</script>")
+    generator = torch.Generator().manual_seed(T)
+    x = torch.randn(T, I, generator=generator)
+    weights = [torch.randn(O, I, generator=generator), torch.randn(3, 2, generator=generator)]
+    got = page.evaluate(
+        """([x, T, weights]) => {
+            const shapes = weights.map((weight) => [weight.length, weight[0].length]);
+            const kernel = new Kernel(shapes, 8);
+            const places = shapes.map((shape) => kernel.place(shape));
+            weights.forEach((weight, n) => weight.forEach((row, r) => places[n].numbers.set(row, r * padded(row.length))));
+            return Array.from(kernel.product(Float32Array.from(x), T, places[0].at, shapes[0]));
+        }""",
+        [x.flatten().tolist(), T, [weight.tolist() for weight in weights]],
+    )
+    got = torch.tensor(got).view(T, O)
+    torch.testing.assert_close(got, x @ weights[0].T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wasm", [True, False], ids=["WebAssembly", "JavaScript"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_logits_are_those_of_pytorch(live, name):
+def test_the_logits_are_those_of_pytorch(live, name, wasm):
     model = build(name)
-    page = live(model)
+    page = live(model, wasm)
+    kernels = page.evaluate(
+        "() => Object.values(model.tensors).map(({ kernel }) => kernel !== undefined)"
+    )
+    assert any(kernels) == wasm
     for seed, length in enumerate((1, 2, 7, 33, model.block_size)):
         ids = random_ids(model, length, seed)
         got = page.evaluate(
@@ -495,7 +529,8 @@ def test_the_bars_are_the_probabilities_at_the_caret(show):
     actual = p[tokenizer.stoi["o"]].item()
     assert page.locator(".bars tr.actual").inner_text().startswith("“o” stands here")
     said = re.search(
-        r"“o” had ([\d.]+) %, and cost ([\d.]+) nats", page.locator(".expected .readout").inner_text()
+        r"“o” had ([\d.]+) %, and cost ([\d.]+) nats",
+        page.locator(".expected .readout").inner_text(),
     )
     assert float(said[1]) / 100 == pytest.approx(actual, abs=0.006)
     assert float(said[2]) == pytest.approx(-math.log(actual), abs=0.006)
@@ -716,12 +751,25 @@ def test_a_model_of_tokens(show, kind):
     assert write(page) == first
 
 
+def test_a_saved_page_may_use_a_worker_and_webassembly(watched, tmp_path):
+    model, tokenizer, _ = load_pretrained("playhouse")
+    path = tmp_path / "saved.html"
+    playground(model, tokenizer, SCENE).save(path)
+    page = watched(lambda address: address in (path.as_uri(),) or address.startswith("blob:"))
+    workers = []
+    page.on("worker", lambda worker: workers.append(worker))
+    page.goto(path.as_uri())
+    wait_until_still(page)
+    assert loss_of(page) == pytest.approx(expected_loss(SCENE), abs=0.001)
+    assert len(workers) == 1
+    assert workers[0].evaluate("new WebAssembly.Memory({ initial: 1 }).buffer.byteLength") == 65536
+
+
 def test_without_workers_it_computes_in_the_page(show):
     page = show(
         init="window.Worker = class { constructor() { throw new Error('no workers here'); } };"
     )
     assert loss_of(page) == pytest.approx(expected_loss(SCENE), abs=0.001)
-    page.evaluate("document.title")
     late = """window.Worker = class {
         postMessage() { setTimeout(() => this.onerror?.(new Event('error', { cancelable: true }))); }
         terminate() {}
