@@ -1,4 +1,4 @@
-"""A model as one HTML file in which it lives: its weights in 8 bits, and the program that computes with them."""
+"""A model as one HTML file that computes it: its weights in 8 bits, and a program in JavaScript and WebAssembly."""
 
 import base64
 import copy
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from chargpt_lib.checkpoints import build_model, model_spec, unwrap
 from chargpt_lib.plots import (
     LEVELS,
+    POLICY,
     interactive_page,
     prepare_texts,
     read_asset,
@@ -77,9 +78,9 @@ def pack(model):
 
 @torch.no_grad()
 def _library_model(model, tokenizer):
-    """The library's own GPT or ModernGPT with the model's weights, on the CPU.
+    """The library's own GPT or ModernGPT with the model's weights, on the CPU, in float32.
 
-    The page's program is written after these two. A model that computes anything else would look alive there, and lie.
+    The page's program computes these two; of a model that computes anything else it would show wrong numbers.
     Raises: ValueError for such a model, or one that is too large.
     """
     model = unwrap(model)
@@ -89,11 +90,13 @@ def _library_model(model, tokenizer):
         raise ValueError(
             f"the model has {size:,} parameters; a page holds at most {MAX_PARAMETERS:,}: train a smaller one"
         )
+    model = copy.deepcopy(model).float().cpu().eval()
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise ValueError("a weight is nan or infinite: train the model again, with a smaller rate")
     with torch.random.fork_rng(devices=[]):
-        own = build_model(model.config)
-        ids = torch.randint(tokenizer.vocab_size, (1, min(model.block_size, 32)))
-    own.eval()
-    device = next(model.parameters()).device
+        torch.manual_seed(0)
+        own = build_model(model.config).eval()
+        ids = torch.randint(own.vocab_size, (1, own.block_size))
     try:
         own.load_state_dict(model.state_dict())
     except RuntimeError as error:
@@ -101,14 +104,10 @@ def _library_model(model, tokenizer):
             f"{type(model).__name__} has other weights than the {type(own).__name__} of its config, so the page "
             f"cannot compute it ({str(error).splitlines()[-1].strip()})"
         ) from None
-    was_training = model.training
-    model.eval()
-    try:
-        logits = model(ids.to(device))[0].float().cpu()
-    finally:
-        model.train(was_training)
-    difference = (own(ids)[0] - logits).abs().max().item()
-    if not difference < 0.05:
+    logits = own(ids)[0]
+    difference = (model(ids)[0] - logits).abs().max().item()
+    # Sums in another order differ by less.
+    if not difference <= 1e-3 * logits.abs().max().item():
         raise ValueError(
             f"{type(model).__name__} computes something else than chargpt_lib's {type(own).__name__} with the same "
             f"weights: a logit differs by {difference:.2g}. The page computes only that one"
@@ -141,11 +140,38 @@ def _token_costs(model, ids):
     return [None, *F.cross_entropy(logits, ids[1:], reduction="none").tolist()]
 
 
+def _whole_pieces(tokenizer, ids, costs):
+    """The texts of whole characters that the ids make, and what each costs, None where nothing predicts it -> two lists.
+
+    The bytes of a token may be only a part of a character.
+    """
+    pieces = []
+    piece_costs = []
+    waiting = []
+    cost = 0.0
+    for i, nats in zip(ids.tolist(), costs):
+        waiting.append(i)
+        cost = None if nats is None or cost is None else cost + nats
+        text = tokenizer.decode(waiting)
+        if not text.endswith("\ufffd") or len(waiting) == 4:
+            pieces.append(text)
+            piece_costs.append(cost)
+            waiting = []
+            cost = 0.0
+    if waiting:
+        pieces.append(tokenizer.decode(waiting))
+        piece_costs.append(cost)
+    return pieces, piece_costs
+
+
 LINE_WIDTH = 64  # characters in a line of the still picture
 
 
-def _still_picture(pieces, costs, floor, unit):
-    """The text on grounds that show its costs, as an image, and a sentence -> HTML."""
+def _still_picture(pieces, costs, loss, floor, unit):
+    """A text of at most one window on grounds that show its costs, as an image, and a sentence -> HTML.
+
+    loss: nats per token, None where there is nothing to predict. floor: nats per character.
+    """
     from matplotlib.patches import Rectangle
     from matplotlib.pyplot import close, subplots
 
@@ -153,16 +179,16 @@ def _still_picture(pieces, costs, floor, unit):
     row = 0
     column = 0
     for piece, cost in zip(pieces, costs):
+        excess = 0.0 if cost is None else max(0.0, cost - floor * len(piece))
         for char in piece:
-            cells.append((row, column, char, cost))
+            cells.append((row, column, char, excess))
             column += 1
             if char == "\n" or column == LINE_WIDTH:
                 row += 1
                 column = 0
     rows = cells[-1][0] + 1 if cells else 1
     fig, ax = subplots(figsize=(9, 0.25 * rows + 0.3), layout="constrained")
-    for row, column, char, cost in cells:
-        excess = 0.0 if cost is None else max(0.0, cost - floor)
+    for row, column, char, excess in cells:
         alpha = 0.8 * min(1.0, excess / 6) ** 0.5
         ax.add_patch(Rectangle((column, row), 1, 1, color="#C45800", alpha=alpha, linewidth=0))
         label = visible(char)[0] if char != " " else ""
@@ -175,17 +201,15 @@ def _still_picture(pieces, costs, floor, unit):
     close(fig)
     image = base64.b64encode(picture.getvalue()).decode()
 
-    known = [cost for cost in costs if cost is not None]
-    if known:
-        said = f"This text costs the model {sum(known) / len(known):.2f} nats per {unit}."
-        worst = max(range(1, len(costs)), key=lambda t: costs[t])
-        before = "".join(visible("".join(pieces[:worst])[-20:]))
-        said += (
-            f" It was most surprised by “{''.join(visible(pieces[worst]))}” after “{before}”: "
-            f"{costs[worst]:.1f} nats."
-        )
-    else:
+    if loss is None:
         said = "The text is too short to predict anything in it."
+    else:
+        worst = max(range(1, len(costs)), key=lambda n: costs[n])
+        before = "".join(visible("".join(pieces[:worst])[-20:]))
+        said = (
+            f"The model's loss on the text in the picture is {loss:.2f} nats per {unit}. It was most surprised by "
+            f"“{''.join(visible(pieces[worst]))}” after “{before}”: {costs[worst]:.1f} nats."
+        )
     return (
         f'<img alt="The text; the darker the ground of a {unit}, the more it surprised the model" '
         f'style="max-width: 100%" src="data:image/webp;base64,{image}">\n'
@@ -195,9 +219,9 @@ def _still_picture(pieces, costs, floor, unit):
 
 
 def playground(model, tokenizer, text=None, floor=None):
-    """The model, alive in a page: type a text and see what surprises it, let it write, switch heads off -> HtmlPage.
+    """A page that computes the model: type a text and see what surprises it, let it write, switch heads off -> HtmlPage.
 
-    model: a GPT or a ModernGPT. text: what the page shows at first; else the model writes something. floor: the
+    model: a GPT or a ModernGPT. text: what the page shows at first; by default the model writes something. floor: the
     irreducible loss of the corpus in nats per character, where the colours begin. The page computes with the weights
     in 8 bits; `as_packed` makes the same model for PyTorch.
 
@@ -207,9 +231,13 @@ def playground(model, tokenizer, text=None, floor=None):
     packed = as_packed(own)
     if text is None:
         text = _first_text(packed, tokenizer)
+    # As a text field does.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     ids = tokenizer.encode(text)[: own.block_size]
-    pieces = [tokenizer.decode([i]) for i in ids.tolist()]
     costs = _token_costs(packed, ids)
+    loss = None
+    if len(ids) > 1:
+        loss = sum(costs[1:]) / (len(ids) - 1)
     spec, weights = pack(own)
     data = {
         "spec": spec,
@@ -229,12 +257,23 @@ def playground(model, tokenizer, text=None, floor=None):
     helpers = [
         f"function computing() {{\n{computing}\nreturn serve;\n}}",
         windows,
+        read_asset("connection.js"),
         read_asset("tokenizers.js"),
         read_asset("attention.js"),
     ]
-    still = _still_picture(pieces, costs, 0.0 if floor is None else floor, tokenizer.unit)
+    pieces, piece_costs = _whole_pieces(tokenizer, ids, costs)
+    still = _still_picture(
+        pieces, piece_costs, loss, 0.0 if floor is None else floor, tokenizer.unit
+    )
+    # A worker's program stands in the page itself, as a blob, and so does its WebAssembly.
+    scripts = POLICY.replace("script-src", "script-src 'wasm-unsafe-eval'")
     return interactive_page(
-        "playground", data, still, helpers="\n".join(helpers), title="chargpt: a live model"
+        "playground",
+        data,
+        still,
+        helpers="\n".join(helpers),
+        title="chargpt: a live model",
+        policy=f"{scripts}; worker-src blob:",
     )
 
 

@@ -187,27 +187,30 @@ def weights_as_text(weights):
     return torch.tensor(list(LEVELS.encode()), dtype=torch.uint8)[steps].numpy().tobytes().decode()
 
 
+# What a saved page may do: run the script and show the pictures that stand in it, and ask nobody for anything.
+POLICY = (
+    "default-src 'none'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
 class HtmlPage:
     """A piece of HTML that needs nothing else: a notebook shows it, and it can be saved as a page."""
 
-    def __init__(self, html, title="chargpt"):
+    def __init__(self, html, title="chargpt", policy=POLICY):
         self.html = html
         self.title = title
+        self.policy = policy
 
     def _repr_html_(self):
         return self.html
 
     def save(self, path):
         """Writes a page that opens by itself, and that the browser forbids to ask for anything else."""
-        # A worker's program stands in the page itself, as a blob, and so does its WebAssembly.
-        policy = (
-            "default-src 'none'; img-src data:; script-src 'unsafe-inline' 'wasm-unsafe-eval'; "
-            "style-src 'unsafe-inline'; worker-src blob:"
-        )
         Path(path).write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>\n'
             f'<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}"></head>\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{self.policy}"></head>\n'
             f'<body style="font: 15px/1.4 system-ui, sans-serif; max-width: 75rem; margin: 1rem auto; padding: 0 1rem">'
             f"\n<main>\n{self.html}\n</main></body></html>\n",
             encoding="utf-8",
@@ -219,20 +222,19 @@ def read_asset(name):
     return (library_dir() / "assets" / name).read_text(encoding="utf-8").strip()
 
 
-def interactive_page(name, data, still, helpers="", title="chargpt"):
-    """A page whose box holds still HTML until the script of this name, in the assets, brings data to life in it.
+def interactive_page(name, data, still, helpers="", **page_options):
+    """A page whose box holds still HTML until the script of this name, in the assets, shows data in it.
 
-    helpers: JavaScript whose functions the script calls.
+    helpers: JavaScript whose functions the script calls, besides those of words.js. page_options: as for HtmlPage.
     """
     key = hashlib.sha256(json.dumps([data, still]).encode()).hexdigest()[:8]
     style = read_asset(f"{name}.css")
     packed = json.dumps({**data, "key": key, "style": style}).replace("<", "\\u003c")
-    call = f"({read_asset(f'{name}.js')})({packed});"
-    if helpers != "":
-        # In a function of its own, so that no name of theirs meets one of another output on the page.
-        call = f"(() => {{\n{helpers}\n{call}\n}})();"
+    program = [read_asset("words.js"), helpers, f"({read_asset(f'{name}.js')})({packed});"]
+    # In a function of its own, so that no name of it meets one of another output of the notebook.
+    script = "\n".join(['(() => {\n"use strict";', *program, "})();"])
     return HtmlPage(
         f'<div class="chargpt-{name}" data-key="{key}" data-lm-suppress-shortcuts="true">\n{still}\n</div>\n'
-        f"<script>{call}</script>",
-        title,
+        f"<script>{script}</script>",
+        **page_options,
     )

@@ -74,7 +74,7 @@ def test_the_still_picture_says_what_the_text_costs():
     with torch.no_grad():
         logits = as_packed(model)(ids[None, :-1])[0][0]
     cost = F.cross_entropy(logits, ids[1:]).item()
-    assert f"This text costs the model {cost:.2f} nats per character." in page.html
+    assert f"loss on the text in the picture is {cost:.2f} nats per character." in page.html
     assert re.search(
         r'<img alt="The text; [^"]+" style="[^"]+" src="data:image/webp;base64,', page.html
     )
@@ -82,13 +82,16 @@ def test_the_still_picture_says_what_the_text_costs():
         playground(model, tokenizer, text)
 
 
-def test_a_text_cannot_end_the_script():
+@pytest.mark.parametrize("before", ["", "words of a text "])
+def test_a_text_cannot_end_the_script(before):
     tokenizer = BPETokenizer.train("a text of words " * 20, 260)
     model = small_model(260)
-    page = playground(model, tokenizer, "</script><img src=x onerror=alert(1)>")
-    script = page.html[page.html.index("<script>") :]
+    page = playground(model, tokenizer, f"{before}</script><img src=x onerror=alert(1)>")
+    still, script = page.html.split("<script>")
     assert script.count("</script") == 1
-    assert "onerror" not in page.html[: page.html.index("<script>")].replace("&lt;", "")
+    assert "<img src=x" not in still
+    # Its own picture.
+    assert still.count("<img") == 1
 
 
 @pytest.mark.parametrize("text", ["", "a"])
@@ -123,22 +126,61 @@ def test_a_learners_own_class_may_be_the_same_model():
         pass
 
     torch.manual_seed(0)
-    model = MyGPT(GPTConfig(len(ALPHABET), **SIZES)).half()
-    playground(model.float(), CharTokenizer(ALPHABET), "a goose")
+    for dtype in (torch.float32, torch.bfloat16):
+        model = MyGPT(GPTConfig(len(ALPHABET), **SIZES)).to(dtype)
+        playground(model, CharTokenizer(ALPHABET), "a goose")
 
 
-def test_a_model_that_computes_something_else_is_refused():
-    class Louder(GPT):
-        def forward(self, idx, targets=None):
-            logits, loss = super().forward(idx, targets)
-            return 2 * logits, loss
+class Louder(GPT):
+    def forward(self, idx, targets=None):
+        logits, loss = super().forward(idx, targets)
+        return 1.01 * logits, loss
 
+
+class Forgetful(GPT):
+    """Only its last position is another."""
+
+    def forward(self, idx, targets=None):
+        logits, loss = super().forward(idx, targets)
+        far = torch.arange(idx.shape[1]) >= self.config.block_size - 1
+        return logits.masked_fill(far[:, None], 0.0), loss
+
+
+@pytest.mark.parametrize("kind", [Louder, Forgetful])
+def test_a_model_that_computes_something_else_is_refused(kind):
     torch.manual_seed(0)
-    model = Louder(GPTConfig(len(ALPHABET), **SIZES))
-    with torch.no_grad():
-        model.token_embedding.weight.mul_(20)
+    model = kind(GPTConfig(len(ALPHABET), **SIZES))
     with pytest.raises(ValueError, match="computes something else than chargpt_lib's GPT"):
         playground(model, CharTokenizer(ALPHABET), "a goose")
+
+
+def test_weights_that_are_no_numbers_are_named():
+    model = small_model()
+    with torch.no_grad():
+        model.blocks[1].feed_forward.fc.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="a weight is nan or infinite"):
+        playground(model, CharTokenizer(ALPHABET), "a goose")
+
+
+def test_a_character_of_several_tokens_is_whole_in_the_sentence():
+    tokenizer = BPETokenizer.train("a text of words " * 20, 260)
+    page = playground(small_model(260), tokenizer, "🎭🎭")
+    still = page.html.split("<script>")[0]
+    assert "by “🎭” after “🎭”" in still
+    assert "\ufffd" not in still
+
+
+def test_line_ends_are_those_of_a_text_field():
+    tokenizer = BPETokenizer.train("a text of words " * 20, 260)
+    page = playground(small_model(260), tokenizer, "a\r\nb\rc")
+    assert '"text": "a\\nb\\nc"' in page.html
+
+
+def test_a_part_that_is_frozen_stays_so():
+    model = small_model().train()
+    model.blocks[1].eval()
+    playground(model, CharTokenizer(ALPHABET), "a goose")
+    assert model.training and model.blocks[0].training and not model.blocks[1].training
 
 
 def test_a_model_with_other_weights_is_refused():

@@ -69,7 +69,7 @@ class Tags(HTMLParser):
 def test_no_text_leaves_the_script(text):
     html = interactive_page("attention", {"text": text}, "<p>still</p>").html
     assert Tags(html).tags == ["div", "p", "script"]
-    packed = re.search(r"\)\((\{.*\})\);</script>$", html, re.S)[1]
+    packed = re.search(r"\)\((\{.*\})\);\n\}\)\(\);</script>$", html, re.S)[1]
     assert "<" not in packed and json.loads(packed)["text"] == text
 
 

@@ -36,14 +36,6 @@ function attend(data) {
 
   // ---- words
 
-  const WORDS = { " ": "␣ space", "\n": "⏎ line end", "\t": "⇥ tab" };
-
-  function sign(char) {
-    if (WORDS[char]) return WORDS[char][0];
-    if (!/[\p{C}\p{Z}]/u.test(char)) return char;
-    return "U+" + char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-  }
-
   // the characters of a token; a mark at its beginning would sit on the token before it
   const characters = (t) => Array.from((/^\p{M}/u.test(tokens[t]) ? "◌" : "") + tokens[t]);
   const glyph = (t) => characters(t).map(sign).join("");
@@ -73,14 +65,7 @@ function attend(data) {
     return `${who} looks ${seen.map((s) => `${percent(weights[s])} at ${quote(s)} (position ${s})`).join(", ")}.`;
   }
 
-  // ---- what is on the page; the text goes in as text, never as HTML
-
-  function make(tag, attributes, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
+  // ---- what is on the page
 
   const lines = [[]]; // the positions of each line: of the tokens that begin in it
   tokens.forEach((token, t) => {

@@ -1,6 +1,6 @@
 // What a page asks of the model: what a text costs, what comes next, where the heads look. It runs in a worker, so that
-// the page can be typed in meanwhile. `Model`, `nextTokenProbs`, `sampleFrom` and `uniform` are in model.js, `windowOf` and
-// `windowStart` in windows.js.
+// the page can be typed in meanwhile. `Model`, `nextTokenProbs`, `sampleFrom` and `uniform` are in model.js, the
+// windows in windows.js.
 
 // A window of a text, read with some parts of the model off. Read again with other ids, it computes only from the first
 // one that differs.
@@ -10,7 +10,6 @@ class Reading {
     this.off = off;
     this.cache = model.emptyCache();
     this.nats = []; // nats[t]: the cost of token t; that of the first is null, because nothing predicts it
-    this.logits = []; // logits[t] (V): what comes after token t
     this.attention = []; // attention[t] (L, H, t + 1)
     this.stages = []; // stages[t]: L + 1 arrays (C), the residual stream at t
   }
@@ -23,7 +22,7 @@ class Reading {
     // What was read behind these ids stays: no position sees a later one.
     if (same < ids.length) {
       this.cache.ids = this.cache.ids.slice(0, same);
-      for (const rows of [this.nats, this.logits, this.attention, this.stages]) {
+      for (const rows of [this.nats, this.attention, this.stages]) {
         rows.length = same;
       }
       this.append(ids.slice(same));
@@ -33,14 +32,19 @@ class Reading {
 
   append(ids) {
     const { vocab_size: V, n_embd: C } = this.model.config;
+    let before = this.stages.length === 0 ? null : this.logits(this.stages.length - 1);
     const { logits, attention, stages } = this.model.forward(ids, this.cache, this.off, true);
     this.attention.push(...attention);
     for (let t = 0; t < ids.length; t++) {
-      const before = this.logits.at(-1);
-      this.nats.push(before === undefined ? null : -logProb(before, ids[t]));
-      this.logits.push(logits.subarray(t * V, (t + 1) * V));
+      this.nats.push(before === null ? null : -logProb(before, ids[t]));
       this.stages.push(stages.map((stage) => stage.subarray(t * C, (t + 1) * C)));
+      before = logits.subarray(t * V, (t + 1) * V);
     }
+  }
+
+  // What comes after token t: (V). Computed when asked for; kept, they would fill the memory where V is large.
+  logits(t) {
+    return this.model.unembed(this.stages[t].at(-1), 1);
   }
 }
 
@@ -91,25 +95,25 @@ class Engine {
   // The logits (V) for token t of a text, t > 0.
   logitsFor(ids, t, off) {
     const k = windowOf(t, this.block);
-    return this.reading(ids, k, off).logits[t - 1 - windowStart(k, this.block)];
+    return this.reading(ids, k, off).logits(t - 1 - windowStart(k, this.block));
   }
 
-  // What the tokens cost that window k predicts: {first: the number of the first of them, nats}.
+  // What the tokens cost that window k predicts, in nats, from the first of them on.
   score(ids, k, off) {
     const start = windowStart(k, this.block);
     const end = start + this.block;
-    const first = k === 0 ? 0 : windowStart(k - 1, this.block) + this.block + 1;
     const reading = this.reading(ids, k, off);
-    const nats = reading.nats.slice(first - start, Math.min(end, ids.length) - start);
+    const nats = reading.nats.slice(firstPredicted(k, this.block) - start, Math.min(end, ids.length) - start);
     if (end < ids.length) {
       // The last position of a window predicts the token behind it.
-      nats.push(-logProb(reading.logits[this.block - 1], ids[end]));
+      nats.push(-logProb(reading.logits(this.block - 1), ids[end]));
     }
-    return { first, nats };
+    return nats;
   }
 
-  // What is expected as token t, t > 0: the likeliest `count` tokens as {id, p, drawn}, and `actual` if it is an id.
-  // drawn: its probability after temperature, top-k, top-p and min-p.
+  // What is expected as token t, t > 0: the likeliest `count` tokens, and `actual` if it is an id, as {id, p, drawn}.
+  // drawn: the probability after temperature, top-k, top-p and min-p. choices: how many tokens it leaves. nats: the cost
+  // of `actual`.
   expect(ids, t, off, sampling, count, actual) {
     const logits = this.logitsFor(ids, t, off);
     const p = nextTokenProbs(logits);
@@ -118,8 +122,11 @@ class Engine {
     if (actual !== null && !order.includes(actual)) {
       order.push(actual);
     }
-    const kept = drawn.reduce((sum, share) => sum + (share > 0 ? 1 : 0), 0);
-    return { kept, tokens: order.map((id) => ({ id, p: p[id], drawn: drawn[id] })) };
+    return {
+      tokens: order.map((id) => ({ id, p: p[id], drawn: drawn[id] })),
+      choices: drawn.reduce((sum, share) => sum + (share > 0 ? 1 : 0), 0),
+      nats: actual === null ? null : -logProb(logits, actual),
+    };
   }
 
   // What would be guessed as token t after the embedding and after each block: the likeliest three as {id, p}, and what
@@ -168,19 +175,26 @@ function likeliest(p, count) {
     .slice(0, count);
 }
 
-// In a worker: the first message is the model, each further one a question {number, method, args}.
+// A function that answers messages {number, method, args} by post({number, result}) or post({number, error}). The first
+// method is `open`; where it fails, its error answers all that follow.
 function serve(post) {
   let engine = null;
+  let failure = "the model was not opened";
   return ({ number, method, args }) => {
     try {
       if (method === "open") {
         const [spec, weights, levels] = args;
         engine = new Engine(new Model(spec, decodeBase64(weights)), levels);
         post({ number, result: null });
+      } else if (engine === null) {
+        post({ number, error: failure });
       } else {
         post({ number, result: engine[method](...args) });
       }
     } catch (error) {
+      if (method === "open") {
+        failure = `the model could not be opened (${error})`;
+      }
       post({ number, error: String(error) });
     }
   };

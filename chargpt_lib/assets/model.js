@@ -1,8 +1,6 @@
 // The forward pass of lesson 06's GPT and of lesson 16's, in plain JavaScript: no library, no network. The products of
 // matrices, which take nearly all of the time, are WebAssembly's where there is one (kernel.js).
 // Shapes as in the lessons: T positions, C channels (n_embd), H heads, V tokens. Matrices are (rows out, columns in).
-"use strict";
-
 // y[t, o] = sum over i of weight[o, i] x[t, i], plus a bias where there is one. x is (T, I), weight (O, I).
 function linear(x, T, weight, bias) {
   if (weight.kernel === undefined) {
@@ -18,7 +16,7 @@ function linear(x, T, weight, bias) {
   return y;
 }
 
-// The same where there is no WebAssembly; about ten times as slow.
+// The same where there is no WebAssembly; several times as slow.
 function linearInJavaScript(x, T, weight, bias) {
   const [O, I] = weight.shape;
   const w = weight.data;
@@ -179,8 +177,8 @@ class Model {
     if (start + T > block_size) {
       throw new RangeError(`${start + T} tokens, but the block has ${block_size}`);
     }
-    cache.ids = cache.ids.concat(ids);
-    let x = this.embed(ids, cache.ids, start);
+    const all = cache.ids.concat(ids);
+    let x = this.embed(ids, all, start);
     const attention = [];
     if (watch) {
       for (let t = 0; t < T; t++) {
@@ -200,6 +198,7 @@ class Model {
       }
       stages.push(x);
     }
+    cache.ids = all;
     return { logits: this.unembed(x, T), attention, stages };
   }
 
@@ -230,27 +229,32 @@ class Model {
   // x (T, C) -> what the heads of layer l write, (T, C).
   attend(x, T, l, cache, start, headsOff, attention) {
     const { n_embd: C, n_head: H } = this.config;
-    const size = this.headSize;
-    const kvWidth = this.kvHeads * size;
+    const width = this.kvHeads * this.headSize;
+    const [q, k, v] = this.project(x, T, l, start);
+    cache.layers[l].k.set(k, start * width);
+    cache.layers[l].v.set(v, start * width);
+    const out = new Float32Array(T * C);
+    for (let h = 0; h < H; h++) {
+      for (let t = 0; t < T; t++) {
+        const weights = this.attentionWeights(q, cache.layers[l].k, h, t, start + t + 1);
+        if (attention.length > 0) {
+          attention[t].set(weights, (l * H + h) * weights.length);
+        }
+        if (!headsOff?.has(`${l}.${h}`)) {
+          this.addValues(out, weights, cache.layers[l].v, h, t);
+        }
+      }
+    }
+    return linear(out, T, this.tensors[`blocks.${l}.attention.proj.weight`], this.tensors[`blocks.${l}.attention.proj.bias`]);
+  }
+
+  // x (T, C) -> queries (T, C), keys and values (T, kvHeads * headSize).
+  project(x, T, l, start) {
+    const { n_embd: C, n_head: H } = this.config;
     const part = (name) => this.tensors[`blocks.${l}.attention.${name}`];
-    let q;
-    let k;
-    let v;
-    if (this.modern) {
-      q = linear(x, T, part("q.weight"));
-      k = linear(x, T, part("k.weight"));
-      v = linear(x, T, part("v.weight"));
-      if (this.config.qk_norm) {
-        q = norm(q, size, "rms");
-        k = norm(k, size, "rms");
-      }
-      if (this.config.positions === "rope") {
-        this.rotate(q, T, H, start);
-        this.rotate(k, T, this.kvHeads, start);
-      }
-    } else {
+    if (!this.modern) {
       const qkv = linear(x, T, part("qkv.weight"), part("qkv.bias"));
-      [q, k, v] = [0, 1, 2].map((which) => {
+      return [0, 1, 2].map((which) => {
         const one = new Float32Array(T * C);
         for (let t = 0; t < T; t++) {
           one.set(qkv.subarray((3 * t + which) * C, (3 * t + which + 1) * C), t * C);
@@ -258,45 +262,63 @@ class Model {
         return one;
       });
     }
-    const layer = cache.layers[l];
-    layer.k.set(k, start * kvWidth);
-    layer.v.set(v, start * kvWidth);
-    const out = new Float32Array(T * C);
-    const weights = new Float32Array(start + T);
-    const group = H / this.kvHeads;
-    for (let h = 0; h < H; h++) {
-      const kv = Math.floor(h / group) * size;
-      for (let t = 0; t < T; t++) {
-        const seen = start + t + 1;
-        let largest = -Infinity;
-        for (let s = 0; s < seen; s++) {
-          let score = 0;
-          for (let i = 0; i < size; i++) {
-            score += q[t * C + h * size + i] * layer.k[s * kvWidth + kv + i];
-          }
-          weights[s] = score / Math.sqrt(size);
-          largest = Math.max(largest, weights[s]);
-        }
-        let total = 0;
-        for (let s = 0; s < seen; s++) {
-          weights[s] = Math.exp(weights[s] - largest);
-          total += weights[s];
-        }
-        const isOff = headsOff?.has(`${l}.${h}`);
-        for (let s = 0; s < seen; s++) {
-          const weight = weights[s] / total;
-          if (attention.length > 0) {
-            attention[t][(l * H + h) * seen + s] = weight;
-          }
-          if (!isOff) {
-            for (let i = 0; i < size; i++) {
-              out[t * C + h * size + i] += weight * layer.v[s * kvWidth + kv + i];
-            }
-          }
-        }
+    let q = linear(x, T, part("q.weight"));
+    let k = linear(x, T, part("k.weight"));
+    const v = linear(x, T, part("v.weight"));
+    if (this.config.qk_norm) {
+      q = norm(q, this.headSize, "rms");
+      k = norm(k, this.headSize, "rms");
+    }
+    if (this.config.positions === "rope") {
+      this.rotate(q, T, H, start);
+      this.rotate(k, T, this.kvHeads, start);
+    }
+    return [q, k, v];
+  }
+
+  // Where head h looks from the t-th of the queries: (seen), which sum to 1.
+  attentionWeights(q, keys, h, t, seen) {
+    const size = this.headSize;
+    const width = this.kvHeads * size;
+    const query = t * this.config.n_embd + h * size;
+    const key = this.kvHeadOf(h) * size;
+    const weights = new Float32Array(seen);
+    let largest = -Infinity;
+    for (let s = 0; s < seen; s++) {
+      let score = 0;
+      for (let i = 0; i < size; i++) {
+        score += q[query + i] * keys[s * width + key + i];
+      }
+      weights[s] = score / Math.sqrt(size);
+      largest = Math.max(largest, weights[s]);
+    }
+    let total = 0;
+    for (let s = 0; s < seen; s++) {
+      weights[s] = Math.exp(weights[s] - largest);
+      total += weights[s];
+    }
+    for (let s = 0; s < seen; s++) {
+      weights[s] /= total;
+    }
+    return weights;
+  }
+
+  // Adds head h's mean of the values, weighted, to row t of out (T, C).
+  addValues(out, weights, values, h, t) {
+    const size = this.headSize;
+    const width = this.kvHeads * size;
+    const to = t * this.config.n_embd + h * size;
+    const from = this.kvHeadOf(h) * size;
+    for (let s = 0; s < weights.length; s++) {
+      for (let i = 0; i < size; i++) {
+        out[to + i] += weights[s] * values[s * width + from + i];
       }
     }
-    return linear(out, T, part("proj.weight"), part("proj.bias"));
+  }
+
+  // Several heads of queries may share one head of keys and values.
+  kvHeadOf(h) {
+    return Math.floor((h * this.kvHeads) / this.config.n_head);
   }
 
   // RoPE, in place: number i of a head's first half and number i of its second half are a pair.

@@ -22,8 +22,10 @@ function playground(data) {
     written: 0, // how many of the last tokens the model wrote
     selected: 0, // the token that the bars are about; ids.length is the next one
     off: ALL_ON,
-    nats: [], // what each token costs, with what is off
-    natsAllOn: [], // and with everything on
+    // What each token costs, with what is off, and with everything on. They may be shorter than ids: then the rest is not
+    // known yet.
+    nats: [],
+    natsAllOn: [],
     writing: null, // while the model writes: {stopped}
   };
   const settings = { temperature: 1, topK: tokenizer.size, topP: 1, minP: 0, seed: 1337 };
@@ -48,25 +50,12 @@ function playground(data) {
 
   // ---------------------------------------------------------------- words
 
-  const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥" };
-  const NAMES = { " ": "space", "\n": "line end", "\t": "tab" };
-
-  function sign(char) {
-    if (SIGNS[char]) {
-      return SIGNS[char];
-    }
-    if (/[\p{C}\p{Z}]/u.test(char)) {
-      return "U+" + char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-    }
-    return char;
-  }
-
   function visible(text) {
     return Array.from(text, sign).join("");
   }
 
   function quote(text) {
-    return NAMES[text] ? `${SIGNS[text]} (${NAMES[text]})` : `“${visible(text)}”`;
+    return WORDS[text] ?? `“${visible(text)}”`;
   }
 
   function percent(p) {
@@ -96,72 +85,20 @@ function playground(data) {
     return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
   }
 
-  // ---------------------------------------------------------------- the model, in a worker where there can be one
+  // ---------------------------------------------------------------- what is on the page
 
-  function openEngine() {
-    const questions = new Map(); // number -> {message, resolve, reject}
-    let count = 0;
-    let send = null;
-
-    function receive({ number, result, error }) {
-      const question = questions.get(number);
-      questions.delete(number);
-      if (error === undefined) {
-        question.resolve(result);
-      } else {
-        question.reject(new Error(error));
-      }
-    }
-
-    function computeHere() {
-      const answer = computing()(receive);
-      send = (message) => setTimeout(() => answer(message));
-      for (const { message } of questions.values()) {
-        send(message);
-      }
-    }
-
-    try {
-      const program = `const answer = (${computing})()((reply) => postMessage(reply));
-        onmessage = (event) => answer(event.data);`;
-      const address = URL.createObjectURL(new Blob([program], { type: "text/javascript" }));
-      const worker = new Worker(address);
-      worker.onmessage = (event) => receive(event.data);
-      // Some pages allow no workers, and say so only now.
-      worker.onerror = (event) => {
-        event.preventDefault();
-        worker.onerror = null;
-        worker.terminate();
-        computeHere();
-      };
-      send = (message) => worker.postMessage(message);
-    } catch {
-      computeHere();
-    }
-
-    return (method, ...args) =>
-      new Promise((resolve, reject) => {
-        count += 1;
-        const message = { number: count, method, args };
-        questions.set(count, { message, resolve, reject });
-        send(message);
-      });
-  }
-
-  // ---------------------------------------------------------------- what is on the page; texts go in as texts, never as HTML
-
-  function make(tag, attributes, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      element.setAttribute(name, value);
-    }
-    element.append(...children);
-    return element;
+  // A button that cannot be pressed now stays where the keyboard is; a disabled one would lose it.
+  function setEnabled(button, enabled) {
+    button.setAttribute("aria-disabled", String(!enabled));
   }
 
   function makeButton(label, title, press) {
     const button = make("button", { type: "button", title }, label);
-    button.addEventListener("click", press);
+    button.addEventListener("click", () => {
+      if (button.getAttribute("aria-disabled") !== "true") {
+        press();
+      }
+    });
     return button;
   }
 
@@ -193,24 +130,33 @@ function playground(data) {
     `Type, or paste a text. The darker the ground of a ${unit}, the more it surprised the model. ` +
       `Click into the text, or move through it with the arrow keys: the bars show what the model expected there.`,
   );
+  const failure = make("p", { class: "warning", role: "alert" });
   const warning = make("p", { class: "warning", role: "alert" });
+  const takeOutButton = makeButton("Take them out", "removes these characters from the text", takeOut);
   const loss = make("p", { class: "loss", "aria-live": "polite" });
+  const scored = make("p", { class: "hint" });
 
-  const TICKS = [0, 0.25, 1, 2, 4, 6];
+  const TICKS = [0, 0.25, 1, 2, 4, 6]; // nats above the floor
   const ticks = make("div", { class: "ticks" });
   for (const nats of TICKS) {
-    const label = nats === 0 ? (data.floor === null ? "0" : floor.toFixed(2)) : `+${nats}`;
-    const tick = make("span", {}, nats === 6 ? "+6 and more" : label);
+    const tick = make("span", {}, nats === 6 ? "+6 and more" : `+${nats}`);
+    if (nats === 0) {
+      tick.textContent = data.floor === null || unit === "token" ? "0" : floor.toFixed(2);
+    }
     tick.style.left = `${100 * intensity(nats)}%`;
     ticks.append(tick);
   }
-  const legend = make(
-    "div",
-    { class: "legend" },
-    make("div", {}, data.floor === null ? "nats" : `nats; the scale begins at the floor, ${floor.toFixed(2)}`),
-    make("div", { class: "scale" }),
-    ticks,
-  );
+
+  function legendTitle() {
+    if (data.floor === null) {
+      return `surprise: nats per ${unit}`;
+    }
+    if (unit === "token") {
+      return `surprise: nats above the floor, which is ${floor.toFixed(2)} for each character of a token`;
+    }
+    return `surprise: nats per character; no colour up to the floor, ${floor.toFixed(2)}`;
+  }
+  const legend = make("div", { class: "legend" }, make("div", {}, legendTitle()), make("div", { class: "scale" }), ticks);
 
   const bars = make("table", { class: "bars" });
   const readout = make("p", { class: "readout", "aria-live": "polite" });
@@ -232,7 +178,7 @@ function playground(data) {
     settings.seed = Math.trunc(Number(seed.value)) >>> 0;
   });
   const speed = make("p", { class: "hint", role: "status" });
-  const off = (value, rest) => (rest ? "off" : value);
+  const orOff = (shown, isOff) => (isOff ? "off" : shown);
   const writer = make(
     "section",
     { class: "writer", "aria-label": "writing" },
@@ -242,9 +188,9 @@ function playground(data) {
       "div",
       { class: "sliders" },
       makeSlider("temperature", "temperature", 0, 2, 0.05, (value) => value.toFixed(2)),
-      makeSlider("topK", "top-k", 1, tokenizer.size, 1, (value) => off(String(value), value >= tokenizer.size)),
-      makeSlider("topP", "top-p", 0.05, 1, 0.05, (value) => off(value.toFixed(2), value >= 1)),
-      makeSlider("minP", "min-p", 0, 0.5, 0.01, (value) => off(value.toFixed(2), value <= 0)),
+      makeSlider("topK", "top-k", 1, tokenizer.size, 1, (value) => orOff(String(value), value >= tokenizer.size)),
+      makeSlider("topP", "top-p", 0.05, 1, 0.05, (value) => orOff(value.toFixed(2), value >= 1)),
+      makeSlider("minP", "min-p", 0, 0.5, 0.01, (value) => orOff(value.toFixed(2), value <= 0)),
       make("label", {}, make("span", {}, "seed"), seed, make("span", {})),
     ),
     speed,
@@ -252,8 +198,9 @@ function playground(data) {
 
   const lens = make("table", { class: "lens" });
   const switches = make("table", { class: "switches" });
-  const measureButton = makeButton("Measure each", "what this text costs more with each one off, one at a time", measure);
+  const measureButton = makeButton("Measure each", "what this text costs more with each part off, one at a time", measure);
   const allOnButton = makeButton("All on", "switches everything on", () => setOff(ALL_ON));
+  const viewerTitle = make("p", { class: "hint" });
   const viewer = make("div", { class: "viewer" });
 
   function section(title, name, ...children) {
@@ -269,19 +216,41 @@ function playground(data) {
       `A GPT, live: ${data.size.toLocaleString("en")} parameters, ${plural(L, "layer")} of ${plural(H, "head")}, ` +
         `a window of ${plural(block, unit)}`,
     ),
-    section("What surprises it", "reading", make("div", { class: "editor" }, mirror, editor), warning, loss, legend, hint),
+    section(
+      "What surprises it",
+      "reading",
+      make("div", { class: "editor" }, mirror, editor),
+      failure,
+      warning,
+      takeOutButton,
+      loss,
+      scored,
+      legend,
+      hint,
+    ),
     section("What it expected", "expected", bars, readout),
     writer,
-    section("Its guess after each block", "guesses", make("div", { class: "table", tabindex: 0 }, lens)),
+    section("Its guess after each block", "guesses", scrollable("guesses after each block", lens)),
     section(
       "Switch parts off",
       "parts",
       make("div", { class: "buttons" }, measureButton, allOnButton),
-      make("div", { class: "table" }, switches),
-      make("p", { class: "hint" }, "Press a head, or a whole layer's attention or feed-forward. The text, the loss and the bars follow."),
+      scrollable("switches", switches),
+      make(
+        "p",
+        { class: "hint" },
+        "Press a head, or all heads or the feed-forward of a layer, to switch it off. The colours, the loss and the bars " +
+          "follow. Measured is how many nats per " +
+          `${unit} the text costs more with that part off.`,
+      ),
     ),
-    section("Where each head looks", "looking", viewer),
+    section("Where each head looks", "looking", viewerTitle, viewer),
   );
+
+  // What may be wider than the page can be scrolled, by the keyboard, too.
+  function scrollable(name, table) {
+    return make("div", { class: "table", role: "region", tabindex: 0, "aria-label": name }, table);
+  }
 
   // ---------------------------------------------------------------- the text and its colours
 
@@ -306,14 +275,16 @@ function playground(data) {
     return sum;
   }
 
-  function setText(text, written) {
+  function setText(text) {
     state.text = text;
-    const known = tokenizer.unknown(text);
-    state.unknown = known;
-    const readable = known.length === 0 ? text : Array.from(text).slice(0, known[0]).join("");
+    state.unknown = tokenizer.unknown(text);
+    let readable = text;
+    if (state.unknown.length > 0) {
+      readable = Array.from(text).slice(0, state.unknown[0]).join("");
+    }
     state.ids = tokenizer.encode(readable);
     state.pieces = tokenizer.pieces(state.ids);
-    state.written = written;
+    state.written = 0;
     forgetCosts(0);
   }
 
@@ -324,7 +295,7 @@ function playground(data) {
   }
 
   const drawn = []; // the pieces' texts that the mirror shows
-  let tail = null; // what stands behind the pieces: what cannot be read, and the place of the next token
+  let rest = null; // what stands behind the pieces: what cannot be read, or the place of the next token
 
   // The mirror lies behind the letters of the editor and gives them their ground. Pieces that stay keep their elements.
   function drawMirror() {
@@ -340,31 +311,43 @@ function playground(data) {
       drawn.push(piece.text);
       mirror.append(make("span", {}, piece.text));
     }
-    const length = state.pieces.reduce((sum, piece) => sum + piece.text.length, 0);
-    const rest = state.text.slice(length);
-    tail = make("span", { class: rest === "" ? "next" : "unread" });
-    if (rest === "") {
-      tail.append("\u200b");
+    const readable = state.pieces.reduce((sum, piece) => sum + piece.text.length, 0);
+    const unread = Array.from(state.text.slice(readable));
+    if (unread.length === 0) {
+      rest = make("span", { class: "next" }, "\u200b");
     } else {
-      const [first, ...others] = Array.from(rest);
-      tail.append(make("span", { class: "unknown" }, first), others.join(""), "\u200b");
+      const unknown = make("span", { class: "unknown" }, unread[0]);
+      rest = make("span", { class: "unread" }, unknown, unread.slice(1).join(""), "\u200b");
     }
-    mirror.append(tail);
-    drawColours();
+    mirror.append(rest);
+    drawColours(0, state.ids.length);
+    drawSelection();
   }
 
-  function drawColours() {
+  // The ground of the pieces that tokens from `first` to before `end` belong to.
+  function drawColours(first, end) {
     state.pieces.forEach((piece, i) => {
+      if (piece.to <= first || piece.from >= end) {
+        return;
+      }
       const cost = costOf(piece, state.nats);
-      const span = mirror.childNodes[i];
       const excess = cost === null ? 0 : cost - floor * Array.from(piece.text).length;
-      tint(span, cost === null ? 0 : intensity(excess));
-      span.classList.toggle("selected", piece.from <= state.selected && state.selected < piece.to);
+      tint(mirror.childNodes[i], intensity(excess));
     });
-    tail.classList.toggle("selected", state.unknown.length === 0 && state.selected === state.ids.length);
+  }
+
+  function drawSelection() {
+    mirror.querySelector(".selected")?.classList.remove("selected");
+    const place = state.pieces.findIndex((piece) => piece.from <= state.selected && state.selected < piece.to);
+    if (place >= 0) {
+      mirror.childNodes[place].classList.add("selected");
+    } else if (state.unknown.length === 0) {
+      rest.classList.add("selected");
+    }
   }
 
   function drawWarning() {
+    takeOutButton.hidden = state.unknown.length === 0;
     if (state.unknown.length === 0) {
       warning.textContent = "";
       return;
@@ -373,34 +356,44 @@ function playground(data) {
     const kinds = [...new Set(state.unknown.map((place) => characters[place]))];
     const shown = kinds.slice(0, 5).map(quote).join(", ");
     const more = kinds.length > 5 ? ` and ${kinds.length - 5} more` : "";
-    warning.replaceChildren(
+    warning.textContent =
       `The model does not know ${shown}${more}: its alphabet has ${tokenizer.size} characters. ` +
-        `It reads the text up to position ${state.unknown[0]}. `,
-      makeButton("Take them out", "removes these characters from the text", () => {
-        const unknown = new Set(state.unknown);
-        edit(characters.filter((_, place) => !unknown.has(place)).join(""));
-        editor.value = state.text;
-        editor.focus();
-      }),
-    );
+      `It reads only the ${plural(state.unknown[0], "character")} before ${quote(characters[state.unknown[0]])}.`;
+  }
+
+  function takeOut() {
+    const unknown = new Set(state.unknown);
+    const characters = Array.from(state.text).filter((_, place) => !unknown.has(place));
+    editor.value = characters.join("");
+    editor.focus();
+    edit(editor.value);
   }
 
   function mean(nats) {
-    const known = nats.filter((cost) => cost !== null && cost !== undefined);
-    return known.length === 0 ? null : known.reduce((sum, cost) => sum + cost, 0) / known.length;
+    const known = nats.filter((cost) => cost !== null);
+    return known.reduce((sum, cost) => sum + cost, 0) / known.length;
   }
 
+  // The loss is said once all of the text is scored.
   function drawLoss() {
-    const cost = mean(state.nats);
-    const count = state.nats.filter((one) => one !== null && one !== undefined).length;
-    if (cost === null) {
-      const first = unit === "character" ? "Nothing stands before the first character" : "Nothing stands before the first token";
-      loss.textContent = state.ids.length === 0 ? "The text is empty." : `${first}, so the model does not predict it.`;
+    const count = state.ids.length;
+    if (count < 2) {
+      loss.textContent = `Nothing stands before the first ${unit}, so the model does not predict it.`;
+      if (state.text === "") {
+        loss.textContent = "The text is empty.";
+      }
+      scored.textContent = "";
       return;
     }
-    let said = `${plural(count, unit)} predicted: ${cost.toFixed(3)} nats per ${unit}`;
-    const allOn = mean(state.natsAllOn);
-    if (anythingOff() && allOn !== null && state.natsAllOn.length === state.nats.length) {
+    const isScored = state.nats.length === count && (!anythingOff() || state.natsAllOn.length === count);
+    scored.textContent = isScored ? "" : `Reading: ${state.nats.length.toLocaleString("en")} of ${plural(count, unit)}.`;
+    if (!isScored) {
+      return;
+    }
+    const cost = mean(state.nats);
+    let said = `${plural(count - 1, unit)} predicted: ${cost.toFixed(3)} nats per ${unit}`;
+    if (anythingOff()) {
+      const allOn = mean(state.natsAllOn);
       said += `; ${allOn.toFixed(3)} with everything on (${signed(cost - allOn, 3)})`;
     }
     if (data.floor !== null && unit === "character") {
@@ -417,25 +410,24 @@ function playground(data) {
     return inner;
   }
 
-  function drawExpected(expected, t) {
+  // actual: the id that stands there, or null.
+  function drawExpected({ tokens, choices, nats }, t, actual) {
     const neutral = isNeutral();
-    const actual = t < state.ids.length ? state.ids[t] : null;
     const head = [make("th", { scope: "col" }, unit), make("th", { scope: "col" }, "probability")];
     if (!neutral) {
-      head.push(make("th", { scope: "col" }, "drawn with"));
+      head.push(make("th", { scope: "col" }, "when writing"));
     }
-    const rows = expected.tokens.map(({ id, p, drawn }) => {
-      const cells = [
-        make("th", { scope: "row" }, quote(tokenizer.text(id))),
-        make("td", {}, make("div", { class: "track" }, bar(p, "model"), neutral ? "" : bar(drawn, "drawn")), percent(p)),
-      ];
+    const rows = tokens.map(({ id, p, drawn }) => {
+      const name = make("th", { scope: "row" }, quote(tokenizer.text(id)));
+      const track = make("div", { class: "track" }, bar(p, "model"));
+      const row = make("tr", {}, name, make("td", {}, track, percent(p)));
       if (!neutral) {
-        cells.push(make("td", {}, percent(drawn)));
+        track.append(bar(drawn, "drawn"));
+        row.append(make("td", {}, percent(drawn)));
       }
-      const row = make("tr", {}, ...cells);
       if (id === actual) {
         row.className = "actual";
-        cells[0].append(make("span", { class: "note" }, " stands here"));
+        name.append(make("span", { class: "note" }, " stands here"));
       }
       return row;
     });
@@ -444,42 +436,48 @@ function playground(data) {
       make("thead", {}, make("tr", {}, ...head)),
       make("tbody", {}, ...rows),
     );
-    const [best] = expected.tokens;
-    let said = `Most likely: ${quote(tokenizer.text(best.id))}, ${percent(best.p)}.`;
-    if (actual !== null && state.nats[t] !== undefined) {
-      const p = expected.tokens.find(({ id }) => id === actual).p;
-      said = `${quote(tokenizer.text(actual))} had ${percent(p)}, and cost ${state.nats[t].toFixed(2)} nats. ${said}`;
+    let said = `Most likely: ${quote(tokenizer.text(tokens[0].id))}, ${percent(tokens[0].p)}.`;
+    if (actual !== null) {
+      const { p } = tokens.find(({ id }) => id === actual);
+      said = `${quote(tokenizer.text(actual))} had ${percent(p)}, and cost ${nats.toFixed(2)} nats. ${said}`;
     }
     if (!neutral) {
-      said += ` With these settings ${plural(expected.kept, unit)} of ${tokenizer.size} can be drawn.`;
+      said += ` With the settings for writing, ${plural(choices, unit)} of ${tokenizer.size} can be drawn.`;
     }
     readout.textContent = said;
   }
 
-  function drawLens(guesses, t) {
-    const rows = guesses.map(({ tokens, actual }, stage) => {
-      const cells = tokens.map(({ id, p }) => {
-        const cell = make("td", { class: t < state.ids.length && id === state.ids[t] ? "actual" : "" }, make("b", {}, visible(tokenizer.text(id))), ` ${percent(p)}`);
-        cell.style.setProperty("--p", p.toFixed(3));
-        return cell;
-      });
-      const name = stage === 0 ? "embedding" : `block ${stage - 1}`;
-      const last = actual === null ? [] : [make("td", {}, percent(actual))];
-      return make("tr", {}, make("th", { scope: "row" }, name), ...cells, ...last);
-    });
+  function drawLens(guesses, t, actual) {
     const titles = ["after", "first guess", "second", "third"];
-    if (t < state.ids.length) {
-      titles.push(quote(tokenizer.text(state.ids[t])));
+    if (actual !== null) {
+      titles.push(`${quote(tokenizer.text(actual))} gets`);
     }
+    const rows = guesses.map((guess, stage) => {
+      const name = stage === 0 ? "embedding" : `block ${stage - 1}`;
+      const row = make("tr", {}, make("th", { scope: "row" }, name));
+      for (const { id, p } of guess.tokens) {
+        const cell = make("td", {}, make("b", {}, visible(tokenizer.text(id))), ` ${percent(p)}`);
+        cell.style.setProperty("--p", p.toFixed(3));
+        cell.classList.toggle("actual", id === actual);
+        row.append(cell);
+      }
+      if (actual !== null) {
+        row.append(make("td", {}, percent(guess.actual)));
+      }
+      return row;
+    });
     lens.replaceChildren(
-      make("caption", {}, `The next ${unit} after “${context(t)}”, read from the residual stream`),
+      make("caption", {}, `The next ${unit} after “${context(t)}”, if the model ended there (the logit lens)`),
       make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
       make("tbody", {}, ...rows),
     );
   }
 
   function drawNothingBefore() {
-    const said = state.ids.length === 0 ? "Type something." : `Nothing stands before the first ${unit}: it is not predicted.`;
+    let said = `Nothing stands before the first ${unit}: it is not predicted.`;
+    if (state.text === "") {
+      said = "Type something.";
+    }
     bars.replaceChildren(make("caption", {}, said));
     lens.replaceChildren(make("caption", {}, said));
     readout.textContent = "";
@@ -487,16 +485,16 @@ function playground(data) {
 
   // ---------------------------------------------------------------- switches
 
-  const switchButtons = []; // {kind, part, button}
+  const switchButtons = []; // {kind, part, name, button, increase}; increase: of the loss without this part, or null
 
   function addSwitch(kind, part, name) {
-    const button = make("button", { type: "button", role: "switch", "aria-checked": "true", "aria-label": name, title: name });
+    const button = make("button", { type: "button", role: "switch", title: name });
     button.addEventListener("click", () => {
       const parts = state.off[kind];
       const others = parts.includes(part) ? parts.filter((one) => one !== part) : [...parts, part].sort();
       setOff({ ...state.off, [kind]: others });
     });
-    switchButtons.push({ kind, part, button, worth: null });
+    switchButtons.push({ kind, part, name, button, increase: null });
     return make("td", {}, button);
   }
 
@@ -519,29 +517,31 @@ function playground(data) {
   }
 
   function drawSwitches() {
-    for (const { kind, part, button, worth } of switchButtons) {
+    for (const { kind, part, name, button, increase } of switchButtons) {
       const isOn = !state.off[kind].includes(part);
+      const isMeasured = isOn && increase !== null;
       button.setAttribute("aria-checked", String(isOn));
-      const isMeasured = isOn && worth !== null;
       button.textContent = isOn ? "on" : "off";
+      button.setAttribute("aria-label", name);
       if (isMeasured) {
-        button.textContent = signed(worth, 2);
+        button.textContent = signed(increase, 2);
+        button.setAttribute("aria-label", `${name}: ${signed(increase, 2)} nats without it`);
       }
-      tint(button, isMeasured ? intensity(worth) : 0);
+      tint(button, isMeasured ? intensity(increase) : 0);
     }
-    allOnButton.disabled = !anythingOff();
+    setEnabled(allOnButton, anythingOff());
   }
 
   function setOff(off) {
     state.off = off;
     forgetCosts(0);
-    forgetWorth();
+    forgetIncreases();
     update();
   }
 
-  function forgetWorth() {
+  function forgetIncreases() {
     for (const one of switchButtons) {
-      one.worth = null;
+      one.increase = null;
     }
     drawSwitches();
   }
@@ -553,27 +553,31 @@ function playground(data) {
     if (ids.length < 2) {
       return;
     }
-    measureButton.disabled = true;
-    const before = mean(await scoreAll(ids, off));
-    for (const one of switchButtons) {
-      if (off[one.kind].includes(one.part)) {
-        continue;
+    setEnabled(measureButton, false);
+    try {
+      const before = mean(await scoreAll(ids, off));
+      for (const one of switchButtons) {
+        if (off[one.kind].includes(one.part)) {
+          continue;
+        }
+        const nats = await scoreAll(ids, { ...off, [one.kind]: [...off[one.kind], one.part] });
+        if (state.ids !== ids || state.off !== off) {
+          break; // the text or the switches have changed meanwhile
+        }
+        one.increase = mean(nats) - before;
+        drawSwitches();
       }
-      const nats = await scoreAll(ids, { ...off, [one.kind]: [...off[one.kind], one.part] });
-      if (state.ids !== ids || state.off !== off) {
-        break; // the text or the switches have changed meanwhile
-      }
-      one.worth = mean(nats) - before;
-      drawSwitches();
+    } catch (error) {
+      showFailure(error);
     }
-    measureButton.disabled = false;
+    setEnabled(measureButton, true);
   }
 
   // Every window of a text, without a look at what was computed before.
   async function scoreAll(ids, off) {
     const nats = [];
     for (let k = 0; k <= lastWindow(ids); k++) {
-      nats.push(...(await ask("score", ids, k, off)).nats);
+      nats.push(...(await ask("score", ids, k, off)));
     }
     return nats;
   }
@@ -581,30 +585,23 @@ function playground(data) {
   // ---------------------------------------------------------------- the heads' viewer
 
   const viewed = { key: null, set: null, choice: 0, start: 0 };
-  let viewerTimer = null;
-
-  function scheduleViewer() {
-    clearTimeout(viewerTimer);
-    viewerTimer = setTimeout(drawViewer, 250);
-  }
 
   async function drawViewer() {
     if (state.ids.length === 0) {
       viewed.key = null;
       viewer.replaceChildren();
+      viewerTitle.textContent = "";
       return;
     }
-    const ids = state.ids;
-    const off = state.off;
-    const asking = Math.max(0, state.selected - 1); // the position from which the selected token is predicted
-    const k = windowOf(Math.max(1, state.selected), block);
+    const { ids, off, selected } = state;
+    const k = windowOf(Math.max(1, selected), block);
     const start = windowStart(k, block);
     const window = ids.slice(start, start + block);
     const key = JSON.stringify([window, k, off]);
     if (key !== viewed.key) {
       const weights = await ask("weights", ids, k, off);
-      if (state.ids !== ids || state.off !== off) {
-        return; // a later call draws
+      if (wanted) {
+        return;
       }
       const place = make("div", { class: "chargpt-attention" });
       viewer.replaceChildren(place);
@@ -625,7 +622,13 @@ function playground(data) {
       viewed.key = key;
       viewed.start = start;
     }
-    viewed.set({ position: asking - viewed.start });
+    const end = start + window.length - 1;
+    viewerTitle.textContent = "";
+    if (ids.length > block) {
+      viewerTitle.textContent = `The window of ${unit}s ${start} to ${end}, in which positions count from 0.`;
+    }
+    // The selected token is predicted from the one before it.
+    viewed.set({ position: Math.max(0, selected - 1) - start });
   }
 
   // ---------------------------------------------------------------- keeping all up to date
@@ -634,12 +637,15 @@ function playground(data) {
     return windowOf(Math.max(1, ids.length - 1), block);
   }
 
-  let wanted = false;
+  let wanted = false; // something has changed since the last look
   let busy = false;
+  let wake = () => {};
 
   // Computes and draws what has changed. Asked while it runs, it begins again from what is new.
   async function update() {
     wanted = true;
+    page.setAttribute("aria-busy", "true");
+    wake();
     drawMirror();
     drawLoss();
     drawButtons();
@@ -651,54 +657,75 @@ function playground(data) {
       while (wanted) {
         wanted = false;
         await computeExpected();
-        await computeCosts();
+        if (!wanted) {
+          await fillCosts(state.nats, state.off);
+        }
+        if (!wanted && anythingOff()) {
+          await fillCosts(state.natsAllOn, ALL_ON);
+        }
+        // The viewer takes a while to draw: not while somebody types.
+        if (!wanted) {
+          await pause(200);
+        }
+        if (!wanted) {
+          await drawViewer();
+        }
       }
-      scheduleViewer();
+      failure.textContent = "";
     } catch (error) {
-      warning.textContent = `The model could not be computed: ${error.message}`;
+      showFailure(error);
     }
     busy = false;
+    if (state.writing === null) {
+      page.removeAttribute("aria-busy");
+    }
   }
 
-  async function computeCosts() {
-    await fillCosts(state.nats, state.off);
-    if (!wanted && anythingOff()) {
-      await fillCosts(state.natsAllOn, ALL_ON);
-    }
+  // Ends early where something is wanted.
+  function pause(milliseconds) {
+    return new Promise((resolve) => {
+      wake = resolve;
+      setTimeout(resolve, milliseconds);
+    });
+  }
+
+  function showFailure(error) {
+    failure.textContent = `The page cannot compute: ${error.message}`;
   }
 
   // Asks for the windows whose costs are not known, one after the other; ends where something newer is wanted.
   async function fillCosts(nats, off) {
     const ids = state.ids;
     for (let k = 0; k <= lastWindow(ids); k++) {
-      const first = k === 0 ? 0 : windowStart(k - 1, block) + block + 1;
-      const end = Math.min(windowStart(k, block) + block + 1, ids.length);
+      const first = firstPredicted(k, block);
+      const end = Math.min(firstPredicted(k + 1, block), ids.length);
       if (nats.length >= end) {
         continue;
       }
-      const scored = await ask("score", ids, k, off);
+      const scores = await ask("score", ids, k, off);
       if (wanted || state.ids !== ids) {
         return;
       }
       nats.length = first;
-      nats.push(...scored.nats);
-      drawColours();
+      nats.push(...scores);
+      drawColours(first, end);
       drawLoss();
     }
   }
 
   async function computeExpected() {
-    const t = state.selected;
-    if (t === 0) {
+    const { ids, off, selected } = state;
+    if (selected === 0) {
       drawNothingBefore();
       return;
     }
-    const actual = t < state.ids.length ? state.ids[t] : null;
-    const expected = await ask("expect", state.ids, t, state.off, sampling(), 8, actual);
-    const guesses = await ask("guesses", state.ids, t, state.off, actual);
-    if (!wanted) {
-      drawExpected(expected, t);
-      drawLens(guesses, t);
+    const actual = selected < ids.length ? ids[selected] : null;
+    const expected = await ask("expect", ids, selected, off, sampling(), 8, actual);
+    const guesses = await ask("guesses", ids, selected, off, actual);
+    // While the model writes, the text has gone on.
+    if (!wanted && state.ids === ids) {
+      drawExpected(expected, selected, actual);
+      drawLens(guesses, selected, actual);
     }
   }
 
@@ -706,10 +733,10 @@ function playground(data) {
     const readable = state.unknown.length === 0;
     const writing = state.writing !== null;
     writeButton.textContent = writing ? "Stop" : "Write";
-    writeButton.disabled = !readable;
-    stepButton.disabled = !readable || writing;
-    backButton.disabled = state.written === 0 || writing;
-    promptButton.disabled = state.written === 0 || writing;
+    setEnabled(writeButton, readable);
+    setEnabled(stepButton, readable && !writing);
+    setEnabled(backButton, state.written > 0 && !writing);
+    setEnabled(promptButton, state.written > 0 && !writing);
   }
 
   // ---------------------------------------------------------------- typing
@@ -719,7 +746,7 @@ function playground(data) {
     const old = state.ids;
     const nats = state.nats;
     const natsAllOn = state.natsAllOn;
-    setText(text, 0);
+    setText(text);
     // What stands before the first token that has changed costs what it did.
     let same = 0;
     while (same < old.length && same < state.ids.length && old[same] === state.ids[same]) {
@@ -727,7 +754,7 @@ function playground(data) {
     }
     state.nats = nats.slice(0, same);
     state.natsAllOn = natsAllOn.slice(0, same);
-    forgetWorth();
+    forgetIncreases();
     drawWarning();
     readCaret();
     update();
@@ -759,6 +786,7 @@ function playground(data) {
   let editTimer = null;
   editor.addEventListener("input", () => {
     state.writing = null;
+    page.setAttribute("aria-busy", "true");
     // Some ways to put in a text are an event for each of its lines.
     clearTimeout(editTimer);
     editTimer = setTimeout(() => edit(editor.value));
@@ -778,27 +806,24 @@ function playground(data) {
 
   // ---------------------------------------------------------------- writing
 
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-  function show(text) {
-    state.text = text;
-    editor.value = text;
+  function showWritten() {
+    state.text = state.pieces.map((piece) => piece.text).join("");
+    editor.value = state.text;
     state.selected = state.ids.length;
     drawMirror();
     mirror.parentElement.scrollTop = mirror.parentElement.scrollHeight;
   }
 
-  // Appends a token and what it cost. Only the last piece can change: its bytes may be a part of a character.
-  function appendToken(id, nats) {
+  // Appends a token. Only the last piece can change: its bytes may be a part of a character.
+  function appendToken(id) {
     state.ids = [...state.ids, id];
     const last = state.pieces.pop();
     const from = last === undefined ? 0 : last.from;
     for (const piece of tokenizer.pieces(state.ids.slice(from))) {
       state.pieces.push({ text: piece.text, from: from + piece.from, to: from + piece.to });
     }
-    state.nats.length = state.ids.length - 1;
-    state.nats.push(nats);
-    state.natsAllOn.length = Math.min(state.natsAllOn.length, state.ids.length - 1);
     state.written += 1;
   }
 
@@ -809,37 +834,42 @@ function playground(data) {
     if (state.ids.length === 0) {
       // The model needs something to begin with.
       edit(tokenizer.unknown("\n").length === 0 ? "\n" : tokenizer.text(0));
-      editor.value = state.text;
     }
     const mine = { stopped: false };
     state.writing = mine;
     speed.textContent = "";
     drawButtons();
-    forgetWorth();
+    forgetIncreases();
+    page.setAttribute("aria-busy", "true");
     const begin = performance.now();
     let painted = begin;
     let made = 0;
     try {
       while (!mine.stopped && made < count) {
-        const { id, nats } = await ask("draw", state.ids, state.off, sampling(), settings.seed, state.written);
+        const off = state.off;
+        const { id, nats } = await ask("draw", state.ids, off, sampling(), settings.seed, state.written);
         if (state.writing !== mine) {
           return; // somebody has typed
         }
-        appendToken(id, nats);
+        // Where all before it is scored, its cost is known, too; else, or where a part was switched meanwhile, not.
+        if (state.nats.length === state.ids.length && state.off === off) {
+          state.nats.push(nats);
+        }
+        appendToken(id);
         made += 1;
         // A screen shows sixty pictures a second. Who asked for little motion gets a line at a time.
         const now = performance.now();
-        const due = calm.matches ? tokenizer.text(id).includes("\n") : now - painted > 16;
-        if (due) {
+        const isDue = reducedMotion.matches ? tokenizer.text(id).includes("\n") : now - painted > 16;
+        if (isDue) {
           painted = now;
-          show(state.pieces.map((piece) => piece.text).join(""));
+          showWritten();
         }
       }
     } catch (error) {
-      warning.textContent = `The model could not be computed: ${error.message}`;
+      showFailure(error);
     }
     state.writing = null;
-    show(state.pieces.map((piece) => piece.text).join(""));
+    showWritten();
     if (made > 1) {
       const seconds = (performance.now() - begin) / 1000;
       speed.textContent = `${plural(made, unit)} written, ${Math.round(made / seconds).toLocaleString("en")} a second.`;
@@ -852,25 +882,22 @@ function playground(data) {
     state.pieces = tokenizer.pieces(state.ids);
     state.written -= count;
     forgetCosts(state.ids.length);
-    forgetWorth();
+    forgetIncreases();
     speed.textContent = "";
-    show(state.pieces.map((piece) => piece.text).join(""));
+    showWritten();
     update();
   }
 
   // ---------------------------------------------------------------- only now is the static picture replaced
 
-  const ask = openEngine();
+  const ask = connect([data.spec, data.weights, data.levels], () => host.isConnected);
   makeSwitches();
   drawSwitches();
-  setText(data.text, 0);
+  setText(data.text);
   editor.value = data.text;
   state.selected = state.ids.length;
   host.dataset.alive = "";
   host.attachShadow({ mode: "open" }).append(make("style", {}, data.style), page);
   drawWarning();
-  ask("open", data.spec, data.weights, data.levels).catch((error) => {
-    warning.textContent = `The model could not be opened: ${error.message}`;
-  });
   update();
 }

@@ -1,6 +1,7 @@
 // The tokenizers of lessons 00 and 14. Each has `unit`, `size`, encode(text) -> ids, and pieces(ids).
 // What characters cannot be encoded is found before: unknown(text) -> where in the text, counted in characters.
 // pieces(ids) -> [{text, from, to}]: the shortest texts of whole characters, and which tokens each is made of.
+// text(id): a token by itself.
 
 class CharTokenizer {
   constructor({ alphabet }) {
@@ -28,7 +29,6 @@ class CharTokenizer {
     return ids.map((id, t) => ({ text: this.alphabet[id], from: t, to: t + 1 }));
   }
 
-  // A token by itself.
   text(id) {
     return this.alphabet[id];
   }
@@ -126,7 +126,9 @@ class BPETokenizer {
       bytes = bytes.concat(this.tokens[id]);
       // Only the bytes of a character that is not complete yet wait for the next token.
       if (t + 1 === ids.length || !endsInsideCharacter(bytes)) {
-        pieces.push({ text: decoder.decode(Uint8Array.from(bytes)), from, to: t + 1 });
+        // A text field would make a line end of a carriage return, and lose count.
+        const text = decoder.decode(Uint8Array.from(bytes)).replaceAll("\r", "␍");
+        pieces.push({ text, from, to: t + 1 });
         from = t + 1;
         bytes = [];
       }
@@ -134,7 +136,7 @@ class BPETokenizer {
     return pieces;
   }
 
-  // A token by itself; bytes that are only a part of a character as in \xe2.
+  // Bytes that are only a part of a character are written as in \xe2.
   text(id) {
     const bytes = this.tokens[id];
     const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(bytes));

@@ -776,7 +776,7 @@ playground(model, tokenizer, SCENE + ending, corpus.val_entropy)
 stretch = tokenizer.encode(corpus.val[:20_000])
 exact, rounded = evaluate(model, stretch), evaluate(as_packed(model), stretch)
 print(f"loss on 20,000 characters: ≈ {exact:.3f}, and with weights in 8 bits ≈ {rounded:.3f}")
-assert rounded - exact < 0.005 or corpus.name != "playhouse"
+assert round(rounded - exact, 2) == 0
 
 # %% [markdown]
 # `playground(model, tokenizer).save("gpt.html")` writes the page to a file, and `chargpt page FOLDER` does the same for a model that was trained by the command.
