@@ -4,7 +4,7 @@ python notebooks/tools/website.py                                       dist/sit
 python notebooks/tools/website.py --out FOLDER                          another folder
 python notebooks/tools/website.py --address https://github.com/o/n      as if published there: launch buttons, links
 
-The sources that Sphinx reads are written to dist/site-source, from which site/conf.py makes the pages.
+The sources that Sphinx reads are written beside it, to site-source; site/conf.py has Sphinx's settings.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import nbformat
 
 from build import BRANCH, HERE, BuildError, launch_links, public_names
 from linkcheck import describe_weights, page_weights, site_faults
-from project import LIBRARY, Project
+from project import LIBRARY
 
 # Prose of the repository that is a page of the site: its path, and the name of its page.
 PROSE = {
@@ -38,6 +38,7 @@ PROSE = {
 PICTURES = "data/results"
 PICTURE_ENDINGS = (".png", ".svg")
 MATH_FONT = "stix-two-math.woff"
+LOW_ROOT_FONT = "stix-two-math-low-root.woff"
 # What the live pages are called on the front page, and what a reader can do there.
 LIVE_TITLES = {
     "playhouse": "Playhouse: the model of the lessons, in your browser",
@@ -430,8 +431,8 @@ def field_comments(text, name):
 
 
 def escaped(text):
-    """Plain text in which reStructuredText sees no markup."""
-    return re.sub(r"([\\*_|<>`])", r"\\\1", text)
+    """Plain text in which reStructuredText sees no markup, with arrows."""
+    return re.sub(r"([\\*_|<>`])", r"\\\1", text.replace("->", "→"))
 
 
 def inline_rst(text, known):
@@ -536,16 +537,24 @@ def reference_modules(pages, public):
 # ---------------------------------------------------------------- formulas
 
 
+# A root over nothing but letters and digits.
+LOW_ROOT = re.compile(r"<msqrt>(?=(?:<mrow>)?(?:<m[in]>[^<]*</m[in]>)+(?:</mrow>)?</msqrt>)")
+
+
 def mathml(latex, is_block):
-    """A formula as MathML, which browsers draw without a script. Raises: BuildError for what is no formula."""
+    """A formula as MathML, which browsers draw without a script. Raises: BuildError for what is no formula.
+
+    Chromium leaves as much room to the right of a root as the widest sign that the font has for tall ones would need.
+    Low roots therefore have a class, and a font whose only sign is the low one.
+    """
     from math_core import LatexError, LatexToMathML
 
+    converter = LatexToMathML(annotation=True)
     try:
-        return LatexToMathML(annotation=True).convert_with_local_state(
-            latex.strip(), displaystyle=is_block
-        )
+        formula = converter.convert_with_local_state(latex.strip(), displaystyle=is_block)
     except LatexError as error:
         raise BuildError(f"not a formula: {latex!r}: {error}") from None
+    return LOW_ROOT.sub('<msqrt class="low">', formula)
 
 
 class _MathText(HTMLParser):
@@ -584,8 +593,11 @@ MATH_LETTERS = (*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C), 0x210E, *ran
 ROOT_SIGN = 0x221A
 
 
-def write_math_font(path, characters):
-    """Writes STIX Two Math, as ziamath brings it, with only these characters and the letters of formulas."""
+def write_math_font(path, characters, variants=True):
+    """Writes STIX Two Math, as ziamath brings it, with these characters only.
+
+    variants: whether the sign of a root comes in several sizes.
+    """
     from importlib.resources import files
 
     from fontTools import subset
@@ -597,10 +609,25 @@ def write_math_font(path, characters):
     options.name_IDs = ["*"]  # the licence stays in the file
     with files("ziamath.fonts").joinpath("STIXTwoMath-Regular.ttf").open("rb") as file:
         font = subset.load_font(file, options, lazy=False)
-        subsetter = subset.Subsetter(options)
-        subsetter.populate(unicodes=[*MATH_LETTERS, ROOT_SIGN, *(ord(char) for char in characters)])
-        subsetter.subset(font)
-        subset.save_font(font, str(path), options)
+    if not variants:
+        sizes = font["MATH"].table.MathVariants
+        index = sizes.VertGlyphCoverage.glyphs.index(font.getBestCmap()[ROOT_SIGN])
+        root = sizes.VertGlyphConstruction[index]
+        root.MathGlyphVariantRecord = root.MathGlyphVariantRecord[:1]
+        root.GlyphAssembly = None
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(unicodes=[ord(char) for char in characters])
+    subsetter.subset(font)
+    subset.save_font(font, str(path), options)
+
+
+def write_math_fonts(out):
+    """Writes the fonts that the formulas of a built site need into its folder."""
+    characters = {chr(code) for code in (*MATH_LETTERS, ROOT_SIGN)}
+    for path in out.rglob("*.html"):
+        characters |= math_characters(read(path))
+    write_math_font(out / "_static" / MATH_FONT, characters)
+    write_math_font(out / "_static" / LOW_ROOT_FONT, {chr(ROOT_SIGN)}, variants=False)
 
 
 # ---------------------------------------------------------------- the sources of the site
@@ -667,9 +694,7 @@ def prepare(project, source, live, address=None):
     for path, name in PROSE.items():
         if name != "index":
             text = prose_page(project, path, read(root / path))
-            write(
-                source / f"{name}.md", relinked(text, path, f"{name}.md", found, root, address)
-            )
+            write(source / f"{name}.md", relinked(text, path, f"{name}.md", found, root, address))
 
     ladder = json.loads(read(root / "data" / "results" / "ladder.json"))
     repository = ""
@@ -705,6 +730,24 @@ def prepare(project, source, live, address=None):
 
 # ---------------------------------------------------------------- the build
 
+# What the theme and Sphinx write, and what those who hear a page need in its place: a fold in the navigation has a
+# name, and the parameters of a long signature, a list of definitions without terms, are no list.
+FOR_READERS = (
+    (
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="Its pages"><span class="toctree-toggle"',
+    ),
+    ('<dd><em class="sig-param"', '<dd role="presentation"><em class="sig-param"'),
+    ('<dl>\n<dd role="presentation">', '<dl role="presentation">\n<dd role="presentation">'),
+)
+
+
+def accessible(html):
+    """A built page with names and roles for those who do not see it."""
+    for old, new in FOR_READERS:
+        html = html.replace(old, new)
+    return html
+
 
 def build_site(project, out, source, live, address=None):
     """Builds the site into the folder out. live: {name: HtmlPage}. Raises: BuildError that lists all faults."""
@@ -726,6 +769,8 @@ def build_site(project, out, source, live, address=None):
     # The theme leaves templates among the files that it copies.
     for path in (out / "_static").glob("*macros.html"):
         path.unlink()
+    for path in out.rglob("*.html"):
+        write(path, accessible(read(path)))
     for page in project.pages():
         copy = out / "notebooks" / f"{page.name}.ipynb"
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -733,10 +778,7 @@ def build_site(project, out, source, live, address=None):
     (out / "live").mkdir()
     for name, page in live.items():
         page.save(out / "live" / f"{name}.html")
-    characters = set()
-    for path in out.rglob("*.html"):
-        characters |= math_characters(read(path))
-    write_math_font(out / "_static" / MATH_FONT, characters)
+    write_math_fonts(out)
 
     faults = site_faults(out)
     if faults:
@@ -747,20 +789,20 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    dist = HERE.root / "dist"
-    parser.add_argument("--out", type=Path, default=dist / "site", help="the folder of the site")
+    default = HERE.root / "dist" / "site"
+    parser.add_argument("--out", type=Path, default=default, help="the folder of the site")
     parser.add_argument("--address", default=HERE.published(), help="where the course is published")
     options = parser.parse_args()
     began = time.monotonic()
-    project = Project(HERE.root)
+    out = options.out.resolve()
+    source = out.with_name(f"{out.name}-source")
     try:
-        live = live_pages(project)
-        build_site(project, options.out.resolve(), dist / "site-source", live, options.address)
+        build_site(HERE, out, source, live_pages(HERE), options.address)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    print(describe_weights(*page_weights(options.out)))
-    print(f"{options.out}: built in {time.monotonic() - began:.0f} s; all links lead somewhere")
+    print(describe_weights(*page_weights(out)))
+    print(f"{out}: built in {time.monotonic() - began:.0f} s; all links lead somewhere")
     return 0
 
 
