@@ -49,7 +49,9 @@ html_favicon = "static/favicon.svg"
 html_show_sphinx = False
 html_show_sourcelink = False
 html_copy_source = False
-html_use_index = True
+# The search finds names; a list of all of them, and one of all modules, would be read by nobody.
+html_use_index = False
+html_domain_indices = False
 html_theme_options = {
     # The page's own notebook is offered instead, as it is in the repository.
     "use_download_button": False,
