@@ -364,6 +364,13 @@ def test_folds_and_parameters_are_named_for_those_who_hear_them():
     )
 
 
+def test_only_used_icons_stay():
+    script = 'a={"circle-half":[512,512,[9680,"adjust"],"f042","M4z"],sun:[1,2,[],"f1",["M1","M2"]],x:[1,2,[],"f2","M3"]}'
+    assert website.with_used_icons(script, {"x", "adjust"}) == (
+        'a={"circle-half":[512,512,[9680,"adjust"],"f042","M4z"],x:[1,2,[],"f2","M3"]}'
+    )
+
+
 # ---------------------------------------------------------------- the sources, and the buttons of a lesson
 
 

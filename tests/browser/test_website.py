@@ -89,6 +89,11 @@ def test_every_lesson_is_there_and_light(built):
         assert weights[f"{name}.html"] <= LESSON_BYTES
 
 
+def test_what_all_pages_share_is_light(built):
+    _, shared = page_weights(built)
+    assert shared <= 1_000_000
+
+
 def test_nothing_is_left_of_the_markup(built):
     for name in ["index", "teaching", "results", *PAGES]:
         text = (built / f"{name}.html").read_text(encoding="utf-8")
@@ -217,6 +222,15 @@ def test_text_can_be_read_in_the_dark(name, open_page):
     for text in page.locator("main p:visible, main h1, main math").all()[:40]:
         ink = text.evaluate("one => getComputedStyle(one).color")
         assert contrast(ink, ground) >= 4.5
+
+
+def test_icons_are_drawn(open_page):
+    page = open_page("03_single_head")
+    icons = page.locator("svg.svg-inline--fa")
+    assert icons.count() >= 6 and page.locator("i[class*=fa-]").count() == 0
+    for icon in icons.all():
+        # What is missing is drawn as a sign that moves.
+        assert icon.locator("path").count() and not icon.locator("animate").count()
 
 
 def choose_theme(page, mode):
