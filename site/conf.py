@@ -63,7 +63,6 @@ html_theme_options = {
     "navbar_persistent": [],
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "home_page_in_toc": True,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }

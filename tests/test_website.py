@@ -270,11 +270,9 @@ def test_every_formula_of_the_course_is_one():
     assert count > 400
 
 
-def test_the_characters_of_formulas_are_collected_without_their_source():
-    html = (
-        "ß<math><semantics><mi>x</mi><mo>∑</mo><annotation>\\sum Q</annotation></semantics></math>é"
-    )
-    assert website.math_characters(html) == {"x", "∑"}
+def test_the_characters_of_formulas_are_collected():
+    html = '<p>ß</p><math><mi>x</mi><mo lspace="0">&lt;</mo></math>é<math>∑</math>'
+    assert website.math_characters(html) == {"x", "<", "∑"}
 
 
 def test_the_fonts_have_what_formulas_need(tmp_path):

@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import time
-from html.parser import HTMLParser
+from html import unescape
 from pathlib import Path, PurePosixPath
 
 import nbformat
@@ -549,7 +549,7 @@ def mathml(latex, is_block):
     """
     from math_core import LatexError, LatexToMathML
 
-    converter = LatexToMathML(annotation=True)
+    converter = LatexToMathML()
     try:
         formula = converter.convert_with_local_state(latex.strip(), displaystyle=is_block)
     except LatexError as error:
@@ -557,34 +557,12 @@ def mathml(latex, is_block):
     return LOW_ROOT.sub('<msqrt class="low">', formula)
 
 
-class _MathText(HTMLParser):
-    """Collects the characters inside formulas, without the LaTeX that they are annotated with."""
-
-    def __init__(self):
-        super().__init__()
-        self.characters = set()
-        self.inside = []
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "math" or self.inside:
-            self.inside.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag in self.inside:
-            while self.inside.pop() != tag:
-                pass
-
-    def handle_data(self, data):
-        if self.inside and "annotation" not in self.inside:
-            self.characters.update(data)
-
-
 def math_characters(html):
     """The characters that the formulas of a page show."""
-    parser = _MathText()
+    characters = set()
     for formula in re.findall(r"<math.*?</math>", html, re.S):
-        parser.feed(formula)
-    return parser.characters
+        characters.update(unescape(re.sub(r"<[^>]*>", "", formula)))
+    return characters
 
 
 # Browsers draw a single letter in a formula as one of these: italic, Latin and Greek; the h has its place elsewhere.
