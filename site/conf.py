@@ -20,6 +20,7 @@ language = "en"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.githubpages",  # the sign by which Pages serves folders that begin with _
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
