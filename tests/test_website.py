@@ -166,6 +166,21 @@ def test_the_minutes_are_those_of_the_readme():
     assert "| 60 | 0.1 |" in made and "| 0.1 |" in readme
 
 
+def test_the_records_become_tables():
+    records = website.read_records(HERE)
+    text = (HERE.root / "data" / "results" / "README.md").read_text(encoding="utf-8")
+    page = website.results_page(text, records, "five bars")
+    assert page.index("## The ladder") < page.index("## Published numbers, reproduced")
+    assert "![five bars](data/results/ladder.png)" in page
+    whole = records["modern"]["parts"]["whole"]
+    loss = sum(whole["losses"]["equal steps"].values()) / 3
+    assert f"| whole | {whole['parameters']:,} | {loss:.3f} |" in page
+    fast = records["sampling"]["characters a second"]["ours, int8"]["median"]
+    assert f"| ours, int8 | {fast:,.0f} |" in page
+    assert f"| {records['step']['cases']['lesson 06']['ms']['ours']['median']:.1f} |" in page
+    assert f"| {records['machines']['all threads']['cells']} | 0 |" in page
+
+
 def test_a_table_goes_to_the_end_of_its_section():
     text = "# T\n\n## One\n\nfirst\n\n## Two\n\nsecond\n"
     wanted = "# T\n\n## One\n\nfirst\n\n| t |\n\n## Two\n\nsecond\n"

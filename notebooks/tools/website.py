@@ -34,8 +34,8 @@ PROSE = {
     "data/results/README.md": "results",
     "data/README.md": "corpora",
 }
-# What prose may show besides; on the site it lies where it lies in the repository.
-PICTURES = "data/results"
+# The records, and the pictures beside them; on the site pictures lie where they lie in the repository.
+RECORDS = "data/results"
 PICTURE_ENDINGS = (".png", ".svg")
 MATH_FONT = "stix-two-math.woff"
 LOW_ROOT_FONT = "stix-two-math-low-root.woff"
@@ -286,6 +286,34 @@ def parts_table(modern):
     return table(head, rows, numbers=range(1, 5))
 
 
+def sampling_table(sampling):
+    """How fast a model writes, from sampling.json."""
+    rows = []
+    for name, speed in sampling["characters a second"].items():
+        low, high = speed["quartiles"]
+        rows.append([name, f"{speed['median']:,.0f}", f"{low:,.0f} to {high:,.0f}"])
+    return table(["sampling", "characters a second", "quartiles"], rows, numbers=(1, 2))
+
+
+def step_table(step):
+    """How long a step of training takes, from step.json."""
+    rows = []
+    for name, case in step["cases"].items():
+        medians = [case["ms"][rival]["median"] for rival in ("ours", "plain", "transformers")]
+        rows.append([name, *(f"{milliseconds:.1f}" for milliseconds in medians)])
+    head = ["a training step, milliseconds", "ours", "plain loop", "transformers"]
+    return table(head, rows, numbers=(1, 2, 3))
+
+
+def machines_table(machines):
+    """The notebooks as if on other machines, from machines.json."""
+    rows = []
+    for name, run in machines.items():
+        rows.append([name, run["python"], run["torch"], run["cells"], len(run["failed"])])
+    head = ["all notebooks", "Python", "PyTorch", "cells", "failed"]
+    return table(head, rows, numbers=(3, 4))
+
+
 def with_section_end(text, heading, addition):
     """Markdown with something more at the end of the section of this `## ` heading. Raises: BuildError."""
     sections = re.split(r"^(?=## )", text, flags=re.M)
@@ -303,7 +331,7 @@ def ladder_section(ladder, alt):
             "## The ladder",
             "Exact validation loss in nats per character: the whole validation text, each character predicted once. "
             "The floor is the entropy of the text: no model can do better.",
-            f"![{alt}]({PICTURES}/ladder.png)",
+            f"![{alt}]({RECORDS}/ladder.png)",
             ladder_table(ladder),
             "What each rung pays above the floor, by kind of text, in nats per character of the whole text:",
             excess_table(ladder),
@@ -314,11 +342,22 @@ def ladder_section(ladder, alt):
     )
 
 
-def results_page(text, ladder, modern, alt):
-    """The page of records: the text of data/results/README.md, with the ladder and the tables of the JSON files."""
+def results_page(text, records, alt):
+    """The page of records: the text of data/results/README.md, with the ladder and tables of the JSON files.
+
+    records: {name of a JSON file without its ending: what it holds}; alt: the ladder's picture in words.
+    """
     beginning, heading, rest = text.partition("\n## ")
-    text = f"{beginning}\n{ladder_section(ladder, alt)}\n## {rest}" if heading else beginning
-    return with_section_end(text, "The modern GPT, part by part", parts_table(modern))
+    if heading:
+        text = f"{beginning}\n{ladder_section(records['ladder'], alt)}\n## {rest}"
+    additions = {
+        "Speed": f"{sampling_table(records['sampling'])}\n\n{step_table(records['step'])}",
+        "The modern GPT, part by part": parts_table(records["modern"]),
+        "Other seeds, other machines": machines_table(records["machines"]),
+    }
+    for title, addition in additions.items():
+        text = with_section_end(text, title, addition)
+    return text
 
 
 def alt_text(markdown, picture):
@@ -630,15 +669,10 @@ def write(path, text):
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def prose_page(project, path, text):
-    """The text of a page of prose, with what the records add to it."""
-    if path == "data/results/README.md":
-        results = project.root / "data" / "results"
-        ladder = json.loads(read(results / "ladder.json"))
-        modern = json.loads(read(results / "modern.json"))
-        alt = alt_text(read(project.root / "README.md"), "ladder.png")
-        return results_page(text, ladder, modern, alt)
-    return text
+def read_records(project):
+    """{name: what it holds} of the JSON files of measurements."""
+    paths = sorted((project.root / RECORDS).glob("*.json"))
+    return {path.stem: json.loads(read(path)) for path in paths}
 
 
 def prepare(project, source, live, address=None):
@@ -649,7 +683,7 @@ def prepare(project, source, live, address=None):
     modules = reference_modules(pages, public)
     texts = {module: read(project.library / f"{module}.py") for module in modules}
     found = documents(pages, modules)
-    for path in sorted((root / PICTURES).iterdir()):
+    for path in sorted((root / RECORDS).iterdir()):
         if path.suffix in PICTURE_ENDINGS:
             name = project.name(path)
             found[name] = name
@@ -669,17 +703,21 @@ def prepare(project, source, live, address=None):
         (source / file).parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(site_notebook(notebook, solution, relink), source / file)
 
+    records = read_records(project)
+    alt = alt_text(read(root / "README.md"), "ladder.png")
     for path, name in PROSE.items():
         if name != "index":
-            text = prose_page(project, path, read(root / path))
+            text = read(root / path)
+            if name == "results":
+                text = results_page(text, records, alt)
             write(source / f"{name}.md", relinked(text, path, f"{name}.md", found, root, address))
 
-    ladder = json.loads(read(root / "data" / "results" / "ladder.json"))
+    ladder = records["ladder"]
     repository = ""
     if address:
         repository = f"The repository: [{address.removeprefix('https://')}]({address})."
     values = {
-        "alt": alt_text(read(root / "README.md"), "ladder.png"),
+        "alt": alt,
         "live": live_frames(live),
         "lessons": lessons_table(pages, ladder["playhouse"]["lessons"]),
         "ladder": ladder_table(ladder),
