@@ -203,7 +203,7 @@ def table(head, rows, numbers=()):
 
 def run_minutes(lessons, name):
     """How many minutes a lesson's notebook runs, of the recorded ones; "" where it was not recorded."""
-    recorded = lessons.get(name.split("/")[-1])
+    recorded = lessons.get(name)
     if recorded is None:
         return ""
     return f"{recorded['all'] / 60:.1f}"
