@@ -109,22 +109,22 @@ def test_pages_open_without_a_fault_and_fit_a_phone(name, open_page):
     assert page.locator("h1:visible").count() == 1
 
 
-def test_a_lesson_is_interactive_within_two_seconds(open_page):
-    """The heaviest: 07. Interactive is when the page is read, its viewer lives, and the thread is free."""
-    seconds = []
-    for _ in range(3):  # the machine may be busy with something else
-        page = open_page("07_attention_maps")
-        seconds.append(
-            page.evaluate(
-                """async () => {
-                    await new Promise(done => requestIdleCallback(done));
-                    const [visit] = performance.getEntriesByType("navigation");
-                    return visit.domContentLoadedEventEnd / 1000;
-                }"""
-            )
-        )
-    print(f"\ninteractive after {seconds} s")
-    assert min(seconds) < 2
+def test_a_lesson_is_interactive_within_two_seconds(open_page, address):
+    """The heaviest: 07. Seconds of the page's own thread until it is idle, not of a clock: the machine may be busy."""
+    page = open_page("command")
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def seconds_of_work():
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return {metric["name"]: metric["value"] for metric in metrics}["TaskDuration"]
+
+    before = seconds_of_work()
+    page.goto(f"{address}/07_attention_maps.html")
+    page.evaluate("() => new Promise(done => requestIdleCallback(done))")
+    seconds = seconds_of_work() - before
+    print(f"\ninteractive after {seconds:.2f} s")
+    assert 0 < seconds < 2
 
 
 # ---------------------------------------------------------------- formulas, solutions, the viewer
