@@ -7,7 +7,7 @@ RUN := $(BIN)/python
 PAIRED := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install course test test-machines lab build check format wheel publish-links release clean
+.PHONY: help install course test test-machines lab build check format wheel publish-links release site clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -50,6 +50,9 @@ publish-links: $(VENV)/.dev  ## badges and addresses of the published course: ma
 release: $(VENV)/.dev  ## a zip to hand out: notebooks and library, without sources, solutions and answers
 	$(RUN) notebooks/tools/release.py
 
+site: $(VENV)/.site  ## the course as a website, dist/site, from the notebooks as they are (half a minute; runs no cell)
+	$(RUN) notebooks/tools/website.py
+
 clean:  ## remove what was made here: .venv, course/, trained models (not the downloads)
 	rm -rf $(VENV) course dist data/cache .pytest_cache
 
@@ -61,6 +64,10 @@ $(VENV)/.lab: pyproject.toml constraints.txt | $(RUN)
 	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[lab]'
 	touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(RUN)
-	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+$(VENV)/.dev: pyproject.toml constraints.txt site/constraints.txt | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -c site/constraints.txt -e '.[lab,dev]'
+	touch $@ $(VENV)/.lab
+
+$(VENV)/.site: pyproject.toml constraints.txt site/constraints.txt | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -c site/constraints.txt -e '.[lab,site]'
 	touch $@ $(VENV)/.lab

@@ -330,6 +330,10 @@ def test_conda_and_pip_install_the_same():
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    for_the_site = (ROOT / "site" / "constraints.txt").read_text(encoding="utf-8").split()
+    pinned = [pin.split("==")[0].lower() for pin in (*pins, *for_the_site)]
+    assert len(pinned) == len(set(pinned)), "each package is pinned once"
+    pins += for_the_site
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins), (
         "a pin is name==version, without a build's tag"
     )

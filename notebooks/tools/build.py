@@ -162,21 +162,26 @@ def setup_cell(project):
     return cell
 
 
-def badges(address, path):
-    """Links that open a notebook of the published course, in Markdown; "" where it is not published."""
+def launch_links(address, path):
+    """{host: (address of its badge, address that opens the notebook there)}; empty where nothing is published."""
     if not address:
-        return ""
+        return {}
     name = address.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{name}/blob/{BRANCH}/{path}"
     kaggle = f"https://kaggle.com/kernels/welcome?src={address}/blob/{BRANCH}/{path}"
     binder = f"https://mybinder.org/v2/gh/{name}/{BRANCH}?labpath={quote(path, safe='')}"
-    links = {
+    return {
         "Colab": ("https://colab.research.google.com/assets/colab-badge.svg", colab),
         "Kaggle": ("https://kaggle.com/static/images/open-in-kaggle.svg", kaggle),
         "Binder": ("https://mybinder.org/badge_logo.svg", binder),
     }
+
+
+def badges(address, path):
+    """Links that open a notebook of the published course, in Markdown; "" where it is not published."""
     return " ".join(
-        f"[![Open in {host}]({image})]({link})" for host, (image, link) in links.items()
+        f"[![Open in {host}]({image})]({link})"
+        for host, (image, link) in launch_links(address, path).items()
     )
 
 

@@ -109,7 +109,7 @@ def checked_files(project=HERE, fix=False):
     """The faults of all hand-written and generated Python files."""
     folders = [
         name
-        for name in ("chargpt_lib", "notebooks/tools", "tests")
+        for name in ("chargpt_lib", "notebooks/tools", "site", "tests")
         if (project.root / name).is_dir()
     ]
     if fix:
