@@ -102,8 +102,8 @@ function playground(data) {
     return button;
   }
 
-  function makeSlider(name, label, least, most, step, show) {
-    const input = make("input", { type: "range", min: least, max: most, step, value: settings[name] });
+  function makeSlider(name, label, title, [min, max, step], show) {
+    const input = make("input", { type: "range", min, max, step, value: settings[name] });
     const output = make("output", {}, show(settings[name]));
     input.addEventListener("input", () => {
       settings[name] = Number(input.value);
@@ -112,7 +112,7 @@ function playground(data) {
       update();
     });
     input.setAttribute("aria-valuetext", output.value);
-    return make("label", {}, make("span", {}, label), input, output);
+    return make("label", { title }, make("span", {}, label), input, output);
   }
 
   const mirror = make("div", { class: "mirror", "aria-hidden": "true" });
@@ -127,8 +127,8 @@ function playground(data) {
   const hint = make(
     "p",
     { class: "hint", id: "hint" },
-    `Type, or paste a text. The darker the ground of a ${unit}, the more it surprised the model. ` +
-      `Click into the text, or move through it with the arrow keys: the bars show what the model expected there.`,
+    `Type, or paste a text. The stronger the colour behind a ${unit}, the more it surprised the model. ` +
+      `Put the caret before a ${unit}, by a click or with the arrow keys: the bars show what the model expected there.`,
   );
   const failure = make("p", { class: "warning", role: "alert" });
   const warning = make("p", { class: "warning", role: "alert" });
@@ -136,25 +136,19 @@ function playground(data) {
   const loss = make("p", { class: "loss", "aria-live": "polite" });
   const scored = make("p", { class: "hint" });
 
-  const TICKS = [0, 0.25, 1, 2, 4, 6]; // nats above the floor
   const ticks = make("div", { class: "ticks" });
-  for (const nats of TICKS) {
-    const tick = make("span", {}, nats === 6 ? "+6 and more" : `+${nats}`);
-    if (nats === 0) {
-      tick.textContent = data.floor === null || unit === "token" ? "0" : floor.toFixed(2);
-    }
+  for (const nats of [0, 0.25, 1, 2, 4, 6]) {
+    const tick = make("span", {}, nats === 6 ? "6 and more" : String(nats));
     tick.style.left = `${100 * intensity(nats)}%`;
     ticks.append(tick);
   }
 
   function legendTitle() {
     if (data.floor === null) {
-      return `surprise: nats per ${unit}`;
+      return "surprise in nats (the colour is its square root)";
     }
-    if (unit === "token") {
-      return `surprise: nats above the floor, which is ${floor.toFixed(2)} for each character of a token`;
-    }
-    return `surprise: nats per character; no colour up to the floor, ${floor.toFixed(2)}`;
+    const each = unit === "token" ? " for each character" : "";
+    return `surprise in nats above the floor, ${floor.toFixed(2)}${each} (the colour is its square root)`;
   }
   const legend = make("div", { class: "legend" }, make("div", {}, legendTitle()), make("div", { class: "scale" }), ticks);
 
@@ -164,7 +158,8 @@ function playground(data) {
   const writeButton = makeButton("Write", `writes ${WRITTEN_AT_ONCE} ${unit}s at the end of the text`, () => {
     if (state.writing === null) {
       write(WRITTEN_AT_ONCE);
-    } else {
+    } else if (performance.now() - state.writing.begin > 300) {
+      // The second click of a double click is not meant to stop.
       state.writing.stopped = true;
     }
   });
@@ -177,6 +172,9 @@ function playground(data) {
   seed.addEventListener("input", () => {
     settings.seed = Math.trunc(Number(seed.value)) >>> 0;
   });
+  seed.addEventListener("change", () => {
+    seed.value = settings.seed; // what is used, where something else was typed
+  });
   const speed = make("p", { class: "hint", role: "status" });
   const orOff = (shown, isOff) => (isOff ? "off" : shown);
   const writer = make(
@@ -185,20 +183,51 @@ function playground(data) {
     make("h3", {}, "Let it write"),
     make("div", { class: "buttons" }, writeButton, stepButton, backButton, promptButton),
     make(
+      "p",
+      { class: "hint" },
+      "After Back to the prompt, the same settings and the same seed write the same text. The key Escape stops.",
+    ),
+    make(
       "div",
       { class: "sliders" },
-      makeSlider("temperature", "temperature", 0, 2, 0.05, (value) => value.toFixed(2)),
-      makeSlider("topK", "top-k", 1, tokenizer.size, 1, (value) => orOff(String(value), value >= tokenizer.size)),
-      makeSlider("topP", "top-p", 0.05, 1, 0.05, (value) => orOff(value.toFixed(2), value >= 1)),
-      makeSlider("minP", "min-p", 0, 0.5, 0.01, (value) => orOff(value.toFixed(2), value <= 0)),
-      make("label", {}, make("span", {}, "seed"), seed, make("span", {})),
+      makeSlider(
+        "temperature",
+        "temperature",
+        "divides the logits: below 1, what is likely becomes likelier; at 0 the likeliest is taken",
+        [0, 2, 0.05],
+        (value) => value.toFixed(2),
+      ),
+      makeSlider("topK", "top-k", `draws from the k likeliest ${unit}s only`, [1, tokenizer.size, 1], (value) =>
+        orOff(String(value), value >= tokenizer.size),
+      ),
+      makeSlider(
+        "topP",
+        "top-p",
+        `draws from the likeliest ${unit}s that together have this probability`,
+        [0.05, 1, 0.05],
+        (value) => orOff(value.toFixed(2), value >= 1),
+      ),
+      makeSlider(
+        "minP",
+        "min-p",
+        `leaves out what has less than this share of the likeliest ${unit}'s probability`,
+        [0, 0.5, 0.01],
+        (value) => orOff(value.toFixed(2), value <= 0),
+      ),
+      make("label", { title: "another seed draws other random numbers" }, make("span", {}, "seed"), seed, make("span", {})),
     ),
     speed,
   );
 
   const lens = make("table", { class: "lens" });
   const switches = make("table", { class: "switches" });
-  const measureButton = makeButton("Measure each", "what this text costs more with each part off, one at a time", measure);
+  const measureButton = makeButton("Measure each", "what this text costs more with each part off, one at a time", () => {
+    if (measuring === null) {
+      measure();
+    } else {
+      forgetIncreases();
+    }
+  });
   const allOnButton = makeButton("All on", "switches everything on", () => setOff(ALL_ON));
   const viewerTitle = make("p", { class: "hint" });
   const viewer = make("div", { class: "viewer" });
@@ -239,9 +268,8 @@ function playground(data) {
       make(
         "p",
         { class: "hint" },
-        "Press a head, or all heads or the feed-forward of a layer, to switch it off. The colours, the loss and the bars " +
-          "follow. Measured is how many nats per " +
-          `${unit} the text costs more with that part off.`,
+        "Press a button to switch that part off. Colours, loss and bars then show the model without it. " +
+          `A number says by how many nats per ${unit} the loss of this text grows without that part.`,
       ),
     ),
     section("Where each head looks", "looking", viewerTitle, viewer),
@@ -386,6 +414,7 @@ function playground(data) {
       return;
     }
     const isScored = state.nats.length === count && (!anythingOff() || state.natsAllOn.length === count);
+    loss.classList.toggle("old", !isScored);
     scored.textContent = isScored ? "" : `Reading: ${state.nats.length.toLocaleString("en")} of ${plural(count, unit)}.`;
     if (!isScored) {
       return;
@@ -397,7 +426,7 @@ function playground(data) {
       said += `; ${allOn.toFixed(3)} with everything on (${signed(cost - allOn, 3)})`;
     }
     if (data.floor !== null && unit === "character") {
-      said += `; the floor is ${floor.toFixed(3)}`;
+      said += `; the floor, a mean over much text, is ${floor.toFixed(3)}`;
     }
     loss.textContent = `${said}.`;
   }
@@ -413,9 +442,9 @@ function playground(data) {
   // actual: the id that stands there, or null.
   function drawExpected({ tokens, choices, nats }, t, actual) {
     const neutral = isNeutral();
-    const head = [make("th", { scope: "col" }, unit), make("th", { scope: "col" }, "probability")];
+    const head = [make("th", { scope: "col" }, unit), make("th", { scope: "col", class: "model" }, "probability")];
     if (!neutral) {
-      head.push(make("th", { scope: "col" }, "when writing"));
+      head.push(make("th", { scope: "col", class: "drawn" }, "when writing"));
     }
     const rows = tokens.map(({ id, p, drawn }) => {
       const name = make("th", { scope: "row" }, quote(tokenizer.text(id)));
@@ -467,7 +496,12 @@ function playground(data) {
       return row;
     });
     lens.replaceChildren(
-      make("caption", {}, `The next ${unit} after “${context(t)}”, if the model ended there (the logit lens)`),
+      make(
+        "caption",
+        {},
+        `The next ${unit} after “${context(t)}”, if the model ended there (the logit lens)` +
+          (actual === null ? "" : `; framed is what stands there`),
+      ),
       make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
       make("tbody", {}, ...rows),
     );
@@ -499,15 +533,16 @@ function playground(data) {
   }
 
   function makeSwitches() {
-    const titles = ["layer", ...Array.from({ length: H }, (_, head) => `head ${head}`), "all heads", "feed-forward"];
+    const titles = ["layer", "feed-forward", "all heads", ...Array.from({ length: H }, (_, head) => `head ${head}`)];
     const rows = [];
     for (let layer = 0; layer < L; layer++) {
-      const cells = [];
+      const cells = [
+        addSwitch("feedForward", layer, `layer ${layer}, feed-forward`),
+        addSwitch("attention", layer, `layer ${layer}, all heads`),
+      ];
       for (let head = 0; head < H; head++) {
         cells.push(addSwitch("heads", `${layer}.${head}`, `layer ${layer}, head ${head}`));
       }
-      cells.push(addSwitch("attention", layer, `layer ${layer}, all of its attention`));
-      cells.push(addSwitch("feedForward", layer, `layer ${layer}, feed-forward`));
       rows.push(make("tr", {}, make("th", { scope: "row" }, String(layer)), ...cells));
     }
     switches.append(
@@ -520,14 +555,20 @@ function playground(data) {
     for (const { kind, part, name, button, increase } of switchButtons) {
       const isOn = !state.off[kind].includes(part);
       const isMeasured = isOn && increase !== null;
+      const isWithout = kind === "heads" && state.off.attention.includes(Number(part.split(".")[0]));
       button.setAttribute("aria-checked", String(isOn));
       button.textContent = isOn ? "on" : "off";
       button.setAttribute("aria-label", name);
-      if (isMeasured) {
+      button.classList.toggle("without", isWithout);
+      if (isWithout) {
+        button.textContent = "–";
+        button.setAttribute("aria-label", `${name}: off with its layer`);
+      } else if (isMeasured) {
         button.textContent = signed(increase, 2);
         button.setAttribute("aria-label", `${name}: ${signed(increase, 2)} nats without it`);
       }
-      tint(button, isMeasured ? intensity(increase) : 0);
+      const isShown = isMeasured && !isWithout && increase >= 0.005;
+      tint(button, isShown ? intensity(increase) : 0);
     }
     setEnabled(allOnButton, anythingOff());
   }
@@ -539,47 +580,54 @@ function playground(data) {
     update();
   }
 
+  // Also ends a measurement that is under way.
   function forgetIncreases() {
+    measuring = null;
+    measureButton.textContent = "Measure each";
     for (const one of switchButtons) {
       one.increase = null;
     }
     drawSwitches();
   }
 
+  let measuring = null; // the measurement that is under way
+
   // What the text costs more with one part off, besides those that are off already.
   async function measure() {
-    const ids = state.ids;
-    const off = state.off;
-    if (ids.length < 2) {
-      return;
-    }
-    setEnabled(measureButton, false);
+    const { ids, off } = state;
+    const mine = {};
+    forgetIncreases();
+    measuring = mine;
+    const parts = switchButtons.filter(({ kind, part, button }) => {
+      return !off[kind].includes(part) && !button.classList.contains("without");
+    });
     try {
-      const before = mean(await scoreAll(ids, off));
-      for (const one of switchButtons) {
-        if (off[one.kind].includes(one.part)) {
-          continue;
+      const before = await lossOf(ids, off, mine);
+      for (const [n, one] of parts.entries()) {
+        if (measuring === mine) {
+          measureButton.textContent = `Stop (${n + 1} of ${parts.length})`;
         }
-        const nats = await scoreAll(ids, { ...off, [one.kind]: [...off[one.kind], one.part] });
-        if (state.ids !== ids || state.off !== off) {
-          break; // the text or the switches have changed meanwhile
+        const after = await lossOf(ids, { ...off, [one.kind]: [...off[one.kind], one.part] }, mine);
+        if (measuring !== mine) {
+          return;
         }
-        one.increase = mean(nats) - before;
+        one.increase = after - before;
         drawSwitches();
       }
     } catch (error) {
       showFailure(error);
     }
-    setEnabled(measureButton, true);
+    measuring = null;
+    measureButton.textContent = "Measure each";
   }
 
-  // Every window of a text, without a look at what was computed before.
-  async function scoreAll(ids, off) {
+  // The loss of a whole text, window by window; ends where its measurement has ended.
+  async function lossOf(ids, off, mine) {
     const nats = [];
-    for (let k = 0; k <= lastWindow(ids); k++) {
+    for (let k = 0; k <= lastWindow(ids) && measuring === mine; k++) {
       nats.push(...(await ask("score", ids, k, off)));
     }
-    return nats;
+    return mean(nats);
   }
 
   // ---------------------------------------------------------------- the heads' viewer
@@ -604,6 +652,7 @@ function playground(data) {
         return;
       }
       const place = make("div", { class: "chargpt-attention" });
+      const isOpen = viewer.firstChild?.shadowRoot.querySelector("details").open;
       viewer.replaceChildren(place);
       const labels = window.map((id) => tokenizer.text(id));
       viewed.set = attend({
@@ -619,13 +668,14 @@ function playground(data) {
           viewed.choice = choice;
         },
       });
+      place.shadowRoot.querySelector("details").open = isOpen === true;
       viewed.key = key;
       viewed.start = start;
     }
     const end = start + window.length - 1;
-    viewerTitle.textContent = "";
+    viewerTitle.textContent = `Framed is the ${unit} before the caret: from there the model predicts the next one.`;
     if (ids.length > block) {
-      viewerTitle.textContent = `The window of ${unit}s ${start} to ${end}, in which positions count from 0.`;
+      viewerTitle.textContent += ` This is the window of ${unit}s ${start} to ${end}, in which positions count from 0.`;
     }
     // The selected token is predicted from the one before it.
     viewed.set({ position: Math.max(0, selected - 1) - start });
@@ -737,6 +787,9 @@ function playground(data) {
     setEnabled(stepButton, readable && !writing);
     setEnabled(backButton, state.written > 0 && !writing);
     setEnabled(promptButton, state.written > 0 && !writing);
+    setEnabled(measureButton, state.ids.length >= 2 && !writing);
+    // While it writes, nothing but the text is up to date.
+    page.classList.toggle("writing", writing);
   }
 
   // ---------------------------------------------------------------- typing
@@ -810,10 +863,16 @@ function playground(data) {
 
   function showWritten() {
     state.text = state.pieces.map((piece) => piece.text).join("");
+    const scroller = mirror.parentElement;
+    const isAtEnd = scroller.scrollTop + scroller.clientHeight > scroller.scrollHeight - 40;
     editor.value = state.text;
     state.selected = state.ids.length;
     drawMirror();
-    mirror.parentElement.scrollTop = mirror.parentElement.scrollHeight;
+    drawLoss();
+    // Who has scrolled up reads there.
+    if (isAtEnd) {
+      scroller.scrollTop = scroller.scrollHeight;
+    }
   }
 
   // Appends a token. Only the last piece can change: its bytes may be a part of a character.
@@ -834,15 +893,16 @@ function playground(data) {
     if (state.ids.length === 0) {
       // The model needs something to begin with.
       edit(tokenizer.unknown("\n").length === 0 ? "\n" : tokenizer.text(0));
+      state.written = state.ids.length;
     }
-    const mine = { stopped: false };
+    mirror.parentElement.scrollTop = mirror.parentElement.scrollHeight;
+    const mine = { stopped: false, begin: performance.now() };
     state.writing = mine;
     speed.textContent = "";
     drawButtons();
     forgetIncreases();
     page.setAttribute("aria-busy", "true");
-    const begin = performance.now();
-    let painted = begin;
+    let painted = mine.begin;
     let made = 0;
     try {
       while (!mine.stopped && made < count) {
@@ -871,7 +931,7 @@ function playground(data) {
     state.writing = null;
     showWritten();
     if (made > 1) {
-      const seconds = (performance.now() - begin) / 1000;
+      const seconds = (performance.now() - mine.begin) / 1000;
       speed.textContent = `${plural(made, unit)} written, ${Math.round(made / seconds).toLocaleString("en")} a second.`;
     }
     update();

@@ -758,13 +758,13 @@ check("bits_per_byte", bits_per_byte)
 # %% [markdown]
 # ## Your GPT in the browser
 #
-# `playground` packs a model into a page: its config, its weights, and a program in JavaScript that computes what `forward` computes. While you use the page, no Python runs. To keep the page small, each weight is rounded to 8 bits: a row of a matrix is stored as whole numbers from −127 to 127 and one scale $s$, and weight $w$ becomes $s \cdot \mathrm{round}(w / s)$.
+# `playground` packs a model into a page: its config, its weights, and a program in JavaScript that computes what `forward` computes. While you use the page, no Python runs. To keep the page small, each weight is rounded to 8 bits. A row of a matrix has one scale, $s = \max_i |w_i| / 127$, and each weight $w$ of the row becomes $s \cdot \mathrm{round}(w / s)$: a whole number from −127 to 127, times $s$.
 #
 # Below is the scene of the logit lens, with its last word written out.
 #
-# - Click before the `g` of the last `goose`. The table *Its guess after each block* is the last column of the picture above.
-# - **Predict:** you change the `goose` of the *first* line into a `crown`. What becomes of the colour of the last line's `g`, and of the letters after it?
-# - Switch off the feed-forward of layer 0, then all heads of layer 0. Which of the two costs more? Then compare the same two in the last layer.
+# - Put the caret before the `g` of the last `goose`. In the table *Its guess after each block*, the first guesses are the last column of the picture above.
+# - **Predict:** you change the `goose` of the *first* line into a `crown`. How does the colour of the `g` in the last line change? And the colours of the letters after it?
+# - Press *Measure each*. In layer 0, what costs more to lose: the feed-forward, or all heads together? Is the same part dearer in every layer?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import as_packed, playground

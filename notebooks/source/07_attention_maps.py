@@ -1150,7 +1150,9 @@ assert strange or not RECORDED
 #
 # Look at the counts again. In the recorded model Meg stands first on the cast list, and she hardly speaks any more; Hal, the second, speaks as often as before. The map of the first line said why: one of the two fetchers, head 0, had its weight on the `M` of `Meg`. Head 5, with its weight on the `a` of `Hal`, is still on. Write `"fetchers": fetchers + [(3, 5)]` in `off`, run the page from there, and see who is left.
 #
-# Or do it by hand. The page below holds the model; its switches do what `ablate_heads` does. *Write* lets it go on from the first line, each time with the same random numbers. **Predict**, then try: who speaks first with all heads on? Without the two fetchers? Without the onlookers? *Measure each* shows what each part is worth on the text that stands there. The last section is the viewer from above, for whatever you typed.
+# You can also switch heads off by hand, in the page below (lesson 06 introduced it). Its switches do what `ablate_heads` does. The text is the first line of our scene, and the caret stands where the first speaker's name begins. The bars show which letter the model expects there. **Predict:** with the two fetchers off, what happens to the bar of the `M`? And with the two onlookers off instead?
+#
+# Then switch off layer 3, heads 0 and 5, and press *Write*: does anybody speak who never came in? Press *Back to the prompt* before each new try; the random numbers are then the same.
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import as_packed, playground

@@ -142,11 +142,11 @@ show(
 # %% [markdown]
 # ## Your model, live
 #
-# The next cell puts your model into a page of its own, in which the browser computes it. It begins with the line from above.
+# The next cell makes a page in which your browser runs the model. It begins with the line from above.
 #
-# - **Read.** The darker the ground of a character, the more it surprised the model. Type on: `Meg: You damp goose!` Then spell a word wrong. **Predict:** does one wrong letter also make the letters after it surprising?
-# - **Write.** *Write* lets the model go on. *Back to the prompt* takes it back; with another seed, or another temperature, it writes something else.
-# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off what costs most, and let it write again.
+# - **Read.** The stronger the colour behind a character, the more that character surprised the model. Continue the text: type `Meg: O damp goose!`. Then spell a word wrong. **Predict:** does one wrong letter also make the letters after it surprising?
+# - **Write.** Press *Write*, and the model continues the text. *Back to the prompt* removes what it wrote. Change the seed or the temperature, and it writes something else.
+# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off the part that costs most, press *Back to the prompt*, then *Write*. A broken model is not surprised by its own nonsense: what is its loss with everything on?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import playground
@@ -155,7 +155,7 @@ live = playground(model, tokenizer, scene, corpus.val_entropy)
 live
 
 # %% [markdown]
-# `live.save("my_model.html")` keeps it: one file, which opens without a network, and which you can send to a friend. In the page, each weight is rounded to 8 bits. What does that cost?
+# `live.save("my_model.html")` writes the page to a file. It opens without a network, and you can send it to a friend. To keep the file small, each weight is rounded to 8 bits. Does the model predict worse for it?
 
 # %%
 from chargpt_lib.playground import as_packed
