@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
-from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks" / "tools")]
@@ -46,6 +45,7 @@ html_theme = "sphinx_book_theme"
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_static_path = ["static"]
 html_css_files = ["course.css"]
+html_js_files = ["live.js"]
 html_favicon = "static/favicon.svg"
 html_show_sphinx = False
 html_show_sourcelink = False
@@ -91,17 +91,6 @@ def settings_of(app):
     return app.course_settings
 
 
-def parse_modules(app):
-    """Parses the library's modules for Sphinx, which reads a comment `# type: ...` as a type, and fails on prose."""
-    for name in settings_of(app)["modules"]:
-        path = ROOT / f"{name.replace('.', '/')}.py"
-        text = path.read_text(encoding="utf-8")
-        analyzer = ModuleAnalyzer.for_string(text.replace("# type:", "# type :"), name, str(path))
-        analyzer.analyze()
-        analyzer.code = text  # what is shown is the module as it is
-        ModuleAnalyzer.cache["module", name] = analyzer
-
-
 def rewrite_docstring(app, what, name, obj, options, lines):
     """The library's docstrings are plain prose; Sphinx wants reStructuredText."""
     fields = None
@@ -142,7 +131,6 @@ def setup(app):
         inline_renderers=(write_math, None),
         block_renderers=(write_math_block, None),
     )
-    app.connect("builder-inited", parse_modules)
     app.connect("autodoc-process-docstring", rewrite_docstring)
     # After the theme, which begins the list of buttons.
     app.connect("html-page-context", add_page_buttons, priority=600)

@@ -1,5 +1,6 @@
 """The recorded runs: complete, within what the course promises, and quoted in the README as they are."""
 
+import hashlib
 import json
 from collections import Counter
 from math import log
@@ -10,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from build import HERE, read_lessons
+from chargpt_lib.checkpoints import load_model
 from chargpt_lib.cli.options import PRESETS
 from chargpt_lib.data import load_corpus
 from chargpt_lib.playhouse import KINDS
@@ -31,6 +33,8 @@ from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
 from tests.benchmarks.memory import BLOCK_SIZES, NOT_MEASURED, WAYS, written_out
 from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings, best_rate
+from tests.benchmarks.page import kernels_table, page_table
+from tests.benchmarks.race import BABY_README
 from tests.benchmarks.robustness import PAGES, claims, margin
 from tests.benchmarks.throughput import sizes_table
 from tests.benchmarks.tokenizers import READERS, readme_table
@@ -596,3 +600,48 @@ def test_the_sizes_of_all_presets_are_quoted():
     assert sizes_table(presets) in MEASURED, (
         f"put this into data/results/README.md:\n{sizes_table(presets)}"
     )
+
+
+# ---------------------------------------------------------------- the live page
+
+PAGE = json.loads((RESULTS.parent / "page.json").read_text(encoding="utf-8"))
+
+
+def test_the_live_page_is_small_and_quick():
+    plays = PAGE["playhouse"]
+    assert plays["bytes"] <= 1_200_000
+    assert plays["seconds until the first loss"] <= 1
+    assert median(plays["milliseconds for 128 characters"]) <= 150
+    assert median(plays["characters written a second"]) >= 150
+    baby = PAGE["baby"]
+    assert baby["parameters"] > 10_700_000
+    assert baby["bytes"] <= 15_000_000
+    assert median(baby["characters written a second"]) >= 20
+
+
+def test_8_bits_cost_next_to_nothing():
+    assert abs(PAGE["playhouse"]["loss in 8 bits"] - PAGE["playhouse"]["loss"]) <= 0.005
+
+
+def test_webassembly_is_worth_its_text():
+    for times in PAGE["milliseconds of a linear layer"].values():
+        assert times["WebAssembly"] < 0.5 * times["JavaScript"]
+
+
+def test_the_readme_quotes_the_live_page():
+    for quoted in (page_table(PAGE), kernels_table(PAGE)):
+        assert quoted in MEASURED, f"put this into data/results/README.md:\n{quoted}"
+    losses = [PAGE["playhouse"][name] for name in ("loss", "loss in 8 bits")]
+    assert "from {:.5f} to {:.5f}".format(*losses) in MEASURED
+
+
+def test_the_model_of_shakespeares_lines_is_the_recorded_one():
+    folder = RESULTS.parents[1] / "models" / "shakespeare"
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    weights = (folder / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == record["sha256"]
+    model, tokenizer = load_model(folder)
+    assert model.num_params() == record["parameters"]
+    assert tokenizer.vocab_size == 65
+    # Better than what nanoGPT's README says of 10.7 million parameters.
+    assert record["loss"] < BABY_README

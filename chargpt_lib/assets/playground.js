@@ -230,7 +230,7 @@ function playground(data) {
   });
   const allOnButton = makeButton("All on", "switches everything on", () => setOff(ALL_ON));
   const viewerTitle = make("p", { class: "hint" });
-  const viewer = make("div", { class: "viewer" });
+  const viewer = make("div", { class: "maps" });
 
   function section(title, name, ...children) {
     return make("section", { class: name, "aria-label": title.toLowerCase() }, make("h3", {}, title), ...children);

@@ -257,7 +257,7 @@ class Tokenizer(Protocol):
 
 # %%
 #| export
-# type: the class, as module:name. A file says only the type: it cannot make us import whatever it likes.
+# The class of each type, as module:name. A file says only the type: it cannot make us import whatever it likes.
 TOKENIZERS = {"char": "chargpt_lib.data:CharTokenizer", "bpe": "chargpt_lib.bpe:BPETokenizer"}
 
 

@@ -123,7 +123,7 @@ def contents(project=HERE):
     for lesson in lessons:
         path = project.notebook(lesson.name)
         files[project.name(path)] = path.read_bytes()
-    for path in sorted((project.root / "data" / "models").glob("*/*")):
+    for path in sorted((project.root / "data" / "models" / "playhouse").glob("*")):
         files[project.name(path)] = path.read_bytes()
     return files | library_files(project, lessons)
 

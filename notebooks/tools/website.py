@@ -41,8 +41,15 @@ MATH_FONT = "stix-two-math.woff"
 LOW_ROOT_FONT = "stix-two-math-low-root.woff"
 # What the live pages are called on the front page, and what a reader can do there.
 LIVE_TITLES = {
-    "playhouse": "Playhouse: the model of the lessons, in your browser",
-    "shakespeare": "Shakespeare: a larger model, in your browser",
+    "playhouse": "The model of the lessons, which has read nonsense plays",
+    "shakespeare": "A larger model, which has read Shakespeare",
+}
+LIVE_TEXTS = {
+    "playhouse": (
+        "A barn. Enter Meg and Toby with a damp goose.\nToby: The owl sings.\n"
+        "Meg: You odd nun!\nExit Toby, licking the goose.\n"
+    ),
+    "shakespeare": "ROMEO:\nWhat light is this that falls upon my page?\n\nJULIET:\n",
 }
 
 
@@ -377,12 +384,10 @@ def live_pages(project=HERE):
     from chargpt_lib.gpt import load_pretrained
     from chargpt_lib.playground import playground
 
-    model, tokenizer, _ = load_pretrained("playhouse")
-    pages = {"playhouse": playground(model, tokenizer)}
-    folder = project.root / "data" / "models" / "shakespeare"
-    if folder.is_dir():
-        pages["shakespeare"] = playground(*load_model(folder))
-    return pages
+    model, tokenizer, record = load_pretrained("playhouse")
+    plays = playground(model, tokenizer, LIVE_TEXTS["playhouse"], record["floor"])
+    lines = load_model(project.root / "data" / "models" / "shakespeare")
+    return {"playhouse": plays, "shakespeare": playground(*lines, LIVE_TEXTS["shakespeare"])}
 
 
 def live_frames(names):

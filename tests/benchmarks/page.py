@@ -58,7 +58,7 @@ SCORE = """(text) => new Promise((resolve) => {
 
 
 def open_page(browser, html, folder):
-    """The page of a playground, opened as a file -> playwright's page, (seconds until it is there, until it is scored)."""
+    """Opens the page of a playground as a file -> playwright's page; its bytes; seconds until it is there; until it is scored."""
     path = Path(folder) / "page.html"
     html.save(path)
     page = browser.new_page()
@@ -145,6 +145,30 @@ def measure_kernels(browser):
         }
     page.close()
     return rows
+
+
+def page_table(results):
+    """The recorded pages as a Markdown table."""
+    lines = [
+        "| page | parameters | MB | seconds until the first loss | ms for 128 characters | written a second |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in ("playhouse", "baby"):
+        row = results[name]
+        lines.append(
+            f"| {name} | {row['parameters']:,} | {row['bytes'] / 1e6:.2f} | {row['seconds until the first loss']:.2f} "
+            f"| {median(row['milliseconds for 128 characters']):.0f} "
+            f"| {median(row['characters written a second']):,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def kernels_table(results):
+    """The recorded times of a linear layer as a Markdown table."""
+    lines = ["| milliseconds of a linear layer | JavaScript | WebAssembly |", "|---|---:|---:|"]
+    for name, times in results["milliseconds of a linear layer"].items():
+        lines.append(f"| {name} | {times['JavaScript']:.3f} | {times['WebAssembly']:.3f} |")
+    return "\n".join(lines)
 
 
 def main():

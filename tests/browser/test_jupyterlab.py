@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from chargpt_lib.gpt import load_pretrained
+from chargpt_lib.playground import playground
 from tests.browser.pieces import attention_html
 from tests.browser.test_viewer import PLAY, random_maps, same_tint, shown
 
@@ -252,6 +254,30 @@ def test_saved_and_opened_again(lab, folder, tmp_path):
     )  # JupyterLab shows what is far down later
     assert page.locator(".jp-Notebook script").count() == 0
     page.screenshot(path=tmp_path / "untrusted.png")
+
+
+def test_typing_into_the_live_page(lab, folder):
+    """Letters that are commands of the notebook go into the text, and nowhere else."""
+    model, tokenizer, _ = load_pretrained("playhouse")
+    (folder / "live.html").write_text(
+        playground(model, tokenizer, "A barn.").html, encoding="utf-8"
+    )
+    show = "from IPython.display import HTML\nHTML(open('live.html', encoding='utf-8').read())"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(show), nbformat.v4.new_code_cell("2 + 2")]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "live.ipynb")
+    page = lab(folder)("live.ipynb")
+    run_all(page)
+    page.get_by_text("6 characters predicted").wait_for()
+    editor = page.get_by_role("textbox", name="the text that the model reads")
+    editor.click()
+    page.keyboard.press("Control+End")
+    page.keyboard.type("ddxbm")
+    page.keyboard.press("Enter")
+    page.get_by_text("12 characters predicted").wait_for()
+    assert editor.input_value() == "A barn.ddxbm\n"
+    assert page.locator(".jp-Cell").count() == 2
 
 
 ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import subprocess
 import sys
 import threading
@@ -172,7 +173,7 @@ def test_the_setup_is_closed(open_page):
 @pytest.mark.parametrize("name", ["07_attention_maps", "start_here"])
 def test_the_viewer_lives(name, dark, open_page):
     page = open_page(name, dark=dark)
-    viewer = page.locator(".chargpt-attention")
+    viewer = page.locator(".chargpt-attention").first
     viewer.scroll_into_view_if_needed()
     readout = viewer.locator(".readout")
     before = readout.inner_text()
@@ -192,7 +193,20 @@ def test_the_live_pages_are_framed(open_page, built):
         assert frame.get_attribute("title") and frame.get_attribute("loading") == "lazy"
         inside = frame.element_handle().content_frame()
         inside.wait_for_load_state()
-        assert inside.evaluate("document.body.scrollHeight") > 100
+        inside.get_by_text(re.compile("characters predicted: ")).wait_for()
+
+
+def test_a_live_page_is_as_dark_as_the_site(open_page):
+    page = open_page("index")
+    frame = page.locator("iframe").first
+    frame.scroll_into_view_if_needed()
+    inside = frame.element_handle().content_frame()
+    inside.get_by_text(re.compile("characters predicted: ")).wait_for()
+    ink = "getComputedStyle(document.body).color"
+    page.evaluate("window.scrollTo(0, 0)")
+    for theme, is_light in (("dark", True), ("light", False)):
+        choose_theme(page, theme)
+        assert (luminance(inside.evaluate(ink)) > 0.5) == is_light
 
 
 # ---------------------------------------------------------------- search, themes, everybody's eyes
@@ -240,7 +254,7 @@ def choose_theme(page, mode):
 
 def test_the_theme_is_chosen_and_the_viewer_follows(open_page):
     page = open_page("07_attention_maps")
-    viewer = page.locator(".chargpt-attention")
+    viewer = page.locator(".chargpt-attention").first
     viewer.scroll_into_view_if_needed()
     choose_theme(page, "dark")
     assert page.locator("html").get_attribute("data-theme") == "dark"
