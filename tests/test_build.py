@@ -496,6 +496,24 @@ def test_what_changed_and_what_depends_on_it_runs(project, runs, what):
     assert build.check(project) == []
 
 
+def test_where_only_prose_has_changed_nothing_runs(project, runs):
+    path = project.notebook("02_alone")
+    [before] = [cell.outputs for cell in nbformat.read(path, 4).cells if "print" in cell.source]
+    edit(source(project, "02_alone"), "# > The answer.", "# > The answer.\n#\n# To all questions.")
+    build.build(project)
+    assert runs == []
+    assert build.check(project) == []
+    saved = nbformat.read(path, 4)
+    assert "To all questions." in saved.cells[0].source
+    [after] = [cell.outputs for cell in saved.cells if "print" in cell.source]
+    assert after == before and after[0].text == "42\n"
+    # With the code, it runs.
+    edit(source(project, "02_alone"), "To all questions.", "To most questions.")
+    edit(source(project, "02_alone"), "print(answer)", "print(-answer)")
+    build.build(project)
+    assert runs == ["02_alone"]
+
+
 def test_new_pins_force_and_names(project, runs, capsys):
     build.build(project, ["02"], force=True)
     assert runs == ["02_alone"]
@@ -562,7 +580,7 @@ NOTEBOOK_CHANGES = {
     "too large": (lambda notebook, cell: cell.outputs[0].update(text="x" * 1_000_001), "over 1 MB"),
     "widgets": (lambda notebook, cell: notebook.metadata.update(widgets={}), "widget state"),
     "stale": (
-        lambda notebook, cell: notebook.metadata.chargpt.update(digest="0"),
+        lambda notebook, cell: notebook.metadata.chargpt.update(digest="0", executed="0"),
         "older than its lesson",
     ),
 }

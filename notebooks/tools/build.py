@@ -456,7 +456,7 @@ def write_modules(project, modules):
 # ---------------------------------------------------------------- notebooks and solutions
 
 
-def digest(project, lesson, modules):
+def digest(project, lesson, modules, text):
     """Of all that a notebook's outputs depend on: its text, the setup, the modules it imports, the pins.
 
     The exercises, the grader and the command are left out: what they print is compared by nbval.
@@ -475,12 +475,22 @@ def digest(project, lesson, modules):
         )
         reached[name] = text
         ahead |= imported_modules(text)
-    texts = [lesson.text, *(reached[name] for name in sorted(reached))]
+    texts = [text, *(reached[name] for name in sorted(reached))]
     files = [project.setup, project.root / "constraints.txt"]
     if any("interactive_page" in text for text in texts):
         files += sorted((project.library / "assets").glob("*.*"))
     texts += [path.read_text(encoding="utf-8") for path in files]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def code_text(lesson):
+    """What is executed of a page: its code cells with their tags and exercises, as JSON."""
+    cells = [
+        [cell.source, cell.metadata.get("tags", []), cell.metadata.get("exercise")]
+        for cell in lesson.cells
+        if cell.cell_type == "code"
+    ]
+    return json.dumps(cells)
 
 
 def relinked(source, path, project):
@@ -499,7 +509,7 @@ def relinked(source, path, project):
     return re.sub(r"\]\(([\w./]+\.(?:ipynb|md))\)", link, source)
 
 
-def make_notebook(project, lesson, solved, digest):
+def make_notebook(project, lesson, solved, digests):
     """The notebook, not yet executed: title, badges, setup, and the lesson's cells."""
     cells = []
     path = project.notebook(lesson.name, solved)
@@ -511,7 +521,7 @@ def make_notebook(project, lesson, solved, digest):
     metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
-        "chargpt": {"source": lesson.source, "digest": digest},
+        "chargpt": {"source": lesson.source, **digests},
     }
     links = badges(project.published(), project.name(path))
     if links:
@@ -625,12 +635,37 @@ def save(notebook, path):
 
 def variants(project, lesson, modules):
     """[(path, notebook)] of the learner's notebook and, where there are exercises, the solution."""
-    current = digest(project, lesson, modules)
+    digests = {
+        "digest": digest(project, lesson, modules, lesson.text),
+        # Of the same without the page's prose.
+        "executed": digest(project, lesson, modules, code_text(lesson)),
+    }
     kinds = (False, True) if lesson.exercises else (False,)
     return [
-        (project.notebook(lesson.name, solved), make_notebook(project, lesson, solved, current))
+        (project.notebook(lesson.name, solved), make_notebook(project, lesson, solved, digests))
         for solved in kinds
     ]
+
+
+def with_saved_outputs(path, notebook):
+    """Whether nothing but prose has changed since the saved notebook was executed; its outputs are then taken over."""
+    try:
+        saved = nbformat.read(path, as_version=4)
+    except Exception:  # not there, or no notebook
+        return False
+    executed = saved.metadata.get("chargpt", {}).get("executed")
+    if executed != notebook.metadata.chargpt.executed or "widgets" in saved.metadata:
+        return False
+    before = [cell for cell in saved.cells if cell.cell_type == "code"]
+    now = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if [content(cell) for cell in before] != [content(cell) for cell in now]:
+        return False
+    if any(list(output_faults(cell)) for cell in before):
+        return False
+    for old, new in zip(before, now):
+        new.outputs = old.outputs
+        new.execution_count = old.execution_count
+    return True
 
 
 def build(project=HERE, words=(), force=False, run=True):
@@ -646,7 +681,10 @@ def build(project=HERE, words=(), force=False, run=True):
             if force or list(notebook_faults(path, notebook)):
                 label = project.name(path.with_suffix("")).removeprefix("notebooks/")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                run_notebook(notebook, label, path.parent, project.root)
+                if not force and with_saved_outputs(path, notebook):
+                    print(f"{label:<28} only its prose has changed", flush=True)
+                else:
+                    run_notebook(notebook, label, path.parent, project.root)
                 save(notebook, path)
     others = [lesson for lesson in lessons if lesson not in selected]
     stale = [

@@ -790,6 +790,27 @@ def keep_used_icons(out):
     write(script, with_used_icons(read(script), used))
 
 
+def with_light_pictures(out):
+    """Makes lossless WebP of the PNGs of a built site, where that is smaller: a third less, and the same pixels."""
+    from PIL import Image
+
+    smaller = {}
+    for path in sorted((out / "_images").glob("*.png")):
+        picture = path.with_suffix(".webp")
+        with Image.open(path) as image:
+            image.save(picture, lossless=True, method=4)
+        if picture.stat().st_size < path.stat().st_size:
+            smaller[f"_images/{path.name}"] = f"_images/{picture.name}"
+            path.unlink()
+        else:
+            picture.unlink()
+    for path in out.rglob("*.html"):
+        html = read(path)
+        for old, new in smaller.items():
+            html = html.replace(old, new)
+        write(path, html)
+
+
 def accessible(html):
     """A built page with names and roles for those who do not see it."""
     for old, new in FOR_READERS:
@@ -820,6 +841,7 @@ def build_site(project, out, source, live, address=None):
     for path in out.rglob("*.html"):
         write(path, accessible(read(path)))
     keep_used_icons(out)
+    with_light_pictures(out)
     for page in project.pages():
         copy = out / "notebooks" / f"{page.name}.ipynb"
         copy.parent.mkdir(parents=True, exist_ok=True)
