@@ -1295,7 +1295,7 @@ for kind in COLOURS:
     print(f"{kind:12}" + " " * 7 + "".join(f"{share:11.1f}" for share in shares))
 
 # %% [markdown]
-# Spelling is a matter of text: eight times the text divides its loss by 25, seven times the parameters by 2.3. Words and grammar behave alike, less strongly.
+# Spelling is a matter of text: eight times the text divides its loss by 25, seven times the parameters by 2.3. Words and grammar behave the same way, less strongly.
 #
 # Copied names, addressees and closings are another matter. More text alone hardly helps, and more parameters alone hardly help. Both together divide the loss on these kinds by 3.5 to 5. All three ask the model to look back for a name or a thing that was said before. A large model learns that, and learns it late.
 #
@@ -1370,7 +1370,7 @@ for row in sorted(
         )
 
 # %% [markdown]
-# A text of 240,000 characters does as well as new text for a long time: after 16 readings the smaller model has a loss of 0.393, and the law says 0.39 for new text. $D'$ says 0.41, so here repeated text is worth more than the formula says. A text of 60,000 characters does not: the smaller model stops at 0.46. The larger model learns these plays by heart and gets worse: 0.448, 0.476, 0.606. $D'$ can stop growing, but it never shrinks. No law of this form can say that a loss rises again.
+# A text of 240,000 characters does as well as new text for a long time: after 16 readings the smaller model has a loss of 0.393, and the law says 0.39 for new text. With $D'$ the law says 0.41, so here repeated text is worth more than the formula says. A text of 60,000 characters does not: the smaller model stops at 0.46. The larger model learns these plays by heart and gets worse: 0.448, 0.476, 0.606. $D'$ can stop growing, but it never shrinks. No law of this form can say that a loss rises again.
 #
 # And Shakespeare? The law of Shakespeare was fitted to runs that read the text at most four times. Here are the runs that read it nearly eight times:
 
@@ -1423,7 +1423,7 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# - A run takes about $6ND$ FLOPs; with a small model it takes more.
+# - A run takes about $6ND$ FLOPs; with a small model, more than that.
 # - The loss above the floor is made of a term for the size and a term for the text. Two forms of the law combine them differently, and the form of Kaplan et al. is nearer to our runs.
 # - The irreducible loss is the hardest number to fit. Only runs near the floor show it.
 # - For given FLOPs there is a best size. A law that is fitted to cheap runs finds it, and predicts the loss of more expensive ones.
