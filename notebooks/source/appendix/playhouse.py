@@ -239,7 +239,7 @@ FATES = [
 # | `shop` after `bi` | to the start of the word | spelling |
 # | `The bishop sings`, but `All bishops sing` | to the start of the sentence | grammar |
 # | the `'` that ends a quotation | past the sentence, to where it was opened | closing |
-# | `my lady Meg`, `my lord Toby` | at the name: a lady's or a lord's | addressee |
+# | `my lady Meg`, `my lord Toby` | at the cast, and know which are ladies | addressee |
 # | the one who is spoken to speaks next; an answer repeats the deed asked about | to the line before | copied name, grammar |
 # | who is on stage at all, and what they carry on and off | to the first line of the scene | copied name, closing |
 
@@ -435,7 +435,7 @@ print(f"entropy: {script.entropy:.4f} nats per character")
 # This entropy is **the floor**. A model that had found out the whole grammar, and kept everything in mind, would be surprised by exactly this much on average over a long text.
 # No model can do better on plays that it has not seen, except by luck.
 #
-# Which decisions make up the floor? And how much of the text do they take up?
+# Which decisions make up the floor? And how much of the text do they take?
 
 # %%
 import matplotlib.pyplot as plt
