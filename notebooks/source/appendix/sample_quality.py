@@ -123,7 +123,7 @@ for text in ("the hen sings and the newt sings", "the hen sings the hen sings th
 # %% [markdown]
 # ## Who speaks, and in what form
 #
-# A play has a form. Three corpora have three forms: in Playhouse a name stands before each speech, in Shakespeare on a line above it, and a novel has no such names. Nobody has to tell the program which form a text has; the training text shows it. Cut that text into **blocks** at the empty lines (or at each line end, if there are none), and look for names with a colon. If at least half of the blocks have a name in one of the two places, that is where this text has its names.
+# A play has a form. In Playhouse a name stands before each speech, in Shakespeare on a line above it; a novel has no such names. Nobody has to tell the program which form a text has; the training text shows it. Cut that text into **blocks** at the empty lines (or at each line end, if there are none), and look for names with a colon. If at least half of the blocks have a name in one of the two places, that is where this text has its names.
 
 # %%
 #| export
