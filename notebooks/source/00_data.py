@@ -14,7 +14,7 @@
 # You will build: an alphabet, a tokenizer, a training and a validation text, and the batches that every later lesson uses.
 # You need some Python. A CPU is enough; the page runs in about ten seconds.
 #
-# A language model guesses the next character. Guess it often enough, and you are writing. Here is what it will have to learn to write.
+# A language model guesses the next character. Guess it often enough, and you are writing. Here is what our model will have to learn to write.
 
 # %%
 import math
@@ -327,7 +327,7 @@ def train_val_split(text, percent):
 check("train_val_split", train_val_split)
 
 # %% [markdown]
-# A corpus is both texts. For Playhouse it also holds two things that only the grammar knows. The first is the **entropy** of the second text: how unpredictable it is even for somebody who knows the whole grammar. No model can have a lower loss (be less surprised on average), so the field calls the entropy the irreducible loss; from now on, we call it **the floor**. The second is the **spans**: for every stretch of the text, they say whether it is spelling, grammar, a name, and so on. (Both are measured in **nats**, the unit of surprise; the last part of this page explains it.)
+# A corpus is both texts. For Playhouse it also holds two things that only the grammar knows. The first is the **entropy** of the second text: how unpredictable it is even for somebody who knows the whole grammar. No model can have a lower loss (be less surprised on average), so the field calls the entropy the irreducible loss; from now on, we call it **the floor**. The second is the **spans**: for every stretch of the text, they say whether it is spelling, grammar, a name, and so on. (Both hold numbers in **nats**, the unit of surprise; the last part of this page explains it.)
 
 # %%
 #| export
@@ -531,7 +531,7 @@ show(
 # %% [markdown]
 # ## Cross-entropy and entropy
 #
-# A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss**, the *cross-entropy*, is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
+# A model gives a probability to every character that might come next. If the model gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss**, the *cross-entropy*, is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
 #
 # ### Exercise: what does knowing next to nothing cost?
 # ★ · 2 minutes · A new model knows nothing. If you can say what its first loss must be, you see before the training starts whether something is broken.
