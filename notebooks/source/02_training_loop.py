@@ -656,7 +656,7 @@ assert "nan at step" in message
 #
 # The next models take minutes, not seconds. Nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It also measures the model and puts the result into the **ladder**, which has one entry for each lesson's model.
 #
-# How does it know that a saved model is the same one? By a **cache key**: a list of all that the result depends on. If anything in the list changes, the model is trained anew. (You may skip the next two cells with code, and look at a key below.)
+# How does `load_or_fit` know that a saved model is the same one? By a **cache key**: a list of all that the result depends on. If anything in the list changes, the model is trained anew. (You may skip the next two cells with code, and look at a key below.)
 
 # %%
 #| export
@@ -979,7 +979,7 @@ assert list(ladder("shakespeare")) == list(MODEL_NAMES)
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
 #
-# Because they start from 0 they are too small at first. If all gradients were 1, then $m$ should be 1 at every step, but with $\beta_1 = 0.9$ it is 0.1, then 0.19, then 0.271. So $\hat m$ is $m$, divided by what $m$ would be by now if all gradients had been 1; and $\hat v$ likewise with $\beta_2$. Then the parameters $w$ take their step (the $w$ on the right is the one from before the step):
+# Because the means start from 0, they are too small at first. If all gradients were 1, then $m$ should be 1 at every step, but with $\beta_1 = 0.9$ it is 0.1, then 0.19, then 0.271. So $\hat m$ is $m$, divided by what $m$ would be by now if all gradients had been 1; and $\hat v$ likewise with $\beta_2$. Then the parameters $w$ take their step (the $w$ on the right is the one from before the step):
 #
 # $$w \leftarrow w - \eta_t \left( \frac{\hat m}{\sqrt{\hat v} + \varepsilon} + \lambda w \right)$$
 #
