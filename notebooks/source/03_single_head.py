@@ -14,7 +14,7 @@
 # You will build: one head of attention, from an average to the formula of the paper, and a model that uses it.
 # You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute.
 #
-# After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To know that, one has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
+# After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To predict that, a model has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
 #
 # A **vector** is a row of numbers. In a model each character has a vector, which is learnt (we come to this further down). For a start, here are four vectors of two numbers each; the loop prints the mean of the vectors so far.
 
