@@ -735,7 +735,7 @@ print(
 assert abs(measured - record["loss"]) < 1e-4
 
 # %% [markdown]
-# How much nearer to the floor is it than yours? Its file keeps each number in 16 bits, which halves the file; lesson 10 says what that costs. On another machine the measured loss may differ in the sixth digit, and no more: here nothing is trained.
+# How much nearer to the floor is the course's model than yours? Its file keeps each number in 16 bits, which halves the file; lesson 10 says what that costs. On another machine the measured loss may differ in the sixth digit, and no more: here nothing is trained.
 #
 # ### Exercise: bits per byte
 # ★ · 4 minutes · Nats per character cannot be compared between models that cut texts into other pieces, such as GPT-2's subwords; bits per byte can (Gao et al., 2020).
