@@ -140,7 +140,7 @@ print(
 )
 
 # %% [markdown]
-# Four blocks make four calls of the kernel (each block has four linear layers, and the last matrix is one more). Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose result is square, because as many positions are looked at as look. So we wait for these two calls. (The mode sees what the model's own code calls, not what happens inside one call. `nn.MultiheadAttention` is a single call, so we hear nothing of its attention; it returns its weights if you call it with `need_weights=True`.)
+# Four blocks make four calls of the kernel (each block has four linear layers, and the last matrix is one more). Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose result is square, with as many positions looked at as looking. So we wait for these two calls. (The mode sees what the model's own code calls, not what happens inside one call. `nn.MultiheadAttention` is a single call, so we hear nothing of its attention; it returns its weights if you call it with `need_weights=True`.)
 #
 # A call does not say which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But lesson 04's loop over heads makes a call for each head. What do the heads of one layer have in common? They read the same `x`. So hooks (lesson 05) tell us what each part of the model is given, and single heads that are given the same tensor count as one layer.
 
@@ -1067,7 +1067,7 @@ print(f"correlation of the two: {together:.2f}")
 assert together > 0.5 or not RECORDED
 
 # %% [markdown]
-# In the last layer of the recorded model five heads look at the cast list, and the names suffer without any of them; they do not suffer without the one that looks elsewhere. The correlation comes from this one difference. Among the five, more looking does not mean more loss.
+# In the last layer of the recorded model five heads look at the cast list. Switch off any one of them, and the names suffer; switch off the one that looks elsewhere, and they do not. The correlation comes from this one difference. Among the five, more looking does not mean more loss.
 #
 # Below that layer there are heads that look at the cast list as well. Is looking enough? Take the two heads without which the names suffer most and the spelling least: the *fetchers*. (Spelling counts five times in the choice, so that we choose no head whose loss is mostly spelling; where a head looks plays no part.) For comparison take two *onlookers*: heads with much weight on the cast list, without which the names hardly suffer. We chose them on the first stretch of text. So we measure on the second, which had no say in the choice.
 
@@ -1384,7 +1384,7 @@ assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 #
 # ## Mistakes people make
 #
-# - **Taking a weight for an effect.** The picture shows where a head looks. It may write nothing. Switch it off and measure.
+# - **Taking a weight for an effect.** The picture shows where a head looks. The head may write nothing. Switch it off and measure.
 # - **Comparing maps with different scales.** A map whose colours end at its own largest weight always looks sharp. Here all end at 1.
 # - **Averaging before looking.** The mean over heads hides that each head looks somewhere else.
 # - **Taking a position for its character.** From layer 1 on, position 20 holds what earlier layers fetched to it.
@@ -1420,7 +1420,7 @@ def ov_circuit(E, W_v, W_o, W_u):
 check("ov_circuit", ov_circuit)
 
 # %% [markdown]
-# The table holds V · V numbers, but all of them went through the D numbers of the value: the rank of the table is at most D. Whether it *does* copy in the text is another question; it also has to look at the right place. `margin` says what the head would write if it did.
+# The table holds V · V numbers, but all of them went through the D numbers of the value, so the table's rank is at most D: a head can say at most D kinds of things. Whether it *does* copy in the text is another question; it also has to look at the right place. `margin` says what the head would write if it did.
 
 # %% [markdown]
 # How far you are:
