@@ -596,7 +596,7 @@ print(
 )
 
 # %% [markdown]
-# No key is. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, avoid this trouble; this is one of the reasons why newer models use them.
+# None of the keys is still right. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, avoid this trouble; this is one of the reasons why newer models use them.
 #
 # Our model has two ways. Move the window by one, and read it anew for each character: this is exact, as before, and as slow as before. Or let the window jump: drop `window_stride` characters at once, read the rest anew, and go on with the cache until the block is full again. What does a jump cost? After it the model sees less of the past, only `block_size - window_stride + 1` characters. Lesson 02's `evaluate` can measure this cost: its `stride` makes the same jumps.
 
@@ -623,7 +623,7 @@ assert losses[96] < losses[192] and losses[16] < losses[192]
 print({length: ceil(max(0, length - 8) / 3) * 3 for length in range(6, 17)})
 
 # %% [markdown]
-# For 6 to 8 characters the window begins at 0, for the next three lengths at 3, and so on. As long as its beginning stays, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
+# For 6 to 8 characters the window begins at 0, for the next three lengths at 3, and so on. As long as its beginning stays the same, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
 #
 # (A model may bring its own cache, by a method `make_cache`. Lesson 16 has a cache that `slides`: it stays right when the window moves, so such a model reads each character once, however long the text becomes.)
 #
@@ -1466,7 +1466,7 @@ show(
 # ### Exercise: a small model writes, a large one signs
 # ★★★ · 18 minutes · On a graphics card a large model reads K characters in one pass nearly as fast as one. So a small one may write ahead; what is written still has the large one's distribution, exactly (Leviathan et al., 2023; Chen et al., 2023).
 #
-# The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large model has read them in one pass, and gives its own distributions, $p_0, \dots, p_K$. They are one more, because it also knows what may come after the last draft. Go from left to right:
+# The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large model has read them in one pass, and gives its own distributions, $p_0, \dots, p_K$. There is one more of them than drafts, because the large model also knows what may come after the last draft. Go from left to right:
 #
 # - Draft $k$ is accepted with the probability $\min(1, p_k(d_k) / q_k(d_k))$, that is, if the random number $u_k$, from 0 to 1 and never 1, is smaller than this.
 # - The first draft that is not accepted is dropped, with all that follow it. In its place a character is drawn from a distribution $m_k$, and the round ends.
