@@ -461,7 +461,7 @@ except ValueError as error:
 # %% [markdown]
 # Step 40 was not written, and step 30 is gone as well. So never write over the only good file. Write a new file next to it, under another name. When the new file is complete, give it the old one's name: the old file disappears in the same moment. Renaming is *atomic*: a program that looks sees the old file or the new one, never half of one.
 #
-# There is one more danger. What a program writes stays in the system's memory for a while before it gets to the disk. If the program is killed, nothing is lost, since the system goes on; after a power cut it is. The new name might reach the disk before the bytes do, and name an empty file. So call `fsync` before renaming: it waits until the bytes are really there.
+# There is one more danger. What a program writes stays in the system's memory for a while before it gets to the disk. If the program is killed, nothing is lost, since the system goes on; but a power cut loses it. The new name might reach the disk before the bytes do, and name an empty file. So call `fsync` before renaming: it waits until the bytes are really there.
 
 # %%
 def write_whole(path, text):
@@ -477,7 +477,7 @@ write_whole(path, new)
 print("on the disk:", path.read_text())
 
 # %% [markdown]
-# The library has this function in `chargpt_lib/files.py`, with more guards. There `atomic_write` leaves the writing to a function that you give it, so it works for tensors, too. It also waits for the new *name* (`sync_folder`), since the name stays in memory for a while, too. And when the disk is full, it removes the temporary file, and says which file was not written:
+# The library has this function in `chargpt_lib/files.py`, with more guards. There `atomic_write` leaves the writing to a function that you give it, so it works for tensors, too. It also waits for the new *name* (`sync_folder`), since the name stays in memory for a while as well. And when the disk is full, it removes the temporary file, and says which file was not written:
 
 # %%
 from chargpt_lib.files import atomic_write
