@@ -11,7 +11,7 @@
 #
 # > What goes into a training step: schedule, clipping, precision, accumulation, compile.
 #
-# You will build: every part of a serious training step, one at a time: the order of the windows, the learning-rate schedule, batches larger than the memory, mixed precision, gradient checkpointing, and an interrupt that waits for the end of a step.
+# You will build: every part of a serious training step, one at a time. The parts are the order of the windows, the learning-rate schedule, batches larger than the memory, mixed precision, gradient checkpointing, and an interrupt that waits for the end of a step.
 # You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
 #
 # Lesson 02's `fit` trained all our models in one function. It served well for runs of minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
@@ -230,7 +230,7 @@ def count_windows(size, block_size):
     return max(size // block_size - 1, 1)
 
 # %% [markdown]
-# Each epoch gets its order from its own generator, and the generator's seed is mixed from two numbers: the seed of the run, and the number of the epoch. Torch's generator uses the lowest 32 bits of a seed. The odd factor spreads the runs' seeds over all 32-bit numbers, so that two neighbouring seeds do not get the same orders.
+# Each epoch gets its order from its own generator, and the generator's seed is mixed from two numbers: the seed of the run, and the number of the epoch. Torch's generator uses the lowest 32 bits of a seed. The odd factor in the code spreads the runs' seeds over all 32-bit numbers, so that two neighbouring seeds do not get the same orders.
 
 # %%
 #| export
@@ -498,7 +498,7 @@ check("inverse_root_rate", inverse_root_rate)
 # %% [markdown]
 # ## Gradient accumulation
 #
-# A large batch gives a gradient with less noise, but it may not fit into memory. But `backward` *adds* to the gradients (lesson 02 warned of it). So run `backward` on four small **micro-batches**, one after the other, and then take one step: this is **gradient accumulation**. **Predict:** what has to be done to the four losses?
+# A large batch gives a gradient with less noise, but it may not fit into memory. Luckily `backward` *adds* to the gradients (lesson 02 warned of it). So run `backward` on four small **micro-batches**, one after the other, and then take one step: this is **gradient accumulation**. **Predict:** what has to be done to the four losses?
 
 # %%
 torch.manual_seed(1337)
@@ -522,7 +522,7 @@ print(f"without the division: {forgotten.norm() / whole.norm():.1f} times as lon
 assert far < 1e-12
 
 # %% [markdown]
-# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So divide each loss by their number. (If you forget the division, AdamW hardly notices, because it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations, the intermediate results that `backward` needs, are in memory at a time.
+# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So divide each loss by the number of losses. (If you forget the division, AdamW hardly notices, because it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations, the intermediate results that `backward` needs, are in memory at a time.
 #
 # ### Exercise: lines of unequal length
 # ★★ · 8 minutes · Hugging Face's trainer had this bug for years (the repairs began in October 2024). Nothing crashes; some texts just count more than others.
@@ -653,7 +653,7 @@ for dtype in (torch.float16, torch.bfloat16):
 # %% [markdown]
 # These are three troubles. First, a product can be too large for float16. Second, a small gradient becomes 0 in float16. Third, in both kinds, a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large matrix products are computed in 16 bits; `torch.autocast` knows which.
 #
-# About the second trouble: how small *are* gradients? Here are those of our small GPT. A number below half of float16's smallest one becomes 0. From there up to the smallest normal number, a number keeps only some of its digits; the smaller the number, the fewer.
+# About the second trouble: how small *are* gradients? Here are those of our small GPT. A number below half of float16's smallest one becomes 0. From there up to the smallest normal number, it keeps only some of its digits; the smaller the number, the fewer.
 
 # %%
 gradients = whole[whole != 0].float()
@@ -683,7 +683,7 @@ show(
 )
 
 # %% [markdown]
-# The remedy is **loss scaling**. Multiply the *loss* by a large number; by the chain rule this multiplies all gradients. Divide them again in float32, before clipping. If one of them has become infinite, skip the step and halve the factor. If none has for 2,000 steps, double the factor. `torch.amp.GradScaler` does just that. Here is loss scaling for one number:
+# The remedy is **loss scaling**. Multiply the *loss* by a large factor; by the chain rule this multiplies all gradients. Divide them again in float32, before clipping. If one of them has become infinite, skip the step and halve the factor. If none has for 2,000 steps, double the factor. `torch.amp.GradScaler` does just that. Here is loss scaling for one number:
 
 # %%
 gradient_in_16_bits = (torch.tensor(1e-8) * 65536).half()
@@ -728,7 +728,7 @@ print(pick_precision("cpu"))
 # %% [markdown]
 # ## Gradient checkpointing
 #
-# What fills the memory? It is not the weights. `backward` needs the inputs of every operation of the forward pass, so PyTorch keeps these **activations** until then. We can look at each tensor as it is saved:
+# What fills the memory? It is not the weights. `backward` needs the inputs of every operation of the forward pass, so PyTorch keeps these **activations** until then. Look at each tensor as it is saved:
 
 # %%
 def bytes_kept(model, x, y):
