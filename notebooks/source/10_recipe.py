@@ -39,7 +39,7 @@ ids, V = tokenizer.encode(corpus.train), tokenizer.vocab_size
 # %% [markdown]
 # ## All settings in one place
 #
-# A training run has two dozen settings that somebody chose. We want to read them all in one place, and to hear of a wrong one at once, by its name, and not after the first hour. So we begin with a function that knows what each setting may be.
+# A training run has two dozen settings that somebody chose. We want to read them all in one place, and to hear of a wrong one at once, by its name, and not after the first hour. So begin with a function that knows what each setting may be.
 
 # %%
 #| export
@@ -701,7 +701,7 @@ print(
 # 2. Undo the scaling, in float32.
 # 3. Clip: if the length over all tensors together is above `most`, shorten them all by one factor, so that this length becomes `most`. A shorter gradient stays as it is; so does one that is all zeros.
 #
-# Take two gradients, [3·1024] and [4·1024], with scale 1024 and most 1. Unscaled they are [3] and [4], together of length 5, and they become [0.6] and [0.8].
+# Take two gradients, [3·1024] and [4·1024], with scale 1024 and most 1. Unscaled they are [3] and [4], together of length 5, and become [0.6] and [0.8].
 
 # %% tags=["exercise"] exercise="unscale_and_clip"
 def unscale_and_clip(gradients, scale, most):
