@@ -654,7 +654,7 @@ assert "nan at step" in message
 # %% [markdown]
 # ## Caching trained models
 #
-# The next models take minutes, not seconds. Nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It also measures the model and puts the result into the **ladder**, which has one entry for each lesson's model.
+# The next models take from a third of a minute to two minutes. Nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It also measures the model and puts the result into the **ladder**, which has one entry for each lesson's model.
 #
 # How does `load_or_fit` know that a saved model is the same one? By a **cache key**: a list of all that the result depends on. If anything in the list changes, the model is trained anew. (You may skip the next two cells with code, and look at a key below.)
 

@@ -687,7 +687,7 @@ print("\n" + ladder("shakespeare")["GPT"]["sample"][:400])
 assert ladder("shakespeare")["blocks"]["loss"] - ladder("shakespeare")["GPT"]["loss"] > 0
 
 # %% [markdown]
-# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within 0.15 nats of a floor that *is* known.
+# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within a tenth of a nat of a floor that *is* known.
 #
 # ## A model that comes with the course
 #
@@ -735,7 +735,7 @@ print(
 assert abs(measured - record["loss"]) < 1e-4
 
 # %% [markdown]
-# How much nearer to the floor is the course's model than yours? Its file keeps each number in 16 bits, which halves the file; lesson 10 says what that costs. On another machine the measured loss may differ in the sixth digit, and no more: here nothing is trained.
+# How much nearer to the floor is the course's model than yours? Its file keeps each number in 16 bits, which halves the file. On another machine the measured loss may differ in a digit that is not printed here, and no more: nothing is trained.
 #
 # ### Exercise: bits per byte
 # ★ · 4 minutes · Nats per character cannot be compared between models that cut texts into other pieces, such as GPT-2's subwords; bits per byte can (Gao et al., 2020).
@@ -863,6 +863,6 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: a whole GPT in a hundred lines, each of which you have met before.
+# `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: a whole GPT in little more than a hundred lines, each of which you have met before.
 #
 # Next, take a text of yours. Put its path behind `CORPUS = ` in lessons 01 to 06, run them again, and see where its ladder ends. Then change one thing, write down what you expect, and measure. (For a class, `notebooks/TEACHING.md` in the repository makes a project of it.)

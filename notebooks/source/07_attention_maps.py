@@ -1097,7 +1097,7 @@ print(
 assert (after > 2 * before and after > 2 * beside) or not RECORDED
 
 # %% [markdown]
-# All four heads look at the names. The names need two of them, and could nearly do without the other two, which seem to work for something else as well (see the spelling and the closings). A map alone does not tell the two pairs apart.
+# All four heads look at the names. The names need two of them badly. Without the other two they suffer much less, and those two seem to work for something else as well (see the spelling and the closings). A map alone does not tell the two pairs apart.
 #
 # Now put them on stage, in fifty scenes that begin like ours, with Meg and Hal on the cast list. Who speaks?
 

@@ -608,7 +608,7 @@ print(*sorted(path.name for path in (folder / "mine").iterdir()))
 # %% [markdown]
 # Reading is the longer half. A file may come from a stranger, or from a download that broke off, or be the wrong one. The program should say what is wrong, with the file's name, before it overwrites anything, or builds anything huge.
 #
-# You may skip the next three cells. They only ask questions: is this JSON, are these the settings of a GPT, does the tokenizer fit them, does each weight have its name, its shape and its dtype?
+# You may skip the next two cells. They only ask questions: is this JSON, are these the settings of a GPT, does the tokenizer fit them, does each weight have its name, its shape and its dtype?
 
 # %%
 #| export

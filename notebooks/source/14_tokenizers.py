@@ -222,7 +222,7 @@ for name, pattern in PATTERNS.items():
     print(name, regex.findall(pattern, "O damp goose!  We've 1234 geese.\n\n    I'M LATE"))
 
 # %% [markdown]
-# GPT-4's pattern differs in three places. It knows `'M` in capitals. It takes at most three digits at a time, so that long numbers are cut alike. And line ends go with the sign before them, not with the spaces after them, which helps with code. (`?+` and `++` are `?` and `+` that never give back a character; `(?i:...)` takes capitals, too.)
+# GPT-4's pattern differs in four places. It knows `'M` in capitals. It takes at most three digits at a time, without the space before them, so that long numbers are cut alike. Letters may have any sign before them, and not only a space. And line ends go with the sign before them, not with the spaces after them, which helps with code. (`?+` and `++` are `?` and `+` that never give back a character; `(?i:...)` takes capitals, too.)
 #
 # ## Learning merges, fast
 #
@@ -423,7 +423,7 @@ for length in (10_000, 100_000):
     )
 
 # %% [markdown]
-# Ten times the bytes take ten to twenty times as long. Looking at all pairs again and again would take a hundred times as long.
+# Ten times the bytes take about ten times as long. Looking at all pairs again and again would take a hundred times as long.
 #
 # ## The tokenizer
 #

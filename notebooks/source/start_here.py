@@ -37,7 +37,7 @@ print(corpus.train[:300])
 # %% [markdown]
 # ## A minute of training
 #
-# The model reads pieces of the text and guesses, at each character, which one comes next. After each guess the model's half a million numbers are adjusted a little, so that the guess would have been better. The *loss* says how much the next character surprised the model, in a unit called the nat: 4 at first, when all characters seem equally likely. **Predict:** after a minute, is it nearer to 2 or to 0.5?
+# The model reads pieces of the text and guesses, at each character, which one comes next. After each batch of guesses the model's half a million numbers are adjusted a little, so that the guesses would have been better. The *loss* says how much the next character surprised the model, in a unit called the nat: 4 at first, when all characters seem equally likely. **Predict:** after a minute, is it nearer to 2 or to 0.5?
 
 # %% tags=["nbval-ignore-output"]
 import torch

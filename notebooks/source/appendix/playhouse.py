@@ -15,7 +15,7 @@
 # So this course begins with plays that a small program of ours writes. A random number generator makes every decision, and the program adds up what each decision costs.
 # We therefore know, to the last decimal, how surprising the text is, and how close a model has come to the best possible one.
 #
-# You need nothing but Python for this page. It runs in seconds, on anything.
+# You need no other lesson for this page. It runs in seconds, on anything.
 
 # %%
 #| export
@@ -456,7 +456,7 @@ plt.close(fig)
 
 # %% [markdown]
 # Three of four characters are mere spelling and cost nothing, if you can spell. Most of the surprise is in the words. Copied names cost little, if you remember who is on stage.
-# A model starts out knowing none of this. What it still pays beyond the floor, kind by kind, is its **excess**. Every lesson of this course ends by looking at it.
+# A model starts out knowing none of this. What it still pays beyond the floor, kind by kind, is its **excess**. The lessons up to 06 end by looking at it.
 
 # %%
 #| export
