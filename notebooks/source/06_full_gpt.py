@@ -865,4 +865,4 @@ progress()
 #
 # `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: a whole GPT in little more than a hundred lines, each of which you have met before.
 #
-# Next, take a text of yours. Put its path behind `CORPUS = ` in lessons 01 to 06, run them again, and see where its ladder ends. Then change one thing, write down what you expect, and measure. (For a class, `notebooks/TEACHING.md` in the repository makes a project of it.)
+# Next: [07 · Attention maps](07_attention_maps.ipynb), what each head looks at. Or take a text of yours first. Put its path behind `CORPUS = ` in lessons 01 to 06, run them again, and see where its ladder ends. Then change one thing, write down what you expect, and measure. (For a class, `notebooks/TEACHING.md` in the repository makes a project of it.)

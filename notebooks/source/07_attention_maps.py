@@ -1433,4 +1433,4 @@ progress()
 #
 # `record_attention`, `plot_attention`, `plot_heads`, `attention_html`, `ablate_heads` and `attention_rollout`, in `chargpt_lib/attention_maps.py`. They work for every model of this course, and for any model of yours that calls the kernel or a softmax itself.
 #
-# Next, put a text of yours behind `CORPUS = `, and ask which of its habits has a head of its own.
+# Next: [08 · Sampling](08_sampling.ipynb), from probabilities to text. Or put a text of yours behind `CORPUS = `, and ask which of its habits has a head of its own.

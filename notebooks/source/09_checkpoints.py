@@ -12,6 +12,7 @@
 # > Checkpoints: safe, atomic, and resumed exactly.
 #
 # You will build: `save_checkpoint` and `load_checkpoint`, which let a killed run go on to the same last bit; and `save_model` and `load_model`, for a model that only has to write texts.
+# Lessons 09 to 13 are for people who want to train something of their own, for hours or on several devices. If you only want to understand the model, go on to [lesson 14](14_tokenizers.ipynb).
 # You need lesson 06. On two CPU cores the page takes less than half a minute. It uses no graphics card, because only the CPU repeats a run to the last bit.
 #
 # Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to save, so that nobody can tell afterwards that it died?
@@ -1149,3 +1150,5 @@ progress()
 # ## Summary
 #
 # You now have `save_checkpoint`, `load_checkpoint`, `get_rng_states` and `set_rng_states`, `save_model` and `load_model`, in `chargpt_lib/checkpoints.py`. Lesson 11's trainer uses them.
+#
+# Next: [10 · The recipe](10_recipe.ipynb), the parts of a serious training step.

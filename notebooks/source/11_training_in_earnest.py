@@ -1488,3 +1488,5 @@ progress()
 # ## Summary
 #
 # You now have `Trainer`, `train` and `plot_run`, in `chargpt_lib/trainer.py`. With lesson 09's checkpoints and `sampling.generate` you can train, stop, resume, and write.
+#
+# Next: [12 · Data on disk](12_data_on_disk.ipynb), for texts that are larger than memory.

@@ -1115,3 +1115,5 @@ progress()
 # ## Summary
 #
 # You now have `train_distributed`, in `chargpt_lib/distributed.py`: the same call and the same checkpoints as `train`, on as many devices as the launcher has processes for.
+#
+# Next: [14 · Tokenizers](14_tokenizers.ipynb), where the model reads pieces of words.

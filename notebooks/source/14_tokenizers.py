@@ -1320,3 +1320,5 @@ progress()
 #     chargpt train --corpus diary.txt --tokenizer gpt2
 #
 # `chargpt eval` then reports the loss per token, the bits per character and the bits per byte.
+#
+# Next: [15 · Scaling laws](15_scaling_laws.ipynb), how large a model should be, and how long to train it.

@@ -1305,3 +1305,5 @@ progress()
 #
 #     chargpt train --preset modern --corpus diary.txt
 #     chargpt train --preset cpu --optimizer muon
+#
+# Next: [17 · GPT-2](17_gpt2.ipynb), whose weights your model can take.
