@@ -128,7 +128,11 @@ assert on_names.max() > 0.4 or corpus.name != "playhouse"
 # %% [markdown]
 # ## The ladder
 #
-# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which is trained a little longer than yours above. Each colour is a kind of text that the model still predicts worse than it could, such as spelling, grammar, or names that were mentioned before.
+# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which is trained a little longer than yours above. The grey part is the floor, 0.30 nats per character. Each colour is a kind of text that the model still predicts worse than it could:
+#
+# - *spelling*: the letters inside a word; *word*: which word of its kind comes; *grammar*: which kind of line, and its signs
+# - *cast*: who enters, and with what; *addressee*: who is spoken to
+# - *copied name*: a name that the scene has mentioned before, such as the next speaker; *closing*: the end of something begun, such as a quotation
 
 # %%
 from chargpt_lib.training import plot_ladder
