@@ -14,7 +14,7 @@
 # You will build: an alphabet, a tokenizer, a training and a validation text, and the batches that every later lesson uses.
 # You need some Python. A CPU is enough; the page runs in about ten seconds.
 #
-# A language model guesses the next character. Guess it often enough, and you are writing. Here is what it will have to learn to write.
+# A language model guesses the next character. Guess it often enough, and you are writing. Here is what our model will have to learn to write.
 
 # %%
 import math
@@ -27,7 +27,7 @@ print(script.text[:420])
 
 # %% [markdown]
 # These plays are made by a grammar that draws at random ([Playhouse](appendix/playhouse.ipynb) builds it). They come in any length, without a download, and they have a property that no book has: we know exactly how unpredictable they are.
-# Shakespeare and the Wizard of Oz are one line away, in a moment.
+# Further down, you can change one line to read Shakespeare or the Wizard of Oz instead.
 #
 # Cells that begin with `#| export` go, word for word, into the library that later lessons import.
 
@@ -47,7 +47,7 @@ from chargpt_lib.playhouse import write
 # %% [markdown]
 # ## The alphabet
 #
-# Which characters are there, and how often? (Three helpers for pictures come from the library, `chargpt_lib/plots.py`: `show` adds a description for readers who cannot see the picture, `visible` makes spaces and line ends visible, `heatmap` draws a matrix.)
+# Which characters occur, and how often? (Three helpers for pictures come from the library, `chargpt_lib/plots.py`: `show` adds a description for readers who cannot see the picture, `visible` makes spaces and line ends visible, `heatmap` draws a matrix.)
 
 # %%
 from collections import Counter
@@ -72,7 +72,7 @@ show(
 )
 
 # %% [markdown]
-# A model computes with numbers. So we number the alphabet: sort it, and let each character be its position. Python needs two small tables for it, one for each direction.
+# A model computes with numbers. So we sort the alphabet, and each character's position becomes its number, its *id*. Python needs two small tables for this, one for each direction.
 #
 # **Predict:** sorted, which comes first: `A`, `a`, the space or the end of the line?
 
@@ -83,7 +83,7 @@ print(repr("".join(alphabet)))
 print(stoi["\n"], stoi[" "], stoi["A"], stoi["a"])
 
 # %% [markdown]
-# One example will go with us through all the lessons: the line `O damp goose!`. Here are its ids.
+# One example goes through all the lessons: the line `O damp goose!`. Here are its ids.
 
 # %%
 EXAMPLE = "O damp goose!"
@@ -92,11 +92,11 @@ print(ids)
 print("".join(alphabet[i] for i in ids))
 
 # %% [markdown]
-# The two `o` in `goose` have the same number, the capital `O` another one. To the model, `O` and `o` differ as much as `o` and `!`; it has to find out that they are related.
+# The two `o` in `goose` have the same id, and the capital `O` has another. To the model, `O` and `o` differ as much as `o` and `!`; it has to find out that they are related.
 #
-# PyTorch keeps numbers in **tensors**: tables of one type of number and any shape. A list of N ids is a tensor of shape (N,), of type int64, whole numbers.
+# PyTorch keeps numbers in **tensors**: tables of one type of number and any shape. A list of N ids is a tensor of shape (N,) and of type int64: whole numbers.
 #
-# What if a character is not in the alphabet? `stoi["é"]` would answer `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the finished tokenizer looks first. Most such characters were put there by a word processor, which likes curly quotes and long dashes; for these, the alphabet often has a character that looks alike, and the error message names it.
+# What if a character is not in the alphabet? `stoi["é"]` would raise `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the error message of the finished tokenizer says where. Most such characters come from a word processor, which likes curly quotes and long dashes; for these, the alphabet often has a character that looks alike, and the message names it.
 
 # %%
 #| export
@@ -218,7 +218,7 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# Characters are not the only way to cut a text into symbols: lesson 14 builds pieces of words. The rest of the library works with any tokenizer, so it asks for no more than this:
+# Characters are not the only way to cut a text into symbols: lesson 14 cuts it into pieces of words. The rest of the library works with any tokenizer that has the following:
 
 # %%
 #| export
@@ -253,7 +253,7 @@ class Tokenizer(Protocol):
         """The tokenizer that `save` wrote."""
 
 # %% [markdown]
-# A saved model needs its tokenizer, or nobody can read what it writes. `save` writes a small file, `tokenizer.json`, and notes in it of which type the tokenizer is. `load_tokenizer` finds the class by that type. (It also reads `alphabet.json`, the form in which earlier versions of this course saved an alphabet.)
+# A saved model needs its tokenizer, or nobody can read what the model writes. `save` writes a small file, `tokenizer.json`, which names the type of the tokenizer. `load_tokenizer` finds the class by that type. (It also reads `alphabet.json`, the form in which earlier versions of this course saved an alphabet.)
 
 # %%
 #| export
@@ -308,12 +308,14 @@ print("read again:", repr(again.decode(tokenizer.encode(EXAMPLE))))
 # ## Training and validation text
 #
 # A model with enough parameters can learn a text by heart. To see whether it has understood something, we test it on a text that it has never seen: the **validation** text.
-# From a book we keep the last part for this. Playhouse simply writes a second text, from another seed, that is, with other random draws.
+# With a book, we keep the last part for this. Playhouse simply writes a second text from another seed, that is, with other random draws.
+#
+# Here is the first exercise. In an exercise's cell, replace the line `raise NotAttempted` by your answer and run the cell; then run the `check` below it. `check` tries your answer on many inputs and says ✓, or which input it fails on and what may be wrong; call it as often as you like. One to three stars say how hard an exercise is. No later cell needs your answers, so you may skip any exercise. The right answers stand in [the solutions](solutions/00_data.ipynb).
 #
 # ### Exercise: the last part of a book
 # ★ · 5 minutes · No result of the course is worth anything without this cut.
 #
-# Cut a text in two. The last `percent` per cent of its characters are for validation, all before them for training. Where that is no whole number, the training text is rounded down, and the validation text gets the rest: of 37 characters, 90% are 33.3, so 33 are for training and 4 are kept for validation. Compute with whole numbers (`//` divides and rounds down): to a computer, `90 * (1 - 30 / 100)` is 62.99999999999999.
+# Cut a text in two. The last `percent` per cent of its characters are for validation, and all before them for training. If the cut does not fall between two characters, round the length of the training text down; the validation text gets the rest. For example, 90% of 37 characters are 33.3, so 33 are for training and 4 for validation. Compute with whole numbers (`//` divides and rounds down): to a computer, `90 * (1 - 30 / 100)` is 62.99999999999999.
 
 # %% tags=["exercise"] exercise="train_val_split"
 def train_val_split(text, percent):
@@ -327,7 +329,7 @@ def train_val_split(text, percent):
 check("train_val_split", train_val_split)
 
 # %% [markdown]
-# A corpus is both texts. For Playhouse it also holds what the grammar knows. One thing is the **entropy** of the second text: how unpredictable it is even for somebody who knows the whole grammar. No model can have a lower loss on average, so the field calls it the irreducible loss; we call it **the floor** from then on. The other is the **spans**, which say of every stretch of the text whether it is spelling, grammar, a name, and so on. (Both are measured in **nats**, the unit of surprise; the last part of this page explains it.)
+# A corpus is both texts. For Playhouse it also holds two things that only the grammar knows. The first is the **entropy** of the second text: how unpredictable it is even for somebody who knows the whole grammar. No model can have a lower loss (be less surprised on average), so the field calls the entropy the irreducible loss; from now on, we call it **the floor**. The second is the **spans**: for every stretch of the text, they say whether it is spelling, grammar, a name, and so on. (Both hold numbers in **nats**, the unit of surprise; the last part of this page explains it.)
 
 # %%
 #| export
@@ -359,11 +361,11 @@ DOWNLOADABLE_CORPORA = {  # name: (file, sha256, share of the text for training,
 }
 
 # %% [markdown]
-# The books come from the net, by `fetch` (`chargpt_lib/files.py`). Three things can go wrong there: no network, half a file, another file than we meant. `pooch` downloads under a temporary name and compares the file's sha256, its fingerprint, before it gives it the real name.
+# `fetch` (`chargpt_lib/files.py`) downloads the books. Three things can go wrong: there is no network, only half the file arrives, or it is the wrong file. So the library `pooch` downloads under a temporary name and compares the file's sha256, its fingerprint, before it gives the file its real name.
 # If you have the files already, set `CHARGPT_DATA` to their folder.
 
 # %% [markdown]
-# A text file from Windows ends its lines with two characters, `\r\n`. The `\r` would become a symbol of the alphabet that is trivial to predict, and the loss would look better than it is. So line ends are made `\n` first.
+# A text file from Windows ends its lines with two characters, `\r\n`. The `\r` would become a symbol of the alphabet that is trivial to predict, and the loss would look better than it is. So `load_corpus` turns all line ends into `\n` first.
 
 # %%
 #| export
@@ -433,7 +435,7 @@ print(tokenizer.vocab_size, "symbols")
 # %% [markdown]
 # ## Batches
 #
-# We cut short windows out of the million ids, at random places. The **block size** says how many characters a model looks at.
+# We cut short windows out of the million ids, at random places. The **block size** says how many characters a model sees at once.
 # A window of 8 characters is 8 exercises at once: after the first comes the second, after the first two comes the third, and so on.
 
 # %%
@@ -470,7 +472,7 @@ print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
 # ### Exercise: find the bug in the windows
 # ★★ · 5 minutes · The longer the window, the better the bug hides: the loss still falls, and nobody notices.
 #
-# What comes after `damp g`? Write the function again, without the bug. $N$ is the length of the text, $B$ the number of windows, $T$ the block size. With the ids `10 11 12 13 14`, the start 1 and $T = 3$, the window is `11 12 13` and its targets are `12 13 14`. (Here `starts` is a row, (B,). If you want to add a row to it and get a table: `starts[:, None]` makes it a column, (B, 1).)
+# What comes after `damp g`? Write the function again, without the bug. $N$ is the length of the text, $B$ the number of windows, $T$ the block size. With the ids `10 11 12 13 14`, the start 1 and $T = 3$, the window is `11 12 13` and its targets are `12 13 14`. (Here `starts` is a row, (B,). To get a table by adding a row to it, turn it into a column, (B, 1), with `starts[:, None]`.)
 
 # %% tags=["exercise"] exercise="batch_windows"
 def batch_windows(ids, starts, block_size):
@@ -531,12 +533,12 @@ show(
 # %% [markdown]
 # ## Cross-entropy and entropy
 #
-# A model gives a probability to every character that might come next. If it gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss**, the *cross-entropy*, is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
+# A model gives a probability to every character that might come next. If the model gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss**, the *cross-entropy*, is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
 #
 # ### Exercise: what does knowing next to nothing cost?
 # ★ · 2 minutes · A new model knows nothing. If you can say what its first loss must be, you see before the training starts whether something is broken.
 #
-# An alphabet has $V$ symbols. Somebody knows that some of them, `ruled_out` in number, cannot come next, and gives the others equal chances. What does the next character cost, in nats? Write the formula down before you let anything run.
+# An alphabet has $V$ symbols. Somebody knows that some of them, `ruled_out` in number, cannot come next, and gives the others equal chances. What does the next character cost, in nats? Write the formula down before you run anything.
 
 # %% tags=["exercise"] exercise="uniform_loss"
 def uniform_loss(vocab_size, ruled_out):
@@ -549,9 +551,9 @@ def uniform_loss(vocab_size, ruled_out):
 check("uniform_loss", uniform_loss)
 
 # %% [markdown]
-# And now with the text. In the training text some symbols never come after a `g`. With equal chances for all others, the validation text pays this for each character that comes after a `g` (try your function on the first two numbers).
+# Now the same with our text. In the training text, some symbols never come after a `g`. The next cell prints what a model pays on the validation text, for each character after a `g`, if it gives equal chances to all the other symbols (try your function on the first two numbers).
 #
-# `ids[:-1] == g` is True or False for each position; as an index, such a **mask** keeps the places that are True. `~` turns True into False. (In a text of your own, the validation part may have a pair of characters that the training part lacks; then this prints `inf`, and lesson 01 says why.)
+# `ids[:-1] == g` is True or False for each position; as an index, such a **mask** keeps the places that are True. `~` turns True into False. (In a text of your own, the validation part may have a pair of characters that the training part lacks; then the cell prints `inf`, and lesson 01 says why.)
 
 # %%
 g = tokenizer.encode("g").item()
@@ -589,7 +591,7 @@ check("character_entropy", character_entropy)
 # %% [markdown]
 # Somebody who knows the whole grammar pays the entropy of the text, the floor: the surprise of the grammar's own random draws, and nothing else.
 #
-# **Predict:** knowing the frequencies, is one closer to knowing nothing or to knowing everything? (We take the shares $q_c$ from the training text and pay for the validation text. `clamp_min` keeps a character that is not in the training text from costing infinitely much.)
+# **Predict:** is somebody who knows the frequencies closer to knowing nothing or to knowing everything? (We take the shares $q_c$ from the training text and measure on the validation text. `clamp_min` keeps a character that is not in the training text from costing infinitely much.)
 
 # %%
 q = torch.bincount(train_ids, minlength=tokenizer.vocab_size) / len(train_ids)  # (V,)
@@ -600,9 +602,9 @@ print(f"knows the frequencies:    {by_frequency:.2f}")
 print(f"knows the whole grammar:  {corpus.val_entropy or float('nan'):.2f}")  # nan: nobody knows it
 
 # %% [markdown]
-# Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**. With the spans it can be split: how much does a model overpay for spelling, how much for names?
+# Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**. The spans split the excess: how much does a model overpay for spelling, and how much for names?
 #
-# Four of the kinds need a word. **Cast**: who enters, and with what (`Enter Meg and Anne with a clumsy trumpet.`), drawn anew for each scene. **Addressee**: who is spoken to (`You tiny friar, Anne!`). **Copied name**: somebody or something that the scene has named before, such as whoever speaks next (`Anne:`) or leaves (`Exit Anne`). **Closing**: the end of what was begun, the `'` after a quotation, or the prop in the last line (`eating the trumpet.`).
+# Four of the kinds need an explanation. **Cast**: who enters, and with what (`Enter Meg and Anne with a clumsy trumpet.`), drawn anew for each scene. **Addressee**: who is spoken to (`You tiny friar, Anne!`). **Copied name**: a person or thing that the scene has named before, such as the next speaker (`Anne:`) or the one who leaves (`Exit Anne`). **Closing**: the end of something that was begun: the `'` after a quotation, or the prop in the last line (`eating the trumpet.`).
 
 # %%
 from chargpt_lib.playhouse import KINDS
@@ -628,7 +630,7 @@ if corpus.val_spans:
         )
 
 # %% [markdown]
-# Grey is the floor: no model can avoid paying that. Most of the rest is spelling, and that will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will be the last to go: to save those, one has to remember.
+# The floor is grey: no model can avoid paying it. Most of the rest is spelling, which will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will go last, because a model must remember in order to predict them.
 # The next six lessons go down from here as on a ladder: each model is a **rung**, and each lesson ends with this picture.
 #
 # For other texts nobody knows the floor. But their losses have been measured, and come with the course:
@@ -646,10 +648,10 @@ assert bundled_results()["shakespeare"]["frequencies"]["loss"] > 3
 # %% [markdown]
 # ## Choosing a device
 #
-# The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` asks first.
+# The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` checks this first.
 
 # %% [markdown]
-# (The numbers of compute capability count NVIDIA's generations of cards. The setup cell on top of each page says what was chosen.) A card is hardly busy with what fills a CPU, so there the lessons' trainings read eight times as many windows in each step. Where a lesson trains, a line says so: `scale = pick_scale(device)`. Put a number of your own there.
+# (The numbers of compute capability count NVIDIA's generations of cards. The setup cell on top of each page says what was chosen.) The work that fills a CPU hardly keeps a card busy, so on a card the lessons train on eight times as many windows in each step. The line `scale = pick_scale(device)` does this in every lesson that trains. You can put a number of your own there.
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.devices import pick_device, pick_device_and_reason, pick_scale
@@ -677,9 +679,9 @@ assert device.type in ("cpu", "cuda", "mps") and device == pick_device()
 #
 # 1. Count the pairs of neighbours, overlapping ones too: `a a a b` has the pairs `aa`, `aa`, `ab`.
 # 2. Take the most frequent pair. If several are equally frequent, take the smallest: the one with the smaller first id; if that is the same, the one with the smaller second id.
-# 3. Go through the list from left to right and put a new symbol wherever that pair stands. An id is used up once: of `a a a` only the first two become the new symbol.
+# 3. Go through the list from left to right and put a new symbol wherever that pair stands. Each id is used only once: of `a a a`, only the first two become the new symbol.
 #
-# The first merge makes the id `vocab_size`, the second `vocab_size + 1`, and so on; each counts anew in the list that the one before it left. A pair that occurs once is merged too. A list of fewer than two ids has no pair: it stays as it is.
+# The first merge makes the id `vocab_size`, the second `vocab_size + 1`, and so on; each merge counts again, in the list that the merge before it left. A pair that occurs once is merged too. A list of fewer than two ids has no pair: it stays as it is.
 #
 # Two merges, with `vocab_size` 10: from `1 2 1 2 3 1 2` the first makes `10 10 3 10` (the pair `1 2` occurs three times). Now each pair occurs once; the smallest is `3 10`, and the second merge gives `10 10 11`.
 
@@ -703,7 +705,7 @@ def merge_pairs(ids, vocab_size, merges):
 check("merge_pairs", merge_pairs)
 
 # %% [markdown]
-# What such a model pays, it pays for longer symbols: nats per symbol cannot be compared with nats per character. Divide by the characters, whatever the model reads.
+# A model that reads such symbols pays for more text each time, so its nats per symbol cannot be compared with nats per character. Always divide by the number of characters, whatever the model reads.
 #
 # How far you have come:
 

@@ -37,7 +37,7 @@ V = tokenizer.vocab_size
 # %% [markdown]
 # ## Count
 #
-# First by hand, on a text that one can check: our line.
+# We first count by hand, on a text short enough to check: our line.
 
 # %%
 EXAMPLE = "O damp goose!"
@@ -45,7 +45,7 @@ for first, second in zip(EXAMPLE, EXAMPLE[1:]):
     print(repr(first + second), end=" ")
 
 # %% [markdown]
-# The whole text has a million pairs. For counting them in one go there is a trick: number the pairs. The pair of ids $(a, b)$ gets the number $aV + b$, and `bincount` counts how often each number occurs, from 0 on. (It stops at the largest number that occurs. `minlength` makes it go on, with zeros, up to $V^2$ counts.) `view` then breaks the row of $V^2$ counts into $V$ rows of $V$.
+# The whole text has a million pairs. A trick counts them in one go: number the pairs. The pair of ids $(a, b)$ gets the number $aV + b$, and `bincount` counts how often each number occurs, from 0 on. (It stops at the largest number that occurs. `minlength` makes it go on, with zeros, up to $V^2$ counts.) `view` then breaks the row of $V^2$ counts into $V$ rows of $V$.
 
 # %%
 def count_pairs(ids, vocab_size):
@@ -83,7 +83,7 @@ print(f"{(counts == 0).double().mean():.0%} of the pairs never occur")
 # ### Exercise: further apart
 # ★ · 4 minutes · The characters two, three, ten places back tell something about the next one, too. A table for each distance is the cheapest memory there is.
 #
-# Count pairs like `count_pairs`, but pairs that stand `gap` places apart: $a$ at position $t$ and $b$ at position $t + \text{gap}$. A gap of 1 gives the table above. In `goose` with a gap of 2 there are the pairs `go`, `os` and `oe`. A text that is too short for the gap has no pairs, and its table holds zeros.
+# Count pairs as `count_pairs` does, but of characters that stand `gap` places apart: $a$ at position $t$ and $b$ at position $t + \text{gap}$. A gap of 1 gives the table above. With a gap of 2, `goose` has the pairs `go`, `os` and `oe`. A text that is too short for the gap has no pairs, and its table holds zeros.
 
 # %% tags=["exercise"] exercise="count_skip_pairs"
 def count_skip_pairs(ids, vocab_size, gap):
@@ -99,15 +99,15 @@ check("count_skip_pairs", count_skip_pairs)
 # %% [markdown]
 # ## From counts to probabilities
 #
-# Divide each row by its sum, and it becomes the probabilities of the next character, $P(b \mid a) = \dfrac{n_{ab}}{\sum_{b'} n_{ab'}}$.
+# Let $n_{ab}$ be the count of the pair $(a, b)$. Divide each row by its sum, and it becomes the probabilities of the next character, $P(b \mid a) = \dfrac{n_{ab}}{\sum_{b'} n_{ab'}}$.
 #
-# There is a trap in it. **Predict:** what does a model pay, in nats, for a pair that it has never seen?
+# The division has a trap. **Predict:** what does a model pay, in nats, for a pair that it has never seen?
 
 # %%
 print(-torch.tensor(0.0).log())
 
 # %% [markdown]
-# Infinitely much. With one unseen pair in the validation text, the average is infinite. (Playhouse's validation text happens to have none; the first line that you type yourself may.) So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
+# Infinitely much. With one unseen pair in the validation text, the average is infinite. (Playhouse's validation text happens to have no such pair; the first line that you type yourself may have one.) So nothing may get probability zero: we add a little to every count, a hundredth of an observation.
 #
 # Here is a first try, on a small table of three symbols. Each row of the result should sum to 1.
 
@@ -150,7 +150,7 @@ for p, i in zip(best.values.tolist(), best.indices.tolist()):
     print(f"{tokenizer.decode([i])!r}: {p:.2f}", end="  ")
 
 # %% [markdown]
-# That is what follows a `g`. What does the table pay for our line?
+# These are the characters that most often follow a `g`. What does the table pay for our line?
 
 # %%
 ids = tokenizer.encode(EXAMPLE)
@@ -170,7 +170,7 @@ show(
 # ### Exercise: the price of what never came
 # ★★ · 5 minutes · The amount looks like a detail. It is the price list for everything new.
 #
-# Predict: the character $a$ was followed by something `seen` times, and never by $b$. With `amount` added to each of the $V$ counts of its row, what does the table ask for $b$ after $a$, in nats? First think of the two ends: what if $a$ was never seen at all, and what if it was seen a million times?
+# Predict: the character $a$ was followed by something `seen` times, and never by $b$. With `amount` added to each of the $V$ counts of its row, how many nats does $b$ after $a$ cost? First think of the two extremes: what if $a$ was never seen at all, and what if it was seen a million times?
 
 # %% tags=["exercise"] exercise="unseen_pair_nats"
 def unseen_pair_nats(seen, vocab_size, amount):
@@ -183,7 +183,7 @@ def unseen_pair_nats(seen, vocab_size, amount):
 check("unseen_pair_nats", unseen_pair_nats)
 
 # %% [markdown]
-# And the table? Give your function the numbers.
+# Does the table agree? Give your function the numbers below.
 
 # %%
 a, b = tokenizer.encode("!O")
@@ -225,14 +225,14 @@ print(f"words that do: ≈ {by_pairs:.0%}")
 assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The sign ≈ stands, in all lessons, before a number that comes out a little different on another machine or in another run: what was drawn at random, a rounding error, a time, a loss after training. Numbers without it are the same everywhere.
+# In all lessons, the sign ≈ stands before a number that comes out a little different on another machine or in another run: a random draw, a rounding error, a time, a loss after training. Numbers without the sign are the same everywhere.
 #
 # The pairs of letters are right, and little else is. The table has forgotten what it wrote two letters ago.
 #
 # ### Exercise: drawing by hand
 # ★★ · 10 minutes · How does one throw a die with 50 unequal sides? With one random number between 0 and 1, and a ruler. `multinomial` hides it; every model that writes does it.
 #
-# Lay the probabilities of the row end to end, in the order of the ids: they fill the ruler from 0 to 1. Id 0 owns the first stretch, id 1 the next, and so on. The number $u$ points at a place on the ruler, and the id that owns the place is drawn. With the row $(0.5, 0, 0.25, 0.25)$, $u = 0.3$ draws id 0, $u = 0.6$ draws id 2, and nothing draws id 1.
+# Lay the probabilities of the row end to end, in the order of the ids: they fill the ruler from 0 to 1. Id 0 owns the first stretch, id 1 the next, and so on. The number $u$ points at a place on the ruler, and the id that owns the place is drawn. With the row $(0.5, 0, 0.25, 0.25)$, $u = 0.3$ draws id 0, $u = 0.6$ draws id 2, and no number draws id 1.
 #
 # Now write a text with given numbers instead of random ones. The first number decides what follows `start`, by the row of `start`. The second decides what follows that, and so on.
 
@@ -270,9 +270,9 @@ print(f"largest difference ≈ {difference:.1g} (below 1e-6: {bool(difference < 
 assert torch.allclose(again, row)
 
 # %% [markdown]
-# What all models of this course share stands in one base class: the loss, a simple `generate`, and a look at the ids before they are used. A subclass only says how ids become logits.
+# One base class holds what all models of this course share: the loss, a simple `generate`, and a check of the ids before they are used. A subclass only says how ids become logits.
 #
-# `nn.Module` keeps a model's numbers, its **parameters**. `model(x, y)` calls `forward`. `no_grad` switches off the bookkeeping that only training needs, and `eval` those parts of a model that act only in training. Cross-entropy wants a list of rows, so `flatten` makes (B·T, V) of (B, T, V).
+# `nn.Module` keeps a model's numbers, its **parameters**. `model(x, y)` calls `forward`. `no_grad` switches off the bookkeeping that only training needs, and `eval` switches off those parts of a model that act only in training. Cross-entropy wants a list of rows, so `flatten` turns (B, T, V) into (B·T, V).
 
 # %%
 #| export
@@ -355,7 +355,7 @@ class LanguageModel(nn.Module):
         return idx
 
 # %% [markdown]
-# And the bigram model: a table of logits, one row for each character. `nn.Embedding` is such a table: it takes ids and gives rows.
+# The bigram model is a table of logits, one row for each character. `nn.Embedding` is such a table: it takes ids and gives rows.
 
 # %%
 #| export
@@ -383,7 +383,7 @@ print(logits.shape)
 print(f"loss {loss:.2f}, ln V = {torch.tensor(float(V)).log():.2f}")
 
 # %% [markdown]
-# Now we write the counted table into it.
+# Now we write the counted table into the model.
 
 # %%
 with torch.no_grad():
@@ -407,13 +407,13 @@ assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 #
 # One character of the past is little. Why not count groups of three, four, six characters? An **n-gram** model looks up the last $n - 1$ characters, the **context**.
 #
-# For a context that was never seen we need an answer all the same: **back off**, drop the oldest character and ask the shorter table. Witten and Bell (1991) do that by degrees. Let $N_h$ be how often the context $h$ was seen, $N_{hc}$ how often $c$ came after it, and $d_h$ how many different characters came after it. Then
+# A context that was never seen needs an answer, too. So we **back off**: we drop the oldest character and ask the shorter table. Witten and Bell (1991) do that by degrees: they mix the two tables. Let $N_h$ be how often the context $h$ was seen, $N_{hc}$ how often $c$ came after it, and $d_h$ how many different characters came after it. Then
 #
 # $$P(c \mid h) = \frac{N_{hc} + d_h \, P(c \mid h')}{N_h + d_h} ,$$
 #
-# where $h'$ is $h$ without its oldest character, and at the end of the chain stands $1/V$. The share of the shorter table is $d_h / (N_h + d_h)$: small for a context that was seen often and is always followed by the same, everything for one that was never seen.
+# where $h'$ is $h$ without its oldest character, and the chain ends with $1/V$. The share of the shorter table is $d_h / (N_h + d_h)$. It is small for a context that was seen often and always had the same character after it; a context that was never seen leaves everything to the shorter table.
 #
-# A group of $n$ ids is again one number, to the base $V$. A sorted list of the numbers that occur, with counts, is the table; `searchsorted` finds a number in it.
+# A group of $n$ ids is again one number, written to the base $V$. The table is a sorted list of the numbers that occur, with their counts; `searchsorted` finds a number in it.
 
 # %%
 #| export
@@ -498,7 +498,7 @@ for i in p.argsort(descending=True)[:5].tolist():
     print(f"{tokenizer.decode([i])!r}: {p[i]:.2f}", end="  ")
 
 # %% [markdown]
-# Now all of them, from 1 to 6 characters, on the text they were counted on (its first hundred thousand characters are enough) and on the one they have not seen. There are $V^5$, about half a billion, possible contexts of 5 characters, and a million characters to count on. **Predict:** how many of the contexts in the validation text will be new?
+# Now we measure all of them, from $n = 1$ to $n = 6$, on the text that they counted (its first hundred thousand characters are enough) and on the text that they have not seen. There are $V^5$, about half a billion, possible contexts of 5 characters, and a million characters to count. **Predict:** how many of the contexts in the validation text will be new?
 
 # %%
 def measure(n, ids):
@@ -555,7 +555,7 @@ assert (by_heart > 0.1 and unseen - results[much, 6][2] > 0.1) or corpus.name !=
 
 # %% [markdown]
 # Here counting begins to die. With 10,000 characters, the loss on the counted text goes on falling, almost to the entropy of the text, the floor of lesson 00; on a new text it stops. Each further character multiplies the number of contexts, so each context is seen less often, and the table learns its own text by heart.
-# On Playhouse a million characters carry the table a long way, since its sentences are simple. Shakespeare has more words and freer sentences. With the same million characters, his 6-gram table is already worse than the 5-gram table, and it gets worse from there:
+# On Playhouse a million characters carry the table a long way, since its sentences are simple. Shakespeare has more words and freer sentences. With the same million characters, his 6-gram table is already worse than the 5-gram table, and longer tables are worse still:
 
 # %%
 for name in ("playhouse", "shakespeare"):
@@ -628,7 +628,7 @@ if excesses:
     assert left_over["copied name"] > 0.2 and left_over["closing"] > 0.4  # memory is missing
 
 # %% [markdown]
-# Spelling has lost nearly all of its excess, by brute force. Copied names have kept nearly a third of theirs, closings nearly two thirds: what decides them stands further back than five characters. A table long enough for those would need more text than anybody will ever write.
+# Spelling has lost nearly all of its excess, by brute force. Copied names have kept nearly a third of theirs, closings nearly two thirds: the words that decide them stand further back than five characters. A table long enough for those would need more text than anybody will ever write.
 # We need a model that does not look up the past, but looks *at* it, and finds what matters. Before we can build one we have to know how models learn.
 #
 # ## Mistakes people make
@@ -642,13 +642,13 @@ if excesses:
 # ### Exercise: in how many places?
 # ★★★ · 25 minutes · In the counting of $n$-grams, this idea won (Kneser and Ney, 1995; Chen and Goodman, 1999).
 #
-# In many English texts `Francisco` is a frequent word. But it comes after one word only. So after a word that you have never seen followed by anything, `Francisco` is a bad guess, however frequent it is. What should count for the shorter table is not how often a symbol occurs, but after how many *different* symbols.
+# In many English texts `Francisco` is a frequent word. But it comes after one word only. So after a word that you have never seen followed by anything, `Francisco` is a bad guess, however frequent it is. So the shorter table should count not how often a symbol occurs, but after how many *different* symbols it occurs.
 #
-# Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$ (the last id of the text begins no pair). Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give what was taken to the shorter table:
+# Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$ (the last id of the text begins no pair). Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give the sum of these discounts to the shorter table:
 #
 # $$P(b \mid a) = \frac{\max(n_{ab} - D, 0)}{N_a} + \frac{D \, d_a}{N_a} \cdot \frac{e_b}{E} .$$
 #
-# Where nothing ever follows $a$, only the shorter table speaks: $P(b \mid a) = e_b / E$.
+# Where nothing ever follows $a$, the shorter table decides alone: $P(b \mid a) = e_b / E$.
 #
 # An example: the ids `0 1 0 1 2`, $V = 4$, $D = 0.75$. The pairs are `01`, `10`, `01`, `12`; three are different, and each of 0, 1 and 2 comes after one symbol, so $e / E = (\frac13, \frac13, \frac13, 0)$. Row 0 has $N_0 = 2$ and $d_0 = 1$: it is $(0.125, 0.75, 0.125, 0)$. Rows 2 and 3 are $(\frac13, \frac13, \frac13, 0)$.
 

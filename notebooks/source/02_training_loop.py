@@ -48,7 +48,7 @@ print(F.softmax(z + 5, dim=0))
 # ### Exercise: sharper, or flatter
 # ★ · 5 minutes · When a model writes, this is the setting that one turns most often: $1/a$ is called the temperature.
 #
-# A model gave the probabilities $p$, and its logits are lost. Predict the probabilities that it would have given, had each logit been $a$ times as large. Any logits that give $p$ will do for finding out. For $p = (0.8, 0.2)$ and $a = 2$ you should get about $(0.94, 0.06)$. (A shape like `(..., V)` means: before the last axis, of length V, may stand any number of others, or none.)
+# A model gave the probabilities $p$, and its logits are lost. Predict the probabilities that it would have given if each logit had been $a$ times as large. To find out, start from any logits that give $p$. For $p = (0.8, 0.2)$ and $a = 2$ you should get about $(0.94, 0.06)$. (In a shape like `(..., V)`, the last axis has the length V, and any number of other axes, or none, may come before it.)
 
 # %% tags=["exercise"] exercise="sharpened_probabilities"
 def sharpened_probabilities(p, a):
@@ -65,7 +65,7 @@ print(p)
 print(F.softmax(2 * z, dim=0))  # twice the logits
 
 # %% [markdown]
-# The differences have doubled: what was likely is likelier.
+# The differences have doubled: the likeliest character is likelier still.
 #
 # ## The loss
 #
@@ -84,11 +84,11 @@ print(f"{by_definition:.4f} {by_logits:.4f} {by_pytorch:.4f}")
 # ### Exercise: any of these would do
 # ★★★ · 15 minutes · Questions with several right answers are trained with this loss (Clark and Gardner, 2018), and a 0 in a logarithm has ended many a night's training.
 #
-# After `O damp goose` a `!` would be right, and a `.` too. So let the model pay for what it gave to all the right ones together. With $R$ the set of right characters,
+# After `O damp goose` a `!` would be right, and a `.` too. So let the model pay for the probability that it gave to all the right characters together. With $R$ the set of right characters,
 #
 # $$L = -\ln \sum_{c \in R} p_c .$$
 #
-# Logits may be 1000 or more, and $e^{1000}$ is too large for a float; a probability of $e^{-1000}$ is too small for one, and becomes 0. The loss is an ordinary number all the same. Start from the logits: write it as a difference of two logarithms of sums, as in the second form above. Each of the two sums needs its own largest logit taken out of it. And the wrong characters have to stay out of the second sum altogether. Give them the logit $-\infty$: since $e^{-\infty} = 0$, they then add nothing to the sum. (`z.masked_fill(m, number)` is `z` with the number where `m` is True, and `~m` is the opposite of `m`.) For the logits $(0, 0, 0, 1000)$ and $R = \{0, 1\}$ it is $1000 - \ln 2 \approx 999.31$.
+# Logits may be 1000 or more, and $e^{1000}$ is too large for a float; a probability of $e^{-1000}$ is too small for one, and becomes 0. The loss is an ordinary number all the same. Start from the logits: write the loss as a difference of two logarithms of sums, as in the second form above. From each of the two sums, take out its own largest logit. The wrong characters have to stay out of the second sum altogether. Give them the logit $-\infty$: since $e^{-\infty} = 0$, they then add nothing to the sum. (`z.masked_fill(m, number)` is `z` with the number where `m` is True, and `~m` is the opposite of `m`.) For the logits $(0, 0, 0, 1000)$ and $R = \{0, 1\}$ the loss is $1000 - \ln 2 \approx 999.31$.
 
 # %% tags=["exercise"] exercise="loss_of_any"
 def loss_of_any(z, right):
@@ -103,7 +103,7 @@ check("loss_of_any", loss_of_any)
 # %% [markdown]
 # ## The gradient, by hand
 #
-# In which direction should each logit move? The **gradient** answers that: it is the list of the slopes of the loss, one for each logit, which says how fast the loss rises when that logit does. Differentiate the second form. The first term gives $-1$ for the logit $z_y$ and $0$ for the others. The second gives
+# In which direction should each logit move? The **gradient** answers that. It is a list of slopes, one for each logit; each slope says how fast the loss rises when its logit rises. Differentiate the second form. The first term gives $-1$ for the logit $z_y$ and $0$ for the others. The second gives
 #
 # $$\frac{\partial}{\partial z_c} \ln \sum_{c'} e^{z_{c'}} = \frac{e^{z_c}}{\sum_{c'} e^{z_{c'}}} = p_c .$$
 #
@@ -152,12 +152,12 @@ show(
 )
 
 # %% [markdown]
-# Descent goes *against* the gradient. The logit of the character that came goes up, in proportion to $1 - p_y$, what was missing to certainty. The others go down, each by as much as it was believed. Where the model was right and sure, nothing moves.
+# Descent goes *against* the gradient. The logit of the character that came goes up, in proportion to $1 - p_y$, its distance from certainty. The others go down, each in proportion to its own probability. Where the model was right and sure, nothing moves.
 #
 # ### Exercise: never quite sure
 # ★★ · 10 minutes · The first Transformer was trained so, with $\varepsilon = 0.1$ (Szegedy et al., 2016; Vaswani et al., 2017).
 #
-# $p_y$ never gets to 1, so the right logit is pushed up for ever. **Label smoothing** asks for less: instead of $\mathbf{y}$ it wants $\mathbf{t} = (1 - \varepsilon)\,\mathbf{y} + \varepsilon / V$, with a small part for every character, the right one included. For $V = 4$, $\varepsilon = 0.2$ and $y = 1$ that is $(0.05, 0.85, 0.05, 0.05)$.
+# $p_y$ never gets to 1, so the right logit is pushed up for ever. **Label smoothing** asks for less: its target is not $\mathbf{y}$ but $\mathbf{t} = (1 - \varepsilon)\,\mathbf{y} + \varepsilon / V$, with a small part for every character, the right one included. For $V = 4$, $\varepsilon = 0.2$ and $y = 1$ that is $(0.05, 0.85, 0.05, 0.05)$.
 #
 # One position pays $-\sum_c t_c \ln p_c$, and the loss $L$ is the mean over all positions of a batch. Derive $\partial L / \partial z$ on paper, then write it down.
 
@@ -175,7 +175,7 @@ check("smoothed_gradient", smoothed_gradient)
 # %% [markdown]
 # ## The gradient, by machine
 #
-# PyTorch remembers every operation on a tensor that has `requires_grad`, and `backward()` walks back through them with the chain rule. That is **autograd**. It finds what we found:
+# PyTorch remembers every operation on a tensor that has `requires_grad`, and `backward()` walks back through them with the chain rule. That is **autograd**. It finds the same gradient:
 
 # %%
 z.requires_grad_()
@@ -190,7 +190,7 @@ assert torch.allclose(z.grad, gradient)
 # %% [markdown]
 # ## Gradient descent
 #
-# Now the game of lesson 01 in miniature. After some character came, in ten cases, `a` five times, `b` three times, `c` twice and `d` never. The mean of $p - \mathbf{y}$ over the ten cases is $p$ minus these shares, so it is zero where $p$ *is* the shares, and nowhere else. Start from zero and walk against it. How far one goes at each step, here 0.5 times the gradient, is the **learning rate**.
+# Here is the task of lesson 01 in miniature. In ten cases, some character was followed by `a` five times, by `b` three times, by `c` twice and by `d` never. The mean of $p - \mathbf{y}$ over the ten cases is $p$ minus these shares, so this gradient is zero where $p$ *is* the shares, and nowhere else. We start from logits of zero and walk against the gradient. Each step is 0.5 times the gradient; this factor is the **learning rate**.
 
 # %%
 shares = torch.tensor([0.5, 0.3, 0.2, 0.0])
@@ -220,11 +220,11 @@ show(
 )
 
 # %% [markdown]
-# Descent arrives, without having counted. `d` takes longest: no finite logit gives it the probability 0, and its gradient sinks with its probability.
+# Descent arrives without counting. `d` takes longest: no finite logit gives it the probability 0, and its gradient shrinks with its probability.
 #
 # ## The loop
 #
-# The same with the whole table, and with a batch of random pairs at each step instead of the whole text. Five lines are the heart of all training, from here to the largest models. PyTorch keeps the step itself in an object, the **optimizer**; ours, `SGD`, does what we did above: it moves each parameter against its gradient, times the learning rate. (The learning rate is 10 now. A batch has 4,096 pairs, and only a few of them begin with any one character. So each row of the table has only a small part in the mean over the batch, and its gradient is small.)
+# Now we do the same with the whole table, and each step uses a batch of random pairs instead of the whole text. Five lines are the heart of all training, from here to the largest models. In PyTorch an object, the **optimizer**, takes the step; ours, `SGD`, does what we did above: it subtracts from each parameter its gradient, times the learning rate. (The learning rate is 10 now. A batch has 4,096 pairs, and only a few of them begin with any one character. So each row of the table has only a small part in the mean over the batch, and its gradient is small.)
 
 # %%
 from chargpt_lib.bigram import BigramLanguageModel
@@ -254,7 +254,7 @@ for step in range(101):
 # ### Exercise: find two bugs
 # ★★ · 10 minutes · Code that does not learn seldom raises an error. It draws a curve that looks almost right.
 #
-# The function below walks down on plain tensors, without an `nn.Module` and without an optimizer. Its game is the one from above: five times `a`, three times `b`, twice `c`. It should find the shares 0.5, 0.3, 0.2 and 0. (`torch.no_grad()` keeps autograd from remembering the step itself. A plain tensor has no `zero_grad`: its `t.grad` is `None` before the first `backward()`, and `t.grad = None` forgets it.)
+# The function below does the descent on plain tensors, without an `nn.Module` and without an optimizer. Its task is the one from above: five times `a`, three times `b`, twice `c`. It should find the shares 0.5, 0.3, 0.2 and 0. (`torch.no_grad()` keeps autograd from remembering the step itself. A plain tensor `t` has no `zero_grad`: `t.grad` is `None` before the first `backward()`, and `t.grad = None` forgets the gradient.)
 
 # %%
 def descend_with_bugs(table, x, y, steps, lr):
@@ -275,7 +275,7 @@ for steps in (5, 20, 80):
     print(steps, [round(share, 2) for share in found.tolist()])
 
 # %% [markdown]
-# After 5 steps the table is on its way. Then it runs past the mark, and in the end it is sure of `a`, which came half the time. Two things are wrong in the function. Write it without them.
+# After 5 steps the table is on its way. Then it runs past the mark, and in the end it is sure of `a`, which came half the time. The function has two bugs. Write it without them.
 
 # %% tags=["exercise"] exercise="descend_on_table"
 def descend_on_table(table, x, y, steps, lr):
@@ -297,7 +297,7 @@ def descend_on_table(table, x, y, steps, lr):
 check("descend_on_table", descend_on_table)
 
 # %% [markdown]
-# Descent on random batches is called stochastic gradient descent, SGD. It is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a step size of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. Two numbers, its `betas`, say how long these means remember. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use it from here on.
+# Descent on random batches is called stochastic gradient descent, SGD. SGD is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a step size of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. Two numbers, its `betas`, say how long these means remember. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use AdamW from here on.
 #
 # ## The learning rate, step by step
 #
@@ -353,9 +353,9 @@ show(
 # %% [markdown]
 # ## fit
 #
-# The five lines, with what one wants around them: AdamW, the schedule, a progress bar. Two safety belts: the gradient is **clipped** to a length of at most 1, so that one wild batch cannot throw the model far away; and a loss that is not a finite number stops the training at once, instead of an hour later.
+# `fit` is the five lines with the usual equipment around them: AdamW, the schedule, a progress bar. It also has two safety belts: the gradient is **clipped** to a length of at most 1, so that one wild batch cannot throw the model far away; and a loss that is not a finite number stops the training at once, instead of an hour later.
 #
-# Weight decay is for matrices and tables. Parameters with only one dimension, which we shall meet later, are left alone. An optimizer takes its parameters in **groups**, each with settings of its own, so here there are two.
+# Weight decay is for matrices and tables. Parameters with only one dimension, which we shall meet later, are left alone. An optimizer takes its parameters in **groups**, each with settings of its own, so we make two groups.
 
 # %%
 #| export
@@ -370,7 +370,7 @@ def param_groups(model, weight_decay):
     ]
 
 # %% [markdown]
-# A training of minutes may be cut off: the battery is empty, or a free session in the browser is over. So every half minute `fit` can save all that it needs to go on: weights, the optimizer's means, the states of the random generators, the losses so far. (You may skip this cell. [Lesson 09](09_checkpoints.ipynb) is about doing it well.)
+# A training of minutes may be cut off: the battery is empty, or a free session in the browser is over. So every half minute `fit` can save all that it needs to go on: weights, the optimizer's means, the states of the random generators, the losses so far. (You may skip this cell. [Lesson 09](09_checkpoints.ipynb) shows how to do it well.)
 
 # %%
 #| export
@@ -509,11 +509,11 @@ assert abs(early - optimum) < 0.1 or corpus.name != "playhouse"
 assert abs(off) < 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
-# It looks as if the model arrives. But each point is the loss of one batch, on the training text. Did it *really* arrive, on the validation text?
+# It looks as if the model arrives. But each point is the loss of one batch, on the training text. Did the model *really* arrive, on the validation text?
 #
 # ## How to measure
 #
-# There are two ways. **Sampled:** the mean over some random windows; quick, and never twice the same. **Exact:** cut the text into windows one after the other, so that each character is asked for once. Published figures for small models are mostly sampled. We give the exact one.
+# There are two ways. **Sampled:** the mean over some random windows; quick, and never the same twice. **Exact:** cut the text into windows one after the other, so that the model predicts each character once. Published figures for small models are mostly sampled. We give the exact one.
 
 # %%
 #| export
@@ -654,9 +654,9 @@ assert "nan at step" in message
 # %% [markdown]
 # ## Caching trained models
 #
-# The next models take minutes, not seconds. Nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It also measures the model and puts the result into the **ladder**, which has one entry for each lesson's model.
+# The next models take from a third of a minute to two minutes. Nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It also measures the model and puts the result into the **ladder**, which has one entry for each lesson's model.
 #
-# How does it know that it is the same model? By a **cache key**: a list of all that the result depends on. If anything in the list changes, the model is trained anew. (You may skip the next two cells with code, and look at a key below.)
+# How does `load_or_fit` know that a saved model is the same one? By a **cache key**: a list of all that the result depends on. If anything in the list changes, the model is trained anew. (You may skip the next two cells with code, and look at a key below.)
 
 # %%
 #| export
@@ -704,7 +704,7 @@ def cache_key(name, model, corpus, settings):
     }
 
 # %% [markdown]
-# Now `load_or_fit` itself: the file names come from the key, and the files are written in such an order that the report comes last. So where there is a report, everything is there.
+# Here is `load_or_fit` itself. Its file names come from the key, and it writes the report last. So if there is a report, the weights are there, too.
 
 # %%
 #| export
@@ -849,7 +849,7 @@ print(f"exact loss ≈ {result['loss']:.3f}, ≈ {result['seconds']:.0f} s of tr
 print(result["sample"][:200])
 
 # %% [markdown]
-# This is the key. Weights and classes are in it as digests, 16 letters and digits that change whenever what they stand for does; a class that a notebook defines counts like one of the library. If a model is trained again and you wonder why, compare the keys: `result["key"]`.
+# This is the key. It contains weights and classes as digests: 16 letters and digits that change whenever the weights or the class change. A class that a notebook defines counts like one of the library. If a model is trained again and you wonder why, compare the keys: `result["key"]`.
 
 # %% tags=["nbval-ignore-output"]
 for part, value in result["key"].items():
@@ -951,7 +951,7 @@ assert (spelling > 1.4 and others < 0.5) or corpus.name != "playhouse"
 print(ladder("shakespeare")["bigram"]["sample"][:200])
 
 # %% [markdown]
-# And this is the whole ladder there, as it was measured when the course was made:
+# And this is the whole ladder on Shakespeare, as it was measured when the course was made:
 
 # %%
 for rung, row in ladder("shakespeare").items():
@@ -961,13 +961,13 @@ assert list(ladder("shakespeare")) == list(MODEL_NAMES)
 # %% [markdown]
 # ## Loss by kind of text
 #
-# The bigram model still spells badly, and does everything else badly, too. It has one number for each pair and no way to see further. What is missing is not training: it *is* at its optimum. What is missing is the past.
+# The bigram model still spells badly, and does everything else badly, too. It has one number for each pair and no way to see further. What is missing is not training: the model *is* at its optimum. What is missing is the past.
 #
 # ## Mistakes people make
 #
-# - **No `zero_grad`.** Gradients add up from step to step, and the steps with them.
+# - **No `zero_grad`.** Gradients add up from step to step, so the steps grow with them.
 # - **Softmax twice.** `F.cross_entropy` takes logits. Give it probabilities, and the model trains slowly, to a bad loss.
-# - **Loss of the batch = loss of the model.** It jumps with the batch, and it is on the training text. Use `evaluate`.
+# - **Loss of the batch = loss of the model.** The loss of a batch jumps with the batch, and it is measured on the training text. Use `evaluate`.
 # - **One learning rate for all models.** If it is much too high, the loss jumps or explodes; if it is much too low, the loss crawls. Both look like a bad model.
 #
 # ## Exercises
@@ -979,11 +979,11 @@ assert list(ladder("shakespeare")) == list(MODEL_NAMES)
 #
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
 #
-# Because they start from 0 they are too small at first. If all gradients were 1, then $m$ should be 1 at every step, but with $\beta_1 = 0.9$ it is 0.1, then 0.19, then 0.271. So $\hat m$ is $m$, divided by what $m$ would be by now if all gradients had been 1; and $\hat v$ likewise with $\beta_2$. Then the parameters $w$ take their step. On the right stands the $w$ from before it:
+# Because the means start from 0, they are too small at first. If all gradients were 1, then $m$ should be 1 at every step, but with $\beta_1 = 0.9$ it is 0.1, then 0.19, then 0.271. So $\hat m$ is $m$, divided by what $m$ would be by now if all gradients had been 1; and $\hat v$ likewise with $\beta_2$. Then the parameters $w$ take their step (the $w$ on the right is the one from before the step):
 #
 # $$w \leftarrow w - \eta_t \left( \frac{\hat m}{\sqrt{\hat v} + \varepsilon} + \lambda w \right)$$
 #
-# $\varepsilon$ keeps the division from going wild, and $\lambda$ is the weight decay. With $\varepsilon = \lambda = 0$ the first step is $\pm \eta_1$, whatever the gradient.
+# $\varepsilon$ keeps the quotient finite where $\hat v$ is near 0, and $\lambda$ is the weight decay. With $\varepsilon = \lambda = 0$ the first step is $\pm \eta_1$, whatever the gradient.
 
 # %% tags=["exercise"] exercise="adamw_steps"
 def adamw_steps(w, gradients, rates, beta1, beta2, eps, decay):

@@ -14,9 +14,9 @@
 # You will build: one head of attention, from an average to the formula of the paper, and a model that uses it.
 # You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute.
 #
-# After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To know that, one has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
+# After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To predict that, a model has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
 #
-# A **vector** is a row of numbers. In a model each character has one, which is learnt (we come to it further down); for a start, here are four vectors of two numbers each, and the mean of what came so far.
+# A **vector** is a row of numbers. In a model each character has a vector, which is learnt (we come to this further down). For a start, here are four vectors of two numbers each; the loop prints the mean of the vectors so far.
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,9 +33,9 @@ for t in range(T):
 # %% [markdown]
 # ## The average of the past
 #
-# The loop above lets each position take the mean of the rows of `x` up to its own: the plainest way of looking at everything so far.
+# The loop above gives each position the mean of the rows of `x` up to its own: the plainest way of looking at everything so far.
 #
-# **Predict:** a matrix product takes weighted sums of rows. With which matrix $A$ is $A x$ the same as the loop? Its row $t$ has to hold the weights of the rows $0 \dots t$.
+# **Predict:** a matrix product takes weighted sums of rows. With which matrix $A$ is $A x$ the same as the loop? Row $t$ of $A$ has to hold the weights of the rows $0 \dots t$.
 
 # %%
 A = torch.tril(torch.ones(T, T))  # ones on and below the diagonal
@@ -46,7 +46,7 @@ print(A @ x)
 # %% [markdown]
 # The zeros above the diagonal are the important part: a position takes nothing from later ones. A model that could see the next character would not need to predict it.
 #
-# There is a second way to write the same matrix. Start from scores, all 0; put $-\infty$ where nothing may be seen; take the softmax of each row.
+# There is a second way to write the same matrix. Start from scores, all 0; put $-\infty$ where a position may not look; take the softmax of each row.
 
 # %%
 scores = torch.zeros(T, T)
@@ -78,13 +78,13 @@ show(
 # %% [markdown]
 # ## Queries, keys and values
 #
-# Where do the scores come from? Each position makes three vectors out of its own:
+# Where do the scores come from? Each position makes three vectors out of its own vector:
 #
 # - a **query** $q$: what am I looking for?
 # - a **key** $k$: what have I got?
 # - a **value** $v$: what do I hand over if somebody looks at me?
 #
-# The score that position $t$ gives to position $s$ is the dot product $q_t \cdot k_s$: large where the key fits the query. Then row $t$ of the result is the average of the values, weighted by the softmax of the scores. With all rows on top of each other (Vaswani et al., 2017),
+# The score that position $t$ gives to position $s$ is the dot product $q_t \cdot k_s$: large where the key fits the query. Then row $t$ of the result is the average of the values, weighted by the softmax of the scores. With all rows stacked into matrices $Q$, $K$ and $V$ (Vaswani et al., 2017),
 #
 # $$\operatorname{Attention}(Q, K, V) = \operatorname{softmax}\!\left(\frac{Q K^\top}{\sqrt{d}}\right) V ,$$
 #
@@ -92,7 +92,7 @@ show(
 #
 # ## Why the square root?
 #
-# The *variance* is the mean square of the distance from the mean; its root, the *standard deviation*, is the typical distance. Numbers are *independent* if none of them says anything about the others; then the variances of a sum's terms add up. So if the numbers in $q$ and $k$ are independent, with mean 0 and variance 1, their dot product is a sum of $d$ terms and has variance $d$: its typical size is $\sqrt{d}$, 16 for a head of size 256.
+# The *variance* is the mean square of the distance from the mean; its root, the *standard deviation*, is the typical distance. Numbers are *independent* if none of them says anything about the others; then the variance of their sum is the sum of their variances. So if the numbers in $q$ and $k$ are independent, with mean 0 and variance 1, their dot product is a sum of $d$ terms and has variance $d$: its typical size is $\sqrt{d}$, 16 for a head of size 256.
 #
 # **Predict:** there are 32 places to look at. How large is the largest weight if the scores have size 16? And if they have size 1? (The cell also measures the gradient that reaches the scores. For that it needs some loss; a sum of the weights with random factors will do.)
 
@@ -146,7 +146,7 @@ assert most[256, 1.0] > 0.85 and most[256, 256**-0.5] < 0.25 and most[1024, 1.0]
 assert flow[1024, 1.0] / flow[1024, 1024**-0.5] < 0.4
 
 # %% [markdown]
-# So scores of size 16 (d = 256) give about nine tenths of the weight to one of the 32 places, and scores of size 1 give it about a sixth. Without the root, a head of size 1024 gives nearly all to one place. And a softmax that is sure passes little gradient on: for $p = \operatorname{softmax}(a)$ the derivative is $\partial p_i / \partial a_j = p_i (\delta_{ij} - p_j)$, with $\delta_{ij} = 1$ for $i = j$ and 0 otherwise, and that is near 0 where every $p$ is near 0 or 1. A sure head is slow to change its mind. Divided by $\sqrt d$, all head sizes behave alike.
+# So scores of size 16 (d = 256) give about nine tenths of the weight to one of the 32 places, and scores of size 1 give it about a sixth. Without the root, a head of size 1024 gives nearly all to one place. And a softmax that is sure passes little gradient on: for $p = \operatorname{softmax}(a)$ the derivative is $\partial p_i / \partial a_j = p_i (\delta_{ij} - p_j)$, with $\delta_{ij} = 1$ for $i = j$ and 0 otherwise, and this derivative is near 0 where every $p$ is near 0 or 1. A sure head is slow to change its mind. If the scores are divided by $\sqrt d$, all head sizes behave alike.
 
 # %% [markdown]
 # ## In code
@@ -194,7 +194,7 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 # ### Exercise: a window on the past
 # ★ · 5 minutes · Long texts are read through such windows: what is far back costs nothing (Beltagy et al., 2020).
 #
-# Write a mask like `causal_mask`, but let each position see only the last `w` positions, itself among them.
+# Write a mask like `causal_mask`, but let each position see only the last `w` positions, including itself.
 
 # %% tags=["exercise"] exercise="window_mask"
 def window_mask(T, w):
@@ -211,9 +211,9 @@ check("window_mask", window_mask)
 # ### Exercise: what the weights tell the scores
 # ★★★ · 12 minutes · Each step of training sends this derivative back through every head; in the fast libraries it is written by hand (Dao et al., 2022).
 #
-# A query has the dot products $r_1, \dots, r_n$ with $n$ keys, not yet divided by $\sqrt d$; its weights are $p = \operatorname{softmax}(r / \sqrt d)$. The layers after this one have already told us $g_i = \partial L / \partial p_i$, how the loss depends on each weight. Derive $\partial L / \partial r_j$. You have the derivative of a softmax from above: there $a$ is what goes into it, here $r / \sqrt d$. Each score moves *all* weights, so the chain rule gives a sum over $i$. Most of it cancels.
+# A query has the dot products $r_1, \dots, r_n$ with $n$ keys, not yet divided by $\sqrt d$; its weights are $p = \operatorname{softmax}(r / \sqrt d)$. The layers after this one have already told us $g_i = \partial L / \partial p_i$, how the loss depends on each weight. Derive $\partial L / \partial r_j$. The derivative of a softmax stands above; its input is $a$ there and $r / \sqrt d$ here. Each score moves *all* weights, so the chain rule gives a sum over $i$. Most of it cancels.
 #
-# For $d = 1$, two equal scores and $g = (1, 0)$ it is $(0.25, -0.25)$.
+# For $d = 1$, two equal scores and $g = (1, 0)$ the derivative is $(0.25, -0.25)$.
 
 # %% tags=["exercise"] exercise="score_gradient"
 def score_gradient(r, g, d):
@@ -230,7 +230,7 @@ def score_gradient(r, g, d):
 check("score_gradient", score_gradient)
 
 # %% [markdown]
-# A **head** is three matrices that make queries, keys and values, and this function.
+# A **head** consists of this function and of three matrices, which make the queries, keys and values.
 
 # %%
 #| export
@@ -261,7 +261,7 @@ print(head(torch.randn(2, 5, 16)).shape)
 # %% [markdown]
 # ## Testing causality
 #
-# The mask looks right. But can the head really not see the future? Test it. If the output at position $t$ used the input at position $s$, some derivative of the one by the other would not be zero. Autograd can work out all of them.
+# The mask looks right. But can the head really not see the future? Test it. If the output at position $t$ used the input at position $s$, some derivative of that output by that input would not be zero. Autograd can work out all these derivatives.
 
 # %%
 noise = torch.randn(1, 8, 16)
@@ -295,12 +295,12 @@ leaky = torch.zeros(8, 8).masked_fill(~causal_mask(8), -5.0).softmax(-1)
 print(f"row 0 gives {leaky[0, 1:].sum():.1%} of its attention to the future")
 
 # %% [markdown]
-# A few percent, and no error message. That may be enough for learning to peek. When a training loss seems too good, check the mask.
+# A few percent, and no error message. That may be enough for a model to learn to peek. When a training loss seems too good, check the mask.
 #
 # ### Exercise: find the bug in the batch
 # ★★ · 8 minutes · Whoever writes answers for several people at once meets this one.
 #
-# Texts of different lengths stand in one batch, and all end at the right edge. Before the shorter ones stand fillers, at which nobody may look. Text `b` begins at position `starts[b]`. Here is the second of two texts, with 2 fillers and 2 characters, and with equal scores.
+# Texts of different lengths stand in one batch, and all end at the right edge. The shorter ones have fillers before them, and no position may look at a filler. Text `b` begins at position `starts[b]`. Here is the second of two texts, with 2 fillers and 2 characters, and with equal scores.
 
 # %%
 def weights_with_a_bug(scores, starts):
@@ -313,7 +313,7 @@ def weights_with_a_bug(scores, starts):
 print(weights_with_a_bug(torch.zeros(2, 4, 4), torch.tensor([0, 2]))[1])
 
 # %% [markdown]
-# The last two rows are right. The first two are the queries of the fillers, and nobody wants their output; but a single `nan` makes the mean loss `nan`, and the training stops. What did the softmax divide there? Write it so that fillers look at nothing (a row of zeros), not even at each other, and all else stays as it is. Scores may be as large as 400, or as low as −400.
+# The last two rows are right. The first two are the queries of the fillers, and nobody wants their output; but a single `nan` makes the mean loss `nan`, and the training stops. What did the softmax divide there? Write the function so that fillers look at nothing (a row of zeros), not even at each other, and all else stays as it is. Scores may be as large as 400, or as low as −400.
 
 # %% tags=["exercise"] exercise="left_padded_weights"
 def left_padded_weights(scores, starts):
@@ -347,9 +347,9 @@ print(
 assert torch.allclose(in_order, out_of_order, atol=1e-6)
 
 # %% [markdown]
-# So we tell it: a second table holds one vector for each position, its **position embedding**, and what goes into the head is the sum of both, "what am I" plus "where am I".
+# So we tell the head the order. One table holds a learnt vector for each character; a second table holds one for each position, its **position embedding**. The head reads the sum of both, "what am I" plus "where am I".
 #
-# The model: look up, add, attend, and turn the result into logits. New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
+# The model looks up both vectors, adds them, attends, and turns the result into logits. New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
 
 # %%
 #| export
@@ -466,7 +466,7 @@ assert near.sum() > 0.6 or corpus.name != "playhouse"
 # ### Exercise: how many places?
 # ★★ · 7 minutes · This is how one finds out whether a head reads widely or stares at one place (Clark et al., 2019).
 #
-# A row of weights may be spread over many places, or all lie on one. Its entropy $H = -\sum_s p_s \ln p_s$ (lesson 00) says so in nats, and $e^H$ says it in places: four equal weights give 4, a single weight of 1 gives 1, and $(0.5, 0.5, 0)$ gives 2. A place with the weight 0 adds nothing. (To PyTorch 0 · ln 0 is nan: see to it.) Measure every row.
+# A row of weights may be spread over many places, or all lie on one. Its entropy $H = -\sum_s p_s \ln p_s$ (lesson 00) says so in nats, and $e^H$ says it in places: four equal weights give 4, a single weight of 1 gives 1, and $(0.5, 0.5, 0)$ gives 2. A place with the weight 0 adds nothing. (In PyTorch 0 · ln 0 is `nan`: take care of that case.) Measure every row.
 
 # %% tags=["exercise"] exercise="characters_looked_at"
 def characters_looked_at(weights):
@@ -492,7 +492,7 @@ assert looked.min() > 0.99  # at one place at least, and at no more than there a
 assert (looked / torch.arange(1, len(looked) + 1)).max() < 1.01
 
 # %% [markdown]
-# It looks at itself and at the few characters before. (It has to look at itself: in this model the current character reaches the logits only through the head.) One head is one average, and it mixes all that it looks at into one vector; where each piece came from gets blurred. To look at several places *separately* one needs several heads.
+# A character looks at itself and at the few characters before it. (It has to look at itself: in this model the current character reaches the logits only through the head.) One head is one average: it mixes all that it looks at into one vector, and blurs where each piece came from. To look at several places *separately* one needs several heads.
 #
 # ## Loss by kind of text
 
@@ -512,7 +512,7 @@ print(f"of what copied names cost the bigram model above the floor, it still pay
 assert (spelling > 0.6 and names > 0.6) or corpus.name != "playhouse"
 
 # %% [markdown]
-# Most of what it saves is spelling: it sees the letters before. And `Hal:`, with which this lesson began? No: of what copied names cost the bigram model, most is still there. To copy a name one has to know that a name is due, where it stood, and how much of it is written already, and a single average of the past cannot say all that. The eyes are there; lessons 04 to 06 make something of them.
+# Most of what the head saves is spelling, because it sees the letters before. Can it copy the `Hal:` with which this lesson began? No: most of what copied names cost the bigram model is still there. To copy a name, a model has to know that a name is due, where it stood, and how much of it is written already, and a single average of the past cannot say all that. The eyes are there; lessons 04 to 06 make something of them.
 
 # %% tags=["nbval-ignore-output"]
 row = bundled_results()["shakespeare"]["single head"]
@@ -527,19 +527,19 @@ assert on_shakespeare > 0.05
 # %% [markdown]
 # ## Mistakes people make
 #
-# - **Softmax over the wrong axis.** The weights of one *query* sum to 1: `softmax(-1)`, over the keys. With `softmax(-2)` it runs, and the future leaks in: a weight is then divided by a sum over all queries, the later ones among them.
-# - **Dividing by the root of the width of the model** instead of the head size. With one head they are the same; with many heads the weights come out too flat.
+# - **Softmax over the wrong axis.** The weights of one *query* sum to 1: `softmax(-1)`, over the keys. With `softmax(-2)` the code runs, but the future leaks in: a weight is then divided by a sum over all queries, the later ones among them.
+# - **Dividing by the root of the width of the model** instead of the head size. With one head the two are the same; with many heads the weights come out too flat.
 # - **A mask for `block_size` instead of T.** It works until somebody gives a shorter text.
-# - **A transposed mask.** `triu` instead of `tril`: each position sees itself and the future. The loss is wonderful, what it writes is not.
+# - **A transposed mask.** `triu` instead of `tril`: each position sees itself and the future. The loss is wonderful, but what the model writes is not.
 #
 # ## Exercises
 #
 # ### Exercise: a past in pieces
 # ★★★ · 20 minutes · Nobody holds all scores of a long past at once: chips read it in pieces (Dao et al., 2022), and machines in a ring have a piece each (Liu et al., 2023).
 #
-# The past is cut into $P$ pieces. For a query, a place with the score $a_s$ (the root of $d$ is in it already) has the value $v_s$. Piece $i$ takes the softmax over its own places and reports two things to us: its result $o_i$, the average of its values with those weights, and the number $\ell_i = \ln \sum_{s \text{ in piece } i} e^{a_s}$. It keeps the scores and the values to itself.
+# The past is cut into $P$ pieces. For a query, place $s$ has the score $a_s$ (already divided by $\sqrt d$) and the value $v_s$. Piece $i$ takes the softmax over its own places and reports two things to us: its result $o_i$, the average of its values with those weights, and the number $\ell_i = \ln \sum_{s \text{ in piece } i} e^{a_s}$. The piece keeps its scores and values to itself.
 #
-# From the reports alone, work out what attention over the whole past would have given: its result $o$ and its number $\ell$, for each of $T$ queries. One piece may report $o_1 = 0$ and $\ell_1 = \ln 1$, the other $o_2 = 4$ and $\ell_2 = \ln 3$. Then $o = 3$ and $\ell = \ln 4$.
+# From the reports alone, work out what attention over the whole past would have given: its result $o$ and its number $\ell$, for each of $T$ queries. For example, one piece reports $o_1 = 0$ and $\ell_1 = \ln 1$, and the other $o_2 = 4$ and $\ell_2 = \ln 3$; then $o = 3$ and $\ell = \ln 4$.
 #
 # $\ell_i$ may be 1000 for one query and −1000 for the next; $e^{1000}$ is too large for a float, and $e^{-1000}$ too small. Where a piece holds nothing that the query may see, it reports $o_i = 0$ and $\ell_i = -\infty$. At least one piece holds something.
 

@@ -11,10 +11,10 @@
 #
 # > Multi-head attention: a loop over heads, one matrix for all, and the fused kernel.
 #
-# You will build: attention with many heads, first as a loop, then with one matrix, then with PyTorch's **fused kernel**, one routine that does the whole attention in a single step. All three give the same numbers; they do not take the same time.
+# You will build: attention with many heads, first as a loop, then with one matrix, then with PyTorch's **fused kernel**, one routine that does the whole attention in a single step. All three give the same numbers, but not in the same time.
 # You need lesson 03. On a CPU the page takes about twenty seconds.
 #
-# A head makes one average of the past. If it looks at two places, it gets their mixture, as if one mixed two photographs. Two heads are two photographs.
+# A head makes one average of the past. If it looks at two places, it gets their mixture, like a double exposure of two photographs. Two heads are two photographs.
 
 # %%
 import math
@@ -37,7 +37,7 @@ print("two heads:", torch.cat([a, b]), "with the places exchanged:", torch.cat([
 #
 # $$\operatorname{MultiHead}(x) = \operatorname{concat}(\text{head}_1, \dots, \text{head}_H)\, W^O .$$
 #
-# Each head being narrower, all heads together have no more parameters than one wide head.
+# Because each head is narrower, all heads together have no more parameters than one wide head.
 
 # %%
 #| export
@@ -89,9 +89,9 @@ except ValueError as error:
 # %% [markdown]
 # ## One matrix
 #
-# Four heads with three matrices each are twelve matrix products, one after the other, and each is small. One large product is often faster than twelve small ones; whether the whole layer is, we shall measure. So stack the twelve matrices on top of each other. One product gives, for each character, $3C$ numbers: all queries, all keys, all values.
+# Four heads with three matrices each are twelve matrix products, one after the other, and each is small. One large product is often faster than twelve small ones; we shall measure whether the whole layer is faster, too. So we stack the twelve matrices on top of each other. One product gives, for each character, $3C$ numbers: all queries, all keys, all values.
 #
-# Then they have to be sorted: first by query, key and value, then by head. That takes a `view` and a `transpose`, and here most people lose their way. Follow it on numbers that one can recognise: 2 characters, 2 heads of size 3. The value `12` is number 2 of character 1 (both counted from 0).
+# Then these numbers have to be sorted: first by query, key and value, then by head. That takes a `view` and a `transpose`, and here most people lose their way. Follow both on numbers that you can recognise: 2 characters, 2 heads of size 3. The value `12` is number 2 of character 1 (both counted from 0).
 
 # %%
 T, H, D = 2, 2, 3
@@ -108,7 +108,7 @@ wrong = q.view(H, T, D)
 print("head 0:", wrong[0].tolist(), " head 1:", wrong[1].tolist())
 
 # %% [markdown]
-# All of character 0, and nothing of character 1! `view` never moves a number, it only cuts the row of numbers elsewhere. To exchange two axes one needs `transpose`. The wrong version runs without an error.
+# All of character 0, and nothing of character 1! `view` never moves a number, it only cuts the row of numbers in other places. To exchange two axes, use `transpose`. The wrong version runs without an error.
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9, 2), layout="constrained")
@@ -136,7 +136,7 @@ show(
 # ### Exercise: the way back
 # ★ · 5 minutes · Every attention layer does it once, and the wrong version runs without an error.
 #
-# Each head has done its work, and the numbers lie in a tensor (B, H, T, D): B texts, H heads, T characters, D numbers for each. Now back: lay the heads of each character side by side, head 0 first. For one text, two heads, two characters and D = 1:
+# Each head has done its work, and the numbers lie in a tensor (B, H, T, D): B texts, H heads, T characters, D numbers for each. Now go back: lay the heads of each character side by side, head 0 first. For one text, two heads, two characters and D = 1:
 #
 # `[[[[1], [2]], [[3], [4]]]]` becomes `[[[1, 3], [2, 4]]]`. (After a `transpose`, `view` refuses to join axes that no longer lie side by side in memory; `reshape` copies them.)
 
@@ -156,7 +156,7 @@ check("merge_heads", merge_heads)
 #
 # This is the class that we shall use: one matrix for all heads, and PyTorch's own `scaled_dot_product_attention`, which never writes the (T, T) weights to memory (Dao et al., 2022). `is_causal=True` is our mask; `unbind(2)` takes a tensor apart along axis 2, here into queries, keys and values.
 #
-# Two things are for later. Dropout is for lesson 05; here it is off. And the argument `cache` is for lesson 08, where a model writes one character at a time and keeps the keys and values of those before; until then it is `None`, and the line below `if cache is not None` never runs.
+# Two things are for later. Dropout, which makes random numbers zero in training, is for lesson 05; here it is off. The argument `cache` is for lesson 08, where a model writes one character at a time and keeps the keys and values of the characters before; until then `cache` is `None`, and the line below `if cache is not None` never runs.
 
 # %%
 #| export
@@ -197,7 +197,7 @@ class CausalSelfAttention(nn.Module):
         return F.dropout(self.proj(out), self.dropout, self.training)
 
 # %% [markdown]
-# Is it the same thing? Copy the weights of the loop into it, and compare.
+# Does this class compute the same? Copy the weights of the loop into it, and compare.
 
 # %%
 fused = CausalSelfAttention(64, 4)
@@ -216,7 +216,7 @@ print(
 assert torch.allclose(loop(x), fused(x), atol=1e-6)
 
 # %% [markdown]
-# There is a way between these two: one matrix for all heads, as here, with our own attention from lesson 03, where the heads are one more axis. `permute(2, 0, 3, 1, 4)` gives the new order of all axes at once: what was axis 2 comes first, and so on.
+# A third way lies between these two: one matrix for all heads, as here, but our own attention from lesson 03, with the heads as one more axis. `permute(2, 0, 3, 1, 4)` gives the new order of all axes at once: axis 2 comes first, then axis 0, and so on.
 
 # %%
 def one_matrix(x, module):
@@ -236,7 +236,7 @@ print(
 assert torch.allclose(ours, fused(x), atol=1e-6)
 
 # %% [markdown]
-# And the gradients, here of the input?
+# Are the gradients the same, too? We compare those of the input.
 
 # %%
 x.requires_grad_()
@@ -272,7 +272,7 @@ for n_head in (1, 4, 16):
 # ### Exercise: find the bug
 # ★ · 4 minutes · Nothing fails. The model trains, a little worse, and nobody knows why.
 #
-# Queries and keys are independent numbers of variance 1. Lesson 03 found that then all head sizes behave alike. In the output above they do not: the more heads, the flatter the weights, and an equal share would be 1/32 = 0.03. Mend it.
+# Queries and keys are independent numbers of variance 1. Lesson 03 found that with such numbers all head sizes behave alike. In the output above they do not: the more heads, the flatter the weights (32 equal weights would be 1/32 = 0.03 each). Write the function without the bug.
 
 # %% tags=["exercise"] exercise="multi_head_weights"
 def multi_head_weights(q, k, n_head):
@@ -291,7 +291,7 @@ check("multi_head_weights", multi_head_weights)
 # %% [markdown]
 # ## Which is fastest?
 #
-# **Predict** the order before you run it. Each way goes forward and back, with 8 texts of 256 characters and 8 heads. The three ways take turns, so that a busy machine slows all of them down alike.
+# **Predict** the order before you run the cell. Each way runs forward and backward, with 8 texts of 256 characters and 8 heads. The three ways take turns, so that a busy machine slows all of them down alike.
 
 # %%
 from time import perf_counter
@@ -330,7 +330,7 @@ for name, milliseconds in times.items():
     )
 
 # %% [markdown]
-# How much they differ depends on the machine, and so does which of the first two wins. Each step of the loop works on an eighth of the (T, T) weights, which may fit where memory is fast; one matrix does all at once. The fused kernel never writes them. The memory does not depend on the machine: here is what each way keeps until the gradient comes back. (PyTorch hands each tensor that it keeps to `count_it` first.)
+# How much the times differ depends on the machine; so does the winner of the first two ways. Each step of the loop works on an eighth of the (T, T) weights, which may fit into fast memory; the second way works on all of them at once. The fused kernel never writes them. The memory does not depend on the machine: we measure what each way keeps until the gradient comes back. (PyTorch hands each tensor that it keeps to `count_it` first.)
 
 # %%
 def megabytes_kept(way):
@@ -353,12 +353,12 @@ assert memory_kept["loop over heads"] - memory_kept["fused kernel"] > 10
 assert memory_kept["one matrix"] - memory_kept["fused kernel"] > 10
 
 # %% [markdown]
-# The weights alone are 16 MiB, as you will see in a moment. From here on, `CausalSelfAttention`.
+# In the first two ways, the weights alone are 16 MiB, as you will see in a moment. From here on, we use `CausalSelfAttention`.
 #
 # ### Exercise: how long may the text be?
 # ★ · 4 minutes · For this reason the first transformers read a few hundred words at a time; the fused kernel was the way out (Dao et al., 2022).
 #
-# One layer makes weights (B, H, T, T), all in memory at once: B texts, H heads, T characters. A number takes `number_bytes` bytes. Those that the mask makes zero are written, too. **Predict** the longest text whose weights still fit into `memory` bytes: with 100 bytes, one text, one head and 4 bytes, it has 5 characters, since 5 · 5 · 4 = 100.
+# One layer makes weights (B, H, T, T), all in memory at once: B texts, H heads, T characters. A number takes `number_bytes` bytes. The weights that the mask makes zero are written, too. **Predict** the longest text whose weights still fit into `memory` bytes. With 100 bytes, one text, one head and 4 bytes a number, that text has 5 characters, since 5 · 5 · 4 = 100.
 
 # %% tags=["exercise"] exercise="longest_text"
 def longest_text(memory, batch_size, n_head, number_bytes):
@@ -384,7 +384,7 @@ for memory, lengths in ((16 * 2**20, (256, 257)), (64 * 2**20, (512, 513))):
 # %% [markdown]
 # ## A model with four heads
 #
-# As in lesson 03, with the same width of 64 and the same training. Only the attention differs. (The projection makes the model a little larger.)
+# Width (64) and training are those of lesson 03; only the attention differs. (The projection makes the model a little larger.)
 
 # %%
 #| export
@@ -429,7 +429,7 @@ print(f"loss at init ≈ {loss.item():.2f}, ln V = {log(V):.2f} (closer than 0.1
 assert abs(off) < 0.1
 
 # %% [markdown]
-# **Predict:** by how many nats will four heads beat one head? One head has beaten the bigram by about half a nat: will it be more than that, or less?
+# **Predict:** by how many nats will four heads beat one head? One head beat the bigram by about half a nat: will this gain be larger or smaller?
 
 # %% tags=["nbval-ignore-output"]
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
@@ -448,7 +448,7 @@ assert (one > 0.4 and four > 0.4) or corpus.name != "playhouse"
 # %% [markdown]
 # About as much again, with the same width and the same training.
 #
-# What does each head look at? The fused kernel keeps no weights, but the way in between has the same ones.
+# What does each head look at? The fused kernel keeps no weights, but `one_matrix` computes the same ones.
 
 # %%
 def head_weights(model):
@@ -505,7 +505,7 @@ assert before > 0.95
 assert shared[others].max() < 0.9
 
 # %% [markdown]
-# Before training, all heads were alike. Nobody told them to divide the work. Chance made them a tiny bit different, and training widened the difference. (A likely reason: two heads that see the same are of little more use than one.)
+# Before training, all heads were alike. Nobody told them to divide the work. Chance made them a tiny bit different, and training widened the difference. (A likely reason: two heads that see the same places are of little more use than one.)
 #
 # ### Exercise: what each head adds
 # ★★ · 10 minutes · Before one may ask which head can be spared, one has to tell them apart in the result (Elhage et al., 2021).
@@ -514,7 +514,7 @@ assert shared[others].max() < 0.9
 #
 # $$\operatorname{concat}(\text{head}_1, \dots, \text{head}_H)\, W^O = \sum_h \text{head}_h\, W^O_h .$$
 #
-# $W^O_h$ is those D of the C rows of $W^O$ that the numbers of head $h$ meet. Return the terms of the sum, one for each head.
+# $W^O_h$ holds those D of the C rows of $W^O$ that the numbers of head $h$ meet. Return the terms of the sum, one for each head.
 #
 # `W_o` is stored as `nn.Linear` stores it, transposed: $W^O$ = `W_o.T`. So first transpose, then take the D rows of head $h$. (In the model the projection has a bias, too; it belongs to no head.) With two heads of size 1 that hold 3 and 5, and `W_o = [[1, 2], [10, 20]]`, head 0 adds `[3, 30]` and head 1 adds `[10, 100]`; the result is `[13, 130]`.
 
@@ -530,7 +530,7 @@ def head_contributions(heads, W_o):
 check("head_contributions", head_contributions)
 
 # %% [markdown]
-# Which head can be spared, then? In the trained model, let one head at a time add nothing, and measure the loss again on a part of the validation text. (Set the 16 columns of the stored matrix that meet this head to 0, and its term of the sum is 0.) **Predict:** without how many of the four will the loss rise by more than half a nat?
+# Which head can be spared, then? In the trained model, let one head at a time add nothing, and measure the loss again on a part of the validation text. (If the 16 columns of the stored matrix that meet this head are set to 0, the head's term of the sum is 0.) **Predict:** how many of the four heads, left out alone, make the loss rise by more than half a nat?
 
 # %%
 some_ids = tokenizer.encode(corpus.val[:20_000])
@@ -591,23 +591,23 @@ print(f"better than a single head by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
 
 # %% [markdown]
-# Spelling is much better. But the 4-gram table of lesson 01 was better still! The model sees the last characters, each in a vector of its own, and then has only one matrix to conclude from them. It can gather; it cannot think. That is the next lesson.
+# Spelling is much better. But the 4-gram table of lesson 01 was better still! The model sees the last characters, each in a vector of its own, and then has only one matrix to conclude something from them. It can gather, but it cannot think. Thinking is the next lesson.
 #
 # ## Mistakes people make
 #
 # - **`view` without `transpose`.** As above. Test with `arange`, not with `randn`.
 # - **`.view` after `.transpose`** on the way back is an error, and rightly so; `.reshape` or `.contiguous().view` copies.
 # - **Dividing by √C** instead of √(C / H).
-# - **`is_causal=True` and a mask.** One of them.
+# - **`is_causal=True` and a mask.** Give only one of them.
 #
 # ## Exercises
 #
 # ### Exercise: heads that share
 # ★★★ · 20 minutes · A model that writes has to keep all keys and values. Large ones let several heads share them: one set for all (Shazeer, 2019), or one for each group of heads (Ainslie et al., 2023).
 #
-# There are H = `n_head` heads of queries, of size D = C / H, but only G heads of keys and values, of the same size; G divides H. Neighbours share: with 6 heads and G = 2, heads 0, 1 and 2 use keys and values 0; heads 3, 4 and 5 use keys and values 1. G is not given; `W_k` has G · D rows and tells it.
+# There are H = `n_head` heads of queries, of size D = C / H, but only G heads of keys and values, of the same size; G divides H. Neighbours share: with 6 heads and G = 2, heads 0, 1 and 2 use keys and values 0; heads 3, 4 and 5 use keys and values 1. G is not given, but it follows from the G · D rows of `W_k`.
 #
-# Write the whole layer: queries, keys and values, each by head; causal weights; heads side by side; projection. No matrix has a bias, and each is used as in `nn.Linear`, `x @ W.T`. Test it on G = H: there it is `CausalSelfAttention(C, n_head, bias=False)`, whose `qkv.weight.chunk(3)` are `W_q`, `W_k`, `W_v`, and whose `proj.weight` is `W_o`.
+# Write the whole layer: queries, keys and values, each by head; causal weights; heads side by side; projection. No matrix has a bias, and each is used as in `nn.Linear`, `x @ W.T`. Test it on G = H: there the layer is `CausalSelfAttention(C, n_head, bias=False)`, whose `qkv.weight.chunk(3)` are `W_q`, `W_k`, `W_v`, and whose `proj.weight` is `W_o`.
 
 # %% tags=["exercise"] exercise="grouped_query_attention"
 def grouped_query_attention(x, W_q, W_k, W_v, W_o, n_head):

@@ -14,16 +14,16 @@
 # You will build: the transformer block, and find out what each of its parts is good for by leaving it out.
 # You need lesson 04. On a CPU the page takes about three quarters of a minute.
 #
-# Attention gathers: it brings vectors from the past to where they are needed. Then something has to be concluded from them. A block does both. And since one conclusion leads to the next, blocks are stacked. The trouble begins with the stacking.
+# Attention gathers: it brings vectors from the past to where they are needed. Then the model has to conclude something from them. A block does both. Since one conclusion leads to the next, blocks are stacked. The trouble begins with the stacking.
 
 # %% [markdown]
 # ## The feed-forward layer
 #
-# At each position by itself: a matrix to four times as many numbers, an activation, and a matrix back.
+# The layer works at each position by itself: one matrix makes four times as many numbers, an activation is applied to each of them, and a second matrix leads back.
 #
 # $$\operatorname{FFN}(x) = W_2\, \sigma(W_1 x + b_1) + b_2$$
 #
-# The **activation** $\sigma$, a function that is not linear, is the point of the layer. Vaswani et al. (2017) took $\operatorname{ReLU}(z) = \max(0, z)$, GPT-2 the smoother $\operatorname{GELU}(z) = z\, \Phi(z)$ (Hendrycks and Gimpel, 2016), where $\Phi(z)$ is the probability that a normally distributed number is below $z$: 0 far to the left, 1 far to the right. (Here $x$ is a column, with the matrices to its left; in lesson 04 a row stood to the left of $W^O$. In code both are `x @ W.T`, as `nn.Linear` computes it.)
+# The **activation** $\sigma$, a function that is not linear, is the point of the layer. Vaswani et al. (2017) took $\operatorname{ReLU}(z) = \max(0, z)$, and GPT-2 took the smoother $\operatorname{GELU}(z) = z\, \Phi(z)$ (Hendrycks and Gimpel, 2016), where $\Phi(z)$ is the probability that a normally distributed number is below $z$: 0 far to the left, 1 far to the right. (Here $x$ is a column, with the matrices to its left; in lesson 04 a row stood to the left of $W^O$. In code both are `x @ W.T`, as `nn.Linear` computes it.)
 
 # %%
 import math
@@ -107,7 +107,7 @@ difference = (feed_forward(changed) - feed_forward(x)).abs().sum(-1)[0]
 print("positions that notice:", (difference > 0).nonzero().flatten().tolist())
 
 # %% [markdown]
-# Only position 3. Attention is the only way between positions; feed-forward is where each thinks for itself.
+# Only position 3. Attention is the only way between positions; feed-forward is where each position thinks for itself.
 #
 # ### Exercise: dead units
 # ★ · 5 minutes · A unit that is 0 for every character gets no gradient, and may stay 0 for ever (Lu et al., 2019).
@@ -127,7 +127,7 @@ check("dead_units", dead_units)
 # %% [markdown]
 # ## Residual connections and layer norm
 #
-# Now stack them: attention, feed-forward, attention, feed-forward, twelve times. To learn, the first layer needs a gradient, and the gradient has to come back through all the others. Each multiplies it by something. **Predict:** if each of the 24 layers makes it a third as large, how much arrives?
+# Now stack them: attention, feed-forward, attention, feed-forward, twelve times. To learn, the first layer needs a gradient, and the gradient has to come back through all the others. Each layer multiplies the gradient by something. **Predict:** if each of the 24 layers makes it a third as large, how much arrives?
 
 # %%
 print(f"{(1 / 3) ** 24:.0e}")
@@ -136,11 +136,11 @@ print(f"{(1 / 3) ** 24:.0e}")
 # Three cures have been found.
 #
 # 1. **Residual connections** (He et al., 2016): a layer does not replace the vector, it adds to it, $x + f(x)$. Then the derivative is $1 + f'(x)$. Where $f'$ is small, the 1 carries the gradient home. The vector to which all layers add is called the **residual stream**.
-# 2. **Layer norm** (Ba et al., 2016): what goes into a layer is first brought to mean 0 and variance 1. Of the $C$ numbers of one position, $\mu$ is the mean and $s^2$ the variance, the mean of $(x_i - \mu)^2$; $\gamma$ and $\beta$ are learnt, one for each of the $C$; $\odot$ multiplies number by number; the small $\varepsilon$ avoids a division by 0.
+# 2. **Layer norm** (Ba et al., 2016): the input of a layer is first brought to mean 0 and variance 1. Of the $C$ numbers of one position, $\mu$ is the mean and $s^2$ the variance, the mean of $(x_i - \mu)^2$; $\gamma$ and $\beta$ are learnt, one for each of the $C$; $\odot$ multiplies number by number; the small $\varepsilon$ avoids a division by 0.
 #    $$\operatorname{LN}(x) = \gamma \odot \frac{x - \mu}{\sqrt{s^2 + \varepsilon}} + \beta$$
-# 3. **Scaled initialisation** (Radford et al., 2019): $N$ blocks add $2N$ times to the residual stream, and its variance grows with $2N$; so the last matrix of each layer starts smaller by $1/\sqrt{2N}$.
+# 3. **Scaled initialisation** (Radford et al., 2019): $N$ blocks add $2N$ times to the residual stream, and its variance grows with $2N$; so the last matrix of each layer starts smaller, by the factor $1/\sqrt{2N}$.
 #
-# Layer norm by hand, first. (`unbiased=False`: the variance is divided by $C$, not by $C - 1$.)
+# First, here is layer norm by hand. (`unbiased=False`: the variance is divided by $C$, not by $C - 1$.)
 
 # %%
 x = torch.tensor([[1.0, 2.0, 3.0, 10.0]])
@@ -153,7 +153,7 @@ print(
 assert torch.allclose(by_hand, nn.LayerNorm(4)(x), atol=1e-6)
 
 # %% [markdown]
-# Now measure. A stack of 24 layers, with each cure on or off; the size of the gradient at the input of each layer. (`retain_grad` keeps the gradient of a tensor that is not a parameter.) And one number more: how alike the vectors are that come out at the end, the cosine between position 0 and the others. 1 means that they all point the same way.
+# Now we measure the size of the gradient at the input of each layer, in a stack of 24 layers, with each cure on or off. (`retain_grad` keeps the gradient of a tensor that is not a parameter.) We also measure how alike the vectors at the end are: the mean cosine between position 0 and the others. 1 means that they all point the same way.
 
 # %%
 def gradients(std, residual, norm, scaled, depth=12, C=64):
@@ -231,7 +231,7 @@ assert abs(tens[0.125, "residual, norm, scaled"]) < 0.5
 # Right, with weights of $0.125 = 1/\sqrt{64}$: residuals alone make the gradient grow by many powers of ten, because each layer adds more than the one before: its output is as large as its input, and the input grows. The norm stops that.
 # Residual, norm and scaling together are nearly level for both sizes of the weights.
 #
-# But the norm alone (yellow) keeps the gradient alive on both sides, and on the right even the variant with none of the cures (grey, "nothing") does. So what is the residual for? A gradient can only teach what is still there to be told apart. **Predict:** how alike are the vectors of different positions after 24 layers?
+# But the norm alone (yellow) keeps the gradient alive on both sides, and on the right even the variant with none of the cures (grey, "nothing") does. So what is the residual for? A gradient can only teach a model to tell apart vectors that still differ. **Predict:** how alike are the vectors of different positions after 24 layers?
 
 # %%
 for name in ("norm", "residual, norm", "residual, norm, scaled"):
@@ -247,7 +247,7 @@ assert flow[0.125, "residual, norm, scaled"][1] < 0.5
 # ### Exercise: how wide is the stream?
 # ★ · 5 minutes · This is the whole reason for the third cure.
 #
-# At the start, the numbers of the residual stream have standard deviation `start`. Each of the N blocks adds twice to it, once from its attention and once from its feed-forward layer. Let the numbers added be independent, of mean 0 and standard deviation `added`; if `scaled`, the added numbers (not the start) are first multiplied by $1/\sqrt{2N}$. Variances of independent numbers add (lesson 03). (In a trained model they are not quite independent.)
+# At the start, the numbers of the residual stream have standard deviation `start`. Each of the N blocks adds twice to it, once from its attention and once from its feed-forward layer. Let the numbers added be independent, of mean 0 and standard deviation `added`; if `scaled`, the added numbers (not the start) are first multiplied by $1/\sqrt{2N}$. Variances of independent numbers add (lesson 03). (In a trained model the added numbers are not quite independent.)
 #
 # **Predict** the standard deviation after N blocks. With N = 2, `start` 2 and `added` 1.5, unscaled, it is $\sqrt{13} \approx 3.61$.
 
@@ -264,7 +264,7 @@ def stream_deviation(n_layer, start, added, scaled):
 check("stream_deviation", stream_deviation)
 
 # %% [markdown]
-# The real thing: 12 blocks, 24 additions of deviation 1 to a stream of deviation 1. What does your formula say?
+# Let us try it with random numbers: 12 blocks make 24 additions of deviation 1 to a stream of deviation 1. What does your formula say?
 
 # %%
 generator = torch.Generator().manual_seed(1337)
@@ -277,7 +277,7 @@ for scale in (1, 24**-0.5):
 # %% [markdown]
 # ## Dropout
 #
-# The other trouble of large models is a good memory: they learn the training text by heart. **Dropout** (Srivastava et al., 2014) makes each number zero with probability $p$ while training, so that no layer can rely on a single number; the others are divided by $1 - p$, so that the mean stays.
+# The other trouble of large models is a good memory: they learn the training text by heart. **Dropout** (Srivastava et al., 2014) makes each number zero with probability $p$ while training, so that no layer can rely on a single number; the others are divided by $1 - p$, so that the mean stays the same.
 
 # %%
 torch.manual_seed(1337)
@@ -288,9 +288,9 @@ print(f"zeros: ≈ {(dropped == 0).double().mean():.1%}, mean: ≈ {dropped.mean
 print("in evaluation:", F.dropout(ones, 0.2, training=False).unique().tolist())
 
 # %% [markdown]
-# In evaluation it must be off. `model.eval()` does that for layers that look at `self.training`. The fused attention kernel does not look: it drops with the probability that it is given, so we have to give it 0 (see `CausalSelfAttention`). Forget that, and every loss you measure is a little too high, and a little different each time. nanoGPT, a well-known training program (lesson 06), had this bug for a month, until April 2023.
+# In evaluation dropout must be off. `model.eval()` switches it off in layers that look at `self.training`. The fused attention kernel does not look at it: the kernel drops numbers with the probability that it is given, so we have to give it 0 (see `CausalSelfAttention`). If you forget that, every loss you measure is a little too high, and a little different each time. nanoGPT, a well-known training program (lesson 06), had this bug for a month, until April 2023.
 #
-# Here is dropout by hand. `u` holds a number between 0 and 1 for each number of `x`, all equally likely. It was tested only in training, and only with p = 0.5.
+# Here is dropout by hand. For each number of `x`, `u` holds a random number, uniform between 0 and 1. The function was tested only in training, and only with p = 0.5.
 
 # %%
 def shaky_dropout(x, u, p, training):
@@ -312,7 +312,7 @@ for p in (0.5, 0.2):
 # ### Exercise: find the bugs
 # ★ · 3 minutes · There are two, and at p = 0.5 in training neither shows.
 #
-# In training the mean has to stay, whatever p is. In evaluation every number has to. Mend both.
+# In training the mean has to stay the same, whatever p is. In evaluation every number has to stay the same. Write the function without the two bugs.
 
 # %% tags=["exercise"] exercise="mended_dropout"
 def mended_dropout(x, u, p, training):
@@ -333,7 +333,7 @@ check("mended_dropout", mended_dropout)
 #
 # $$x \leftarrow x + \operatorname{Attention}(\operatorname{LN}(x)), \qquad x \leftarrow x + \operatorname{FFN}(\operatorname{LN}(x))$$
 #
-# Vaswani et al. and the first GPT normed after the addition; GPT-2 norms what goes into each layer (**pre-norm**), which leaves the residual path free from end to end.
+# Vaswani et al. and the first GPT put the norm after the addition; GPT-2 puts it before each layer (**pre-norm**), which leaves the residual path free from end to end.
 
 # %%
 #| export
@@ -353,7 +353,7 @@ class Block(nn.Module):
         return x + self.feed_forward(self.norm_2(x))
 
 # %% [markdown]
-# **Predict:** which part of a block has the most parameters, and what share of all? (Four matrices of $C \times C$ here, two of $C \times 4C$ there.)
+# **Predict:** which part of a block has the most parameters, and what share of all? (Attention has four matrices of $C \times C$, the feed-forward layer two of $C \times 4C$.)
 
 # %%
 block = Block(n_embd=64, n_head=4)
@@ -383,7 +383,7 @@ assert thinking > 0.6 and thinking < 0.7
 # %% [markdown]
 # ## A small stack
 #
-# The model of lesson 04, with three blocks in the place of its attention, and a last norm. Width and block size are the same. A deeper model wants a lower learning rate.
+# This is the model of lesson 04, with three blocks in place of its attention, and a last norm. Width and block size are the same. A deeper model wants a lower learning rate.
 
 # %%
 #| export
@@ -489,7 +489,7 @@ assert sizes[1] > 1.5 or corpus.name != "playhouse"
 assert sizes[1] - max(sizes[2:]) > 1 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The first feed-forward layer makes most of each vector; the later ones correct it. Which parts matter? Take the trained model, leave one layer out, and measure the loss again on a part of the validation text. (`register_forward_hook` has a function of ours called after the layer; what it returns, here zeros, takes the place of the layer's output.) **Predict:** which layer will be missed most?
+# The first feed-forward layer makes most of each vector; the later ones correct it. Which parts matter? Take the trained model, leave one layer out, and measure the loss again on a part of the validation text. (`register_forward_hook` makes PyTorch call a function of ours after the layer; the function's result, here zeros, replaces the layer's output.) **Predict:** which layer will be missed most?
 
 # %%
 some_ids = tokenizer.encode(corpus.val[:20_000])
@@ -525,7 +525,7 @@ assert min(rises[2:]) > 0 or corpus.name != "playhouse"
 assert min(rises[:2]) - max(rises[2:]) > 1 or corpus.name != "playhouse"
 
 # %% [markdown]
-# Each is missed, those of the first block most. Without one of those, the later layers get vectors of a kind that they never saw in training.
+# Each layer is missed, those of the first block most. Without one of these, the later layers get vectors of a kind that they never saw in training.
 #
 # ## Loss by kind of text
 
@@ -558,13 +558,13 @@ print(f"better than many heads alone by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
 
 # %% [markdown]
-# On Playhouse, spelling has lost most of what was left of its excess. Copied names have lost much less, and the prop of a scene may be more than 64 characters back, out of its sight. The next model sees three times as far.
+# On Playhouse, spelling has lost most of what was left of its excess. Copied names have lost much less, and the prop of a scene may be more than 64 characters back, out of the model's sight. The next model sees three times as far.
 #
 # ## Mistakes people make
 #
-# - **Replacing instead of adding**: `x = self.attention(self.norm_1(x))`. It trains, badly, and the deeper the worse.
+# - **Replacing instead of adding**: `x = self.attention(self.norm_1(x))`. It trains badly, and the deeper the model, the worse.
 # - **Norm after the block by accident**: `self.norm(x + f(x))` is another model, one that needs a slow warmup.
-# - **Dropout left on in evaluation.** Losses look noisy and too high; `model.eval()` and the kernel's own number.
+# - **Dropout left on in evaluation.** Losses look noisy and too high. Call `model.eval()`, and give the kernel 0.
 # - **One block object, repeated**: `[Block()] * 6` is six times the *same* block. Count the parameters.
 #
 # ## Exercises
@@ -574,9 +574,9 @@ assert on_shakespeare > 0.05
 #
 # Let $y_i = (x_i - \mu) / r$ with $r = \sqrt{s^2 + \varepsilon}$, over the C numbers of one position ($\gamma = 1$, $\beta = 0$). Some loss $L$ depends on $y$, and $g_i = \partial L / \partial y_i$ is known. Find $\partial L / \partial x_i$ with pencil and paper, then write it down. (Autograd would pass the check, and teach you nothing.)
 #
-# An $x_i$ acts in three ways: by itself, through $\mu$ (with $\partial \mu / \partial x_i = 1/C$), and through $s^2$ (with $\partial s^2 / \partial x_i = 2 (x_i - \mu) / C$). By itself it moves only $y_i$; through $\mu$ and $s^2$ it moves *all* $y_j$, so those two ways are sums over $j$ of $g_j$ times what happens to $y_j$. ($s^2$ does not change through $\mu$: the deviations sum to 0.)
+# An $x_i$ acts in three ways: by itself, through $\mu$ (with $\partial \mu / \partial x_i = 1/C$), and through $s^2$ (with $\partial s^2 / \partial x_i = 2 (x_i - \mu) / C$). By itself it moves only $y_i$; through $\mu$ and $s^2$ it moves *all* $y_j$, so those two ways are sums over $j$ of $g_j$ times the derivative of $y_j$. ($s^2$ does not change through $\mu$: the deviations sum to 0.)
 #
-# To test it: add the same number to all of $x$, and $y$ does not change; so the result has to sum to 0. For C = 2 and $\varepsilon = 0$ it is 0 altogether, because two numbers always become -1 and 1.
+# A test: if you add the same number to all of $x$, $y$ does not change; so the result has to sum to 0. For C = 2 and $\varepsilon = 0$ every number of the result is 0, because two numbers always become -1 and 1.
 
 # %% tags=["exercise"] exercise="layer_norm_gradient"
 def layer_norm_gradient(x, g, eps):

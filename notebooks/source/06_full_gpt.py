@@ -11,10 +11,10 @@
 #
 # > The GPT: its configuration, its model, and the recorded model that comes with the course.
 #
-# You will build: a GPT that can be the lecture's, nanoGPT's or GPT-2 itself, train it, and look inside it.
+# You will build: a GPT that can be the lecture's, nanoGPT's or GPT-2 itself. You train it and look inside it.
 # You need lesson 05. On two CPU cores the page takes a little over two minutes, nearly all of it training.
 #
-# There is hardly anything new to build. All parts are there. What is left is to put them together once and for all, and to see what comes out.
+# There is hardly anything new to build, because you have all the parts. It remains to put them together once and for all, and to see what comes out.
 
 # %%
 import math
@@ -48,7 +48,7 @@ show(
 # %% [markdown]
 # ## GPTConfig
 #
-# `GPTConfig` is one description for a whole family. All GPTs have the same architecture with other numbers: how wide, how deep, how many heads, how far back. And they differ in four small choices:
+# `GPTConfig` describes a whole family. All GPTs have the same architecture; only the numbers differ: how wide, how deep, how many heads, how far back they see. They also differ in four small choices:
 #
 # | | lecture | nanoGPT | GPT-2 |
 # |---|---|---|---|
@@ -59,7 +59,7 @@ show(
 #
 # The *lecture* is Andrej Karpathy's "Let's build GPT" (2023), *nanoGPT* his repository for training. *Tying* the last matrix to the token table (Press and Wolf, 2017) saves parameters: the same vector says what a character means and whether it should come next.
 #
-# A config holds the numbers and the choices. A wrong number should be reported at once, not after an hour of training, so the config is checked when it is made. (A *subword* is a piece of a word; GPT-2 has 50,257 of them in the place of our characters.)
+# A config holds the numbers and the choices. A wrong number should be reported at once, not after an hour of training, so the config is checked when it is made. (A *subword* is a piece of a word; GPT-2 has 50,257 of them where we have characters.)
 
 # %%
 #| export
@@ -177,7 +177,7 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# And the model: a screen of code. (`cache`, as in lesson 04, is for lesson 08; here it is `None`.)
+# Here is the model, a screen of code. (`cache` is for lesson 08, as in lesson 04; here it is `None`.)
 
 # %%
 #| export
@@ -236,7 +236,7 @@ class GPT(LanguageModel):
 # %% [markdown]
 # ## Counting parameters
 #
-# How many are there? Count for the lecture GPT: vocabulary $V = 65$, block $T = 256$, width $C = 384$, $N = 6$ blocks.
+# How many parameters does a GPT have? Count them for the lecture's: vocabulary $V = 65$, block $T = 256$, width $C = 384$, $N = 6$ blocks.
 
 # %%
 V, T, C, N = 65, 256, 384, 6
@@ -252,7 +252,7 @@ print(f"{by_hand:,}")
 # ### Exercise: how large is a GPT?
 # ★★★ · 13 minutes · The first number that people ask of a model, and one that is often miscounted.
 #
-# The same for all three families. `V`, `T`, `C` and `N` are as above, `H` is the number of heads. `family` is `"lecture"`, `"nanoGPT"` or `"GPT-2"`; what has a bias, and whether the last matrix is tied, stands in the table at the top. The $\beta$ of a norm is a bias, its $\gamma$ is not. A tied matrix counts once, the position table counts.
+# Count the same for all three families. `V`, `T`, `C` and `N` are as above, `H` is the number of heads. `family` is `"lecture"`, `"nanoGPT"` or `"GPT-2"`; the table at the top says what has a bias and whether the last matrix is tied. The $\beta$ of a norm is a bias, its $\gamma$ is not. A tied matrix counts once, and the position table counts.
 #
 # For `V, T, C, H, N = 5, 3, 4, 2, 1` there are 297 parameters in the lecture's GPT, 236 in nanoGPT's and 284 in GPT-2's.
 
@@ -272,7 +272,7 @@ def gpt_parameters(V, T, C, H, N, family):
 check("gpt_parameters", gpt_parameters)
 
 # %% [markdown]
-# Now build them and count. (`GPTConfig` has the sizes. Your function should say the same: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
+# Now build the models and count. (`GPTConfig` has the sizes. Your function should give the same numbers: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
 
 # %%
 for name, config in {
@@ -313,7 +313,7 @@ show(
 # %% [markdown]
 # ## From ids to logits
 #
-# Our line, for the last time, step by step through a new model, with the shape of everything. It is nanoGPT's model for a CPU, a little narrower, and with 192 characters in its sight: most scenes fit.
+# For the last time, follow our line step by step through a new model, and watch the shape of everything. The model is nanoGPT's for a CPU, a little narrower, and it sees 192 characters: most scenes fit.
 
 # %%
 #| export
@@ -350,9 +350,9 @@ assert abs(loss - log(V)) < 0.2
 # %% [markdown]
 # ## Training
 #
-# The same loop as ever. This model sees 192 characters, so most scenes fit into its sight together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
+# The loop is the same as ever. Because this model sees 192 characters, it sees most scenes together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
 #
-# If the session ends before the training does, run the page again: it goes on from what it saved half a minute before, if that is still there. On your own computer it is. On Colab and Kaggle the disk goes with the session, so say where: in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or in `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). A saved training goes on only with the settings it began with, and `scale` is one of them. If you began with a graphics card and have none today, write the old number after `scale =`.
+# If the session ends before the training does, run the page again: the training goes on from what it saved half a minute before, if that file is still there. On your own computer it is. On Colab and Kaggle the disk is lost with the session, so set `CACHE_DIR` to a folder that stays: one in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). A saved training goes on only with the settings it began with, and `scale` is one of them. If you began with a graphics card and have none today, write the old number after `scale =`.
 
 # %%
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
@@ -425,8 +425,7 @@ assert (verdict["words"] > 0.95 and verdict["speakers"] > 0.6) or corpus.name !=
 # %% [markdown]
 # ## The logit lens
 #
-# The last norm and the last matrix turn the vector after the last block into a prediction. Nothing forbids using them earlier: after each block, what *would* the model say?
-# Here is a scene with the last word missing. The right answer stands in its first line.
+# The last norm and the last matrix turn the vector after the last block into a prediction. Nothing forbids using them earlier: after each block, what *would* the model say? Here is a scene with the last word missing. The right answer stands in its first line.
 
 # %%
 SCENE = (
@@ -474,7 +473,7 @@ assert (p.sum() - 1).abs() < 1e-4
 # ### Exercise: who wrote the g?
 # ★★★ · 22 minutes · It finds the layers that a prediction comes from (Elhage et al., 2021).
 #
-# The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at sums: all that was written so far. Take them apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`; attention and feed-forward count separately, so here $L = 9$). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
+# The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at a sum: all that the layers have written so far. Take this sum apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`; attention and feed-forward count separately, so here $L = 9$). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
 #
 # How much of this logit is due to each $r_l$? These shares are logits, too: they add up to the logit, not to 1. The difficulty is $\operatorname{LN}$: the norm of a sum is not the sum of the norms. But only one of its steps is not linear, the division by the standard deviation. Divide every part by the standard deviation of the whole $x$, and apply the linear steps to each part.
 #
@@ -493,7 +492,7 @@ def logit_contributions(parts, gamma, w):
 check("logit_contributions", logit_contributions)
 
 # %% [markdown]
-# If yours passes, the next cell draws the shares for the `g` of the goose. A logit alone says little, because softmax sees only differences (lesson 02). So it takes $w_g$ minus the mean of all rows of the last matrix: by how much is the `g` above the mean logit, and through whom?
+# If yours passes, the next cell draws the shares for the `g` of the goose. A logit alone says little, because softmax sees only differences (lesson 02). So the cell takes $w_g$ minus the mean of all rows of the last matrix. By how much is the `g` above the mean logit, and which layers lift it there?
 
 # %%
 if passed("logit_contributions"):
@@ -523,7 +522,7 @@ if passed("logit_contributions"):
 #
 # ## Attention weights of every head
 #
-# Where did the heads look? For each head of each block, the weights of all positions of the scene. (The square root makes small weights visible.)
+# Where did the heads look? The picture shows the weights of each head of each block, for all positions of the scene. (The square root makes small weights visible.)
 
 # %%
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
@@ -569,7 +568,7 @@ for w in weights:
     assert torch.allclose(w.sum(-1), torch.ones(w.shape[:2]), atol=1e-4) and w.triu(1).max() == 0
 
 # %% [markdown]
-# Near the diagonal a head looks at its neighbourhood. A short vertical stripe, where there is one, is a place at which many positions look one after the other. Bright points far from the diagonal are the interesting ones: something was looked up. When the `g` is due, which head looks at the prop in the first line? For each head, how much of the last position's weight lies on the word that it has to copy? The space before the word counts, too: a head that copies may stand there, because the character after it is the `g`.
+# Brightness near the diagonal means that a head looks at its neighbourhood. A short vertical stripe, if there is one, is a place that many positions look at, one after the other. The interesting points are the bright ones far from the diagonal: there something was looked up. When the `g` is due, which head looks at the prop in the first line? The next picture says, for each head, how much of the last position's weight lies on the word that has to be copied. The space before the word counts, too: a head that copies may look there, because the character after it is the `g`.
 
 # %%
 start = SCENE.find("goose") if "goose" in SCENE else 0
@@ -593,12 +592,12 @@ few = (on_prop > 0.5).sum().item()
 print(f"the most is ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {on_prop.numel()} heads")
 
 # %% [markdown]
-# Mostly it is several heads. Copying is learnt late and rather suddenly (lesson 07 shows when), and some models are not there yet when this training ends. If in yours no head reaches a half, look at the guess for the `g` above: is it as sure as it should be?
+# Usually several heads look there. A model learns copying late and rather suddenly (lesson 07 shows when), and some have not learnt it yet when this training ends. If no head of yours reaches a half, look at the guess for the `g` above: is the model as sure as it should be?
 
 # %% [markdown]
 # ## How much context it uses
 #
-# The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that costs. With windows that overlap by half, each character but the first 96 of the text has at least 96 characters of past.
+# The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that ignorance costs nats. With windows that overlap by half, each character but the first 96 of the text has at least 96 characters of past.
 
 # %%
 val_ids = tokenizer.encode(corpus.val)
@@ -636,7 +635,7 @@ print(
 assert saved > 0.01 and first - later > 0.5
 
 # %% [markdown]
-# Both figures are honest; they answer different questions. We compare models by the first.
+# Both losses are honest; they answer different questions. We compare models by the first, with disjoint windows.
 #
 # ## Loss by kind of text
 
@@ -673,9 +672,9 @@ if corpus.name == "playhouse":
     assert shrank["spelling"] - second > 0.005
 
 # %% [markdown]
-# In nats it is the spelling: it was the tallest stripe, and could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw. This model sees 192.
+# In nats, spelling shrank most: its stripe was the tallest, so it could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw. This model sees 192.
 #
-# Spelling, grammar and a part of the copying were learnt, by the five lines of lesson 02. A good part of what remains is the start of the windows, where there is nothing to go by: compare the two losses in the title above.
+# With the five lines of lesson 02 the model has learnt spelling, grammar and a part of the copying. A good part of the loss that remains comes from the start of the windows, where the model has nothing to go by: compare the two losses in the title above.
 #
 # On Shakespeare (recorded):
 
@@ -688,11 +687,11 @@ print("\n" + ladder("shakespeare")["GPT"]["sample"][:400])
 assert ladder("shakespeare")["blocks"]["loss"] - ladder("shakespeare")["GPT"]["loss"] > 0
 
 # %% [markdown]
-# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within 0.15 nats of a floor that *is* known.
+# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within a tenth of a nat of a floor that *is* known.
 #
 # ## A model that comes with the course
 #
-# Train this page's model on another computer, and it becomes another model. There the sums are added up in another order, so the last digits differ, and after a thousand steps everything differs, except how good the model is. What this page says of its model is true of all of them. But the next lessons look into single heads, and which head does what is different in each model. So the course comes with one: of the same size, trained for longer, and kept in a file with everything that is known about it.
+# Train this page's model on another computer, and it becomes another model. The other computer adds its sums in another order, so the last digits differ, and after a thousand steps everything differs, except how good the model is. What this page says of its model is true of all such models. But the next lessons look into single heads, and which head does what differs from model to model. So the course comes with one model: it has the same size, was trained for longer, and is kept with everything that is known about it.
 
 # %%
 #| export
@@ -736,12 +735,12 @@ print(
 assert abs(measured - record["loss"]) < 1e-4
 
 # %% [markdown]
-# How much nearer to the floor than yours is it? Each of its numbers is kept in 16 bits, which halves the file; lesson 10 says what that costs. On another machine the measured loss may differ in the sixth digit, and no more: here nothing is trained.
+# How much nearer to the floor is the course's model than yours? Its file keeps each number in 16 bits, which halves the file. On another machine the measured loss may differ in a digit that is not printed here, and no more: nothing is trained.
 #
 # ### Exercise: bits per byte
 # ★ · 4 minutes · Nats per character cannot be compared between models that cut texts into other pieces, such as GPT-2's subwords; bits per byte can (Gao et al., 2020).
 #
-# A bit is $\ln 2$ nats. A byte is what UTF-8 writes: one for `o`, two for `é`, more for other scripts. `loss` is the mean over all characters of `text`, in nats. The whole text costs the same, however it is counted: spread it over its bytes.
+# A bit is $\ln 2$ nats. UTF-8 writes a character in bytes: one for `o`, two for `é`, more for other scripts. `loss` is the mean over all characters of `text`, in nats. The whole text costs the same, however you count it: spread this cost over its bytes.
 #
 # `café` has 4 characters and 5 bytes. At a loss of $\ln 2$ it costs 4 bits, that is 0.8 bits per byte.
 
@@ -764,7 +763,7 @@ check("bits_per_byte", bits_per_byte)
 #
 # - Put the caret before the `g` of the last `goose`. In the table *Its guess after each block*, the first guesses are the last column of the picture above.
 # - **Predict:** you change the `goose` of the *first* line into a `crown`. How does the colour of the `g` in the last line change? And the colours of the letters after it?
-# - Press *Measure each*. In layer 0, what costs more to lose: the feed-forward, or all heads together? Is the same part dearer in every layer?
+# - Press *Measure each*. In layer 0, what costs more to lose: the feed-forward, or all heads together? Is it the same part in every layer?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import as_packed, playground
@@ -779,13 +778,13 @@ print(f"loss on 20,000 characters: ≈ {exact:.3f}, and with weights in 8 bits �
 assert round(rounded - exact, 2) == 0
 
 # %% [markdown]
-# `playground(model, tokenizer).save("gpt.html")` writes the page to a file, and `chargpt page FOLDER` does the same for a model that was trained by the command.
+# `playground(model, tokenizer).save("gpt.html")` writes the page to a file, and `chargpt page FOLDER` does the same for a model that you trained with the `chargpt` command.
 #
 # ## Mistakes people make
 #
-# - **Comparing with other block sizes.** A longer window alone lowers the loss. Say which one you used.
-# - **Sampling in training mode.** With dropout on, each character is guessed with a random part of the model missing. `generate` switches to evaluation, and back.
-# - **Counting tied weights twice**, or leaving out the positions.
+# - **Comparing with other block sizes.** A longer window alone lowers the loss. Say which block size you used.
+# - **Sampling in training mode.** With dropout on, each character is guessed with a random part of the model missing. `generate` switches to evaluation mode, and back.
+# - **Counting tied weights twice**, or leaving out the position table.
 # - **A learning rate from another model.** 5e-3 is right for a model this small; nanoGPT takes 1e-3 for its 10 million parameters, and 6e-4 for its copy of GPT-2.
 #
 # ## Exercises
@@ -793,7 +792,7 @@ assert round(rounded - exact, 2) == 0
 # ### Exercise: the alphabet that stays at a
 # ★★ · 8 minutes · Sampling code is copied from project to project, with its bugs.
 #
-# The function below writes on, as `generate` does. Its model is a bigram table with something added for each place of the window; its `block_size` is `len(positions)`. Nothing random happens inside: `u` holds the numbers drawn, one from 0 to 1 for each new character. Lay the probabilities end to end on a line from 0 to 1; the character on whose piece `u` falls is taken.
+# The function below continues a text, as `generate` does. Its model is a bigram table with something added for each place of the window; the `block_size` is `len(positions)`. Nothing random happens inside: `u` holds random numbers that were drawn before, one from 0 to 1 for each new character. Lay the characters' probabilities end to end on a line from 0 to 1; the new character is the one on whose piece `u` falls.
 
 # %%
 def write_on(table, positions, idx, u):
@@ -813,7 +812,7 @@ written = write_on(next_letter, torch.zeros(4, 26), torch.tensor([[3]]), torch.f
 print("".join("abcdefghijklmnopqrstuvwxyz"[i] for i in written[0].tolist()))
 
 # %% [markdown]
-# It should recite `defghijklm`. There are two bugs, and one of them hides the other: once the hiding one is mended, the function recites `defghhhhhh`. Mend both.
+# It should recite `defghijklm`. There are two bugs, and one of them hides the other: once you fix the one that hides, the function recites `defghhhhhh`. Fix both.
 
 # %% tags=["exercise"] exercise="sample_continuation"
 def sample_continuation(table, positions, idx, u):
@@ -835,9 +834,9 @@ check("sample_continuation", sample_continuation)
 # ### Exercise: one table, two gradients
 # ★★★ · 20 minutes · What a tied table learns from (Press and Wolf, 2017).
 #
-# The smallest tied model: look up the row of the table $E$ for each character, and multiply it by the same table. For $M$ characters $i_1, \dots, i_M$ (`idx`) with targets $y_1, \dots, y_M$, the logit of the character $v$ after character $m$ is $z_{mv} = E_{i_m} \cdot E_v$. The loss is the mean of the $M$ cross-entropies.
+# The smallest tied model looks up the row of the table $E$ for each character, and multiplies it by the same table. For $M$ characters $i_1, \dots, i_M$ (`idx`) with targets $y_1, \dots, y_M$, the logit of the character $v$ after character $m$ is $z_{mv} = E_{i_m} \cdot E_v$. The loss is the mean of the $M$ cross-entropies.
 #
-# Work out $\partial L / \partial E$ by hand. (`check` takes autograd's gradient, too: use it to see whether yours is right.) Begin with $\partial L / \partial z_m = (p_m - \mathbf{y}_m) / M$, lesson 02. A logit holds $E$ twice. Differentiate as if there were two tables, one that is looked up and one that multiplies; then add.
+# Work out $\partial L / \partial E$ by hand. (`check` accepts autograd's gradient, too: use autograd to see whether yours is right.) Begin with $\partial L / \partial z_m = (p_m - \mathbf{y}_m) / M$ (lesson 02). A logit contains $E$ twice. Differentiate as if there were two tables, one that is looked up and one that multiplies; then add.
 #
 # With $E$ = [[1], [0]], `idx` = [0] and `targets` = [1], the logits are (1, 0), $p - \mathbf{y}$ = (0.731, −0.731), and the gradient is [[1.462], [−0.731]].
 
@@ -864,6 +863,6 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: all of a GPT in a hundred lines, each of which you have seen alone.
+# `GPTConfig` and `GPT`, in `chargpt_lib/gpt.py`: a whole GPT in little more than a hundred lines, each of which you have met before.
 #
-# Next: a text of yours. Put its path behind `CORPUS = ` in lessons 01 to 06, run them again, and see where this ladder ends. Then change one thing, write down what you expect, and measure. (For a class, `notebooks/TEACHING.md` in the repository makes a project of it.)
+# Next: [07 · Attention maps](07_attention_maps.ipynb), what each head looks at. Or take a text of yours first. Put its path behind `CORPUS = ` in lessons 01 to 06, run them again, and see where its ladder ends. Then change one thing, write down what you expect, and measure. (For a class, `notebooks/TEACHING.md` in the repository makes a project of it.)

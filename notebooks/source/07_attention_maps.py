@@ -14,7 +14,7 @@
 # You will build: a recorder that gets the attention weights out of any model, pictures of them (one you can move through), and a switch that turns single heads off.
 # You need lesson 06. On two CPU cores the page takes about a minute; with `TRAIN = True`, below, about three more the first time.
 #
-# The model writes `Meg:` at the beginning of a line, and Meg is on the cast list. Where did it get her from? At the end of this page you can point to the heads that fetched her, switch them off, and watch strangers begin to speak.
+# The model writes `Meg:` at the beginning of a line, and Meg is on the cast list. Where did the model get her from? At the end of this page you can point to the heads that fetched her, switch them off, and watch strangers begin to speak.
 
 # %%
 import matplotlib.pyplot as plt
@@ -39,9 +39,9 @@ scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
 
 # %% [markdown]
-# Which head does what is different in each model, even if nothing but the seed has changed. So this page opens the model that comes with the course (lesson 06): it has lesson 06's size, was trained for longer, and is the same on every machine. What the text below says of single heads is said of that one.
+# Which head does what differs from model to model, even if only the seed has changed. So this page opens the model that comes with the course (lesson 06): it has lesson 06's size, was trained for longer, and is the same on every machine. Whatever the text below says of single heads, it says of that model.
 #
-# With `TRAIN = True`, or with another `CORPUS`, a model of your own is trained here, for 3,600 steps, and the same cells look into it. All numbers and pictures are then yours. They claim nothing, and the sentences about single heads need not hold: in your model other heads will do these things, and some of them nobody. While it is trained, `load_or_fit` calls `callback(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`. We come back to the copies at the end of the page.
+# With `TRAIN = True`, or with another `CORPUS`, you train a model of your own here, for 3,600 steps, and the same cells look into it. All numbers and pictures are then yours. They claim nothing, and the sentences about single heads need not hold: in your model other heads will do these things, and some things no head will do. During training, `load_or_fit` calls `callback(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`. We come back to these copies at the end of the page.
 
 # %%
 from pathlib import Path
@@ -97,9 +97,9 @@ print(SCENE)
 # %% [markdown]
 # ## The fused kernel does not return its weights
 #
-# The fused kernel of lesson 04 takes $Q$, $K$, $V$ and gives $A V$, where $A$ holds the weights, $A = \operatorname{softmax}(Q K^\top / \sqrt d)$ with the mask. $A$ itself is never handed out; that is why it is fast.
+# The fused kernel of lesson 04 takes $Q$, $K$, $V$ and returns $A V$, where $A$ holds the weights, $A = \operatorname{softmax}(Q K^\top / \sqrt d)$ with the mask. It never returns $A$ itself; that is why it is fast.
 #
-# **Predict:** which $V$ would you give it, so that what comes back *is* $A$?
+# **Predict:** which $V$ would you give the kernel, so that its result *is* $A$?
 
 # %%
 torch.manual_seed(1337)
@@ -111,11 +111,11 @@ print("rows sum to", [f"{total:.4f}" for total in A[0].sum(-1)])
 assert torch.allclose(A, by_hand, atol=1e-6)
 
 # %% [markdown]
-# The identity matrix: row $s$ of $I$ says "I am position $s$ and nothing else", and the average of these rows says who was averaged.
+# The answer is the identity matrix: row $s$ of $I$ says "I am position $s$ and nothing else", and a weighted average of such rows says how much of each went in.
 #
 # ## Intercepting attention calls
 #
-# But how do we get at $q$ and $k$, which live for a moment deep inside a model? In lesson 06 a function took the blocks apart, and knew all the names in them. It is blind for a model whose parts have other names. PyTorch lets us listen: while a `TorchFunctionMode` is on, every call of a torch function that the model's code makes passes through it. Here it only counts.
+# But how do we get at $q$ and $k$, which live for a moment deep inside a model? In lesson 06 a function took the blocks apart, and had to know all the names in them. That function is useless for a model whose parts have other names. But PyTorch lets us listen: while a `TorchFunctionMode` is on, every torch function that the model's code calls passes through this mode. Ours only counts the calls.
 
 # %%
 from collections import Counter
@@ -140,9 +140,9 @@ print(
 )
 
 # %% [markdown]
-# Four blocks, four calls of the kernel (and four linear layers for each, and the last matrix). Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose results are square: as many positions looked at as positions that look. So these are the two calls to wait for. (We hear what the model's own code calls, not what goes on inside one call. `nn.MultiheadAttention` is a single call, so it stays silent; it hands out its weights when asked with `need_weights=True`.)
+# Four blocks make four calls of the kernel (each block has four linear layers, and the last matrix is one more). Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose result is square, with as many positions looked at as looking. So we wait for these two calls. (The mode sees what the model's own code calls, not what happens inside one call. `nn.MultiheadAttention` is a single call, so we hear nothing of its attention; it returns its weights if you call it with `need_weights=True`.)
 #
-# One thing a call does not say: which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But the loop over heads of lesson 04 makes a call for each head. What do heads of one layer have in common? They read the same `x`. So hooks (lesson 05) tell us what each part of the model is given, and single heads that are given the same tensor count as one layer.
+# A call does not say which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But lesson 04's loop over heads makes a call for each head. What do the heads of one layer have in common? They read the same `x`. So hooks (lesson 05) tell us what each part of the model is given, and single heads that are given the same tensor count as one layer.
 
 # %%
 #| export
@@ -241,7 +241,7 @@ class AttentionInterceptor(TorchFunctionMode):
         return self.on_call(len(self.counts) - 1, heads, out, weights)
 
 # %% [markdown]
-# One pass of our model, and one of lesson 04's loop over heads: which calls are met, and where are they put?
+# Run our model once, and lesson 04's loop over heads once: which calls does the interceptor meet, and to which layer does it assign each?
 
 # %%
 from chargpt_lib.multi_head import MultiHeadAttention
@@ -264,9 +264,9 @@ for name, part, given in (
         part(given)
 
 # %% [markdown]
-# The kernel gives one tensor for six heads, (B, H, T, head size). The loop gives its weights head by head, (B, T, T), and both heads land in layer 0.
+# The kernel returns one tensor for six heads, (B, H, T, head size). The loop returns its weights head by head, (B, T, T), and the interceptor puts both heads in layer 0.
 #
-# The next cell computes the weights of such a call, and makes `AttentionMaps`, which holds them. Where the call was a softmax, they are its result; where it was the kernel, lesson 03's formula on the kernel's own $q$ and $k$. ($V = I$ would do as well, but then each weight is multiplied with a whole row of $I$: at 256 characters the slower way by far.) Only the heads that were asked for, so that a look at one head costs the memory of one head.
+# The next cell computes the weights of such a call, and makes `AttentionMaps`, which holds them. If the call was a softmax, its result is the weights; if it was the kernel, lesson 03's formula computes them from the kernel's own $q$ and $k$. ($V = I$ would do as well, but would multiply each weight by a whole row of $I$: at 256 characters that is far slower.) Only the heads that you asked for are computed, so a look at one head costs the memory of one head.
 
 # %%
 #| export
@@ -334,7 +334,7 @@ class AttentionMaps:
         return torch.cat(self.weights).float().cpu()
 
 # %% [markdown]
-# The recorder keeps what passes, and hands each result on as it came.
+# The recorder keeps the weights that pass, and returns each result unchanged.
 
 # %%
 #| export
@@ -392,7 +392,7 @@ def record_attention(model, layers=None, heads=None):
         yield maps
 
 # %% [markdown]
-# On our scene: every head of every layer, on real text. Are the rows averages, is the future dark, and does the model say the same as before?
+# Record every head of every layer, on our scene. Does each row sum to 1, is the future dark, and does the model say the same as before?
 
 # %%
 with torch.no_grad(), record_attention(model) as maps:
@@ -413,7 +413,7 @@ print(
 assert difference < 1e-4
 
 # %% [markdown]
-# And a model that this course has never seen, with names of its own: two heads by hand, one after the other.
+# Now take a model that this course has never seen, with names of its own: two heads written by hand, one after the other.
 
 # %%
 class Peek(nn.Module):
@@ -433,7 +433,7 @@ print([tuple(weights.shape) for weights in few.weights])
 print("hooks left behind:", sum(len(part._forward_hooks) for part in strange.modules()))
 
 # %% [markdown]
-# Two layers of one head. A model without attention, the bigram table, is told apart:
+# The recorder finds two layers of one head. For a model without attention, such as the bigram table, it raises an error:
 
 # %%
 from chargpt_lib.bigram import BigramLanguageModel
@@ -448,7 +448,7 @@ except ValueError as error:
 # %% [markdown]
 # ## One map
 #
-# Rows are the positions that look, columns those looked at. Most weights are small, so the colours follow the square root of the weight: the scale beside the map says which colour is which weight. With up to 80 characters each has its place on both axes, the space as `␣` and the end of a line as `⏎`; in a longer text the lines' first words are marked. With lesson 14's tokenizer the positions are tokens, and so are the labels.
+# Rows are the positions that look, columns those looked at. Most weights are small, so the colours follow the square root of the weight: the scale beside the map says which colour is which weight. In a text of up to 80 characters each character is written on both axes, the space as `␣` and the end of a line as `⏎`; in a longer text only the first word of each line is. With lesson 14's tokenizer the positions are tokens, and so are the labels.
 
 # %%
 #| export
@@ -606,7 +606,7 @@ show(
 )
 
 # %% [markdown]
-# And its five neighbours in the same layer? For each head, the place that this row looks at most:
+# What do its five neighbours in the same layer do? For each head, the next cell prints the place that this row looks at most:
 
 # %%
 for head, row in enumerate(first_maps.for_text(start)[3, :, t]):
@@ -616,12 +616,12 @@ for head, row in enumerate(first_maps.for_text(start)[3, :, t]):
     )
 
 # %% [markdown]
-# In the recorded model three of them, heads 0, 4 and 5, look most at a letter of a name: one of the two names has to be written next. Head 3 looks at the very first character, as many heads do that have nothing to do at this place (Xiao et al., 2024, call it an *attention sink*). But one line is not the rule. Over many scenes, below, heads 2 and 3 look at the cast list as well.
+# In the recorded model three of the six, heads 0, 4 and 5, look most at a letter of a name: one of the two names has to be written next. Head 3 looks at the very first character, as many heads do when they have no job at this place (Xiao et al., 2024, call such a character an *attention sink*). But one line is not the rule. Over many scenes, below, heads 2 and 3 look at the cast list as well.
 
 # %% [markdown]
 # ## All heads
 #
-# All of them, on the whole scene. Find two heads that make something quite different of the same text.
+# Here are all heads, on the whole scene. Find two that look at the same text in quite different ways.
 
 # %%
 assert len(maps.weights) == 4 and all(weights.shape[1] == 6 for weights in maps.weights)
@@ -634,9 +634,9 @@ show(
 # %% [markdown]
 # ## An interactive page
 #
-# A wall is for seeing that heads differ. For seeing what one of them does, a map you can move through is better. The page below is one piece of HTML with its script inside; it asks nothing of the network, so it also works offline, in a saved notebook, and sent by mail. Where scripts are cut out, as on GitHub, the wall remains.
+# A wall of maps shows that heads differ. To see what one of them does, you need a map that you can move through. The page below is one piece of HTML with its script inside; it loads nothing from the network, so it also works offline, in a saved notebook, or sent by mail. On a site that removes scripts, such as GitHub, the wall remains.
 #
-# How a page carries its numbers and its script stands in `chargpt_lib/plots.py`. Here we fill it: the weights, and for where scripts are cut out the wall and a table with the look back of each head that is furthest above chance.
+# `chargpt_lib/plots.py` shows how a page carries its numbers and its script. Here we fill the page with the weights. For sites without scripts we add the wall, and a table that says, for each head, which of its looks back is furthest above chance.
 
 # %%
 #| export
@@ -721,12 +721,12 @@ assert len(page) < 500_000
 # %% [markdown]
 # Move over a character, or click one and use the arrow keys. Each button is a head and says what that head looks at most; the last row and column are means. `attention_html(maps, SCENE).save("attention.html")` writes a page to send to somebody.
 #
-# Three things to look for. Click the `⏎` after `damp goose.` and go through the heads of layer 3: who looks at a name on the cast list? Then the `⏎` after `the owl, Hal?`: the next speaker has been asked by name. Is it the same heads that look at the name, and at which of the two places where it stands? At last the space after `licking the`: who looks at the goose? (In the recorded model: heads 0, 4 and 5; then the same and head 2, and only at the second place; at last heads 1 and 5.)
+# There are three things to look for. First click the `⏎` after `damp goose.` and go through the heads of layer 3: which look at a name on the cast list? Then click the `⏎` after `the owl, Hal?`: the next speaker has been asked by name. Do the same heads look at the name, and at which of the two places where it stands? Last, click the space after `licking the`: which heads look at the goose? (In the recorded model: first heads 0, 4 and 5; then these and head 2, and only at the second place; last heads 1 and 5.)
 
 # %% [markdown]
 # ## What does a head look for?
 #
-# Looking at one scene invites stories. So we count. For each position $t$ we write down where a head might want to look, and see how much of the weight of row $t$ lies there, on average over all $t$ for which there is such a place:
+# Looking at one scene invites stories, so we count. For each position $t$ we write down the places where a head might want to look. Then we measure how much of the weight of row $t$ lies there, on average over all $t$ that have such a place:
 #
 # - the **previous** character
 # - the **word's start** and the **line's start**, or the character before it
@@ -759,15 +759,15 @@ for name, positions in places(PLAY, owl).items():
     print(f"{name:15}", [PLAY[s] for s in positions])
 
 # %% [markdown]
-# For the `o` of the second `owl`: it stands after a space and begins its word, Meg is speaking, and the last `o` was the one of `Who`, after which came a space. Starts come with the space or the line end before them.
+# These are the places for the `o` of the second `owl`. It stands after a space and begins its word; Meg is speaking; and the last `o` was that of `Who`, which a space followed. Each start includes the space or the line end before it.
 
 # %% [markdown]
 # ### Exercise: induction with a longer memory
 # ★★ · 8 minutes · Induction (Olsson et al., 2022) by one character mostly finds coincidences; the more has to be the same, the better the guess.
 #
-# A head that does induction looks for the last earlier place where the text was as it is now, and at what came next there. In `goose goo` the last `o` stands at position 8; the `o` before it stands at 7, and what came next is 8 itself. That says little. Now compare the last `n` characters, not one. With `n` = 2, position 8 ends `oo`. The last earlier `oo` ends at position 2, so the target is 3: the `s`.
+# A head that does induction looks for the last earlier place where the text was as it is now, and at the character that came next there. In `goose goo` the last `o` stands at position 8; the `o` before it stands at 7, so the next position is 8 itself. That says little. Now compare the last `n` characters, not one. With `n` = 2, position 8 ends `oo`. The last earlier `oo` ends at position 2, so the target is 3: the `s`.
 #
-# Find the target of each position $t$: take the $n$ characters that end at $t$; find the largest $j < t$ at which the same $n$ characters end; the target is $j + 1$. The two may overlap, and the target may be $t$ itself. Where there is no such $j$, or fewer than $n$ characters so far, it is −1.
+# Find the target of each position $t$: take the $n$ characters that end at $t$; find the largest $j < t$ at which the same $n$ characters end; the target is $j + 1$. The two stretches may overlap, and the target may be $t$ itself. If there is no such $j$, or fewer than $n$ characters so far, the target is −1.
 #
 # For `goose goo`: with `n` = 1 the targets are −1 −1 2 −1 −1 −1 1 3 8, with `n` = 2 they are −1 −1 −1 −1 −1 −1 −1 2 3.
 
@@ -787,13 +787,13 @@ def induction_targets(ids, n):
 check("induction_targets", induction_targets)
 
 # %% [markdown]
-# The measure of all things is a head that cannot choose and looks at everything alike (lesson 03's average). Below, each number is divided by what such a head would get: 1 is chance.
+# We compare every head with one that cannot choose, and so looks at all positions equally (lesson 03's average). Below, each number is divided by what such a head would get: 1 is chance.
 
 # %% [markdown]
 # ### Exercise: what chance gives
 # ★ · 4 minutes · A share of 0.1 may be nothing or much; one has to know what a head gets that does not care.
 #
-# A head that has learned nothing gives the same weight to every position that it may see. **Predict** its share for the position `back` characters before: `back` = 1 is the previous character, `back` = 0 the position itself. As above, a share is the mean over the positions that have such a target. With T = 3 and `back` = 1, position 0 has none, position 1 gives it 1/2, and position 2 gives it 1/3. The share is 5/12 = 0.417.
+# A head that has learned nothing gives the same weight to every position that it may see. **Predict** its share for the position `back` characters before: `back` = 1 is the previous character, `back` = 0 the position itself. As above, a share is the mean over the positions that have such a target. With T = 3 and `back` = 1, position 0 has no target, position 1 gives its target 1/2, and position 2 gives its target 1/3. The share is 5/12 = 0.417.
 
 # %% tags=["exercise"] exercise="chance_share"
 def chance_share(T, back):
@@ -816,7 +816,7 @@ for back in (1, 10):
     print(f"{back:2} before: {untrained.diagonal(-back).mean():.3f}")  # row t, column t - back
 
 # %% [markdown]
-# Whoever gives six hundredths to the previous character has found nothing. And ten before gets less, because the early positions, which have few places to choose from, do not take part.
+# So a head that gives six hundredths to the previous character has found nothing. The character ten before gets less, because the early positions, which have few places to choose from, have no such target.
 
 # %%
 def profile(weights, text):
@@ -880,7 +880,7 @@ for name, unit in (("entropy", "nats"), ("distance", "characters")):
     )
 
 # %% [markdown]
-# The cast list does not look like much. But these are means over all positions, and a head may look there at one kind of place only. We will come to that.
+# The number for the cast list is not impressive. But these are means over all positions, and a head may look at the cast list from one kind of place only. We will come to that.
 
 # %%
 choosy = (shares["entropy"] < chance["entropy"]).sum().item()
@@ -894,11 +894,11 @@ assert (choosy == 24 and lift[:, 0].max() > 3) or not RECORDED
 # ### Exercise: by place, or by text?
 # ★★ · 7 minutes · Maps are often averaged over many texts; what one then sees may be true of none of them.
 #
-# A mean of maps that is blurred can come about in two ways. Either the head spreads its weight in every text, or in each text it stares at one place, each time at another. Tell them apart. Of one head you have the weights on $N$ texts; position $t$ has $N$ rows. With $H$ for the entropy in nats,
+# A mean of maps can be blurred for two reasons. Either the head spreads its weight in every text, or it stares at one place in each text, each time another. Tell the two apart. You have the weights of one head on $N$ texts, so position $t$ has $N$ rows. With $H$ for the entropy in nats,
 #
 # $$J_t = H(\text{the mean of the } N \text{ rows}) - \text{the mean of the } N \text{ entropies} .$$
 #
-# $J_t$ is 0 where the rows are the same in all texts: such a head goes by place. The more the place hangs on what is written there, the larger it is. The rows (1, 0) and (0, 1) give $\ln 2 - 0 = 0.693$; twice (0.5, 0.5) gives $\ln 2 - \ln 2 = 0$, though the mean is the same. A weight of 0 adds nothing to an entropy (lesson 03).
+# $J_t$ is 0 if the rows are the same in all texts: such a head goes by place. The more the head's choice depends on the text, the larger $J_t$ is. The rows (1, 0) and (0, 1) give $\ln 2 - 0 = 0.693$; twice (0.5, 0.5) gives $\ln 2 - \ln 2 = 0$, though the mean is the same. A weight of 0 adds nothing to an entropy (lesson 03).
 
 # %% tags=["exercise"] exercise="text_dependence"
 def text_dependence(weights):
@@ -914,7 +914,7 @@ check("text_dependence", text_dependence)
 # %% [markdown]
 # ## Ablating heads
 #
-# A weight says where a head looks. It does not say that it matters: what is handed over may be ignored. So **ablate** the head, that is, silence it, and see what the model can no longer do. Its result is replaced by zeros before the heads are mixed; everything else goes on.
+# A weight says where a head looks. It does not say that the look matters: later layers may ignore what the head writes. So **ablate** the head, that is, silence it, and see what the model can no longer do. Zeros replace the head's result before the projection mixes the heads; everything else goes on.
 
 # %%
 #| export
@@ -955,7 +955,7 @@ def excess_without(off, start, end):
     )
 
 # %% [markdown]
-# One head after the other, on a first stretch of 20,000 characters of validation text; a second one we keep for later. Lesson 00's kinds of text say *what* got worse, in nats for each character of the text. (About half a minute.)
+# We silence one head after the other, on a first stretch of 20,000 characters of validation text, and keep a second stretch for later. Lesson 00's kinds of text say *what* got worse, in nats for each character of the text. (About half a minute.)
 
 # %% tags=["nbval-ignore-output"]
 val_ids = tokenizer.encode(corpus.val[:40_000])
@@ -1007,11 +1007,11 @@ show(
 )
 
 # %% [markdown]
-# One head stands out, in the first layer: without it the letters of the words themselves go wrong. Some heads could be removed, and hardly anything would be lost. And for a few, most of the loss stands in the columns that have to do with names (lesson 00: the *addressee* is who is spoken to, a *closing* ends the scene).
+# One head in the first layer stands out: without it the letters of the words themselves go wrong. You could remove some heads and lose hardly anything. And for a few heads, most of the loss stands in the columns that have to do with names (lesson 00: the *addressee* is the character spoken to, a *closing* ends the scene).
 #
 # ## The heads that fetch a name
 #
-# A line has ended. Who speaks next? Unless somebody has been asked by name, anybody on the cast list. So at the end of a line that asks nobody, a head that fetches names has to look at the cast list. How much of the weight of those positions lies there? On the left where they look, on the right how much the copied names suffer when the head is off.
+# A line has ended. Who speaks next? Unless the line has asked somebody by name, anybody on the cast list may. So at the end of a line that asks nobody, a head that fetches names has to look at the cast list. How much of each head's weight lies there, at the ends of such lines? The left table says so; the right one says how much the copied names suffer when the head is off.
 
 # %%
 def on_cast(weights, scene):
@@ -1067,9 +1067,9 @@ print(f"correlation of the two: {together:.2f}")
 assert together > 0.5 or not RECORDED
 
 # %% [markdown]
-# In the last layer of the recorded model five heads look at the cast list, and the names miss each of them; the one that looks elsewhere they do not miss. The correlation is this one difference. Among the five, more looking does not mean more loss.
+# In the last layer of the recorded model five heads look at the cast list. Switch off any one of them, and the names suffer; switch off the one that looks elsewhere, and they do not. The correlation comes from this one difference. Among the five, more looking does not mean more loss.
 #
-# Below that layer there are heads that look at the cast list as well. Is looking enough? Take the two heads that the names miss most and the spelling least: the *fetchers*. (Spelling counts five times in the choice, so that no head is chosen whose loss is mostly spelling; where a head looks plays no part in it.) And take, to compare, two *onlookers*: heads with much weight on the cast list that the names hardly miss. The choice was made on the first stretch of text. So we measure on the second, which had no say in it.
+# Below that layer there are heads that look at the cast list as well. Is looking enough? Take the two heads without which the names suffer most and the spelling least: the *fetchers*. (Spelling counts five times in the choice, so that we choose no head whose loss is mostly spelling; where a head looks plays no part.) For comparison take two *onlookers*: heads with much weight on the cast list, without which the names hardly suffer. We chose them on the first stretch of text. So we measure on the second, which had no say in the choice.
 
 # %%
 def two_best(score):
@@ -1097,9 +1097,9 @@ print(
 assert (after > 2 * before and after > 2 * beside) or not RECORDED
 
 # %% [markdown]
-# All four look at the names. Two of them the names need. The other two they could nearly do without; those seem to work for something else as well (see the spelling and the closings). From a map alone one cannot tell the two pairs apart.
+# All four heads look at the names. The names need two of them badly. Without the other two they suffer much less, and those two seem to work for something else as well (see the spelling and the closings). A map alone does not tell the two pairs apart.
 #
-# On stage: fifty scenes that begin like ours, with Meg and Hal on the cast list. Who speaks?
+# Now put them on stage, in fifty scenes that begin like ours, with Meg and Hal on the cast list. Who speaks?
 
 # %%
 def stage(some, plays=50, chars=100):
@@ -1132,7 +1132,7 @@ if spoken:
 assert not RECORDED or (spoken[1] < spoken[0] - 0.1 and spoken[1] < spoken[2] - 0.1)
 
 # %% [markdown]
-# And one of the scenes in which somebody speaks who never came in:
+# Here is one of the scenes in which somebody who never came in speaks:
 
 # %% tags=["nbval-ignore-output"]
 strange = [play for play in (stages[1] if stages else []) if set(speakers(play)) - {"Meg", "Hal"}]
@@ -1146,13 +1146,13 @@ print(f"somebody speaks who never came in: in ≈ {len(strange)} of 50 scenes")
 assert strange or not RECORDED
 
 # %% [markdown]
-# Lines are still lines, and words are mostly words; see the column of the spelling above. What suffers is who may speak, and who is spoken to: these heads fetch names.
+# Lines are still lines, and words are mostly words; see the spelling column above. But the model no longer knows who may speak, and who is spoken to: these heads fetch names.
 #
-# Look at the counts again. In the recorded model Meg stands first on the cast list, and she hardly speaks any more; Hal, the second, speaks as often as before. The map of the first line said why: one of the two fetchers, head 0, had its weight on the `M` of `Meg`. Head 5, with its weight on the `a` of `Hal`, is still on. Write `"fetchers": fetchers + [(3, 5)]` in `off`, run the page from there, and see who is left.
+# Look at the counts again. In the recorded model Meg stands first on the cast list, and she hardly speaks any more; Hal, the second, speaks as often as before. The map of the first line showed why: one of the two fetchers, head 0, had its weight on the `M` of `Meg`. Head 5, with its weight on the `a` of `Hal`, is still on. Write `"fetchers": fetchers + [(3, 5)]` in `off`, run the page from there, and see who is left.
 #
 # You can also switch heads off by hand, in the page below (lesson 06 introduced it). Its switches do what `ablate_heads` does. The text is the first line of our scene, and the caret stands where the first speaker's name begins. The bars show which letter the model expects there. **Predict:** with the two fetchers off, what happens to the bar of the `M`? And with the two onlookers off instead?
 #
-# Then switch off layer 3, heads 0 and 5, and press *Write*: does anybody speak who never came in? Press *Back to the prompt* before each new try; the random numbers are then the same.
+# Then switch off layer 3, heads 0 and 5, and press *Write*: does somebody who never came in speak? Press *Back to the prompt* before each new try; the random numbers are then the same.
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import as_packed, playground
@@ -1175,9 +1175,9 @@ assert moved < 0.05 or not RECORDED
 # ### Exercise: off, but how?
 # ★★ · 8 minutes · A zero may be far from all that the later layers have ever been given; then one measures their surprise, not the head's work (Wang et al., 2022).
 #
-# A head that always hands over nearly the same vector tells nothing, and yet the loss rises when it is set to zero: the later layers are used to that vector. A kinder way is to put the head's mean in its place: one vector of D numbers, the mean over all texts and positions, the same for every place. What it had to say about *this* place is gone; what it always says stays.
+# A head that always writes nearly the same vector tells nothing, and yet the loss rises when this vector is set to zero: the later layers are used to it. A kinder way is to put the head's mean in its place: one vector of D numbers, the mean over all texts and positions, the same for every place. What the head had to say about *this* place is gone; what it always says stays.
 #
-# `heads` holds the results of the heads, before the projection. Replace those of head $h$ by their mean, and return what the layer then gives: heads side by side, then the projection with its bias. `W_o` and `bias` are stored as in `nn.Linear`.
+# `heads` holds the results of the heads, before the projection. Replace those of head $h$ by their mean, and return what the layer then returns: heads side by side, then the projection with its bias. `W_o` and `bias` are stored as in `nn.Linear`.
 #
 # With one text, two positions, one head with the results (1, 0) and (3, 0), `W_o = [[1, 0], [0, 1]]` and the bias (0, 5), the layer gives (2, 5) at both.
 
@@ -1196,11 +1196,11 @@ check("mean_ablation", mean_ablation)
 # %% [markdown]
 # ## Attention rollout
 #
-# A head in layer 3 looks at a position. But the vector there is no longer that character alone: three layers have written into it. Abnar and Zuidema (2020) multiply the layers together. In each layer a position keeps half of itself (the residual) and takes half from where its heads look on average, $\tilde A_l = \frac12 I + \frac12 \bar A_l$; through all layers it is
+# A head in layer 3 looks at a position. But the vector there is no longer that character alone: three layers have written into it. Abnar and Zuidema (2020) multiply the layers together. In each layer a position keeps half of itself (the residual) and takes half from where its heads look on average, $\tilde A_l = \frac12 I + \frac12 \bar A_l$; the product of all layers is
 #
 # $$\tilde A_L \cdots \tilde A_2 \, \tilde A_1 .$$
 #
-# The last layer stands on the left: first the last layer looks, then what it has found is traced back further down. Rows still sum to 1.
+# The last layer stands on the left: we start from where the last layer looks, then trace what it found through the layers below. Rows still sum to 1.
 
 # %%
 #| export
@@ -1247,12 +1247,12 @@ assert (
 )
 
 # %% [markdown]
-# A rollout says what *can* have arrived. Whether it did, and what was made of it, no map says: what is handed over and the feed-forward layers are left out. For that there is the switch.
+# A rollout says what *can* have arrived. No map says whether it did arrive, or what the model made of it, because a map leaves out the values and the feed-forward layers. To find that out, switch heads off.
 
 # %% [markdown]
 # ## The rollout of one position
 #
-# The rollout of the last position alone is cheaper than that of all: a row of numbers goes down through the layers, and no two matrices are ever multiplied. And the half of Abnar and Zuidema is a guess. One can measure what part of its vector a position keeps in a layer (Kobayashi et al., 2021), a number for each layer: `keep`. It takes the place of the 0.5 before $I$, and `1 - keep` that of the 0.5 before $A$. Here is a version as one finds them on the internet.
+# The rollout of the last position alone is cheaper than that of all: a row of numbers goes down through the layers, and no two matrices are ever multiplied. Besides, Abnar and Zuidema's half is a guess. For each layer one can measure which part of its vector a position keeps (Kobayashi et al., 2021). This number, `keep`, replaces the 0.5 before $I$, and `1 - keep` replaces the 0.5 before $A$. Here is a version of the kind that you find on the internet.
 
 # %%
 def rollout_of_last(weights, keeps):
@@ -1273,7 +1273,7 @@ print(rollout_of_last(two_layers, torch.tensor([0.5, 0.5])).tolist())
 # ### Exercise: a rollout that lost two things
 # ★★ · 8 minutes · A rollout is a picture, and nobody sees in a picture that it is wrong.
 #
-# Follow it by hand. What stood at 0 is brought to 2, and then to 3. Position 3 keeps half of its own vector twice over. But the function says that it all comes from position 2: nothing from 0, nothing from itself. There are two bugs. Whoever mends only one gets `[1, 0, 0, 0]` or `[0, 0, 0.5, 0.5]`, both of which look sensible, because the last line stretches anything to the sum 1. Mend both; without the last line the shares then sum to 1 by themselves.
+# Follow the example by hand. The lower layer brings what stood at 0 to 2, and the upper layer brings it on to 3. Position 3 keeps half of its own vector, twice. But the function says that everything comes from position 2, nothing from 0, and nothing from 3 itself. There are two bugs. If you fix only one you get `[1, 0, 0, 0]` or `[0, 0, 0.5, 0.5]`. Both look sensible, because the last line scales anything to the sum 1. Fix both; the shares then sum to 1 without the last line.
 
 # %% tags=["exercise"] exercise="mended_rollout"
 def mended_rollout(weights, keeps):
@@ -1292,7 +1292,7 @@ check("mended_rollout", mended_rollout)
 # %% [markdown]
 # ## How heads form during training
 #
-# No head begins with a purpose. How much of the weight at the ends of lines lay on the cast list before step 0, 100, 200 ...? While a model was trained, copies of it were kept; the last one is the finished model. Here is how a folder of copies is measured, on eight of the scenes, to be quick.
+# No head begins with a purpose. How much of the weight at the ends of lines lay on the cast list before step 0, 100, 200 ...? Copies of a model were saved while it trained; the last copy is the finished model. The next cell measures a folder of such copies, on only eight of the scenes, to be quick.
 
 # %%
 def measure_growth(album):
@@ -1318,7 +1318,7 @@ def measure_growth(album):
     }
 
 # %% [markdown]
-# Of the recorded model the copies were not kept, which would have taken thirteen times its size, but what this function found in them was. With `TRAIN = True` it is your own copies that are measured.
+# The course does not come with the copies of the recorded model, which take thirteen times its size, but with what this function found in them. With `TRAIN = True` the function measures your own copies.
 
 # %%
 if RECORDED:
@@ -1380,15 +1380,15 @@ print(
 assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 
 # %% [markdown]
-# At the start every head looks at everything alike. In the recorded model they drift apart after the first hundred steps, most of them away from the cast list, the blue one too. Between steps 500 and 1,000 a few turn to the cast list, and stay there. Nobody told the blue one to look there. All it was ever given is a gradient of the loss.
+# At the start every head looks at all positions equally. In the recorded model the heads drift apart after the first hundred steps, most of them away from the cast list, the blue one too. Between steps 500 and 1,000 a few turn to the cast list, and stay there. Nobody told the blue one to look there. All it ever got was a gradient of the loss.
 #
 # ## Mistakes people make
 #
-# - **Taking a weight for an effect.** The picture shows where a head looks. What it hands over may be nothing. Switch it off and measure.
+# - **Taking a weight for an effect.** The picture shows where a head looks. The head may write nothing. Switch it off and measure.
 # - **Comparing maps with different scales.** A map whose colours end at its own largest weight always looks sharp. Here all end at 1.
-# - **Averaging before looking.** The mean over heads hides that each of them looks somewhere else.
+# - **Averaging before looking.** The mean over heads hides that each head looks somewhere else.
 # - **Taking a position for its character.** From layer 1 on, position 20 holds what earlier layers fetched to it.
-# - **One scene.** Every head tells a story on one text. Count over many, and compare with chance.
+# - **One scene.** On one text, every head tells a story. Count over many texts, and compare with chance.
 #
 # ## Exercises
 
@@ -1396,15 +1396,15 @@ assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 # ### Exercise: what a head writes
 # ★★★ · 15 minutes · Where a head looks is one half of it; the other half is what it does with what it sees (Elhage et al., 2021, call it the OV circuit).
 #
-# A head at position $t$ looks at positions $s$ with the weights $\alpha_{ts}$. What stands there is $x_s$; its value is $v_s = W_V x_s$, and the head writes $W_O \sum_s \alpha_{ts} v_s$. All is linear once the weights are fixed. So one may ask for each character alone: if the head gives it the whole weight 1, by how much does it change each logit?
+# A head at position $t$ looks at positions $s$ with the weights $\alpha_{ts}$. What stands there is $x_s$; its value is $v_s = W_V x_s$, and the head writes $W_O \sum_s \alpha_{ts} v_s$. Once the weights are fixed, all of this is linear. So we may ask about each character alone: if the head gives it the whole weight 1, by how much does the head change each logit?
 #
-# Take for $x_s$ the character's row of the table $E$ and nothing else (no position, no norm), and let the last matrix $W_U$ read what the head has written: the logits are $W_U$ times the vector. Return two things.
+# Take for $x_s$ the character's row of the table $E$ and nothing else (no position, no norm), and let the last matrix $W_U$ read what the head has written: the logits are $W_U$ times this vector. Return two things.
 #
-# `table` (V, V): row $c$, column $u$ is the change of the logit of $u$ where the head looks at $c$.
+# `table` (V, V): row $c$, column $u$ is the change of the logit of $u$ when the head looks at $c$.
 #
-# `margin` (V,): for each $c$, the change of $c$'s own logit minus the largest change of any *other* logit. Where it is positive, a look at $c$ says `c`: the head copies.
+# `margin` (V,): for each $c$, the change of $c$'s own logit minus the largest change of any *other* logit. If the margin is positive, a head that looks at $c$ says $c$: it copies.
 #
-# `W_v` (D, C) and `W_u` (V, C) are stored as in `nn.Linear`; so is `W_o` (C, D), the columns of the projection that meet this head's D numbers (lesson 04). With V = 3, C = 2, D = 1, `E = W_u = [[1, 0], [0, 1], [1, 1]]`, `W_v = [[2, 1]]` and `W_o = [[1], [-1]]`: the values are 2, 1 and 3, the head writes (2, −2), (1, −1) and (3, −3), `table` is `[[2, -2, 0], [1, -1, 0], [3, -3, 0]]`, and `margin` is `[2, -2, -3]`. This head copies character 0, and says 0 whatever it sees.
+# `W_v` (D, C) and `W_u` (V, C) are stored as in `nn.Linear`; so is `W_o` (C, D), those columns of the projection that multiply this head's D numbers (lesson 04). With V = 3, C = 2, D = 1, `E = W_u = [[1, 0], [0, 1], [1, 1]]`, `W_v = [[2, 1]]` and `W_o = [[1], [-1]]`: the values are 2, 1 and 3, the head writes (2, −2), (1, −1) and (3, −3), `table` is `[[2, -2, 0], [1, -1, 0], [3, -3, 0]]`, and `margin` is `[2, -2, -3]`. This head copies character 0, and says 0 whatever it sees.
 
 # %% tags=["exercise"] exercise="ov_circuit"
 def ov_circuit(E, W_v, W_o, W_u):
@@ -1420,7 +1420,7 @@ def ov_circuit(E, W_v, W_o, W_u):
 check("ov_circuit", ov_circuit)
 
 # %% [markdown]
-# The table holds V · V numbers, but all of them went through the D numbers of the value: D is the most kinds of things that a head can say. Whether it *does* copy in the text is another question; it also has to look at the right place. `margin` says what it would write if it did.
+# The table holds V · V numbers, but all of them went through the D numbers of the value, so the table's rank is at most D: a head can say at most D kinds of things. Whether it *does* copy in the text is another question; it also has to look at the right place. `margin` says what the head would write if it did.
 
 # %% [markdown]
 # How far you are:
@@ -1431,6 +1431,6 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# `record_attention`, `plot_attention`, `plot_heads`, `attention_html`, `ablate_heads` and `attention_rollout`, in `chargpt_lib/attention_maps.py`. They work for every model of this course, and for one of yours that calls the kernel or a softmax itself.
+# `record_attention`, `plot_attention`, `plot_heads`, `attention_html`, `ablate_heads` and `attention_rollout`, in `chargpt_lib/attention_maps.py`. They work for every model of this course, and for any model of yours that calls the kernel or a softmax itself.
 #
-# Next: a text of yours behind `CORPUS = `, and the question which of its habits has a head of its own.
+# Next: [08 · Sampling](08_sampling.ipynb), from probabilities to text. Or put a text of yours behind `CORPUS = `, and ask which of its habits has a head of its own.

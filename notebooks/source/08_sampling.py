@@ -11,10 +11,10 @@
 #
 # > Sampling: temperature, top-k, top-p, min-p, stop strings, streaming, and the KV cache.
 #
-# You will build: `generate`, with all the usual sampling parameters, and a cache of keys and values. As long as the block is not full, the cache makes writing several times as fast; it changes nothing in the text.
+# You will build: `generate`, with all the usual sampling parameters, and a cache of keys and values. As long as the block is not full, the cache makes writing several times as fast, and the text stays the same.
 # You need lesson 06. On two CPU cores the page takes about half a minute.
 #
-# A model does not write. It says, at each place, how probable each character is. Somebody has to choose, and the choice makes the play dull, lively or mad.
+# A model does not write. It says, at each place, how probable each character is. Somebody has to choose a character, and the way of choosing makes the play dull, lively or mad.
 
 # %%
 import math
@@ -45,7 +45,7 @@ scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
 
 # %% [markdown]
-# The model is the one that comes with the course (lesson 06), the same on every machine. With `TRAIN = True` it is one of yours; then the cells show what they find, and what the text says of the numbers may be different.
+# The model is the one that comes with the course (lesson 06), the same on every machine. With `TRAIN = True` the page uses a model of yours; then the cells show what they find, and what the text says of the numbers need not hold.
 
 # %%
 if RECORDED:
@@ -93,9 +93,9 @@ show(
 )
 
 # %% [markdown]
-# Lay the probabilities end to end. They fill the stretch from 0 to 1. Draw a number between 0 and 1; the character on whose stretch it falls is written. A wide stretch is hit often.
+# Lay the probabilities end to end. They fill the stretch from 0 to 1. Draw a number between 0 and 1, and write the character on whose stretch it falls. A wide stretch is hit often.
 #
-# In code: where does each stretch end? That is the cumulative sum. Count the ends at or before the number drawn, and you have the id of the character (lesson 06's exercise drew in the same way). One trap: rounding. The sum may be a hair more or less than 1. So the number drawn is multiplied by the last end, wherever that really is. And an end that lies there is never counted: even a draw of 1 hits the last character that is possible, and not the nothing behind it.
+# In code, the cumulative sum says where each stretch ends. Count the ends at or before the number drawn, and you have the id of the character (lesson 06's exercise drew in the same way). Rounding is a trap: the sum may be a hair more or less than 1. So the number drawn is multiplied by the last end, wherever that really is. And no end that lies there is counted, so even a draw of 1 hits the last possible character, and not the nothing behind it.
 
 # %%
 #| export
@@ -120,7 +120,7 @@ def sample_from(probabilities, u):
     return ((ends <= u[:, None] * total) & (ends < total)).sum(-1)
 
 # %% [markdown]
-# Ten thousand draws, evenly spread: does each character get its share?
+# Make ten thousand draws, evenly spread. Does each character get its share?
 
 # %%
 three = torch.tensor([[0.5, 0.0, 0.2, 0.3, 0.0]], dtype=torch.float64)
@@ -149,7 +149,7 @@ show(
 )
 
 # %% [markdown]
-# At $\tau \to 0$ the likeliest takes all: *greedy* decoding. At $\tau \to \infty$ all are equal, and the model might as well not have been trained.
+# As $\tau \to 0$ the likeliest character takes all: *greedy* decoding. As $\tau \to \infty$ all are equal, and the model might as well not have been trained.
 
 # %% [markdown]
 # ### Exercise: the temperature for a ratio
@@ -180,9 +180,9 @@ for temperature in (0.5, 1.0, 2.0):
 # %% [markdown]
 # ## Top-k, top-p, min-p
 #
-# The picture has a logarithmic scale, to show the tail: the characters that are wrong here. At temperature 1 a draw hardly ever falls there; at high temperatures it does, and one wrong letter spoils the rest. So cut the tail off. Three ways to say where:
+# The picture has a logarithmic scale, to show the tail: the characters that are wrong here. At temperature 1 a draw hardly ever falls there; at high temperatures it does, and one wrong letter spoils the rest. So cut the tail off. There are three ways to say where:
 #
-# - **top-k** (Fan et al., 2018): keep the $k$ likeliest. Simple, and blind: sometimes one character is right, sometimes sixteen are.
+# - **top-k** (Fan et al., 2018): keep the $k$ likeliest. This is simple, and blind: sometimes one character is right, sometimes sixteen are.
 # - **top-p** or *nucleus* (Holtzman et al., 2020): keep the fewest that together hold the share `top_p` of the probability.
 # - **min-p** (Nguyen et al., 2024): keep those that have at least `min_p` times the probability of the likeliest.
 
@@ -214,7 +214,7 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None
     return p / p.sum(-1, keepdim=True)
 
 # %% [markdown]
-# For top-p the probabilities are sorted. `before` says, for each character, what the likelier ones hold together; if that is enough already, the character is dropped. The decisions stand in sorted order; `back` holds the place of each character in that order, and `gather` fetches its decision from there. Now a sure place and an open one, and what each rule keeps. **Predict:** which rule keeps the same number at both?
+# For top-p the probabilities are sorted. `before` says, for each character, how much probability the likelier ones hold together; if that is enough already, the character is dropped. The decisions stand in sorted order; `back` holds the place of each character in that order, and `gather` fetches its decision from there. Now see what each rule keeps at a sure place and at an open one. **Predict:** which rule keeps the same number at both?
 
 # %%
 sure = torch.tensor([[0.90, 0.06, 0.02, 0.01, 0.01]])
@@ -242,15 +242,15 @@ show(
 )
 
 # %% [markdown]
-# All three drop the tail. What else they drop depends on the place: a number or a share that is right at one place cuts right characters off at another.
+# All three rules drop the tail. What else they drop depends on the place: a number or a share that fits one place cuts off right characters at another.
 
 # %% [markdown]
 # ### Exercise: typical, not likely
 # ★★ · 8 minutes · People do not always write the likeliest; a text of the likeliest words soon runs in circles (Meister et al., 2023).
 #
-# Before a character comes, an average surprise is expected: the entropy, $H = -\sum_c p_c \ln p_c$ (lesson 00). A *typical* character surprises about as much as was expected. So put the characters in order of $|-\ln p_c - H|$, the smallest first; equals in the order of the alphabet. Keep the fewest from the beginning that together hold at least `share`, give all others 0, and divide the kept ones by their sum.
+# Before a character comes, the surprise to expect is the entropy, $H = -\sum_c p_c \ln p_c$ (lesson 00). A *typical* character surprises about as much as was expected. So put the characters in order of $|-\ln p_c - H|$, the smallest first; equals stay in the order of the alphabet. Keep the fewest from the beginning that together hold at least `share`, give all others 0, and divide the kept probabilities by their sum.
 #
-# For $p = (0.6, 0.2, 0.1, 0.1)$ the entropy is 1.089, and the surprises are 0.511, 1.609, 2.303 and 2.303. They are 0.578, 0.521, 1.214 and 1.214 away from it. So character 1 comes first, before the likeliest, then 0, 2 and 3. With `share` = 0.15 only character 1 is kept: $(0, 1, 0, 0)$. With 0.5 it is $(0.75, 0.25, 0, 0)$, with 0.85 it is $(0.667, 0.222, 0.111, 0)$. A character of probability 0 adds nothing to the entropy, and is never kept.
+# For $p = (0.6, 0.2, 0.1, 0.1)$ the entropy is 1.089, and the surprises are 0.511, 1.609, 2.303 and 2.303. Their distances from the entropy are 0.578, 0.521, 1.214 and 1.214. So character 1 comes first, before the likeliest, then 0, 2 and 3. With `share` = 0.15 only character 1 is kept: $(0, 1, 0, 0)$. With 0.5 it is $(0.75, 0.25, 0, 0)$, with 0.85 it is $(0.667, 0.222, 0.111, 0)$. A character of probability 0 adds nothing to the entropy, and is never kept.
 
 # %% tags=["exercise"] exercise="typical_probabilities"
 def typical_probabilities(p, share):
@@ -271,7 +271,7 @@ def typical_probabilities(p, share):
 check("typical_probabilities", typical_probabilities)
 
 # %% [markdown]
-# For which numbers of `share` is the likeliest character dropped? Here is a model that is sure, and one that is not.
+# For which values of `share` is the likeliest character dropped? Here is one model that is sure, and one that is not.
 
 # %%
 for p in (torch.tensor([0.9, 0.05, 0.03, 0.02]), torch.tensor([0.4, 0.3, 0.2, 0.1])):
@@ -283,12 +283,12 @@ for p in (torch.tensor([0.9, 0.05, 0.03, 0.02]), torch.tensor([0.4, 0.3, 0.2, 0.
     )
 
 # %% [markdown]
-# Where the model is sure, the likeliest is the most typical. Where it is not, characters 1 and 2 come first, and the likeliest is left out up to a share of 0.5.
+# For the sure model, the likeliest character is the most typical. For the other, characters 1 and 2 come first, and the likeliest is left out up to a share of 0.5.
 
 # %% [markdown]
 # ## Repetition penalty
 #
-# The *repetition penalty* (Keskar et al., 2019) makes every symbol rarer that has occurred: its logit, if positive, is divided by the penalty, if negative, multiplied by it. It was made for *subwords*, pieces of words, of which a vocabulary has tens of thousands. **Predict:** what will it do to a model of characters?
+# The *repetition penalty* (Keskar et al., 2019) makes every symbol that has occurred rarer: it divides a positive logit by the penalty, and multiplies a negative one by it. It was made for *subwords*, pieces of words, of which a vocabulary has tens of thousands. **Predict:** what will it do to a model of characters?
 
 # %%
 #| export
@@ -319,11 +319,11 @@ for shift in (0, 3):
     )
 
 # %% [markdown]
-# The same probabilities, and two different results: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred, and so has the space. Then no symbol is singled out any more. The likely characters have positive logits, and dividing all of them by the same number is nothing but a higher temperature. We will measure below what it does to plays.
+# The probabilities are the same, and the results differ: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred, and so has the space. Then the penalty no longer singles out any symbol. The likely characters have positive logits, and dividing all of them by the same number is nothing but a higher temperature. We will measure below what the penalty does to plays.
 #
 # ## The KV cache
 #
-# The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and then only one row of the result is used. So writing gets slower and slower.
+# The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and then the loop uses only one row of the result. So writing gets slower and slower.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(1337)
@@ -347,7 +347,7 @@ print(f"256 characters take ≈ {milliseconds[256] / milliseconds[16]:.0f} times
 assert milliseconds[256] > milliseconds[16]
 
 # %% [markdown]
-# What of it is really new? Write one character more, and compare the keys of the last block, those of the old places.
+# How much of this work is really new? Write one more character, and compare the old places' keys in the last block before and after.
 
 # %%
 def keys_of(model, ids, layer):
@@ -369,10 +369,10 @@ print(
 assert torch.allclose(shorter, longer[:20], atol=1e-5)
 
 # %% [markdown]
-# Nobody sees the future (lesson 03). So nothing that happens at place 20 can change a vector at place 19, in any layer: not its key, not its value. They can be kept, in a **KV cache**. And the query of place 19? It was needed once, when place 19 looked around. It is never needed again.
+# No place sees the future (lesson 03). So nothing that happens at place 20 can change a vector at place 19, in any layer: not its key, not its value. The keys and values can be kept, in a **KV cache**. And the query of place 19? It was needed once, when place 19 looked around, and is never needed again.
 
 # %% [markdown]
-# In the picture each field is a score, query times key, for a text of 8 characters. Dark is what has to be computed for the last of them, pale what was computed for the earlier ones.
+# In the picture each field is a score, query times key, for a text of 8 characters. The dark fields have to be computed for the last character; the pale ones were computed for the earlier ones.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
@@ -403,7 +403,7 @@ show(
 #
 # ## Batched prompts: left padding
 #
-# One thing more before the code. Rows of different length do not make a tensor. So short rows get empty places in front, *pads*; all rows end at the same column, and the next character of each row goes into the next column.
+# Before the code, one more thing. Rows of different length do not make a tensor. So short rows get empty places in front, *pads*; all rows end at the same column, and the next character of each row goes into the next column.
 
 # %%
 prompts = ("Hal: O", "O", "Exit")
@@ -427,7 +427,7 @@ show(
 )
 
 # %% [markdown]
-# Two things must not happen: that a row looks at its pads (the mask forbids it), and that it counts them as places (its positions begin after them). Then each row is written as if it were alone. Here is the cache:
+# A row must not look at its pads (the mask forbids it), and must not count them as places (its positions begin after them). Then each row is written as if it were alone. Here is the cache:
 
 # %%
 #| export
@@ -503,9 +503,9 @@ class KVCache:
 # %% [markdown]
 # This is what the argument `cache` of the earlier lessons is for. `GPT.embed` (lesson 06) calls `extend`: the new positions begin where the last pass ended. `CausalSelfAttention` (lesson 04) calls `update`: its new keys and values go in, and the queries look at all of them. Everything else is the same forward pass, `model(idx, cache=cache)`.
 #
-# Which columns may a query see? A single new character may see all, so it needs no mask. A text that begins here needs the causal mask, which the kernel makes itself. Several characters on top of a cache need the mask that `extend` makes. And in a row with pads, positions are counted from the first real character, and the columns before it are forbidden.
+# Which columns may a query see? A single new character may see all, so it needs no mask. A text that begins here needs the causal mask, which the kernel makes itself. Several characters on top of a cache need the mask that `extend` makes. In a row with pads, positions are counted from the first real character, and the mask forbids the columns before it.
 #
-# Read the opening at once, then three characters, then eight one by one. Are the logits those of the whole?
+# Read the opening at once, then three characters together, then eight one by one. Are the logits those of reading all at once?
 
 # %%
 text = tokenizer.encode(OPENING + "Hal: The ow").to(device)[None]
@@ -525,7 +525,7 @@ print("in the cache:", cache.length, "of", cache.max_length, "places")
 print("the keys of one block:", tuple(keys.shape), "and its values:", tuple(values.shape))
 
 # %% [markdown]
-# Now the time of each character, inside the block, with the cache and without:
+# Now measure the time of each character, inside the block, with the cache and without:
 
 # %% tags=["nbval-ignore-output"]
 cache = KVCache(large.block_size)
@@ -559,7 +559,7 @@ assert late > 1.5 or device.type != "cpu"
 # ### Exercise: when the memory outgrows the model
 # ★★ · 7 minutes · Serving a model to many readers at once is mostly a matter of where their caches go (Kwon et al., 2023).
 #
-# A model has `parameters` numbers of `weight_bytes` bytes each. It reads B texts at once, all of the same length, and keeps keys and values of every character, in numbers of `cache_bytes` bytes (often fewer or more than those of the weights). There are N blocks of width C. Each has H heads of queries, but G heads of keys and values, of the same size; G divides H, and H divides C (lesson 04). From which length T on is the cache *larger* than the weights?
+# A model has `parameters` numbers of `weight_bytes` bytes each. It reads B texts at once, all of the same length, and keeps keys and values of every character, in numbers of `cache_bytes` bytes (often fewer or more than those of the weights). There are N blocks of width C. Each has H heads of queries, but only G heads of keys and values, of the same size; G divides H, and H divides C (lesson 04). What is the smallest length T at which the cache is *larger* than the weights?
 #
 # With 100 parameters of 4 bytes, B = 1, N = 1, C = 8, H = 4, G = 2 and 2 bytes in the cache, a character takes 16 bytes. At T = 25 the cache is as large as the weights, 400 bytes. So the answer is 26.
 
@@ -575,7 +575,7 @@ def cache_outgrows_weights(parameters, weight_bytes, B, N, C, H, G, cache_bytes)
 check("cache_outgrows_weights", cache_outgrows_weights)
 
 # %% [markdown]
-# The small GPT-2 has 124,439,808 parameters, 12 blocks of width 768, 12 heads, and G = H. In numbers of 2 bytes a symbol costs $2 \cdot 12 \cdot 768 \cdot 2 = 36{,}864$ bytes. One text would have to be 6,752 symbols long, and GPT-2 sees 1,024. But of seven texts at once 965 symbols each are enough.
+# The small GPT-2 has 124,439,808 parameters, 12 blocks of width 768, 12 heads, and G = H. With numbers of 2 bytes, a symbol costs $2 \cdot 12 \cdot 768 \cdot 2 = 36{,}864$ bytes. A single text would have to be 6,752 symbols long, and GPT-2 sees only 1,024. But for seven texts at once, 965 symbols each are enough.
 
 # %%
 one_symbol = 2 * 12 * 768 * 2
@@ -596,9 +596,9 @@ print(
 )
 
 # %% [markdown]
-# None. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, do not have this trouble; that is one of the reasons why newer models use them.
+# None of the keys is still right. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, avoid this trouble; this is one of the reasons why newer models use them.
 #
-# For ours there are two ways. Move the window by one, and read it anew for each character: exact, as before, and as slow as before. Or let it jump: drop `window_stride` characters at once, read the rest anew, and go on with the cache until the block is full again. What does that cost? After a jump the model sees less of the past, `block_size - window_stride + 1` characters. Lesson 02's `evaluate` can measure what that is worth: its `stride` makes the same jumps.
+# Our model has two ways. Move the window by one, and read it anew for each character: this is exact, as before, and as slow as before. Or let the window jump: drop `window_stride` characters at once, read the rest anew, and go on with the cache until the block is full again. What does a jump cost? After it the model sees less of the past, only `block_size - window_stride + 1` characters. Lesson 02's `evaluate` can measure this cost: its `stride` makes the same jumps.
 
 # %% tags=["nbval-ignore-output"]
 val_ids = tokenizer.encode(corpus.val[:20_000])
@@ -615,19 +615,19 @@ print(
 assert losses[96] < losses[192] and losses[16] < losses[192]
 
 # %% [markdown]
-# Jumps of up to half a block cost next to nothing here (a difference of 0.002 is noise), probably because what a scene needs stands nearer than that. (The last number is lesson 06's exact loss on this stretch: disjoint windows are jumps of a whole block.) The default will be `window_stride=1`, the exact way: the same text as without a cache.
+# Jumps of up to half a block cost next to nothing here (a difference of 0.002 is noise), probably because half a block holds all the past that a scene needs. (The last number is lesson 06's exact loss on this stretch: disjoint windows are jumps of a whole block.) The default will be `window_stride=1`, the exact way: the same text as without a cache.
 #
-# Where does the window begin, for a text of so many characters? In a toy with a block of 8 and `window_stride=3`:
+# Where does the window begin in a text of a given length? Take a toy with a block of 8 and `window_stride=3`:
 
 # %%
 print({length: ceil(max(0, length - 8) / 3) * 3 for length in range(6, 17)})
 
 # %% [markdown]
-# For 6 to 8 characters it begins at 0, then for three characters at 3, and so on. As long as the window begins where it began for the character before, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
+# For 6 to 8 characters the window begins at 0, for the next three lengths at 3, and so on. As long as its beginning stays the same, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
 #
-# (A model may bring a cache of its own, by a method `make_cache`. Lesson 16 has one that `slides`: it stays right when the window moves, so such a model reads each character once, however long the text becomes.)
+# (A model may bring its own cache, by a method `make_cache`. Lesson 16 has a cache that `slides`: it stays right when the window moves, so such a model reads each character once, however long the text becomes.)
 #
-# Not every model can go on from a cache. A bigram table has no keys, and a model of your own may have an attention that does not know of caches. The rule: a model takes a cache if its `compute_logits` has an argument `cache`. `generate` uses the cache with the models that take one, reads the whole window anew with the others, and refuses if you ask for a cache, `use_cache=True`, where there can be none.
+# Not every model can go on from a cache. A bigram table has no keys, and a model of your own may have an attention that does not know of caches. The rule is that a model takes a cache if its `compute_logits` has an argument `cache`. `generate` uses the cache with the models that take one, reads the whole window anew with the others, and refuses if you ask for a cache, `use_cache=True`, where there can be none.
 
 # %%
 #| export
@@ -714,9 +714,9 @@ class IncrementalDecoder:
 # %% [markdown]
 # ## The sampling loop
 #
-# Read, turn logits into probabilities, draw, append: that is the loop. All random numbers are drawn before the first character, for each text a list of its own, from the seed `seed + row`. So what a text becomes does not depend on its neighbours. (But then 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a seed far away.)
+# Read, turn logits into probabilities, draw, append: that is the loop. It draws all random numbers before the first character, a separate list for each text, from the seed `seed + row`. So what a text becomes does not depend on its neighbours. (But then 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a seed far away.)
 #
-# A model in training mode would write with dropout. To switch it to evaluation mode for a while is not safe: in a notebook, another thread may be training it, and would go on without dropout. So a model in training mode is left alone, and a copy of it writes.
+# A model in training mode would write with dropout. It is not safe to switch such a model to evaluation mode for a while: in a notebook, another thread may be training it, and would go on without dropout. So `generate` leaves a model in training mode alone, and lets a copy write.
 
 # %%
 #| export
@@ -764,7 +764,7 @@ def _generate_ids(
         yield new
 
 # %% [markdown]
-# Batches of prompts are where bugs live: wrong positions, wrong masks. Here is one head, reduced to the minimum: the vector of a position is the row of the table `E` plus the row of the position table `P`, and is query, key and value at once. The prompts get empty places in front, so that all end in the same place, and only the last position of each has a query. Does a prompt get the same vector alone and in company?
+# Batches of prompts are where bugs live: wrong positions, wrong masks. Here is one head, reduced to the minimum: a position's vector is a row of the table `E` plus a row of the position table `P`, and this vector is query, key and value at once. The prompts get empty places in front, so that all end at the same place, and only the last position of each has a query. Does a prompt get the same vector alone and in company?
 
 # %%
 def last_vectors(E, P, prompts):
@@ -794,7 +794,7 @@ print(
 # ### Exercise: two bugs in front
 # ★★ · 8 minutes · The text that comes out is nearly right; that is why such bugs live for years.
 #
-# There are two bugs, one in the positions and one in the mask. If you mend the positions alone, the line above says True, for these prompts and for most others. Some prompts still get a wrong vector, but they get the same wrong vector alone and in company, so this comparison cannot see it. Compare with what you would compute for one prompt without any empty places. Every character of the alphabet may occur in a prompt, at any place.
+# There are two bugs, one in the positions and one in the mask. If you fix the positions alone, the line above says True, for these prompts and for most others. Some prompts still get a wrong vector, but they get the same wrong vector alone and in company, so this comparison cannot see it. Compare with the vector that you would compute for one prompt without any empty places. Every character of the alphabet may occur in a prompt, at any place.
 
 # %% tags=["exercise"] exercise="mended_pads"
 def mended_pads(E, P, prompts):
@@ -817,7 +817,7 @@ check("mended_pads", mended_pads)
 # %% [markdown]
 # ## Checking the arguments
 #
-# A sampling parameter out of its range, a character that the model has never seen: say it before any time is spent, and name the culprit.
+# A sampling parameter may be out of its range, or the prompt may hold a character that the model has never seen. `generate` should say so before it spends any time, and name the culprit.
 
 # %%
 #| export
@@ -850,7 +850,7 @@ def check_sampling(model, **parameters):
             raise ValueError(f"{name} is {value!r}; it has to be {meaning}")
 
 # %% [markdown]
-# A prompt is ids, a text, or a list of texts; and a stop string that the tokenizer cannot encode would never come. (The rest of this section only checks: skip the code if you like.)
+# A prompt is ids, a text, or a list of texts. A stop string that the tokenizer cannot encode is refused, because it would never come. (The rest of this section only checks: skip the code if you like.)
 
 # %%
 #| export
@@ -904,9 +904,9 @@ for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_stride": 0}):
 # %% [markdown]
 # ## `generate`
 #
-# Ids in, ids out. Text in, text out, and then a row can end before the others: with one of the `stop` strings. And with `stream=True` the pieces come one by one, as they are written, which is how a chat window fills.
+# Ids in, ids out. Text in, text out, and then a row can end before the others, with one of the `stop` strings. With `stream=True` the pieces come one by one, as they are written, which is how a chat window fills.
 #
-# From ids to text while they come: each id is decoded alone. Characters make that easy. A tokenizer for pieces of words (lesson 14) may cut a character in two: `é` has two bytes, and what `decode` gives for the first of them ends with `�`, U+FFFD. Then the text before the `�` is written, and the rest waits for the other half.
+# To write text while the ids come, each id is decoded alone. With characters that is easy. But a tokenizer for pieces of words (lesson 14) may cut a character in two: `é` has two bytes, and what `decode` returns for the first of them ends with `�`, U+FFFD. Then the stream writes the text before the `�`, and keeps the rest until the other half comes.
 
 # %%
 #| export
@@ -978,7 +978,7 @@ def _stream_ids(columns, prompt):
         yield column[:, None].to(prompt.device)
 
 # %% [markdown]
-# If you press Ctrl-C (in a notebook: the square), what was written so far should not be lost.
+# If you press Ctrl-C (in a notebook: the square), the text written so far should not be lost.
 
 # %%
 #| export
@@ -1066,7 +1066,7 @@ def generate(
     return written[0] if isinstance(prompt, str) else written
 
 # %% [markdown]
-# The first promise: the cache changes nothing. Greedy and with random draws, inside the block and far beyond it:
+# The first promise is that the cache changes nothing. Test it with greedy and with random draws, inside the block and far beyond it:
 
 # %%
 for temperature in (0, 1):
@@ -1077,7 +1077,7 @@ for temperature in (0, 1):
     print(len(with_cache), "characters, the same with the cache and without:", same)
 
 # %% [markdown]
-# What does it save? Inside the block, and far beyond it, where with `window_stride=1` the window moves at every character:
+# How much time does the cache save? Measure it inside the block, and far beyond it, where with `window_stride=1` the window moves at every character:
 
 # %% tags=["nbval-ignore-output"]
 def seconds(steps, **how):
@@ -1102,11 +1102,11 @@ print(f"inside the block: ≈ {took[140][0] / took[140][1]:.1f} times as fast wi
 assert took[140][1] < took[140][0] or device.type != "cpu"
 
 # %% [markdown]
-# Beyond the block not much is left of the gain with `window_stride=1`: for nearly every character the window is read anew. `window_stride=96` keeps the gain, but after a jump the model knows less of the past: it writes another text, a hair worse (above).
+# Beyond the block, `window_stride=1` loses most of the gain, because nearly every character needs the window read anew. `window_stride=96` keeps the gain, but after a jump the model knows less of the past: it writes another text, a hair worse (above).
 #
 # ## Split-K linear layers on a CPU
 #
-# What is left of the time of a character? One row goes through every matrix. **Predict:** one row is multiplied with 18 matrices, or 64 rows are; how many times as long do the 64 take?
+# Where does the remaining time of a character go? One row goes through every matrix. **Predict:** multiply one row with 18 matrices, then 64 rows with the same matrices; how many times as long do the 64 take?
 
 # %%
 layers = []
@@ -1136,11 +1136,11 @@ print(f"64 rows take ≈ {ratio:.0f} times as long as one (less than 32: {ratio 
 assert ratio < 32
 
 # %% [markdown]
-# Far less than 64 times. Each row costs a multiplication for every number of the matrices; but the numbers come from memory once, for one row or for 64, and a single row mostly waits for them. With a product of one row, PyTorch mostly lets a single core wait. But the sum over $k$ can be divided:
+# They take far less than 64 times as long. Each row costs a multiplication for every number of the matrices; but the numbers come from memory once, for one row or for 64, and a single row mostly waits for them. For a product of one row, PyTorch mostly uses a single core, and that core waits. But the sum over $k$ can be divided:
 #
 # $$y_n = \sum_{k=1}^{K} W_{nk} x_k = \sum_{k \le K/4} W_{nk} x_k + \dots + \sum_{k > 3K/4} W_{nk} x_k.$$
 #
-# So cut each matrix, once, into four pieces that lie apart in memory. `torch.bmm` multiplies all four in one call, and gives each core some of the pieces. The field calls this *split-K*. It is a matter of the layer alone, so it makes a class of its own, a linear layer that gives the same numbers as `nn.Linear`:
+# So cut each matrix, once, into four pieces that lie apart in memory. `torch.bmm` multiplies all four in one call, and gives each core some of the pieces. The field calls this *split-K*. Because it concerns the layer alone, it gets a class of its own, a linear layer that computes the same numbers as `nn.Linear`:
 
 # %%
 #| export
@@ -1188,7 +1188,7 @@ assert fast < 4 * whole  # on a busy machine the cores come late
 # %% [markdown]
 # ## Int8 quantization
 #
-# Our model has half a million weights, which stay in the processor's own memory. Ten millions do not fit in there: for each character all of them have to come from outside, four bytes each, and that is most of the time it takes. So make them smaller. *int8* has one byte a number: a weight is a whole number from -127 to 127 times a scale. Each row of a matrix has a scale of its own, so that its largest weight just fits. What is multiplied with the matrix is rounded to whole numbers, too, by a scale that is found anew at each call. PyTorch has the arithmetic for it; it makes another linear layer:
+# Our model has half a million weights, which stay in the processor's own memory. Ten million do not fit in there: for each character all of them have to come from outside, four bytes each, and that takes most of the time. So make the weights smaller. *int8* has one byte a number: a weight is a whole number from -127 to 127 times a scale. Each row of a matrix has its own scale, so that its largest weight just fits. The input of the matrix is rounded to whole numbers, too, by a scale that is found anew at each call. PyTorch has the arithmetic for int8, and we make another linear layer of it:
 
 # %%
 #| export
@@ -1212,7 +1212,7 @@ class Int8Linear(nn.Module):
         return torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range=True)
 
 # %% [markdown]
-# Now a copy of the model with other layers in the place of its matrices. Nothing else changes: it has the same forward pass, and `generate` takes it like any model. Three kinds of layers are left as they are: those that are no plain `nn.Linear`, those that somebody listens to with a hook, and, with `"fp32"`, those that are not in 32 bits on the CPU.
+# Now make a copy of the model with these layers in the place of its matrices. Nothing else changes: the copy has the same forward pass, and `generate` takes it like any model. Three kinds of layers are left as they are: those that are no plain `nn.Linear`, those that somebody listens to with a hook, and, with `"fp32"`, those that are not in 32 bits on the CPU.
 
 # %%
 #| export
@@ -1248,7 +1248,7 @@ def prepare_for_sampling(model, precision="fp32"):
     return prepared.eval().requires_grad_(False)
 
 # %% [markdown]
-# **Predict:** 255 values where there were billions; how much worse does the model become, in nats?
+# **Predict:** a weight now has 255 possible values instead of billions; how much worse does the model become, in nats?
 
 # %%
 eight = prepare_for_sampling(model.cpu(), "int8")
@@ -1271,7 +1271,7 @@ for name, writer in writers.items():
 # %% [markdown]
 # ## Sampling settings compared
 #
-# Three scenes from the same opening, at three temperatures, to get a taste; we count below.
+# Here are three scenes from the same opening, at three temperatures, for a taste; we count below.
 
 # %% tags=["nbval-ignore-output"]
 moods = {
@@ -1287,7 +1287,7 @@ for temperature, text in moods.items():
 assert len(set(moods.values())) == 3
 
 # %% [markdown]
-# The second promise: rows of a list are written as if each were alone, and each window moves when its own text is long enough.
+# The second promise is that the rows of a list are written as if each were alone, and that each window moves when its own text is long enough.
 
 # %%
 prompts = [OPENING, "\n", "O "]
@@ -1299,7 +1299,7 @@ alone = [
 print("the same:", together == alone)
 
 # %% [markdown]
-# And a scene, as it comes, to its end:
+# Here is a scene, as it comes, to its end:
 
 # %% tags=["nbval-ignore-output"]
 streamed = ""
@@ -1314,7 +1314,7 @@ assert streamed.count("\n\n") <= OPENING.count("\n\n") + 1
 # %% [markdown]
 # ## Scoring samples with the grammar
 #
-# For most texts nobody can say how good a sample is. For ours somebody can: the grammar that wrote the corpus ([Playhouse](appendix/playhouse.ipynb)). Its rules call `writer.choose(...)` for every choice and `writer.emit(...)` for what follows from it; `weighted_options` makes a table of the options of a choice: the word, how many of its letters are needed to tell it from the others, and what it costs in nats. Three options, the first twice as likely as each other one:
+# For most texts nobody can say how good a sample is. For ours the grammar that wrote the corpus can ([Playhouse](appendix/playhouse.ipynb)). Its rules call `writer.choose(...)` for every choice and `writer.emit(...)` for what follows from it; `weighted_options` makes a table of the options of a choice: the word, how many of its letters are needed to tell it from the others, and what it costs in nats. Here are three options, the first twice as likely as each of the others:
 
 # %%
 print(
@@ -1325,7 +1325,7 @@ print(
 )
 
 # %% [markdown]
-# So give the rules a writer that does not write but *reads*: it finds out which option the text has taken, and what that costs. Where no option fits, the text is not *grammatical*: the grammar could not have written it.
+# So give the rules a writer that does not write but *reads*: it finds out which option the text has taken, and what this option costs. If no option fits, the text is not *grammatical*: the grammar could not have written it.
 
 # %%
 class Proofreader(GrammarWriter):  # follows a text; ValueError where the rules are broken
@@ -1374,7 +1374,7 @@ if corpus.name == "playhouse":  # the judge judged: scenes of the corpus itself
     )
 
 # %% [markdown]
-# Now sixty scenes for each setting. How many come to an end? How many of those could the grammar have written? And how lively are they all: how many different words of the language do they use, compared with sixty scenes of the corpus? (**Predict:** how does temperature 0 do in variety? All sixty begin alike.)
+# Now write sixty scenes with each setting. How many come to an end? How many of those could the grammar have written? And how lively are the sixty: how many different words of the language do they use, compared with sixty scenes of the corpus? (**Predict:** how does temperature 0 do in variety? All sixty begin alike.)
 
 # %%
 def words_of(plays):
@@ -1450,15 +1450,15 @@ show(
 )
 
 # %% [markdown]
-# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are more often right than high ones, which are wrong in many ways. No sampling parameter can help against what is still wrong at a low temperature: there the model itself likes a wrong word best, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely it is a low one; so 1.3 keeps its variety and loses most of its blunders. Look at the bars before you rank neighbours, though: sixty scenes are few. And the repetition penalty, meant for subwords, only does harm.
+# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are right more often than high ones, which are wrong in many ways. No sampling parameter can mend the mistakes that remain at a low temperature: there the model itself likes a wrong word best, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely, the bar is low; so a temperature of 1.3 keeps its variety and loses most of its blunders. But look at the error bars before you rank neighbours: sixty scenes are few. The repetition penalty, meant for subwords, only does harm.
 #
 # ## Mistakes people make
 #
 # - **Judging a model by its best setting, or by one sample.** Say the temperature, the other sampling parameters and the seed, and count.
-# - **The top-p sum without the one that crosses the edge.** It has to stay, or a sure place may keep nothing.
-# - **Temperature after the softmax.** It divides logits. Divided probabilities, made to sum to 1 again, are what they were.
-# - **A cache with the wrong positions.** The text looks fine for a while. Compare logits with the uncached ones, at every place, for rows of different length.
-# - **Reading on after the block is full.** The table of positions has no row for it; and a window that moved has new positions everywhere.
+# - **The top-p sum without the one that crosses the edge.** The character with which the sum reaches `top_p` has to stay, or a sure place may keep nothing.
+# - **Temperature after the softmax.** Temperature divides logits. If you divide probabilities and make them sum to 1 again, they are what they were.
+# - **A cache with the wrong positions.** The text looks fine for a while. Compare the logits with the uncached ones, at every place, for rows of different length.
+# - **Reading on after the block is full.** The table of positions has no row for the next character; and a window that has moved has new positions everywhere.
 #
 # ## Exercises
 
@@ -1466,15 +1466,15 @@ show(
 # ### Exercise: a small model writes, a large one signs
 # ★★★ · 18 minutes · On a graphics card a large model reads K characters in one pass nearly as fast as one. So a small one may write ahead; what is written still has the large one's distribution, exactly (Leviathan et al., 2023; Chen et al., 2023).
 #
-# The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large one has read them in one pass, and says what it would have drawn from: $p_0, \dots, p_K$, one more, because it also knows what may come after the last. From left to right:
+# The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large model has read them in one pass, and gives its own distributions, $p_0, \dots, p_K$. There is one more of them than drafts, because the large model also knows what may come after the last draft. Go from left to right:
 #
-# - Draft $k$ is accepted with the probability $\min(1, p_k(d_k) / q_k(d_k))$, that is, if the number drawn, $u_k$, from 0 to 1 and never 1, is smaller than this.
-# - The first that is not accepted is dropped, with all that follow it. In its place a character is drawn from a distribution $m_k$, and that is the end.
-# - If all K are accepted, one character more is drawn from $p_K$.
+# - Draft $k$ is accepted with the probability $\min(1, p_k(d_k) / q_k(d_k))$, that is, if the random number $u_k$, from 0 to 1 and never 1, is smaller than this.
+# - The first draft that is not accepted is dropped, with all that follow it. In its place a character is drawn from a distribution $m_k$, and the round ends.
+# - If all K drafts are accepted, one more character is drawn from $p_K$.
 #
-# **Work out $m_k$**: whatever $p_k$ and $q_k$ are, the character that stands at place $k$ at last must have exactly the distribution $p_k$. How often does $c$ come there by acceptance, and what is missing? Take $p = (0.5, 0.5)$, $q = (0.8, 0.2)$: character 0 is drafted with 0.8 and accepted with 0.5/0.8, and 0.8 · 0.5/0.8 is its 0.5; character 1 is drafted with 0.2 and always accepted. Three tenths are missing, all of character 1. So $m = (0, 1)$.
+# **Work out $m_k$**: whatever $p_k$ and $q_k$ are, the character that stands at place $k$ in the end must have exactly the distribution $p_k$. How often does acceptance put $c$ there, and how much is missing? Take $p = (0.5, 0.5)$, $q = (0.8, 0.2)$: character 0 is drafted with 0.8 and accepted with 0.5/0.8, and 0.8 · 0.5/0.8 is its 0.5; character 1 is drafted with 0.2 and always accepted. Three tenths are missing, all of character 1. So $m = (0, 1)$.
 #
-# A character is drawn with the number $w$ as in this lesson: the first whose stretch ends above $w$. For K = 1, $p = ((0.5, 0.5), (0.9, 0.1))$, $q = ((0.8, 0.2))$, $d = (0)$, $w = 0.4$: with $u = (0.6)$ it returns `[[0, 0], [0.9, 0.1]]`, with $u = (0.7)$ `[[1], [0, 1]]`.
+# The number $w$ chooses a character as in this lesson: the first whose stretch ends above $w$. For K = 1, $p = ((0.5, 0.5), (0.9, 0.1))$, $q = ((0.8, 0.2))$, $d = (0)$, $w = 0.4$: with $u = (0.6)$ it returns `[[0, 0], [0.9, 0.1]]`, with $u = (0.7)$ `[[1], [0, 1]]`.
 
 # %% tags=["exercise"] exercise="speculative_write"
 def speculative_write(p, q, draft, u, w):
@@ -1497,7 +1497,7 @@ def speculative_write(p, q, draft, u, w):
 check("speculative_write", speculative_write)
 
 # %% [markdown]
-# Character $c$ is drafted and accepted with $q(c) \min(1, p(c)/q(c)) = \min(q(c), p(c))$. Missing is $p(c) - \min(q(c), p(c)) = \max(0, p(c) - q(c))$, and all that is missing together is just the share of drafts that are not accepted. Nothing has to be drawn to see it:
+# Character $c$ is drafted and accepted with $q(c) \min(1, p(c)/q(c)) = \min(q(c), p(c))$. What is missing is $p(c) - \min(q(c), p(c)) = \max(0, p(c) - q(c))$, and the sum of all that is missing is just the share of drafts that are not accepted. You can see it without a single draw:
 
 # %%
 p, q = torch.randn(
@@ -1512,7 +1512,7 @@ print(
 )
 
 # %% [markdown]
-# The small model decides how fast it goes, never what is written. If a share $\alpha$ of its drafts is accepted, at every place alike, one pass of the large model gives $1 + \alpha + \alpha^2 + \dots + \alpha^K$ characters: 3.4 for $\alpha = 0.8$ and K = 4.
+# The small model decides how fast it goes, never what is written. If the large model accepts a share $\alpha$ of the drafts, the same at every place, one pass of it gives $1 + \alpha + \alpha^2 + \dots + \alpha^K$ characters: 3.4 for $\alpha = 0.8$ and K = 4.
 
 # %% [markdown]
 # How far you are:

@@ -11,8 +11,9 @@
 #
 # > Checkpoints: safe, atomic, and resumed exactly.
 #
-# You will build: `save_checkpoint` and `load_checkpoint`, which let a killed run go on to the same last bit; and `save_model` and `load_model`, for a model that only has to write.
-# You need lesson 06. On two CPU cores the page takes less than half a minute. It uses no graphics card, because only on the CPU can "the same" be shown to the last bit.
+# You will build: `save_checkpoint` and `load_checkpoint`, which let a killed run go on to the same last bit; and `save_model` and `load_model`, for a model that only has to write texts.
+# Lessons 09 to 13 are for people who want to train something of their own, for hours or on several devices. If you only want to understand the model, go on to [lesson 14](14_tokenizers.ipynb).
+# You need lesson 06. On two CPU cores the page takes less than half a minute. It uses no graphics card, because only the CPU repeats a run to the last bit.
 #
 # Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to save, so that nobody can tell afterwards that it died?
 
@@ -48,7 +49,7 @@ corpus = load_corpus(CORPUS)
 # %% [markdown]
 # ## A run, and its end
 #
-# A small GPT with dropout, 160 steps of AdamW with a schedule. The loop is as short as a loop can be; lesson 11 builds the real one.
+# We train a small GPT with dropout, for 160 steps of AdamW with a schedule. The loop is as short as a loop can be; lesson 11 builds the real one.
 
 # %%
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -80,7 +81,7 @@ def train(model, optimizer, generator, first, last):
     return losses
 
 # %% [markdown]
-# First without an accident. Then once more, to see whether the computer repeats itself at all.
+# First train without an accident. Then train once more, to see whether the computer repeats itself at all.
 
 # %%
 run = start()
@@ -103,7 +104,7 @@ show(
 )
 
 # %% [markdown]
-# The computer repeats itself: the same program, the same seeds, the same numbers. Now the accident. A third run dies after step 79. Shortly before, it has saved its weights, the optimizer's state, and the states of its random generators. (For now it keeps them in memory; files come later on this page.) A module or an optimizer gives all that it holds as a dict of tensors, its `state_dict`, and takes it back by `load_state_dict`.
+# The computer repeats itself: the same program with the same seeds gives the same numbers. Now comes the accident. A third run dies after step 79. Just before, it saved its weights, the optimizer's state, and the states of its random generators. (For now it keeps them in memory; files come later on this page.) The `state_dict` of a module or an optimizer is a dict of all the tensors that it holds; `load_state_dict` puts them back.
 
 # %%
 model, optimizer, generator = start()
@@ -118,7 +119,7 @@ print("for each parameter AdamW keeps:", ", ".join(saved["optimizer"]["state"][0
 #
 # ## With the weights alone
 #
-# The program starts anew, puts the weights back, and goes on at step 80, with the schedule where it was. **Predict:** is the loss at step 80 the old one? And at step 81?
+# The program starts anew, puts the weights back, and goes on at step 80, with the schedule where it was. **Predict:** is the loss at step 80 what it was without the accident? And at step 81?
 
 # %%
 model, optimizer, generator = start()
@@ -131,7 +132,7 @@ print(f"step 81 is worse by ≈ {jump:.2f}")
 assert weights_alone[0] - whole[KILLED] < 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The weights are the old ones, so step 80 begins well. (Its loss is not quite the old one; we come to the reason soon.) Then AdamW takes its step: the mean gradient divided by the root of the mean square. After a single gradient, that is $g / \sqrt{g^2} = \pm 1$. Nearly every parameter moves by the whole learning rate, however small its gradient is. (The very first step of a training is like that, too. But there lesson 02's `lr_multiplier` makes the rate tiny, and at step 80 the rate is near its peak.) How do the parameters move in step 80, with the moments and without?
+# The weights are restored, so step 80 begins well. (Its loss is not quite the same; we come to the reason soon.) Then AdamW takes its step: the mean gradient divided by the root of the mean square. After a single gradient, this quotient is $g / \sqrt{g^2} = \pm 1$. So nearly every parameter moves by the whole learning rate, however small its gradient is. (The very first step of a training is like that, too. But there lesson 02's `lr_multiplier` makes the rate tiny, and at step 80 the rate is near its peak.) How far do the parameters move in step 80, with the moments and without?
 
 # %%
 def moves(moments):
@@ -154,7 +155,7 @@ assert without > 0.95
 assert with_them < 0.1
 
 # %% [markdown]
-# How much worse the loss gets differs from run to run. That all parameters jump at once does not.
+# How much worse the loss gets differs from run to run. But in every run nearly all parameters jump at once.
 #
 # And something else went wrong, in silence:
 
@@ -171,7 +172,7 @@ print("it reads those of steps", *steps[:3], "...", steps[-1])
 assert torch.equal(second, first[:KILLED])
 
 # %% [markdown]
-# The new generator begins with the same seed. So the restarted run reads the first half a second time, and the second half never.
+# The new generator begins with the same seed. So the restarted run reads the batches of the first half a second time, and never those of the second half.
 #
 # ## With the optimizer
 
@@ -191,11 +192,11 @@ assert worse > 0.4 or corpus.name != "playhouse"
 assert with_optimizer != whole[KILLED:]
 
 # %% [markdown]
-# No jump, and still it is another run: other batches, other dropout. Often that is good enough. It is not good enough for finding out why step 61,000 went wrong: that step would never come again.
+# The jump is gone, and still it is another run: other batches, other dropout. Often that is good enough. It is not if you want to find out why step 61,000 went wrong: that step would never come again.
 #
 # ## With the random generators
 #
-# A program has more random generators than one thinks. Torch has one on each device (dropout draws from those), Python has its own, numpy has one too, and there is the generator that we made for the batches.
+# A program has more random generators than one thinks. Torch has one on each device (dropout draws from these), Python and numpy have one each, and we made one more for the batches.
 
 # %%
 #| export
@@ -275,7 +276,7 @@ print("saved:", *sorted(set(states) - {"cuda", "mps"}))
 assert drawn == again
 
 # %% [markdown]
-# Nothing in this run draws from Python's generator or numpy's, so torch's and our own are enough. One rule: restore the generators last, because building a model draws from them. **Predict:** how close will the two runs be?
+# Nothing in this run draws from Python's generator or numpy's, so torch's and our own are enough. Keep one rule: restore the generators last, because building a model draws from them. **Predict:** how close will the resumed run be to the run without an accident?
 
 # %%
 model, optimizer, generator = start()
@@ -323,14 +324,14 @@ show(
 # | the states of the random generators | other batches, other dropout |
 # | how many steps are done | the schedule and the data begin again |
 #
-# (On a graphics card some sums are added in an order that changes from time to time, so two runs differ in the last bits, accident or not.)
+# (On a graphics card the order in which some sums are added changes from time to time, so two runs differ in the last bits, accident or not.)
 #
-# Batches that are drawn at random, as here, need only the generator. Data that is read in order needs its place, too, and there is a classic way to get that wrong.
+# If batches are drawn at random, as here, the run need only save the generator. If data is read in order, the run must also save its place, and there is a classic way to get that wrong.
 #
 # ### Exercise: skipped in silence
 # ★★ · 8 minutes · A run that is resumed at the wrong place of an epoch shows no error, and its model has never seen some of the text.
 #
-# An *epoch* reads each of n windows once, in an order of its own: row `e` of `orders` for epoch `e`. It takes `batch_size` windows at a time; the last batch of an epoch is smaller if n is no multiple of `batch_size`, and no batch reaches into the next epoch. After `step` batches the run died. Here is what it reads when it is resumed:
+# An *epoch* reads each of n windows once, in its own order: row `e` of `orders` is the order of epoch `e`. It takes `batch_size` windows at a time; the last batch of an epoch is smaller if n is no multiple of `batch_size`, and no batch reaches into the next epoch. After `step` batches the run died. The function below returns what the run reads after it is resumed:
 
 # %%
 def resumed(orders, batch_size, step):
@@ -347,7 +348,7 @@ read = torch.cat([orders[0], resumed(orders, batch_size=4, step=3)])
 print("how often each window was read:", torch.bincount(read).tolist())
 
 # %% [markdown]
-# Three batches, of 4, 4 and 2 windows, are one epoch of 10. Then the run died, and another epoch should have followed, in which each window is read once more, so that each count is 2. Write the function without its mistake. (After one step more, `step=4`, everything from place 4 of row 1 on is still to be read.) Whatever is left of the epoch, and all epochs after it, are returned in one piece; after the last batch of the last epoch nothing is left.
+# Three batches, of 4, 4 and 2 windows, are one epoch of 10. Then the run died, and another epoch should have followed, which reads each window once more, so that each count is 2. Write the function without its mistake. (After one more step, `step=4`, everything from place 4 of row 1 on is still to be read.) Return the rest of the epoch, and all epochs after it, in one piece; after the last batch of the last epoch nothing is left.
 
 # %% tags=["exercise"] exercise="resumed_windows"
 def resumed_windows(orders, batch_size, step):
@@ -364,7 +365,7 @@ check("resumed_windows", resumed_windows)
 # %% [markdown]
 # ## Why pickle is unsafe
 #
-# So far everything stayed in memory. Now it has to go to a disk, and come back. Python's own way is `pickle`. A pickle is a little program: it says which functions to call, with what, to build the thing again. Any functions.
+# So far everything stayed in memory. Now it has to go to a disk, and come back. Python's own way is `pickle`. A pickle is a little program: it says which functions to call, with which arguments, to build the object again. It may call any function.
 
 # %%
 class Weights:
@@ -376,7 +377,7 @@ gift = pickle.dumps(Weights())
 pickle.loads(gift)
 
 # %% [markdown]
-# We did not call `print`; loading did. For many years models were handed around like this, and `torch.load` called whatever the file asked for. With `weights_only=True` it knows a short list of harmless things (tensors, numbers, texts, lists, dicts) and refuses the rest:
+# We did not call `print`; loading did. For many years people handed models around like this, and `torch.load` called whatever the file asked for. With `weights_only=True` it accepts only a short list of harmless things (tensors, numbers, texts, lists, dicts) and refuses the rest:
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -389,7 +390,7 @@ torch.save({"moments": torch.ones(2), "step": 40}, folder / "state.pt")
 print(torch.load(folder / "state.pt", weights_only=True))
 
 # %% [markdown]
-# For weights that others will load there is something with no program in it at all: **safetensors**. Eight bytes say how long the header is (a whole number, the smallest byte first). The header is JSON. The rest is numbers.
+# For weights that others will load there is a format with no program in it at all: **safetensors**. Eight bytes say how long the header is (a whole number, the least significant byte first). The header is JSON. The rest is numbers.
 
 # %%
 toy = {"table": torch.arange(6.0).view(2, 3), "ids": torch.tensor([7, 8])}
@@ -402,14 +403,14 @@ for name, entry in json.loads(data[8 : 8 + length]).items():
 print("after the header:", len(data) - 8 - length, "bytes")
 
 # %% [markdown]
-# `data_offsets` say from where to where, in bytes, counted from the end of the header: two ids of eight bytes each, then six numbers of four. That is the whole format. It can be read in any language, in an evening, or by you:
+# `data_offsets` say where each tensor begins and ends, in bytes, counted from the end of the header: two ids of eight bytes each, then six numbers of four. That is the whole format. You can write a reader for it in any language, in an evening, or now:
 #
 # ### Exercise: by hand
 # ★★ · 9 minutes · A reader of ten lines has no room to hide a program in. (Safetensors' own reader is longer, because it also refuses headers that lie.)
 #
-# Return one tensor of a safetensors file. The dtypes that occur are `F32`, `F64` and `I64`: `torch.float32`, `torch.float64`, `torch.int64`. Only the tensor with this name is wanted, in its shape. The header may hold an entry `__metadata__`, which is no tensor.
+# Return the tensor of the given name from a safetensors file, in its shape. The dtypes that occur are `F32`, `F64` and `I64`: `torch.float32`, `torch.float64`, `torch.int64`. The header may hold an entry `__metadata__`, which is no tensor.
 #
-# `bytes(data.tolist())` makes Python's bytes of a tensor of bytes, and `torch.frombuffer(bytearray(some_bytes), dtype=torch.float32)` makes numbers of bytes. (It wants at least one byte; every tensor here has some.)
+# `bytes(data.tolist())` turns a tensor of bytes into Python's `bytes`, and `torch.frombuffer(bytearray(some_bytes), dtype=torch.float32)` turns bytes into numbers. (`frombuffer` needs at least one byte; every tensor here has some.)
 
 # %% tags=["exercise"] exercise="safetensors_tensor"
 import json
@@ -441,11 +442,11 @@ except RuntimeError as error:
     print(str(error).strip().split(",")[0])
 
 # %% [markdown]
-# `safetensors.torch.save_model` writes such a matrix once, and notes the other name in the header. We shall use that.
+# `safetensors.torch.save_model` writes such a matrix once, and notes the other name in the header. We shall use this function.
 #
 # ## Atomic writes
 #
-# Writing takes time, and in this time the plug may be pulled. Suppose the run saves over its last file, and dies two thirds of the way:
+# Writing takes time, and meanwhile somebody may pull the plug. Suppose the run overwrites its last file, and dies two thirds of the way through:
 
 # %%
 path = folder / "last.json"
@@ -459,9 +460,9 @@ except ValueError as error:
     print("step 40 is not there:", type(error).__name__)
 
 # %% [markdown]
-# Step 40 was not written, and step 30 is gone as well. So never write over the only good file. Write a new file next to it, under another name. When all is there, give the new file the old one's name: the old one goes in the same moment. Renaming is *atomic*: whoever looks sees the old file or the new one, never half of one.
+# Step 40 was not written, and step 30 is gone as well. So never write over the only good file. Write a new file next to it, under another name. When the new file is complete, give it the old one's name: the old file disappears in the same moment. Renaming is *atomic*: a program that looks sees the old file or the new one, never half of one.
 #
-# One thing more. What a program writes stays in the system's memory for a while before it gets to the disk. A killed program loses nothing by that, since the system goes on; a power cut does. The new name might reach the disk before the bytes do, and name an empty file. So, before renaming, `fsync`: wait until the bytes are really there.
+# There is one more danger. What a program writes stays in the system's memory for a while before it gets to the disk. If the program is killed, nothing is lost, since the system goes on; but a power cut loses it. The new name might reach the disk before the bytes do, and name an empty file. So call `fsync` before renaming: it waits until the bytes are really there.
 
 # %%
 def write_whole(path, text):
@@ -477,7 +478,7 @@ write_whole(path, new)
 print("on the disk:", path.read_text())
 
 # %% [markdown]
-# The library has this function in `chargpt_lib/files.py`, with more guards. It leaves the writing to a function that it is given, so that it works for tensors, too. It waits for the new *name* as well (`sync_folder`), since that also stays in memory for a while. And when the disk is full, it removes the temporary file, and says which file was not written:
+# The library has this function in `chargpt_lib/files.py`, with more guards. There `atomic_write` leaves the writing to a function that you give it, so it works for tensors, too. It also waits for the new *name* (`sync_folder`), since the name stays in memory for a while as well. And when the disk is full, it removes the temporary file, and says which file was not written:
 
 # %%
 from chargpt_lib.files import atomic_write
@@ -499,7 +500,7 @@ print(json.loads(path.read_text()), "  left over:", len(list(folder.glob("*.part
 # %% [markdown]
 # ## Saving a model for inference
 #
-# To sample, one needs the weights, what kind of model they belong to, and what its ids mean. Three files: `config.json`, `tokenizer.json` (lesson 00), `model.safetensors`.
+# To sample, you need the weights, the kind of model that they belong to, and the meaning of its ids. Three files hold them: `model.safetensors`, `config.json`, and `tokenizer.json` (lesson 00).
 
 # %%
 #| export
@@ -606,9 +607,9 @@ print((folder / "mine" / "config.json").read_text())
 print(*sorted(path.name for path in (folder / "mine").iterdir()))
 
 # %% [markdown]
-# Reading is the longer half. A file may come from a stranger, or from a download that broke off, or be the wrong one. Whatever is wrong should be said with the file's name, before anything is overwritten, or anything huge is built.
+# Reading is the longer half. A file may come from a stranger, or from a download that broke off, or be the wrong one. The program should say what is wrong, with the file's name, before it overwrites anything, or builds anything huge.
 #
-# You may skip the next three cells. They only ask questions: is this JSON, are these settings of a GPT, does the tokenizer fit them, has each weight its name, its shape and its dtype?
+# You may skip the next two cells. They only ask questions: is this JSON, are these the settings of a GPT, does the tokenizer fit them, does each weight have its name, its shape and its dtype?
 
 # %%
 #| export
@@ -711,9 +712,9 @@ def load_weights(model, path):
     model.load_state_dict(saved, strict=False)
 
 # %% [markdown]
-# `load_weights` looks at every name, shape and dtype before it changes a number. A config may lie, too: `"n_layer": 1000000000` would build blocks until the memory is full. So a config that promises more parameters than the file has bytes is refused.
+# `load_weights` looks at every name, shape and dtype before it changes a number. A config may lie, too: with `"n_layer": 1000000000`, Python would build blocks until the memory is full. So `load_model` refuses a config that promises more parameters than the file has bytes.
 #
-# A folder may be a saved model, or a checkpoint, which holds the same three files, or a run with several checkpoints. In a run, `checkpoints.json` says which is the last and which is the best.
+# A folder may be a saved model, a checkpoint (which holds the same three files), or a run with several checkpoints. In a run, `checkpoints.json` says which checkpoint is the last and which is the best.
 
 # %%
 #| export
@@ -814,7 +815,7 @@ for bad in ('"n_layer": 3', '"n_layer": 1000000000', '"n_layer": "two"'):
 _ = config_file.write_text(good)
 
 # %% [markdown]
-# The model that comes with the course (lesson 06) is in such a folder, with 16 bits for each weight, beside the record of its training. So it opens in the same way. (Its tokenizer is in `alphabet.json`, the older form; `load_tokenizer` reads both.)
+# The model that comes with the course (lesson 06) is in such a folder, with 16 bits for each weight, beside the record of its training. So `load_model` opens it, too. (Its tokenizer is in `alphabet.json`, the older form; `load_tokenizer` reads both.)
 
 # %%
 from chargpt_lib.files import bundled_dir
@@ -826,14 +827,14 @@ print(f"{load_model(shipped)[0].num_params():,} parameters")
 # %% [markdown]
 # ## The checkpoint
 #
-# A checkpoint is these three files and `state.pt`: whatever the run wants to find again, in plain values and tensors. What matters is the order in which things happen:
+# A checkpoint is these three files and `state.pt`, which holds whatever else the run wants to find again, in plain values and tensors. What matters is the order of the steps:
 #
 # 1. Write all four files in a folder with a temporary name, `step-00000040.part`, and wait for the disk.
 # 2. Rename the folder, and wait for the disk.
-# 3. Let `checkpoints.json` point to it, atomically.
-# 4. Only now delete what nothing points to.
+# 3. Make `checkpoints.json` point to the folder, atomically.
+# 4. Only now delete the checkpoints that nothing points to.
 #
-# Whenever the plug is pulled, the pointer names a folder that is whole: until 3 the old one, from then on the new one. What was left half-done is called `.part`, and the next save removes it. After a death between 2 and 3 a whole folder lies there that nobody points to. A full folder cannot be renamed over, so when that step is saved again it is called `-again`, and 4 removes the first. (A symbolic link would make a shorter pointer; Windows and many network disks have none.)
+# Whenever the power fails, the pointer names a whole folder: the old one until 3, the new one from then on. A half-written folder is called `.part`, and the next save removes it. If the run dies between 2 and 3, it leaves a whole folder that nothing points to. No folder can be renamed over a full one, so when that step is saved again, its folder is called `-again`, and 4 removes the first. (A symbolic link would make a shorter pointer; Windows and many network disks have none.)
 
 # %%
 #| export
@@ -887,7 +888,7 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
     return out / name
 
 # %% [markdown]
-# Loading first compares the checkpoint with the model and the tokenizer that it is to go into, and names every difference.
+# `load_checkpoint` first compares the checkpoint with the model and the tokenizer that you give it, and names every difference.
 
 # %%
 #| export
@@ -953,7 +954,7 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     return state
 
 # %% [markdown]
-# The whole story again, through the disk. A run saves at step 80 and is killed; another program, with other seeds, takes over. (Played in one notebook: we delete everything, and begin with other seeds.)
+# Now tell the whole story again, through the disk. A run saves at step 80 and is killed; another program, with other seeds, takes over. (To play this in one notebook, we delete everything and begin with other seeds.)
 
 # %%
 out = folder / "run"
@@ -977,7 +978,7 @@ print(f"weights that differ: {other} of {model.num_params():,}")
 assert losses == whole and other == 0
 
 # %% [markdown]
-# Another model is refused, with the reason:
+# `load_checkpoint` refuses another model, another tokenizer, or a checkpoint that is not there, and gives the reason:
 
 # %%
 deep = GPT(replace(config, n_layer=3))
@@ -996,7 +997,7 @@ for fault in (
 # %% [markdown]
 # ## Crash tests
 #
-# A promise about accidents is worth something when there have been accidents. Three programs that do nothing but save, each killed at a moment that nobody chose. (The tests of this course kill twenty. That tests the order of the steps. It does not test `fsync`, since the system outlives the killed program: for that one would have to pull the plug. An exercise below plays that.)
+# A promise about accidents is worth something when there have been accidents. Here we start three programs that do nothing but save, and kill each at a random moment. (The tests of this course kill twenty. Killing tests the order of the steps. It does not test `fsync`, since the system outlives the killed program: to test `fsync` one would have to pull the plug. An exercise below plays that.)
 
 # %%
 SAVES = """
@@ -1041,7 +1042,7 @@ for number, process in enumerate(processes):
 # %% [markdown]
 # ## The last and the best checkpoint, and their size
 #
-# The last checkpoint is for going on. The best, where the validation loss was lowest, is for using: when a run learns its text by heart, the last is not the best. Both are kept, and nothing else.
+# The last checkpoint is for resuming. The best, with the lowest validation loss, is for sampling: when a run learns its text by heart, the last is not the best. A run keeps these two, and no others.
 
 # %%
 for step, validation in ((90, 2.6), (100, 2.4), (110, 2.5), (120, 2.7)):
@@ -1052,12 +1053,12 @@ print("the best one's validation loss:", best["validation"])
 print("load_model takes", find_checkpoint(out).name)
 
 # %% [markdown]
-# How large is a checkpoint? **Predict:** how many times the weights? Work it out first, for a general case:
+# How large is a checkpoint? **Predict:** how many times as large as the weights? Work it out first, for a general case:
 #
 # ### Exercise: the weight of the past
 # ★ · 5 minutes · Checkpoints fill disks. When a run is over, some of these bytes may be deleted; the question is which.
 #
-# A model has `parameters` parameters, of which `frozen` are never trained. Each is kept in `weight_bytes` bytes. AdamW keeps two moments, in `moment_bytes` bytes each, for every parameter that it trains. If `master` is True, the weights have too few digits to add a small step to (2 bytes, say), and so for every trained parameter a second copy of the weight is kept in 4 bytes. Gradients are used up when a step is done. How many bytes are there in a checkpoint? (Leave out what is small: configs, generators, step counts.)
+# A model has `parameters` parameters, of which `frozen` are never trained. Each takes `weight_bytes` bytes. AdamW keeps two moments, in `moment_bytes` bytes each, for every parameter that it trains. If `master` is True, the weights have too few digits (2 bytes, say) for adding a small step, so the run keeps a second copy of every trained weight, in 4 bytes. Gradients are used up when a step is done. How many bytes are there in a checkpoint? (Leave out what is small: configs, generators, step counts.)
 #
 # For 10 parameters, 4 of them frozen, 2 bytes a weight, moments of 4 bytes and a master copy: 20 + 48 + 24 = 92.
 
@@ -1073,7 +1074,7 @@ def checkpoint_bytes(parameters, frozen, weight_bytes, moment_bytes, master):
 check("checkpoint_bytes", checkpoint_bytes)
 
 # %% [markdown]
-# Ours trains everything, in numbers of four bytes.
+# Our run trains everything, in numbers of four bytes.
 
 # %%
 state = {"optimizer": optimizer.state_dict(), "random": get_rng_states()}
@@ -1084,16 +1085,16 @@ print(f"weights: {weights / model.num_params():.1f} bytes per parameter")
 print(f"all of it, compared with the weights: {sum(sizes.values()) / weights:.0f} times")
 
 # %% [markdown]
-# Three times: one for the weights, two for the moments. When the run is over, `save_model` keeps a third.
+# It is three times as large: one part is the weights, two are the moments. When the run is over, `save_model` keeps only the first third.
 #
 # ## Mistakes people make
 #
 # - **Saving the weights alone**, and wondering about the bump in the curve at every restart.
 # - **A `state_dict` kept in memory without a copy.** It holds the tensors themselves, and training goes on writing into them.
-# - **Drawing from the run's generators between a save and the next step**, for a sample, say. The run that lives draws, the resumed one does not. Give samples a generator of their own.
+# - **Drawing from the run's generators between a save and the next step**, for a sample, say. The run that was never killed draws, the resumed one does not. Give samples their own generator.
 # - **Restoring the generators first and building the model then.** Building a model draws from them.
 # - **One file, written over and over.** It works until the night when it is half written.
-# - **The best checkpoint only.** Then a resumed run goes back to where it was best, and does the rest again.
+# - **The best checkpoint only.** Then a resumed run goes back to its best step, and does the rest again.
 # - **`torch.load` with `weights_only=False` on a stranger's file**, because an error message suggested it.
 # - **Schedules that count from the restart.** The learning rate belongs to the step, and the step to the checkpoint.
 #
@@ -1102,19 +1103,19 @@ print(f"all of it, compared with the weights: {sum(sizes.values()) / weights:.0f
 # ### Exercise: what is left after a power cut
 # ★★★ · 15 minutes · The order of write, flush and rename looks like superstition until one has played the disk.
 #
-# You play a disk, empty at first, and its system's memory. Each file has its content twice: as programs see it (in memory), and as it is on the disk. Events come in order:
+# You play a disk, empty at first, and the system's memory. Each file has two contents: the one that programs see (in memory), and the one on the disk. Events come in order:
 #
-# - `["write", name, text]`: the file of this name, new or not, has this text in memory. On the disk it is empty, `""`: the old content is gone, and the new one not yet there.
-# - `["flush", name]`: its content in memory is now on the disk, too.
-# - `["rename", a, b]`: file `a` is now called `b`. If there was a `b`, it is gone. That happens at once, in memory and on the disk (simpler than on real disks), and does not touch the contents.
-# - `["kill"]`: the program dies, and is started again. The system goes on.
-# - `["power"]`: the power fails and comes back. All that was in memory is lost; each file has the content that it had on the disk.
+# - `["write", name, text]`: the file of this name, new or not, has this text in memory. On the disk the file is empty, `""`: the old content is gone, and the new one is not there yet.
+# - `["flush", name]`: the file's content in memory is now on the disk, too.
+# - `["rename", a, b]`: file `a` is now called `b`. If there was a `b`, it is gone. The renaming happens at once, in memory and on the disk (simpler than on real disks), and does not touch the contents.
+# - `["kill"]`: the program dies and starts again. The system goes on.
+# - `["power"]`: the power fails and comes back. Memory is lost; programs now see the content that each file had on the disk.
 #
-# What do programs see at the end? This is the careful way, and what is left without its flush:
+# What do programs see at the end? Here is the careful way, and what is left if you leave out the flush:
 #
-# `write a.part new · flush a.part · rename a.part a · power` → `[["a", "new"]]`, and without the flush `[["a", ""]]`.
+# `write a.part new · flush a.part · rename a.part a · power` → `[["a", "new"]]`; without the flush, `[["a", ""]]`.
 #
-# The `name` of a `flush`, and the `a` of a `rename`, always exists, and `a` is not `b`.
+# The file `name` of a `flush` and the file `a` of a `rename` always exist, and `a` is not `b`.
 
 # %% tags=["exercise"] exercise="surviving_files"
 def surviving_files(events):
@@ -1137,7 +1138,7 @@ def surviving_files(events):
 check("surviving_files", surviving_files)
 
 # %% [markdown]
-# Saving over the only file, `write a new · flush a`, has a moment between its two events in which neither the old content nor the new would survive. The careful way has no such moment, at any place in the list: go through it with your finger.
+# Saving over the only file, `write a new · flush a`, has a moment between its two events in which neither the old content nor the new would survive. The careful way has no such moment, between any two events: go through the list with your finger.
 
 # %% [markdown]
 # How far you are:
@@ -1148,4 +1149,6 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# You now have `save_checkpoint`, `load_checkpoint`, `get_rng_states` and `set_rng_states`, `save_model` and `load_model`, in `chargpt_lib/checkpoints.py`. Lesson 11's trainer stands on them.
+# You now have `save_checkpoint`, `load_checkpoint`, `get_rng_states` and `set_rng_states`, `save_model` and `load_model`, in `chargpt_lib/checkpoints.py`. Lesson 11's trainer uses them.
+#
+# Next: [10 · The recipe](10_recipe.ipynb), the parts of a serious training step.

@@ -11,10 +11,10 @@
 #
 # > What goes into a training step: schedule, clipping, precision, accumulation, compile.
 #
-# You will build: every part of a serious training step, one at a time. The order of the windows, the learning-rate schedule, batches larger than the memory, mixed precision, gradient checkpointing, and an interrupt that waits for the end of a step.
+# You will build: every part of a serious training step, one at a time. The parts are the order of the windows, the learning-rate schedule, batches larger than the memory, mixed precision, gradient checkpointing, and an interrupt that waits for the end of a step.
 # You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
 #
-# Lesson 02's `fit` trained all our models in one function. It served well, for minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
+# Lesson 02's `fit` trained all our models in one function. It served well for runs of minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
 
 # %%
 import signal
@@ -39,7 +39,7 @@ ids, V = tokenizer.encode(corpus.train), tokenizer.vocab_size
 # %% [markdown]
 # ## All settings in one place
 #
-# A training run has two dozen numbers that somebody chose. We want two things of them: to read them all in one place, and to hear of a wrong one at once, by its name, and not after the first hour. So first a function that knows what each setting may be.
+# A training run has two dozen settings that somebody chose. We want to read them all in one place, and to hear of a wrong one at once, by its name, and not after the first hour. So begin with a function that knows what each setting may be.
 
 # %%
 #| export
@@ -133,7 +133,7 @@ def _check_train_config(config):
         require("tensorboard", allowed, "False, or True with a folder, out")
 
 # %% [markdown]
-# Then the settings themselves; many have nanoGPT's names. You need not understand them all yet: this page and the next explain them one after the other. (`betas` are AdamW's two memories: at each step it keeps 0.9 of the mean gradient, and 0.99 of the mean square.)
+# The settings themselves follow; many have nanoGPT's names. You need not understand them all yet: this page and the next explain them one after the other. (`betas` set how long AdamW's two running means last: at each step it keeps 0.9 of the mean gradient, and 0.99 of the mean square.)
 
 # %%
 #| export
@@ -204,7 +204,7 @@ for nonsense in (
 # %% [markdown]
 # ## Epochs: sampling without replacement
 #
-# So far each batch drew its windows at random. Suppose you draw just as many windows as the text has, $n$ of them. **Predict:** what share of them have you never seen?
+# So far each batch drew its windows at random. Suppose you draw just as many windows as the text has, $n$ of them. **Predict:** what share of the text's windows have you never seen?
 
 # %%
 n = 10_000
@@ -212,7 +212,7 @@ drawn = torch.randint(n, (n,), generator=torch.Generator().manual_seed(1337))
 print(f"never drawn: {1 - len(drawn.unique()) / n:.0%}")
 
 # %% [markdown]
-# One draw misses a window with probability $1 - 1/n$; all $n$ draws miss it with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle the windows, and go through the pile: one pass over the text is an **epoch**. There is one more trap. If every epoch cut the text at the same places, the characters just after a cut would never be predicted from those just before it. So every epoch begins at another place. One window is left out, to give the beginning room to move; in a long text that is nothing.
+# One draw misses a window with probability $1 - 1/n$; all $n$ draws miss it with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle the windows, and go through the pile: one pass over the text is an **epoch**. There is one more trap. If every epoch cut the text at the same places, the model would never predict the characters just after a cut from those just before it. So every epoch begins at another place. It leaves one window out, so that its beginning has room to move; in a long text that is nothing.
 
 # %%
 #| export
@@ -230,7 +230,7 @@ def count_windows(size, block_size):
     return max(size // block_size - 1, 1)
 
 # %% [markdown]
-# An epoch's order comes from a generator of its own, and its seed is mixed from two numbers: the seed of the run, and the number of the epoch. torch's generator uses the lowest 32 bits of a seed. The odd factor spreads the runs' seeds over all of them, so that two neighbouring seeds do not get the same order.
+# Each epoch gets its order from its own generator, and the generator's seed is mixed from two numbers: the seed of the run, and the number of the epoch. Torch's generator uses the lowest 32 bits of a seed. The odd factor in the code spreads the runs' seeds over all 32-bit numbers, so that two neighbouring seeds do not get the same orders.
 
 # %%
 #| export
@@ -306,7 +306,7 @@ print("windows begin with", x[:, 0].tolist(), "and their targets with", y[:, 0].
 assert torch.equal(y, x + 1)
 
 # %% [markdown]
-# `batch` needs to know only how many windows were read before; seed and epoch settle the rest. So a checkpoint needs one number to find the place again, and a run that resumes after a crash reads each window once, too.
+# `batch` needs to know only how many windows were read before; seed and epoch settle the rest. So a checkpoint needs only one number to find the place again, and a run that resumes after a crash still reads each window once.
 #
 # ### Exercise: some twice
 # ★★ · 7 minutes · What is never read is one half of the waste. The other half is what is read again and again.
@@ -327,7 +327,7 @@ def share_read_twice(n, batch_size, steps):
 check("share_read_twice", share_read_twice)
 
 # %% [markdown]
-# Now by drawing: 10,000 windows and 312 batches of 32, which is one epoch's worth. **Predict** the number with your formula first.
+# Now draw: 10,000 windows and 312 batches of 32, which is one epoch's worth. **Predict** the share with your formula first.
 
 # %%
 counts = torch.zeros(n)
@@ -336,7 +336,7 @@ for step in range(n // 32):
 print(f"read twice or more: {(counts >= 2).float().mean():.0%}")
 
 # %% [markdown]
-# The data of a training run may be a corpus, or ids alone. They may also be an object that cuts its own windows: the next lesson but one has data larger than the memory. `prepare_data` makes the same three things of each, and refuses what does not fit the model.
+# The data of a training run may be a corpus, ids alone, or an object that cuts its own windows (lesson 12 needs one for data larger than the memory). From each of these `prepare_data` makes the same three things, the windows, the validation ids and the tokenizer, and refuses data that does not fit the model.
 
 # %%
 #| export
@@ -407,7 +407,7 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
 #
 # $$\eta_t = \eta_{\min} + \tfrac{1}{2} (\eta_{\max} - \eta_{\min}) \left( 1 + \cos \pi \frac{t - w}{T - w} \right) \qquad t \ge w .$$
 #
-# **WSD** (warmup, stable, decay; Hu et al., 2024) stays at the peak and comes down at the end. During the warmup both rise in a line. (In the code $w$ and the decay are shares of $T$.) A cosine has to know $T$ from the beginning. WSD has to know it only when the decay begins; until then you can make the run longer.
+# **WSD** (warmup, stable, decay; Hu et al., 2024) stays at the peak and comes down at the end. During the warmup both schedules rise in a straight line. (In the code $w$ and the decay are shares of $T$.) A cosine has to know $T$ from the beginning. WSD has to know $T$ only when the decay begins; until then you can make the run longer.
 
 # %%
 #| export
@@ -460,7 +460,7 @@ show(
 )
 
 # %% [markdown]
-# If you pay by the hour, you know the time that you have, and not how many steps it makes. So the clock may drive the schedule, too: `elapsed` is the share of the time budget that is used up, and steps or time count, whichever is further. Is our cosine the same as PyTorch's?
+# If you pay by the hour, you know how much time you have, but not how many steps fit into it. So the clock may drive the schedule, too: `elapsed` is the share of the time budget that is used up, and the schedule follows steps or time, whichever is further. Is our cosine the same as PyTorch's?
 
 # %%
 config = TrainConfig(steps=100, warmup=0.0)
@@ -482,7 +482,7 @@ assert far < 1e-9
 # ### Exercise: a curve without an end
 # ★ · 5 minutes · The first transformer was trained with this schedule (Vaswani et al., 2017). It does not have to know the last step.
 #
-# The steps are numbered from 0, so `step` is the step number $k$ = step + 1 of the run. In the first `warmup` steps the rate rises in a line: the first has peak / warmup, the last of them the peak. From there it falls as one over the root of $k$, with no jump: after four times as many steps it is half as high. With peak 1 and warmup 100, the rate is 0.01 at step 0, 1 at step 99, ½ at step 399.
+# The steps are numbered from 0, so `step` is the step number $k$ = step + 1 of the run. In the first `warmup` steps the rate rises in a straight line: the first step has peak / warmup, the last of them has the peak. From there the rate falls as one over the root of $k$, with no jump: after four times as many steps it is half as high. With peak 1 and warmup 100, the rate is 0.01 at step 0, 1 at step 99, ½ at step 399.
 
 # %% tags=["exercise"] exercise="inverse_root_rate"
 def inverse_root_rate(step, peak, warmup):
@@ -498,7 +498,7 @@ check("inverse_root_rate", inverse_root_rate)
 # %% [markdown]
 # ## Gradient accumulation
 #
-# A large batch gives a gradient with less noise, but it may not fit into memory. Now `backward` *adds* to the gradients (lesson 02 warned of it). So take four small **micro-batches**, one after the other, and then one step: **gradient accumulation**. **Predict:** what has to be done to the four losses?
+# A large batch gives a gradient with less noise, but it may not fit into memory. Luckily `backward` *adds* to the gradients (lesson 02 warned of it). So run `backward` on four small **micro-batches**, one after the other, and then take one step: this is **gradient accumulation**. **Predict:** what has to be done to the four losses?
 
 # %%
 torch.manual_seed(1337)
@@ -522,12 +522,12 @@ print(f"without the division: {forgotten.norm() / whole.norm():.1f} times as lon
 assert far < 1e-12
 
 # %% [markdown]
-# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So: divide by their number. (AdamW hardly notices when the division is forgotten, because it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations, the intermediate results that `backward` needs, are in memory at a time.
+# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So divide each loss by the number of losses. (If you forget the division, AdamW hardly notices, because it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations, the intermediate results that `backward` needs, are in memory at a time.
 #
 # ### Exercise: lines of unequal length
 # ★★ · 8 minutes · Hugging Face's trainer had this bug for years (the repairs began in October 2024). Nothing crashes; some texts just count more than others.
 #
-# Our windows are equally long. Lines of a play are not. Let row b of `x` and `y`, both (B, T), be a line and its targets; where a line is over, `y` holds −100, and `F.cross_entropy` leaves those places out of its mean. The model is lesson 01's, a table (V, V) with a row of logits for each character. It gets the lines in pieces, `size` at a time; the last piece is smaller if they do not come out even:
+# Our windows are equally long, but the lines of a play are not. Let row b of `x` and `y`, both (B, T), be a line and its targets; after the end of a line, `y` holds −100, and `F.cross_entropy` leaves those places out of its mean. The model is lesson 01's, a table (V, V) with a row of logits for each character. It gets the lines in pieces, `size` lines at a time; the last piece may be smaller:
 
 # %%
 def accumulated(table, x, y, size):
@@ -549,7 +549,7 @@ print(
 )
 
 # %% [markdown]
-# Not even the sign is the same. The third line, with one target, is a piece of its own, and gets half the say. Mend it: the sum of all pieces has to be the gradient of the mean loss over *all* targets of the batch, whatever `size` is. Still run the model on at most `size` lines at a time. Each line has at least one target.
+# Not even the sign is the same. The third line, with only one target, is a whole piece, and so gets half the weight. Fix the function: the sum of all pieces has to be the gradient of the mean loss over *all* targets of the batch, whatever `size` is. Still run the model on at most `size` lines at a time. Each line has at least one target.
 
 # %% tags=["exercise"] exercise="accumulated_gradient"
 def accumulated_gradient(table, x, y, size):
@@ -568,7 +568,7 @@ check("accumulated_gradient", accumulated_gradient)
 # %% [markdown]
 # ## Gradient clipping
 #
-# One strange batch can have a gradient a hundred times as long as the others. **Gradient clipping** (Pascanu et al., 2013) shortens it to at most $c$ and leaves its direction: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$, where the length, the norm, is that of *all* parameters together.
+# One strange batch can have a gradient a hundred times as long as the others. **Gradient clipping** (Pascanu et al., 2013) shortens a gradient to a length of at most $c$ and leaves its direction: $g \leftarrow g \cdot \min(1, c / \lVert g \rVert)$, where the length, the norm, is that of *all* parameters' gradients together.
 
 # %%
 weights = [torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)]
@@ -582,13 +582,13 @@ print(
 # %% [markdown]
 # ## Weight decay
 #
-# Weight decay (Loshchilov and Hutter, 2019) multiplies a weight by $1 - \eta \lambda$ at each step. That seems little. **Predict:** what is left, after 10,000 steps at $\eta = 10^{-3}$ and $\lambda = 0.1$, of a weight that gets no gradient?
+# Weight decay (Loshchilov and Hutter, 2019) multiplies a weight by $1 - \eta \lambda$ at each step. That seems little. **Predict:** how much of a weight that gets no gradient is left after 10,000 steps at $\eta = 10^{-3}$ and $\lambda = 0.1$?
 
 # %%
 print(f"{(1 - 1e-3 * 0.1) ** 10_000:.2f}")
 
 # %% [markdown]
-# $e^{-1}$ again. For a matrix that is the purpose: a weight that the text does not need fades. The gain of a LayerNorm is another matter. It starts at 1, which means "leave it as it is"; pulled towards 0 it would mute its channel. A bias pulled towards 0 could no longer shift its channel as far as the text asks. So only parameters with two dimensions or more get weight decay; lesson 02's `param_groups` sorts them.
+# This is $e^{-1}$ again. For a matrix that is the purpose: a weight that the text does not need fades. The gain of a LayerNorm is another matter. It starts at 1, which means "leave the channel as it is"; if decay pulled the gain towards 0, it would mute its channel. A bias pulled towards 0 could no longer shift its channel as far as the text asks. So only parameters with two dimensions or more get weight decay; lesson 02's `param_groups` sorts them.
 
 # %%
 #| export
@@ -622,11 +622,11 @@ for group in make_optimizer(small, TrainConfig()).param_groups:
     )
 
 # %% [markdown]
-# `fused` does the whole step in one kernel instead of one for each operation; the arithmetic is the same.
+# With `fused`, one kernel does the whole step, instead of one for each operation; the arithmetic is the same.
 #
 # ## Mixed precision
 #
-# Graphics cards multiply numbers of 16 bits several times as fast as numbers of 32. There are two kinds. **float16** has 5 bits for the exponent and 10 for the digits, **bfloat16** 8 and 7: the range of float32, with fewer digits.
+# Graphics cards multiply numbers of 16 bits several times as fast as numbers of 32. There are two kinds. **float16** has 5 bits for the exponent and 10 for the digits; **bfloat16** has 8 and 7, so it has the range of float32, but fewer digits.
 
 # %%
 print("           largest   smallest normal   smallest at all   1 + this is still 1")
@@ -651,9 +651,9 @@ for dtype in (torch.float16, torch.bfloat16):
     )
 
 # %% [markdown]
-# Three troubles. First, a product can be too large for float16. Second, a small gradient becomes 0 in float16. Third, and that goes for both kinds, a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large products are computed in 16 bits; `torch.autocast` knows which.
+# These are three troubles. First, a product can be too large for float16. Second, a small gradient becomes 0 in float16. Third, in both kinds, a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large matrix products are computed in 16 bits; `torch.autocast` knows which.
 #
-# About the second trouble: how small *are* gradients? Here are those of our small GPT. A number below half of float16's smallest one becomes 0. From there up to the smallest normal number, a number keeps only some of its digits, fewer the smaller it is.
+# About the second trouble: how small *are* gradients? Here are those of our small GPT. A number below half of float16's smallest one becomes 0. From there up to the smallest normal number, it keeps only some of its digits; the smaller the number, the fewer.
 
 # %%
 gradients = whole[whole != 0].float()
@@ -683,7 +683,7 @@ show(
 )
 
 # %% [markdown]
-# The remedy is **loss scaling**. Multiply the *loss* by a large number; by the chain rule this multiplies all gradients. Divide them again in float32, before clipping. If one of them has become infinite, leave the step out and halve the factor. If none has for 2,000 steps, double it. `torch.amp.GradScaler` does just that. For one number:
+# The remedy is **loss scaling**. Multiply the *loss* by a large factor; by the chain rule this multiplies all gradients. Divide them again in float32, before clipping. If one of them has become infinite, skip the step and halve the factor. If none has for 2,000 steps, double the factor. `torch.amp.GradScaler` does just that. Here is loss scaling for one number:
 
 # %%
 gradient_in_16_bits = (torch.tensor(1e-8) * 65536).half()
@@ -695,13 +695,13 @@ print(
 # ### Exercise: between backward and step
 # ★★ · 8 minutes · Four lines that everybody writes once, in an order that matters (Micikevicius et al., 2018).
 #
-# `gradients` holds the gradients of all parameters as `backward` left them, in float16; the loss had been multiplied by `scale`. Prepare them for the optimizer:
+# `gradients` holds the gradients of all parameters as `backward` left them, in float16; the loss had been multiplied by `scale`. Prepare the gradients for the optimizer:
 #
-# 1. If a single number anywhere is infinite or nan, there is no step: return the empty list.
+# 1. If any number is infinite or nan, there is no step: return the empty list.
 # 2. Undo the scaling, in float32.
-# 3. Clip: if the length over all tensors together is above `most`, shorten them all by one factor, so that it is `most`. A shorter gradient stays as it is; so does one that is all zeros.
+# 3. Clip: if the length over all tensors together is above `most`, shorten them all by one factor, so that this length becomes `most`. A shorter gradient stays as it is; so does one that is all zeros.
 #
-# Two gradients, [3·1024] and [4·1024], with scale 1024 and most 1: they were [3] and [4], together of length 5, and become [0.6] and [0.8].
+# Take two gradients, [3·1024] and [4·1024], with scale 1024 and most 1. Unscaled they are [3] and [4], together of length 5, and become [0.6] and [0.8].
 
 # %% tags=["exercise"] exercise="unscale_and_clip"
 def unscale_and_clip(gradients, scale, most):
@@ -718,7 +718,7 @@ def unscale_and_clip(gradients, scale, most):
 check("unscale_and_clip", unscale_and_clip)
 
 # %% [markdown]
-# bfloat16 needs no loss scaling. Cards have it from the generation of the A100 on. The T4 of the free notebooks has only float16. (PyTorch can imitate bfloat16 there, slowly, and calls it "supported"; so `pick_precision` asks for the generation of the card.) Most CPUs are no faster with either kind.
+# bfloat16 needs no loss scaling. Graphics cards have it from the generation of the A100 on. The T4 of the free notebooks has only float16. (PyTorch can imitate bfloat16 there, slowly, and calls it "supported"; so `pick_precision` asks for the generation of the card.) Most CPUs are no faster with either kind.
 
 # %%
 from chargpt_lib.devices import pick_precision
@@ -728,7 +728,7 @@ print(pick_precision("cpu"))
 # %% [markdown]
 # ## Gradient checkpointing
 #
-# What fills the memory? Not the weights. `backward` needs the inputs of every operation of the forward pass, so these **activations** are kept until then. PyTorch lets us look at each tensor as it is saved:
+# What fills the memory? It is not the weights. `backward` needs the inputs of every operation of the forward pass, so PyTorch keeps these **activations** until then. Look at each tensor as it is saved:
 
 # %%
 def bytes_kept(model, x, y):
@@ -756,9 +756,9 @@ print(f"that is ≈ {plain / weights:.1f} times as much (more than 5 times: {pla
 assert plain / weights > 5
 
 # %% [markdown]
-# **Gradient checkpointing** (Chen et al., 2016) saves most of that. (It has nothing to do with lesson 09's checkpoints.) Each block keeps only its input. When `backward` arrives there, the block runs forward once more, keeps its activations this time, and drops them afterwards. So the memory holds the input of each block, and the activations of one block at a time. The price is one more forward pass: by count about a third more work.
+# **Gradient checkpointing** (Chen et al., 2016) saves most of this memory. (It has nothing to do with lesson 09's checkpoints.) Each block keeps only its input. When `backward` arrives at a block, the block runs forward once more, keeps its activations this time, and drops them afterwards. So the memory holds the input of each block, and the activations of one block at a time. The price is one more forward pass: by count about a third more work.
 #
-# The code of our blocks does not have to change. Inside a `with`, each block gets a `forward` that does it and hides the usual one.
+# The code of our blocks does not have to change. Inside a `with`, each block gets a new `forward` that works in this way and hides the usual one.
 
 # %%
 #| export
@@ -809,7 +809,7 @@ show(fig, "Two bars: with checkpointing a small part of what is kept otherwise."
 # %% [markdown]
 # ## `torch.compile`
 #
-# `torch.compile` reads the model's code and writes kernels for it that do several operations at once. It needs a compiler, some patience at the first step, and luck with the operations. On a CPU it also needs an environment without a space in its path, because PyTorch passes that path unquoted to the linker; a graphics card does not need that linker. Where any of these is missing, it fails at the first call, with a page of messages. So `compile_model` tries one step; where that fails, the run goes on without it and says so.
+# `torch.compile` reads the model's code and writes kernels for it that do several operations at once. It needs a compiler, some patience at the first step, and luck with the operations. On a CPU it also needs an environment without a space in its path, because PyTorch passes that path unquoted to the linker; a graphics card does not need that linker. If any of these is missing, it fails at the first call, with a page of messages. So `compile_model` tries one step; if the trial fails, the run goes on without compilation and says so.
 
 # %%
 #| export
@@ -856,7 +856,7 @@ print(caught[0].message)
 # %% [markdown]
 # ## Handling Ctrl-C
 #
-# Ctrl-C sends the signal SIGINT, and Python stops wherever it happens to be; say, when half of the weights have taken their step. A checkpoint saved then would hold a state that no step has led to. So the first Ctrl-C is only noted down, and the loop looks at the note between two steps. (If you do not want to wait, press it again.)
+# Ctrl-C sends the signal SIGINT, and Python stops wherever it happens to be, for example when half of the weights have taken their step. A checkpoint saved then would hold a state in the middle of a step. So the first Ctrl-C is only noted, and the loop looks at the note between two steps. (If you do not want to wait, press Ctrl-C again.)
 
 # %%
 #| export
@@ -894,10 +894,10 @@ print("ended after step", end_of_step)
 # ## Mistakes people make
 #
 # - **Sums instead of means.** Without the division by four, four micro-batches give a gradient four times as long, and everything is clipped.
-# - **Clipping scaled gradients.** With float16, first `unscale_`, then clip; otherwise the length is 65,536 times what you think.
+# - **Clipping scaled gradients.** With float16, first call `unscale_`, then clip; otherwise the length is 65,536 times what you think.
 # - **Weights in 16 bits.** `model.half()` is not mixed precision. The small steps at the end of the run change nothing.
-# - **A cosine that is cut off.** A run stopped half-way never saw the small rates at the end; its loss does not tell what the run could do.
-# - **"bf16 is supported".** On a T4 it is an imitation. Ask `is_bf16_supported(including_emulation=False)`, or for the compute capability, as we do.
+# - **A cosine that is cut off.** A run stopped half-way never had the small rates at the end; its loss does not tell what a whole run could do.
+# - **"bf16 is supported".** On a T4 PyTorch only imitates bf16. Call `is_bf16_supported(including_emulation=False)`, or ask for the compute capability, as we do.
 #
 # How far you are:
 
@@ -909,4 +909,4 @@ progress()
 #
 # You now have `TrainConfig`, `get_lr`, `ShuffledWindows`, `make_optimizer`, `gradient_checkpointing`, `compile_model`, `catch_sigint` and `prepare_data`, in `chargpt_lib/recipe.py`.
 #
-# Next: [11 · Training in earnest](11_training_in_earnest.ipynb), which puts them into one loop.
+# Next: [11 · Training in earnest](11_training_in_earnest.ipynb), which puts these parts into one loop.

@@ -12,7 +12,7 @@
 # > The trainer: the loop that evaluates, logs, saves and resumes.
 #
 # You will build: a `Trainer`, the loop for real runs. It logs, keeps its best weights, stops cleanly, and resumes as if it had never stopped. Then a clinic: is my loss normal? And if not, what is broken?
-# You need lesson 09 and [lesson 10](10_recipe.ipynb). On two CPU cores the page takes about a minute. Its models are small and stay on the CPU, where equal runs have equal bits; yours run where you put them: `train(model.to(device), …)`.
+# You need lesson 09 and [lesson 10](10_recipe.ipynb). On two CPU cores the page takes about a minute. Its models are small and stay on the CPU, where two equal runs agree in every bit; your own models train where you put them: `train(model.to(device), …)`.
 
 # %%
 import math
@@ -35,7 +35,7 @@ from chargpt_lib.recipe import ShuffledWindows, TrainConfig
 from chargpt_lib.training import evaluate
 
 # %% [markdown]
-# The corpus is lesson 00's. For short runs a short validation text will do. `new_model` makes a small GPT, the same one at each call.
+# The corpus is lesson 00's. For short runs a short validation text will do. `new_model` makes a small GPT, with the same first weights at each call.
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
@@ -60,7 +60,7 @@ def new_model(kind=GPT, **changes):
 #
 # A training step is still lesson 02's five lines: a batch, the loss, `zero_grad`, `backward`, the step. Between them stand the parts of lesson 10: the learning rate of this step, several micro-batches for one step, mixed precision with its loss scaling, the clipped gradient.
 #
-# One thing is new, and one cannot see it. A graphics card works through a queue of orders; Python writes the orders, and runs ahead of the card. `loss.item()` would make Python wait until the card has computed the loss, and then the card would wait for Python's next order, at every step. So the loss and the norm of the gradient stay on the device, as tensors, and are fetched twice a second.
+# One thing is new, and it is easy to overlook. A graphics card works through a queue of orders; Python writes the orders, and runs ahead of the card. `loss.item()` would make Python wait until the card has computed the loss, and then the card would wait for Python's next order, at every step. So the loss and the norm of the gradient stay on the device, as tensors, and are fetched twice a second.
 
 # %%
 #| export
@@ -102,7 +102,7 @@ from chargpt_lib.recipe import (
 from chargpt_lib.training import estimate_loss, evaluate
 
 # %% [markdown]
-# In lesson 13 several processes share one run. They do a few things otherwise, and these stand together in one class, the **strategy**, so that the loop is written once. With a single process they are trifles:
+# In lesson 13 several processes share one run. A few things are then done differently. These stand together in one class, the **strategy**, so that the loop is written only once. With a single process each of them is trivial:
 
 # %%
 #| export
@@ -158,7 +158,7 @@ class SingleProcessStrategy:
         optimizer.load_state_dict({**saved, "param_groups": groups})
 
 # %% [markdown]
-# Now the class. First what a training consists of:
+# Now the class. First, what a training run consists of:
 
 # %%
 #| export
@@ -264,12 +264,12 @@ class Trainer(Trainer):  # continued
         return loss
 
 # %% [markdown]
-# `forward_backward` divides the loss of each micro-batch by their number. Is that right? Here it is: all windows have the same number of characters. Elsewhere they do not.
+# `forward_backward` divides the loss of each micro-batch by the number of micro-batches. Is that right? Here it is, because all windows have the same number of characters. Other data come in unequal lengths.
 #
 # ### Exercise: a mean of means
 # ★★ · 7 minutes · The library `transformers` did this until October 2024. Losses fell all the same; it showed only when runs with and without parts were compared ([*Fixing Gradient Accumulation*](https://huggingface.co/blog/gradient_accumulation)).
 #
-# Texts of different lengths make one batch if the short ones are filled up. Where there is nothing to predict, the target is −100, and `F.cross_entropy` leaves that position out of its mean. Now take one text of four characters, whole, and then in two parts of three and one:
+# Texts of different lengths fit into one batch if the short ones are padded. A position with nothing to predict gets the target −100, and `F.cross_entropy` leaves it out of its mean. Now take one text of four characters, first whole, then in two parts of three and one:
 
 # %%
 def loss_in_parts(logits, targets):
@@ -289,7 +289,7 @@ print(
 )
 
 # %% [markdown]
-# The same four predictions, and another loss: the character that is alone in its part weighs as much as three. Repair it: the loss must be the mean over all characters of all parts. A part may have no character at all; at least one part has some.
+# The four predictions are the same, but the loss is not: the character that is alone in its part weighs as much as the other three together. Repair the function: the loss must be the mean over all characters of all parts. A part may have no character at all; at least one part has some.
 
 # %% tags=["exercise"] exercise="accumulated_loss"
 def accumulated_loss(logits, targets):
@@ -308,7 +308,7 @@ check("accumulated_loss", accumulated_loss)
 # %% [markdown]
 # ## Measuring
 #
-# `sync_metrics` fetches the numbers from the device. It is also the place where a `nan` is noticed: the error names the step. It comes before anything is saved, so a run that has gone wrong does not save itself over a good one. (With float16 an infinite gradient is no accident: the scaler has left that step out.)
+# `sync_metrics` fetches the numbers from the device. It also looks for a `nan`, and raises an error that names the step. The loop calls it before anything is saved, so a run that has gone wrong does not save itself over a good one. (With float16 an infinite gradient is not an error: the scaler has left that step out.)
 
 # %%
 #| export
@@ -343,14 +343,14 @@ class Trainer(Trainer):  # continued
         )
 
 # %% [markdown]
-# The validation loss decides two things: which weights are the best, and whether the run is worth going on with.
+# The validation loss decides two things: which weights are the best, and whether the run is worth continuing.
 #
 # ### Exercise: patience
 # ★ · 5 minutes · A validation loss trembles on its way down. If you stop at its first rise, you stop too early ([Prechelt 1998](https://doi.org/10.1007/3-540-49430-8_3), *Early Stopping – But When?*), and the weights of the last step are not the best ones.
 #
-# `losses[i]` is the validation loss that evaluation number i + 1 finds, if the run gets that far. The run ends after the evaluation that is the `patience`-th in a row without a new least loss; an equal one is not new. If that never happens, it ends with the list. How many evaluations are made, and which of them had the weights that are kept? Both count from 1.
+# `losses[i]` is the validation loss that evaluation number i + 1 finds, if the run gets that far. A loss below all earlier ones is a new best; an equal one is not. The run ends after `patience` evaluations in a row without a new best, or else at the end of the list. How many evaluations are made, and which of them found the best loss? Both count from 1.
 #
-# With `patience` 2, `[3.0, 2.6, 2.7, 2.5, 2.5, 2.6, 2.1]` gives `[6, 4]`: the third brings nothing new, the fourth does, the fifth and the sixth do not. Nobody ever sees the 2.1.
+# With `patience` 2, `[3.0, 2.6, 2.7, 2.5, 2.5, 2.6, 2.1]` gives `[6, 4]`: the third evaluation brings no new best, the fourth does, the fifth and the sixth do not. Nobody ever sees the 2.1.
 
 # %% tags=["exercise"] exercise="early_stopping"
 def early_stopping(losses, patience):
@@ -369,7 +369,7 @@ def early_stopping(losses, patience):
 check("early_stopping", early_stopping)
 
 # %% [markdown]
-# Every `eval_interval` steps the log gets a row: the mean of the training losses since the last row, the validation loss, the learning rate, the norm of the gradient (the median, so that one strange batch does not hide the others), the speed. The row goes into `out/log.jsonl`, one line of JSON each. So a crash costs at most one line, and any program can read the file. The best weights so far are kept.
+# Every `eval_interval` steps the log gets a row: the mean of the training losses since the last row, the validation loss, the learning rate, the norm of the gradient (the median, so that one strange batch does not hide the others), the speed. Each row is one line of JSON in `out/log.jsonl`. So a crash costs at most one line, and any program can read the file. The trainer also keeps the best weights so far.
 
 # %%
 #| export
@@ -469,9 +469,9 @@ def _import_summary_writer():
 # %% [markdown]
 # ## Saving and resuming
 #
-# Everything that can be known to go wrong is looked at before the first step: the text and the model, the folder, the checkpoint. A folder that is not empty is not touched. The untrained model is saved at once: if saving fails, it should fail now, and not after a night.
+# Whatever can be checked in advance is checked before the first step: the text and the model, the folder, the checkpoint. A new run does not touch a folder that is not empty. The untrained model is saved at once: if saving fails, it should fail now, and not after a night.
 #
-# A checkpoint does not hold the text, but it should know which text it was. So it keeps a **fingerprint**: the length of the text, and a hash of each of 64 pieces. When a run resumes, the hashes are compared. The first one that differs tells roughly where the text was changed.
+# A checkpoint does not hold the text, but it should know which text the run had. So it keeps a **fingerprint**: the length of the text, and a hash of each of 64 pieces. When a run resumes, the hashes are compared. The first one that differs shows roughly where the text was changed.
 
 # %%
 #| export
@@ -755,7 +755,7 @@ class Trainer(Trainer):  # continued
         return self.close(reason)
 
 # %% [markdown]
-# What it calls besides: when to stop, what the progress bar shows, and what happens at the end.
+# The other methods that the loop calls say when to stop, what the progress bar shows, and what happens at the end.
 
 # %%
 #| export
@@ -934,7 +934,7 @@ show(
 )
 
 # %% [markdown]
-# (The gradient's length is that before the cut. Where it is above `grad_clip`, most steps were shortened.)
+# (The chart on the right shows the norm of the gradient before clipping, as a median. Where it is above `grad_clip`, most gradients were clipped.)
 
 # %% tags=["nbval-ignore-output"]
 print(*sorted(path.name for path in (folder / "first").iterdir()), sep="\n")
@@ -950,13 +950,13 @@ assert [row["step"] for row in rows] == list(range(25, 301, 25))
 assert lead > 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
-# While it runs, the bar shows the loss of the last step, the learning rate, the speed and the time that is left. The training loss of a row is the mean over the last 25 steps. The validation loss is measured at their end. So while the loss falls, the validation loss is mostly the lower one of the two; here that is no mistake.
+# During a run the bar shows the loss of the last step, the learning rate, the speed and the time that is left. The training loss of a row is the mean over the last 25 steps. The validation loss is measured at their end. So while the loss falls, the validation loss is usually the lower of the two, and that is no mistake.
 #
 # (`tensorboard=True` writes the same rows for [TensorBoard](https://www.tensorflow.org/tensorboard), if that is installed: `tensorboard --logdir` with the folder that holds your runs.)
 #
 # ## A time budget
 #
-# The machine is yours for three seconds. How many steps that makes is not known in advance; the schedule comes to its end all the same.
+# The machine is yours for three seconds. Nobody knows in advance how many steps that makes, but the schedule comes to its end all the same.
 
 # %% tags=["nbval-ignore-output"]
 hurried = train(
@@ -975,7 +975,7 @@ assert end < 0.2
 # %% [markdown]
 # ## Interrupting and resuming
 #
-# Two runs of 60 steps. The second is interrupted in the middle of step 25 (a hook presses Ctrl-C for us), and resumes with a new model, as after a restart of the computer. There is dropout, so the random state matters too. **Predict:** will the last losses differ? If so, from which digit on?
+# Two runs of 60 steps: the second is interrupted in the middle of step 25 (a hook presses Ctrl-C for us), and resumes with a new model, as after a restart of the computer. There is dropout, so the random state matters too. **Predict:** will the last losses differ? If so, from which digit on?
 
 # %%
 def settings(name):
@@ -1012,9 +1012,9 @@ print("validation losses that differ:", sum(a != b for a, b in zip(*losses)), "o
 assert other == 0 and losses[0] == losses[1]
 
 # %% [markdown]
-# They do not differ in any digit. (That is so on the CPU. On a graphics card some sums are added up in whatever order their parts are ready.)
+# They do not differ in any digit. (That is so on the CPU. A graphics card adds up some sums in whatever order their parts are ready.)
 #
-# A resumed run needs the same text. Suppose that somebody has edited the file in the meantime and moved its second half to the front. The letters are the same, so the tokenizer fits, and nothing would fail. But the new validation text is text that the model was trained on, and its loss would look better than it is. The fingerprint in the checkpoint notices:
+# A resumed run needs the same text. Suppose that somebody has edited the file in the meantime and moved its second half to the front. The letters are the same, so the tokenizer fits, and no error would appear. But the model was trained on what is now the validation text, so its loss would look better than it is. The fingerprint in the checkpoint notices:
 
 # %%
 text = corpus.train + corpus.val
@@ -1028,11 +1028,11 @@ except ValueError as error:
     print(str(error).replace(str(folder), "").split(". ")[0])
 
 # %% [markdown]
-# If you mean it (a diary grows), pass `corpus_changed="accept"`: the run goes on, and the best validation loss is looked for anew.
+# If you changed the text on purpose (a diary grows), pass `corpus_changed="accept"`: the run goes on, and the search for the best validation loss starts anew.
 #
 # ## `nan`
 #
-# Let us break a weight in step 12, and see what is left.
+# Let us set the last norm's weights to `nan` in step 12, and see what is left of the run.
 
 # %% tags=["nbval-ignore-output"]
 broken, steps = new_model(), count(1)
@@ -1058,11 +1058,11 @@ print("there is a checkpoint:", *sorted(path.name for path in (folder / "broken"
 assert message.startswith("step 12: the loss is nan")
 
 # %% [markdown]
-# Ten good steps are saved, and `resume=True` with a smaller learning rate goes on from there. When a run of yours ends with a `nan`, look at the log first: mostly the norm of the gradient had been growing for a while.
+# Ten good steps are saved, and `resume=True` with a smaller learning rate goes on from there. When a run of yours ends with a `nan`, look at the log first: usually the norm of the gradient had been growing for a while.
 #
 # ## Ablating warmup, clipping and decay
 #
-# What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one number. For clipping there has to be something to clip: at step 60, once, the loss of a batch is multiplied by a thousand. (The two runs differ earlier already, because the first gradients are long as well.) A point of a curve is the mean of ten losses, and the point at step 60 holds that thousandfold loss itself. So *both* lines leave the chart there, with clipping and without. Look at what is left of the jump at step 70 and later.
+# What are warmup, clipping and the decay at the end good for? Ask the model. The runs of a chart differ in one setting. Clipping needs something to clip, so at step 60 the loss of one batch is multiplied by a thousand. (The two runs already differ before that, because the first gradients are long, too.) Each point of a curve is the mean of ten losses, and the point at step 60 includes the thousandfold loss itself. So *both* lines leave the chart there, with clipping and without. Look at what is left of the jump at step 70 and later.
 
 # %%
 def with_a_strange_batch():
@@ -1139,9 +1139,9 @@ assert gain["cosine"] > 0.05 or corpus.name != "playhouse"
 assert left < 0.2 or corpus.name != "playhouse"
 
 # %% [markdown]
-# **Warmup.** A learning rate that is fine later is too high for a model that knows nothing. What breaks in the first steps takes long to repair.
+# **Warmup.** A learning rate that is fine later is too high for a model that knows nothing. Damage done in the first steps takes long to repair.
 #
-# **Clipping.** AdamW divides by the root of $v$, and $v$ has seen how long the strange gradient is; so that one step is no longer than others. But both means remember it. $m$ took up 0.1 times a thousand times the usual gradient, and fades by a factor of 0.9 a step: for some forty steps the model walks on in the strange direction. $v$ took up 0.01 times a million times the usual square. So its root is a hundred times what it should be, and shrinks by only a two-hundredth a step. After the walk all steps are far too small, for about $\ln 100 / 0.005 = 900$ steps, if the run were that long.
+# **Clipping.** AdamW divides by the root of $v$. The strange gradient has entered $v$, too, so the step itself is no longer than others. But both running means, $m$ and $v$, remember the gradient. $m$ took up 0.1 times a thousand times the usual gradient, and fades by a factor of 0.9 a step: for some forty steps the model walks on in the strange direction. $v$ took up 0.01 times a million times the usual square. So its root is a hundred times what it should be, and shrinks by only a two-hundredth a step. After the walk all steps would be far too small for about $\ln 100 / 0.005 = 900$ steps; this run ends before that.
 #
 # **The decay.** While the learning rate is high, the noise of the batches keeps the loss up. Where WSD lets the rate go down, the loss drops at once. The cosine, which comes down all the time, does not win here: in so short a run its small rates come too early. That says nothing about longer runs: try them.
 #
@@ -1151,7 +1151,7 @@ assert left < 0.2 or corpus.name != "playhouse"
 #
 # Now the clinic. A broken training run does not stop. It prints losses that go down, and its model writes worse plays than it could. So how do you know? Two tests belong at the beginning of every new model.
 #
-# **The loss at init**, before the first step. A model that knows nothing should give each of the $V$ characters about $1/V$, and so have a loss of $\ln V$.
+# **The loss at init**, before the first step. A model that knows nothing should give each of the $V$ characters a probability of about $1/V$, so its loss should be about $\ln V$.
 
 # %%
 x, y = get_batch(train_ids, 32, 64, torch.Generator().manual_seed(1337))
@@ -1163,14 +1163,14 @@ print(
 assert abs(at_init - math.log(V)) < 0.1
 
 # %% [markdown]
-# Why is it not exactly the same?
+# Why are the two not exactly equal?
 #
 # ### Exercise: born too sure
 # ★★ · 8 minutes · The spread of the first weights decides whether a model begins by knowing nothing, or by believing nonsense. What that costs can be computed before anything runs.
 #
-# At initialisation logits are noise. Take a vector $h$ of C numbers whose squares have the mean 1 (the last norm sees to that), and a last table of V rows, whose numbers are all drawn independently: normal, with mean 0 and standard deviation `std`. Logit $z_v$ is the dot product of $h$ with row $v$. It is normal, too; with which standard deviation $s$?
+# At initialisation logits are noise. Take a vector $h$ of C numbers whose squares have the mean 1 (the last norm sees to that), and the last table, V rows of numbers, all drawn independently from a normal distribution with mean 0 and standard deviation `std`. Logit $z_v$ is the dot product of $h$ with row $v$. It is normally distributed, too; what is its standard deviation $s$?
 #
-# The loss is $\ln \sum_v e^{z_v} - z_y$, where $y$ is the right character. On average $z_y$ is 0. For the sum take its expected value, V times that of one $e^z$, which is $e^{s^2/2}$ for a normal $z$ with mean 0. (With many characters, and $s$ no larger than about 1, that is very nearly right.) What is the loss?
+# The loss is $\ln \sum_v e^{z_v} - z_y$, where $y$ is the right character. On average $z_y$ is 0. For the sum take its expected value. It is V times the expected value of one $e^z$, which is $e^{s^2/2}$ for a normal $z$ with mean 0. (With many characters, and $s$ no larger than about 1, that is very nearly right.) What is the loss?
 
 # %% tags=["exercise"] exercise="loss_at_init"
 def loss_at_init(V, C, std):
@@ -1183,7 +1183,7 @@ def loss_at_init(V, C, std):
 check("loss_at_init", loss_at_init)
 
 # %% [markdown]
-# And drawn, with C = 64 and `std` 0.125:
+# Now draw such numbers, with C = 64 and `std` 0.125:
 
 # %%
 generator = torch.Generator().manual_seed(1337)
@@ -1197,10 +1197,10 @@ assert abs(s - 1) < 0.05
 assert abs(above - 0.5) < 0.1
 
 # %% [markdown]
-# Our model begins with a `std` of 0.02, and C = 64: the formula says 0.013 above $\ln V$, on average over the weights that may be drawn. (You saw above what one draw gives. Besides, our last table is also the first one, so the vectors and the rows are not quite independent.) A table as `nn.Embedding` makes it has a `std` of 1.
+# Our model begins with a `std` of 0.02, and C = 64: the formula says 0.013 above $\ln V$, on average over the weights that may be drawn. (You saw above what one draw gives. Besides, our last table is also the first one, so the vectors and the rows are not quite independent.) `nn.Embedding` itself draws its table with a `std` of 1.
 
 # %% [markdown]
-# **Overfit one batch.** Four windows, again and again. Any model with more parameters than these windows have characters must get close to 0. If it does not, the learning rate and the size are not to blame: something is wired wrong.
+# **Overfit one batch.** Train on the same four windows again and again. Any model with more parameters than these windows have characters must bring its loss close to 0. If it does not, the learning rate and the size are not to blame: something is wired wrong.
 
 # %%
 student, losses = new_model(), []
@@ -1217,9 +1217,9 @@ print(
 assert losses[-1] < 0.1
 
 # %% [markdown]
-# (Not quite 0: where two of the windows have the same beginning and go on differently, no model can know which one it reads.)
+# (The loss is not quite 0: where two of the windows begin alike and go on differently, no model can know which one it is reading.)
 #
-# Now six patients. Each has one fault. The next cells break them, in their targets, their mask, their first weights, their evaluation: run them, and if you like riddles, do not read them. (`evaluate` gives the model no targets; it compares the logits with the true text itself. So the validation losses are honest, unless the model cheats.)
+# Now six patients, each with one fault. The next cells break them, for example in their targets, mask, first weights or evaluation. Run these cells, and if you like riddles, do not read them. (`evaluate` gives the model no targets; it compares the logits with the true text on its own. So the validation losses are honest, unless the model cheats.)
 
 # %%
 class Echo(GPT):
@@ -1321,19 +1321,19 @@ assert val_end["healthy"] < 2.0 or corpus.name != "playhouse"
 # |---|---|---|---|
 # | A | training near 0 within a hundred steps; the true loss terrible | the targets are the input: it learns to repeat | print `x[0]` and `y[0]` as text, one above the other: `y` must be one ahead |
 # | B | nearly flat, at the height of single letters | the rate is too high | a tenth of it, from a new model |
-# | C | validation no better than training, above a healthy one, and another number at each measurement | dropout is on in evaluation | measure twice: the two must be equal |
+# | C | validation no better than training, above a healthy model's, and different at each measurement | dropout is on in evaluation | measure twice: the two must be equal |
 # | D | below the floor; too good to be true | it sees the future: the mask is missing | change the last character: the logits before it must not move |
 # | E | far above $\ln V$ at init, and slow to come down | first weights too large | the loss at init |
 # | F | learns, slowly, and writes nonsense; the true loss rises | the targets are two ahead | as A |
 #
-# If the targets go wrong where batches are made, the validation batches are wrong, too: then A looks wonderful, and F merely slow, on *both* curves. Only your eye helps then, or the text that the model writes. Or a function that looks at all windows, each time, and does not get tired.
+# If the targets go wrong where batches are made, the validation batches are wrong, too: then A looks wonderful, and F merely slow, on *both* curves. Only your eye helps in that case, or the text that the model writes, or a function that looks at all windows, every time, and does not get tired.
 #
 # ### Exercise: how far ahead?
 # ★ · 5 minutes · Targets that are off by one make a loss that looks wonderful, or merely slow. Two tensors of numbers tell in no time.
 #
-# `x` and `y` are a batch: B windows of T characters, and their targets. In each window, $y_i$ should be the character that stands $k$ places after $x_i$, with $k = 1$. Find out which $k$ it is: the least one from 0 to T − 1 for which $y_i = x_{i+k}$ holds in all windows and for all $i$ where both of them exist. If it is none, return −1.
+# `x` and `y` are a batch: B windows of T characters, and their targets. In each window, $y_i$ should be the character that stands $k$ places after $x_i$, with $k = 1$. Find the $k$ that the batch really has: the least one from 0 to T − 1 for which $y_i = x_{i+k}$ holds in all windows and for all $i$ where both exist. If there is none, return −1.
 #
-# `x = [[5, 2, 7, 4]]` and `y = [[7, 4, 3, 3]]` give 2: the 7 and the 4 of `y` stand two places further on in `x`, and for its last two numbers `x` has ended.
+# `x = [[5, 2, 7, 4]]` and `y = [[7, 4, 3, 3]]` give 2: the 7 and the 4 of `y` stand two places further on in `x`, and `x` ends before the last two numbers of `y` can be compared.
 
 # %% tags=["exercise"] exercise="targets_ahead"
 def targets_ahead(x, y):
@@ -1350,7 +1350,7 @@ def targets_ahead(x, y):
 check("targets_ahead", targets_ahead)
 
 # %% [markdown]
-# The tests, one after the other. **A and F:** three lines that everybody should run once for every new source of data.
+# Now the tests, one after the other. **A and F:** everybody should look at these three lines once for every new source of data.
 
 # %%
 window_x, window_y = ShuffledWindows(train_ids, 24, seed=1337).batch(0, 1)
@@ -1378,7 +1378,7 @@ assert risen > 0.6 or corpus.name != "playhouse"
 assert train_end["F"] - train_end["healthy"] > 0.1 or corpus.name != "playhouse"
 
 # %% [markdown]
-# **B:** how high is "the height of single letters"? It is the entropy of how often each occurs (lesson 00). A model that is stuck there has learned the frequencies and nothing else. Many things can keep it there: a rate too high, a dead layer, an input that does not arrive.
+# **B:** how high is "the height of single letters"? It is the entropy of the letters' frequencies (lesson 00). A model that is stuck there has learned the frequencies and nothing else. Many things can keep it there: too high a rate, a dead layer, an input that does not arrive.
 
 # %%
 stuck = train_end["B"]
@@ -1411,7 +1411,7 @@ assert val_end["C"] - val_end["healthy"] > 0.3 or corpus.name != "playhouse"
 assert abs(val_end["C"] - train_end["C"]) < 0.2
 
 # %% [markdown]
-# (C has dropout 0.4 and the grey line none: that is the rest of the distance between them.)
+# (The rest of the distance to the grey line comes from training with dropout: C has 0.4, the healthy model none.)
 #
 # **D:** does it see the future? Change a character, and see at which positions the logits change.
 
@@ -1429,7 +1429,7 @@ with mock.patch.object(F, "scaled_dot_product_attention", all_seeing):
     print("D      :", who_notices(patients["D"][0]))
 
 # %% [markdown]
-# All positions notice, also those before the changed character. On Playhouse there is a second proof, without looking inside: on unseen text no model can have a loss below the floor. And a third one, which works everywhere: let it write. Then there is no future to look at.
+# In D the logits change at all positions, even before the changed character. On Playhouse there is a second proof, which does not look inside the model: on unseen text no model can have a loss below the floor. A third proof works everywhere: let the model write. Then there is no future to look at.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(1337)
@@ -1468,15 +1468,15 @@ assert charts["E"][0]["val_loss"] > 7
 assert behind > 0.6 or corpus.name != "playhouse"
 
 # %% [markdown]
-# Its loss at init is more than the formula of *Born too sure* gives. At $s = 8$ the formula is no longer nearly right, and with a tied table the model believes above all in the character that it has just read.
+# E's loss at init is higher than the formula of *Born too sure* says. At $s = 8$ the formula is no longer nearly right, and with a tied table the model believes above all in the character that it has just read.
 #
 # ## Mistakes people make
 #
 # - **Watching the training loss only.** A had the best of all.
-# - **Believing a loss because it is good.** D was below the floor on both.
+# - **Believing a loss because it is good.** D was below the floor on both curves.
 # - **Changing five things at once.** One number, one run, one line in your notes. The log has the rest.
 # - **Comparing runs of different length by their middle.** With a schedule that comes down at the end, only ends can be compared.
-# - **No look at the text.** Print a batch before the first step and a sample after the last.
+# - **Not looking at the text.** Print a batch before the first step and a sample after the last.
 # - **Starting the long run first.** First the loss at init, one batch overfitted, a hundred steps; then the night.
 #
 # How far you are:
@@ -1488,3 +1488,5 @@ progress()
 # ## Summary
 #
 # You now have `Trainer`, `train` and `plot_run`, in `chargpt_lib/trainer.py`. With lesson 09's checkpoints and `sampling.generate` you can train, stop, resume, and write.
+#
+# Next: [12 · Data on disk](12_data_on_disk.ipynb), for texts that are larger than memory.

@@ -11,10 +11,10 @@
 #
 # > Token shards: data on disk that are larger than memory.
 #
-# You will build: a text that is larger than the memory, as a folder of numbers that a training run reads page by page. It is written once, shuffled anew in every epoch, and shared among processes.
-# You need lessons 00, 09 and 10. On two CPU cores it takes a quarter of a minute, and a hundred megabytes of disk for that time.
+# You will build: a folder of numbers that holds a text larger than memory, and that a training run reads page by page. The text is written once, shuffled anew in every epoch, and shared among processes.
+# You need lessons 00, 09 and 10. On two CPU cores the page takes a quarter of a minute, and a hundred megabytes of disk for that time.
 #
-# So far the whole text lay in memory, twice: as characters and as ids. A million characters allow that, and a billion does on a good computer. What people call "a text" these days has a hundred times more. It lies on a disk, and there it has to stay.
+# So far the whole text lay in memory, twice: as characters and as ids. That works for a million characters, and on a good computer for a billion. What people call "a text" these days has a hundred times more. It lies on a disk, and it has to stay there.
 
 # %%
 import json
@@ -47,7 +47,7 @@ folder = Path(scratch.name)
 # %% [markdown]
 # ## Text size on disk and in memory
 #
-# **Predict:** the file has one byte for each character (of English, in UTF-8). How many has Python's `str`? How many have the ids?
+# **Predict:** the file has one byte for each character (of English, in UTF-8). How many does Python's `str` need? And the ids?
 
 # %%
 ids, n = tokenizer.encode(text), len(text)
@@ -66,14 +66,14 @@ for what, size in (
     print(f"{what:41} {size / n:5.2f} bytes per character")
 
 # %% [markdown]
-# A `str` spends the same number of bytes on each of its characters: one, two if there is a curly quote, four if there is a goose. And an id of type int64 has eight bytes, seven of which are zero. The loss wants its targets in int64, but only for the few windows of a batch; the rest may wait in a smaller type. (The list's eight bytes are only pointers to its numbers.)
+# A `str` spends the same number of bytes on each of its characters: one, or two if it contains a curly quote, or four if it contains a goose. And an id of type int64 has eight bytes, seven of which are zero. The loss wants its targets in int64, but only for the few windows of a batch; the rest may wait in a smaller type. (The list's eight bytes are only pointers to its numbers.)
 #
-# Ten gigabytes of English are ten to forty gigabytes of `str`, eighty of list, eighty of ids. As uint16, whole numbers from 0 to 65,535, they are twenty, and they need not be in memory.
+# Ten gigabytes of English become ten to forty gigabytes as a `str`, eighty as a list, eighty as ids. As uint16 (whole numbers from 0 to 65,535) the ids take twenty, and they need not be in memory.
 #
 # ### Exercise: how many bytes?
 # ★ · 3 minutes · The first question to any data set: will it fit?
 #
-# A text of `n` symbols, with a vocabulary of `vocab_size` different ones, ids from 0 to `vocab_size` - 1, is written to disk. numpy has unsigned whole numbers of 1, 2, 4 and 8 bytes; $k$ bytes hold the numbers from 0 to $256^k - 1$. Take the smallest that holds all ids: one byte for a vocabulary of 256, two for one of 257. (Compute in whole numbers: a logarithm rounds.) How many bytes has the file? With 1000 symbols and a vocabulary of 300 it has 2000.
+# A text of `n` symbols, with a vocabulary of `vocab_size` different ones, ids from 0 to `vocab_size` - 1, is written to disk. numpy has unsigned whole numbers of 1, 2, 4 and 8 bytes; $k$ bytes hold the numbers from 0 to $256^k - 1$. Take the smallest type that holds all ids: one byte for a vocabulary of 256, two for one of 257. (Compute in whole numbers: a logarithm rounds.) How many bytes does the file have? With 1000 symbols and a vocabulary of 300 it has 2000.
 
 # %% tags=["exercise"] exercise="bytes_on_disk"
 def bytes_on_disk(n, vocab_size):
@@ -90,9 +90,9 @@ check("bytes_on_disk", bytes_on_disk)
 # %% [markdown]
 # ## Memory-mapped files
 #
-# Every program believes that it has one long memory. The system keeps a table behind it: this **page** of 4,096 bytes (16,384 on a newer Mac) lies there in the chips, that one nowhere yet. To **map** a file means to enter it into this table. Nothing is read. Only when the program touches a place does the system notice that the page is missing, fetch it from the disk, and let the program go on. Pages that nobody has touched for a while make room for others.
+# Every program believes that it has one long memory. Behind it the system keeps a table of **pages**, each 4,096 bytes long (16,384 on a newer Mac). The table says where in the chips a page lies, or that it lies nowhere yet. To **map** a file means to enter it into this table. Nothing is read. Only when the program touches a place does the system notice that the page is missing, fetch it from the disk, and let the program go on. Pages that nobody has touched for a while make room for others.
 #
-# Here is the smallest file, mapped.
+# Here is a tiny file, mapped.
 
 # %%
 toy = folder / "toy.bin"
@@ -112,7 +112,7 @@ with open(toy, "r+b") as file:
 print(tokenizer.decode(mapped.astype("int64")))
 
 # %% [markdown]
-# Now a larger one, 67 megabytes. On Linux a process can ask how many megabytes of files are in its own part of the memory. (The file was just written, so its pages are still somewhere in the computer's memory; we count only those that this *process* has. On other systems the cell prints `nan`.)
+# Now a larger file, of 67 megabytes. On Linux a process can ask how many megabytes of files are in its own part of memory. (The file was just written, so its pages are still somewhere in the computer's memory; we count only the pages that this *process* has. On other systems the cell prints `nan`.)
 
 # %%
 import mmap
@@ -153,7 +153,7 @@ if sizes["all read"] > 1:  # the system has told us
     assert sizes["given back"] < 5
 
 # %% [markdown]
-# A hundred ids lie on one page or two. The system has entered their neighbours as well, because who reads here will soon read there. "All read" looks as if the file took up memory after all. But this memory is only lent: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when somebody needs the room, the system takes them without asking. That is why one can map a file that is larger than the memory.
+# A hundred ids lie on one page or two. The system has entered the neighbouring pages as well, because a program that reads one page usually reads the next ones soon. "All read" looks as if the file took up memory after all. But this memory is only lent: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when another program needs the room, the system takes them without asking. That is why you can map a file that is larger than memory.
 #
 # ## Writing
 #
@@ -201,7 +201,7 @@ def _row_pieces(row, name):
         yield text[start : start + CHUNK_SIZE]
 
 # %% [markdown]
-# Between two texts comes an empty line, as between the scenes of our plays. (For a data set whose rows are single lines, give `separator="\n"`.) Each piece comes with its origin, for error messages: the name of the text, and the character it begins at.
+# An empty line separates two texts, as it separates the scenes of our plays. (For a data set whose rows are single lines, give `separator="\n"`.) Each piece comes with its origin, for error messages: the name of the text, and the character at which the piece begins.
 
 # %%
 #| export
@@ -243,7 +243,7 @@ def _pieces(texts, separator):
 print(list(_pieces(["O damp goose!", {"text": "O goose,\r\nO!"}], separator="\n\n")))
 
 # %% [markdown]
-# Lesson 00's `encode` asks a dict for each character, and makes a list. numpy can look up a whole array at once: the numbers that Unicode gives to the characters, and a table that has the id at that place.
+# Lesson 00's `encode` looks up each character in a dict, and makes a list. numpy can look up a whole array at once. It takes the characters' Unicode numbers as places in a table, and finds the ids there.
 
 # %%
 numbers = numpy.frombuffer("goose".encode("utf-32-le"), "<u4")
@@ -253,11 +253,11 @@ table[[ord(char) for char in symbols]] = range(tokenizer.vocab_size)
 print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
 
 # %% [markdown]
-# A character without an id gets the largest number of the type, which is nobody's id. The table has this number once more at its end, for all characters after the last letter of the alphabet: their numbers are clipped to that place. If such a character turns up, the tokenizer itself is asked. Its error names the character and what could be meant, and we add in which text it occurs.
+# A character without an id gets the largest number of the type, which is nobody's id. The table has this number once more at its end, for all characters whose Unicode number is larger than any in the alphabet: their numbers are clipped to that place. If a character without an id turns up, we call the tokenizer's own `encode`. Its error names the character and what could be meant, and we add the text in which it occurs.
 #
-# The table needs one id for each character. Any other tokenizer, such as lesson 14's, encodes by itself. A word may be cut by the end of a piece, so each text goes to its `encode_iterable` as a whole, piece by piece.
+# The table works only where each character has one id. Any other tokenizer, such as lesson 14's, encodes by itself. The end of a piece may cut a word, so its `encode_iterable` gets all pieces of a text, one after the other.
 #
-# Which type? Two bytes are enough for an alphabet, and for most vocabularies of pieces of words (GPT-2's has 50,257). A larger vocabulary gets four.
+# Which type should the ids have? Two bytes are enough for an alphabet, and for most vocabularies of pieces of words (GPT-2's has 50,257). A larger vocabulary gets four.
 
 # %%
 #| export
@@ -315,7 +315,7 @@ def iter_encoded(texts, tokenizer, separator):
     return _encode_texts(pieces, tokenizer, dtype)
 
 # %% [markdown]
-# (`"surrogatepass"` lets half characters through, which some broken texts have, so that they get a proper error, too.) **Predict:** how much faster is it?
+# (`"surrogatepass"` lets half characters through, which some broken texts have, so that they get a proper error, too.) **Predict:** how much faster is the table?
 
 # %%
 seconds = {"encode": [], "table": []}
@@ -337,9 +337,9 @@ assert part < 0.5
 # %% [markdown]
 # ## Shards
 #
-# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. What one has to know about the shards is in another file, the index: the tokenizer, and of each shard its length and its sha256.
+# One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. Another file, the index, holds the rest: the tokenizer, and each shard's length and sha256 (a hash of its bytes).
 #
-# Why two bytes, where one would do for our alphabet? Because two are enough for nearly every vocabulary, and one size fewer is one thing less to get wrong. The index need not say whether it is two or four: it has the tokenizer, and `id_dtype` the rule.
+# Why two bytes, where one would do for our alphabet? Because two are enough for nearly every vocabulary, and one size fewer is one thing less to get wrong. The index need not say whether it is two or four: it holds the tokenizer, and `id_dtype` has the rule.
 
 # %%
 #| export
@@ -381,7 +381,7 @@ def _check_request(texts, folder, tokenizer, shard_size, val_size):
         )
 
 # %% [markdown]
-# Which part is for validation? The last tenth, as always; but a tenth of ten gigabytes is far more than anybody evaluates on, so at most `val_size` ids. While a stream is read, nobody knows where its last tenth begins. So a **buffer** always holds back the last `val_size` ids. When enough others have come in behind the first ones, these cannot be the end any more: they become a shard, and the rest of the buffer moves to its front.
+# Which part is for validation? The last tenth, as always, but at most `val_size` ids, because a tenth of ten gigabytes is far more than anybody evaluates on. While a stream is read, nobody knows where its last tenth begins. So a **buffer** always holds back the last `val_size` ids. When enough others have come in behind the first ids in the buffer, the first ones cannot belong to the end any more: they become a shard, and the rest of the buffer moves to its front.
 
 # %%
 #| export
@@ -428,7 +428,7 @@ class _ShardWriter:
             self.write("val", self.filled)
 
 # %% [markdown]
-# The index is written last, whole or not at all (lesson 09). A folder without an index is a writing that was never finished. If something goes wrong on the way, the shards are removed.
+# The index is written last, whole or not at all (lesson 09). A folder with shards but no index was never finished. If something goes wrong on the way, the shards are removed.
 
 # %%
 #| export
@@ -464,7 +464,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
         raise
 
 # %% [markdown]
-# Our corpus is small. Here a shard has 100,000 ids, so that there are several.
+# Our corpus is small, so here a shard has only 100,000 ids; that makes several shards.
 
 # %%
 _ = (folder / "plays.txt").write_text(text, encoding="utf-8", newline="\n")
@@ -489,7 +489,7 @@ print_error(lambda: write_shards((line for line in ["O damp goose!"]), folder / 
 print_error(lambda: write_shards(folder / "plays.txt", folder / "plays"))
 
 # %% [markdown]
-# The third text of these has a letter that our alphabet lacks. What is on the disk by then?
+# The third text in the next cell has a letter that our alphabet lacks. What is on the disk when it turns up?
 
 # %%
 def lines():
@@ -504,12 +504,12 @@ print("and now:", [path.name for path in (folder / "lines").iterdir()])
 # %% [markdown]
 # ## Reading
 #
-# The text is cut into shards only for the disk's sake; whoever reads it should not notice. To a reader, the shards are one long text again. So where is its place 250,000?
+# The text is cut into shards only for the disk's sake. To a reader, the shards should be one long text again. So where is place 250,000 of that text?
 #
 # ### Exercise: which shard?
 # ★★ · 6 minutes · Such functions go wrong at the borders.
 #
-# The shards have lengths `lengths`, and stand one after the other; places count from 0. In which shard is the place `n`, and how far from its beginning? A shard may be empty; no place is in it. With lengths 4, 4, 3 the place 3 is the last of the first shard: `[0, 3]`. The place 4 is the first of the second: `[1, 0]`. The place 10 is the last of all: `[2, 2]`. With lengths 2, 0, 3 the place 2 is `[2, 0]`.
+# The shards have lengths `lengths`, and stand one after the other; places count from 0. In which shard is the place `n`, and how far is it from the shard's beginning? A shard may be empty; then no place is in it. With lengths 4, 4, 3 the place 3 is the last of the first shard: `[0, 3]`. The place 4 is the first of the second: `[1, 0]`. The place 10 is the last of all: `[2, 2]`. With lengths 2, 0, 3 the place 2 is `[2, 0]`.
 
 # %% tags=["exercise"] exercise="locate_id"
 def locate_id(lengths, n):
@@ -525,7 +525,7 @@ def locate_id(lengths, n):
 check("locate_id", locate_id)
 
 # %% [markdown]
-# For many places at once: the borders are the sums of the lengths, and `searchsorted` finds between which of them a place lies.
+# The shards' borders are the running sums of the lengths. For many places at once, `searchsorted` finds the borders between which each place lies.
 
 # %%
 edges = torch.tensor([0, 4, 8, 11])
@@ -534,7 +534,7 @@ shard = torch.searchsorted(edges, places, right=True) - 1
 print(shard.tolist(), (places - edges[shard]).tolist())
 
 # %% [markdown]
-# Before a training trusts a folder, `read_index` looks at it. Is there an index, of a version that we know, which says what an index can say? Is each file there, with the length it should have? No id is read for that. (Nothing like `eval` or `pickle` is used: a file from the net can be wrong, but it cannot make us run anything.)
+# Before a training run trusts a folder, `read_index` checks it. Is there an index, of a version that we know, and is its content valid? Is each file there, with the right length? No id is read for that. (Nothing like `eval` or `pickle` is used: a file from the net can be wrong, but it cannot make us run anything.)
 
 # %%
 #| export
@@ -596,9 +596,9 @@ def read_index(folder):
     return index, tokenizer
 
 # %% [markdown]
-# `Shards` is the folder, opened. `at` gives the ids at any table of places; a window that crosses a border is nothing special. It keeps at most four maps open at a time, because systems count open files.
+# `Shards` is the folder, opened. `at` gives the ids at any tensor of places; a window that crosses a border is nothing special. `Shards` keeps at most four maps open at a time, because systems limit the number of open files.
 #
-# Lengths cannot show that a number inside a file is wrong. An id that no character has would make a graphics card stop with a message about an assertion on the device. So `at` checks the ids, and names the file. Only the sha256 shows whatever else may have happened to the bytes. `verify` compares it, and reads every byte for that: do it once, after a copy.
+# The length of a file cannot show that a number inside it is wrong. An id that no character has would make a graphics card stop with a message about an assertion on the device. So `at` checks the ids, and its error names the file. Any other damage shows only in the sha256. `verify` compares it, and reads every byte for that: call it once, after copying.
 
 # %%
 #| export
@@ -705,11 +705,11 @@ _ = file.write_bytes(good)
 #
 # Lesson 10's `ShuffledWindows` shuffles all windows of an epoch at once, in one pile. For our shards that has two disadvantages.
 #
-# The order is a list of all of them, with 8 bytes each. That is nothing for a million characters; for a trillion, in windows of 256, it is 31 gigabytes. And each batch reads from everywhere: 32 windows, 32 pages from 32 ends of the disk, none of them in memory from before.
+# The order is a list of all windows, with 8 bytes each. That is nothing for a million characters; for a trillion, in windows of 256, it is 31 gigabytes. And each batch reads from everywhere: 32 windows lie on 32 pages at 32 ends of the disk, and none of these pages is in memory yet.
 #
-# So shuffle on two levels. First the shards: which one is read first, which second. Then, when a shard's turn has come, its windows. At any time one shard is being read, or two, where a window or a batch reaches into the next; they fit into memory with ease. The order of a shard's windows takes half a megabyte (for windows of 256), instead of 31 gigabytes. It is forgotten when the next shard's turn comes, and can be drawn again, because it depends only on seed, epoch and shard.
+# So shuffle on two levels: first the order of the shards; then, when a shard's turn has come, the order of its windows. At any time one shard is being read, or two, where a window or a batch reaches into the next; they fit into memory with ease. The order of a shard's windows takes half a megabyte (for windows of 256), instead of 31 gigabytes. It is forgotten when the next shard's turn comes, and can be drawn again, because it depends only on seed, epoch and shard.
 #
-# As in lesson 10, each epoch cuts the text at other places, and the windows are laid over the whole text, across the shards. A window belongs to the shard in which it begins.
+# As in lesson 10, each epoch cuts the text at different places, and the windows are laid over the whole text, across the shards. A window belongs to the shard in which it begins.
 
 # %%
 #| export
@@ -746,7 +746,7 @@ print("windows:", *ranges, "read in this order")
 print("so many are read after each shard:", plan.after.tolist())
 
 # %% [markdown]
-# The windows are numbered from the left, so the second shard is read first, then the fourth, the third, the first. With this plan, `starts` finds the windows that follow any number of windows seen. Where a batch reaches from one shard into the next, or from one epoch into the next, `starts` goes along.
+# The windows are numbered from the left, so the second shard is read first, then the fourth, the third, the first. With this plan, `starts` finds the windows that follow any number of windows seen. Where a batch reaches from one shard into the next, or from one epoch into the next, `starts` does so, too.
 
 # %%
 #| export
@@ -803,7 +803,7 @@ class _ShardWindows:
         return windows[:, :-1], windows[:, 1:]
 
 # %% [markdown]
-# Here are two epochs, as points: when a window is read, and where it stands. On the left one pile of all windows, on the right eight shards.
+# Here are two epochs. Each point is a window: when it is read, and where it stands in the text. On the left all windows are in one pile, on the right they are in eight shards.
 
 # %%
 write_shards([text[:8600]], folder / "few", tokenizer, shard_size=1000, val_size=600)
@@ -827,7 +827,7 @@ show(
 )
 
 # %% [markdown]
-# **Predict:** how many of the 8,000 ids are in no window of the first epoch? What one pile promises has to hold here, too: no id twice, and at most two windows' worth left out, at the two ends.
+# **Predict:** how many of the 8,000 ids are in no window of the first epoch? One pile reads no id twice, and leaves out at most two windows' worth, at the two ends; the same has to hold here.
 
 # %%
 every = (few.starts(0, few.count)[:, None] + torch.arange(16)).flatten()
@@ -850,14 +850,14 @@ print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
 print(x.shape, x.dtype, "one ahead:", torch.equal(x[:, 1:], y[:, :-1]))
 
 # %% [markdown]
-# What does it cost? All windows of a batch, and of some thousands of batches after it, come from one stretch of text. If the texts were sorted, by author or by language, the model would read authors one after the other, and forget the first over the last. So mix texts *before* they are written.
+# What do the two levels cost? All windows of a batch, and of some thousands of batches after it, come from one stretch of text. If the texts were sorted, by author or by language, the model would read authors one after the other, and forget the first while it reads the last. So mix texts *before* they are written.
 #
 # ### Exercise: a shuffle with a small memory
 # ★★ · 8 minutes · How do you mix a stream that does not fit into memory? A thorough shuffle takes two passes: put each item into one of many small files, at random, then shuffle each of these. A buffer shuffles a little, in one pass (tf.data and Hugging Face's `datasets` both have it).
 #
-# A buffer has `size` places. The first `size` items fill it, in their order. Each further item is put into one of the places, and the item that was in it comes out. When the stream has ended, what is in the buffer comes out, in the order of the places. If the stream is shorter than the buffer, all of it comes out at the end.
+# A buffer has `size` places. The first `size` items fill it, in their order. Each further item goes into one of the places, and the item that was there comes out. When the stream has ended, the items left in the buffer come out, in the order of the places. If the stream is shorter than the buffer, all of it comes out at the end.
 #
-# `draws` holds the random numbers: for each item after the first `size` ones the number of its place, from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow: `20 10 30 40 50`.
+# `draws` holds the random numbers: for each item after the first `size`, the number of its place, counted from 0. With `size` 2 and `draws` 1 0 1, the stream `10 20 30 40 50` fills the buffer with `10 20`. Then 30 pushes 20 out, 40 pushes 10 out, 50 pushes 30 out; at the end 40 and 50 follow: `20 10 30 40 50`.
 
 # %% tags=["exercise"] exercise="shuffle_buffer"
 def shuffle_buffer(items, size, draws):
@@ -874,16 +874,16 @@ def shuffle_buffer(items, size, draws):
 check("shuffle_buffer", shuffle_buffer)
 
 # %% [markdown]
-# An item can come out much later than it went in, and hardly earlier: at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large. To mix it well takes the two passes.
+# Compared with its place in the stream, an item can come out much later, but hardly earlier: by at most `size` - 1 places. A sorted stream stays nearly sorted, unless the buffer is large. Mixing it well takes the two passes.
 #
 # ## Several processes
 #
-# On several graphics cards, several copies of one program train one model ([the next page](13_many_devices.ipynb)). Each of them is a process with a number, its **rank**. At each step every rank takes `size` windows, computes a gradient from them, and the gradients are averaged. So together they must read what one process would have read, each window once.
+# On several graphics cards, several copies of one program train one model ([the next page](13_many_devices.ipynb)). Each copy is a process with a number, its **rank**. At each step every rank takes `size` windows and computes a gradient from them; then the gradients are averaged. So together the ranks must read the windows that one process would have read, each once.
 #
 # ### Exercise: the part of a rank
 # ★ · 5 minutes · A rank that reads its neighbour's windows costs half the computers and shows in no loss curve.
 #
-# The `count` windows of an epoch are numbered in the order in which they come. Of the first `ranks` · `size`, rank 0 takes the first `size`, rank 1 the next `size`, and so on; of the following ones again rank 0 the first `size`. At the end there may be too few for all: then nobody's part is filled up, but what is there is read. Which windows does rank `rank` read in this epoch? With 9 windows, `size` 2 and 2 ranks, rank 0 reads 0, 1, 4, 5 and 8, and rank 1 reads 2, 3, 6 and 7. With 11 windows rank 0 reads 9 as well, and rank 1 ends with 10.
+# The `count` windows of an epoch are numbered in the order in which they come. Of the first `ranks` · `size`, rank 0 takes the first `size`, rank 1 the next `size`, and so on; after them it is rank 0's turn again. At the end there may be too few for all ranks: the windows that are left are read, and nobody's part is filled up. Which windows does rank `rank` read in this epoch? With 9 windows, `size` 2 and 2 ranks, rank 0 reads 0, 1, 4, 5 and 8, and rank 1 reads 2, 3, 6 and 7. With 11 windows rank 0 reads 9 as well, and rank 1 ends with 10.
 
 # %% tags=["exercise"] exercise="rank_windows"
 def rank_windows(count, size, ranks, rank):
@@ -916,7 +916,7 @@ print(
 print("windows read:", [len(starts) for starts in read], "  by both:", len(read[0] & read[1]))
 
 # %% [markdown]
-# And which part of the disk did they touch? A page of 4,096 bytes holds 2,048 ids. **Predict:** 640 windows have been read. On how many pages do they lie? And from one pile of all windows?
+# And which part of the disk did the two ranks touch? A page of 4,096 bytes holds 2,048 ids. **Predict:** 640 windows have been read. On how many pages do they lie? And if they came from one pile of all windows?
 
 # %%
 def pages_of(starts):
@@ -939,11 +939,11 @@ both = len(pages_of(read[0] | read[1]))
 print("of both:", both, " from one pile:", len(pages_of(pile)), " in all:", in_all)
 
 # %% [markdown]
-# 640 windows of 64 ids would fit on 20 pages. Each rank touches only pages on which windows of its own lie, all in one shard; in so small a one these are soon all its pages. Both read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
+# 640 windows of 64 ids would fit on 20 pages. Each rank touches only pages on which its own windows lie, all in one shard; in so small a shard these are soon all the pages. Both ranks read from the same shard at the same time, and on one computer they share its pages: a page is in memory once, however many processes have mapped it. (When a system fetches a page it likes to fetch its neighbours as well. Those are not counted here.)
 #
 # ## How fast?
 #
-# **Predict:** how much slower is a batch from the map than one from memory, when the pages are in memory already? And what does that matter to a step that takes fifty milliseconds?
+# **Predict:** how much slower is a batch from the map than one from memory, when the pages are in memory already? And how much does that matter to a step that takes fifty milliseconds?
 
 # %%
 def fastest(source, batches=50):
@@ -968,7 +968,7 @@ print(
 assert times["from the map"] < 5
 
 # %% [markdown]
-# From the map a batch takes several times as long, and still next to nothing beside such a step. The first touch of a page costs more, as much as the disk takes. And here the two levels pay: the more batches of a shard have been read, the more of its pages are there already.
+# A batch from the map takes several times as long, but that is next to nothing beside such a step. The first touch of a page costs more: it waits for the disk. Here the two levels pay: the more batches of a shard have been read, the more of its pages are in memory already.
 #
 # ## Training from it
 #
@@ -1002,9 +1002,9 @@ assert gain > 1.2
 # write_shards(rows.shuffle(seed=1337, buffer_size=10_000), "stories", val_size=100_000)
 # ```
 #
-# (For files of your own, `load_dataset("text", data_files="*.txt", ...)` gives lines: then with `separator="\n"`.) `shuffle` is the exercise from above (it also shuffles the files that the rows lie in, and what is left in the buffer at the end). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, say so, and it comes over the net once.
+# (For files of your own, `load_dataset("text", data_files="*.txt", ...)` gives lines: for these, pass `separator="\n"`.) `shuffle` is the exercise from above (it also shuffles the files that the rows lie in, and what is left in the buffer at the end). Without `streaming=True` the rows are kept on the disk, and `write_shards` takes them as well. A stream is read twice if there is no tokenizer; if you know the alphabet, pass a tokenizer, and the stream comes over the net once.
 #
-# All that `write_shards` asks for is rows with a `"text"`, so ours may come from anywhere:
+# `write_shards` asks for nothing but rows with a `"text"`, so ours may come from anywhere:
 
 # %%
 class Rows:
@@ -1026,9 +1026,9 @@ except ValueError as error:
 # ## Mistakes people make
 #
 # - **`mapped.astype("int64")`.** That brings the whole file into memory, four times as large. Cut first, then convert.
-# - **A sorted data set, written as it came.** The order of the shards is shuffled, their contents are not mixed. Shuffle the texts first.
-# - **uint16 for too large a vocabulary.** `astype` makes 70,000 into 4,464 without a word. Count the vocabulary before you choose the type.
-# - **Every rank with a seed of its own.** Each shuffles another pile; some windows come twice, others never.
+# - **A sorted data set, written as it came.** The order of the shards is shuffled, but their contents are not mixed. Shuffle the texts first.
+# - **uint16 for too large a vocabulary.** `astype` turns 70,000 into 4,464 without a word. Count the vocabulary before you choose the type.
+# - **Every rank with a seed of its own.** Each rank then has a different order, so some windows come twice, others never.
 # - **Writing into a folder that a run is reading.** A mapped file that shrinks stops its reader with a bus error, without a Python message. Write into a new folder.
 # - **Shards on a network drive.** Each page is then a journey. Copy them to the computer's own disk first, and `verify()`.
 #

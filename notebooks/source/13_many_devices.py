@@ -11,7 +11,7 @@
 #
 # > Training on several devices: DDP and FSDP.
 #
-# You will build: `train_distributed`, lesson 11's loop in several processes at once, one for each graphics card. Without dropout, and up to rounding, its losses are those of one process with the larger batch. First the mathematics by hand, in one process, where everything can be looked at.
+# You will build: `train_distributed`, lesson 11's loop in several processes at once, one for each graphics card. Without dropout, and up to rounding, its losses are those of one process with the larger batch. First we do the mathematics by hand, in one process, where everything can be seen.
 # You need lessons 10 and 11. On two CPU cores the page takes a minute and a half; its processes run on the CPU, two at a time.
 
 # %%
@@ -52,7 +52,7 @@ def new_model(seed=1337):
 # %% [markdown]
 # ## Data parallelism
 #
-# Two devices, and a batch of 16 windows. Each device has a copy of the model, and reads 8. Each gets a gradient, of its own half. What is the gradient of the whole batch?
+# Take two devices, and a batch of 16 windows. Each device has a copy of the model, and reads 8 of the windows. Each computes the gradient of its own half. What is the gradient of the whole batch?
 #
 # The loss is a mean over windows, $L = \frac{1}{16} \sum_{i=1}^{16} \ell_i$, and so is its gradient. A mean of 16 is the mean of two means of 8:
 #
@@ -78,9 +78,9 @@ print(
 assert apart[2] < 1e-12  # float64 (.double() above): what is left is rounding
 
 # %% [markdown]
-# So the two exchange their gradients, and both continue with the mean. That is all of **data parallelism**; what follows on this page is about doing it fast, in little memory, and without getting stuck.
+# So the two devices exchange their gradients, and both continue with the mean. That is all of **data parallelism**; what follows on this page is about doing it fast, in little memory, and without getting stuck.
 #
-# From then on the two exchange gradients, never weights. **Predict:** after ten steps of AdamW in each copy, how far apart are their weights?
+# From the first step on, the two exchange gradients, never weights. **Predict:** after ten steps of AdamW in each copy, how far apart are the two copies' weights?
 
 # %%
 def ten_steps(copies):
@@ -116,7 +116,7 @@ print(
 assert distance(copies) == 0
 
 # %% [markdown]
-# The same start and the same steps lead to the same place, to the last bit. So weights have to be sent only once, before the first step; PyTorch's tool for that, further below, then sends those of process 0. But it also means that a difference between the copies stays. (Only weight decay shrinks it, by a hundred-thousandth a step.) The two strangers walk side by side, and the gradient of each is meant for the place where the other one stands. Nothing crashes.
+# The same start and the same steps lead to the same place, to the last bit. So weights have to be sent only once, before the first step; DDP, PyTorch's tool further below, then sends the weights of process 0. But for the same reason a difference between the copies stays. (Only weight decay shrinks it, by a hundred-thousandth a step.) The two strangers in the cell walk side by side, and half of each one's mean gradient was computed where the other one stands. Nothing crashes.
 #
 # | must be the same everywhere | must differ |
 # |---|---|
@@ -126,9 +126,9 @@ assert distance(copies) == 0
 # | the decisions: a new best loss? patience used up? stop? | |
 # | how often, and in which order, the processes exchange something | who writes to the disk: one process |
 #
-# The last line on the left is the nasty one. A process that waits for a message which no other process sends waits until a timeout ends the run.
+# The last entry on the left is the nasty one. A process that waits for a message which no other process sends waits until a timeout ends the run.
 #
-# And if the halves are not halves? Twelve windows here and four there, say, because the text came to its end.
+# And what if the two parts are unequal? Say, twelve windows here and four there, because the text came to its end.
 
 # %%
 parts = [gradient(new_model(), x[:12], y[:12]), gradient(new_model(), x[12:], y[12:])]
@@ -140,14 +140,14 @@ for name, mean in means.items():
     print(f"{name}: off by {((mean - whole).norm() / whole.norm()).item():.0%}")
 
 # %% [markdown]
-# A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another dress. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `ShuffledWindows` fills the batch up from the next one. So all parts have the same size.
+# A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another dress. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `ShuffledWindows` fills the batch up from the next epoch. So all parts have the same size.
 #
 # ### Exercise: each part its due
 # ★★ · 6 minutes · PyTorch takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to make up for that beforehand (Hugging Face's trainer has such a factor, too).
 #
-# Each device reads its texts in several parts, one after the other. `targets[r, a]` says how many targets part a of device r has. The loss of a part is the mean over its own targets; it is multiplied by a factor; `backward` *adds* its gradient to what the device has already. After the last part the gradients of all devices are added up, and divided by the number of devices.
+# Each device reads its texts in several parts, one after the other. `targets[r, a]` says how many targets part a of device r has. The loss of a part is the mean over its own targets, multiplied by a factor; `backward` *adds* its gradient to the gradient that the device has already. After the last part the gradients of all devices are added up, and divided by the number of devices.
 #
-# By which factor must each loss be multiplied, so that the gradient of the mean over all targets comes out, each target with the same weight? With two devices, one part each, of 12 and 4 targets, the factors are 1.5 and 0.5.
+# Which factor must each loss have, so that the result is the gradient of the mean over all targets, each with the same weight? With two devices, one part each, of 12 and 4 targets, the factors are 1.5 and 0.5.
 
 # %% tags=["exercise"] exercise="loss_factors"
 def loss_factors(targets):
@@ -162,9 +162,9 @@ check("loss_factors", loss_factors)
 # %% [markdown]
 # ## All-reduce: the sum, for everybody
 #
-# Each of $n$ devices has a vector of $N$ numbers; afterwards each must have the sum of all vectors. This is called an **all-reduce**. The simple way: all devices send their vector to one of them, which adds them up and sends the sum back. That device sends and receives $(n - 1) N$ numbers, while the others wait.
+# Each of $n$ devices has a vector of $N$ numbers; afterwards each must have the sum of all vectors. This is called an **all-reduce**. The simple way: the devices send their vectors to one of them, which adds them up and sends the sum back. That device sends and receives $(n - 1) N$ numbers, while the others wait.
 #
-# The better way is a **ring** (Patarasuk and Yuan, 2009, [doi:10.1016/j.jpdc.2008.09.002](https://doi.org/10.1016/j.jpdc.2008.09.002)). Cut each vector into $n$ pieces. In each round every device sends one piece to its right neighbour. In the first $n - 1$ rounds the receiver adds it to its own (*reduce-scatter*): a piece collects summands on its way, until each device has one finished piece. In the next $n - 1$ rounds finished pieces go round, and replace (*all-gather*).
+# The better way is a **ring** (Patarasuk and Yuan, 2009, [doi:10.1016/j.jpdc.2008.09.002](https://doi.org/10.1016/j.jpdc.2008.09.002)). Cut each vector into $n$ pieces. In each round every device sends one piece to its right neighbour. In the first $n - 1$ rounds the receiver adds it to its own piece (*reduce-scatter*): a piece collects summands on its way, until each device has one finished piece. In the next $n - 1$ rounds the finished pieces go round, and replace the unfinished ones (*all-gather*).
 
 # %%
 def ring_all_reduce(vectors):
@@ -193,7 +193,7 @@ print("numbers sent by each:", sent, "  of 12 each")
 assert max(off) == 0
 
 # %% [markdown]
-# Watch it with vectors of ones. Then a number says how many summands it has.
+# Watch the ring with vectors of ones. Then each number says how many summands it has.
 
 # %%
 rounds, _ = ring_all_reduce([torch.ones(4)] * 4)
@@ -217,7 +217,7 @@ show(
 )
 
 # %% [markdown]
-# Each device sends $2(n-1)$ pieces of $N / n$ numbers: $2 \frac{n-1}{n} N$. **Predict** how many that is, of $N$, for 2 devices, and for a thousand.
+# Each device sends $2(n-1)$ pieces of $N / n$ numbers: $2 \frac{n-1}{n} N$. **Predict:** how many times $N$ is that for 2 devices, and for a thousand?
 
 # %%
 counts = {n: ring_all_reduce([torch.ones(840)] * n)[1] for n in range(1, 9)}
@@ -236,7 +236,7 @@ show(
 print([f"{vectors:.2f}" for vectors in ring])
 
 # %% [markdown]
-# Less than two vectors, however many devices there are. Can it be done with less? Each number needs $n - 1$ messages until the summands of all devices have come together, and $n - 1$ more until all devices know the sum. So any way of adding sends $2 (n - 1) N$ numbers in all, and the busiest of $n$ devices sends at least $2 \frac{n-1}{n} N$. For a thousand devices that is 1.998 vectors. How much is that for the smallest GPT-2, in float32? And for nanoGPT's baby?
+# Each device sends less than two vectors, however many devices there are. Can it be done with less? Each number needs $n - 1$ messages until the summands of all devices have come together, and $n - 1$ more until all devices know the sum. So any way of adding sends at least $2 (n - 1) N$ numbers in all, and the busiest of $n$ devices sends at least $2 \frac{n-1}{n} N$. For a thousand devices that is 1.998 vectors. How many megabytes is that for the smallest GPT-2, in float32? And for nanoGPT's baby, its small character model?
 
 # %%
 for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
@@ -249,9 +249,9 @@ for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
 # ### Exercise: fewer rounds
 # ★★ · 8 minutes · Each round has its delay, however little is sent. A ring of 1,024 devices waits 2,046 times, even for a single number. With the all-reduce of this exercise they wait ten times, and send ten vectors instead of two.
 #
-# It is called *recursive doubling* (Thakur et al., 2005), and needs neither a ring nor pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 they are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 it is 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. (Written in binary, their numbers differ in one digit.) Both send each other all that they hold, at the same time, and add what they get to what they had. With $2^m$ devices all have the sum after $m$ rounds.
+# This all-reduce is called *recursive doubling* (Thakur et al., 2005), and needs neither a ring nor pieces. In each round the devices form pairs. In round 0 these are 0 and 1, 2 and 3, 4 and 5, and so on. In round 1 the partners are twice as far apart: 0 and 2, 1 and 3, 4 and 6, 5 and 7, ... In round 2 the pairs are 0 and 4, 1 and 5, 2 and 6, 3 and 7, ..., and in round $k$ the two of a pair are $2^k$ apart. (Written in binary, their numbers differ in one digit.) At the same time, both partners send each other their whole vector, and add the vector that arrives to their own. With $2^m$ devices all have the sum after $m$ rounds.
 #
-# What do the devices hold after the first `rounds` rounds? (After none, what they had.) Four devices with one number each, 1, 2, 3 and 4, hold 3, 3, 7 and 7 after one round, and 10 each after two.
+# What do the devices hold after the first `rounds` rounds? (After 0 rounds, what they had.) Four devices with one number each, 1, 2, 3 and 4, hold 3, 3, 7 and 7 after one round, and 10 each after two.
 
 # %% tags=["exercise"] exercise="recursive_doubling"
 def recursive_doubling(held, rounds):
@@ -276,12 +276,12 @@ for m in (1, 3, 10):
     )
 
 # %% [markdown]
-# So a small vector goes by doubling, and a large one in a ring. (There are ways between the two. If the pairs exchange halves, then quarters, and so on, and put them together again in the same way, 1,024 devices need 20 rounds and 1.998 vectors; the same paper has that, too. NCCL, NVIDIA's library for graphics cards, chooses between rings and trees.)
+# So doubling is better for a small vector, and the ring for a large one. (There are ways between the two. If the pairs exchange halves, then quarters, and so on, and put the parts together again in the same way, 1,024 devices need 20 rounds and 1.998 vectors; the same paper has that way, too. NCCL, NVIDIA's library for graphics cards, chooses between rings and trees.)
 
 # %% [markdown]
 # ## DDP: overlapping communication with backward
 #
-# `backward` begins at the end of the model. The gradients of the last block are finished while those of the first are not yet begun, and so they can travel already. PyTorch's **DDP** (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) collects the gradients in buckets, the first of one megabyte, the others of 25, and sends a bucket off as soon as all its gradients are there. **Predict:** the token embedding serves at both ends: it turns characters into vectors and, tied, the last vectors into logits. When is its gradient finished?
+# `backward` begins at the end of the model. The gradients of the last block are finished before those of the first block are even begun, so they can already travel. PyTorch's **DDP** (*distributed data parallel*, Li et al., 2020, [arXiv:2006.15704](https://arxiv.org/abs/2006.15704)) collects the gradients in buckets, the first of one megabyte, the others of 25, and sends a bucket off as soon as all its gradients are there. **Predict:** the token embedding serves at both ends: it turns characters into vectors and, tied, the last vectors into logits. When is its gradient finished?
 
 # %%
 model, order = new_model(), []
@@ -295,11 +295,11 @@ print(
 assert order[-1] == "token_embedding.weight"
 
 # %% [markdown]
-# At the very end of `backward`, because it also stands at the beginning of the model. No computing is left during which it could travel. In a GPT-2 that is 154 of 498 megabytes. If several batches make one step (`grad_accum`), the exchange can wait for the last of them: the sum of the means is the mean of the sums.
+# Its gradient is finished at the very end of `backward`, because the embedding also stands at the beginning of the model. No computing is left during which this gradient could travel. In the smallest GPT-2 it is 154 of 498 megabytes. If several batches make one step (`grad_accum`), the exchange can wait for the last of them: the sum of the means is the mean of the sums.
 #
 # ## Processes
 #
-# Each device gets a *process* of its own: a whole Python, with its own memory. (Threads in one Python would wait for each other.) A **launcher** starts the processes. Through environment variables it tells each one its number (`RANK`; among those of this computer `LOCAL_RANK`), how many there are (`WORLD_SIZE`; on this computer `LOCAL_WORLD_SIZE`), and where they can find each other. If one process dies, the launcher ends the others. PyTorch's launcher is called `torchrun`. This page calls it as follows; on the CPU, and with one thread for each process:
+# Each device gets a *process* of its own: a whole Python, with its own memory. (Threads in one Python would wait for each other.) A **launcher** starts the processes. Through environment variables it tells each process its number (`RANK`; among those of this computer `LOCAL_RANK`), how many processes there are (`WORLD_SIZE`; on this computer `LOCAL_WORLD_SIZE`), and where they can find each other. If one process dies, the launcher ends the others. PyTorch's launcher is called `torchrun`. This page calls it as follows, on the CPU and with one thread for each process:
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -349,24 +349,24 @@ dist.destroy_process_group()
 print(*launch("hello.py"), sep="\n")
 
 # %% [markdown]
-# Both ran the same script. Both had their own numbers, and both have the sum.
+# Both processes ran the same script. Each had its own numbers, and both have the sum.
 #
 # ## The loop, in several processes
 #
-# Lesson 11's `Trainer` asks its strategy for everything that several processes do otherwise. With one process that was `SingleProcessStrategy`. So only a strategy has to be written: the same names, and behind them messages to the other processes.
+# Lesson 11's `Trainer` leaves everything that several processes do differently to its strategy. With one process that was `SingleProcessStrategy`. So we only have to write another strategy, whose methods have the same names and send messages to the other processes.
 #
 # | method | when the loop calls it | one process | several |
 # |---|---|---|---|
 # | `all_reduce_max` | after each step: how late is it, was Ctrl-C pressed? | its own answer | the largest |
 # | `all_reduce_mean` | when losses are fetched | as they are | their mean |
 # | `all_gather` | when the random states are saved | a list of one | those of all processes |
-# | `on_rank_zero` | folder, log, checkpoint | does it | process 0 does it, all hear how it went |
+# | `on_rank_zero` | folder, log, checkpoint | does it | process 0 does it, and all get the result or the error |
 # | `wrap` | before the first step: what computes the loss? | the model | the model, wrapped in DDP |
 # | `no_sync` | around all but the last micro-batch of a step | nothing | no exchange inside |
 # | `evaluate` | for an exact validation loss | all windows | each process some of the windows |
-# | `clip_grad_norm`, `full_state`, `load_model`, `load_optimizer` | at a step's end, when saving, when loading | plainly | plainly with DDP; with FSDP, further below, parts are joined or cut |
+# | `clip_grad_norm`, `full_state`, `load_model`, `load_optimizer` | at a step's end, when saving, when loading | nothing special | nothing special with DDP; with FSDP, further below, parts are joined or cut |
 #
-# The loop itself knows which part of a batch is whose: of `batch_size` × `world_size` windows, process `rank` takes the `rank`-th `batch_size`.
+# The loop itself knows which part of a batch belongs to which process: of `batch_size` × `world_size` windows, process `rank` takes the `rank`-th `batch_size`.
 
 # %%
 #| export
@@ -395,7 +395,7 @@ from chargpt_lib.trainer import SingleProcessStrategy, Trainer, train
 from chargpt_lib.training import per_token_loss
 
 # %% [markdown]
-# First a process joins the others, and finds out which device is its own. Tensors on a graphics card travel by NCCL; numbers of Python, such as the time, by gloo, because for them no card has to finish anything.
+# First a process joins the others, and finds out which device is its own. Tensors on a graphics card travel by NCCL. Python's numbers, such as the time, travel by gloo, PyTorch's library for messages between CPUs, so that they need not wait for a card.
 
 # %%
 #| export
@@ -436,7 +436,7 @@ def _leave_distributed():
         dist.destroy_process_group()
 
 # %% [markdown]
-# Then the strategy. `on_rank_zero` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that process notices. If it raised its error and the others went on, they would wait at the next exchange for a process that is gone. So the result, or the error, is sent to all, and all raise it. In the same way `all_reduce_max` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is that of the slowest clock.
+# Then comes the strategy. `on_rank_zero` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that process notices. If it raised its error and the others went on, they would wait at the next exchange for a process that is gone. So process 0 sends its result or its error to all, and all raise the error. In the same way `all_reduce_max` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is the longest that any process measured.
 
 # %%
 #| export
@@ -507,9 +507,9 @@ except ZeroDivisionError as error:
 print(*launch("once.py"), sep="\n")
 
 # %% [markdown]
-# Only process 0 has divided.
+# Only process 0 has divided, but both have the error.
 #
-# The exact validation loss is a sum over windows, so each process takes a part of them, and the sums are added. All processes call the model equally often, even if some windows are then computed twice and counted once: with FSDP, below, every process must take part in every call. With 31 windows and 3 processes, each takes 11, starting at window 0, 11 and 20; the last process leaves out its first two.
+# The exact validation loss is a sum over windows, so each process takes a part of them, and the sums are added. All processes call the model equally often, even if some windows are then computed twice but counted once: with FSDP, below, every process must take part in every call. With 31 windows and 3 processes, each takes 11, starting at window 0, 11 and 20; the last process leaves out its first two.
 
 # %%
 #| export
@@ -538,7 +538,7 @@ def evaluate_distributed(model, ids, rank, world_size):
     return total.item() / targets
 
 # %% [markdown]
-# Do the parts make the whole? Here the processes are played one after the other: what each one adds is written down instead of sent.
+# Do the parts make the whole? Here one process plays all three, one after the other: what each one would send is written down instead.
 
 # %%
 model, text, sums = new_model().eval(), ids[:1000], []
@@ -558,9 +558,9 @@ assert far < 1e-9
 # %% [markdown]
 # ## FSDP: sharding what does not fit
 #
-# With DDP each device has everything. How much is that? For each parameter 4 bytes for the weight, 4 for its gradient, and 8 for AdamW's two moments. (Activations come on top; lesson 10 has a remedy for them.) A T4 has 16 gigabytes, so it holds a billion parameters at most. (By default PyTorch's DDP takes 4 bytes more: its buckets hold the gradients a second time.)
+# With DDP each device has everything. How much is that? Each parameter needs 4 bytes for the weight, 4 for its gradient, and 8 for AdamW's two moments. (Activations come on top; lesson 10 has gradient checkpointing for them.) A T4 has 16 gigabytes, so it holds a billion parameters at most. (By default PyTorch's DDP takes 4 bytes more: its buckets hold the gradients a second time.)
 #
-# But why should eight devices keep the same moments eight times? In ZeRO (Rajbhandari et al., 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)) each device keeps one $n$-th: first of the moments only (stage 1), then of the gradients, too (stage 2), then of the weights themselves (stage 3).
+# But why should eight devices keep the same moments eight times? In ZeRO (Rajbhandari et al., 2020, [arXiv:1910.02054](https://arxiv.org/abs/1910.02054)) each device keeps only one $n$-th of the moments (stage 1), of the gradients, too (stage 2), or even of the weights themselves (stage 3).
 
 # %%
 def bytes_per_parameter(n, stage):
@@ -602,9 +602,9 @@ show(
 # ### Exercise: how many cards?
 # ★★ · 8 minutes · The first question before a large run, and the first one that ZeRO's paper answers.
 #
-# Large models are trained with another kind of mixed precision than lesson 10's: the weights themselves are in 16 bits. A parameter then has 2 bytes for its weight, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards. Stage 2 cuts the gradient, too, and stage 3 also the weight of 2 bytes. Stage 0 is DDP and cuts nothing, so more cards do not help: one is enough, or no number is. A part need not be a whole number of bytes. Each card has `memory` bytes, and may be exactly full. (Stay with whole numbers: floats round.)
+# Large models are trained with another kind of mixed precision than lesson 10's: the weights themselves are in 16 bits. A parameter then has 2 bytes for its weight, 2 for its gradient, and 12 that the optimizer keeps: the weight once more, in float32, and two moments. Stage 1 cuts the 12 into as many parts as there are cards. Stage 2 cuts the gradient, too, and stage 3 also the weight of 2 bytes. Stage 0 is DDP and cuts nothing, so more cards do not help: either one card is enough, or no number is. A part need not be a whole number of bytes. Each card has `memory` bytes, and may be exactly full. (Stay with whole numbers: floats round.)
 #
-# How many cards are needed at least? If no number of cards is enough, return 0. A billion parameters, cards of six billion bytes, stage 1: four bytes a parameter are on every card, and two are left for its part of the twelve. So 6 cards are needed. With stage 0 the answer is 0.
+# How many cards are needed at least? If no number of cards is enough, return 0. For example, take a billion parameters, cards of six billion bytes, and stage 1: every card holds four bytes for each parameter, and has two left for its part of the twelve. So 6 cards are needed. With stage 0 the answer is 0.
 
 # %% tags=["exercise"] exercise="cards_needed"
 def cards_needed(parameters, memory, stage):
@@ -621,9 +621,9 @@ def cards_needed(parameters, memory, stage):
 check("cards_needed", cards_needed)
 
 # %% [markdown]
-# Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, each device gathers the block's parts from the others; after it, each device drops what is not its own. `backward` does the same. Then come the gradients. Each device has those of the whole block, for its own windows; they are added up, and each device keeps the part that belongs to its weights. An all-gather is half an all-reduce, and so is this reduce-scatter: they are the two halves of the ring above. So FSDP sends three halves where DDP sends two: 1.5 times as much, for an $n$-th of the memory.
+# Stage 3 is what PyTorch calls FSDP, *fully sharded data parallel* (Zhao et al., 2023, [arXiv:2304.11277](https://arxiv.org/abs/2304.11277)). How can a device compute with weights that it does not have? It borrows them. Before a block is computed, each device gathers the block's parts from the others; afterwards, each device drops the parts that are not its own. `backward` does the same. Then come the gradients. Each device has the gradients of the whole block, for its own windows; these are averaged over the devices, and each device keeps the part that belongs to its weights. An all-gather is half an all-reduce, and so is this reduce-scatter: they are the two halves of the ring above. So FSDP sends three halves where DDP sends two: 1.5 times as much, for an $n$-th of the memory.
 #
-# The embeddings and the last norm stand around the blocks. They are gathered once, and stay whole until `backward` is over. The picture shows what one of four devices has of each weight, while the block named below the column is computed.
+# The embeddings and the last norm stand around the blocks. They are gathered once, and stay whole until `backward` is over. The picture shows how much of each weight one of four devices holds while the block named below the column is computed.
 
 # %%
 had = torch.full((5, 8), 1 / 4)
@@ -647,11 +647,11 @@ show(
 )
 
 # %% [markdown]
-# Every process must take part in every gathering. If one process calls the model once more than the others, for an evaluation say, it waits for the others. (That is why the parts of the evaluation above were all made equally long.)
+# Every process must take part in every gathering. If one process calls the model once more than the others, for an evaluation say, it waits for the others. (That is why all parts of the evaluation above are equally long.)
 #
-# PyTorch's tool for this is `fully_shard`. It cuts each parameter along its first dimension, and leaves a `DTensor`, which knows the shape of the whole and holds one part. We cut each block by itself, so that one block at a time is whole; or two, because a card fetches the next one early.
+# PyTorch's tool for this is `fully_shard`. It cuts each parameter along its first dimension, and puts a `DTensor` in its place, which knows the shape of the whole and holds one part. We call it on each block separately, so that only one block at a time is whole, or two, because a card fetches the next block early.
 #
-# What is saved must be whole: `load_model` must be able to read a checkpoint, and so must another program, with one card. PyTorch has functions for that, too, in `torch.distributed.checkpoint.state_dict`. `get_model_state_dict` and `get_optimizer_state_dict` collect the parts in the memory of process 0, which writes them. `set_model_state_dict` and `set_optimizer_state_dict` cut what process 0 has read, and send each process its parts. They name the moments by the parameter that they belong to. A plain optimizer numbers its parameters instead, and so do our checkpoints; then a run's files look the same, however many processes it had.
+# A checkpoint must hold the whole model: `load_model` must be able to read it, and so must another program, with one card. PyTorch has functions for that, too, in `torch.distributed.checkpoint.state_dict`. `get_model_state_dict` and `get_optimizer_state_dict` collect the parts in the memory of process 0, which writes them. `set_model_state_dict` and `set_optimizer_state_dict` cut what process 0 has read, and send each process its parts. These functions name the moments after their parameters. A plain optimizer numbers its parameters instead, and so do our checkpoints. So a run's files look the same, however many processes it had.
 
 # %%
 #| export
@@ -735,7 +735,7 @@ def _parameter_names(model, optimizer):
     return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
 
 # %% [markdown]
-# Is anything cut?
+# Is the model really cut?
 
 # %%
 _ = (folder / "parts.py").write_text(
@@ -802,7 +802,7 @@ def train_distributed(
 # %% [markdown]
 # ## Two processes equal one with twice the batch
 #
-# Here is a script such as you would write yourself. (To save time it has no validation; each step gets a row of the log.) A launcher can start it, or you can start it plainly, or import it. Each process runs all of it, and nothing in it says how many processes there are.
+# Here is a script such as you would write yourself. (To save time it has no validation; each step gets a row of the log.) You can start it with a launcher, run it as an ordinary script, or import it. Each process runs the whole script, and nothing in it says how many processes there are.
 
 # %%
 _ = (folder / "text.txt").write_text(corpus.train[:200_000], encoding="utf-8")
@@ -836,7 +836,7 @@ if __name__ == "__main__":
 """)
 
 # %% [markdown]
-# First one process with batches of 32, here in the notebook. Then two processes with 16 each, as copies (DDP) and in parts (FSDP). The launch also makes a run with dropout, for later. All three are in one launch, because starting Python and PyTorch takes longer than they do.
+# First comes one process with batches of 32, here in the notebook. Then come two processes with 16 each, as copies (DDP) and in parts (FSDP). They also make a run with dropout, for later. These three runs share one launch, because starting Python and PyTorch takes longer than the runs.
 
 # %% tags=["nbval-ignore-output"]
 def arguments(name, **changes):
@@ -889,14 +889,14 @@ show(
 )
 
 # %% [markdown]
-# The same, up to rounding: 16 + 16 numbers are added in another order than 32. In sixty steps that stays in the last digits. (The distances on the right lie on lines, mostly 0.24 millionths apart: between 2 and 4 that is the distance from one float32 to the next.) In longer runs, and at higher learning rates, it grows, because AdamW divides small numbers by small ones. So do not expect these digits after a thousand steps.
+# The losses are the same, up to rounding: 16 + 16 numbers are added in another order than 32. For sixty steps the difference stays in the last digits. (The distances on the right lie on lines, mostly 0.24 millionths apart: between 2 and 4 that is the distance from one float32 to the next.) In longer runs, and at higher learning rates, the difference grows, because AdamW divides small numbers by small ones. So do not expect these digits after a thousand steps.
 #
-# So `batch_size` is what one process reads. Two processes with 16 are one process with 32: the same epochs take fewer steps, and the best learning rate is that of the larger batch.
+# So `batch_size` is what one process reads. Two processes with 16 equal one process with 32: the same epochs take fewer steps, and the best learning rate is that of the larger batch.
 #
 # ### Exercise: the same step on other cards
 # ★★ · 8 minutes · If you take more cards and change nothing else, the batch grows, and the learning rate was meant for the old one.
 #
-# A run did well with `windows` windows a step. Now it shall be trained anew with `ranks` cards, each of which has memory for at most `fits` windows at a time. Find a `batch_size` (what one process reads at a time) and a `grad_accum` (micro-batches of each process in a step) with which a step has exactly `windows` windows again, the same number on each card. Of all pairs that fit, take the one with the largest batches. If the windows cannot be split evenly between the cards, return an empty list.
+# A run did well with `windows` windows a step. Now it is to be repeated with `ranks` cards, each of which has memory for at most `fits` windows at a time. Find a `batch_size` (what one process reads at a time) and a `grad_accum` (micro-batches of each process in a step) with which a step has exactly `windows` windows again, the same number on each card. Of all pairs that fit, take the one with the largest batches. If the windows cannot be split evenly between the cards, return an empty list.
 #
 # With 96 windows, 4 cards and room for 10, each card reads 24 windows a step: 8 at a time, three times. The answer is `[8, 3]`.
 
@@ -915,7 +915,7 @@ def split_step(windows, ranks, fits):
 check("split_step", split_step)
 
 # %% [markdown]
-# And what they saved? One process loads all three.
+# And are the saved models the same? One process loads all three.
 
 # %%
 models = [load_model(folder / name)[0].state_dict() for name in ("one", "copies", "parts")]
@@ -926,7 +926,7 @@ assert far < 1e-4
 # %% [markdown]
 # ## Communication cost
 #
-# How much is sent depends on the parameters only. How much is computed depends on parameters times characters. So take a model and ever larger batches, and measure forward and `backward`, with the exchange and without it (inside `no_sync`).
+# The amount sent depends on the parameters only. The amount computed depends on parameters times characters. So take a model and ever larger batches, and measure the time of forward and `backward`, with the exchange and without it (inside `no_sync`).
 
 # %%
 _ = (folder / "cost.py").write_text(
@@ -976,11 +976,11 @@ print(
 )
 
 # %% [markdown]
-# In each line the same 3.2 megabytes are sent; the last line computes 64 times as much as the first. So the exchange weighs less and less. (Where the second time is the shorter one, the clock scattered by more than the exchange costs.) The exchange cannot hide well here, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete only at the very end. Here messages go through the computer's memory, and computing is slow; graphics cards have other numbers for both. The rule stays: if messages take too long, compute more between them, with a larger batch or with more micro-batches.
+# In each line the same 3.2 megabytes are sent; the last line computes 64 times as much as the first. So the exchange weighs less and less. (Where the second time is the shorter one, the times scatter by more than the exchange costs.) The exchange cannot hide well here, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete only at the very end. Here messages go through the computer's memory, and computing is slow; with graphics cards both speeds are different. The rule stays: if messages take too long, compute more between them, with a larger batch or with more micro-batches.
 #
 # ## `no_sync`: one all-reduce per step
 #
-# Let us count the exchanges: DDP allows a function of ours to send its buckets. Four micro-batches make one step, first with `no_sync` around three of them, then without.
+# Let us count the exchanges: DDP lets a function of ours send its buckets. Four micro-batches make one step, first with `no_sync` around three of them, then without.
 
 # %%
 _ = (folder / "count.py").write_text(
@@ -1026,11 +1026,11 @@ print(f"largest difference ≈ {far:.0e} (below 1e-6: {far < 1e-6})")
 assert far < 1e-6
 
 # %% [markdown]
-# The same gradient, up to rounding, for a quarter of the exchanges. (With FSDP `no_sync` saves less, because the weights are gathered for each micro-batch. And it has a price: gradients that are not exchanged yet are kept whole, 4 bytes for each parameter on each device.)
+# The gradient is the same, up to rounding, for a quarter of the exchanges. (With FSDP `no_sync` saves less, because the weights are gathered for each micro-batch. And it has a price: gradients that are not exchanged yet are kept whole, 4 bytes for each parameter on each device.)
 #
 # ## Interrupting and resuming
 #
-# With dropout this time, so that the random state of each process matters. The run of 120 steps without an accident, `whole`, was made above. Now we start another one, and as soon as its log has a line we send its launcher what Ctrl-C sends. The launcher passes it on, and kills every process that has not ended 30 seconds later. Each process only makes a note. After the step they agree to stop, and process 0 saves.
+# This time there is dropout, so that the random state of each process matters. The run of 120 steps without an accident, `whole`, was made above. Now we start another one, and as soon as its log has a line we send its launcher the signal that Ctrl-C sends. The launcher passes the signal on, and kills every process that has not ended 30 seconds later. Each process only makes a note of the signal. After the step they agree to stop, and process 0 saves.
 
 # %%
 process = subprocess.Popen(
@@ -1065,7 +1065,7 @@ print("weights that differ, in the last bit or more:", other)
 assert losses[0] == losses[1] and other == 0
 
 # %% [markdown]
-# And with another number of processes? Each process has a random state of its own, and a step would read other windows. So it would be another run, and the error says so before it begins:
+# And could the run resume with another number of processes? Each process has a random state of its own, and a step would read other windows. So that would be another run, and an error says so before it begins:
 
 # %%
 try:
@@ -1074,7 +1074,7 @@ except ValueError as error:
     print(str(error).replace(str(folder), "..."))
 
 # %% [markdown]
-# (Its weights can be the beginning of a new run all the same: `load_model`.)
+# (A new run can still begin with its weights: `load_model`.)
 #
 # ## How to start it
 #
@@ -1086,21 +1086,21 @@ except ValueError as error:
 #
 #     !torchrun --nproc-per-node 2 job.py '{"out": "run"}'
 #
-# Nothing comes back to the notebook but what is written. So give `out`, and load the model from there: `load_model("run")`. The T4's 16 bits are float16; `precision="auto"` finds that out. Elsewhere with a single card, as on Colab, there is nothing to launch: call `train`.
+# Only what the script prints or saves comes back. So give `out`, and load the model from there: `load_model("run")`. The T4's 16-bit type is float16; `precision="auto"` finds that out. With a single card, as on Colab, there is nothing to launch: call `train`.
 #
-# The notebook itself may go on using a card, but its memory is then missing in the training: restart the kernel first.
+# If the notebook itself has used a card, it still holds memory there that the training then lacks: restart the kernel first.
 
 # %% [markdown]
-# With a text that is larger than the memory, give the shards of [the page before](12_data_on_disk.ipynb) for the corpus: each process reads only its own windows, and the pages of the disk on which they lie.
+# For a text larger than memory, pass the shards of [the page before](12_data_on_disk.ipynb) as the corpus: each process reads only its own windows, and the pages of the disk on which they lie.
 #
 # ## Mistakes people make
 #
-# - **The same windows everywhere.** Then two cards compute one gradient twice. The loss is that of a single process with the small batch, and only a comparison shows it.
+# - **The same windows everywhere.** Then two cards compute one gradient twice. The loss is that of a single process with the small batch, and only a comparison shows the mistake.
 # - **The same random numbers for dropout everywhere,** or different first weights.
-# - **`batch_size` taken for the whole batch.** With eight cards the batch is eight times as large, and the learning rate was meant for a single card's.
-# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. One process waits, until a timeout ends it: half an hour later with gloo, ten minutes with NCCL.
+# - **`batch_size` taken for the whole batch.** With eight cards the batch is eight times as large, and the learning rate was meant for a single card's batch.
+# - **`if rank == 0:` around something in which all must take part**: an evaluation with FSDP, gathering the weights, a barrier. Process 0 waits, until a timeout ends it: half an hour later with gloo, ten minutes with NCCL.
 # - **An error in one process, caught there.** The others wait.
-# - **All processes write.** To the same file, at the same time.
+# - **All processes write** to the same file, at the same time.
 # - **A mean of unequal parts**, above all with texts of different lengths.
 # - **Saving DDP's own `state_dict`.** All names then begin with `module.`
 # - **Comparing speeds with the same `batch_size`.** Characters a second can be compared, steps a second cannot.
@@ -1115,3 +1115,5 @@ progress()
 # ## Summary
 #
 # You now have `train_distributed`, in `chargpt_lib/distributed.py`: the same call and the same checkpoints as `train`, on as many devices as the launcher has processes for.
+#
+# Next: [14 · Tokenizers](14_tokenizers.ipynb), where the model reads pieces of words.

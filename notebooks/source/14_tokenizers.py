@@ -11,7 +11,7 @@
 #
 # > Byte-pair encoding: a vocabulary of bytes and of what often stands together.
 #
-# You will build: a tokenizer that reads every text there is, learns its vocabulary from yours, and opens GPT-2's. It is the kind that GPT-2, GPT-4 and Llama 3 read with.
+# You will build: a tokenizer that can read any text, learns its vocabulary from yours, and opens GPT-2's. GPT-2, GPT-4 and Llama 3 read with tokenizers of this kind.
 # You need lessons 00 and 06. On two CPU cores the page takes a quarter of a minute.
 
 # %%
@@ -43,7 +43,7 @@ folder = Path(scratch.name)
 # %% [markdown]
 # ## One character, one step
 #
-# So far a token was a character. That costs steps: to write a word, a model takes as many steps as the word has letters. What it can look back at, its `block_size`, is counted in letters, too. Why not give each *word* an id? Count.
+# So far a token was a character. That costs steps: to write a word, a model takes as many steps as the word has letters. The stretch that it can look back at, its `block_size`, is counted in letters, too. Why not give each *word* an id? Let us count.
 
 # %%
 words = corpus.train.split()
@@ -54,20 +54,20 @@ print(f"{len(words):,} words with their signs, such as {words[4]!r}; {len(known)
 print(f"words of the validation text that the training text lacks: {len(new)}", new[:5])
 
 # %% [markdown]
-# Words would make the text shorter by a factor of five or so. But on most texts there are far too many of them: each costs a row of the token table, and a word that nobody has seen has no row at all. (Playhouse has few words, because a small grammar writes it. Try `CORPUS = "shakespeare"`.)
+# Words would make the text shorter by a factor of five or so. But most texts have far too many different words: each costs a row of the token table, and a word that nobody has seen has no row at all. (Playhouse has few words, because a small grammar writes it. Try `CORPUS = "shakespeare"`.)
 #
-# Something between the two would be good: a token for each frequent word, and pieces for the others. That is what **byte-pair encoding** finds ([Sennrich et al., 2016](https://arxiv.org/abs/1508.07909)).
+# Something between characters and words would be good: a token for each frequent word, and pieces for the other words. **Byte-pair encoding** finds such a vocabulary ([Sennrich et al., 2016](https://arxiv.org/abs/1508.07909)).
 #
 # ## Bytes
 #
-# It begins with an alphabet in which every text can be written. `CharTokenizer` knows only the characters of its text; Unicode has about 150,000, too many for a table. But in a file each character is one to four **bytes**, in the encoding UTF-8, and there are only 256 different bytes.
+# Byte-pair encoding begins with an alphabet in which every text can be written. `CharTokenizer` knows only the characters of its text; Unicode has about 150,000, too many for a table. But in a file each character is one to four **bytes**, in the encoding UTF-8, and there are only 256 different bytes.
 
 # %%
 for char in "gé鵞🪿":
     print(char, "is character number", ord(char), "and the bytes", list(char.encode("utf-8")))
 
 # %% [markdown]
-# Characters below number 128 are one byte, the same number. All others are several bytes, none of them below 128, so nothing is mixed up. A tokenizer of bytes has 256 ids and reads English, Chinese and geese.
+# A character with a number below 128 is one byte, with the same number. Every other character is several bytes, none of them below 128, so the two cannot be confused. A tokenizer of bytes has 256 ids and reads English, Chinese and geese.
 #
 # ### Exercise: how many bytes?
 # ★ · 4 minutes · A Chinese text has fewer characters than its translation, and more bytes. What a model pays is counted in tokens, so this decides what a language costs.
@@ -97,7 +97,7 @@ check("utf8_length", utf8_length)
 # %% [markdown]
 # ## Six words
 #
-# Now the idea, on six words and letters we can read. Look for the pair of neighbours that is most frequent. Make it one token. Repeat.
+# Now the idea, on six words, with letters in place of bytes so that we can read them. Find the pair of neighbours that is most frequent. Make it one token. Repeat.
 #
 # A word that occurs five times counts five times.
 
@@ -138,7 +138,7 @@ for _ in range(5):
     print(f"{pair[0]} + {pair[1]}, {count} times:", *("·".join(word) for word in counts))
 
 # %% [markdown]
-# The list of merges, in this order, *is* the tokenizer. The rest of it is the alphabet.
+# The list of merges, in this order, *is* the tokenizer. Nothing else belongs to it but the alphabet.
 #
 # ## From a word to its tokens
 #
@@ -147,9 +147,9 @@ for _ in range(5):
 # ### Exercise: encode a word
 # ★★ · 8 minutes · Each encoder of this kind does this. Those that take the longest piece that is in the vocabulary, instead of the earliest merge, give other ids, and a model trained with the ids of one cannot read those of the other.
 #
-# `merges` is a list of pairs of tokens, the first learned first. Begin with single characters. As long as some pair of neighbours is in the list: take the pair that stands earliest in the list, and merge it wherever it occurs in the word, from left to right. Return the tokens.
+# `merges` is a list of pairs of tokens, the first learned first. Begin with single characters. As long as some pair of neighbours is in the list, take the pair that stands earliest in it, and merge that pair wherever it occurs in the word, from left to right. Return the tokens.
 #
-# With the merges `[("b", "c"), ("a", "b"), ("ab", "c")]`, the word `abc` is `["a", "bc"]`: `b + c` stands before `a + b` in the list, and then there is no `b` left.
+# With the merges `[("b", "c"), ("a", "b"), ("ab", "c")]`, the word `abc` is `["a", "bc"]`: `b + c` stands before `a + b` in the list, and after that merge no `b` is left.
 
 # %% tags=["exercise"] exercise="encode_word"
 def encode_word(word, merges):
@@ -171,11 +171,11 @@ def encode_word(word, merges):
 check("encode_word", encode_word)
 
 # %% [markdown]
-# (One pass through the list is enough. A merge can only make pairs whose own merges were learned after it.)
+# (One pass through the list is enough, because a merge can only make pairs whose own merges were learned after it.)
 #
 # ## Words first
 #
-# The six words came as words. In a text, spaces and full stops are characters too, and frequent ones. Without a rule, `goose.`, `goose!` and `goose,` would each become a token, and so would pieces of two words, such as `e w`. So the text is cut before anything is counted, and no token ever crosses a cut. This is called **pre-tokenisation**, and it is done by a regular expression. We call what it finds words, although a space or a sign may be in it. GPT-2's, piece by piece:
+# The six words were already cut apart. In a text, spaces and full stops are characters too, and frequent ones. Without a rule, `goose.`, `goose!` and `goose,` would each become a token, and so would pieces of two words, such as `e w`. So the text is cut before anything is counted, and no token ever crosses a cut. This is called **pre-tokenisation**, and a regular expression does it. We call its matches words, although they may contain a space or a sign. Here is GPT-2's expression, piece by piece:
 #
 # | piece | takes |
 # |---|---|
@@ -186,7 +186,7 @@ check("encode_word", encode_word)
 # | `\s+(?!\S)` | a run of spaces and line ends without its last one, which is left for the next word |
 # | `\s+` | any other spaces and line ends |
 #
-# A word brings the space *before* it. That is why `goose` and ` goose` are different tokens. (`\p{L}` means "a letter" in Unicode. Python's `re` does not know it; the package `regex` does.)
+# A word includes the space *before* it. That is why `goose` and ` goose` are different tokens. (`\p{L}` means "a letter" in Unicode. Python's `re` does not know it; the package `regex` does.)
 
 # %%
 #| export
@@ -222,11 +222,11 @@ for name, pattern in PATTERNS.items():
     print(name, regex.findall(pattern, "O damp goose!  We've 1234 geese.\n\n    I'M LATE"))
 
 # %% [markdown]
-# GPT-4's pattern differs in three places. It knows `'M` in capitals. It takes at most three digits, so that long numbers are cut alike. And line ends go with the sign before them, not with the spaces after them, which helps with code. (`?+` and `++` are `?` and `+` that never give back a character; `(?i:...)` takes capitals, too.)
+# GPT-4's pattern differs in four places. It knows `'M` in capitals. It takes at most three digits at a time, without the space before them, so that long numbers are cut alike. Letters may have any sign before them, and not only a space. And line ends go with the sign before them, not with the spaces after them, which helps with code. (`?+` and `++` are `?` and `+` that never give back a character; `(?i:...)` takes capitals, too.)
 #
 # ## Learning merges, fast
 #
-# What we did with six words works for a book, slowly. Each merge looks at the whole text twice, to count and to merge. Here it is once more, for ids and for bytes, and without words: the plain way.
+# What we did with six words works for a book, too, but slowly: each merge looks at the whole text twice, to count and to merge. Here is this plain way once more, for ids of bytes, with each word as often as it occurs:
 
 # %%
 def learn_plainly(words, num_merges):
@@ -252,14 +252,14 @@ def learn_plainly(words, num_merges):
 # %% [markdown]
 # Which pair is taken when several are equally frequent? Any rule works if everybody uses the same one, because later merges depend on the choice. Ours is a common one: the pair whose bytes are larger, as Python compares them. (The library `tokenizers` takes the smaller pair of ids, so its vocabularies differ from ours where counts are equal, and only there.)
 #
-# Four ideas make it fast:
+# Four ideas make learning fast:
 #
-# 1. Equal words are merged equally, so each *different* word is kept once, with its count. Tiny Shakespeare has 300,000 words, and 15,000 different ones.
-# 2. The counts of pairs are kept and corrected, not counted anew.
-# 3. For each pair there is a list of the places where it occurs. A merge visits these places only. After merges a token's neighbour is no longer the next place in the array, so each token knows the one before it and the one after it: a **linked list**.
+# 1. Equal words are merged in the same way, so each *different* word is kept once, with its count. Tiny Shakespeare has 300,000 words, and 15,000 different ones.
+# 2. The counts of pairs are corrected after each merge, not counted anew.
+# 3. For each pair there is a list of the places where it occurs. A merge visits these places only. After some merges a token's neighbour no longer stands at the next place in the array, so each token knows the places of the tokens before and after it: a **linked list**.
 # 4. The most frequent pair comes from a **heap**, which gives the largest of n entries in log n steps. Counts in the heap go stale. When a stale entry reaches the top, it is pushed back with its present count.
 #
-# What changes where `o + se` is merged in `g·o·o·se`:
+# Here is what changes where `o + se` is merged in `g·o·o·se`:
 #
 #     place     0     1     2     3                   0     1     2
 #     before    g <-> o <-> o <-> se        after     g <-> o <-> ose
@@ -351,7 +351,7 @@ def learn_merges(word_counts, num_merges):
     return merges
 
 # %% [markdown]
-# Both ways on the same 20,000 characters, 150 merges:
+# Here are both ways on the same 20,000 characters, with 150 merges:
 
 # %%
 short = [
@@ -371,7 +371,7 @@ assert fast == plain
 # %% [markdown]
 # ## From a word to its ids, fast
 #
-# To encode a word, the earliest merge that fits is made, again and again. Looking at all pairs each time is fine for a short word. But nobody promises short words: a line of a million `=` is one "word", and 10¹² steps take about a day. The heap helps here, too: its entries are the pairs of the word, the earliest merge on top.
+# To encode a word, make the earliest merge that fits, again and again. Looking at all pairs each time is fine for a short word. But nobody promises short words: a line of a million `=` is one "word", and would take 10¹² steps, about a day. A heap helps here, too: it holds the pairs of the word, with the earliest merge on top.
 
 # %%
 #| export
@@ -423,11 +423,11 @@ for length in (10_000, 100_000):
     )
 
 # %% [markdown]
-# Ten times the bytes take ten to twenty times as long. To look at all pairs again and again would take a hundred times as long.
+# Ten times the bytes take about ten times as long. Looking at all pairs again and again would take a hundred times as long.
 #
 # ## The tokenizer
 #
-# A vocabulary is: an id for each of the 256 bytes, the merges with theirs, and **special tokens**. A special token stands for something that is no text, such as the end of a document, `<|endoftext|>`. It is cut out of the text before the words are, and nothing is ever merged with it.
+# A vocabulary consists of an id for each of the 256 bytes, the merges with their ids, and **special tokens**. A special token stands for something that is not text, such as the end of a document, `<|endoftext|>`. It is cut out before the text is cut into words, and nothing is ever merged with it.
 
 # %%
 #| export
@@ -577,9 +577,9 @@ class BPETokenizer:
         return len(self.tokens)
 
 # %% [markdown]
-# Encoding: cut out the special tokens, cut the rest into words, look each word up among those that came before, and merge only the new ones. Texts repeat themselves: a word that was seen is a look into a dictionary.
+# To encode a text, cut out the special tokens, cut the rest into words, look each word up among the earlier ones, and merge only the new ones. Texts repeat themselves, so most words cost only a look into a dictionary.
 #
-# `encode_iterable` takes a text in pieces, such as the lines of a file, and keeps only a little of it in memory. It must give the ids of the whole text, although a piece may end in the middle of a word. So it joins the pieces and cuts them at a safe place: before a space that follows a letter or a digit. There a word has ended. In both patterns a space begins a word or belongs to a run of spaces; it never follows a letter inside a word.
+# `encode_iterable` takes a text in pieces, such as the lines of a file, and keeps only a little of it in memory. It must give the ids of the whole text, although a piece may end inside a word. So it joins the pieces and cuts them at a safe place: before a space that follows a letter or a digit. A word always ends there, because in both patterns a space begins a word or belongs to a run of spaces; it never follows a letter inside a word.
 #
 # (`class BPETokenizer(BPETokenizer)` goes on with the class of the cell above. In the library it is one class.)
 
@@ -697,7 +697,7 @@ print(len(in_pieces), "tokens by encode_iterable,", len(apart), "if each piece i
 assert in_pieces == ids.tolist()
 
 # %% [markdown]
-# Does it read what it has never seen? **Predict** how many tokens the goose 🪿 has.
+# Can the tokenizer read what it has never seen? **Predict** how many tokens the goose 🪿 has.
 
 # %%
 for strange in ("Gänse", "鵞鳥", "🪿", "zzz"):
@@ -706,7 +706,7 @@ for strange in ("Gänse", "鵞鳥", "🪿", "zzz"):
     assert tokenizer.decode(ids) == strange
 
 # %% [markdown]
-# Every text comes back as it was. What the training text did not have falls into bytes. That takes many tokens, but nothing is lost: no `<unk>`, no error.
+# Every text comes back as it was. What the training text did not have falls apart into bytes. That takes many tokens, but nothing is lost: there is no `<unk>` (a token for the unknown), and no error.
 #
 # ## Half a character
 #
@@ -723,7 +723,7 @@ for n in range(1, len(goose) + 1):
 # ### Exercise: whole characters
 # ★★ · 8 minutes · Everybody who streams text meets this: programs that print each token at once show � in the middle of every emoji.
 #
-# The first byte of a character says how many it has: below 128 one, from 192 on two, from 224 on three, from 240 on four. The others are from 128 to 191. `data` is the beginning of a correct text in UTF-8, cut off anywhere. How many of its bytes belong to whole characters?
+# The first byte of a character says how many bytes it has: below 128 one, from 192 on two, from 224 on three, from 240 on four. The character's other bytes are from 128 to 191. `data` is the beginning of a correct text in UTF-8, cut off anywhere. How many of its bytes belong to whole characters?
 
 # %% tags=["exercise"] exercise="whole_characters"
 def whole_characters(data):
@@ -804,7 +804,7 @@ check("split_at_specials", split_at_specials)
 # %% [markdown]
 # ## Files
 #
-# A tokenizer belongs to its model: with another one, every id means something else. So it is saved beside the weights, as JSON.
+# A tokenizer belongs to its model: with another tokenizer, every id means something else. So the tokenizer is saved beside the weights, as JSON.
 
 # %%
 #| export
@@ -846,7 +846,7 @@ assert again.encode(example).tolist() == tokenizer.encode(example).tolist()
 print((folder / "tokenizer.json").stat().st_size, "bytes for", tokenizer.vocab_size, "tokens")
 
 # %% [markdown]
-# GPT-2 came with two files: `vocab.json`, the id of each token, and `merges.txt`, one merge a line. Both are texts, and bytes such as the space are no letters. So each byte has a printable character that stands for it: itself, if it is printable, otherwise one from number 256 on. The space became `Ġ`.
+# GPT-2 came with two files: `vocab.json`, the id of each token, and `merges.txt`, one merge a line. Both are text files, but bytes such as the space are not printable. So each byte has a printable character that stands for it: the byte's own character if that is printable, otherwise one from number 256 on. The space became `Ġ`.
 
 # %%
 #| export
@@ -977,7 +977,7 @@ again = BPETokenizer.load_gpt2(folder / "vocab.json", folder / "merges.txt")
 assert again.encode(example).tolist() == tokenizer.encode(example).tolist()
 
 # %% [markdown]
-# These two files of GPT-2 are on the net, with 50,000 merges learned from eight million web pages. Where there is a network, the next cell encodes the example with them. (They take half a second to load, and are kept.)
+# GPT-2's own two files are on the net, with 50,000 merges learned from eight million web pages. Where there is a network, the next cell encodes the example with them. (They take half a second to load, and are kept on disk.)
 
 # %% tags=["nbval-ignore-output"]
 gpt2 = None
@@ -994,7 +994,7 @@ assert gpt2 is None or gpt2.decode(ids) == example
 # %% [markdown]
 # ## By name
 #
-# `start_here` and the command `chargpt train` ask for a tokenizer by its name. The merges are learned from the training text alone: a tokenizer must not see the validation text either.
+# `start_here` and the command `chargpt train` ask for a tokenizer by its name. The merges are learned from the training text alone: a tokenizer must not see the validation text, just as a model must not.
 
 # %%
 #| export
@@ -1041,7 +1041,7 @@ except ValueError as error:
 # %% [markdown]
 # ## What the merges learn
 #
-# One line of the corpus, in four vocabularies. With 256 tokens there are only bytes. The colours mean nothing; they show where a token ends.
+# Here is one line of the corpus, in four vocabularies. With 256 tokens there are only bytes. The colours only show where a token ends.
 
 # %%
 def draw_tokens(ax, tokenizer, text):
@@ -1086,7 +1086,7 @@ print("first:", first)
 print("longest:", [token.decode("utf-8", "replace") for token in longest])
 
 # %% [markdown]
-# Nobody told the tokenizer what a word is, beyond where one may begin. Playhouse is written by a grammar with a list of 426 words. **Predict:** how many merges does it take until each of them is one token? The next cell asks for more merges than there can be: the training ends when the words have no pairs left. (It warns, and we silence the warning.)
+# Nobody told the tokenizer what a word is, only where one may begin. Playhouse is written by a grammar with a list of 426 words. **Predict:** how many merges does it take until each of these words is one token? The next cell asks for more merges than there can be: the training ends when the words have no pairs left. (It warns, and we silence the warning.)
 #
 # (The first merges of a long list are what a shorter training would have learned. So one training gives all smaller vocabularies, too.)
 
@@ -1136,12 +1136,12 @@ show(
 # %% [markdown]
 # On Playhouse the merges find every word of the grammar, and then there is nothing left to merge.
 #
-# Each further token is rarer than those before it, so it shortens the text by less. The table of tokens grows by a row for each of them all the same.
+# Each further token is rarer than those before it, so it shortens the text by less. But the token table still grows by a row for each.
 
 # %% [markdown]
 # ## Bits per character
 #
-# A model of tokens has a loss per *token*. The larger the vocabulary, the more a token holds, and the more it costs to predict one. So losses per token cannot be compared between tokenizers. What can be compared is what the *text* costs: all nats together, divided by the number of its characters. In bits (1 bit is $\ln 2$ nats) this is the number by which file compressors are compared, too. For texts of different scripts one takes bits per **byte**.
+# A model of tokens has a loss per *token*. The larger the vocabulary, the more text a token holds, and the more it costs to predict one. So losses per token cannot be compared between tokenizers. Compare instead what the *text* costs: all nats together, divided by the number of its characters. File compressors are compared by the same number, in bits (1 bit is $\ln 2$ nats). For texts in different scripts, take bits per **byte**.
 #
 # ### Exercise: bits per character
 # ★ · 4 minutes · Papers that compare a loss per token with another vocabulary's compare nothing.
@@ -1160,7 +1160,7 @@ def bits_per_character(nats_per_token, tokens, characters):
 check("bits_per_character", bits_per_character)
 
 # %% [markdown]
-# The library's function takes the ids. The first of them is not predicted, so its characters do not count.
+# The library's function takes the ids. The first id is not predicted, so its characters do not count.
 
 # %%
 #| export
@@ -1182,17 +1182,17 @@ print(f"bits per character: {per_character:.3f}, per byte: {per_byte:.3f}")
 print(f"of a model of characters that knows nothing: {math.log2(len(set(corpus.train))):.3f}")
 
 # %% [markdown]
-# A model of tokens that knows nothing pays less than a model of characters that knows nothing. It knows something after all: the merges were learned from the text, and frequent letters already stand together.
+# A model of tokens that knows nothing pays less than a model of characters that knows nothing. The former knows something after all: its merges were learned from the text, so frequent groups of letters are already one token.
 
 # %% [markdown]
 # ## Characters against tokens
 #
-# Which reader is better? Both of them predict the same text, so bits per character can be compared. To be fair, everything else should be equal as well:
+# Which model is better, a reader of characters or a reader of tokens? Both predict the same text, so their bits per character can be compared. To be fair, everything else should be equal as well:
 #
 # - **The same number of parameters.** A large vocabulary needs a large table, so the model behind it has to be narrower: `n_embd` shrinks until the sums agree.
 # - **The same time.** 115 seconds of training on one core. All read windows of 64 ids, 12 at a time.
 # - **The same text**, and the merges learned from its training part.
-# - **Its own learning rate.** Five rates were tried for each reader, on a tenth split off Shakespeare's training text; each reader has the best one, or one that is within 0.02 bits of it.
+# - **Its own learning rate.** Five rates were tried for each reader, on a tenth split off Shakespeare's training text; each reader has the best rate, or one that is within 0.02 bits of it.
 #
 # Training 24 models takes most of an hour, so this was done once, with three seeds each (`python -m tests.benchmarks.tokenizers rates compare`). **Predict** the order of the four readers on each text.
 
@@ -1227,7 +1227,7 @@ for name, readers in record["compare"].items():
 print(f"\nthe floor of Playhouse: {record['floor']['playhouse']:.3f}")
 
 # %% [markdown]
-# And on the way there. (These were measured on the first 10,000 characters of the validation text, so their ends differ a little from the table. The axes do not begin at 0.)
+# And here is the way there. (The curves were measured on the first 10,000 characters of the validation text, so their ends differ a little from the table. The axes do not begin at 0.)
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
@@ -1249,20 +1249,20 @@ show(
 )
 
 # %% [markdown]
-# All readers of tokens beat the reader of characters, on both texts, by far more than the seeds differ. The columns say why. A step takes about the same time for everybody, because 64 ids are 64 ids. But 64 tokens are more text than 64 characters. So in 115 seconds a reader of tokens reads more of the text, and in each window it sees further back. (How much each of the two is worth, this comparison does not tell.)
+# All readers of tokens beat the reader of characters, on both texts, by far more than the seeds differ. The columns of the first table say why. A step takes about the same time for every reader, because 64 ids are 64 ids. But 64 tokens are more text than 64 characters. So in 115 seconds a reader of tokens reads more of the text, and in each window it sees further back. (This comparison does not tell how much each of the two is worth.)
 #
-# More merges are not always better. On Shakespeare, with its many words, 2,048 merges beat 512 with each of the three seeds, but by less than the seeds differ. On Playhouse 512 merges do as well as all 942: the last 430 are rare words, each seen seldom, and their table takes parameters from the model behind it.
+# More merges are not always better. On Shakespeare, with its many words, 2,048 merges beat 512 with each of the three seeds, but by less than the seeds differ. On Playhouse 512 merges do as well as all 942: the last 430 make rare words, each seen seldom, and their rows in the table take parameters from the model behind it.
 #
-# Does the reader of characters only lack context? A longer window helps it, and costs time. Lesson 06's GPT sees 192 characters. It trains for 115 seconds, too, but on two cores:
+# Does the reader of characters only lack context? A longer window helps it, but costs time. Lesson 06's GPT sees 192 characters. It trains for 115 seconds, too, but on two cores:
 
 # %%
 gpt = bundled_results()["playhouse"]["GPT"]
 print(f"lesson 06's GPT on Playhouse: {gpt['loss'] / math.log(2):.3f} bits a character (recorded)")
 
 # %% [markdown]
-# So a longer window is worth much: with it, and with two cores, characters come close to what tokens reach on one core. The choice of a tokenizer is also a choice of how far back the model sees.
+# So a longer window is worth a lot: with it, and with two cores, characters come close to what tokens reach on one core. The choice of a tokenizer is also a choice of how far back the model sees.
 #
-# Where do the nats go? A token may hold a choice of the grammar and the spelling that follows from it. If it holds a choice, all its nats count for the choice, otherwise for spelling. **Predict:** which kind of text gains most from a larger vocabulary: spelling, words, or names that are copied?
+# Where do the nats go? A token may hold a choice of the grammar and the spelling that follows from it. If it holds a choice, all its nats count for the choice; otherwise they count for spelling. **Predict:** which kind of text gains most from a larger vocabulary: spelling, words, or names that are copied?
 
 # %%
 excesses = {}
@@ -1276,20 +1276,20 @@ show(
 )
 
 # %% [markdown]
-# Spelling nearly vanishes: a word that is one token cannot be misspelt. The choice of words then costs hardly more than it must. What stays are names that have to be copied from earlier lines, and closings, which depend on what was said at the beginning of a scene. That is work for attention, and no vocabulary does it.
+# Spelling nearly vanishes: a word that is one token cannot be misspelt. The choice of words then costs hardly more than it must. The loss that stays is in names, which have to be copied from earlier lines, and in closings, which depend on what was said at the beginning of a scene. Copying and remembering are work for attention, and no vocabulary does it.
 #
 # ## Which one?
 #
 # From what was measured here:
 #
-# - **A small text with few words** (plays of a grammar, logs, forms): byte-pair encoding, as many merges as make the frequent words one token. Here 512 did as well as all there are.
+# - **A small text with few words** (plays of a grammar, logs, forms): byte-pair encoding, with enough merges to make the frequent words one token each. Here 512 merges did as well as all 942.
 # - **A book**: 2,048 merges or so. The curve of compression flattens, and each further token is rarer; try the next doubling, with three seeds, and look at bits per character.
-# - **Much text, a large model**: tens of thousands of tokens. The table's share of the parameters shrinks as the model grows: GPT-2's 50,257 rows are 31% of its smallest model and 5% of its largest. Use a vocabulary that exists, such as GPT-2's.
-# - **Characters**: to look inside, because each letter has its probability and its row in the attention map; for tasks about letters, such as rhymes and spelling; and for an alphabet so small that everything fits into a minute.
+# - **Much text, a large model**: tens of thousands of tokens. The table's share of the parameters shrinks as the model grows: GPT-2's 50,257 rows are 31% of its smallest model and 5% of its largest. Use an existing vocabulary, such as GPT-2's.
+# - **Characters**: for looking inside the model, because each letter has its probability and its row in the attention map; for tasks about letters, such as rhymes and spelling; and for quick experiments, because the alphabet is so small that everything fits into a minute.
 #
 # ## Mistakes people make
 #
-# Two of them, shown:
+# The next cell shows two of them:
 
 # %%
 for text in ("O damp goose!", "O damp ", "O damp"):
@@ -1301,9 +1301,9 @@ print("together:     ", [tokenizer.decode([i]) for i in tokenizer.encode("O goos
 # %% [markdown]
 # - **Comparing losses per token.** 2.9 nats per token may be better than 1.5 nats per character. Divide by the characters, or by the bytes.
 # - **A space at the end of the prompt.** `"O damp "` ends with a token for the space alone. In the training text the space belongs to ` goose`, so the model has hardly ever seen a word after that token. End the prompt with the last word.
-# - **Encoding pieces and joining the ids.** They are not the ids of the whole text. Join the texts, or use `encode_iterable`.
-# - **Another tokenizer than the model's.** The ids are all valid and mean something else. Load the one that was saved with the weights.
-# - **Merges learned from the validation text, too.** Then the tokenizer has seen it. Train it on the training text.
+# - **Encoding pieces and joining the ids.** The joined ids are not the ids of the whole text. Join the texts, or use `encode_iterable`.
+# - **Another tokenizer than the model's.** The ids are all valid, but mean something else. Load the one that was saved with the weights.
+# - **Merges learned from the validation text, too.** Then the tokenizer has seen that text. Train it on the training text alone.
 # - **Special tokens from strangers.** A user's `<|user|>` must not become the token. Encode what users type with `allowed_special=()`.
 #
 # How far you are:
@@ -1319,4 +1319,6 @@ progress()
 #     chargpt train --corpus diary.txt --tokenizer bpe:512
 #     chargpt train --corpus diary.txt --tokenizer gpt2
 #
-# `chargpt eval` then tells the loss per token, in bits per character and in bits per byte.
+# `chargpt eval` then reports the loss per token, the bits per character and the bits per byte.
+#
+# Next: [15 · Scaling laws](15_scaling_laws.ipynb), how large a model should be, and how long to train it.

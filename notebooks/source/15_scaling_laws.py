@@ -49,11 +49,11 @@ record = json.loads((bundled_dir() / "results" / "scaling.json").read_text(encod
 #
 # - $N$, the number of **parameters** of the model.
 # - $D$, the number of **characters** that the model reads in training. (Other models read tokens.)
-# - the number of **FLOPs**, floating-point operations: all additions and multiplications of the run. (Papers call it $C$. Here $C$ is the width, as in the other lessons.)
+# - the number of **FLOPs**, floating-point operations: all additions and multiplications of the run. (Papers call this number $C$. Here $C$ is the width, as in the other lessons.)
 #
 # Even $N$ can be counted in two ways. [Kaplan et al. (2020)](https://arxiv.org/abs/2001.08361) leave out the tables of tokens and positions. [Hoffmann et al. (2022)](https://arxiv.org/abs/2203.15556) count all parameters, and so do we. Large models have nearly all their parameters in the blocks, so for them it makes no difference. In small ones it does.
 #
-# The next cells begin this lesson's module. They count, and define one run of a sweep. A sweep is a series of runs with models of several sizes, each on several lengths of text.
+# The next cells begin this lesson's module. They count parameters, and they define one run of a sweep. A sweep is a series of runs with models of several sizes, each on several lengths of text.
 
 # %%
 #| export
@@ -132,7 +132,7 @@ for n_layer, n_embd in SHAPES:
     print(f"{n_layer:6} {n_embd:6} {model.num_params():11,} {blocks:11,} {share:4.0%}")
 
 # %% [markdown]
-# In the smallest model nearly four parameters of ten are in tables, in the largest three of a hundred.
+# In the smallest model, nearly four of ten parameters are in the tables; in the largest, three of a hundred.
 #
 # ### Exercise: the price of a character
 # ★★ · 9 minutes · Every plan of a run begins with this number. Multiply it by the characters, divide it by what the machine computes in a second, and you have the seconds.
@@ -140,7 +140,7 @@ for n_layer, n_embd in SHAPES:
 # When a matrix is multiplied by a vector, each number of the matrix takes one multiplication and one addition: 2 FLOPs. How many FLOPs does lesson 06's GPT take for one character of a full window?
 #
 # - Each of the $L$ blocks has matrices of $12C^2$ numbers in all: $3C^2$ for queries, keys and values, $C^2$ for the projection, $8C^2$ for the feed-forward layer.
-# - In each block, the character's query is multiplied by the keys of all $T$ characters of the window: $C$ numbers for each key, all heads together. Then the $T$ attention weights are multiplied by the values of $T$ characters, $C$ numbers each. (Characters to the right are counted, too. The mask hides them after they were computed.)
+# - In each block, the character's query is multiplied by the keys of all $T$ characters of the window: $C$ numbers for each key, all heads together. Then the $T$ attention weights are multiplied by the values of $T$ characters, $C$ numbers each. (Characters to the right are counted, too: the mask hides their scores only after they are computed.)
 # - At the end, `lm_head` has $VC$ numbers.
 # - Rows of tables are looked up, which costs nothing. Norms, the softmax and activations are little work compared with all this, and are not counted.
 # - Backward takes twice as many FLOPs as forward: each product has two factors, and backward multiplies once for the gradient of each. That holds for attention, too.
@@ -179,7 +179,7 @@ def flops_per_token(model):
     return 6 * multiplied + 12 * config.n_layer * config.block_size * config.n_embd
 
 # %% [markdown]
-# PyTorch can count, too: inside `FlopCounterMode` every matrix product is counted while the model runs. (It does not see inside the fused attention kernel. `SDPBackend.MATH` computes attention by plain products.)
+# PyTorch can count, too: `FlopCounterMode` counts every matrix product while the model runs. (It does not see inside the fused attention kernel, so the cell chooses `SDPBackend.MATH`, which computes attention by plain products.)
 
 # %%
 print("width  counted by PyTorch   by formula      6 N   formula / 6 N")
@@ -194,11 +194,11 @@ for n_embd, model in models.items():
     print(f"{n_embd:5} {counted:17,.0f} {formula:14,} {rule:10,} {formula / rule:11.2f}")
 
 # %% [markdown]
-# The formula and PyTorch differ by less than 1%: the formula also counts the gains of the norms, as if they were matrices. For the largest model on Playhouse the number is 1.13 times $6N$, for the smallest one 1.81 times: that model spends 36,864 FLOPs on attention and 24,984 on its matrices. Where this page says FLOPs of a run, they are counted by the formula.
+# The formula and PyTorch differ by less than 1%: the formula also counts the gains of the norms, as if they were matrices. For the largest model on Playhouse the formula gives 1.13 times $6N$, for the smallest 1.81 times: the smallest spends 36,864 FLOPs on attention and 24,984 on its matrices. Where this page gives the FLOPs of a run, it counts them by the formula.
 #
 # ## Loss against length
 #
-# More than a hundred runs were recorded: six sizes, each trained on several lengths of text, on Playhouse and on Shakespeare (`python -m tests.benchmarks.scaling sweep`, two hours). On Playhouse no character was read twice, because as many plays were written as the longest run needs. The learning rate falls to 0 exactly when a run ends. (The section on Kaplan shows why that matters.)
+# More than a hundred runs were recorded: six sizes, each trained on several lengths of text, on Playhouse and on Shakespeare (`python -m tests.benchmarks.scaling sweep`, two hours). On Playhouse no run reads a character twice, because Playhouse wrote as many plays as the longest run needs. The learning rate falls to 0 exactly when a run ends. (The section on Kaplan shows why that matters.)
 #
 # Look at one size first, 2 layers of 48 channels. Each run reads twice as many characters as the one before. **Predict:** by what factor does the loss above the floor shrink each time? (The floor is the entropy of the plays, 0.303.)
 
@@ -250,12 +250,12 @@ show(
 )
 
 # %% [markdown]
-# On two logarithmic axes a straight line is a **power law**: each doubling divides by the same factor. The loss itself is no straight line. It bends towards the floor, and somebody who did not know the floor could not say where it will go. The loss above the floor is a straight line, up to about two million characters: each doubling of the text divides it by two. Then it falls more slowly, and at last it falls no more. This model is too small to learn more from more text.
+# On two logarithmic axes a straight line is a **power law**: each doubling of $x$ divides $y$ by the same factor. The loss itself is not a straight line. It bends towards the floor, and without knowing the floor you could not say where the curve will go. The loss above the floor is a straight line, up to about two million characters: each doubling of the text divides it by about two. Then it falls more slowly, and at last it stops falling. This model is too small to learn more from more text.
 #
 # ### Exercise: the straight line of a power law
 # ★★ · 8 minutes · Most papers on scaling fit this line.
 #
-# In a power law $y = a\,x^{-b}$ take the logarithm of both sides: $\ln y = \ln a - b \ln x$. Over $\ln x$ this is a straight line of slope $-b$. Fit it by least squares. With $u = \ln x$, $v = \ln y$ and the means $\bar u$ and $\bar v$,
+# In a power law $y = a\,x^{-b}$ take the logarithm of both sides: $\ln y = \ln a - b \ln x$. Plotted against $\ln x$, this is a straight line of slope $-b$. Fit it by least squares. With $u = \ln x$, $v = \ln y$ and the means $\bar u$ and $\bar v$,
 #
 # $$ \text{slope} = \frac{\sum_i (u_i - \bar u)(v_i - \bar v)}{\sum_i (u_i - \bar u)^2}, \qquad \text{and the line goes through } (\bar u, \bar v). $$
 #
@@ -286,19 +286,19 @@ check("power_law", power_law)
 #
 # A model's loss has three parts:
 #
-# 1. $E$, the irreducible loss: that of a reader who knows the grammar and remembers the whole play.
+# 1. $E$, the irreducible loss: the loss of a reader who knows the grammar and remembers the whole play.
 # 2. The loss that is added because the model has only $N$ parameters. More text does not remove it.
 # 3. The loss that is added because the model has read only $D$ characters. More parameters do not remove it.
 #
-# Hoffmann et al. take a power law for each of the last two, and add:
+# Hoffmann et al. take a power law for each of the last two parts, and add all three:
 #
 # $$ \text{loss}(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}} $$
 #
-# Kaplan et al. join two such terms in another way. (They have no $E$. We keep it. Their $D$ is the size of a text, and the model is trained on it until its loss on other text stops falling; our texts are read once.)
+# Kaplan et al. combine two such terms in another way. (Their law has no $E$; we keep it. Their $D$ is the size of a text on which the model is trained until its loss on other text stops falling; our runs read their text once.)
 #
 # $$ \text{loss}(N, D) = E + \left[ \left( \frac{A}{N^{\alpha}} \right)^{1/\beta} + \left( \frac{B}{D^{\beta}} \right)^{1/\beta} \right]^{\beta} $$
 #
-# Where one of the two terms is much larger than the other, the larger one decides in both forms. The forms differ most where the terms are equal. Then the sum of two terms $t$ is $2t$, and the other form gives $2^\beta\,t$: more than the sum if $\beta$ is above 1, less if it is below.
+# Where one of the two terms is much larger than the other, the larger one decides in both forms. The forms differ most where the terms are equal. There the sum of two terms $t$ is $2t$, and the form of Kaplan et al. gives $2^\beta\,t$: more than the sum if $\beta$ is above 1, less if it is below.
 
 # %%
 #| export
@@ -334,7 +334,7 @@ class ScalingLaw(NamedTuple):
         return self.E + (N_term**self.power + D_term**self.power) ** (1 / self.power)
 
 # %% [markdown]
-# Hoffmann et al. found these numbers for large models on texts of the web, in nats per token. With them, compare two models that took similar FLOPs: Gopher, which is larger, and Chinchilla, which read more. **Predict** which is better, and which of the three parts makes the difference.
+# Hoffmann et al. found these numbers for large models on web text, in nats per token. With these numbers, compare two models that took similar FLOPs: Gopher, which is larger, and Chinchilla, which read more. **Predict** which is better, and which of the three parts makes the difference.
 
 # %%
 hoffmann = ScalingLaw(E=1.69, A=406.4, alpha=0.34, B=410.7, beta=0.28)
@@ -347,11 +347,11 @@ for name, N, D in (("Gopher", 280e9, 300e9), ("Chinchilla", 70e9, 1.4e12)):
     )
 
 # %% [markdown]
-# With a quarter of the parameters Chinchilla loses 0.031 nats. With nearly five times the text it gains 0.088. Chinchilla was trained to test this prediction, and was the better model in practice, too.
+# Chinchilla has a quarter of the parameters, which costs it 0.031 nats. It read nearly five times the text, which gains it 0.088. It was trained to test this prediction, and was the better model in practice, too.
 #
 # ## The learning rate first
 #
-# A sweep compares sizes. It must not compare learning rates by accident: if one rate suits the small models and not the large ones, the law would wrongly say that size does not help. So each size was trained with five rates. (These runs were measured on other plays, so that no number is chosen by the text that the sweep is measured on.)
+# A sweep compares sizes. It must not compare learning rates by accident: if one rate suits the small models and not the large ones, the law would wrongly say that size does not help. So each size was trained with five rates. (These runs were measured on other plays, so that no rate is chosen on the text that the sweep is measured on.)
 
 # %%
 palette = ("#000000", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
@@ -381,7 +381,7 @@ show(
 )
 
 # %% [markdown]
-# Wider models have lower best rates. For the sweep we take a simple rule, 0.5 / width and at most 0.02. It is within a factor of two of the best rate everywhere. More cannot be said from one seed and five rates, each twice the one before.
+# Wider models have lower best rates. For the sweep we take a simple rule, 0.5 / width and at most 0.02. It is within a factor of two of the best rate everywhere. One seed and five rates, each twice the one before, cannot tell us more.
 #
 # All these runs have 1,250 steps. Does the rule hold for longer ones? The model of 24 channels was also trained for 10,000 steps. **Predict:** is its best rate higher then, or lower?
 
@@ -422,7 +422,7 @@ def point_training(point, learning_rate):
 # %% [markdown]
 # ## Your sweep
 #
-# Now train twelve models of your own, of five sizes. `run_sweep` trains one after the other and measures each on the validation text. The windows of the measurement overlap by half, so the model predicts each character from at least half a window of past (but for the beginning of the text). The rows are kept in a file: if you interrupt the cell and run it again, it goes on where it stopped.
+# Now train twelve models of your own, of five sizes. `run_sweep` trains one after the other and measures each on the validation text. The windows of the measurement overlap by half, so the model predicts each character from at least half a window of past (except at the beginning of the text). The rows are saved in a file: if you interrupt the cell and run it again, it continues where it stopped.
 
 # %%
 #| export
@@ -519,13 +519,13 @@ assert max(row["loss"] for row in rows) < 3
 # %% [markdown]
 # ## Fitting
 #
-# We look for the numbers with which the law is nearest to the twelve losses. Let $\ell$ be the measured loss of a run and $\hat\ell$ the loss by the law. Three decisions come first.
+# We look for the numbers with which the law is nearest to the twelve losses. Let $\ell$ be the measured loss of a run and $\hat\ell$ the loss that the law predicts. Three decisions come first.
 #
 # **Logarithms.** The error of the law for a run is $r = \ln \hat\ell - \ln \ell$, a relative error: 0.05 means 5% too high. With plain differences the worst models, with their large losses, would decide everything.
 #
-# **Huber's loss.** Some runs are worse than they should be, by an unlucky seed or a rate that does not suit. A squared error would bend the law towards them. Huber's loss is quadratic near 0 and straight further out, and there each run pulls with the same force, however far off it is.
+# **Huber's loss.** Some runs are worse than they should be, because of an unlucky seed or an unsuitable rate. A squared error would bend the law towards them. Huber's loss is quadratic near 0 and linear further out, where each run pulls with the same force, however far off it is.
 #
-# **Several starts.** A descent may end in a poor valley. So nine of them begin at different exponents, and the best end is kept.
+# **Several starts.** A descent may end in a poor local minimum. So nine descents begin at different exponents, and we keep the best result.
 #
 # ### Exercise: the Huber loss of a law
 # ★★ · 6 minutes · A least-squares fit believes the worst run most. One run that went wrong then bends the law for all others.
@@ -554,9 +554,9 @@ def huber_objective(predicted, measured, delta):
 check("huber_objective", huber_objective)
 
 # %% [markdown]
-# Hoffmann et al. take $\delta = 0.001$. Our recorded runs (below) scatter by about 1% from seed to seed, so we take $\delta = 0.01$: errors of up to 1% count by their squares, larger ones in proportion.
+# Hoffmann et al. take $\delta = 0.001$. Our recorded runs (below) scatter by about 1% from seed to seed, so we take $\delta = 0.01$: errors of up to 1% count quadratically, larger ones linearly.
 #
-# The descent is done by L-BFGS, a method that estimates the curvature of the objective from its last gradients. PyTorch has it, and autograd gives the gradients. The unknowns are the logarithms of $A$, $\alpha$, $B$, $\beta$ and $E$, so that all five stay above 0. (You can read on after this cell without having followed all of it. What it does is: nine descents, the best one once more, a law.)
+# The descent uses L-BFGS, a method that estimates the curvature of the objective from its last gradients. PyTorch has it, and autograd gives the gradients. The unknowns are the logarithms of $A$, $\alpha$, $B$, $\beta$ and $E$, so that all five stay above 0. (You can read on without having followed all of the next cell. It makes nine descents, continues from the best one, and returns a law.)
 
 # %%
 #| export
@@ -715,7 +715,7 @@ print(f"found  {found.E:.3f}  {found.alpha:.3f}  {found.beta:.3f}")
 # %% [markdown]
 # Errors of 1% in the losses became errors of 0.01 to 0.03 in the exponents.
 #
-# Now your twelve models, with both forms. $E$ is given: it is the entropy of the validation text. (On other corpora nobody knows it, and it is fitted.) **Predict:** is a small model that has read little better or worse than the sum says?
+# Now your twelve models, with both forms. $E$ is given: it is the entropy of the validation text. (On other corpora nobody knows $E$, so it is fitted.) **Predict:** does a small model that has read little do better or worse than the sum (the form of Hoffmann et al.) says?
 
 # %% tags=["nbval-ignore-output"]
 def errors_of(law, rows):
@@ -741,11 +741,11 @@ assert off < 0.12
 # %% [markdown]
 # Four numbers, and $E$, describe twelve runs. The largest model has 180 times as many parameters as the smallest.
 #
-# The sum is off by more, and on our machine not at random. Look at its errors for 18,312 parameters: for the shortest run it predicts too low a loss (below 0), for the longest too high a one. A small model not only stops at a higher loss but also learns more slowly. The sum cannot say that, because $B/D^\beta$ is the same for all sizes. The form of Kaplan et al. can: with $\beta$ above 1 the two shortages make each other worse.
+# The sum is off by more than the other form, and on our machine not at random. Look at its errors for 18,312 parameters: it predicts too low a loss for the shortest run (an error below 0), and too high a loss for the longest. A small model not only stops at a higher loss but also learns more slowly. The sum cannot say that, because $B/D^\beta$ is the same for all sizes. The form of Kaplan et al. can: with $\beta$ above 1, a shortage of parameters and a shortage of text make each other worse.
 #
 # ## What if E is not known?
 #
-# For natural text nobody knows it. Then $E$ is one more number to fit. **Predict:** will the fit find the entropy of Playhouse, from models whose losses are well above it?
+# For natural text nobody knows $E$, so it is one more number to fit. **Predict:** will the fit find the entropy of Playhouse, from models whose losses are well above it?
 
 # %% tags=["nbval-ignore-output"]
 target_N = 1e6
@@ -769,7 +769,7 @@ assert free.E - min(row["loss"] for row in rows) < 0
 # %% [markdown]
 # If $E$ comes out too low, the law promises losses that no model can reach. Only runs with a loss near the floor tell a fit where the floor is, and those runs cost most. Without them, a lower $E$ with smaller exponents can fit about as well: compare the last column.
 #
-# How far can such a fit be trusted? Give each run the error that it has, but decide at random whether it lies above the law or below. That is a made-up sweep. Fit a law to each of two hundred made-up sweeps, and see how far these laws are apart. This is a **bootstrap** ([Efron, 1979](https://doi.org/10.1214/aos/1176344552)). Because each run keeps the size of its own error, it is called a wild bootstrap ([Wu, 1986](https://doi.org/10.1214/aos/1176350142)). (The errors are enlarged first, because a law is nearer to the runs it was fitted to than to others: for $n$ runs and $k$ fitted numbers, by $\sqrt{n / (n - k)}$, as in a standard deviation.)
+# How far can such a fit be trusted? Give each run an error as large as its own, but decide at random whether the run lies above the law or below. The result is a made-up sweep. Fit a law to each of two hundred made-up sweeps, and see how far apart these laws are. This is a **bootstrap** ([Efron, 1979](https://doi.org/10.1214/aos/1176344552)). Because each run keeps the size of its own error, it is called a wild bootstrap ([Wu, 1986](https://doi.org/10.1214/aos/1176350142)). (The errors are enlarged first, because a law is nearer to the runs it was fitted to than to other runs: for $n$ runs and $k$ fitted numbers, by $\sqrt{n / (n - k)}$, as in a standard deviation.)
 
 # %%
 #| export
@@ -867,7 +867,7 @@ for form in ("hoffmann", "kaplan"):
 assert len(others) == 200 and {other.form for other in others} == {"kaplan"}
 
 # %% [markdown]
-# The entropy is 0.30. Does each of the two intervals for $E$ hold it?
+# The entropy is 0.30. Does each of the two intervals for $E$ contain it?
 #
 # An interval shows how far the scatter of the runs can move the fit. It cannot tell whether the form of the law is right. A law of the wrong form is sure of a wrong number.
 #
@@ -918,9 +918,9 @@ for n_embd in (24, 48, 72, 96):
     print(f"{row['N']:10,} {row['D']:12,} {by_law:22.3f} {row['loss'] - floor:10.3f}")
 
 # %% [markdown]
-# Where three seeds of the smallest model differ by 0.23 nats, no law can be right to a hundredth. Those of the largest model differ by 0.008. And near the floor a law can be close to the loss and far from what is left above the floor. For 18,312 parameters and 15 million characters it leaves 0.197, and the recorded run left 0.109.
+# Three seeds of the smallest model differ by 0.23 nats, so no law can be right to a hundredth there. The seeds of the largest model differ by 0.008. And near the floor a law can be close to the loss but far from the *excess*, the part of the loss above the floor. For 18,312 parameters and 15 million characters the law leaves an excess of 0.197, and the recorded run left 0.109.
 #
-# Now fit both forms to the recorded sweeps, with $E$ given and with $E$ fitted. (Of Shakespeare's runs those are taken that read the text at most four times. Its million characters are all there are.) **Predict:** from 47 runs, does the free fit find the entropy?
+# Now fit both forms to the recorded sweeps, with $E$ given and with $E$ fitted. (From Shakespeare we take the runs that read the text at most four times, because it has only a million characters.) **Predict:** from 47 runs, does the free fit, the one with $E$ fitted, find the entropy?
 
 # %%
 verses = [row for row in record["sweep"]["shakespeare"] if 240_000 < row["D"] < 4_000_000]
@@ -940,11 +940,11 @@ for name, some, E in (
 print(f"\nthe entropy of the plays: {floor:.3f}")
 
 # %% [markdown]
-# On both corpora the form of Kaplan et al. is off by a little more than half as much as the sum, so we go on with it. On Playhouse both free fits find the entropy: 0.308 and 0.313, where 0.303 is true. On Shakespeare nobody can check $E$. Both forms fit to 1 or 2 percent there, and their $E$ differ by 0.31 nats.
+# On both corpora the form of Kaplan et al. is off by a little more than half as much as the sum, so we go on with it. On Playhouse both free fits find the entropy: 0.308 and 0.313, where the true value is 0.303. On Shakespeare nobody can check $E$. Both forms fit to 1 or 2 percent there, but their values of $E$ differ by 0.31 nats.
 #
 # The exponents differ between the corpora. On Playhouse the loss falls with the exponents 1.1 and 1.8, on Shakespeare with 0.2 and 0.4. A grammar with a few hundred words can be learnt completely.
 #
-# In the form of Kaplan et al. the fitted $E$ is 0.010 too high on Playhouse. There are two possible reasons. First, only the two largest models have learnt the ends of the scenes, the kind "closing" (more of that below). Take the loss on closings away from all runs, and fit again. Second, the entropy is for a reader who remembers the whole play, and our models see 64 to 128 characters. Lesson 06's recorded model reads windows of 192 characters. How does its loss change with a shorter window?
+# In the form of Kaplan et al. the fitted $E$ is 0.010 too high on Playhouse. There are two possible reasons. First, only the two largest models have learnt the ends of the scenes, the kind "closing" (more on that below). Subtract the loss on closings from all runs, and fit again. Second, the entropy is for a reader who remembers the whole play, and our models see 64 to 128 characters. Lesson 06's recorded model reads windows of 192 characters. How does its loss change with a shorter window?
 
 # %%
 for closings in ("with closings", "without"):
@@ -965,11 +965,11 @@ for window, least in ((192, 144), (128, 64), (64, 32)):
 recorded.block_size = own_window
 
 # %% [markdown]
-# Without closings the fit finds 0.305. And with 64 to 128 characters of past the recorded model's loss is 0.008 higher than with its own window, so a little of the fitted $E$ may be the window's.
+# Without closings the fit finds 0.305. And with 64 to 128 characters of past the recorded model's loss is 0.008 higher than with its own window, so a little of the fitted $E$ may be due to the window.
 #
 # ## A prediction, and its test
 #
-# A law is worth what it predicts. On each corpus take the run with the most FLOPs as the target, and hide it, together with all runs that cost more than an eighth of it. Fit the law to the rest. Let it predict the target's loss, with an interval that should hold the loss in nine of ten cases. Then compare.
+# A law is worth what it predicts. On each corpus take the run with the most FLOPs as the target, and hide it, together with all runs that cost more than an eighth as much. Fit the law to the rest. Let it predict the target's loss, with an interval that should contain the loss in nine of ten cases. Then compare.
 
 # %%
 def predict_most_expensive(rows, E=None):
@@ -997,11 +997,11 @@ print("Shakespeare, E fitted")
 predict_most_expensive(verses)
 
 # %% [markdown]
-# We chose the form of Kaplan et al. because it is nearer to the cheap runs: they alone decide, and the target was hidden. On Playhouse it predicts 0.311 with $E$ given and 0.322 without; the recorded loss is 0.320. On Shakespeare it predicts 1.573, and the recorded loss is 1.554. All three are within 0.02, and all three intervals hold the recorded loss. Where $E$ is not given, the sum misses by 0.08 on Playhouse and by 0.165 on Shakespeare, and the interval on Shakespeare does not hold the loss. A poorer form is no safer for having an interval.
+# We chose the form of Kaplan et al. because it is nearer to the cheap runs. Only they decide, because the target was hidden. On Playhouse this form predicts 0.311 with $E$ given and 0.322 with $E$ fitted; the recorded loss is 0.320. On Shakespeare it predicts 1.573, and the recorded loss is 1.554. All three predictions are within 0.02, and all three intervals contain the recorded loss. Where $E$ is fitted, the sum misses by 0.08 on Playhouse and by 0.165 on Shakespeare, and its interval on Shakespeare does not contain the loss. An interval does not make a poorer form safer.
 #
-# On Playhouse the excess says more than the loss. The law with $E$ given leaves 0.008 above the floor, and the run left 0.016. Most of what is left then are copied names, addressees and closings, which fall more slowly than the rest (the kinds have a section below).
+# On Playhouse the excess says more than the loss. The law with $E$ given leaves an excess of 0.008, and the run left 0.016. Most of what is left then is the loss on copied names, addressees and closings, which falls more slowly than the rest (a section below is about these kinds).
 #
-# Which runs a law is fitted to is a choice, too. Leave out the shortest runs, or fewer, or more:
+# We also chose the runs that the law is fitted to. Keep all of the shortest runs, or leave out more and more of them:
 
 # %%
 print("fitted to runs of     Playhouse, E given     Shakespeare, E fitted")
@@ -1019,9 +1019,9 @@ for least in (240_000, 345_600, 480_000, 691_200):  # characters
     print(line)
 
 # %% [markdown]
-# On Playhouse the choice moves the prediction by 0.005. On Shakespeare it moves it from 1.544 to 1.595, around the recorded 1.554. So a part of the hit is luck, and the interval, from 1.53 to 1.61, is the honest answer.
+# On Playhouse the choice moves the prediction by 0.005. On Shakespeare the prediction moves from 1.544 to 1.595, around the recorded 1.554. So a part of the hit is luck, and the interval, from 1.53 to 1.61, is the honest answer.
 #
-# And one hit may be luck. So the benchmark predicted every recorded run for which there are at least twelve that cost at most an eighth of it (`python -m tests.benchmarks.scaling backtest`). How many of the intervals hold the recorded loss, and how far off are the predictions?
+# And a single hit may be pure luck. So the benchmark predicted every recorded run for which at least twelve others cost at most an eighth as much (`python -m tests.benchmarks.scaling backtest`). How many of the intervals contain the recorded loss, and how far off are the predictions?
 
 # %%
 for name, tested in record["backtest"].items():
@@ -1033,7 +1033,7 @@ for name, tested in record["backtest"].items():
     )
 
 # %% [markdown]
-# Nine of ten were promised. On Playhouse 77% held the loss, on Shakespeare 96%. The largest misses are those of models that are predicted from 16 or 19 short runs. An interval says what the scatter of the runs leaves open. It cannot say whether the law goes on.
+# Nine of ten were promised. On Playhouse 77% of the intervals contained the loss, on Shakespeare 96%. The largest misses are for models predicted from 16 or 19 short runs. An interval shows how much the scatter of the runs leaves open. It cannot show whether the law continues to hold.
 #
 # And your own twelve models? Let them predict the same target on Playhouse. **Predict:** will the interval be wider or narrower than that of the recorded runs?
 
@@ -1053,13 +1053,13 @@ if CORPUS == "playhouse":
     assert abs(guess - target["loss"]) < 0.05
 
 # %% [markdown]
-# The prediction is near, and the interval is narrow: twelve runs that happen to lie near one law leave little scatter. Does your interval hold the recorded loss? On our machine it does not.
+# The prediction is close, and the interval is narrow: twelve runs that happen to lie near one law leave little scatter. Does your interval contain the recorded loss? On our machine it does not.
 #
 # ## What a budget buys
 #
-# Back to the night at the large computer. The FLOPs are given, and a model with twice the parameters reads half as many characters. The losses of all sizes for the same FLOPs make an **isoFLOP curve**. At its left the models are too small. At its right they have read too little. The best size is in between.
+# Back to the night at the large computer. The FLOPs are given, and a model with twice the parameters reads half as many characters. The losses of all sizes for the same FLOPs make an **isoFLOP curve**. On its left the models are too small. On its right they have read too little. The best size is in between.
 #
-# Here the FLOPs are those of the usual rule, $6ND$. The recorded runs do not all have the same FLOPs, so we interpolate between two recorded lengths, on logarithmic axes. Near its lowest point such a curve is nearly a parabola. A parabola through the lowest size and its two neighbours says where the lowest point lies between the sizes.
+# Here the FLOPs are those of the usual rule, $6ND$. The recorded runs do not all have the same FLOPs, so we interpolate between two recorded lengths, on logarithmic axes. Near its lowest point such a curve is nearly a parabola. A parabola through the best size and its two neighbours shows where the lowest point lies between the sizes.
 
 # %%
 def loss_at(some, D):
@@ -1151,7 +1151,7 @@ def compute_optimal(law, flops):
     return N, flops / 6 / N
 
 # %% [markdown]
-# In both forms the best $N$ grows as $\text{flops}^{\,\beta/(\alpha+\beta)}$, and the best $D$ as $\text{flops}^{\,\alpha/(\alpha+\beta)}$. With equal exponents both grow as the square root. Hoffmann et al. concluded that, from three ways to fit, and about 20 tokens for each parameter. The constants above, from one of the three, do not say so. [Besiroglu et al. (2024)](https://arxiv.org/abs/2404.10102) fitted a law to the same runs again: the first descent had stopped too early. (That is why `fit` descends a second time.) What do both say of Chinchilla's budget?
+# In both forms the best $N$ grows as $\text{flops}^{\,\beta/(\alpha+\beta)}$, and the best $D$ as $\text{flops}^{\,\alpha/(\alpha+\beta)}$. With equal exponents both grow as the square root of the FLOPs. Hoffmann et al. fitted in three ways and concluded just that, with about 20 tokens for each parameter. The constants above, from one of the three ways, do not say so. [Besiroglu et al. (2024)](https://arxiv.org/abs/2404.10102) fitted a law to the same runs again, and found that the first descent had stopped too early. (That is why `fit` descends a second time.) What do both laws say about Chinchilla's budget?
 
 # %%
 besiroglu = ScalingLaw(E=1.8172, A=482.01, alpha=0.3478, B=2085.43, beta=0.3658)
@@ -1191,13 +1191,13 @@ print(f"law: N grows as flops^{exponent:.2f}, from {interval(exponents)}")
 print("between the lowest points:", ", ".join(f"flops^{slope:.2f}" for slope in slopes))
 
 # %% [markdown]
-# By the law the best size grows as $\text{flops}^{0.62}$, so the text grows more slowly than the model: from 72 characters for each parameter to 24. The lowest points scatter about the law's line by up to a factor of 1.5, because a curve is flat near its lowest point: for $10^{12}$ FLOPs the losses of 18,312 and of 64,272 parameters differ by 0.016. So the exponent between two neighbouring budgets is anything from 0.37 to 0.98.
+# By the law the best size grows as $\text{flops}^{0.62}$. So the text grows more slowly than the model: the characters for each parameter fall from 72 to 24. The lowest points scatter about the law's line by up to a factor of 1.5, because a curve is flat near its lowest point: for $10^{12}$ FLOPs the losses of 18,312 and of 64,272 parameters differ by 0.016. So the exponent between two neighbouring budgets is anything from 0.37 to 0.98.
 #
 # ## Why Kaplan et al. found something else
 #
-# In 2020 Kaplan et al. had found that $N$ should grow as $\text{flops}^{0.73}$: much larger models, hardly more text. Two years later Hoffmann et al. found an exponent of about 0.5, and suspected the schedule. [Pearce and Song (2024)](https://arxiv.org/abs/2406.12907) found most of the difference in what $N$ counts, and [Porian et al. (2024)](https://arxiv.org/abs/2406.19146) in three other places: the FLOPs of the last layer, a warmup too long for small models, and learning rates that did not suit each size. Two of these can be tried on our runs.
+# In 2020 Kaplan et al. had found that $N$ should grow as $\text{flops}^{0.73}$: much larger models, hardly more text. Two years later Hoffmann et al. found an exponent of about 0.5, and suspected the schedule. [Pearce and Song (2024)](https://arxiv.org/abs/2406.12907) found most of the difference in what $N$ counts, and [Porian et al. (2024)](https://arxiv.org/abs/2406.19146) in three other places: the FLOPs of the last layer, a warmup too long for small models, and learning rates that did not suit each size. Two of these causes can be tested on our runs.
 #
-# **The schedule.** Kaplan et al. took the losses of short runs from the course of long ones, where the learning rate is still high. Hoffmann et al. let the schedule end where each run ends, as we do.
+# **The schedule.** Kaplan et al. took losses in the course of long runs for the losses of short ones, but there the learning rate is still high. Hoffmann et al. let the schedule end where each run ends, as we do.
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
@@ -1219,7 +1219,7 @@ show(
 )
 
 # %% [markdown]
-# **What N counts.** Kaplan et al. did not count the tables. In small models these are a large share. **Predict:** without them, does the best size seem to grow faster with the FLOPs, or more slowly?
+# **What N counts.** Kaplan et al. did not count the tables. In small models the tables are a large share. **Predict:** without them, does the best size seem to grow faster with the FLOPs, or more slowly?
 
 # %%
 LONGEST = 20_000  # steps: all sizes, but none longer, were trained for so long
@@ -1295,13 +1295,13 @@ for kind in COLOURS:
     print(f"{kind:12}" + " " * 7 + "".join(f"{share:11.1f}" for share in shares))
 
 # %% [markdown]
-# Spelling is a matter of text: eight times the text divide its mistakes by 25, seven times the parameters by 2.3. With words and grammar it is the same, less strongly.
+# Spelling is a matter of text: eight times the text divides its loss by 25, seven times the parameters by 2.3. Words and grammar behave the same way, less strongly.
 #
-# Copied names, addressees and closings are another matter. More text alone hardly helps, and more parameters alone hardly help. Both together divide these mistakes by 3.5 to 5. They all ask the model to look back for a name or a thing that was said before. A large model learns that, and learns it late.
+# Copied names, addressees and closings are another matter. More text alone hardly helps, and more parameters alone hardly help. Both together divide the loss on these kinds by 3.5 to 5. All three ask the model to look back for a name or a thing that was said before. A large model learns that, and learns it late.
 #
 # ## What a law does not say
 #
-# **Repeated text.** Playhouse writes as many plays as we like. There will be no new Shakespeare: Tiny Shakespeare has a million characters for training, and whoever wants to read four million reads them four times. How much is a second reading worth? Here are runs on Playhouse that read a part of the plays again and again, beside those that read new plays all the time.
+# **Repeated text.** Playhouse writes as many plays as we like. There will be no new Shakespeare: Tiny Shakespeare has a million characters for training, and a run that reads four million reads them four times. How much is a second reading worth? Here are runs on Playhouse that read a part of the plays again and again, beside those that read new plays all the time.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
@@ -1327,11 +1327,11 @@ show(
 # ### Exercise: what repeated text is worth
 # ★★ · 6 minutes · There is only so much good text.
 #
-# [Muennighoff et al. (2023)](https://arxiv.org/abs/2305.16264) made about 400 runs, most of them on repeated text. They found that each repetition is worth a little less than the one before it. Let $U$ be the length of the text in characters, and $D$ the number of characters that a run reads from it. The first pass is no repetition, so there are $R = D/U - 1$ repetitions, or 0 where $D$ is below $U$. ($R$ need not be whole: a text that is read one and a half times has half a repetition.) Then the run is worth as much as one that reads
+# [Muennighoff et al. (2023)](https://arxiv.org/abs/2305.16264) made about 400 runs, most of them on repeated text. They found that each repetition is worth a little less than the one before it. Let $U$ be the length of the text in characters, and $D$ the number of characters that a run reads from it. The first pass is not a repetition, so there are $R = D/U - 1$ repetitions, or 0 where $D$ is below $U$. ($R$ need not be whole: a text that is read one and a half times has half a repetition.) Then the run is worth as much as one that reads
 #
 # $$ D' = U_D + U_D\,R^*\,\bigl(1 - e^{-R/R^*}\bigr) $$
 #
-# characters of new text. $U_D$ is the part of the text that is read at all: $U$, or $D$ where $D$ is below $U$. $R^*$ is a number, no product: it says how fast the worth decays. Muennighoff et al. found about 15. Return $D'$.
+# characters of new text. $U_D$ is the part of the text that is read at all: $U$, or $D$ where $D$ is below $U$. $R^*$ is a single number, not a product: it says how fast the worth decays. Muennighoff et al. found about 15. Return $D'$.
 
 # %% tags=["exercise"] exercise="effective_characters"
 def effective_characters(D, U, R_star):
@@ -1370,9 +1370,9 @@ for row in sorted(
         )
 
 # %% [markdown]
-# A text of 240,000 characters does as well as new text for a long time: after 16 readings the smaller model has 0.393 and the law says 0.39 for new text. $D'$ says 0.41, so here repeated text is worth more than the formula says. A text of 60,000 characters does not: the smaller model stops at 0.46. The larger model has learnt these plays by heart, and gets worse: 0.448, 0.476, 0.606. $D'$ can stop growing, but it never shrinks. No law of this form can say that a loss rises again.
+# A text of 240,000 characters does as well as new text for a long time: after 16 readings the smaller model has a loss of 0.393, and the law says 0.39 for new text. With $D'$ the law says 0.41, so here repeated text is worth more than the formula says. A text of 60,000 characters does not: the smaller model stops at 0.46. The larger model learns these plays by heart and gets worse: 0.448, 0.476, 0.606. $D'$ can stop growing, but it never shrinks. No law of this form can say that a loss rises again.
 #
-# And Shakespeare? The law of Shakespeare was fitted to runs that read the text at most four times. Here are those that read it nearly eight times:
+# And Shakespeare? The law of Shakespeare was fitted to runs that read the text at most four times. Here are the runs that read it nearly eight times:
 
 # %%
 law_of_verses = fit_law(*columns(verses), form="kaplan")
@@ -1392,7 +1392,7 @@ for row in record["sweep"]["shakespeare"]:
 #
 # **Other texts.** The exponents of the plays are 1.1 and 1.8, those of Shakespeare 0.2 and 0.4. A law of one corpus says nothing about another.
 #
-# **Skills.** A loss falls smoothly. A skill may come late, and then suddenly ([Wei et al., 2022](https://arxiv.org/abs/2206.07682)). At the end of a scene somebody carries away the prop that was named at its beginning. Count the prop as right where the model gives its first letter more than half of the probability, and look at the loss on the closings, too. A model that only guesses among the 17 props loses $\ln 17 = 2.8$ nats at each, once in the 145 characters of a scene. That is 0.019 nats per character:
+# **Skills.** A loss falls smoothly. A skill may come late, and then suddenly ([Wei et al., 2022](https://arxiv.org/abs/2206.07682)). At the end of a scene somebody carries away the prop that was named at its beginning. Count the prop as right where the model gives its first letter more than half of the probability, and look at the loss on the closings, too. A model that only guesses among the 17 props loses $\ln 17 = 2.8$ nats at each closing, once in the 145 characters of a scene. That is 0.019 nats per character:
 
 # %%
 for n_embd in (72, 96):
@@ -1404,16 +1404,16 @@ for n_embd in (72, 96):
         print(f"  {row['D']:10,}  {row['loss']:.3f} {closings:15.4f} {row['props']:14.0%}")
 
 # %% [markdown]
-# The loss of the larger model falls smoothly, from 0.462 to 0.368 and 0.327. Its props jump: with one doubling, from 1.9 to 3.8 million characters, they go from 0% to 67%. [Schaeffer et al. (2023)](https://arxiv.org/abs/2304.15004) warn that such a jump may come from the measure, which counts right or wrong. Here the loss on closings jumps as well, from 0.0193 to 0.0065: the skill itself came suddenly. The smaller model never learns it, even from four times the text. No law of the loss says when a skill will come.
+# The loss of the larger model falls smoothly, from 0.462 to 0.368 and 0.327. Its props jump: with one doubling of the text, from 1.9 to 3.8 million characters, 67% are right instead of 0%. [Schaeffer et al. (2023)](https://arxiv.org/abs/2304.15004) warn that such a jump may come from the measure, which counts right or wrong. Here the loss on closings jumps as well, from 0.0193 to 0.0065: the skill itself came suddenly. The smaller model never learns it, even from four times the text. No law of the loss says when a skill will come.
 #
 # ## Mistakes people make
 #
 # - **One learning rate for all sizes.** Then the law measures how well the rate suits each size.
-# - **Losses in the course of a run as losses of shorter runs.** Where the learning rate is still high, the loss is, too. End the schedule where the run ends.
+# - **Taking losses in the course of a run for losses of shorter runs.** Where the learning rate is still high, the loss is high, too. End the schedule where the run ends.
 # - **A power law without $E$.** Such a law falls towards 0. The loss on a text of entropy $E$ cannot fall below $E$.
 # - **A prediction without an interval, and an interval without a test.** The interval does not know whether the form of the law is right. Hide the most expensive runs and predict them.
 # - **$N$ without saying what it counts.** In our smallest model the tables change $N$ by a factor of 1.6.
-# - **Repeated text as new text.** A text that is small for the model stops helping after some passes, and then it harms.
+# - **Counting repeated text as new text.** A text that is small for the model stops helping after some passes, and then it harms.
 #
 # How far you are:
 
@@ -1423,12 +1423,12 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# - A run takes about $6ND$ FLOPs, small models more.
-# - The loss above the floor is made of a term for the size and a term for the text. Two forms of the law join them differently, and on our runs the one of Kaplan et al. is nearer.
-# - The irreducible loss is the hardest number to fit. Only runs near the floor know it.
+# - A run takes about $6ND$ FLOPs; with a small model, more than that.
+# - The loss above the floor is made of a term for the size and a term for the text. Two forms of the law combine them differently, and the form of Kaplan et al. is nearer to our runs.
+# - The irreducible loss is the hardest number to fit. Only runs near the floor show it.
 # - For given FLOPs there is a best size. A law that is fitted to cheap runs finds it, and predicts the loss of more expensive ones.
 # - A law holds for its corpus, its schedule and its range.
 #
 # You now have `flops_per_token`, `ScalingLaw`, `fit_law`, `predict_loss`, `compute_optimal` and `run_sweep`, in `chargpt_lib/scaling_laws.py`. Before you train something large, let the command count: `chargpt info --preset gpt2 --tokens 9e9 --devices 8xA100` prints FLOPs, hours and memory.
 #
-# Next: lesson 16 exchanges the parts of the GPT for those of today's models, and races them.
+# Next: lesson 16 replaces the parts of the GPT with those of today's models, and races them.

@@ -43,7 +43,7 @@ corpus = load_corpus(CORPUS)
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 
 # %% [markdown]
-# GPT-2 is from 2019. A model of today has the same outline: ids go in, blocks read from a residual stream and write into it, logits come out. Inside, nearly every part has been exchanged.
+# GPT-2 is from 2019. A model of today has the same outline: ids go in, blocks read from a residual stream and write into it, logits come out. Inside, nearly every part has been replaced.
 #
 # | part | GPT-2 | since then | who has it |
 # |---|---|---|---|
@@ -53,12 +53,12 @@ tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 # | heads of keys and values | one for each head of queries | one for a group of them | Llama 3, Qwen, Gemma |
 # | queries and keys | as they come | normed (QK-norm) | Qwen 3, Gemma 3 |
 # | biases | nearly everywhere | none | Llama, Gemma |
-# | the KV cache | read anew when the window moves | slides along | Mistral |
+# | the KV cache | refilled when the window moves | slides along | Mistral |
 # | embeddings | of one token | of the last few tokens, too | BLT, a model of bytes |
 # | logits | as they come | kept within bounds (soft-capping) | Gemma 2 |
 # | optimizer | Adam | AdamW, or Muon for matrices | Kimi K2 has Muon |
 #
-# This page takes these changes one by one and asks what each is for. Near the end recorded runs say what each is worth, with it and without it. (Biases need no section: lesson 06's GPT has none, either, unless its config asks for them.)
+# This page takes these changes one by one and asks what each is for. Near the end, recorded runs with and without each part show what it is worth. (Biases need no section: lesson 06's GPT has none, either, unless its config asks for them.)
 #
 # ## RMSNorm
 #
@@ -80,7 +80,7 @@ print("RMSNorm:   ", [round(number, 3) for number in F.rms_norm(x, (4,)).tolist(
 # ### Exercise: RMSNorm
 # ★ · 4 minutes · Every block of Llama calls it twice.
 #
-# Write it by the formula, for a tensor with any number of dimensions. The mean goes over the last one.
+# Write it from the formula, for a tensor with any number of dimensions. Take the mean over the last one.
 
 # %% tags=["exercise"] exercise="divide_by_rms"
 def divide_by_rms(x, gain, eps=1e-5):
@@ -96,13 +96,13 @@ check("divide_by_rms", divide_by_rms)
 # %% [markdown]
 # ## Positions as rotations
 #
-# Lesson 06 adds a learned vector for each position. That has two flaws. The table ends: with a `block_size` of 192 there is no vector for position 192. And each position is learned by itself: nothing tells the model that positions 20 and 19 are as far apart as 120 and 119.
+# Lesson 06 adds a learned vector for each position. This has two flaws. The table ends: with a `block_size` of 192 there is no vector for position 192. And each position is learned by itself: nothing tells the model that positions 20 and 19 are as far apart as 120 and 119.
 #
 # **RoPE**, rotary position embedding ([Su et al., 2021](https://arxiv.org/abs/2104.09864)), adds nothing. It groups the numbers of a query into pairs and reads each pair as an arrow in the plane. Look at one pair. At position $t$ its arrow is turned by the angle $t\theta$. The same is done with keys:
 #
 # $$R_t = \begin{pmatrix} \cos t\theta & -\sin t\theta \\ \sin t\theta & \cos t\theta \end{pmatrix}, \qquad (R_t\, q) \cdot (R_s\, k) = q \cdot (R_{s-t}\, k)$$
 #
-# The second formula is the point of it. A score is the dot product of a query and a key. If both arrows turn by the same angle, their dot product stays as it is. So only the difference of the two angles counts: $\theta$ times the *distance* $t - s$ of the two positions. **Predict:** what happens to the score if both positions grow by 10, or by 100? And if the key alone moves?
+# The second formula is the point. A score is the dot product of a query and a key. If both arrows turn by the same angle, their dot product stays as it is. So only the difference of the two angles counts: $\theta$ times the *distance* $t - s$ of the two positions. **Predict:** what happens to the score if both positions grow by 10, or by 100? And if the key alone moves?
 
 # %%
 def turn(arrow, angle):
@@ -120,9 +120,9 @@ for t, s in ((3, 1), (13, 11), (103, 101), (3, 2)):
     print(f"query at {t:3}, key at {s:3}, distance {t - s}: {score:.4f}")
 
 # %% [markdown]
-# The first three have the same distance and the same score, wherever they are.
+# The first three lines have the same distance and the same score, wherever the two positions are.
 #
-# One speed alone would confuse distances: after $2\pi / \theta \approx 12.6$ positions the arrow points the same way again. So a head of size $d$ has $d / 2$ pairs, and each pair turns at its own speed. Pair $i$ turns by
+# A single speed would confuse distances: after $2\pi / \theta \approx 12.6$ positions the arrow points the same way again. So a head of size $d$ has $d / 2$ pairs, and each pair turns at its own speed. Pair $i$ turns by
 #
 # $$\theta_i = 10000^{-2i/d}$$
 #
@@ -151,14 +151,14 @@ show(
 )
 
 # %% [markdown]
-# In circle 0 the arrow for position 64 has gone round ten times and points nearly where position 1 points; circle 2 tells the two apart. In circle 3 even position 64 has turned by 0.064 radians only.
+# In circle 0 the arrow for position 64 has gone round ten times and points nearly where position 1 points; circle 2 tells the two apart. In circle 3 even position 64 has turned by only 0.064 radians.
 #
 # Which numbers make a pair? The paper pairs neighbours: numbers 0 and 1, 2 and 3, and so on. Llama's code pairs number $i$ of the first half of the vector with number $i$ of the second half. Our library will do as Llama does.
 #
 # ### Exercise: the paper's way
 # ★★ · 8 minutes · A model that was trained with one pairing computes wrong scores with the other, until somebody reorders the rows of its query and key matrices.
 #
-# For once take the paper's pairs, neighbours. In each row `x[..., t, :]`, with t = 0, 1, 2, ..., the pair $(a, b)$ of the numbers $2i$ and $2i + 1$ turns by the angle $\alpha = t\,\theta_i$, where $\theta_i$ is `speeds[i]`:
+# Here, for once, take the paper's pairs: neighbours. In each row `x[..., t, :]`, with t = 0, 1, 2, ..., the pair $(a, b)$ of the numbers $2i$ and $2i + 1$ turns by the angle $\alpha = t\,\theta_i$, where $\theta_i$ is `speeds[i]`:
 #
 # $$(a, b) \;\to\; (a \cos\alpha - b \sin\alpha, \;\; a \sin\alpha + b \cos\alpha)$$
 
@@ -230,7 +230,7 @@ def rope_cos_sin(positions, head_size):
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 # %% [markdown]
-# Does a score depend on the distance alone? Let the same character stand at all positions from 0 to 47, so that only positions make a difference. On the left are the scores in the first head of lesson 06's recorded GPT, which has a learned table. On the right the same head's query and key of that character, without the table, are turned by RoPE. The two colour scales differ; look at the pattern. (Only keys up to the query's own position are shown: the others are masked.)
+# Does a score depend on the distance alone? Let the same character stand at all positions from 0 to 47, so that only positions make a difference. On the left are the scores in the first head of lesson 06's recorded GPT, which has a learned table. On the right, RoPE turns the same head's query and key of that character, computed without the table. The two colour scales differ; look at the pattern. (Only keys up to the query's own position are shown: the others are masked.)
 
 # %%
 recorded, _, _ = load_pretrained("playhouse")
@@ -266,11 +266,11 @@ for distance, scores in zip((0, 1, 5), along):
 # %% [markdown]
 # ## Feed-forward layers with a gate
 #
-# Lesson 05's feed-forward layer has two matrices and an activation between them. **SwiGLU** ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)) has three. Two of them read the input. One result goes through an activation and becomes a *gate*: multiplied with the other result, it decides number by number how much passes.
+# Lesson 05's feed-forward layer has two matrices and an activation between them. **SwiGLU** ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)) has three. Two of them read the input. One result goes through an activation and becomes a *gate*: multiplied by the other result, it decides number by number how much passes.
 #
 # $$\mathrm{SwiGLU}(x) = \big( \mathrm{SiLU}(x W_{\text{gate}}) \odot x W_{\text{up}} \big) W_{\text{down}}, \qquad \mathrm{SiLU}(z) = \frac{z}{1 + e^{-z}}$$
 #
-# ($\odot$ multiplies number by number.) Three matrices with $4C$ numbers inside would hold $12C^2$ numbers, where the old layer has $8C^2$. So the layer is made narrower: with $\frac{8}{3} C$ inside, three matrices hold $8C^2$ numbers, too. Squared ReLU ([So et al., 2021](https://arxiv.org/abs/2109.08668)) is simpler: two matrices as before, and $\max(0, z)^2$ between them. It is one of lesson 05's activations, `"relu2"`.
+# ($\odot$ multiplies number by number.) With an inner width of $4C$, three matrices would hold $12C^2$ numbers, where the old layer has $8C^2$. So the layer is made narrower: with an inner width of $\frac{8}{3} C$, three matrices hold $8C^2$ numbers, too. Squared ReLU ([So et al., 2021](https://arxiv.org/abs/2109.08668)) is simpler: two matrices as before, and $\max(0, z)^2$ between them. It is one of lesson 05's activations, `"relu2"`.
 
 # %%
 z = torch.linspace(-3, 2, 200)
@@ -327,7 +327,7 @@ print(f"C = {C}: two matrices of {C} x {4 * C} hold {two:,} numbers, SwiGLU's th
 # %% [markdown]
 # ## Heads that share keys and values
 #
-# While a model writes, its KV cache (lesson 08) holds the keys and values of everything it has read. For a large model and a long text that can be more than the weights. In **grouped-query attention** ([Ainslie et al., 2023](https://arxiv.org/abs/2305.13245)) several heads of queries share one head of keys and values.
+# While a model writes, its KV cache (lesson 08) holds the keys and values of everything it has read. For a large model and a long text, that can take more memory than the weights. In **grouped-query attention** ([Ainslie et al., 2023](https://arxiv.org/abs/2305.13245)) several heads of queries share one head of keys and values.
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9, 1.9), layout="constrained")
@@ -368,7 +368,7 @@ def kv_cache_bytes(n_layer, n_head, n_kv_head, n_embd, length, bytes_per_number=
 check("kv_cache_bytes", kv_cache_bytes)
 
 # %% [markdown]
-# Llama 3 with 70 billion parameters has 80 layers, 64 heads of queries, 8 heads of keys and values, and a width of 8,192. For 128,000 positions of 2 bytes a number, your function should say 42 GB. The weights take 140 GB. With 64 heads of keys and values the cache would be 336 GB.
+# Llama 3 with 70 billion parameters has 80 layers, 64 heads of queries, 8 heads of keys and values, and a width of 8,192. For 128,000 positions and 2 bytes a number, your function should give 42 GB. The weights take 140 GB. With 64 heads of keys and values the cache would be 336 GB.
 #
 # ### Exercise: whose keys?
 # ★★ · 5 minutes · The wrong order gives no error, only a worse model.
@@ -389,7 +389,7 @@ check("share_heads", share_heads)
 # %% [markdown]
 # ## QK-norm
 #
-# Scores can grow without limit while a model trains. One score that is far above the others makes the softmax put everything on one position. The gradient through the softmax is then nearly 0, and the head stops learning. **QK-norm** ([Henry et al., 2020](https://arxiv.org/abs/2010.04245)) puts an RMSNorm, here without gains, on each query and each key. A vector of $d$ numbers then has the length $\sqrt{d}$, and a score $q \cdot k / \sqrt{d}$ lies between $-\sqrt{d}$ and $\sqrt{d}$, however large the weights are.
+# Scores can grow without limit while a model trains. One score that is far above the others makes the softmax put all its weight on one position. The gradient through the softmax is then nearly 0, and the head stops learning. **QK-norm** ([Henry et al., 2020](https://arxiv.org/abs/2010.04245)) puts an RMSNorm, here without gains, on each query and each key. A vector of $d$ numbers then has the length $\sqrt{d}$, and a score $q \cdot k / \sqrt{d}$ lies between $-\sqrt{d}$ and $\sqrt{d}$, however large the weights are.
 
 # %%
 torch.manual_seed(0)
@@ -405,7 +405,7 @@ for scale in (1, 10, 100):
     )
 
 # %% [markdown]
-# (Scores grow by about 100, not by 10, because both factors of the dot product are ten times as large.) Norm and rotation do not get into each other's way: turning an arrow does not change its length. Here is the attention layer with everything so far. It has three matrices for queries, keys and values, because with groups they have different shapes. The code norms and turns before `transpose`: at that point the numbers of a head lie side by side in memory, so it is faster.
+# (Scores grow by a factor of about 100, not 10, because both vectors in the dot product are ten times as large.) Norm and rotation do not get in each other's way: turning an arrow does not change its length. Here is the attention layer with everything so far. It has three matrices for queries, keys and values, because with groups they have different shapes. The code norms and turns before `transpose`: at that point the numbers of a head lie side by side in memory, which is faster.
 
 # %%
 #| export
@@ -461,7 +461,7 @@ class GroupedAttention(nn.Module):
 # %% [markdown]
 # ## A cache that slides
 #
-# In lesson 08 the window moved on by one character and the cache had to be filled anew: each character had a new position, so its key was another one. Count the keys of the first layer that are still right, first with the learned table, then with RoPE. The window holds 192 characters and moves by one, so 191 of them stay.
+# In lesson 08, when the window moved on by one character, the cache had to be refilled: each character had a new position, and so a new key. Count the keys of the first layer that are still right, first with the learned table, then with RoPE. The window holds 192 characters and moves by one, so 191 of them stay.
 
 # %%
 ids = torch.randint(recorded.vocab_size, (193,))  # any characters will do
@@ -552,7 +552,7 @@ class SlidingKVCache(KVCache):
         return keys[:, :, seen], values[:, :, seen], self.mask
 
 # %% [markdown]
-# A toy with a window of 4, in which each key is just the number of its character:
+# Here is a toy with a window of 4, in which each key is just the number of its character:
 
 # %%
 toy = SlidingKVCache(window=4)
@@ -565,13 +565,13 @@ for t in range(10):
     )
 
 # %% [markdown]
-# One thing is not as before. The key of an old character in the second layer contains what that character read in the first layer. Some of that is outside the window by now. So with several layers something can arrive from further back than `window` positions, and the logits differ a little from those of a window that is read anew. A cell below measures by how much.
+# One thing differs from before. The key of an old character in the second layer contains what that character read in the first layer, and some of that is outside the window by now. So with several layers, information can arrive from further back than `window` positions, and the logits differ a little from those of a window that is read anew. A cell below measures how much.
 #
 # (RoPE alone does not make a model good at long distances. Distances above `block_size` never occurred in training, which is why the cache does not keep more.)
 #
 # ## Embeddings of n-grams
 #
-# A character says little by itself. Before a model can predict anything, its first layers have to find the last few characters. Why not look them up? For each position, add a vector for the last two characters, one for the last three, and so on. With the 54 characters of Playhouse, a table with a row for all triples would need $54^3 = 157{,}464$ rows, and for all groups of four $8.5$ million; with GPT-2's vocabulary even the pairs are 2.5 billion. So the table gets a fixed number of rows, and a **hash** chooses one: a formula that turns the characters into a row number, the same for the same characters, and otherwise scattered as if by chance ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
+# A character says little by itself. Before a model can predict anything, its first layers have to find the last few characters. Why not look them up? For each position, add a vector for the last two characters, one for the last three, and so on. With the 54 characters of Playhouse, a table with a row for all triples would need $54^3 = 157{,}464$ rows, and one for all groups of four $8.5$ million; with GPT-2's vocabulary the pairs alone would need 2.5 billion. So the table gets a fixed number of rows, and a **hash** chooses one of them: a formula that turns the characters into a row number. The same characters always give the same row, and different ones are scattered as if by chance ([Pagnoni et al., 2024](https://arxiv.org/abs/2412.09871)).
 
 # %%
 #| export
@@ -623,7 +623,7 @@ for t in (2, 13, 14):
     )
 
 # %% [markdown]
-# *he* and *the* have the same rows both times. Which groups share a row by accident?
+# Both times, *he* and *the* have the same rows. Which groups share a row by accident?
 
 # %%
 ids = tokenizer.encode(corpus.train)
@@ -639,18 +639,18 @@ shared = [groups for groups in at.values() if len(groups) > 1]
 print("some that share a row:", shared[:3])
 
 # %% [markdown]
-# This table cannot tell those apart. More rows make that rarer, and the layers behind the table still see the characters themselves.
+# The table cannot tell such groups apart. More rows make this rarer, and the layers after the table still see the characters themselves.
 #
 # ## The whole
 #
-# One part is left. A logit that is far above all others makes a model too sure of itself, and when it is wrong its loss is huge. **Soft-capping** keeps logits between $-\mathrm{cap}$ and $\mathrm{cap}$: $\mathrm{cap} \cdot \tanh(z / \mathrm{cap})$ is nearly $z$ for small $z$ and never leaves these bounds. Our cap is 15.
+# One part is left. A logit that is far above all others makes a model too sure of itself, and when the model is wrong, its loss is huge. **Soft-capping** keeps logits between $-\mathrm{cap}$ and $\mathrm{cap}$: $\mathrm{cap} \cdot \tanh(z / \mathrm{cap})$ is nearly $z$ for small $z$ and never leaves these bounds. Our cap is 15.
 
 # %%
 for z in (0.5, 5.0, 15.0, 50.0):
     print(f"logit {z:4} -> {15 * torch.tanh(torch.tensor(z / 15)):.2f}")
 
 # %% [markdown]
-# A config names the parts, so that each of them can be measured with and without.
+# A config names the parts, so that we can measure the model with and without each of them.
 
 # %%
 #| export
@@ -836,7 +836,7 @@ of_tables = sum(p.numel() for p in model.n_gram_embedding.parameters())
 print(f"{model.num_params():,} parameters, {of_tables:,} of them in the tables of n-grams")
 
 # %% [markdown]
-# With everything switched off it should be lesson 06's GPT. Is it? Copy the weights of one into the other; `qkv` has to be cut into three.
+# With everything switched off, `ModernGPT` should be lesson 06's GPT. Is it? Copy the weights of one into the other; `qkv` has to be cut into three.
 
 # %%
 torch.manual_seed(0)
@@ -867,7 +867,7 @@ assert difference < 1e-4
 #
 # ## Muon
 #
-# AdamW (lesson 02) treats a matrix as a heap of numbers: each has its own step. **Muon** ([Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)) treats it as a matrix. What does a matrix do to vectors? It turns them, stretches them along some directions, and turns them again. That is the singular value decomposition, $G = U S V^\top$: $V^\top$ and $U$ turn, and $S$ is diagonal, with the factors of the stretching, the **singular values**. Look at those of a gradient:
+# AdamW (lesson 02) treats a matrix as a heap of numbers: each has its own step. **Muon** ([Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/)) treats it as a matrix. What does a matrix do to vectors? It turns them, stretches them along some directions, and turns them again. The singular value decomposition writes this as $G = U S V^\top$: $V^\top$ and $U$ turn, and $S$ is diagonal and holds the factors of the stretching, the **singular values**. Look at the singular values of a gradient:
 
 # %%
 x = ids[: 8 * 97].view(8, 97)
@@ -884,7 +884,7 @@ print(
 )
 
 # %% [markdown]
-# Of the sum of squares, 5 of the 96 directions hold two fifths, and 20 hold three quarters. A step along the gradient moves the weights mainly in these directions. What is rare in the text is in the others, and is learned late. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
+# The first 5 of the 96 directions hold two fifths of the sum of squares, and the first 20 hold three quarters. A step along the gradient moves the weights mainly in these directions. What is rare in the text lies in the others, so the model learns it late. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
 #
 # ### Exercise: equal factors
 # ★★ · 6 minutes · Of all matrices that stretch nothing, $U V^\top$ is the nearest to $G$.
@@ -903,11 +903,11 @@ def equal_stretch(matrix):
 check("equal_stretch", equal_stretch)
 
 # %% [markdown]
-# A decomposition in each step would be slow, on a graphics card above all. There is a way by products of matrices alone. Take $p(X) = aX + b\,(XX^\top)X + c\,(XX^\top)^2X$ and put in $X = USV^\top$. All inner products $U^\top U$ and $V^\top V$ are the identity, and what is left is $U\,p(S)\,V^\top$ with
+# A decomposition in each step would be slow, above all on a graphics card. There is a way that needs only products of matrices. Take $p(X) = aX + b\,(XX^\top)X + c\,(XX^\top)^2X$ and put in $X = USV^\top$. The products $U^\top U$ and $V^\top V$ inside are the identity and drop out. What is left is $U\,p(S)\,V^\top$, with
 #
 # $$p(s) = as + bs^3 + cs^5$$
 #
-# for each singular value $s$. So $p$ acts on each singular value by itself and leaves the directions alone. If $p$ is applied several times, small values grow until they are near 1. This is a **Newton-Schulz** iteration; Muon takes $a = 3.4445$, $b = -4.7750$, $c = 2.0315$, five times.
+# for each singular value $s$. So $p$ acts on each singular value by itself and leaves the directions alone. If $p$ is applied several times, small values grow until they are near 1. This is a **Newton-Schulz** iteration. Muon applies $p$ five times, with $a = 3.4445$, $b = -4.7750$, $c = 2.0315$.
 
 # %%
 s = torch.logspace(-4, 0, 400)
@@ -927,7 +927,7 @@ show(
 )
 
 # %% [markdown]
-# The curve does not settle at 1. The numbers were chosen for speed: small values grow by a factor of 3.4 each time, and after five times everything that was above 0.002 lies between 0.7 and 1.2. For the direction of a step that is good enough.
+# The curve does not settle at 1. The coefficients were chosen for speed: small values grow by a factor of 3.4 each time, and after five times everything that was above 0.002 lies between 0.7 and 1.2. For the direction of a step that is good enough.
 
 # %%
 #| export
@@ -970,11 +970,11 @@ show(
 #
 # $$W \leftarrow (1 - \eta\lambda)\,W - 0.2\,\eta\,\sqrt{\max(M, N)}\;\mathrm{NewtonSchulz}\big(0.95\,B + 0.05\,G\big)$$
 #
-# for a matrix of $M \times N$, the learning rate $\eta$ and the weight decay $\lambda$. (Adding $0.05\,G$ once more looks one step ahead: it is the momentum as it would be if the next gradient were the same. This is Nesterov's trick.)
+# for a matrix of size $M \times N$, with learning rate $\eta$ and weight decay $\lambda$. (Adding $0.05\,G$ once more looks one step ahead: the sum is the momentum as it would be if the next gradient were the same. This is Nesterov's trick.)
 #
-# Why $0.2 \sqrt{\max(M, N)}$ ([Liu et al., 2025](https://arxiv.org/abs/2502.16982))? The squares of the numbers in $UV^\top$ sum to the number of its singular values, $\min(M, N)$. There are $MN$ of them, so their root mean square is $1 / \sqrt{\max(M, N)}$. With the factor it is 0.2, about that of AdamW's steps, and both can share a learning rate.
+# Why $0.2 \sqrt{\max(M, N)}$ ([Liu et al., 2025](https://arxiv.org/abs/2502.16982))? The squares of the numbers in $UV^\top$ sum to the number of its singular values, $\min(M, N)$. The matrix has $MN$ numbers, so their root mean square is $1 / \sqrt{\max(M, N)}$. With the factor it is 0.2, about that of AdamW's steps, so both optimizers can share a learning rate.
 #
-# That is convenient, because Muon is for the matrices in the blocks only. The others stay with AdamW. Each step uses some rows of an embedding table, as vectors and not as a matrix, so equal singular values mean nothing there. The last matrix is tied to that table. And gains are no matrices.
+# That is convenient, because Muon takes only the matrices in the blocks. The other parameters stay with AdamW. Each step uses some rows of an embedding table, as vectors and not as a matrix, so equal singular values mean nothing there. The last matrix is tied to that table. And gains are not matrices.
 
 # %%
 #| export
@@ -1070,11 +1070,11 @@ def make_muon(model, config):
     )
 
 # %% [markdown]
-# (`torch.optim.Muon` does the same in PyTorch, since version 2.9. Ours takes all matrices of one shape in one product and computes in 32 bits, which is faster on a CPU; the tests of the course compare the steps of both.)
+# (PyTorch has had the same optimizer since version 2.9, as `torch.optim.Muon`. Ours takes all matrices of one shape in one product and computes in 32 bits, which is faster on a CPU; the tests of the course compare the steps of both.)
 #
 # ## Train it
 #
-# Two runs from the same weights, 250 steps each: AdamW, and Muon for the matrices. **Predict** which is ahead after 50 steps, and which takes longer for a step.
+# Two runs from the same weights, 250 steps each: AdamW, and Muon for the matrices. **Predict** which is ahead after 50 steps, and which takes longer per step.
 
 # %% tags=["nbval-ignore-output"]
 runs = {}
@@ -1115,7 +1115,7 @@ model.eval()
 assert runs["muon"]["best_val_loss"] < 2
 
 # %% [markdown]
-# Compare with your prediction: the curves say who is ahead at equal steps, and the two printed lines how long each run took.
+# Compare with your prediction: the curves show which optimizer is ahead at equal steps, and the two printed lines show how long each run took.
 #
 # ## Write, and look inside
 
@@ -1134,7 +1134,7 @@ show(
 )
 
 # %% [markdown]
-# `generate` took the sliding cache without being told: it asks the model for `make_cache`. How many characters had to be read? We count them, for a text that goes 100 characters beyond the block, with lesson 06's model and with this one.
+# `generate` used the sliding cache without being told to: it calls the model's `make_cache`. How many characters did the model have to read? We count them for lesson 06's model and for this one, with a text that goes 100 characters beyond the block.
 
 # %%
 prompt = torch.zeros(1, 1, dtype=torch.int64)
@@ -1169,9 +1169,9 @@ assert abs(sliding - anew) < 0.05
 # %% [markdown]
 # ## With and without
 #
-# What is each part worth? At this small scale it can be measured. `python -m tests.benchmarks.modern rates parts` trained small models on Tiny Shakespeare: 4 layers, 96 wide, 64 characters of context, 16 windows a step. The row *GPT* is lesson 06's model: layer norm, a learned table, GELU, AdamW. The row *whole* has eight parts of this page: RMSNorm, RoPE, SwiGLU, 2 heads of keys and values for 4 of queries, QK-norm, soft-capping, embeddings of up to 4 characters, and Muon. The other rows have one part added to *GPT*, or one part taken from *whole*. (Squared ReLU takes SwiGLU's place. It is no ninth part.)
+# What is each part worth? At this small scale we can measure it. `python -m tests.benchmarks.modern rates parts` trained small models on Tiny Shakespeare: 4 layers, 96 wide, 64 characters of context, 16 windows a step. The row *GPT* is lesson 06's model: layer norm, a learned table, GELU, AdamW. The row *whole* has eight parts of this page: RMSNorm, RoPE, SwiGLU, 2 heads of keys and values for 4 of queries, QK-norm, soft-capping, embeddings of up to 4 characters, and Muon. The other rows have one part added to *GPT*, or one part taken from *whole*. (Squared ReLU takes SwiGLU's place; it is not a ninth part.)
 #
-# Each row was trained with three seeds, and twice: for 600 steps, and for as many steps as fit into the *time* that *GPT* needs for 600. Its learning rate was chosen beforehand, by the loss on the last tenth of the training text, which was held out for that. The losses below are over the whole validation text, and the mean of three seeds. They are higher than those above, because Shakespeare is harder to predict than Playhouse. **Predict:** which three parts are worth most? And which ones gain nothing at equal time?
+# Each row was trained with three seeds and two budgets: for 600 steps, and for as many steps as fit into the *time* that *GPT* needs for 600. Its learning rate was chosen beforehand, by the loss on the last tenth of the training text, which was held out for that. The losses below are taken over the whole validation text and averaged over three seeds. They are higher than those above, because Shakespeare is harder to predict than Playhouse. **Predict:** which three parts are worth most? And which ones gain nothing at equal time?
 
 # %%
 record = json.loads((bundled_dir() / "results" / "modern.json").read_text(encoding="utf-8"))
@@ -1224,7 +1224,7 @@ show(
 # %% [markdown]
 # Each point is the difference of two runs with the same seed, so the width of a group shows how much chance decides. At equal steps:
 #
-# - **N-gram embeddings**: adding them gains 0.30 nats, and taking them from the whole loses 0.13. Their tables hold 1.2 million numbers, more than twice as many as the rest of the model. They cost hardly any time, because looking up a row needs no product of matrices.
+# - **N-gram embeddings**: adding them gains 0.30 nats, and taking them from the whole loses 0.13. Their tables hold 1.2 million numbers, more than twice as many as the rest of the model. They cost hardly any time, because looking up a row needs no matrix product.
 # - **Muon**: adding it gains 0.20, and taking it away loses 0.03. But its products slow training down by a fifth. At equal time adding it gains 0.14, and the whole does as well without it. (Muon's work is the same for every size of batch. Here a step has only 16 · 64 = 1,024 characters, so Muon's share of the time is large.)
 # - **RoPE**: adding it gains 0.09, and taking it away loses 0.025.
 # - **SwiGLU**: adding it gains 0.04, and taking it away loses 0.02. Squared ReLU gains 0.01 when it is added, and in the whole it is as good as SwiGLU.
@@ -1237,13 +1237,13 @@ show(
 #
 # ## The race
 #
-# How far do such parts carry? `python -m tests.benchmarks.race` trains five models from nothing, on Tiny Shakespeare and two CPU cores. Each has 180 seconds. The clock starts before Python does, so imports and reading the text take some of them.
+# How far do such parts carry? `python -m tests.benchmarks.race` trains five models from scratch, on Tiny Shakespeare and two CPU cores. Each has 180 seconds. The clock starts before Python does, so imports and reading the text use up some of that time.
 #
 # - *nanoGPT*: a GPT like lesson 06's, with the settings that nanoGPT's README gives for a CPU: 4 layers, 128 wide, 64 characters of context, 2,000 steps. It is done after a minute.
 # - *nanoGPT, longer*: the same, with a schedule that fills the 180 seconds.
 # - *nanoGPT, tuned*: ReLU in place of GELU, three times the learning rate, and a linear decay over the last 60% of the time.
-# - *transformer*: as deep and as wide, with some of this page's parts: RMSNorm, RoPE, QK-norm, squared ReLU and Muon, and without n-gram embeddings. It has windows of 512 characters. To make them cheap, a window is cut into chunks of 64. A character attends to its own chunk, up to itself, and to the chunk before. What is farther back arrives through the layers below.
-# - *everything*: such a transformer, with windows of 1,024 characters, on top of counts like those of lesson 01. They say how often each character came after the last 0 to 8 characters in the training text, and after the last 3 and 5 in the window itself. At each position the transformer computes a weight for each of these counts. What the counts say, as logs of probabilities, is weighted and added to the transformer's own logits.
+# - *transformer*: as deep and as wide, with some of this page's parts: RMSNorm, RoPE, QK-norm, squared ReLU and Muon, but no n-gram embeddings. It has windows of 512 characters. To make them cheap, a window is cut into chunks of 64. A character attends to its own chunk, up to itself, and to the chunk before. What is farther back arrives through the layers below.
+# - *everything*: such a transformer, with windows of 1,024 characters, on top of counts like those of lesson 01. The counts say how often each character came after the last 0 to 8 characters in the training text, and after the last 3 and 5 in the window itself. At each position the transformer computes a weight for each of these counts. The counts give probabilities; their logs are multiplied by these weights and added to the transformer's own logits.
 #
 # Each character of the validation text is predicted once. Long windows help, so the cell also gives the loss in windows of at most 256 characters. (For nanoGPT's windows of 64 that changes nothing.) Where a processor is fast at 16 bits, as this one was, the blocks of *transformer* and *everything* compute in bf16 (lesson 10). nanoGPT's models compute in 32 bits, as nanoGPT does on a CPU. **Predict:** how long does each of the five take to get below 2 nats, the grey line in the figure?
 
@@ -1280,17 +1280,17 @@ show(
 )
 
 # %% [markdown]
-# nanoGPT's three need about 45 seconds. The transformer is just below 2 at its first point, after 15 seconds. *everything* is far below it there, because counts need no training: its tables are full before its first step. Then it improves slowly, to 1.30. The transformer ends at 1.47. The diamonds mark the ends; *nanoGPT* has its own after a minute.
+# nanoGPT's three models need about 45 seconds. The transformer is just below 2 at its first point, after 15 seconds. *everything* is already far below 2 there, because counts need no training: its tables are full before its first step. Then it improves slowly, to 1.30. The transformer ends at 1.47. The diamonds mark the ends of the runs; *nanoGPT* ends after a minute.
 #
-# nanoGPT's README gives 1.4697, an estimate from some batches, for a model of 10.7 million parameters after three minutes on an A100, a graphics card for data centres. That model has windows of 256 characters. In such windows the transformer has 1.48 here, and *everything* 1.36. But all counts of a million characters fit into a small memory. What they would add on a text a thousand times as long, this race does not say.
+# nanoGPT's README gives 1.4697, an estimate from some batches, for a model of 10.7 million parameters after three minutes on an A100, a graphics card for data centres. That model has windows of 256 characters. In such windows the transformer has 1.48 here, and *everything* 1.36. But all counts of a million characters fit into a small memory. This race does not show what they would add on a text a thousand times as long.
 #
 # ## Mistakes people make
 #
 # - **Turning the values, too.** RoPE is for queries and keys. Values are the content that is carried. They must not depend on position.
-# - **Pairs in halves in one code, neighbours in the other.** The logits are wrong and nothing complains. Compare with copied weights before you train on.
-# - **Turning keys anew when they come from the cache.** They were turned when they were written.
+# - **Pairs from halves in one program, from neighbours in the other.** The logits are wrong, and no error is raised. Copy the weights and compare the logits before you train on.
+# - **Turning keys again when they come from the cache.** They were turned when they were written.
 # - **A gate without a narrower layer.** SwiGLU with $4C$ inside has 1.5 times as many parameters, and then wins by its size.
-# - **Muon for embeddings or the last matrix.** Their rows are vectors by themselves.
+# - **Muon for embeddings or the last matrix.** Each of their rows is a vector by itself.
 # - **Using AdamW's learning rate with a Muon that lacks the factor.** Without $0.2\sqrt{\max(M, N)}$ the steps have another size. Check which convention a published rate belongs to.
 #
 # How far you are:
@@ -1305,3 +1305,5 @@ progress()
 #
 #     chargpt train --preset modern --corpus diary.txt
 #     chargpt train --preset cpu --optimizer muon
+#
+# Next: [17 · GPT-2](17_gpt2.ipynb), whose weights your model can take.

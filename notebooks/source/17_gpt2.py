@@ -55,7 +55,7 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 # %% [markdown]
-# In 2019 OpenAI published the weights of GPT-2 ([Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)), in four sizes. The models had read WebText, 40 GB of text from web pages. Each of them is lesson 06's GPT with biases in all norms and blocks and the tanh form of GELU: `GPTConfig.gpt2()`. The four differ from each other in three numbers only. The next cell counts their parameters on the device `meta`, where a model has shapes and no weights, so that even the largest takes no memory.
+# In 2019 OpenAI published the weights of GPT-2 ([Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)), in four sizes. The models had read WebText, 40 GB of text from web pages. Each of them is lesson 06's GPT with biases in all norms and blocks and the tanh form of GELU: `GPTConfig.gpt2()`. The four differ from each other in only three numbers. The next cell counts their parameters on the device `meta`, where a model has shapes but no weights, so that even the largest takes no memory.
 
 # %%
 sizes = {
@@ -73,13 +73,13 @@ for name, size in sizes.items():
     )
 
 # %% [markdown]
-# OpenAI calls them 124M, 355M, 774M and 1.5B. (The paper still says 117M, 345M, 762M and 1542M; [OpenAI's repository](https://github.com/openai/gpt-2) corrects it.) So OpenAI's weights would fit into your model, number for number. Two things stand in the way: the names differ, and so do some of the shapes.
+# OpenAI calls the four sizes 124M, 355M, 774M and 1.5B. (The paper still says 117M, 345M, 762M and 1542M; [OpenAI's repository](https://github.com/openai/gpt-2) corrects them.) So OpenAI's weights would fit into your model, number for number. Two things stand in the way: the names differ, and so do some of the shapes.
 #
 # ## A folder of `transformers`
 #
-# Most models are published as a folder that the library [transformers](https://huggingface.co/docs/transformers) writes and opens. For GPT-2 it has a config, a tokenizer (lesson 14), and the weights as safetensors (lesson 09).
+# Most models are published as a folder that the library [transformers](https://huggingface.co/docs/transformers) writes and opens. For GPT-2 the folder holds a config, a tokenizer (lesson 14), and the weights as safetensors (lesson 09).
 #
-# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes with random weights. The stand-in writes noise, but its logits can be compared digit by digit. For the real GPT-2, put `SOURCE = "gpt2"` at the top and run the page again: from the section "Is it the same model?" on, the real model replaces the stand-in. The page downloads its file of 548 MB once, or finds it in `$CHARGPT_DATA/gpt2/model.safetensors`.
+# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes with random weights. The stand-in writes noise, but its logits can be compared digit by digit. For the real GPT-2, put `SOURCE = "gpt2"` at the top and run the page again: from the section "Is it the same model?" on, the real model replaces the stand-in. The page downloads the file of its weights, 548 MB, once, or finds it in `$CHARGPT_DATA/gpt2/model.safetensors`.
 
 
 # %%
@@ -167,7 +167,7 @@ check("our_name", our_name)
 # %% [markdown]
 # ## Transposed matrices
 #
-# Why are matrices transposed? (All four of a block are. The fourth is `attn.c_proj`, our `attention.proj`: it is square, so its shape does not show it.) `nn.Linear` keeps its weight $W$ as (out, in) and computes $y = x W^\top + b$. OpenAI's code, in TensorFlow, wrote each linear layer as a convolution over a single position, with a weight laid out as (in, out). `transformers` keeps that layout, in a layer called Conv1D, which computes $y = x W + b$. The next cell computes one layer of the stand-in three times: by the formula, by Conv1D, and by `nn.Linear` with the transposed weight.
+# Why are matrices transposed? (All four matrices of a block are. The fourth, `attn.c_proj`, our `attention.proj`, is square, so its shape does not show it.) `nn.Linear` keeps its weight $W$ as (out, in) and computes $y = x W^\top + b$. OpenAI's code, in TensorFlow, wrote each linear layer as a convolution over a single position, with a weight laid out as (in, out). `transformers` keeps that layout, in a layer called Conv1D, which computes $y = x W + b$. The next cell computes one layer of the stand-in three times: by the formula, by Conv1D, and by `nn.Linear` with the transposed weight.
 
 # %%
 torch.manual_seed(1337)
@@ -187,7 +187,7 @@ with torch.no_grad():
 #
 # ## The map
 #
-# Here is the whole map, for the library. It leads from our names to theirs, and says which of their modules have transposed matrices.
+# Here is the whole map, for the library. It translates our names into theirs, and says which of their modules have transposed matrices.
 
 # %%
 #| export
@@ -270,7 +270,7 @@ for name, theirs_name in GPT2_FORMAT.names.items():
     print(f"{name:28} {rows:5} × {columns:4}   {theirs_name:18} {height:5} × {width:4}")
 
 # %% [markdown]
-# The same table as a picture. Each rectangle is as high as the weight has rows and as wide as it has columns; those of norms are thin lines. Blue weights have the same shape on both sides, orange ones are transposed. The token table is cut off: it would be 33 times as high. (`lm_head` is the token table again, and is left out.)
+# The same table as a picture. Each rectangle is as high as the weight has rows and as wide as it has columns; norms are thin lines. Blue weights have the same shape on both sides, orange ones are transposed. The token table is cut off: it would be 33 times as high. (`lm_head` is the token table again, and is left out.)
 
 # %%
 fig, ax = plt.subplots(figsize=(7.4, 7.6), layout="constrained")
@@ -299,7 +299,7 @@ show(
 # %% [markdown]
 # ## The config
 #
-# The weights do not say what is computed with them: which activation, which $\varepsilon$ in the norms, how many heads. `config.json` does. A wrong activation changes no shape, so nothing would complain. Therefore the next function looks at every setting that changes the logits, and refuses a model whose logits our GPT cannot compute.
+# The weights do not say what is computed with them: which activation, which $\varepsilon$ in the norms, how many heads. `config.json` does. A wrong activation changes no shape, so there would be no error. Therefore the next function checks every setting that changes the logits, and refuses a model whose logits our GPT cannot compute.
 
 # %%
 #| export
@@ -369,7 +369,7 @@ for settings in ({"activation_function": "gelu"}, {"layer_norm_epsilon": 1e-6}):
 # %% [markdown]
 # ## Opening the weights
 #
-# What remains is to read the weights. A safetensors file begins with a list of names and shapes (lesson 09), so all of them can be compared with the config before a single number is read. Then the tensors are read one at a time, transposed where the map says so, and put into a model on the device `meta`. So no more than one tensor is in memory twice.
+# What remains is to read the weights. A safetensors file begins with a list of names and shapes (lesson 09), so all of them can be compared with the config before a single number is read. Then the tensors are read one at a time, transposed where the map says so, and put into a model on the device `meta`. So at most one tensor at a time is in memory twice.
 
 # %%
 #| export
@@ -664,7 +664,7 @@ with torch.no_grad():
 #
 # The same map serves here. But lesson 06's GPT can differ from GPT-2 in four ways, and each needs care:
 #
-# - *No biases.* GPT-2 has a bias in each norm and each matrix of its blocks. A bias of zero adds nothing, so zeros are written.
+# - *No biases.* GPT-2 has a bias in each norm and each matrix of its blocks. A bias of zero adds nothing, so we write zeros.
 # - *Another activation.* `config.json` names it.
 # - *An untied last matrix.* `config.json` says so (`tie_word_embeddings`), and the matrix is written by itself.
 # - *A bias in the untied last matrix.* GPT-2 has no place for it. This case is harder.
@@ -735,7 +735,7 @@ def gpt2_from_model(model):
     return settings, weights
 
 # %% [markdown]
-# The function solves the equations by least squares, and looks at what is left over. Try it with 65 characters and a width of 384, then with 300 tokens and a width of 48:
+# The function solves the equations by least squares, and checks how large an error remains. Try it with 65 characters and a width of 384, then with 300 tokens and a width of 48:
 
 # %%
 torch.manual_seed(1337)
@@ -754,7 +754,7 @@ for V, C in ((65, 384), (300, 48)):
 #
 # ## Llama's format
 #
-# Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has them, too. In `transformers` its matrices are those of `nn.Linear`, and its rotations pair the two halves of a head, as ours do. So the map is a list of names and nothing else, and the config is the larger part of the work. The config reader below accepts only models with our choices: a SwiGLU of width $8 \cdot \mathrm{round}(C / 3)$, the base 10,000 for RoPE, $\varepsilon = 10^{-5}$. The published Llamas made other choices and are refused. So this format is for your own models: to export them, and to open them again.
+# Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has these parts, too. In `transformers` its matrices are those of `nn.Linear`, and its rotations pair the two halves of a head, as ours do. So the map is a list of names and nothing else, and the config is the larger part of the work. The config reader below accepts only models with our choices: a SwiGLU of width $8 \cdot \mathrm{round}(C / 3)$, the base 10,000 for RoPE, $\varepsilon = 10^{-5}$. The published Llamas made other choices and are refused. So this format is for your own models: to export them, and to open them again.
 
 # %%
 #| export
@@ -872,7 +872,7 @@ for changes in ({"softcap": 0.0, "qk_norm": False}, {"softcap": 0.0}):
 # %% [markdown]
 # ## Writing the folder
 #
-# The last function writes the config, the weights, the tokenizer and a model card. The card says what the model learned from, how good it is, and who may use it. All files go into a temporary folder, which gets its name when it is whole (lesson 09).
+# The last function writes the config, the weights, the tokenizer and a model card. The card says what the model learned from, how good it is, and who may use it. All files go into a temporary folder, which gets its final name when it is complete (lesson 09).
 
 # %%
 #| export
@@ -945,7 +945,7 @@ print(
 assert difference < 1e-4
 
 # %% [markdown]
-# Where both programs call the same kernels, even the last digit agrees. Now `transformers` writes a play with it, and our `generate` writes one, too:
+# Where both programs call the same kernels, even the last digit agrees. Now `transformers` writes a play with the exported model, and our `generate` writes one with the original:
 
 # %%
 written = opened.generate(ids, max_new_tokens=160, do_sample=False, pad_token_id=0)
@@ -960,7 +960,7 @@ print(f"new characters that are the same in ours: {same} of {len(our_play) - len
 assert their_play[:60] == our_play[:60]
 
 # %% [markdown]
-# The modern model goes out as a Llama, with fresh weights here, and comes back:
+# A modern model, here with fresh weights, goes out as a Llama and comes back:
 
 # %%
 config = ModernConfig(
@@ -989,7 +989,7 @@ print((out / "README.md").read_text(encoding="utf-8"))
 # %% [markdown]
 # ## The square matrix
 #
-# Back to the question from above: what if the square matrix of a block, `attn.c_proj`, is not transposed? All shapes fit, so nothing complains. The next cell makes this mistake in the Playhouse model, in one block at a time. The loss is 0.35 nats per character without it. **Predict:** in which block does the mistake cost most, the first or the last? Is the model then still better than a uniform guess?
+# Back to the question from above: what if the square matrix of a block, `attn.c_proj`, is not transposed? All shapes fit, so there is no error. The next cell makes this mistake in the Playhouse model, in one block at a time. Without the mistake the loss is 0.35 nats per character. **Predict:** in which block does the mistake cost most, the first or the last? Is the model then still better than a uniform guess?
 
 # %%
 val_ids = characters.encode(load_corpus("playhouse").val[:20_000])
@@ -1009,7 +1009,7 @@ for number, block in enumerate(playhouse.blocks):
     transpose_proj(block)  # right again
 
 # %% [markdown]
-# In block 0 the mistake ruins everything: 4.53 is worse than giving all 54 characters the same probability, which costs $\ln 54 = 3.99$ nats. All later blocks build on what block 0 writes. After block 3 no block follows, and there the mistake costs 0.14 nats. Here is what the model writes with the mistake in block 3, and below that what it writes without it:
+# In block 0 the mistake ruins everything: 4.53 is worse than giving all 54 characters the same probability, which costs $\ln 54 = 3.99$ nats. All later blocks build on what block 0 writes. No block follows block 3, and the mistake there costs 0.14 nats. Here is what the model writes with the mistake in block 3, and below that what it writes without it:
 
 # %%
 transpose_proj(playhouse.blocks[3])
@@ -1068,7 +1068,7 @@ show(
 #     chargpt import gpt2 --out models/gpt2
 #     chargpt train --init-from models/gpt2 --corpus diary.txt --out runs/diary
 #
-# Each id has to go on meaning what it meant. So the new run keeps the tokenizer of the first, and a text with other characters is refused before the training begins. With byte-pair encoding that cannot happen, because its 256 bytes write every text.
+# Each id has to keep its meaning. So the new run keeps the tokenizer of the first, and refuses a text with other characters before the training begins. With byte-pair encoding that cannot happen, because its 256 bytes can write every text.
 
 # %%
 diary = "Dear diary,\ntoday I saw 2 geese on the moon. Again!\n"
@@ -1161,13 +1161,13 @@ show(
 )
 
 # %% [markdown]
-# With the fused kernel, twice as many tokens take twice as much, with and without checkpointing. (For 2,048 tokens the position table was made twice as long.) Written out, they take 2.6 times as much, because the attention weights are T² numbers for each head. What checkpointing leaves belongs mostly to the logits: 1,024 × 50,257 numbers are 0.21 GB, and the logits, their softmax and their gradients are several such arrays.
+# With the fused kernel, twice as many tokens take twice as much memory, with and without checkpointing. (For 2,048 tokens the position table was made twice as long.) With attention written out, they take 2.6 times as much, because the attention weights are T² numbers for each head. The memory that remains with checkpointing belongs mostly to the logits: 1,024 × 50,257 numbers are 0.21 GB, and the logits, their softmax and their gradients are several such arrays.
 #
 # ## From nanoGPT, and out to anywhere
 #
 # Two more formats need no new idea. Their code is in `chargpt_lib/formats`, not in this lesson's module.
 #
-# - **nanoGPT** has GPT-2's names and `nn.Linear`, so nothing is transposed. Its `ckpt.pt` is a pickle, which can run any code when it is opened (lesson 09). We let PyTorch read the tensors alone (`weights_only`). The alphabet of a character model is in a second pickle, `meta.pkl`; our reader accepts dicts, texts and numbers, and nothing else.
+# - **nanoGPT** has GPT-2's names and `nn.Linear`, so nothing is transposed. Its `ckpt.pt` is a pickle, which can run any code when it is opened (lesson 09). We let PyTorch read only the tensors (`weights_only`). The alphabet of a character model is in a second pickle, `meta.pkl`; our reader accepts dicts, texts and numbers, and nothing else.
 # - **ONNX** describes a computation as a graph of operations. Programs in other languages run such a graph without Python, in browsers and on phones. In our export the cache's keys and values (lesson 08) are inputs and outputs of the graph, so a program can generate one token at a time with it.
 #
 # In a terminal:
@@ -1199,10 +1199,10 @@ check("stack_heads", stack_heads)
 #
 # - **Copying by shape.** A square matrix also fits when it is transposed, and queries also fit where keys belong.
 # - **Judging by a sample.** A model with one wrong matrix still writes. Compare logits.
-# - **Another GELU.** GPT-2 uses the tanh form. With the exact one every weight still fits, and the logits are wrong.
+# - **Another GELU.** GPT-2 uses the tanh form. With the exact form every weight still fits, but the logits are wrong.
 # - **Queries, keys and values mixed per head.** Some checkpoints keep them as $q_0, k_0, v_0, q_1, \dots$; GPT-2 and our GPT keep all queries first.
 # - **Other pairs in RoPE.** Meta's own files of Llama pair neighbours; `transformers` pairs halves, and reorders the rows when it converts.
-# - **A tokenizer from elsewhere.** Another vocabulary of the same size fits every shape, and every id means something else.
+# - **A tokenizer from elsewhere.** Another vocabulary of the same size fits every shape, but every id means something else.
 # - **Opening a stranger's pickle.** `torch.load(weights_only=False)` runs whatever the file's author put into it.
 #
 # How far you are:

@@ -37,7 +37,7 @@ print(corpus.train[:300])
 # %% [markdown]
 # ## A minute of training
 #
-# The model reads pieces of the text and guesses, at each character, which one comes next. After each guess half a million numbers are adjusted a little, so that the guess would have been better. The *loss* says how surprised it was (its unit is called the nat): 4 at first, when all characters seem alike. **Predict:** after a minute, is it nearer to 2 or to 0.5?
+# The model reads pieces of the text and guesses, at each character, which one comes next. After each batch of guesses the model's half a million numbers are adjusted a little, so that the guesses would have been better. The *loss* says how much the next character surprised the model, in a unit called the nat: 4 at first, when all characters seem equally likely. **Predict:** after a minute, is it nearer to 2 or to 0.5?
 
 # %% tags=["nbval-ignore-output"]
 import torch
@@ -67,7 +67,7 @@ print(f"≈ {loss:.2f}: {abs(loss - 2):.1f} away from 2, {abs(loss - 0.5):.1f} a
 assert loss < 1.0 or corpus.name != "playhouse"
 
 # %% [markdown]
-# How did the loss get there? The dashed line is the entropy of the text, called **the floor** in this course: the surprise that the grammar's random choices leave to a reader who knows the grammar. No model can do better on text it has not seen.
+# How did the loss get there? The dashed line is the entropy of the text, called **the floor** in this course: the surprise that remains for a reader who knows the grammar, because the grammar chooses at random. No model can do better on text it has not seen.
 
 # %%
 import matplotlib.pyplot as plt
@@ -86,7 +86,7 @@ show(fig, "The loss falls steeply from 4, then more and more slowly, and comes c
 # %% [markdown]
 # ## A play
 #
-# Give the model the end of a line, and let it continue: one character after the other, each drawn with the model's probabilities. After one minute it does not know all the rules yet. **Look for** a word that does not exist, or somebody who speaks without having entered.
+# We give the model the end of a line and let it continue, one character after the other, each drawn with the model's probabilities. After one minute it does not know all the rules yet. **Look for** a word that does not exist, or somebody who speaks without having entered.
 
 # %% tags=["nbval-ignore-output"]
 start = tokenizer.encode("\n")[None].to(device)
@@ -101,7 +101,7 @@ assert len(play) == 301 or TOKENIZER != "char"
 # %% [markdown]
 # ## Where it looks
 #
-# The first line of a scene has ended. The next speaker must be one of the two people who have just entered. The model has 24 *heads*, six in each of four layers; each head looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Find a head that looks at `Meg` or at `Hal` (try the last layers first), and click it. Then move over the text: where does that head look from other characters?
+# The first line of a scene has ended. The next speaker must be one of the two people who have just entered. The model has 24 *heads*, six in each of four layers; each head looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Find a head that looks at `Meg` or at `Hal` (try the last layers first), and click it. Then move the pointer over the text: where does that head look from other characters?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.attention_maps import attention_html, compute_attention_maps, token_texts
@@ -128,7 +128,11 @@ assert on_names.max() > 0.4 or corpus.name != "playhouse"
 # %% [markdown]
 # ## The ladder
 #
-# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which is trained a little longer than yours above. Each colour is a kind of text that the model still predicts worse than it could: spelling, grammar, or names that were mentioned before.
+# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which is trained a little longer than yours above. The grey part is the floor, 0.30 nats per character. Each colour is a kind of text that the model still predicts worse than it could:
+#
+# - *spelling*: the letters inside a word; *word*: which word of its kind comes; *grammar*: which kind of line, and its signs
+# - *cast*: who enters, and with what; *addressee*: who is spoken to
+# - *copied name*: a name that the scene has mentioned before, such as the next speaker; *closing*: the end of something begun, such as a quotation
 
 # %%
 from chargpt_lib.training import plot_ladder
@@ -142,11 +146,11 @@ show(
 # %% [markdown]
 # ## Your model, live
 #
-# The next cell makes a page in which your browser runs the model. It begins with the line from above.
+# The next cell makes a page in which your browser runs the model. The page begins with the line from above.
 #
 # - **Read.** The stronger the colour behind a character, the more that character surprised the model. Continue the text: type `Meg: O damp goose!`. Then spell a word wrong. **Predict:** does one wrong letter also make the letters after it surprising?
 # - **Write.** Press *Write*, and the model continues the text. *Back to the prompt* removes what it wrote. Change the seed or the temperature, and it writes something else.
-# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off the part that costs most, press *Back to the prompt*, then *Write*. A broken model is not surprised by its own nonsense: what is its loss with everything on?
+# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off the part that costs most, press *Back to the prompt*, then *Write*. A broken model is not surprised by its own nonsense. What is the loss of that nonsense with everything switched on again?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import playground
@@ -155,7 +159,7 @@ live = playground(model, tokenizer, scene, corpus.val_entropy)
 live
 
 # %% [markdown]
-# `live.save("my_model.html")` writes the page to a file. It opens without a network, and you can send it to a friend. To keep the file small, each weight is rounded to 8 bits. Does the model predict worse for it?
+# `live.save("my_model.html")` writes the page to a file. It opens without a network, and you can send it to a friend. To keep the file small, each weight is rounded to 8 bits. Does the rounded model predict worse?
 
 # %%
 from chargpt_lib.playground import as_packed

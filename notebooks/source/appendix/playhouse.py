@@ -15,7 +15,7 @@
 # So this course begins with plays that a small program of ours writes. A random number generator makes every decision, and the program adds up what each decision costs.
 # We therefore know, to the last decimal, how surprising the text is, and how close a model has come to the best possible one.
 #
-# You need nothing but Python for this page. It runs in seconds, on anything.
+# You need no other lesson for this page. It runs in seconds, on anything.
 
 # %%
 #| export
@@ -31,7 +31,7 @@ from typing import NamedTuple
 # %% [markdown]
 # ## Surprise in nats
 #
-# A fair choice among 8 words has probability $p = 1/8$. Its **surprise** is $-\ln p = \ln 8$, measured in *nats*. (With logarithms to base 2 it would be in bits: three coin flips.)
+# A fair choice among 8 words has probability $p = 1/8$. Its **surprise** is $-\ln p = \ln 8$, measured in *nats*. (With logarithms to base 2 the surprise would be 3 bits: three coin flips.)
 
 # %%
 print(f"1 of 8:     {log(8):.3f} nats")
@@ -45,8 +45,8 @@ print(f"1 of 1:     {log(1):.3f} nats: no choice, no surprise")
 # %% [markdown]
 # ## The deciding prefix
 #
-# Suppose the next word is one of `goat`, `ghost` and `duke`. You see a `d`: it must be `duke`, and the letters `uke` can surprise nobody.
-# You see a `g`: it is still open. The second letter decides. So each word has a **deciding prefix**, and what comes after it is mere spelling.
+# Suppose the next word is one of `goat`, `ghost` and `duke`. If you see a `d`, the word must be `duke`, and the letters `uke` can surprise nobody.
+# If you see a `g`, the choice is still open, and the second letter decides. So each word has a **deciding prefix**, and what comes after it is mere spelling.
 
 # %%
 words = ["goat", "ghost", "duke"]
@@ -55,10 +55,10 @@ for word in words:
     print(f"{word}: {word[: shared + 1]!r} decides, {word[shared + 1 :]!r} is spelling")
 
 # %% [markdown]
-# If one word were the beginning of another (`king` and `kingfisher`), no letter would decide. So no option may begin another one.
-# Then whoever reads the text can tell every decision that was made. The grammar is **unambiguous**: one text, one chain of choices, one probability.
+# If one word were the beginning of another (`king` and `kingfisher`), no letter would decide. So no option may be the beginning of another.
+# Then a reader of the text can tell every decision that was made. The grammar is **unambiguous**: one text, one chain of choices, one probability.
 #
-# `weighted_options` makes a table of options: for each its deciding prefix and its price in nats. An option with weight 2 is drawn twice as often.
+# `weighted_options` makes a table of the options, with the deciding prefix and the price in nats of each. An option with weight 2 is drawn twice as often.
 
 # %%
 #| export
@@ -86,10 +86,10 @@ for word, letters, nats in weighted_options(("goat", 2), "ghost", "duke")[0]:
 # %% [markdown]
 # ## The grammar writer
 #
-# A `GrammarWriter` writes the text of a grammar. `emit` writes what is not a choice, `choose` draws one of several options and writes it. Both keep a list of **spans**: from where to where, what kind of text it was, how many nats it cost.
-# The spans follow each other without gaps, so their nats add up to the surprise of the whole text. (`bisect` draws: the weights are laid end to end on a line, and a random number says which point of the line is taken.)
+# A `GrammarWriter` writes the text of a grammar. `emit` writes text that is not a choice; `choose` draws one of several options and writes it. Both record **spans**: where a stretch of text begins and ends, what kind it is, and how many nats it cost.
+# The spans follow each other without gaps, so their nats add up to the surprise of the whole text. (`bisect` draws: the weights lie end to end on a line, and `bisect` finds the one at a random point.)
 #
-# Only `random.random()` is called. Python promises that it gives the same numbers in every version; it does not promise that for `choice` or `shuffle`.
+# Only `random.random()` is called: Python promises the same numbers from it in every version, but not from `choice` or `shuffle`.
 
 # %%
 #| export
@@ -142,7 +142,7 @@ for span in writer.spans:
 # %% [markdown]
 # ## The word lists
 #
-# Sixteen players, no two with the same initial. Seventeen props, no two with the same initial. And nouns, adjectives, verbs.
+# There are sixteen players and seventeen props, no two of either with the same initial. Then come nouns, adjectives, verbs.
 
 # %%
 #| export
@@ -232,15 +232,15 @@ FATES = [
 # %% [markdown]
 # ## Sentences
 #
-# Each rule asks something else of whoever wants to predict the text:
+# Each rule asks something else of a reader who wants to predict the text:
 #
 # | to predict | one has to look | kind of span |
 # |---|---|---|
 # | `shop` after `bi` | to the start of the word | spelling |
 # | `The bishop sings`, but `All bishops sing` | to the start of the sentence | grammar |
 # | the `'` that ends a quotation | past the sentence, to where it was opened | closing |
-# | `my lady Meg`, `my lord Toby` | to know who is who | addressee |
-# | whoever is spoken to speaks next; an answer repeats the deed asked about | to the line before | copied name, grammar |
+# | `my lady Meg`, `my lord Toby` | at the cast, and know which are ladies | addressee |
+# | the one who is spoken to speaks next; an answer repeats the deed asked about | to the line before | copied name, grammar |
 # | who is on stage at all, and what they carry on and off | to the first line of the scene | copied name, closing |
 
 # %%
@@ -278,7 +278,7 @@ for start in ("The ", "All ", "The ", "All "):
 print("".join(writer.parts))
 
 # %% [markdown]
-# A **speech** is a statement, a quotation, an apostrophe to the prop, an insult or a question. A question names somebody, an insult may; whoever is named speaks next.
+# A **speech** is a statement, a quotation, an apostrophe (an address) to the prop, an insult or a question. A question names somebody, and an insult may; the person who is named speaks next.
 # A question ("Who kissed the eel, Meg?") has to be answered, with the same verb.
 
 # %%
@@ -319,7 +319,7 @@ def _speech(writer, speaker, others, prop):
     return None, None
 
 # %% [markdown]
-# The answers. "Not I, Toby" turns the talk back to Toby.
+# Next come the answers. "Not I, Toby" makes Toby speak again.
 
 # %%
 #| export
@@ -340,7 +340,7 @@ def _answer(writer, asker, deed):
 # %% [markdown]
 # ## A scene
 #
-# A place, a cast, a prop; then people talk until a random choice sends somebody off. The last words name the prop again: what was carried on has to go off.
+# A scene begins with a place, a cast and a prop. Then people talk until a random choice sends somebody off. The last words name the prop again: it was carried on, so it has to go off.
 
 # %%
 #| export
@@ -389,11 +389,11 @@ scene(writer)
 print("".join(writer.parts))
 
 # %% [markdown]
-# Read it again as somebody who has to guess each letter. After `Exit`, only the initials of the cast can come. To know them, one has to remember the first line.
+# Read the scenes again as somebody who has to guess each letter. After `Exit`, only the initials of the cast can come. To know them, you have to remember the first line.
 #
 # ## The whole corpus
 #
-# `write` goes on until it has as many characters as Tiny Shakespeare, the million letters of plays on which many courses train. It stops at the end of a scene.
+# `write` adds scenes until the text has as many characters as Tiny Shakespeare, the million letters of plays on which many courses train. It stops at the end of a scene.
 
 # %%
 #| export
@@ -432,10 +432,10 @@ print(
 print(f"entropy: {script.entropy:.4f} nats per character")
 
 # %% [markdown]
-# That entropy is **the floor**. A model that had found out the whole grammar, and kept everything in mind, would be exactly so much surprised on average by a long text.
+# This entropy is **the floor**. A model that had found out the whole grammar, and kept everything in mind, would be surprised by exactly this much on average over a long text.
 # No model can do better on plays that it has not seen, except by luck.
 #
-# Which decisions make up the floor? And how much of the text are they?
+# Which decisions make up the floor? And how much of the text do they take?
 
 # %%
 import matplotlib.pyplot as plt
@@ -455,8 +455,8 @@ display(fig, metadata={"image/png": {"alt": alt}})
 plt.close(fig)
 
 # %% [markdown]
-# Three characters of four are mere spelling and cost nothing, if you can spell. Most of the surprise is in the words. Copied names cost little, if you remember who is on stage.
-# A model starts out knowing none of this. What it still pays beyond the floor, kind by kind, is its **excess**. Every lesson of this course ends by looking at it.
+# Three of four characters are mere spelling and cost nothing, if you can spell. Most of the surprise is in the words. Copied names cost little, if you remember who is on stage.
+# A model starts out knowing none of this. What it still pays beyond the floor, kind by kind, is its **excess**. The lessons up to 06 end by looking at it.
 
 # %%
 #| export
@@ -492,7 +492,7 @@ def choice_weights(spans):
     return weights
 
 # %% [markdown]
-# Take a model that knows nothing and gives each of the symbols the same chance. It pays $\ln V$ for every letter, where $V$ is the number of symbols.
+# Take a model that knows nothing and gives each of the symbols the same probability. It pays $\ln V$ for every letter, where $V$ is the number of symbols.
 
 # %%
 pays = log(len(set(script.text)))
@@ -504,7 +504,7 @@ print(f"{'sum':12} {sum(excess.values()):.3f} = {pays:.3f} - {script.entropy:.3f
 # %% [markdown]
 # ## Training text and validation text
 #
-# We train on one text and measure on another, from another seed. Some of it will be the same by chance; here is how much.
+# We train on one text and measure on another, from another seed. Parts of the second will occur in the first by chance; here is how much.
 
 # %%
 validation = write(min_chars=111_540, seed=2024)
@@ -522,7 +522,7 @@ for name, end in (("lines", "\n"), ("scenes", "\n\n")):
 # %% [markdown]
 # Short lines ("Kit: Not I, Meg.") are bound to come again. Whole scenes are not: they cannot be known by heart.
 #
-# How long is a scene? It matters, because a model looks back only so far.
+# How long is a scene? The length matters, because a model looks back only so far.
 
 # %%
 lengths = [len(text) + 2 for text in script.text.split("\n\n")[:-1]]
@@ -547,7 +547,7 @@ plt.close(fig)
 # %% [markdown]
 # ## Scoring plays
 #
-# A program can judge what a model writes. Two questions: which share of its words are words of the corpus? And which share of its speakers are on the cast list of their scene? The first question tests spelling, the second memory.
+# A program can judge what a model writes. Two questions: what share of the words are words of the corpus, and what share of the speakers are on the cast list of their scene? The first question tests spelling, the second memory.
 
 # %%
 #| export
@@ -581,8 +581,8 @@ for text in (validation.text, validation.text.replace("Meg:", "Falstaff:")):
 # %% [markdown]
 # ## Mistakes people make
 #
-# - **Comparing losses on different texts.** 1.4 on Shakespeare and 0.4 on Playhouse say nothing about the two models. The excess over the floor does, where a floor is known.
+# - **Comparing losses on different texts.** 1.4 on Shakespeare and 0.4 on Playhouse say nothing about the two models. The excess over the floor says something, where a floor is known.
 # - **Taking the training loss for success.** It can go below the floor: then the model has learnt some of the random choices by heart.
 # - **Confusing nats and bits.** 1 nat is $1/\ln 2 \approx 1.44$ bits.
 #
-# `data/playhouse.txt` holds the validation text, to read.
+# `data/playhouse.txt` holds the validation text, for you to read.

@@ -11,10 +11,10 @@
 #
 # > How good is a sample? Seven numbers, and what each of them misses.
 #
-# You will build: a score of seven numbers for whatever a model wrote, beside the score of real text and of noise.
+# You will build: a score of seven numbers for any text that a model wrote, beside the scores of real text and of noise.
 # You need lesson 08. On two CPU cores the page takes about twenty seconds.
 #
-# "Coherence: high." From that you learn that somebody liked a sample. Which of how many? Compared with what? On this page a sample is counted, and anybody who counts again gets the same numbers.
+# "Coherence: high." From that you learn that somebody liked a sample. Which of how many samples? Compared with what? This page counts what is in a sample, and anybody who counts again gets the same numbers.
 
 # %%
 import random
@@ -41,10 +41,10 @@ scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 # %% [markdown]
 # ## Between noise and the real thing
 #
-# 93% of the words are real. Is that good? The number means something only beside two other texts of the same length, counted in the same way:
+# Suppose 93% of a sample's words are real. Is that good? The number means something only beside two other texts of the same length, counted in the same way:
 #
 # - the **ceiling**: the validation text, real and never trained on. A model that scores higher is not better than the author. It is doing something else.
-# - the **bottom**: characters drawn by their frequency alone, a model that knows nothing of order.
+# - the **bottom**: characters drawn by their frequency alone, as by a model that knows nothing of order.
 
 # %%
 #| export
@@ -70,7 +70,7 @@ print("...\n", repr(bottom[:120]), sep="")
 # %% [markdown]
 # ## Words
 #
-# A word is a run of letters; an apostrophe between letters belongs to it. It is **real** if the training text has it, in capital or small letters.
+# A word is a run of letters; an apostrophe between letters belongs to it. A word is **real** if the training text has it, in capital or small letters.
 
 # %%
 #| export
@@ -109,21 +109,21 @@ for name, text in (("validation text", ceiling), ("by frequency", bottom)):
     )
 
 # %% [markdown]
-# Noise has real words, because short words are easily hit. That share is worth nothing, and now we know its size.
+# Noise has real words, because it easily hits short ones. A share of this size is worth nothing.
 #
-# Two texts may have the same words and differ in what they do with them. A model that is stuck says one sentence again and again. So count the runs of four words, and how many of them are different.
+# Two texts may have the same words and differ in what they do with them. A model that is stuck says one sentence again and again. So count the runs of four words, and what share of them are different.
 
 # %%
 for text in ("the hen sings and the newt sings", "the hen sings the hen sings the hen sings"):
     print(f"{distinct(text.split()):.2f}  {text}")
 
 # %% [markdown]
-# Real text repeats itself, too, a play of our grammar more than a novel, and the longer it is the more. Which number is right only the ceiling says, at the same length.
+# Real text repeats itself, too: a play of our grammar more than a novel, and a long text more than a short one. Only the ceiling, at the same length, shows which number is right.
 
 # %% [markdown]
 # ## Who speaks, and in what form
 #
-# A play has a form. Three corpora, three forms: in Playhouse a name stands before each speech, in Shakespeare on a line above it, and in a novel there is no such thing. Nobody has to tell the program which one it is; the training text shows it. Cut it into **blocks** at the empty lines (at the lines, if it has no empty ones), and look for names with a colon. If at least half of the blocks have one in one of the two places, this is how the text speaks.
+# A play has a form. In Playhouse a name stands before each speech, in Shakespeare on a line above it; a novel has no such names. Nobody has to tell the program which form a text has; the training text shows it. Cut that text into **blocks** at the empty lines (or at each line end, if there are none), and look for names with a colon. If at least half of the blocks have a name in one of the two places, that is where this text has its names.
 
 # %%
 #| export
@@ -162,7 +162,7 @@ for text in (
     print(speech, _speakers(text, speech))
 
 # %% [markdown]
-# What belongs into a block? Write down what each of its lines is: a name of its own `N`, a name and a speech `S`, an entrance `E`, an exit `X`, other text `T`, and write runs as one. A scene of Playhouse becomes `ESX`, a speech of Shakespeare `NT`. These are the block's **shape**. Usual is a shape that at least one in twenty blocks of the training text has.
+# What belongs in a block? Write one letter for each of its lines: `N` for a name by itself, `S` for a name and a speech, `E` for an entrance, `X` for an exit, `T` for other text. Shorten each run of the same letter to one. A scene of Playhouse becomes `ESX`, a speech of Shakespeare `NT`. These letters are the block's **shape**. A shape is usual if at least one in twenty blocks of the training text has it.
 
 # %%
 #| export
@@ -200,9 +200,9 @@ for block in _blocks_of(bottom, r"\n\s*\n")[:3]:
 # %% [markdown]
 # ## Punctuation
 #
-# A **passage** is what somebody says, or a paragraph; in Playhouse, each line of a scene. Does it end, with `.`, `!` or `?` (and perhaps a quote or a bracket behind)? And do its quotes and brackets close?
+# A **passage** is what somebody says, or a paragraph; in Playhouse, each line of a scene. Does it end with `.`, `!` or `?` (perhaps followed by a quote or a bracket)? And do its quotes and brackets close?
 #
-# Two traps. `"` and `'` look the same at both ends: such a mark opens if something follows it at once and neither a word nor its full stop or comma stands before it, and else it closes. And in `o' th' forest` the marks are no quotes, in `As eels say, 'The moon sings.'` they are. The training text decides again: a pair of marks counts if in it 95 of 100 find their partner.
+# There are two traps. First, `"` and `'` look the same at both ends. Such a mark opens a quote if text follows directly and neither a word nor punctuation stands directly before it; otherwise it closes. Second, the marks in `o' th' forest` are not quotes, but those in `As eels say, 'The moon sings.'` are. Again the training text decides: a pair of marks counts if 95 of 100 such marks find their partner there.
 
 # %%
 #| export
@@ -248,7 +248,7 @@ for pair in PAIRS:
 # %% [markdown]
 # ## Copied
 #
-# The longest passage that a sample has in common with the training text, character by character. A slow way, three lines: try at each place whether one character more can be found.
+# This is the longest passage that a sample has in common with the training text, character by character. A slow way takes three lines: at each place, try whether one character more can be found.
 
 # %%
 def longest_copy_slowly(sample, text):
@@ -262,7 +262,7 @@ def longest_copy_slowly(sample, text):
 print(repr(longest_copy_slowly("the damp gloose", "a damp goose")))
 
 # %% [markdown]
-# That may search a million characters twenty thousand times. The fast way reads the sample once and the training text once. From the sample it builds a **suffix automaton** (Blumer et al., 1985): states, and steps from one to the next, a character each. A path from the start spells something that stands in the sample, and everything that stands in the sample has a path. Then the training text walks. As long as there is a step, the match grows by one. Where there is none, `link` leads to the longest ending of the match that has been seen elsewhere, too, and the walk goes on from there.
+# The slow way may search a million characters twenty thousand times. The fast way reads the sample once and the training text once. From the sample it builds a **suffix automaton** (Blumer et al., 1985): states, and steps from one state to the next, one for each character. Every path from the start spells a passage of the sample, and every passage of the sample has a path. Then we walk these paths with the characters of the training text. As long as there is a step, the match grows by one. Where there is none, `links` leads to the longest ending of the match that also occurs elsewhere, and the walk continues from there.
 
 # %%
 #| export
@@ -320,7 +320,7 @@ print(
 )
 
 # %% [markdown]
-# **Predict:** the validation text copied nothing. How many characters in a row does it have in common with the training text, all the same?
+# **Predict:** the validation text copied nothing. How many characters in a row does it nevertheless have in common with the training text?
 
 # %%
 for name, text in (("validation text", ceiling), ("by frequency", bottom)):
@@ -328,11 +328,11 @@ for name, text in (("validation text", ceiling), ("by frequency", bottom)):
     print(f"{name}: {len(passage)} characters, {passage!r}")
 
 # %% [markdown]
-# So a shared passage is no theft yet. It is suspicious if it is several times as long as the ceiling's.
+# So a shared passage is not yet theft. It is suspicious if it is several times as long as the ceiling's.
 #
 # ## The score
 #
-# What the training text tells is learnt once; then samples can be scored. `None` means that there was nothing to measure: no speech in a novel, no words in a text that has hardly any spaces.
+# The program learns from the training text once; then it can score samples. `None` means that there was nothing to measure: no speech in a novel, no words in a text that has hardly any spaces.
 
 # %%
 #| export
@@ -416,7 +416,7 @@ for field, value in quality(lines, plays)._asdict().items():
 # %% [markdown]
 # Check it by hand: two words are not real (`gloose` and `Zorg`), one of the speakers is invented, there is no whole scene, the second line does not end, and a quote stays open.
 #
-# A score alone says nothing. So the finished function always puts the ceiling above the samples and the bottom below them, all cut to the same length, and a table shows them.
+# A score alone says nothing. So the finished function, `compare`, always puts the ceiling above the samples and the bottom below them, all cut to the same length. `quality_table` makes a table of them.
 
 # %%
 #| export
@@ -470,7 +470,7 @@ print(quality_table(compare({"these lines, again and again": lines * 20}, plays)
 # %% [markdown]
 # ## Two models between real text and noise
 #
-# The ceiling, the bottom, and two models between them: lesson 01's bigram, and lesson 06's GPT, the one that comes with the course. Both write many texts at once, from the beginning of a block, and of each text we keep the blocks that were finished.
+# Between the ceiling and the bottom we put two models: lesson 01's bigram, and lesson 06's GPT, the one that comes with the course. Both write many texts at once, from the beginning of a block. From each text we keep the blocks that were finished.
 
 # %%
 if corpus.name == "playhouse" and not TRAIN:
@@ -537,9 +537,9 @@ assert (pairs.structure or 0) < 0.1 or corpus.name != "playhouse"
 assert copied < 2 or corpus.name != "playhouse"
 
 # %% [markdown]
-# In Playhouse a line ends only after `.`, `!`, `?` or a quote, and that is a pair of neighbours: the bigram knows it. A scene, or a quote to be closed, is further away than one character.
+# In Playhouse a line ends only after `.`, `!`, `?` or a quote, and the bigram knows such pairs of neighbours. To form a scene or close a quote, a model has to look back further than one character.
 #
-# How sure are these numbers? The ceiling itself moves from one piece of real text to the next. The grey bars go from the lowest to the highest of six pieces; two models that differ by less than such a bar have not been told apart. (The bars can be very long. The last pages of Tiny Shakespeare come from a play whose people never speak in the training text, and real text has not one valid speaker there.)
+# How certain are these numbers? The ceiling itself moves from one piece of real text to the next. Each grey bar goes from the lowest to the highest of six pieces; two models that differ by less than such a bar have not been told apart. (The bars can be very long. The last pages of Tiny Shakespeare come from a play whose people never speak in the training text, so real text has not one valid speaker there.)
 
 # %%
 length = min(map(len, written.values()))
@@ -588,11 +588,11 @@ show(
 )
 
 # %% [markdown]
-# Noise repeats nothing, so it leads in that column: there, above the ceiling is as wrong as below it.
+# Noise repeats nothing, so it leads in the column of distinct runs. In that column a score above the ceiling is as wrong as one below it.
 #
 # ## How the scores can be gamed
 #
-# Each number can be had without any skill. Four cheats:
+# Each number can be reached without any skill. Four cheats:
 #
 # - copy the training text;
 # - say one block of real text again and again;
@@ -628,27 +628,27 @@ assert caught["copied"].copied == whole
 assert distinct_share < 0.5
 
 # %% [markdown]
-# A copied text is perfect in every share, and the passage is as long as the sample. The block said again and again has hardly any different runs. The words have no form and no end.
+# A copied text is perfect in every share, but the copied passage is as long as the sample. The block said again and again has hardly any different runs. The words have no form and no end.
 #
-# And the cards? Questions get answers to other questions, people speak who are not there, and no column notices. What the numbers miss:
+# And the cards? Questions get answers to other questions, people who are not there speak, and no column notices. What the numbers miss:
 #
 # - **Real words** does not know whether a word is the right one here. It counts a rare word of the author as wrong if the training text lacks it; the ceiling shows how often that happens.
-# - **Speakers** knows who speaks in the training text. It does not know who is on the stage. (In Playhouse `score_plays` asks that, and `price` of lesson 08 knows all the rules.)
-# - **Structure** sees the kinds of lines, nothing of what they say. In prose it is silent.
+# - **Speakers** knows who speaks in the training text. It does not know who is on the stage. (In Playhouse `score_plays` checks that, and `price` of lesson 08 knows all the rules.)
+# - **Structure** sees the kinds of lines, but nothing of what they say. In prose it is silent.
 # - **Ended** is content with a full stop anywhere. **Closed** does not care what stands between the quotes.
 # - **Distinct** is right only at the ceiling's value, and only at the same length.
-# - **Copied** sees word for word. One character changed in the middle, and the passage is half as long.
+# - **Copied** sees only exact copies. Change one character in the middle, and the passage is half as long.
 #
-# The loss on validation text sees all of these, a little, in one number. It does not say which; and it says nothing about what a temperature does to a sample. So give both.
+# The loss on validation text sees a little of all of these, in one number. It does not say which is wrong, and says nothing about what a temperature does to a sample. So report the loss, too.
 #
 # ## Mistakes people make
 #
 # - **One number without its two neighbours.** Without ceiling and bottom nobody knows whether 93% is much.
 # - **Samples of different length.** The longer one repeats more and shares longer passages. `compare` cuts them.
-# - **The best sample of ten.** Score all that was written, and say seed and temperature.
+# - **The best sample of ten.** Score everything that was written, and report seed and temperature.
 # - **Counting the prompt.** If it comes from the training text, it is real, valid, closed and copied.
-# - **More is better.** Above the ceiling stand the copy, the noise (in distinct runs), and the text that is too tame.
+# - **More is better.** What scores above the ceiling is a copy, noise (in distinct runs), or text that is too tame.
 #
 # ## Summary
 #
-# `quality`, `compare`, `quality_table` and `longest_copy`, in `chargpt_lib/quality.py`.
+# You now have `quality`, `compare`, `quality_table` and `longest_copy`, in `chargpt_lib/quality.py`.
