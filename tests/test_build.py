@@ -477,7 +477,7 @@ SOURCE_CHANGES = {
     ),
     "only the prose of an imported lesson": (
         ("appendix/play", "# %%\nprint", "# %% [markdown]\n# Hm.\n\n# %%\nprint"),
-        ["appendix/play"],
+        [],
     ),
     "a lesson that no other imports": (("02_alone", "42", "43"), ["02_alone"]),
     "the setup cell": (

@@ -456,7 +456,7 @@ def write_modules(project, modules):
 # ---------------------------------------------------------------- notebooks and solutions
 
 
-def digest(project, lesson, modules, text):
+def digest(project, lesson, modules, page_text):
     """Of all that a notebook's outputs depend on: its text, the setup, the modules it imports, the pins.
 
     The exercises, the grader and the command are left out: what they print is compared by nbval.
@@ -475,7 +475,7 @@ def digest(project, lesson, modules, text):
         )
         reached[name] = text
         ahead |= imported_modules(text)
-    texts = [text, *(reached[name] for name in sorted(reached))]
+    texts = [page_text, *(reached[name] for name in sorted(reached))]
     files = [project.setup, project.root / "constraints.txt"]
     if any("interactive_page" in text for text in texts):
         files += sorted((project.library / "assets").glob("*.*"))
