@@ -2,8 +2,8 @@
 function followTheme() {
   const theme = document.documentElement.dataset.theme;
   for (const frame of document.querySelectorAll(".live iframe")) {
-    // Of a page that was opened as a file, the browser shows no other page the inside.
-    frame.contentDocument?.documentElement.style.setProperty("color-scheme", theme);
+    // Before a frame is loaded, and in a site that was opened as files, there is nothing to see inside.
+    frame.contentDocument?.documentElement?.style.setProperty("color-scheme", theme);
   }
 }
 
