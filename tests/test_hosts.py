@@ -280,7 +280,7 @@ def test_the_wheel_is_small_and_has_what_a_lesson_needs(wheel):
     )
     models = {
         f"chargpt_lib/assets/models/{path.parent.name}/{path.name}"
-        for path in ROOT.glob("data/models/*/*")
+        for path in ROOT.glob("data/models/playhouse/*")
     }
     assert models <= names and any(name.endswith("/model.safetensors") for name in models)
     assert not any(re.search("notebooks|tests|solutions", name) for name in names)

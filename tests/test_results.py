@@ -569,7 +569,9 @@ def test_the_recorded_backtest_is_that_of_the_recorded_runs():
         if other["flops"] <= flops[row["N"], row["D"]] / 8
     ]
     again = predict_loss(*columns(small), row["N"], row["D"], form="kaplan")
-    assert again == pytest.approx((row["predicted"], row["low"], row["high"]), rel=1e-3)
+    assert again[0] == pytest.approx(row["predicted"], rel=1e-3)
+    # An end of the interval is one fit of the bootstrap: another processor may take its neighbour.
+    assert again[1:] == pytest.approx((row["low"], row["high"]), rel=1e-2)
     held = [
         row["low"] <= row["loss"] <= row["high"]
         for tested in SCALING["backtest"].values()

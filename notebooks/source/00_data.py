@@ -310,7 +310,7 @@ print("read again:", repr(again.decode(tokenizer.encode(EXAMPLE))))
 # A model with enough parameters can learn a text by heart. To see whether it has understood something, we test it on a text that it has never seen: the **validation** text.
 # With a book, we keep the last part for this. Playhouse simply writes a second text from another seed, that is, with other random draws.
 #
-# Here is the first exercise. In an exercise's cell, replace the line `raise NotAttempted` by your answer and run the cell; then run the `check` below it. `check` tries your answer on many inputs and says ✓, or which input it fails on and what may be wrong; call it as often as you like. One to three stars say how hard an exercise is. No later cell needs your answers, so you may skip any exercise. The right answers stand in [the solutions](solutions/00_data.ipynb).
+# Here is the first exercise. In an exercise's cell, replace the line `raise NotAttempted` by your answer and run the cell; then run the `check` below it. `check` tries your answer on many inputs and says ✓, or which input it fails on and what may be wrong; call it as often as you like. One to three stars say how hard an exercise is. No later cell needs your answers, so you may skip any exercise. The right answers stand in the solved notebooks, in the folder `notebooks/solutions` of the repository.
 #
 # ### Exercise: the last part of a book
 # ★ · 5 minutes · No result of the course is worth anything without this cut.

@@ -224,6 +224,14 @@ show(
 #
 # ## The loop
 #
+# Here is the whole model and its loss. A box is something that computes, and the shape of what flows stands on each arrow: B texts of T characters, and V symbols in the alphabet. Only the orange box has parameters, the numbers that are learnt.
+
+# %%
+from chargpt_lib.drawings import draw_model
+
+show(*draw_model("bigram"))
+
+# %% [markdown]
 # Now we do the same with the whole table, and each step uses a batch of random pairs instead of the whole text. Five lines are the heart of all training, from here to the largest models. In PyTorch an object, the **optimizer**, takes the step; ours, `SGD`, does what we did above: it subtracts from each parameter its gradient, times the learning rate. (The learning rate is 10 now. A batch has 4,096 pairs, and only a few of them begin with any one character. So each row of the table has only a small part in the mean over the batch, and its gradient is small.)
 
 # %%

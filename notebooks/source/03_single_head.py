@@ -90,6 +90,19 @@ show(
 #
 # where $d$ is the length of a query, the **head size**. (Here $V$ is the matrix of the values, as in the paper; elsewhere V is the size of the vocabulary.)
 #
+# Let us compute one head by hand, for three characters, with queries, keys and values of two numbers each. The numbers are made up; a model learns its own. **Predict** before you look: in the last row of the scores, which of the three is the largest?
+
+# %%
+from chargpt_lib.drawings import draw_head
+
+queries = [[1.0, 0.0], [0.5, 1.0], [2.0, 1.0]]
+keys = [[1.0, 0.5], [0.0, 2.0], [1.0, 1.0]]
+values = [[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]]
+show(*draw_head("goo", queries, keys, values))
+
+# %% [markdown]
+# Follow the orange frame from left to right. The last character compares its query with all three keys; the softmax makes weights of its three scores; and its result is the mean of the three values with these weights. The first character has only itself to look at, so its result is its own value.
+#
 # ## Why the square root?
 #
 # The *variance* is the mean square of the distance from the mean; its root, the *standard deviation*, is the typical distance. Numbers are *independent* if none of them says anything about the others; then the variance of their sum is the sum of their variances. So if the numbers in $q$ and $k$ are independent, with mean 0 and variance 1, their dot product is a sum of $d$ terms and has variance $d$: its typical size is $\sqrt{d}$, 16 for a head of size 256.
@@ -350,6 +363,11 @@ assert torch.allclose(in_order, out_of_order, atol=1e-6)
 # So we tell the head the order. One table holds a learnt vector for each character; a second table holds one for each position, its **position embedding**. The head reads the sum of both, "what am I" plus "where am I".
 #
 # The model looks up both vectors, adds them, attends, and turns the result into logits. New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
+
+# %%
+from chargpt_lib.drawings import draw_model
+
+show(*draw_model("single_head"))
 
 # %%
 #| export

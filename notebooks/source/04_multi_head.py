@@ -384,7 +384,12 @@ for memory, lengths in ((16 * 2**20, (256, 257)), (64 * 2**20, (512, 513))):
 # %% [markdown]
 # ## A model with four heads
 #
-# Width (64) and training are those of lesson 03; only the attention differs. (The projection makes the model a little larger.)
+# Width (64) and training are those of lesson 03; only the attention differs. (The projection makes the model a little larger.) Compare the drawing with lesson 03's: what is grey has not changed.
+
+# %%
+from chargpt_lib.drawings import draw_model
+
+show(*draw_model("multi_head"))
 
 # %%
 #| export

@@ -333,7 +333,12 @@ check("mended_dropout", mended_dropout)
 #
 # $$x \leftarrow x + \operatorname{Attention}(\operatorname{LN}(x)), \qquad x \leftarrow x + \operatorname{FFN}(\operatorname{LN}(x))$$
 #
-# Vaswani et al. and the first GPT put the norm after the addition; GPT-2 puts it before each layer (**pre-norm**), which leaves the residual path free from end to end.
+# Vaswani et al. and the first GPT put the norm after the addition; GPT-2 puts it before each layer (**pre-norm**), which leaves the residual path free from end to end. In the drawing this path is the grey road at the bottom: a layer reads from it, and adds to it.
+
+# %%
+from chargpt_lib.drawings import draw_model
+
+show(*draw_model("blocks"))
 
 # %%
 #| export

@@ -314,6 +314,13 @@ show(
 # ## From ids to logits
 #
 # For the last time, follow our line step by step through a new model, and watch the shape of everything. The model is nanoGPT's for a CPU, a little narrower, and it sees 192 characters: most scenes fit.
+#
+# The drawing shows the whole model. Only two things are new: one dropout, and one table in two places.
+
+# %%
+from chargpt_lib.drawings import draw_model
+
+show(*draw_model("gpt"))
 
 # %%
 #| export
