@@ -647,8 +647,8 @@ def variants(project, lesson, modules):
     ]
 
 
-def with_saved_outputs(path, notebook):
-    """Whether nothing but prose has changed since the saved notebook was executed; its outputs are then taken over."""
+def take_saved_outputs(path, notebook):
+    """Takes over the saved outputs if nothing but prose has changed since they were made -> whether it did."""
     try:
         saved = nbformat.read(path, as_version=4)
     except Exception:  # not there, or no notebook
@@ -681,7 +681,7 @@ def build(project=HERE, words=(), force=False, run=True):
             if force or list(notebook_faults(path, notebook)):
                 label = project.name(path.with_suffix("")).removeprefix("notebooks/")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if not force and with_saved_outputs(path, notebook):
+                if not force and take_saved_outputs(path, notebook):
                     print(f"{label:<28} only its prose has changed", flush=True)
                 else:
                     run_notebook(notebook, label, path.parent, project.root)

@@ -18,10 +18,12 @@ import sys
 import time
 from html import unescape
 from pathlib import Path, PurePosixPath
+from statistics import fmean
 
 import nbformat
 
 from build import BRANCH, HERE, BuildError, launch_links, public_names
+from chargpt_lib.training import MODEL_NAMES
 from linkcheck import describe_weights, page_weights, site_faults
 from project import LIBRARY
 
@@ -203,9 +205,12 @@ def table(head, rows, numbers=()):
     """A Markdown table. numbers: the columns, counted from 0, that are aligned to the right."""
     rules = ["---:" if column in numbers else "---" for column in range(len(head))]
     lines = [head, rules, *rows]
-    return "\n".join(
-        "| " + " | ".join(str(field).replace("|", "\\|") for field in line) + " |" for line in lines
-    )
+    written = []
+    for line in lines:
+        fields = [str(field).replace("|", "\\|") for field in line]
+        # An empty field is one space.
+        written.append(f"| {' | '.join(fields)} |".replace("|  |", "| |"))
+    return "\n".join(written)
 
 
 def run_minutes(lessons, name):
@@ -226,14 +231,11 @@ def lessons_table(pages, lessons):
     return table(head, rows, numbers=(2, 3))
 
 
-RUNGS = ("bigram", "single head", "multi-head", "blocks", "GPT")
-
-
 def ladder_table(ladder):
     """The exact loss of each rung, on both corpora, from ladder.json."""
     floor = ladder["playhouse"]["GPT"]["floor"]
     rows = []
-    for name in RUNGS:
+    for name in MODEL_NAMES:
         on_plays = ladder["playhouse"][name]
         above = on_plays["loss"] - floor
         rows.append(
@@ -255,9 +257,9 @@ def excess_table(ladder):
     kinds = list(ladder["playhouse"]["GPT"]["excess"])
     rows = []
     for kind in kinds:
-        paid = [ladder["playhouse"][name]["excess"][kind] for name in RUNGS]
+        paid = [ladder["playhouse"][name]["excess"][kind] for name in MODEL_NAMES]
         rows.append([kind, *(f"{nats:.3f}" for nats in paid)])
-    return table(["kind of text", *RUNGS], rows, numbers=range(1, 1 + len(RUNGS)))
+    return table(["kind of text", *MODEL_NAMES], rows, numbers=range(1, 1 + len(MODEL_NAMES)))
 
 
 def counts_table(ladder):
@@ -270,11 +272,6 @@ def counts_table(ladder):
     return table(["characters counted together", *orders], rows, numbers=range(1, 1 + len(orders)))
 
 
-def mean(values):
-    values = list(values)
-    return sum(values) / len(values)
-
-
 def parts_table(modern):
     """Lesson 16's parts, one added to or taken out of a model, means of the seeds, from modern.json."""
     rows = []
@@ -284,8 +281,8 @@ def parts_table(modern):
             [
                 name,
                 f"{row['parameters']:,}",
-                f"{mean(losses['equal steps'].values()):.3f}",
-                f"{mean(losses['equal time'].values()):.3f}",
+                f"{fmean(losses['equal steps'].values()):.3f}",
+                f"{fmean(losses['equal time'].values()):.3f}",
                 row["steps"]["equal time"],
             ]
         )
@@ -790,8 +787,11 @@ def keep_used_icons(out):
     write(script, with_used_icons(read(script), used))
 
 
-def with_light_pictures(out):
-    """Makes lossless WebP of the PNGs of a built site, where that is smaller: a third less, and the same pixels."""
+def make_pictures_lighter(out):
+    """Makes lossless WebP of the PNGs of a built site, where that is smaller: a third less, and the same pixels.
+
+    -> {address of a PNG that is gone: address of the WebP in its place}.
+    """
     from PIL import Image
 
     smaller = {}
@@ -804,11 +804,7 @@ def with_light_pictures(out):
             path.unlink()
         else:
             picture.unlink()
-    for path in out.rglob("*.html"):
-        html = read(path)
-        for old, new in smaller.items():
-            html = html.replace(old, new)
-        write(path, html)
+    return smaller
 
 
 def accessible(html):
@@ -838,10 +834,13 @@ def build_site(project, out, source, live, address=None):
     # The theme leaves templates among the files that it copies.
     for path in (out / "_static").glob("*macros.html"):
         path.unlink()
+    smaller = make_pictures_lighter(out)
     for path in out.rglob("*.html"):
-        write(path, accessible(read(path)))
+        html = accessible(read(path))
+        for old, new in smaller.items():
+            html = html.replace(old, new)
+        write(path, html)
     keep_used_icons(out)
-    with_light_pictures(out)
     for page in project.pages():
         copy = out / "notebooks" / f"{page.name}.ipynb"
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from chargpt_lib.files import write_json
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.training import MODEL_NAMES, evaluate, fit, plot_excess
 from tests.benchmarks.machine import measured_on
+from website import ladder_table
 
 RESULTS = HERE.root / "data" / "results" / "ladder.json"
 KEEP = """
@@ -109,17 +110,7 @@ def readme_tables(results):
         link = f"[{page.name.removeprefix('appendix/')}](notebooks/{page.name}.ipynb)"
         minutes = f"{seconds[page.name]['all'] / 60:.1f}"
         lines.append(f"| {link} | {page.builds} | {minutes} |")
-    rungs = [
-        "| rung | Playhouse | above the floor | seconds of training | Tiny Shakespeare |",
-        "|---|---|---|---|---|",
-    ]
-    for rung in MODEL_NAMES:
-        row, book = results["playhouse"][rung], results["shakespeare"][rung]
-        rungs.append(
-            f"| {rung} | {row['loss']:.3f} | {row['loss'] - row['floor']:.3f} | {row['seconds']:.0f} | {book['loss']:.3f} |"
-        )
-    rungs.append(f"| the floor | {row['floor']:.3f} | 0 | | nobody knows |")
-    return "\n".join(lines), "\n".join(rungs)
+    return "\n".join(lines), ladder_table(results)
 
 
 def main():

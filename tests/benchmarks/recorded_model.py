@@ -85,14 +85,11 @@ def train(corpus, tokenizer, album):
 
 
 def train_shakespeare(corpus, tokenizer):
-    """-> lesson 16's GPT, with weights that 16 bits can hold, and the seconds of training."""
+    """-> lesson 16's GPT, and the seconds of training."""
     torch.manual_seed(SETTINGS["seed"])
     model = ModernGPT(ModernConfig(tokenizer.vocab_size, **SHAKESPEARE))
     config = TrainConfig(**SHAKESPEARE_TRAINING, out=cache_dir() / "recorded-shakespeare")
     result = train_model(model, corpus, config, tokenizer)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half())
     return model, result["seconds"]
 
 

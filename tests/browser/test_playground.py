@@ -148,6 +148,14 @@ def test_the_logits_are_those_of_pytorch(live, name, wasm):
         torch.testing.assert_close(torch.tensor(last), want[-1], atol=1e-3, rtol=0)
 
 
+def logits_without(page, ids, kind, parts):
+    """The page's logits, as a list, with these parts of a kind off: heads, attention or feedForward."""
+    return page.evaluate(
+        "([ids, kind, parts]) => Array.from(model.forward(ids, model.emptyCache(), { [kind]: new Set(parts) }).logits)",
+        [ids.tolist(), kind, parts],
+    )
+
+
 @pytest.mark.parametrize("name", ["playhouse", "modern, grouped"])
 def test_heads_off(live, name):
     model = build(name)
@@ -157,10 +165,7 @@ def test_heads_off(live, name):
     off = [(0, 1), (1, 3)]
     with torch.no_grad(), ablate_heads(packed, off):
         want = packed(ids[None])[0][0]
-    got = page.evaluate(
-        "([ids, off]) => Array.from(model.forward(ids, model.emptyCache(), { heads: new Set(off) }).logits)",
-        [ids.tolist(), [f"{layer}.{head}" for layer, head in off]],
-    )
+    got = logits_without(page, ids, "heads", [f"{layer}.{head}" for layer, head in off])
     torch.testing.assert_close(torch.tensor(got).view_as(want), want, atol=1e-3, rtol=0)
 
 
@@ -177,10 +182,7 @@ def test_a_layer_off(live, name, part):
     module.forward = lambda x, *args, **kwargs: torch.zeros_like(x)
     with torch.no_grad():
         want = packed(ids[None])[0][0]
-    got = page.evaluate(
-        "([ids, part]) => Array.from(model.forward(ids, model.emptyCache(), { [part]: new Set([1]) }).logits)",
-        [ids.tolist(), part],
-    )
+    got = logits_without(page, ids, part, [1])
     torch.testing.assert_close(torch.tensor(got).view_as(want), want, atol=1e-3, rtol=0)
 
 
