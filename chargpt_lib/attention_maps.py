@@ -306,6 +306,15 @@ def add_colorbar(fig, image, axes):
     fig.colorbar(image, ax=axes, label="attention weight", ticks=ticks, format="{x:g}")
 
 
+def _find_head(maps, layer, head):
+    """Where a head's weights stand among the recorded ones: (row, column). Raises: IndexError if it was not recorded."""
+    if layer not in maps.layers or head not in maps.heads:
+        raise IndexError(
+            f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
+        )
+    return maps.layers.index(layer), maps.heads.index(head)
+
+
 def plot_attention(maps, text, layer=0, head=0):
     """The map of one head, with the text on both axes -> matplotlib figure.
 
@@ -314,15 +323,12 @@ def plot_attention(maps, text, layer=0, head=0):
     Raises: IndexError for a layer or head that was not recorded.
     """
     weights = maps.for_text(text)  # (L, H, T, T)
-    if layer not in maps.layers or head not in maps.heads:
-        raise IndexError(
-            f"layer {layer}, head {head} was not recorded: layers {maps.layers}, heads {maps.heads} were"
-        )
+    row, column = _find_head(maps, layer, head)
     # Inches: room for each position and the longest label, and a page that still fits a screen.
     longest = max(len(label) for label in _position_labels(text))
     side = min(max(0.125 * len(text) + 1 + 0.075 * (longest - 1), 3.2), 9)
     fig, ax = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
-    image = draw_weights(ax, weights[maps.layers.index(layer), maps.heads.index(head)], text)
+    image = draw_weights(ax, weights[row, column], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
     add_colorbar(fig, image, ax)
     prepare_texts(fig)  # the text may have dollar signs, which begin a formula, and any letter
@@ -411,12 +417,18 @@ def _still_picture(maps, text):
     )
 
 
-def attention_html(maps, text):
+def attention_html(maps, text, layer=None, head=None, position=-1):
     """The maps as a page to move through -> HtmlPage. text: T characters, or a list of T tokens.
 
-    Raises: ValueError for a model that looks at the future.
+    layer, head, position: what is selected when the page opens; without them the first recorded head, and the last position.
+
+    Raises: ValueError for a model that looks at the future; IndexError for a head that was not recorded, or a position outside the text.
     """
     weights = maps.for_text(text)  # (L, H, T, T)
+    first_layer = maps.layers[0] if layer is None else layer
+    first_head = maps.heads[0] if head is None else head
+    row, column = _find_head(maps, first_layer, first_head)
+    position = range(len(text))[position]
     # The page stores the lower triangle only: half the size.
     if weights.triu(1).any():
         raise ValueError(
@@ -429,6 +441,7 @@ def attention_html(maps, text):
         "heads": maps.heads,
         "levels": LEVELS,
         "weights": weights_as_text(weights),
+        "selected": {"row": row, "column": column, "position": position},
     }
     return interactive_page("attention", data, _still_picture(maps, text))
 

@@ -403,6 +403,17 @@ def test_maps_that_are_not_of_this_text():
         attention_html(maps, TEXT)
     with pytest.raises(IndexError, match="layer 1, head 0 was not recorded"):
         plot_attention(recorded(model, layers=[0]), TEXT, layer=1)
+    with pytest.raises(IndexError, match="layer 1, head 0 was not recorded"):
+        attention_html(recorded(model, layers=[0]), TEXT, layer=1)
+    with pytest.raises(IndexError):
+        attention_html(recorded(model), TEXT, position=len(TEXT))
+
+
+def test_what_is_selected_when_the_page_opens():
+    maps = recorded(gpt(), layers=[1, 2], heads=[0, 3])
+    assert '"selected": {"row": 0, "column": 0, "position": 63}' in attention_html(maps, TEXT).html
+    html = attention_html(maps, TEXT, layer=2, head=3, position=10).html
+    assert '"selected": {"row": 1, "column": 1, "position": 10}' in html
 
 
 @pytest.mark.parametrize("text", ["", TEXT + "A"])

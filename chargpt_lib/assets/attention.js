@@ -9,7 +9,8 @@ function attend(data) {
   const tokens = Array.from(data.text); // of a string its code points, as Python counts them
   const T = tokens.length, L = data.layers.length, H = data.heads.length;
   const rows = L > 1 ? L + 1 : 1, columns = H > 1 ? H + 1 : 1; // the last ones are the means
-  const state = { position: T - 1, choice: data.choice ?? 0, cell: null }; // choice = row * columns + column
+  const { row = 0, column = 0, position = T - 1 } = data.selected ?? {};
+  const state = { position, choice: row * columns + column, cell: null }; // choice: a head, or a mean
 
   // ---- the weights
 
@@ -174,7 +175,7 @@ function attend(data) {
     Object.assign(state, { cell: null }, change);
     if (state.choice !== old.choice) {
       drawMatrix();
-      data.onChoice?.(state.choice);
+      data.onChoice?.({ row: Math.floor(state.choice / columns), column: state.choice % columns });
     }
     if (Object.keys(state).some((name) => state[name] !== old[name])) draw();
   }

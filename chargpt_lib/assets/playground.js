@@ -632,7 +632,7 @@ function playground(data) {
 
   // ---------------------------------------------------------------- the heads' viewer
 
-  const viewed = { key: null, set: null, choice: 0, start: 0 };
+  const viewed = { key: null, set: null, head: { row: 0, column: 0 }, start: 0 };
 
   async function drawViewer() {
     if (state.ids.length === 0) {
@@ -663,9 +663,9 @@ function playground(data) {
         heads: Array.from({ length: H }, (_, head) => head),
         levels: data.levels,
         weights,
-        choice: viewed.choice,
-        onChoice: (choice) => {
-          viewed.choice = choice;
+        selected: viewed.head,
+        onChoice: (head) => {
+          viewed.head = head;
         },
       });
       place.shadowRoot.querySelector("details").open = isOpen === true;

@@ -11,8 +11,8 @@ ASSETS = Path(__file__).resolve().parents[2] / "chargpt_lib" / "assets"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 
-def attention_html(weights, text):
-    """weights: (L, H, T, T); text: T characters, or a list of T tokens."""
+def attention_html(weights, text, **more):
+    """weights: (L, H, T, T); text: T characters, or a list of T tokens; more: further data of the page."""
     L, H, _, _ = weights.shape
     data = {
         "text": text,
@@ -20,6 +20,7 @@ def attention_html(weights, text):
         "heads": list(range(H)),
         "levels": LEVELS,
         "weights": weights_as_text(torch.as_tensor(weights.copy())),
+        **more,
     }
     still = (
         f'<img alt="every head" width="300" height="300" src="data:image/png;base64,{PIXEL}">'

@@ -125,6 +125,12 @@ def test_means_of_one_are_left_out(visit, html, L, H, count):
     assert readout(page).startswith(names[count] + ": ")
 
 
+def test_the_page_opens_at_the_head_and_position_that_it_is_told(visit, html):
+    chosen = {"row": 1, "column": 2, "position": 7}
+    page = visit(html(random_maps(2, 3, 40), PLAY[:40], selected=chosen))
+    assert readout(page).startswith("layer 1, head 2: ") and selected(page) == 7
+
+
 def test_lines_are_lines_and_spaces_are_seen(visit, html):
     page = visit(html(random_maps(1, 1, 7), "a b\nc d"))
     assert letters(page).all_inner_texts() == ["a", "␣", "b", "⏎", "c", "␣", "d"]
