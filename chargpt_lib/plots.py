@@ -1,4 +1,4 @@
-"""Pictures: how figures are shown, heatmaps, tables of prices, the bars of where the nats go, and pages of HTML."""
+"""Pictures: how figures are shown, heatmaps, tables of prices, spans, the bars of where the nats go, and HTML."""
 
 import hashlib
 import json
@@ -205,6 +205,55 @@ def plot_excess(excesses, floor):
     fig.legend(
         *ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
     )
+    prepare_texts(fig)
+    return fig
+
+
+KIND_LETTERS = dict(zip(KINDS, "sgwcanx"))
+
+
+def plot_spans(text, spans):
+    """A text of Playhouse with each span on the colour of its kind -> matplotlib figure.
+
+    A letter under each span names its kind, too. Spelling, most of the text, has only a line below it.
+    """
+    from matplotlib.pyplot import subplots
+
+    lines = text.rstrip("\n").split("\n")
+    height = max(len(lines), 5)
+    fig, ax = subplots(figsize=(9, 0.42 * height))
+    fig.subplots_adjust(left=0, right=1, bottom=0, top=1)
+    mono = {"family": "DejaVu Sans Mono", "ha": "center", "va": "center"}
+
+    def colour(column, row, length, kind):
+        if kind == "spelling":
+            ax.plot([column, column + length], [row + 0.32] * 2, color=COLOURS[kind], linewidth=2)
+        else:
+            ax.barh(
+                row, length, 0.62, left=column, color=COLOURS[kind], edgecolor="white", linewidth=1
+            )
+
+    row, column = 0, 0
+    for start, end, kind, _ in spans:
+        # White is easier to read than black on one colour only.
+        ink = "white" if kind == "closing" else "black"
+        piece = text[start:end].rstrip("\n")
+        if piece:
+            colour(column, row, len(piece), kind)
+            if kind != "spelling":
+                ax.text(column + len(piece) / 2, row + 0.48, KIND_LETTERS[kind], fontsize=8, **mono)
+        for i, char in enumerate(piece):
+            ax.text(column + i + 0.5, row, char, color=ink, fontsize=11, **mono)
+        column += len(piece)
+        if len(piece) < end - start:  # a line end
+            row, column = row + text[start:end].count("\n"), 0
+
+    right = max(len(line) for line in lines) + 3
+    for i, kind in enumerate(KINDS):
+        colour(right, 0.7 * i, 2, kind)
+        ax.text(right + 3, 0.7 * i, f"{kind} ({KIND_LETTERS[kind]})", va="center", fontsize=10)
+    ax.set(xlim=(-1, right + 18), ylim=(height - 0.3, -0.6))
+    ax.axis("off")
     prepare_texts(fig)
     return fig
 

@@ -12,13 +12,14 @@ import torch
 from chargpt_lib.attention_maps import attention_html, plot_attention, record_attention
 from chargpt_lib.data import CharTokenizer
 from chargpt_lib.gpt import GPT, GPTConfig
-from chargpt_lib.playhouse import KINDS
+from chargpt_lib.playhouse import KINDS, write
 from chargpt_lib.plots import (
     LEVELS,
     HtmlPage,
     heatmap,
     interactive_page,
     plot_excess,
+    plot_spans,
     prepare_texts,
     price_table,
     show,
@@ -251,3 +252,18 @@ def test_a_price_table_fits_on_a_screen_and_takes_tokens_and_tensors():
 def test_a_price_table_wants_one_probability_for_each_next_character(text, probabilities):
     with pytest.raises(ValueError, match="one for each"):
         price_table(text, probabilities)
+
+
+def test_spans_are_drawn_character_by_character_with_a_letter_for_each_kind():
+    script = write(min_chars=1, seed=1262)
+    fig = plot_spans(script.text, script.spans)
+    assert drawn(fig)
+    words = words_in(fig)
+    assert "".join(word for word in words if len(word) == 1).count("n") >= script.text.count("n")
+    for kind, letter in zip(KINDS, "sgwcanx"):
+        assert f"{kind} ({letter})" in words
+
+
+def test_spans_over_two_scenes_begin_new_lines():
+    script = write(min_chars=400, seed=3)
+    assert drawn(plot_spans(script.text, script.spans))
