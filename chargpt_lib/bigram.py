@@ -27,7 +27,7 @@ class LanguageModel(nn.Module):
     def forward(self, idx, targets=None, cache=None):
         """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T).
 
-        cache: what was read before idx, for the models that can go on from it (lesson 08).
+        cache: what the model has read before idx, for models that can continue from it (lesson 08).
         """
         # A compiled model cannot look at the values of its input.
         if not torch.compiler.is_compiling():
@@ -54,7 +54,7 @@ class LanguageModel(nn.Module):
                 f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
                 f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]"
             )
-        # Only on the CPU: on an accelerator, asking for a value would wait for all work before it.
+        # Only on the CPU: on an accelerator, reading a value would wait for all work queued before it.
         if idx.device.type == "cpu" and idx.numel():
             low, high = idx.aminmax()
             if low < 0 or high >= self.vocab_size:
@@ -65,14 +65,14 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, generator=None):
-        """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters.
+        """Continues a text: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters.
 
         Raises: ValueError for a prompt that is empty or not (B, T).
         """
         if idx.dim() != 2 or not idx.shape[1]:
             raise ValueError(
                 f"the prompt has the shape {tuple(idx.shape)}, expected (B, T) and not empty; "
-                f"to one text, add a batch dimension with idx[None]"
+                f"for one text, add a batch dimension with idx[None]"
             )
         was_training = self.training
         self.eval()
@@ -101,7 +101,7 @@ class BigramLanguageModel(LanguageModel):
 
 
 def ngram_codes(ids, n, vocab_size):
-    """ids (..., L) -> the numbers of all groups of n neighbours, (..., L - n + 1), to the base V."""
+    """ids (..., L) -> the numbers of all groups of n neighbours in base V, (..., L - n + 1)."""
     if n == 0:
         return torch.zeros_like(ids[..., :1])  # the one empty group
     powers = vocab_size ** torch.arange(n - 1, -1, -1)
@@ -116,7 +116,7 @@ class CountTable:
 
     def __getitem__(self, wanted):
         """The counts of the wanted numbers, 0 for those never seen."""
-        # searchsorted says where a number would have to be inserted; past the end there is nothing to compare.
+        # searchsorted gives the place where a number would be inserted; past the end there is nothing to compare.
         place = torch.searchsorted(self.codes, wanted).clamp_max(len(self.codes) - 1)
         return torch.where(self.codes[place] == wanted, self.counts[place], 0)
 
@@ -124,7 +124,7 @@ class CountTable:
 class NGramModel:
     """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991).
 
-    ids (N,) int64. Raises: ValueError where the text is shorter than n, or the groups have no numbers of 64 bits.
+    ids (N,) int64. Raises: ValueError where the text is shorter than n, or a group's number needs more than 63 bits.
     """
 
     def __init__(self, ids, n, vocab_size):
@@ -141,7 +141,7 @@ class NGramModel:
         self.kinds = []  # how many different characters came after it
         for k in range(1, n + 1):
             groups = CountTable(ngram_codes(ids, k, vocab_size))
-            # Without the last id: nothing comes after that. expand is for the empty context, which came each time.
+            # Without the last id, which nothing follows. expand repeats the one empty context for every position.
             contexts = ngram_codes(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
             self.groups.append(groups)
             self.contexts.append(CountTable(contexts))
@@ -149,7 +149,7 @@ class NGramModel:
             self.kinds.append(CountTable(groups.codes // vocab_size))
 
     def probability(self, groups):
-        """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
+        """groups (..., L) of ids -> the probability (...) of each group's last id after the ids before it."""
         p = torch.full(groups.shape[:-1], 1 / self.vocab_size, dtype=torch.float64)
         for k in range(1, min(self.n, groups.shape[-1]) + 1):
             number = ngram_codes(groups[..., -k:], k, self.vocab_size)[..., 0]
@@ -157,7 +157,7 @@ class NGramModel:
             seen = self.contexts[k - 1][context]
             kinds = self.kinds[k - 1][context]
             mixed = (self.groups[k - 1][number] + kinds * p) / (seen + kinds).clamp_min(1)
-            # A context that was never seen has nothing to say: the shorter one's answer stays.
+            # For a context never seen, the probability of the shorter one stays.
             p = torch.where(seen > 0, mixed, p)
         return p
 

@@ -30,7 +30,7 @@ LOOKALIKE_CHARS = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
 
 
 def _lookalike(char, alphabet):
-    """The character that may be meant by one that is not in the alphabet, None where nothing in it looks alike."""
+    """The character of the alphabet that looks like one outside it; None where no character does."""
     if char.isspace():
         plain = " "
     elif char in LOOKALIKE_CHARS:
@@ -70,7 +70,7 @@ class CharTokenizer:
         try:
             return torch.tensor([self.stoi[char] for char in text], dtype=torch.int64)
         except KeyError as missing:
-            # Only now: a look at each character before the lookup would slow down every text.
+            # To look for it before the lookup would slow down every text.
             char = missing.args[0]
         known = _lookalike(char, self.stoi)
         if known:
@@ -100,7 +100,7 @@ class CharTokenizer:
             )
         characters = []
         for i in ids.tolist():
-            # Python would take -1 for the last character, without a word.
+            # Python would silently take -1 for the last character.
             if not 0 <= i < self.vocab_size:
                 raise ValueError(
                     f"id {i} is out of range: valid ids are 0 to {self.vocab_size - 1}"
@@ -114,7 +114,7 @@ class CharTokenizer:
 
     @classmethod
     def from_dict(cls, saved):
-        """The tokenizer that `to_dict` described. Raises: ValueError where the alphabet is none."""
+        """The tokenizer that `to_dict` described. Raises: ValueError for an invalid alphabet."""
         alphabet = saved.get("alphabet")
         if not isinstance(alphabet, str) or not alphabet:
             raise ValueError("the tokenizer has no alphabet")
@@ -134,9 +134,9 @@ class CharTokenizer:
 
 
 class Tokenizer(Protocol):
-    """What the library asks of a tokenizer. `CharTokenizer` is one; what its ids stand for, nobody else knows.
+    """What the library requires of a tokenizer, such as `CharTokenizer`. Only the tokenizer knows what its ids mean.
 
-    Where the unit is not "character", it has also `tokens`, a list: the bytes of each id.
+    A tokenizer whose unit is not "character" also has `tokens`, a list: the bytes of each id.
     """
 
     vocab_size: int  # ids go from 0 to vocab_size - 1
@@ -146,13 +146,13 @@ class Tokenizer(Protocol):
         """text -> ids (T,) int64. Raises: ValueError for what has no id."""
 
     def encode_iterable(self, texts):
-        """Yields the ids of one text that comes in pieces, which need not be in memory together."""
+        """Yields the ids of one text that comes in pieces; memory need not hold them all."""
 
     def decode(self, ids):
         """ids (T,) -> text."""
 
     def to_dict(self):
-        """Plain values for JSON, one of them the `type`; two tokenizers are the same where these are."""
+        """Plain values for JSON, one of them the `type`; equal values mean equal tokenizers."""
 
     def from_dict(cls, saved):
         """The tokenizer that `to_dict` described."""
@@ -164,12 +164,12 @@ class Tokenizer(Protocol):
         """The tokenizer that `save` wrote."""
 
 
-# The class of each type, as module:name. A file says only the type: it cannot make us import whatever it likes.
+# The class of each type, as module:name. A file names only a type, so no file can make us import other code.
 TOKENIZERS = {"char": "chargpt_lib.data:CharTokenizer", "bpe": "chargpt_lib.bpe:BPETokenizer"}
 
 
 def tokenizer_from_dict(saved):
-    """The tokenizer that some `to_dict` described, of whatever class. Raises: ValueError."""
+    """The tokenizer, of any known class, that `to_dict` described. Raises: ValueError."""
     if isinstance(saved, str):  # alphabet.json of earlier versions
         saved = {"type": "char", "alphabet": saved}
     if not isinstance(saved, dict):
@@ -187,9 +187,9 @@ def tokenizer_from_dict(saved):
 
 
 def load_tokenizer(path):
-    """The tokenizer in a file that some `save` wrote, or in the folder of a saved model.
+    """The tokenizer in a file that `save` wrote, or in the folder of a saved model.
 
-    Raises: OSError where there is no such file, ValueError where there is no tokenizer in it.
+    Raises: OSError for a missing file, ValueError for a file without a tokenizer.
     """
     path = Path(path)
     if path.is_dir():
@@ -199,18 +199,18 @@ def load_tokenizer(path):
             path = older
     try:
         return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:  # JSON of a thousand brackets, too
+    except (ValueError, RecursionError) as error:  # RecursionError: JSON of a thousand brackets
         raise ValueError(f"{path}: {error}") from None
 
 
 class Corpus(NamedTuple):
-    """Two texts, and what is known of the second (Playhouse only)."""
+    """Two texts, and what is known about the second (Playhouse only)."""
 
     name: str
     train: str
     val: str
-    val_entropy: float | None = None  # its entropy, the irreducible loss, in nats per character
-    val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of it
+    val_entropy: float | None = None  # entropy of val, the irreducible loss, in nats per character
+    val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of val
 
 
 DOWNLOADABLE_CORPORA = {  # name: (file, sha256, share of the text for training, address)
@@ -236,12 +236,12 @@ def load_corpus(source="playhouse"):
 
     UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
 
-    Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for an
+    Raises: FileNotFoundError for any other name, OSError where a download fails, ValueError for an
     address without a file, and for a file that is not UTF-8 or has fewer than 20 characters.
     """
     name = str(source)
     if name == "playhouse":
-        # As long as Tiny Shakespeare's two parts, so that losses on the two can be compared.
+        # As long as Tiny Shakespeare's two parts: on both corpora a model reads equally much.
         train = write(min_chars=1_003_854, seed=1337)
         val = write(min_chars=111_540, seed=2024)
         return Corpus(name, train.text, val.text, val.entropy, tuple(val.spans))
@@ -265,7 +265,7 @@ def load_corpus(source="playhouse"):
                 f"the path of a text file, or an address that begins with http"
             )
     try:
-        # -sig: without the mark that Windows puts first. All line ends become "\n".
+        # "utf-8-sig" drops the byte-order mark that Windows programs write first. All line ends become "\n".
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -294,7 +294,7 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
             f"the text has {len(ids)} ids, but a window needs block_size + 1 = {block_size + 1}: "
             f"use a longer text, or block_size <= {max(len(ids) - 1, 0)}"
         )
-    # The last start is N - T - 1: the last target needs a place, too.
+    # The last start is N - T - 1, because the last window has a target after it.
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]  # the targets are the inputs, moved by one

@@ -83,7 +83,7 @@ print(repr("".join(alphabet)))
 print(stoi["\n"], stoi[" "], stoi["A"], stoi["a"])
 
 # %% [markdown]
-# One example goes through all the lessons: the line `O damp goose!`. Here are its ids.
+# One example goes through all the lessons: the line `O damp goose!`. Here are its ids. Each of the lessons 01 to 06 prints, for each character of this line, the probability that the lesson's model gives to the next character, and the price of that (the last part of this page says what a price is). So you can watch the line become cheaper.
 
 # %%
 EXAMPLE = "O damp goose!"
@@ -104,7 +104,7 @@ LOOKALIKE_CHARS = dict(zip("’‘“”„–—…´`", "''\"\"\"--.''"))
 
 
 def _lookalike(char, alphabet):
-    """The character that may be meant by one that is not in the alphabet, None where nothing in it looks alike."""
+    """The character of the alphabet that looks like one outside it; None where no character does."""
     if char.isspace():
         plain = " "
     elif char in LOOKALIKE_CHARS:
@@ -145,7 +145,7 @@ class CharTokenizer:
         try:
             return torch.tensor([self.stoi[char] for char in text], dtype=torch.int64)
         except KeyError as missing:
-            # Only now: a look at each character before the lookup would slow down every text.
+            # To look for it before the lookup would slow down every text.
             char = missing.args[0]
         known = _lookalike(char, self.stoi)
         if known:
@@ -175,7 +175,7 @@ class CharTokenizer:
             )
         characters = []
         for i in ids.tolist():
-            # Python would take -1 for the last character, without a word.
+            # Python would silently take -1 for the last character.
             if not 0 <= i < self.vocab_size:
                 raise ValueError(
                     f"id {i} is out of range: valid ids are 0 to {self.vocab_size - 1}"
@@ -189,7 +189,7 @@ class CharTokenizer:
 
     @classmethod
     def from_dict(cls, saved):
-        """The tokenizer that `to_dict` described. Raises: ValueError where the alphabet is none."""
+        """The tokenizer that `to_dict` described. Raises: ValueError for an invalid alphabet."""
         alphabet = saved.get("alphabet")
         if not isinstance(alphabet, str) or not alphabet:
             raise ValueError("the tokenizer has no alphabet")
@@ -223,9 +223,9 @@ except ValueError as error:
 # %%
 #| export
 class Tokenizer(Protocol):
-    """What the library asks of a tokenizer. `CharTokenizer` is one; what its ids stand for, nobody else knows.
+    """What the library requires of a tokenizer, such as `CharTokenizer`. Only the tokenizer knows what its ids mean.
 
-    Where the unit is not "character", it has also `tokens`, a list: the bytes of each id.
+    A tokenizer whose unit is not "character" also has `tokens`, a list: the bytes of each id.
     """
 
     vocab_size: int  # ids go from 0 to vocab_size - 1
@@ -235,13 +235,13 @@ class Tokenizer(Protocol):
         """text -> ids (T,) int64. Raises: ValueError for what has no id."""
 
     def encode_iterable(self, texts):
-        """Yields the ids of one text that comes in pieces, which need not be in memory together."""
+        """Yields the ids of one text that comes in pieces; memory need not hold them all."""
 
     def decode(self, ids):
         """ids (T,) -> text."""
 
     def to_dict(self):
-        """Plain values for JSON, one of them the `type`; two tokenizers are the same where these are."""
+        """Plain values for JSON, one of them the `type`; equal values mean equal tokenizers."""
 
     def from_dict(cls, saved):
         """The tokenizer that `to_dict` described."""
@@ -257,12 +257,12 @@ class Tokenizer(Protocol):
 
 # %%
 #| export
-# The class of each type, as module:name. A file says only the type: it cannot make us import whatever it likes.
+# The class of each type, as module:name. A file names only a type, so no file can make us import other code.
 TOKENIZERS = {"char": "chargpt_lib.data:CharTokenizer", "bpe": "chargpt_lib.bpe:BPETokenizer"}
 
 
 def tokenizer_from_dict(saved):
-    """The tokenizer that some `to_dict` described, of whatever class. Raises: ValueError."""
+    """The tokenizer, of any known class, that `to_dict` described. Raises: ValueError."""
     if isinstance(saved, str):  # alphabet.json of earlier versions
         saved = {"type": "char", "alphabet": saved}
     if not isinstance(saved, dict):
@@ -280,9 +280,9 @@ def tokenizer_from_dict(saved):
 
 
 def load_tokenizer(path):
-    """The tokenizer in a file that some `save` wrote, or in the folder of a saved model.
+    """The tokenizer in a file that `save` wrote, or in the folder of a saved model.
 
-    Raises: OSError where there is no such file, ValueError where there is no tokenizer in it.
+    Raises: OSError for a missing file, ValueError for a file without a tokenizer.
     """
     path = Path(path)
     if path.is_dir():
@@ -292,7 +292,7 @@ def load_tokenizer(path):
             path = older
     try:
         return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:  # JSON of a thousand brackets, too
+    except (ValueError, RecursionError) as error:  # RecursionError: JSON of a thousand brackets
         raise ValueError(f"{path}: {error}") from None
 
 # %%
@@ -334,13 +334,13 @@ check("train_val_split", train_val_split)
 # %%
 #| export
 class Corpus(NamedTuple):
-    """Two texts, and what is known of the second (Playhouse only)."""
+    """Two texts, and what is known about the second (Playhouse only)."""
 
     name: str
     train: str
     val: str
-    val_entropy: float | None = None  # its entropy, the irreducible loss, in nats per character
-    val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of it
+    val_entropy: float | None = None  # entropy of val, the irreducible loss, in nats per character
+    val_spans: tuple = ()  # (start, end, kind, nats) of each stretch of val
 
 
 DOWNLOADABLE_CORPORA = {  # name: (file, sha256, share of the text for training, address)
@@ -374,12 +374,12 @@ def load_corpus(source="playhouse"):
 
     UTF-8 only. The last tenth of a text is for validation (of Oz the last fifth).
 
-    Raises: FileNotFoundError for a name that is none of these, OSError where a download fails, ValueError for an
+    Raises: FileNotFoundError for any other name, OSError where a download fails, ValueError for an
     address without a file, and for a file that is not UTF-8 or has fewer than 20 characters.
     """
     name = str(source)
     if name == "playhouse":
-        # As long as Tiny Shakespeare's two parts, so that losses on the two can be compared.
+        # As long as Tiny Shakespeare's two parts: on both corpora a model reads equally much.
         train = write(min_chars=1_003_854, seed=1337)
         val = write(min_chars=111_540, seed=2024)
         return Corpus(name, train.text, val.text, val.entropy, tuple(val.spans))
@@ -403,7 +403,7 @@ def load_corpus(source="playhouse"):
                 f"the path of a text file, or an address that begins with http"
             )
     try:
-        # -sig: without the mark that Windows puts first. All line ends become "\n".
+        # "utf-8-sig" drops the byte-order mark that Windows programs write first. All line ends become "\n".
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
@@ -420,7 +420,7 @@ def load_corpus(source="playhouse"):
     return Corpus(name, text[:cut], text[cut:])
 
 # %% [markdown]
-# Here is the line that you will meet in every lesson. Put `"shakespeare"`, `"oz"`, or the path of a text of your own between the quotes, and run the page again. (Your own text should have a hundred thousand characters or more, and the letters of `O damp goose!` among them.)
+# Every lesson has the next line. Put `"shakespeare"`, `"oz"`, or the path of a text of your own between the quotes, and run the page again. (Your own text should have a hundred thousand characters or more, and the letters of `O damp goose!` among them.)
 
 # %%
 CORPUS = "playhouse"
@@ -429,7 +429,7 @@ CORPUS = "playhouse"
 corpus = load_corpus(CORPUS)
 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
 train_ids, val_ids = tokenizer.encode(corpus.train), tokenizer.encode(corpus.val)
-print(f"{corpus.name}: {len(train_ids):,} ids to train on, {len(val_ids):,} to test on")
+print(f"{corpus.name}: {len(train_ids):,} ids to train on, {len(val_ids):,} to validate on")
 print(tokenizer.vocab_size, "symbols")
 
 # %% [markdown]
@@ -502,7 +502,7 @@ def get_batch(ids, block_size, batch_size, generator=None, device="cpu"):
             f"the text has {len(ids)} ids, but a window needs block_size + 1 = {block_size + 1}: "
             f"use a longer text, or block_size <= {max(len(ids) - 1, 0)}"
         )
-    # The last start is N - T - 1: the last target needs a place, too.
+    # The last start is N - T - 1, because the last window has a target after it.
     starts = torch.randint(len(ids) - block_size, (batch_size, 1), generator=generator)
     windows = ids[starts + torch.arange(block_size + 1)].to(device)  # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]  # the targets are the inputs, moved by one
@@ -533,7 +533,17 @@ show(
 # %% [markdown]
 # ## Cross-entropy and entropy
 #
-# A model gives a probability to every character that might come next. If the model gave $p$ to the one that came, it pays $-\ln p$ nats. Its **loss**, the *cross-entropy*, is what it pays on average, in nats per character. ($\ln$ is the natural logarithm, `math.log` in Python; with `math.log2` one would count in bits, not in nats.)
+# A model gives a probability to every character that might come next. If the model gave $q$ to the one that came, it pays $-\ln q$ **nats**: this is the **price** of the character, or its *surprise*. ($\ln$ is the natural logarithm, `math.log` in Python; `math.log2` would count in bits.)
+#
+# **Predict:** what does a probability of 1 cost? And how much more does a probability cost that is ten times smaller?
+
+# %%
+print("probability     price")
+for q in (1, 0.5, 0.1, 0.01, 0.001):
+    print(f"{q:<11} {math.log(1 / q):5.2f} nats")  # ln(1 / q) = -ln q
+
+# %% [markdown]
+# Certainty is free, and each factor of ten costs $\ln 10 \approx 2.30$ nats more. The model's **loss**, the *cross-entropy*, is its mean price, in nats per character.
 #
 # ### Exercise: what does knowing next to nothing cost?
 # ★ · 2 minutes · A new model knows nothing. If you can say what its first loss must be, you see before the training starts whether something is broken.
@@ -566,16 +576,16 @@ print(f"{-chances[after_g].log().mean():.2f} nats per character")
 
 # %% [markdown]
 # Somebody who knows nothing gives each of the $V$ symbols the same chance, $1/V$, and pays $\ln V$ each time.
-# Somebody who knows how frequent the characters are pays less. If $q_c$ is the share of the character $c$ in the text, the average is
+# Somebody who knows how frequent the characters are pays less. If $p_c$ is the share of the character $c$ in the text, the average is
 #
-# $$H = -\sum_c q_c \ln q_c ,$$
+# $$H(p) = -\sum_c p_c \ln p_c ,$$
 #
 # the **entropy** of the characters.
 #
 # ### Exercise: the entropy of a text
 # ★★ · 6 minutes · Shannon (1951) measured English like this, from tables of letters that others had counted by hand.
 #
-# Write the function that measures $H$ of any text: each character that occurs in it gives one term, and its share $q_c$ is how often it occurs, divided by the length of the text. In `goose!` two of six characters are `o`, and four others occur once: $H = -\frac{2}{6} \ln \frac{2}{6} - 4 \cdot \frac{1}{6} \ln \frac{1}{6} \approx 1.561$ nats.
+# Write the function that measures $H(p)$ of any text: each character that occurs in it gives one term, and its share $p_c$ is how often it occurs, divided by the length of the text. In `goose!` two of six characters are `o`, and four others occur once: $H(p) = -\frac{2}{6} \ln \frac{2}{6} - 4 \cdot \frac{1}{6} \ln \frac{1}{6} \approx 1.561$ nats.
 
 # %% tags=["exercise"] exercise="character_entropy"
 def character_entropy(text):
@@ -589,9 +599,70 @@ def character_entropy(text):
 check("character_entropy", character_entropy)
 
 # %% [markdown]
-# Somebody who knows the whole grammar pays the entropy of the text, the floor: the surprise of the grammar's own random draws, and nothing else.
+# ### The floor, and the price of errors
 #
-# **Predict:** is somebody who knows the frequencies closer to knowing nothing or to knowing everything? (We take the shares $q_c$ from the training text and measure on the validation text. `clamp_min` keeps a character that is not in the training text from costing infinitely much.)
+# Symbols come with the probabilities $p_c$, and a model believes in others, $q_c$. On average it pays the cross-entropy $H(p, q) = -\sum_c p_c \ln q_c$, and this is a sum of two terms:
+#
+# $$H(p, q) = H(p) + \mathrm{KL}(p \,\|\, q), \qquad \mathrm{KL}(p \,\|\, q) = \sum_c p_c \ln \frac{p_c}{q_c} .$$
+#
+# The first term, the entropy, does not depend on the model: it is the floor. The second, the *Kullback-Leibler divergence*, is what the model's errors cost. It is 0 for $q = p$ and never negative: since $\ln x \le x - 1$, $-\mathrm{KL} = \sum_c p_c \ln \frac{q_c}{p_c} \le \sum_c (q_c - p_c) = 0$.
+#
+# The grammar opens a speech (unless it is an answer) with one of six words, and we know their weights. One model gives all six the same probability; another is almost sure of `You`. **Predict:** which of the two has the larger KL, and is either KL larger than the floor?
+
+# %%
+p = torch.tensor([3, 2, 2, 4, 5, 2]) / 18  # The, All, As, Who, You, O
+models = {
+    "equal chances": torch.full((6,), 1 / 6),
+    "sure of `You`": torch.tensor([0.01, 0.01, 0.01, 0.01, 0.95, 0.01]),
+}
+for name, q in models.items():
+    cross_entropy = -(p * q.log()).sum()
+    entropy = -(p * p.log()).sum()
+    kl = (p * (p / q).log()).sum()
+    print(f"{name}: H(p, q) = {cross_entropy:.3f} nats, ", end="")
+    print(f"H(p) + KL(p || q) = {entropy:.3f} + {kl:.3f} = {entropy + kl:.3f}")
+    assert round((cross_entropy - entropy - kl).item(), 4) == 0
+
+# %% [markdown]
+# Equal chances are nearly right, although this model knows no weights. False certainty is dear: the price of a symbol has no upper limit.
+#
+# All this holds for averages over everything that $p$ may write. One text is one draw: even the grammar itself, with $q = p$, pays for a page whatever that page's random choices cost. **Predict:** of 60 pages of about 1,000 characters, how many cost less per character than $H$, the average? And of texts of 30,000 characters?
+
+# %%
+def price_per_character(length, texts):
+    """The prices under the grammar itself of so many texts, in nats per character, and their average."""
+    scripts = [write(min_chars=length, seed=seed) for seed in range(texts)]
+    average = sum(script.entropy * len(script.text) for script in scripts)
+    return [script.entropy for script in scripts], average / sum(len(s.text) for s in scripts)
+
+
+pages, _ = price_per_character(1000, texts=60)
+long_texts, H = price_per_character(30_000, texts=30)
+for name, prices in (("pages", pages), ("long texts", long_texts)):
+    below = sum(price < H for price in prices)
+    print(
+        f"{name}: {min(prices):.3f} to {max(prices):.3f}, {below} of {len(prices)} below H = {H:.3f}"
+    )
+
+# %%
+fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
+ax.plot(range(60), pages, "o", color="#0072B2", label="pages of 1,000 characters")
+ax.plot(range(60, 90), long_texts, "D", color="#D55E00", label="texts of 30,000 characters")
+ax.axhline(H, color="black", linestyle=":", label="H, the average")
+ax.set(
+    xlabel="text", ylabel="nats per character", title="What texts cost the grammar that wrote them"
+)
+ax.legend(frameon=False, loc="outside right upper")
+show(
+    fig,
+    "Points scattered around the line of the average: pages of 1,000 characters widely, half of them below; "
+    "texts of 30,000 characters closely.",
+)
+
+# %% [markdown]
+# So a loss below the floor on a short text is luck: its random choices happened to be the likely ones. Lesson 06 has a plot that dips below the floor for this reason. The floor of our pictures is the price, under the grammar, of the validation text itself, which is so long that luck hardly matters.
+#
+# **Predict:** is somebody who knows the frequencies closer to knowing nothing or to knowing everything? (We take the shares from the training text as $q_c$, and measure on the validation text. `clamp_min` keeps a character that is not in the training text from costing infinitely much.)
 
 # %%
 q = torch.bincount(train_ids, minlength=tokenizer.vocab_size) / len(train_ids)  # (V,)
@@ -602,13 +673,27 @@ print(f"knows the frequencies:    {by_frequency:.2f}")
 print(f"knows the whole grammar:  {corpus.val_entropy or float('nan'):.2f}")  # nan: nobody knows it
 
 # %% [markdown]
-# Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**. The spans split the excess: how much does a model overpay for spelling, and how much for names?
-#
-# Four of the kinds need an explanation. **Cast**: who enters, and with what (`Enter Meg and Anne with a clumsy trumpet.`), drawn anew for each scene. **Addressee**: who is spoken to (`You tiny friar, Anne!`). **Copied name**: a person or thing that the scene has named before, such as the next speaker (`Anne:`) or the one who leaves (`Exit Anne`). **Closing**: the end of something that was begun: the `'` after a quotation, or the prop in the last line (`eating the trumpet.`).
+# Between the second number and the third lies all the structure: words, sentences, scenes. What a model pays above the floor is its **excess**, an estimate of KL. The spans split the excess by kind of text. Here is a scene with its spans:
+
+# %%
+from chargpt_lib.plots import plot_excess, plot_spans
+
+one_scene = write(min_chars=1, seed=1262)
+show(
+    plot_spans(one_scene.text, one_scene.spans),
+    "A scene of five lines. The letters that decide a choice stand on the colour of their kind; the rest, "
+    "most of the text, is underlined: spelling.",
+)
+print("what the first line costs somebody who knows the grammar:")
+for start, end, kind, nats in one_scene.spans[:14]:
+    if nats > 0:
+        print(f"{one_scene.text[start:end]!r:7} {kind:8} {nats:.2f} nats")
+
+# %% [markdown]
+# Only the letters that decide cost anything: after `A di` only `tch` can follow. Four of the kinds need an explanation. **Cast**: who enters, and with what, drawn anew for each scene. **Addressee**: who is spoken to. **Copied name**: a person or thing that the scene has named before, such as the next speaker (`Zed:`) or the one who leaves (`Exit Zed`). **Closing**: the end of something that was begun: the `'` after a quotation, or the prop in the last line.
 
 # %%
 from chargpt_lib.playhouse import KINDS
-from chargpt_lib.plots import plot_excess
 
 paid = {
     "knows nothing": uniform.expand(len(val_ids)),
@@ -648,10 +733,9 @@ assert bundled_results()["shakespeare"]["frequencies"]["loss"] > 3
 # %% [markdown]
 # ## Choosing a device
 #
-# The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` checks this first.
-
-# %% [markdown]
-# (The numbers of compute capability count NVIDIA's generations of cards. The setup cell on top of each page says what was chosen.) The work that fills a CPU hardly keeps a card busy, so on a card the lessons train on eight times as many windows in each step. The line `scale = pick_scale(device)` does this in every lesson that trains. You can put a number of your own there.
+# The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` checks this first. (The setup cell on top of each page prints the chosen device. A card's *compute capability* counts NVIDIA's generations of cards.)
+#
+# The work that fills a CPU hardly keeps a card busy, so on a card the lessons train on eight times as many windows in each step. The line `scale = pick_scale(device)` does this in every lesson that trains. You can put a number of your own there.
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.devices import pick_device, pick_device_and_reason, pick_scale
@@ -673,9 +757,9 @@ assert device.type in ("cpu", "cuda", "mps") and device == pick_device()
 # ## Exercises
 #
 # ### Exercise: fewer, longer symbols
-# ★★★ · 25 minutes · The large models do not read characters. They read pieces of words, which are made like this (Sennrich et al., 2016).
+# ★★★ · 25 minutes · The large models do not read characters. They read pieces of words, which **byte-pair encoding** (BPE) makes (Sennrich et al., 2016).
 #
-# Begin with ids below `vocab_size`. One **merge** does the following.
+# Begin with ids below `vocab_size`. One **merge**, one step of BPE, does the following. (Lesson 14 builds all of BPE.)
 #
 # 1. Count the pairs of neighbours, overlapping ones too: `a a a b` has the pairs `aa`, `aa`, `ab`.
 # 2. Take the most frequent pair. If several are equally frequent, take the smallest: the one with the smaller first id; if that is the same, the one with the smaller second id.

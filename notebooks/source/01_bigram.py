@@ -26,7 +26,7 @@ from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
 from chargpt_lib.files import bundled_results
 from chargpt_lib.playhouse import excess_by_kind
-from chargpt_lib.plots import heatmap, plot_excess, show, visible
+from chargpt_lib.plots import heatmap, plot_excess, price_table, show, visible
 
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 corpus = load_corpus(CORPUS)
@@ -150,23 +150,17 @@ for p, i in zip(best.values.tolist(), best.indices.tolist()):
     print(f"{tokenizer.decode([i])!r}: {p:.2f}", end="  ")
 
 # %% [markdown]
-# These are the characters that most often follow a `g`. What does the table pay for our line?
+# These are the characters that most often follow a `g`. What does the table pay for our line? **Predict:** which is dearer, the `o` after `g` or the `g` after the space?
 
 # %%
 ids = tokenizer.encode(EXAMPLE)
-nats = -probabilities[ids[:-1], ids[1:]].log()
-fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
-ax.bar(range(len(nats)), nats, color="#D55E00")
-pairs = zip(visible(EXAMPLE), visible(EXAMPLE[1:]))
-ax.set_xticks(range(len(nats)), [f"{a}→{b}" for a, b in pairs], family="DejaVu Sans Mono")
-ax.set(ylabel="nats", title=f"What the table pays for {EXAMPLE!r}: {nats.mean():.2f} on average")
-show(
-    fig,
-    "Bars, one for each pair of the line: the space after O is cheapest, the exclamation mark after e is "
-    "dearest, then the a of damp and the g of goose.",
-)
+print(price_table(EXAMPLE, probabilities[ids[:-1], ids[1:]]))
 
 # %% [markdown]
+# Each row is one step: the character that the table sees, the next one, the probability that the table gave to it, and the price, $-\ln p$. The models of lessons 02 to 06 will pay for the same line.
+#
+# In all lessons, the sign ≈ stands before a number that may come out a little different on another machine or in another run: a random draw, a rounding error, a time, a loss after training. (`price_table` always writes it; the numbers of this counted table are the same everywhere.) Numbers without the sign are the same everywhere.
+#
 # ### Exercise: the price of what never came
 # ★★ · 5 minutes · The amount looks like a detail. It is the price list for everything new.
 #
@@ -189,8 +183,39 @@ check("unseen_pair_nats", unseen_pair_nats)
 a, b = tokenizer.encode("!O")
 print(
     f"'!O' occurs {counts[a, b]} times, '!' {counts[a].sum()} times, V = {V}; "
-    f"the table asks {-probabilities[a, b].log():.2f} nats"
+    f"the table charges {-probabilities[a, b].log():.2f} nats"
 )
+
+# %% [markdown]
+# ## The best a bigram can do
+#
+# Let $P(b \mid a)$ be the true probabilities of a text, and $p_a$ the share of the character $a$. A model that sees only $a$ has one row $q(\cdot \mid a)$ for it, and pays $H(P, q) = H(P) + \mathrm{KL}(P \,\|\, q)$ on average: lesson 00's equation, row by row. The KL is never negative, so no model that sees one character can pay less than the mean of the rows' entropies, the **conditional entropy**
+#
+# $$H(x_{t+1} \mid x_t) = -\sum_a p_a \sum_b P(b \mid a) \ln P(b \mid a) .$$
+#
+# Row by row, the counted table *is* $P$ of the training text, so there its KL is 0. **Predict:** does a hundredth of an observation in each field cost anything?
+
+# %%
+seen = counts > 0  # the other pairs add nothing: their share is 0
+pairs = counts[seen].double()  # how often each pair occurs
+row_sums = counts.sum(1, keepdim=True).expand(V, V)[seen]
+best_possible = -(pairs / pairs.sum() * (pairs / row_sums).log()).sum()  # p_a P(b | a) ln P(b | a)
+
+
+def table_loss(table, ids):
+    """What a table of probabilities (V, V) pays for these ids on average, in nats per character."""
+    return -table.double()[ids[:-1], ids[1:]].log().mean()
+
+
+counted = counts / counts.sum(1, keepdim=True)
+print(f"conditional entropy of the training text:  {best_possible:.5f} nats per character")
+print(f"the counted table pays on this text:       {table_loss(counted, train_ids):.5f}")
+print(f"with 0.01 added to each count:             {table_loss(probabilities, train_ids):.5f}")
+print(f"on the validation text:                    {table_loss(probabilities, val_ids):.5f}")
+assert round((table_loss(counted, train_ids) - best_possible).item(), 5) == 0
+
+# %% [markdown]
+# The distance from here to the floor is the price of seeing only one character. No training, and no cleverer table of pairs, makes it smaller.
 
 # %% [markdown]
 # ## Sampling
@@ -213,7 +238,7 @@ def pairs_never_seen(written):
 
 
 def known_words(text):
-    """The share of the words of a text that stand in the training text just so, with all their signs."""
+    """The share of a text's words that occur in the training text, with the same punctuation."""
     known = set(corpus.train.split())
     words = text.split()[1:-1]  # the first and the last may be cut in two
     return sum(word in known for word in words) / len(words)
@@ -221,12 +246,10 @@ def known_words(text):
 
 by_pairs = known_words(tokenizer.decode(written))
 print(f"pairs that never occur in the text: ≈ {pairs_never_seen(written)}")
-print(f"words that do: ≈ {by_pairs:.0%}")
+print(f"words that occur in the text: ≈ {by_pairs:.0%}")
 assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 
 # %% [markdown]
-# In all lessons, the sign ≈ stands before a number that comes out a little different on another machine or in another run: a random draw, a rounding error, a time, a loss after training. Numbers without the sign are the same everywhere.
-#
 # The pairs of letters are right, and little else is. The table has forgotten what it wrote two letters ago.
 #
 # ### Exercise: drawing by hand
@@ -255,7 +278,7 @@ check("sample_chain", sample_chain)
 # %% [markdown]
 # ## The same table as a model
 #
-# From now on every model keeps to one contract: it takes ids and gives **logits**, one number for each possible next character. Softmax turns logits $z$ into probabilities,
+# From now on all models share one contract: a model takes ids and gives **logits**, one number for each possible next character. Softmax turns logits $z$ into probabilities,
 #
 # $$p_c = \frac{e^{z_c}}{\sum_{c'} e^{z_{c'}}} ,$$
 #
@@ -272,7 +295,7 @@ assert torch.allclose(again, row)
 # %% [markdown]
 # One base class holds what all models of this course share: the loss, a simple `generate`, and a check of the ids before they are used. A subclass only says how ids become logits.
 #
-# `nn.Module` keeps a model's numbers, its **parameters**. `model(x, y)` calls `forward`. `no_grad` switches off the bookkeeping that only training needs, and `eval` switches off those parts of a model that act only in training. Cross-entropy wants a list of rows, so `flatten` turns (B, T, V) into (B·T, V).
+# `nn.Module` keeps a model's numbers, its **parameters**. `model(x, y)` calls `forward`. `no_grad` switches off the bookkeeping that only training needs, and `eval` switches off those parts of a model that act only in training. `F.cross_entropy` takes a list of rows, so `flatten` turns (B, T, V) into (B·T, V).
 
 # %%
 #| export
@@ -295,7 +318,7 @@ class LanguageModel(nn.Module):
     def forward(self, idx, targets=None, cache=None):
         """idx (B, T) int64 -> logits (B, T, V), and the mean loss in nats, None without targets (B, T).
 
-        cache: what was read before idx, for the models that can go on from it (lesson 08).
+        cache: what the model has read before idx, for models that can continue from it (lesson 08).
         """
         # A compiled model cannot look at the values of its input.
         if not torch.compiler.is_compiling():
@@ -322,7 +345,7 @@ class LanguageModel(nn.Module):
                 f"idx is {idx.shape[1]} characters long, and the model sees at most block_size = "
                 f"{self.block_size}: give it the last ones, idx[:, -{self.block_size}:]"
             )
-        # Only on the CPU: on an accelerator, asking for a value would wait for all work before it.
+        # Only on the CPU: on an accelerator, reading a value would wait for all work queued before it.
         if idx.device.type == "cpu" and idx.numel():
             low, high = idx.aminmax()
             if low < 0 or high >= self.vocab_size:
@@ -333,14 +356,14 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, generator=None):
-        """Goes on writing: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters.
+        """Continues a text: idx (B, T) -> (B, T + max_new_tokens). The model sees the last block_size characters.
 
         Raises: ValueError for a prompt that is empty or not (B, T).
         """
         if idx.dim() != 2 or not idx.shape[1]:
             raise ValueError(
                 f"the prompt has the shape {tuple(idx.shape)}, expected (B, T) and not empty; "
-                f"to one text, add a batch dimension with idx[None]"
+                f"for one text, add a batch dimension with idx[None]"
             )
         was_training = self.training
         self.eval()
@@ -413,12 +436,23 @@ assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 #
 # where $h'$ is $h$ without its oldest character, and the chain ends with $1/V$. The share of the shorter table is $d_h / (N_h + d_h)$. It is small for a context that was seen often and always had the same character after it; a context that was never seen leaves everything to the shorter table.
 #
-# A group of $n$ ids is again one number, written to the base $V$. The table is a sorted list of the numbers that occur, with their counts; `searchsorted` finds a number in it.
+# An example: the context `go` was seen $N_h = 8$ times, 6 times before `o` and 2 times before `a`, so $d_h = 2$. The shorter context is `o`; its table gives 0.1 to `o`, 0.3 to `a` and 0.2 to `t`. **Predict:** what does `t` get, which was never seen after `go`?
+
+# %%
+N_h, d_h = 8, 2
+for char, N_hc, shorter in (("o", 6, 0.1), ("a", 2, 0.3), ("t", 0, 0.2)):
+    mixed = (N_hc + d_h * shorter) / (N_h + d_h)
+    print(f"P({char} | go) = ({N_hc} + {d_h} * {shorter}) / ({N_h} + {d_h}) = {mixed:.2f}")
+
+# %% [markdown]
+# Counting alone would give 0.75, 0.25 and 0. The context hands $d_h / (N_h + d_h)$, here a fifth, to the shorter table, and `t` gets a fifth of 0.2.
+#
+# A group of $n$ ids is again one number, written in base $V$. The table is a sorted list of the numbers that occur, with their counts; `searchsorted` finds a number in it.
 
 # %%
 #| export
 def ngram_codes(ids, n, vocab_size):
-    """ids (..., L) -> the numbers of all groups of n neighbours, (..., L - n + 1), to the base V."""
+    """ids (..., L) -> the numbers of all groups of n neighbours in base V, (..., L - n + 1)."""
     if n == 0:
         return torch.zeros_like(ids[..., :1])  # the one empty group
     powers = vocab_size ** torch.arange(n - 1, -1, -1)
@@ -433,7 +467,7 @@ class CountTable:
 
     def __getitem__(self, wanted):
         """The counts of the wanted numbers, 0 for those never seen."""
-        # searchsorted says where a number would have to be inserted; past the end there is nothing to compare.
+        # searchsorted gives the place where a number would be inserted; past the end there is nothing to compare.
         place = torch.searchsorted(self.codes, wanted).clamp_max(len(self.codes) - 1)
         return torch.where(self.codes[place] == wanted, self.counts[place], 0)
 
@@ -447,7 +481,7 @@ print(ngram_codes(torch.tensor([1, 2, 3, 4]), n=2, vocab_size=10))
 class NGramModel:
     """Counts of groups of 1 to n characters, backing off to shorter ones by degrees (Witten and Bell, 1991).
 
-    ids (N,) int64. Raises: ValueError where the text is shorter than n, or the groups have no numbers of 64 bits.
+    ids (N,) int64. Raises: ValueError where the text is shorter than n, or a group's number needs more than 63 bits.
     """
 
     def __init__(self, ids, n, vocab_size):
@@ -464,7 +498,7 @@ class NGramModel:
         self.kinds = []  # how many different characters came after it
         for k in range(1, n + 1):
             groups = CountTable(ngram_codes(ids, k, vocab_size))
-            # Without the last id: nothing comes after that. expand is for the empty context, which came each time.
+            # Without the last id, which nothing follows. expand repeats the one empty context for every position.
             contexts = ngram_codes(ids[:-1], k - 1, vocab_size).expand(len(ids) - k + 1)
             self.groups.append(groups)
             self.contexts.append(CountTable(contexts))
@@ -472,7 +506,7 @@ class NGramModel:
             self.kinds.append(CountTable(groups.codes // vocab_size))
 
     def probability(self, groups):
-        """groups (..., L) of ids, the last one asked for and the others its past -> its probability (...)."""
+        """groups (..., L) of ids -> the probability (...) of each group's last id after the ids before it."""
         p = torch.full(groups.shape[:-1], 1 / self.vocab_size, dtype=torch.float64)
         for k in range(1, min(self.n, groups.shape[-1]) + 1):
             number = ngram_codes(groups[..., -k:], k, self.vocab_size)[..., 0]
@@ -480,7 +514,7 @@ class NGramModel:
             seen = self.contexts[k - 1][context]
             kinds = self.kinds[k - 1][context]
             mixed = (self.groups[k - 1][number] + kinds * p) / (seen + kinds).clamp_min(1)
-            # A context that was never seen has nothing to say: the shorter one's answer stays.
+            # For a context never seen, the probability of the shorter one stays.
             p = torch.where(seen > 0, mixed, p)
         return p
 
@@ -621,14 +655,14 @@ if excesses:
         kind: excesses["n = 6"][kind] / excesses["n = 1"][kind] for kind in excesses["n = 1"]
     }
     print(
-        "n = 6 has kept",
+        "share of the excess of n = 1 that n = 6 still has:",
         {kind: f"{left_over[kind]:.0%}" for kind in ("spelling", "copied name", "closing")},
     )
     assert left_over["spelling"] < 0.1
     assert left_over["copied name"] > 0.2 and left_over["closing"] > 0.4  # memory is missing
 
 # %% [markdown]
-# Spelling has lost nearly all of its excess, by brute force. Copied names have kept nearly a third of theirs, closings nearly two thirds: the words that decide them stand further back than five characters. A table long enough for those would need more text than anybody will ever write.
+# By brute force, spelling has lost nearly all of its excess. Copied names and closings keep much of theirs, because the words that decide them stand further back than five characters. A table long enough for those would need more text than anybody will ever write.
 # We need a model that does not look up the past, but looks *at* it, and finds what matters. Before we can build one we have to know how models learn.
 #
 # ## Mistakes people make
@@ -640,9 +674,9 @@ if excesses:
 # ## Exercises
 #
 # ### Exercise: in how many places?
-# ★★★ · 25 minutes · In the counting of $n$-grams, this idea won (Kneser and Ney, 1995; Chen and Goodman, 1999).
+# ★★★ · 25 minutes · Of all ways to smooth $n$-gram counts, this one won (Kneser and Ney, 1995; Chen and Goodman, 1999).
 #
-# In many English texts `Francisco` is a frequent word. But it comes after one word only. So after a word that you have never seen followed by anything, `Francisco` is a bad guess, however frequent it is. So the shorter table should count not how often a symbol occurs, but after how many *different* symbols it occurs.
+# In many English texts `Francisco` is a frequent word. But it follows one word only, `San`. After a word that you have not seen before, `Francisco` is a bad guess, however frequent it is. So the shorter table should not count how often a symbol occurs, but after how many *different* symbols.
 #
 # Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$ (the last id of the text begins no pair). Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give the sum of these discounts to the shorter table:
 #
