@@ -28,7 +28,7 @@ CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
 TOKENIZER = "char"  # what the model reads: characters, or "bpe:512", pieces of words (lesson 14)
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
-scale = pick_scale(device)  # so many times as many windows at once; 1 on a CPU
+scale = pick_scale(device)  # multiplies the batch size: 8 on a graphics card, 1 on a CPU
 tokenizer = make_tokenizer(TOKENIZER, corpus)
 print(f"{len(corpus.train):,} characters to learn from")
 print(f"the model reads {tokenizer.vocab_size} different {tokenizer.unit}s\n")
@@ -101,45 +101,53 @@ assert len(play) == 301 or TOKENIZER != "char"
 # %% [markdown]
 # ## Where it looks
 #
-# The first line of a scene has ended. The next speaker must be one of the two people who have just entered. The model has 24 *heads*, six in each of four layers; each head looks back at the text in its own way. The small table shows, for the last character, what each head looks at most. Find a head that looks at `Meg` or at `Hal` (try the last layers first), and click it. Then move the pointer over the text: where does that head look from other characters?
+# The first line of a scene has ended. The next speaker must be one of the two people who have just entered. The model has 24 *heads*, six in each of four layers; each head looks back at the text in its own way, and spreads weights that add up to 1 over it. **Predict:** from the end of the line, how much of its weight does the best head give to the two names, `Meg` and `Hal`?
 
-# %% tags=["nbval-ignore-output"]
+# %%
 from chargpt_lib.attention_maps import attention_html, compute_attention_maps, token_texts
 
 scene = "A barn. Enter Meg and Hal with a damp goose.\n"
 labels = token_texts(tokenizer, scene)  # what stands at each position
-attention_html(compute_attention_maps(model, tokenizer, scene), labels)
-
-# %% [markdown]
-# (Do you see only a picture that does not react? Some websites remove the script from a saved notebook. Run the cell yourself.)
-
-# %%
 maps = compute_attention_maps(model, tokenizer, scene)
 weights = maps.for_text(labels)  # (layers, heads, characters that look, characters looked at)
 totals = weights.sum(-1)
 print(f"the weights of a character add up to between {totals.min():.4f} and {totals.max():.4f}")
 begin = len(tokenizer.encode(scene[: scene.index(" Meg")]))
 end = len(tokenizer.encode(scene[: scene.index(" with")]))
-names = slice(begin, end)
-on_names = weights[:, :, -1, names].sum(-1)  # (layers, heads)
+on_names = weights[:, :, -1, begin:end].sum(-1)  # (layers, heads): weight of the last character
+layer, head = divmod(on_names.argmax().item(), on_names.shape[1])
 print(f"when a speaker is due, one head gives the two names ≈ {on_names.max():.2f} of its weight")
 assert on_names.max() > 0.4 or corpus.name != "playhouse"
 
 # %% [markdown]
+# The viewer opens at this head, and shows where the last character looks. Move the pointer over the text: where does the head look from other characters? Then click a head of layer 0 in the small table, and compare.
+
+# %% tags=["nbval-ignore-output"]
+attention_html(maps, labels, layer=layer, head=head)
+
+# %% [markdown]
+# (Do you see only a picture that does not react? Some websites remove the script from a saved notebook. Run the cell yourself.)
+
+# %%
+print(f"this head gives a single character up to ≈ {weights[layer, head, -1].max():.2f}")
+print(f"no head of layer 0 gives the two names more than ≈ {on_names[0].max():.2f}")
+assert on_names[layer, head] == on_names.max()
+
+# %% [markdown]
 # ## The ladder
 #
-# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which is trained a little longer than yours above. The grey part is the floor, 0.30 nats per character. Each colour is a kind of text that the model still predicts worse than it could:
+# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which was trained a little longer than yours above. The grey part is the floor, 0.30 nats per character. Each coloured stripe is the loss that a perfect model would not have, for one kind of text:
 #
-# - *spelling*: the letters inside a word; *word*: which word of its kind comes; *grammar*: which kind of line, and its signs
+# - *spelling*: the letters inside a word; *word*: which noun, verb or adjective comes; *grammar*: the kind of line, its endings and its punctuation
 # - *cast*: who enters, and with what; *addressee*: who is spoken to
-# - *copied name*: a name that the scene has mentioned before, such as the next speaker; *closing*: the end of something begun, such as a quotation
+# - *copied name*: a name that the scene has mentioned before, such as the next speaker; *closing*: the end of something that was begun, such as a quotation
 
 # %%
 from chargpt_lib.training import plot_ladder
 
 show(
     plot_ladder("playhouse"),
-    "Stacked bars: the losses of five models, from a table of letter pairs to the full GPT, "
+    "Stacked bars: the losses of the models, from a table of letter pairs to the full GPT, "
     "each lower than the one before, the last one close to the floor.",
 )
 
@@ -150,7 +158,7 @@ show(
 #
 # - **Read.** The stronger the colour behind a character, the more that character surprised the model. Continue the text: type `Meg: O damp goose!`. Then spell a word wrong. **Predict:** does one wrong letter also make the letters after it surprising?
 # - **Write.** Press *Write*, and the model continues the text. *Back to the prompt* removes what it wrote. Change the seed or the temperature, and it writes something else.
-# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off the part that costs most, press *Back to the prompt*, then *Write*. A broken model is not surprised by its own nonsense. What is the loss of that nonsense with everything switched on again?
+# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off the part that costs most, press *Back to the prompt*, then *Write*. A broken model is not surprised by its own nonsense. Switch everything on again: how large is the loss of that nonsense now?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import playground
@@ -180,14 +188,14 @@ assert round(rounded - exact, 2) == 0
 # | [02](02_training_loop.ipynb) | the loop that trains everything |
 # | [03](03_single_head.ipynb), [04](04_multi_head.ipynb) | one head of attention, then many |
 # | [05](05_blocks.ipynb), [06](06_full_gpt.ipynb) | blocks, then the full GPT |
-# | [07](07_attention_maps.ipynb) | what each head does, and proof |
-# | [08](08_sampling.ipynb) | every way to draw the next character, and fast |
-# | [09](09_checkpoints.ipynb) | checkpoints: stop a training, and continue it to the last bit |
-# | [10](10_recipe.ipynb), [11](11_training_in_earnest.ipynb) | the recipe and the trainer of long runs; what is wrong with my loss? |
-# | [12](12_data_on_disk.ipynb), [13](13_many_devices.ipynb) | texts larger than the memory; one training on several devices |
+# | [07](07_attention_maps.ipynb) | maps of what each head looks at, and tests of what it does |
+# | [08](08_sampling.ipynb) | ways to draw the next character, and a cache that makes it fast |
+# | [09](09_checkpoints.ipynb) | checkpoints: stop a training run, and continue it exactly, bit for bit |
+# | [10](10_recipe.ipynb), [11](11_training_in_earnest.ipynb) | the recipe and the trainer for long runs; what is wrong with my loss? |
+# | [12](12_data_on_disk.ipynb), [13](13_many_devices.ipynb) | texts larger than the memory; training on several devices at once |
 # | [14](14_tokenizers.ipynb) | pieces of words: a tokenizer for every text |
-# | [15](15_scaling_laws.ipynb) | what a larger model would reach: a law, fitted to small ones |
-# | [16](16_modern_gpt.ipynb) | the parts of today's models, each with and without |
+# | [15](15_scaling_laws.ipynb) | a law, fitted to small models, that predicts the loss of a larger one |
+# | [16](16_modern_gpt.ipynb) | the parts of today's models, each measured with and without |
 # | [17](17_gpt2.ipynb) | GPT-2's weights in your model, and your models in other people's tools |
 #
 # You need some Python, and an evening for each lesson.
