@@ -53,7 +53,7 @@ def weighted_options(*options):
 
 
 class Span(NamedTuple):
-    """text[start:end] is of this kind and cost so many nats."""
+    """text[start:end] is of this kind and costs this many nats."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ class GrammarWriter:
         self.length = 0  # characters so far
 
     def emit(self, text, kind="spelling", nats=0.0):
-        """Writes a text that is no choice."""
+        """Writes text that is not a choice."""
         if text:
             start = self.length
             self.length += len(text)
@@ -79,7 +79,7 @@ class GrammarWriter:
             self.spans.append(Span(start, self.length, kind, nats))
 
     def choose(self, kind, *options):
-        """Draws one of the options, writes it down and returns it. The letters that decide are of the given kind."""
+        """Draws one of the options, writes it and returns it. The letters that decide become a span of this kind."""
         table, cumulative = weighted_options(*options)
         # Only random() is called: Python promises that it is the same in every version.
         place = bisect(cumulative, self.rng.random() * cumulative[-1])
@@ -193,13 +193,13 @@ def _clause(writer, start):
 
 
 def _address(writer, others):
-    """ "Meg" or "my lady Meg"; returns who it is"""
+    """ "Meg" or "my lady Meg"; returns the name"""
     titles = [(f"my {'lord' if name in LORDS else 'lady'} {name}", 1) for name in others]
     return writer.choose("addressee", *[(name, 3) for name in others], *titles).split()[-1]
 
 
 def _speech(writer, speaker, others, prop):
-    """One speech -> (who speaks next, the deed asked about), None where that is open."""
+    """One speech -> (the next speaker, the deed asked about), with None for what is open."""
     start = writer.choose(
         "grammar", ("The ", 3), ("All ", 2), ("As ", 2), ("Who ", 4), ("You ", 5), ("O ", 2)
     )
@@ -266,7 +266,7 @@ def scene(writer):
     writer.emit(".\n")
     speaker = writer.choose("copied name", *cast)
     asker = None
-    deed = None  # what was asked about, where the last speech was a question
+    deed = None  # the deed asked about, if the last speech was a question
     while speaker != "Ex":
         writer.emit(": ")
         others = [name for name in cast if name != speaker]
@@ -276,7 +276,7 @@ def scene(writer):
             who, deed = _speech(writer, speaker, others, prop)
         writer.emit("\n")
         asker = speaker
-        # A person who was named speaks next; else anybody else does, or somebody leaves.
+        # Who was named speaks next. If nobody was named, anybody else speaks, or somebody leaves.
         candidates = [who] if who else [("Ex", 3 * len(others)), *others]
         speaker = writer.choose("copied name", *candidates)
     if writer.choose("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
@@ -309,7 +309,7 @@ class Script(NamedTuple):
 
 
 def write(min_chars=1_115_394, seed=1337):
-    """Scenes, until there are at least so many characters -> Script. The same seed gives the same plays everywhere."""
+    """Writes scenes until they have min_chars characters -> Script. The same seed gives the same plays everywhere."""
     writer = GrammarWriter(seed)
     while writer.length < min_chars:
         scene(writer)
@@ -334,15 +334,15 @@ def excess_by_kind(nats, spans):
 
 
 def choice_weights(spans):
-    """For each character of the text, its part in what the grammar's choices cost; 0 for spelling.
+    """For each character of the text, its part in the price of the grammar's choices; 0 for spelling.
 
-    A token of several characters (lesson 14) pays for all of them at once. By these weights its nats are shared.
+    A token of several characters (lesson 14) pays for all of them at once. These weights divide its nats among them.
     """
     weights = []
     for start, end, kind, price in spans:
         weight = 0.0
         if kind != "spelling":
-            # Some choices are free: whose turn it is to speak, for one. Among spelling they still count.
+            # Some choices are free, such as the only possible speaker. They still weigh more than spelling.
             weight = price / (end - start) + 1e-9
         weights += [weight] * (end - start)
     return weights

@@ -94,7 +94,7 @@ for word, letters, nats in weighted_options(("goat", 2), "ghost", "duke")[0]:
 # %%
 #| export
 class Span(NamedTuple):
-    """text[start:end] is of this kind and cost so many nats."""
+    """text[start:end] is of this kind and costs this many nats."""
 
     start: int
     end: int
@@ -112,7 +112,7 @@ class GrammarWriter:
         self.length = 0  # characters so far
 
     def emit(self, text, kind="spelling", nats=0.0):
-        """Writes a text that is no choice."""
+        """Writes text that is not a choice."""
         if text:
             start = self.length
             self.length += len(text)
@@ -120,7 +120,7 @@ class GrammarWriter:
             self.spans.append(Span(start, self.length, kind, nats))
 
     def choose(self, kind, *options):
-        """Draws one of the options, writes it down and returns it. The letters that decide are of the given kind."""
+        """Draws one of the options, writes it and returns it. The letters that decide become a span of this kind."""
         table, cumulative = weighted_options(*options)
         # Only random() is called: Python promises that it is the same in every version.
         place = bisect(cumulative, self.rng.random() * cumulative[-1])
@@ -232,7 +232,7 @@ FATES = [
 # %% [markdown]
 # ## Sentences
 #
-# Each rule asks something else of a reader who wants to predict the text:
+# To predict the text, a reader has to look somewhere else for each rule:
 #
 # | to predict | one has to look | kind of span |
 # |---|---|---|
@@ -265,7 +265,7 @@ def _clause(writer, start):
 
 
 def _address(writer, others):
-    """ "Meg" or "my lady Meg"; returns who it is"""
+    """ "Meg" or "my lady Meg"; returns the name"""
     titles = [(f"my {'lord' if name in LORDS else 'lady'} {name}", 1) for name in others]
     return writer.choose("addressee", *[(name, 3) for name in others], *titles).split()[-1]
 
@@ -284,7 +284,7 @@ print("".join(writer.parts))
 # %%
 #| export
 def _speech(writer, speaker, others, prop):
-    """One speech -> (who speaks next, the deed asked about), None where that is open."""
+    """One speech -> (the next speaker, the deed asked about), with None for what is open."""
     start = writer.choose(
         "grammar", ("The ", 3), ("All ", 2), ("As ", 2), ("Who ", 4), ("You ", 5), ("O ", 2)
     )
@@ -361,7 +361,7 @@ def scene(writer):
     writer.emit(".\n")
     speaker = writer.choose("copied name", *cast)
     asker = None
-    deed = None  # what was asked about, where the last speech was a question
+    deed = None  # the deed asked about, if the last speech was a question
     while speaker != "Ex":
         writer.emit(": ")
         others = [name for name in cast if name != speaker]
@@ -371,7 +371,7 @@ def scene(writer):
             who, deed = _speech(writer, speaker, others, prop)
         writer.emit("\n")
         asker = speaker
-        # A person who was named speaks next; else anybody else does, or somebody leaves.
+        # Who was named speaks next. If nobody was named, anybody else speaks, or somebody leaves.
         candidates = [who] if who else [("Ex", 3 * len(others)), *others]
         speaker = writer.choose("copied name", *candidates)
     if writer.choose("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
@@ -418,7 +418,7 @@ class Script(NamedTuple):
 
 
 def write(min_chars=1_115_394, seed=1337):
-    """Scenes, until there are at least so many characters -> Script. The same seed gives the same plays everywhere."""
+    """Writes scenes until they have min_chars characters -> Script. The same seed gives the same plays everywhere."""
     writer = GrammarWriter(seed)
     while writer.length < min_chars:
         scene(writer)
@@ -478,15 +478,15 @@ def excess_by_kind(nats, spans):
 
 
 def choice_weights(spans):
-    """For each character of the text, its part in what the grammar's choices cost; 0 for spelling.
+    """For each character of the text, its part in the price of the grammar's choices; 0 for spelling.
 
-    A token of several characters (lesson 14) pays for all of them at once. By these weights its nats are shared.
+    A token of several characters (lesson 14) pays for all of them at once. These weights divide its nats among them.
     """
     weights = []
     for start, end, kind, price in spans:
         weight = 0.0
         if kind != "spelling":
-            # Some choices are free: whose turn it is to speak, for one. Among spelling they still count.
+            # Some choices are free, such as the only possible speaker. They still weigh more than spelling.
             weight = price / (end - start) + 1e-9
         weights += [weight] * (end - start)
     return weights
@@ -504,7 +504,7 @@ print(f"{'sum':12} {sum(excess.values()):.3f} = {pays:.3f} - {script.entropy:.3f
 # %% [markdown]
 # ## Training text and validation text
 #
-# We train on one text and measure on another, from another seed. Parts of the second will occur in the first by chance; here is how much.
+# We train on one text and measure on another, from another seed. Some parts of the second occur in the first by chance. How many?
 
 # %%
 validation = write(min_chars=111_540, seed=2024)
@@ -520,7 +520,7 @@ for name, end in (("lines", "\n"), ("scenes", "\n\n")):
     )
 
 # %% [markdown]
-# Short lines ("Kit: Not I, Meg.") are bound to come again. Whole scenes are not: they cannot be known by heart.
+# Short lines ("Kit: Not I, Meg.") must come again. Whole scenes hardly do, so no model can know them by heart.
 #
 # How long is a scene? The length matters, because a model looks back only so far.
 
