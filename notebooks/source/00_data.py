@@ -613,7 +613,7 @@ check("character_entropy", character_entropy)
 p = torch.tensor([3, 2, 2, 4, 5, 2]) / 18  # The, All, As, Who, You, O
 models = {
     "equal chances": torch.full((6,), 1 / 6),
-    "sure of `You`": torch.tensor([0.01, 0.01, 0.01, 0.01, 0.95, 0.01]),
+    "sure of `You`": torch.tensor([0.005, 0.005, 0.005, 0.005, 0.975, 0.005]),
 }
 for name, q in models.items():
     cross_entropy = -(p * q.log()).sum()
@@ -624,7 +624,7 @@ for name, q in models.items():
     assert round((cross_entropy - entropy - kl).item(), 4) == 0
 
 # %% [markdown]
-# Equal chances are nearly right, although this model knows no weights. False certainty is dear: the price of a symbol has no upper limit.
+# Equal chances are nearly right, although this model knows no weights. False certainty costs more than the whole floor: the price of a symbol has no upper limit.
 #
 # All this holds for averages over everything that $p$ may write. One text is one draw: even the grammar itself, with $q = p$, pays for a page whatever that page's random choices cost. **Predict:** of 60 pages of about 1,000 characters, how many cost less per character than $H$, the average? And of texts of 30,000 characters?
 
@@ -645,17 +645,17 @@ for name, prices in (("pages", pages), ("long texts", long_texts)):
     )
 
 # %%
-fig, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
+fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.plot(range(60), pages, "o", color="#0072B2", label="pages of 1,000 characters")
 ax.plot(range(60, 90), long_texts, "D", color="#D55E00", label="texts of 30,000 characters")
 ax.axhline(H, color="black", linestyle=":", label="H, the average")
 ax.set(
     xlabel="text", ylabel="nats per character", title="What texts cost the grammar that wrote them"
 )
-ax.legend(frameon=False, loc="outside right upper")
+fig.legend(frameon=False, loc="outside lower center", ncols=3)
 show(
     fig,
-    "Points scattered around the line of the average: pages of 1,000 characters widely, half of them below; "
+    "Points scattered around the line of the average: pages of 1,000 characters widely, about half of them below; "
     "texts of 30,000 characters closely.",
 )
 

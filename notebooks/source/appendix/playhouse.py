@@ -371,7 +371,7 @@ def scene(writer):
             who, deed = _speech(writer, speaker, others, prop)
         writer.emit("\n")
         asker = speaker
-        # Who was named speaks next. If nobody was named, anybody else speaks, or somebody leaves.
+        # The person who was named speaks next. If nobody was named, anybody else speaks, or somebody leaves.
         candidates = [who] if who else [("Ex", 3 * len(others)), *others]
         speaker = writer.choose("copied name", *candidates)
     if writer.choose("grammar", ("it ", 2), ("eunt, ", 1)) == "it ":
