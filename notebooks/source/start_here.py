@@ -120,7 +120,7 @@ print(f"when a speaker is due, one head gives the two names ≈ {on_names.max():
 assert on_names.max() > 0.4 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The viewer opens at this head, and shows where the last character looks. Move the pointer over the text: where does the head look from other characters? Then click a head of layer 0 in the small table, and compare.
+# The viewer opens at this head, and shows where the last character looks. Move the pointer over the text: where does the head look from other characters? Then click heads of other layers in the small table, and compare.
 
 # %% tags=["nbval-ignore-output"]
 attention_html(maps, labels, layer=layer, head=head)
@@ -129,8 +129,11 @@ attention_html(maps, labels, layer=layer, head=head)
 # (Do you see only a picture that does not react? Some websites remove the script from a saved notebook. Run the cell yourself.)
 
 # %%
-print(f"this head gives a single character up to ≈ {weights[layer, head, -1].max():.2f}")
-print(f"no head of layer 0 gives the two names more than ≈ {on_names[0].max():.2f}")
+equal = (end - begin) / len(labels)
+print(f"weight on the two names: {equal:.2f} from a head that looks at everything equally,")
+print(
+    f"≈ {on_names.mean():.2f} from the mean of all heads, ≈ {on_names[layer, head]:.2f} from this head"
+)
 assert on_names[layer, head] == on_names.max()
 
 # %% [markdown]
