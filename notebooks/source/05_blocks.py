@@ -181,10 +181,7 @@ def make_stack(std, scaled, depth, C):
 
 # %%
 def gradients(std, residual, norm, scaled, depth=12, C=64):
-    """The gradient's length at the input of each layer, how alike the positions end, its length at the last matrix.
-
-    norm: "pre", "post" or None.
-    """
+    """The length of the gradient at the input of each layer, and how alike the positions end. norm: "pre", "post", None."""
     layers = make_stack(std, scaled, depth, C)
     x = torch.randn(4, 32, C, requires_grad=True)  # (B, T, C)
     inputs = []
@@ -199,7 +196,7 @@ def gradients(std, residual, norm, scaled, depth=12, C=64):
     loss.backward()
     lengths = [a.grad.norm().item() for a in inputs]
     alike = F.cosine_similarity(x[:, :1], x[:, 1:], dim=-1).mean().item()
-    return lengths, alike, layers[-1].proj.weight.grad.norm().item()
+    return lengths, alike
 
 # %%
 variants = {
@@ -233,7 +230,7 @@ show(
 )
 
 # %%
-reach = {key: lengths[0] / lengths[-1] for key, (lengths, _, _) in flow.items()}
+reach = {key: lengths[0] / lengths[-1] for key, (lengths, _) in flow.items()}
 print("length of the gradient at the first layer / at the last layer")
 for name in variants:
     small, large = reach[0.02, name], reach[0.125, name]
@@ -257,10 +254,9 @@ assert abs(tens[0.125, "residual, norm, scaled"]) < 0.5
 # But the layer norm alone (yellow) keeps the gradient alive on both sides, and on the right even the variant with none of the cures (grey, "nothing") does. So what is the residual for? A gradient can only teach a model to tell apart vectors that still differ. **Predict:** how alike are the vectors of different positions after 24 layers? And does it matter where the layer norm stands?
 
 # %%
-print("large weights           how alike at the end   gradient of the last matrix")
+print("how alike the positions are at the end, large weights")
 for name in ("norm", "residual, norm", "residual, norm, scaled", "residual, post-norm"):
-    _, alike, last = flow[0.125, name]
-    print(f"{name:22}  ≈ {alike:.2f}                 ≈ {last:.0f}")
+    print(f"{name:22}  ≈ {flow[0.125, name][1]:.2f}")
 assert flow[0.02, "norm"][1] > 0.99 and flow[0.125, "norm"][1] > 0.99
 assert flow[0.02, "residual, norm"][1] < 0.3
 assert flow[0.125, "norm"][1] - flow[0.125, "residual, norm"][1] > 0.1
@@ -270,7 +266,7 @@ assert flow[0.125, "residual, post-norm"][1] - flow[0.125, "residual, norm"][1] 
 # %% [markdown]
 # With the layer norm alone, all positions end with the same vector: each attention replaces the vectors by averages of them, and averages of averages are all alike (Dong et al., 2021). Such a stack cannot know which character came last. With a residual, each vector keeps what it was, and the averages are only added.
 #
-# Post-norm weakens that: each of its 24 norms divides the old vector together with what was added, so the old vector fades and the positions grow alike. Xiong et al. (2020) found another difference: in a post-norm transformer, the gradients of the parameters near the output are large at the start, so the learning rate needs a careful warmup; pre-norm models train without one. The last column shows the gradient of the last layer's second matrix: compare the two orders.
+# Post-norm weakens that: each of its 24 layer norms shrinks the old vector together with what was added to it, so the old vector fades. Xiong et al. (2020) found another difference, which we have not measured: in a post-norm transformer, the gradients of the parameters near the output are large at the start, so the learning rate requires a careful warmup; pre-norm models train without one.
 #
 # ### Exercise: how wide is the stream?
 # ★ · 5 minutes · This is the whole reason for the third cure.

@@ -738,37 +738,28 @@ assert min(steps_down) > 0.05 or corpus.name != "playhouse"
 # Between lesson 05's model and this one, everything changed at once: the window, the width (with heads of the same size), the depth, tying, biases, batch and learning rate. The training takes several times as long, too. Which change was worth most? `python -m tests.benchmarks.single_changes` trained lesson 05's model with one change at a time, for equal *time* on one core, so that a slower model gets fewer steps: for 20 seconds, about what lesson 05 needs, and the three larger changes also for 150 seconds, about what this page needs. **Predict:** which single change gains most in 20 seconds? And in 150?
 
 # %%
-names = {"lesson 05": "lesson 05", "window": "window 192", "width": "width 96", "depth": "4 blocks"}
-names.update({"tied": "tied", "no biases": "no biases", "batch and rate": "batch, rate"})
-names["lesson 06"] = "all: lesson 06"
-losses = {budget: {} for budget in ("short", "long")}
+rows = {name: row for name, row in record["rows"].items() if "hidden" not in name}
+losses = {budget: {} for budget in ("short", "long")}  # {budget: {row: the losses of its seeds}}
 for budget, found in losses.items():
-    print(
-        f"{record['seconds'][budget]} seconds         steps   exact loss        minus lesson 05's"
-    )
-    for row, label in names.items():
-        described = record["rows"][row]
-        runs = described["runs"].get(budget)
-        if runs:
-            found[label] = [run["loss"] for run in runs.values()]
-            gap = fmean(found[label]) - fmean(found["lesson 05"])
-            steps = described["steps"][budget]
-            print(f"{label:18} {steps:8,}   {fmean(found[label]):.3f}           {gap:+.3f}")
+    print(f"{record['seconds'][budget]:3} seconds       steps    loss   minus lesson 05's")
+    for name, row in rows.items():
+        if budget in row["runs"]:
+            found[name] = [run["loss"] for run in row["runs"][budget].values()]
+            loss = fmean(found[name])
+            gap = loss - fmean(found["lesson 05"])
+            print(f"{name:14} {row['steps'][budget]:8,}   {loss:.3f}   {gap:+.3f}")
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained", width_ratios=(8, 8))
+fig, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
 for ax, (budget, found) in zip(axes, losses.items()):
     means = [fmean(seeds) for seeds in found.values()]
     ax.barh(list(found), means, color="#56B4E9")
-    for label, seeds in found.items():
-        ax.plot(seeds, [label] * len(seeds), "o", color="#0072B2", markersize=4)
-    ax.axvline(means[0], color="#D55E00", linestyle="--", linewidth=1)
+    for name, seeds in found.items():
+        ax.plot(seeds, [name] * len(seeds), "o", color="#0072B2", markersize=4)
+    ax.axvline(means[0], color="#D55E00", linestyle="--", linewidth=1)  # lesson 05
     ax.axvline(record["floor"], color="#009E73", linestyle=":")
-    ax.set(
-        xlabel="nats per character",
-        title=f"{record['seconds'][budget]} seconds of one core",
-        xlim=(0.25, None),
-    )
+    title = f"{record['seconds'][budget]} seconds of one core"
+    ax.set(xlabel="nats per character", title=title, xlim=(0.25, None))
     ax.invert_yaxis()
 show(
     fig,
