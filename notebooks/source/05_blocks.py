@@ -226,7 +226,7 @@ show(
     fig,
     "Left: with none of the cures the gradient falls by many orders of magnitude towards the first layer, with "
     "the layer norm alone by far fewer; the variants with a residual stay level. Right: residuals without layer norm "
-    "make it explode, no other variant does; with all three cures, and with post-norm, it is nearly level.",
+    "make it explode, no other variant does; with all three cures it is nearly level, with post-norm not far from it.",
 )
 
 # %%
@@ -249,7 +249,7 @@ assert abs(tens[0.125, "residual, norm, scaled"]) < 0.5
 # %% [markdown]
 # Left: with none of the cures the gradient dies on the way to the first layer. (The plot ends at $10^{-12}$; the numbers go on falling until a float cannot hold them.) The variants with a residual lie on one line: with small weights a residual needs no layer norm.
 # Right, with weights of $0.125 = 1/\sqrt{64}$: residuals alone make the gradient grow by many powers of ten. The output of each layer is as large as its input, so each layer adds more than the one before. A layer norm stops that, in either order.
-# Residual, layer norm and scaling together are nearly level for both sizes of the weights. So is post-norm.
+# Residual, layer norm and scaling together are nearly level for both sizes of the weights. Post-norm is not far from level either.
 #
 # But the layer norm alone (yellow) keeps the gradient alive on both sides, and on the right even the variant with none of the cures (grey, "nothing") does. So what is the residual for? A gradient can only teach a model to tell apart vectors that still differ. **Predict:** how alike are the vectors of different positions after 24 layers? And does it matter where the layer norm stands?
 
@@ -589,7 +589,7 @@ best = min(means, key=means.get)
 print(f"best: {best} * C; 4 * C is worse by {means[4] - means[best]:.3f} nats")
 
 # %% [markdown]
-# The differences from $C$ to $4C$ are small, about as large as those between seeds, and four is not the best of them; only $8C$ is clearly worse here. Kaplan et al. (2020) saw the same in larger models: with a fixed number of parameters, the loss hardly depends on this ratio. Four is a custom that does no harm.
+# The differences from $C$ to $4C$ are small, about as large as those between seeds, and four is not the best of them; only $8C$ is clearly worse here. Kaplan et al. (2020) saw the same in larger models: with a fixed number of parameters, the loss changes little over a wide range of this ratio. Four is a custom, not an optimum.
 #
 #
 # ## Loss by kind of text
@@ -657,7 +657,7 @@ check("layer_norm_gradient", layer_norm_gradient)
 
 # %% [markdown]
 # ### Exercise: gather and think at once
-# ★★★ · 15 minutes · GPT-J and PaLM have it to save time: the two large products can run together (Wang and Komatsuzaki, 2021; Chowdhery et al., 2022).
+# ★★★ · 15 minutes · GPT-J and PaLM use it to save time: the two large products can run together (Wang and Komatsuzaki, 2021; Chowdhery et al., 2022).
 #
 # In a **parallel block** the feed-forward layer does not wait for the attention. Both read the same normed vectors, and both results are added to the stream:
 #

@@ -376,9 +376,10 @@ assert abs(loss - log(V)) < 0.2
 # The initial projections are scaled by $1/\sqrt{2N}$, which made the gradients more even in lesson 05. Does it lower the *loss*, too? `python -m tests.benchmarks.single_changes` trained lesson 05's model with twelve blocks for 300 steps, with the scale and without, with three seeds each. **Predict** the losses at init, and those at the end.
 
 # %%
-record = json.loads((bundled_dir() / "results" / "single_changes.json").read_text(encoding="utf-8"))
+path = bundled_dir() / "results" / "single_changes.json"
+changes = json.loads(path.read_text(encoding="utf-8"))
 print("training loss, three seeds      first step              mean of steps 281 to 300")
-for name, runs in record["init"].items():
+for name, runs in changes["init"].items():
     starts = ", ".join(f"{losses[0]:.2f}" for losses in runs.values())
     ends = ", ".join(f"{fmean(losses[-20:]):.2f}" for losses in runs.values())
     print(f"{name:30}  {starts:22}  {ends}")
@@ -702,7 +703,7 @@ if corpus.name == "playhouse":
     fig.axes[0].set(xlabel="nats per character above the floor", title="What is left, enlarged")
     show(
         fig,
-        "Two stacked bars, blocks and GPT, from 0 to 0.2 nats: every stripe of the GPT is shorter.",
+        "Two stacked bars, blocks and GPT, on an axis from 0: the GPT's is much the shorter.",
     )
 
 # %%
@@ -738,10 +739,10 @@ assert min(steps_down) > 0.05 or corpus.name != "playhouse"
 # Between lesson 05's model and this one, everything changed at once: the window, the width (with heads of the same size), the depth, tying, biases, batch and learning rate. The training takes several times as long, too. Which change was worth most? `python -m tests.benchmarks.single_changes` trained lesson 05's model with one change at a time, for equal *time* on one core, so that a slower model gets fewer steps: for 20 seconds, about what lesson 05 needs, and the three larger changes also for 150 seconds, about what this page needs. **Predict:** which single change gains most in 20 seconds? And in 150?
 
 # %%
-rows = {name: row for name, row in record["rows"].items() if "hidden" not in name}
-losses = {budget: {} for budget in ("short", "long")}  # {budget: {row: the losses of its seeds}}
-for budget, found in losses.items():
-    print(f"{record['seconds'][budget]:3} seconds       steps    loss   minus lesson 05's")
+rows = {name: row for name, row in changes["rows"].items() if "hidden" not in name}
+by_budget = {budget: {} for budget in ("short", "long")}  # {budget: {row: the losses of its seeds}}
+for budget, found in by_budget.items():
+    print(f"{changes['seconds'][budget]:3} seconds       steps    loss   minus lesson 05's")
     for name, row in rows.items():
         if budget in row["runs"]:
             found[name] = [run["loss"] for run in row["runs"][budget].values()]
@@ -751,14 +752,14 @@ for budget, found in losses.items():
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
-for ax, (budget, found) in zip(axes, losses.items()):
+for ax, (budget, found) in zip(axes, by_budget.items()):
     means = [fmean(seeds) for seeds in found.values()]
     ax.barh(list(found), means, color="#56B4E9")
     for name, seeds in found.items():
         ax.plot(seeds, [name] * len(seeds), "o", color="#0072B2", markersize=4)
     ax.axvline(means[0], color="#D55E00", linestyle="--", linewidth=1)  # lesson 05
-    ax.axvline(record["floor"], color="#009E73", linestyle=":")
-    title = f"{record['seconds'][budget]} seconds of one core"
+    ax.axvline(changes["floor"], color="#009E73", linestyle=":")
+    title = f"{changes['seconds'][budget]} seconds of one core"
     ax.set(xlabel="nats per character", title=title, xlim=(0.25, None))
     ax.invert_yaxis()
 show(
@@ -813,19 +814,19 @@ def load_pretrained(name):
     return model.eval(), load_tokenizer(folder), record
 
 # %%
-recorded_model, recorded_tokenizer, training = load_pretrained("playhouse")
+recorded_model, recorded_tokenizer, record = load_pretrained("playhouse")
 print(
-    f"{recorded_model.num_params():,} parameters; {training['steps']:,} steps of {training['batch_size']} windows"
+    f"{recorded_model.num_params():,} parameters; {record['steps']:,} steps of {record['batch_size']} windows"
 )
 print(
-    f"trained on {training['date']}, on {training['machine']['processor']}, with PyTorch {training['machine']['torch']}"
+    f"trained on {record['date']}, on {record['machine']['processor']}, with PyTorch {record['machine']['torch']}"
 )
 playhouse = corpus if corpus.name == "playhouse" else load_corpus("playhouse")
 measured = evaluate(recorded_model, recorded_tokenizer.encode(playhouse.val))
 print(
-    f"exact loss {training['loss']:.3f} as recorded, {measured:.3f} as measured here; the floor {training['floor']:.3f}"
+    f"exact loss {record['loss']:.3f} as recorded, {measured:.3f} as measured here; the floor {record['floor']:.3f}"
 )
-assert abs(measured - training["loss"]) < 1e-4
+assert abs(measured - record["loss"]) < 1e-4
 
 # %% [markdown]
 # How much nearer to the floor is the course's model than yours? Its file stores each number in 16 bits, which halves the file. On another machine the measured loss differs at most in a digit that is not printed, because nothing is trained.
@@ -940,9 +941,7 @@ def tied_gradient(E, idx, targets):
     x = E[idx]  # (M, C)
     error = (x @ E.T).softmax(-1) - F.one_hot(targets, len(E)).to(E.dtype)  # (M, V)
     as_last_matrix = error.T @ x
-    as_table = torch.zeros_like(E).index_add_(
-        0, idx, error @ E
-    )  # adds up where an id occurs more than once
+    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)  # repeated ids add up
     return (as_last_matrix + as_table) / len(idx)
     ### END SOLUTION
 
