@@ -449,6 +449,52 @@ def test_what_lesson_05_says_of_the_width_of_the_feed_forward_layer():
     assert min(means[:2]) < fmean(four) < means[2] - 0.03
 
 
+def test_what_lesson_06_says_of_the_changes_in_20_seconds():
+    before = losses_of_change("lesson 05", "short")
+    for row in ("window", "width", "depth"):
+        assert min(losses_of_change(row, "short")) > max(before) + 0.03
+        assert SINGLE["rows"][row]["steps"]["short"] < SINGLE["rows"]["lesson 05"]["steps"]["short"]
+    worst = max(SINGLE["rows"], key=lambda row: fmean(losses_of_change(row, "short")))
+    assert worst == "lesson 06"
+    cheap = ("tied", "no biases", "batch and rate")
+    for row in cheap:
+        assert 0.005 < fmean(before) - fmean(losses_of_change(row, "short")) < 0.04
+    steps = {row: SINGLE["rows"][row]["steps"]["short"] for row in ("lesson 05", *cheap)}
+    assert [row for row in cheap if steps[row] > steps["lesson 05"]] == ["tied", "no biases"]
+
+
+def test_what_lesson_06_says_of_the_changes_in_150_seconds():
+    losses = {row: losses_of_change(row, "long")[0] for row in single_changes.LONG_ROWS}
+    assert losses["lesson 05"] - losses["window"] > 0.04
+    assert losses["lesson 05"] - losses["lesson 06"] > 0.03
+    assert losses["lesson 06"] - losses["window"] > 0.01
+    for row in ("width", "depth"):
+        assert losses[row] > losses["lesson 05"] - 0.005
+    before, after = (
+        SINGLE["rows"][row]["runs"]["long"][str(single_changes.LONG_SEED)]["excess"]
+        for row in ("lesson 05", "window")
+    )
+    for kind in ("copied name", "closing", "spelling"):
+        assert after[kind] == pytest.approx(before[kind] / 2, rel=0.2)
+
+
+def test_what_lesson_06_says_of_scaled_initialisation():
+    starts, ends = {}, {}
+    for name, runs in SINGLE["init"].items():
+        assert sorted(runs) == sorted(map(str, single_changes.SEEDS))
+        starts[name] = [losses[0] for losses in runs.values()]
+        ends[name] = [fmean(losses[-20:]) for losses in runs.values()]
+    assert all(abs(loss - log(54)) < 0.1 for losses in starts.values() for loss in losses)
+    apart = abs(fmean(ends["scaled"]) - fmean(ends["not scaled"]))
+    for losses in ends.values():
+        assert max(losses) - min(losses) > apart
+
+
+def test_the_table_of_single_changes_is_quoted():
+    wanted = single_changes.readme_table(SINGLE)
+    assert wanted in MEASURED, f"put this into data/results/README.md:\n{wanted}"
+
+
 # ---------------------------------------------------------------- memory
 
 MEMORY = json.loads((RESULTS.parent / "memory.json").read_text(encoding="utf-8"))["devices"]

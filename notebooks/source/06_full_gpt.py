@@ -768,9 +768,9 @@ show(
 )
 
 # %% [markdown]
-# In 20 seconds, the three larger changes do harm, and all changes together do most: their steps take longer, so there are fewer. The cheap changes gain a little; two of them also make a step faster.
+# In 20 seconds, the three larger changes do harm, and all changes together do most. One reason: their steps take longer, so there are fewer. The cheap changes gain a little; two of them also make a step faster.
 #
-# In 150 seconds the window is worth most. It halves the excess of copied names and closings, whose originals stand far back, and of spelling, because a third as many windows start in the middle of a word. Width and depth have gained nothing yet. Which model is best depends on the time for which you train it: lesson 15 makes a law of that.
+# In 150 seconds the window is worth most, alone even more than all changes together. It halves the excess of copied names and closings, whose originals stand far back, and of spelling, because a third as many windows start in the middle of a word. Width and depth have gained nothing yet. Which model is best depends on the time for which you train it: lesson 15 makes a law of that.
 #
 # On Shakespeare (recorded):
 
