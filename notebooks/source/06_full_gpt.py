@@ -753,18 +753,18 @@ for budget, found in by_budget.items():
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
 for ax, (budget, found) in zip(axes, by_budget.items()):
-    means = [fmean(seeds) for seeds in found.values()]
-    ax.barh(list(found), means, color="#56B4E9")
+    excess = [fmean(seeds) - changes["floor"] for seeds in found.values()]
+    ax.barh(list(found), excess, left=changes["floor"], color="#56B4E9")
     for name, seeds in found.items():
         ax.plot(seeds, [name] * len(seeds), "o", color="#0072B2", markersize=4)
-    ax.axvline(means[0], color="#D55E00", linestyle="--", linewidth=1)  # lesson 05
-    ax.axvline(changes["floor"], color="#009E73", linestyle=":")
+    ax.axvline(fmean(found["lesson 05"]), color="#D55E00", linestyle="--", linewidth=1)
     title = f"{changes['seconds'][budget]} seconds of one core"
-    ax.set(xlabel="nats per character", title=title, xlim=(0.25, None))
+    ax.set(xlabel="nats per character, from the floor on", title=title)
+    ax.set_xlim(left=changes["floor"])
     ax.invert_yaxis()
 show(
     fig,
-    "Bars of the loss for each row, with a dot for each seed, and lesson 05's loss as a dashed line. After 20 seconds the window, the width, the depth and lesson 06 are above the line. After 150 the window and lesson 06 are below it, the width and the depth are on it.",
+    "Bars from the floor to the loss of each row, with a dot for each seed, and lesson 05's loss as a dashed line. After 20 seconds the window, the width, the depth and lesson 06 are above the line. After 150 the window and lesson 06 are below it, the width and the depth are on it.",
 )
 
 # %% [markdown]
