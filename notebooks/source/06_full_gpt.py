@@ -275,7 +275,7 @@ def gpt_parameters(V, T, C, H, N, family):
 check("gpt_parameters", gpt_parameters)
 
 # %% [markdown]
-# Now build the models and count. (`GPTConfig` has the sizes. Your function should give the same numbers: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
+# Now build the models and count. (Your function should give the same numbers: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
 
 # %%
 for name, config in {
@@ -621,23 +621,26 @@ print(f"largest weight ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {
 # %% [markdown]
 # Usually several heads look there. A model learns copying late and rather suddenly (lesson 07 shows when), and some have not learnt it yet when this training ends. If no head of yours reaches a half, look at the guess for the `g` above: is the model as sure as it should be?
 #
-# Compare two heads over the whole scene: the one that puts most weight on the goose, and the one that looks nearest, with the most weight on the last four characters. (The square root makes small weights visible.) **Find** in the left map the row of the last position, and its bright point. Which other rows have bright points far from the diagonal, and what stands there?
+# Here are the last 18 rows of two heads: the one that puts most weight on the goose, and the one that looks nearest, with the most weight on the last four characters. **Find** the last row, in which the `g` is due. Which other rows of the upper head look far back, and at which words?
 
 # %%
 stacked = torch.stack(weights)  # (blocks, heads, T, T)
 nearest = stacked.tril().triu(-3).sum(-1).mean(-1)  # (blocks, heads): weight on the last four
-fig, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained", sharey=True)
+words = list(re.finditer(r"\S+", SCENE))
+fig, axes = plt.subplots(2, 1, figsize=(9, 6.6), layout="constrained", sharex=True)
 for ax, scores, title in zip(axes, (on_prop, nearest), ("most on the goose", "looks nearest")):
     n, h = divmod(scores.argmax().item(), scores.shape[1])
-    image = heatmap(ax, stacked[n, h] ** 0.5)
-    ax.set(title=f"{title}: block {n}, head {h}", xlabel="looks at position")
-    ax.axvspan(start - 1.5, start + 4.5, color="#E69F00", alpha=0.25)  # the goose
-axes[0].set_ylabel("position")
-fig.colorbar(image, ax=axes, label="square root of the weight", shrink=0.8)
+    image = heatmap(ax, stacked[n, h, -18:] ** 0.5, rows=visible(SCENE[-18:]))
+    ax.set_title(f"{title}: block {n}, head {h}")
+    ax.set_ylabel("after reading")
+axes[1].set_xticks(
+    [word.start() for word in words], [word.group() for word in words], rotation=90, fontsize=8
+)
+fig.colorbar(image, ax=axes, label="square root of the weight", shrink=0.6)
 show(
     fig,
-    "Two triangular heat maps with the columns of the goose marked. Left, the head with the most weight on the goose: "
-    "single bright points far from the diagonal. Right, the head that looks nearest: a bright diagonal.",
+    "Two heat maps, 18 rows each, with the words of the scene below. The upper head has single bright points far "
+    "back, in the last row on the goose of the first line. The lower head's bright points lie near the diagonal.",
 )
 
 # %% [markdown]
@@ -730,7 +733,7 @@ print("nats from each rung to the next:", ", ".join(f"≈ {step:.2f}" for step i
 assert min(steps_down) > 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
-# In nats, spelling shrank most: its stripe was the longest, so it could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw. This model sees 192.
+# In nats, spelling shrank most: its stripe was the longest, so it could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw.
 #
 # With the five lines of lesson 02, the model has learnt spelling, grammar and a part of the copying. A good part of the loss that remains comes from the start of the windows, where the model has nothing to go by: compare the two losses in the title above.
 #
