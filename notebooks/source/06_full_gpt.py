@@ -331,7 +331,7 @@ show(
 # %% [markdown]
 # ## From ids to logits
 #
-# Follow our line through a new model once more, and watch the shapes. The model is nanoGPT's for a CPU, a little narrower, with a window of 192 characters: most scenes fit.
+# Follow our line through a new model, and watch the shapes. The model is nanoGPT's for a CPU, a little narrower, with a window of 192 characters: most scenes fit.
 #
 # The drawing shows the whole model. Two things are new: a dropout after the embedding, and one table in two places.
 
@@ -439,7 +439,7 @@ show(
 )
 
 # %% [markdown]
-# What does each character of our line cost now? Compare the table with those of lessons 01 to 05.
+# What does each character of our line cost now? Compare with lessons 01 to 05.
 
 # %%
 with torch.no_grad():
