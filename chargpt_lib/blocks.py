@@ -21,7 +21,7 @@ __all__ = [
 ACTIVATIONS = {
     "relu": F.relu,
     "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # how GPT-2 computed it
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),  # as GPT-2 computes it
     "relu2": lambda x: F.relu(x).square(),  # lesson 16
 }
 
@@ -31,7 +31,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, n_embd, bias=True, activation="gelu", dropout=0.0):
         super().__init__()
-        # Four times as wide inside: Vaswani et al. (2017) took that, and nearly everybody since.
+        # Four times as wide inside, as in Vaswani et al. (2017) and most models since.
         self.fc = nn.Linear(n_embd, 4 * n_embd, bias=bias)
         self.activation = activation
         self.dropout = dropout
@@ -62,7 +62,7 @@ class Block(nn.Module):
 def scale_residual_init(model, n_layer):
     """Shrinks the matrices that write into the residual stream by 1 / sqrt(2 n_layer) (Radford et al., 2019).
 
-    Each of n_layer blocks adds to the stream twice; so scaled, the variance of the stream does not grow with the depth.
+    Each of n_layer blocks adds to the stream twice; with this scale, its variance does not grow with the depth.
     """
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -71,7 +71,7 @@ def scale_residual_init(model, n_layer):
 
 
 class BlockLanguageModel(LanguageModel):
-    """Characters and positions, blocks, a norm, logits."""
+    """Embeddings of characters and positions, blocks, a layer norm, logits."""
 
     def __init__(self, vocab_size, block_size, n_embd, n_head, n_layer, dropout=0.0):
         super().__init__(vocab_size, block_size)
@@ -83,7 +83,7 @@ class BlockLanguageModel(LanguageModel):
         self.norm = nn.LayerNorm(n_embd)
         self.lm_head = nn.Linear(n_embd, vocab_size)
         self.apply(init_weights)
-        scale_residual_init(self, n_layer)  # after init_weights, which would undo it
+        scale_residual_init(self, n_layer)  # after init_weights, which would overwrite it
 
     def compute_logits(self, idx):
         x = self.token_embedding(idx) + self.position_embedding.weight[: idx.shape[1]]  # (B, T, C)

@@ -45,7 +45,7 @@ class GPTConfig:
     """The sizes of a GPT and the choices of its family. Raises: ValueError for sizes that no GPT can have."""
 
     vocab_size: int
-    block_size: int = 256  # how many characters it can see
+    block_size: int = 256  # the longest window, in characters
     n_layer: int = 6  # blocks
     n_head: int = 6  # attention heads in a block
     n_embd: int = 384  # embedding width, a multiple of n_head
@@ -56,13 +56,13 @@ class GPTConfig:
     tied: bool = True  # tie lm_head to the token embedding; an untied lm_head has a bias
     scaled_init: bool = True  # scale initial residual projections by 1/sqrt(2 n_layer), as in GPT-2
 
-    model_type: ClassVar[str] = "gpt"  # by which a saved model says what it is (lesson 09)
+    model_type: ClassVar[str] = "gpt"  # written into a saved model's config (lesson 09)
 
     def __post_init__(self):
         _check_config(self)
 
     def min_parameters(self):
-        """The parameters in the large matrices and tables, without building them: the model has a few more."""
+        """The parameters in the large matrices and tables, without building the model, which has a few more."""
         blocks = 12 * self.n_layer * self.n_embd**2
         return blocks + (self.vocab_size + self.block_size) * self.n_embd
 
@@ -132,30 +132,30 @@ class GPT(LanguageModel):
                 config.dropout,
             )
             self.blocks.append(block)
-        # With pre-norm nothing has normed the stream after the last block; this does.
+        # With pre-norm, no block normalises the stream after its last addition; this layer norm does.
         self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=not config.tied)
         if config.tied:
-            # Both are (V, C): one parameter under two names, and one gradient, the sum of both uses.
+            # Both are (V, C): one parameter with two names; its gradient is the sum over both uses.
             self.lm_head.weight = self.token_embedding.weight
         self.apply(init_weights)
         if config.scaled_init:
             scale_residual_init(self, config.n_layer)
 
     def embed(self, idx, cache=None):
-        """idx (B, T) -> what each character is plus where it stands, (B, T, C)."""
+        """idx (B, T) -> the embedding of each character plus that of its position, (B, T, C)."""
         T = idx.shape[1]
         x = self.token_embedding(idx)  # (B, T, C)
         if cache is None:
             positions = self.position_embedding.weight[:T]  # (T, C)
         else:
-            # The text goes on where the cache ends: (T, C), or (B, T, C) where each row has its own positions.
+            # idx continues where the cache ends: (T, C), or (B, T, C) where each row has its own positions.
             positions = self.position_embedding(cache.extend(T, idx.device))
         x = x + positions
         return F.dropout(x, self.config.dropout, self.training)
 
     def compute_logits(self, idx, cache=None):
-        """idx (B, T) -> logits (B, T, V). cache: what was read before idx (lesson 08)."""
+        """idx (B, T) -> logits (B, T, V). cache: keys and values of the text before idx (lesson 08)."""
         x = self.embed(idx, cache)
         for block in self.blocks:
             x = block(x, cache)
@@ -182,7 +182,7 @@ def load_pretrained(name):
         raise FileNotFoundError(f"unknown pretrained model {name!r}: {record} does not exist")
     record = json.loads(record.read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
-    # What the lessons say of single heads is true of these very weights.
+    # What the lessons say about single heads holds for these weights only.
     if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(
             f"the SHA-256 of {weights} differs from record.json: reinstall or "
@@ -191,5 +191,5 @@ def load_pretrained(name):
     settings = json.loads(config.read_text(encoding="utf-8"))
     settings.pop("model_type", None)
     model = GPT(GPTConfig(**settings))
-    load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
+    load_model(model, weights)  # 16 bits a number in the file, 32 in the model
     return model.eval(), load_tokenizer(folder), record

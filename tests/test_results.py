@@ -11,9 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from build import HERE, read_lessons
+from chargpt_lib.blocks import BlockLanguageModel
 from chargpt_lib.checkpoints import load_model
 from chargpt_lib.cli.options import PRESETS
-from chargpt_lib.data import load_corpus
+from chargpt_lib.data import CharTokenizer, load_corpus
+from chargpt_lib.gpt import PLAYHOUSE as PLAYHOUSE_SIZES
+from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.playhouse import KINDS
 from chargpt_lib.quality import NOISE_ROW, REFERENCE_ROW
 from chargpt_lib.recipe import TrainConfig
@@ -27,7 +30,7 @@ from chargpt_lib.scaling_laws import (
     predict_loss,
 )
 from chargpt_lib.training import MODEL_NAMES
-from tests.benchmarks import scaling
+from tests.benchmarks import scaling, single_changes
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
@@ -397,6 +400,99 @@ def test_the_readme_quotes_the_speeds_of_the_modern_gpt():
     assert f"{first:.2f}, {second:.2f} and {third:.2f} times as many" in MEASURED
     first, second, third = [row["sampling"]["two blocks"]["ratio"] for row in rows]
     assert f"{first:.2f}, {second:.2f} and {third:.1f} times" in MEASURED
+
+
+# ---------------------------------------------------------------- one change at a time
+
+SINGLE = json.loads((RESULTS.parent / "single_changes.json").read_text(encoding="utf-8"))
+
+
+def losses_of_change(row, budget):
+    return [run["loss"] for run in SINGLE["rows"][row]["runs"][budget].values()]
+
+
+def test_each_change_was_measured_for_equal_time():
+    rows = SINGLE["rows"]
+    assert {row: described["settings"] for row, described in rows.items()} == (
+        single_changes.all_settings()
+    )
+    for row, described in rows.items():
+        seeds = {"short": sorted(map(str, single_changes.SEEDS))}
+        if row in single_changes.LONG_ROWS:
+            seeds["long"] = [str(single_changes.LONG_SEED)]
+        assert {budget: sorted(runs) for budget, runs in described["runs"].items()} == seeds
+        for budget, runs in described["runs"].items():
+            seconds = single_changes.SECONDS[budget]
+            planned = described["steps"][budget] * described["seconds_per_step"]
+            assert planned == pytest.approx(seconds, rel=0.01)
+            for run in runs.values():
+                assert run["seconds"] == pytest.approx(seconds, rel=0.15), (row, budget)
+                excess = sum(run["excess"].values())
+                assert excess == pytest.approx(run["loss"] - SINGLE["floor"], abs=0.005)
+
+
+def test_the_rows_at_both_ends_are_the_models_of_lessons_05_and_06():
+    V = CharTokenizer.from_text(load_corpus("playhouse").train).vocab_size
+    blocks = BlockLanguageModel(V, block_size=64, n_embd=64, n_head=4, n_layer=3)
+    first = single_changes.build(single_changes.LESSON_05, V, 0)
+    shapes = sorted(tuple(p.shape) for p in blocks.parameters())
+    assert sorted(tuple(p.shape) for p in first.parameters()) == shapes
+    last = single_changes.all_settings()["lesson 06"]
+    config = GPTConfig.cpu(V, **PLAYHOUSE_SIZES)
+    assert single_changes.build(last, V, 0).config == config
+
+
+def test_what_lesson_05_says_of_the_width_of_the_feed_forward_layer():
+    means = [fmean(losses_of_change(f"hidden {ratio}", "short")) for ratio in (1, 2, 8)]
+    four = losses_of_change("lesson 05", "short")
+    assert max(abs(means[0] - fmean(four)), abs(means[1] - fmean(four))) < 0.03
+    assert min(means[:2]) < fmean(four) < means[2] - 0.03
+
+
+def test_what_lesson_06_says_of_the_changes_in_20_seconds():
+    before = losses_of_change("lesson 05", "short")
+    for row in ("window", "width", "depth"):
+        assert min(losses_of_change(row, "short")) > max(before) + 0.03
+        assert SINGLE["rows"][row]["steps"]["short"] < SINGLE["rows"]["lesson 05"]["steps"]["short"]
+    worst = max(SINGLE["rows"], key=lambda row: fmean(losses_of_change(row, "short")))
+    assert worst == "lesson 06"
+    cheap = ("tied", "no biases", "batch and rate")
+    for row in cheap:
+        assert 0.005 < fmean(before) - fmean(losses_of_change(row, "short")) < 0.04
+    steps = {row: SINGLE["rows"][row]["steps"]["short"] for row in ("lesson 05", *cheap)}
+    assert [row for row in cheap if steps[row] > steps["lesson 05"]] == ["tied", "no biases"]
+
+
+def test_what_lesson_06_says_of_the_changes_in_150_seconds():
+    losses = {row: losses_of_change(row, "long")[0] for row in single_changes.LONG_ROWS}
+    assert losses["lesson 05"] - losses["window"] > 0.04
+    assert losses["lesson 05"] - losses["lesson 06"] > 0.03
+    assert losses["lesson 06"] - losses["window"] > 0.01
+    for row in ("width", "depth"):
+        assert losses[row] > losses["lesson 05"] - 0.005
+    before, after = (
+        SINGLE["rows"][row]["runs"]["long"][str(single_changes.LONG_SEED)]["excess"]
+        for row in ("lesson 05", "window")
+    )
+    for kind in ("copied name", "closing", "spelling"):
+        assert after[kind] == pytest.approx(before[kind] / 2, rel=0.2)
+
+
+def test_what_lesson_06_says_of_scaled_initialisation():
+    starts, ends = {}, {}
+    for name, runs in SINGLE["init"].items():
+        assert sorted(runs) == sorted(map(str, single_changes.SEEDS))
+        starts[name] = [losses[0] for losses in runs.values()]
+        ends[name] = [fmean(losses[-20:]) for losses in runs.values()]
+    assert all(abs(loss - log(54)) < 0.1 for losses in starts.values() for loss in losses)
+    apart = abs(fmean(ends["scaled"]) - fmean(ends["not scaled"]))
+    for losses in ends.values():
+        assert max(losses) - min(losses) > apart
+
+
+def test_the_table_of_single_changes_is_quoted():
+    wanted = single_changes.readme_table(SINGLE)
+    assert wanted in MEASURED, f"put this into data/results/README.md:\n{wanted}"
 
 
 # ---------------------------------------------------------------- memory

@@ -14,12 +14,14 @@
 # You will build: a GPT that can be the lecture's, nanoGPT's or GPT-2 itself. You train it and look inside it.
 # You need lesson 05. On two CPU cores the page takes a little over two minutes, nearly all of it training.
 #
-# There is hardly anything new to build, because you have all the parts. It remains to put them together once and for all, and to see what comes out.
+# You have all the parts already. This page puts them together, trains the result, and measures which of the changes since lesson 05 was worth most.
 
 # %%
+import json
 import math
 import re
 from math import log
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 import torch
@@ -27,8 +29,9 @@ import torch
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.devices import pick_device, pick_scale
 from chargpt_lib.exercises import NotAttempted, check, passed, progress
+from chargpt_lib.files import bundled_dir
 from chargpt_lib.playhouse import score_plays
-from chargpt_lib.plots import heatmap, show, visible
+from chargpt_lib.plots import heatmap, plot_excess, price_table, show, visible
 from chargpt_lib.training import (
     MODEL_NAMES,
     evaluate,
@@ -48,7 +51,7 @@ show(
 # %% [markdown]
 # ## GPTConfig
 #
-# `GPTConfig` describes a whole family. All GPTs have the same architecture; only the numbers differ: how wide, how deep, how many heads, how far back they see. They also differ in four small choices:
+# `GPTConfig` describes a whole family. All GPTs have the same architecture; only the numbers differ: the width, the depth, the number of heads, the length of the window. They also differ in four small choices:
 #
 # | | lecture | nanoGPT | GPT-2 |
 # |---|---|---|---|
@@ -57,7 +60,7 @@ show(
 # | last matrix | its own, with bias | the token table again | the token table again |
 # | first weights | Normal(0, 0.02) | the same, scaled by depth | the same, scaled by depth |
 #
-# The *lecture* is Andrej Karpathy's "Let's build GPT" (2023), *nanoGPT* his repository for training. *Tying* the last matrix to the token table (Press and Wolf, 2017) saves parameters: the same vector says what a character means and whether it should come next.
+# The *lecture* is Andrej Karpathy's "Let's build GPT" (2023), and *nanoGPT* is his repository for training GPTs. *Tying* the last matrix to the token table (Press and Wolf, 2017) saves parameters: the same vector says what a character means, as an input, and how likely it is to come next, as an output.
 #
 # A config holds the numbers and the choices. A wrong number should be reported at once, not after an hour of training, so the config is checked when it is made. (A *subword* is a piece of a word; GPT-2 has 50,257 of them where we have characters.)
 
@@ -102,7 +105,7 @@ class GPTConfig:
     """The sizes of a GPT and the choices of its family. Raises: ValueError for sizes that no GPT can have."""
 
     vocab_size: int
-    block_size: int = 256  # how many characters it can see
+    block_size: int = 256  # the longest window, in characters
     n_layer: int = 6  # blocks
     n_head: int = 6  # attention heads in a block
     n_embd: int = 384  # embedding width, a multiple of n_head
@@ -113,13 +116,13 @@ class GPTConfig:
     tied: bool = True  # tie lm_head to the token embedding; an untied lm_head has a bias
     scaled_init: bool = True  # scale initial residual projections by 1/sqrt(2 n_layer), as in GPT-2
 
-    model_type: ClassVar[str] = "gpt"  # by which a saved model says what it is (lesson 09)
+    model_type: ClassVar[str] = "gpt"  # written into a saved model's config (lesson 09)
 
     def __post_init__(self):
         _check_config(self)
 
     def min_parameters(self):
-        """The parameters in the large matrices and tables, without building them: the model has a few more."""
+        """The parameters in the large matrices and tables, without building the model, which has a few more."""
         blocks = 12 * self.n_layer * self.n_embd**2
         return blocks + (self.vocab_size + self.block_size) * self.n_embd
 
@@ -200,30 +203,30 @@ class GPT(LanguageModel):
                 config.dropout,
             )
             self.blocks.append(block)
-        # With pre-norm nothing has normed the stream after the last block; this does.
+        # With pre-norm, no block normalises the stream after its last addition; this layer norm does.
         self.norm = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=not config.tied)
         if config.tied:
-            # Both are (V, C): one parameter under two names, and one gradient, the sum of both uses.
+            # Both are (V, C): one parameter with two names; its gradient is the sum over both uses.
             self.lm_head.weight = self.token_embedding.weight
         self.apply(init_weights)
         if config.scaled_init:
             scale_residual_init(self, config.n_layer)
 
     def embed(self, idx, cache=None):
-        """idx (B, T) -> what each character is plus where it stands, (B, T, C)."""
+        """idx (B, T) -> the embedding of each character plus that of its position, (B, T, C)."""
         T = idx.shape[1]
         x = self.token_embedding(idx)  # (B, T, C)
         if cache is None:
             positions = self.position_embedding.weight[:T]  # (T, C)
         else:
-            # The text goes on where the cache ends: (T, C), or (B, T, C) where each row has its own positions.
+            # idx continues where the cache ends: (T, C), or (B, T, C) where each row has its own positions.
             positions = self.position_embedding(cache.extend(T, idx.device))
         x = x + positions
         return F.dropout(x, self.config.dropout, self.training)
 
     def compute_logits(self, idx, cache=None):
-        """idx (B, T) -> logits (B, T, V). cache: what was read before idx (lesson 08)."""
+        """idx (B, T) -> logits (B, T, V). cache: keys and values of the text before idx (lesson 08)."""
         x = self.embed(idx, cache)
         for block in self.blocks:
             x = block(x, cache)
@@ -250,7 +253,7 @@ print(f"{by_hand:,}")
 
 # %% [markdown]
 # ### Exercise: how large is a GPT?
-# ★★★ · 13 minutes · The first number that people ask of a model, and one that is often miscounted.
+# ★★★ · 13 minutes · The number that people ask for first, and often miscount.
 #
 # Count the same for all three families. `V`, `T`, `C` and `N` are as above, `H` is the number of heads. `family` is `"lecture"`, `"nanoGPT"` or `"GPT-2"`; the table at the top says what has a bias and whether the last matrix is tied. The $\beta$ of a norm is a bias, its $\gamma$ is not. A tied matrix counts once, and the position table counts.
 #
@@ -272,7 +275,7 @@ def gpt_parameters(V, T, C, H, N, family):
 check("gpt_parameters", gpt_parameters)
 
 # %% [markdown]
-# Now build the models and count. (`GPTConfig` has the sizes. Your function should give the same numbers: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
+# Now build the models and count. (Your function should give the same numbers: for the baby, `gpt_parameters(65, 256, 384, 6, 6, "nanoGPT")` is 10,745,088.)
 
 # %%
 for name, config in {
@@ -282,19 +285,34 @@ for name, config in {
     "oz": GPTConfig.oz(73),
     "gpt2": GPTConfig.gpt2(),
 }.items():
-    with torch.device("meta"):  # counts without taking memory
+    with torch.device("meta"):  # shapes only: takes no memory
         print(f"{name:8} {GPT(config).num_params():>12,}")
 
 # %%
 assert GPT(GPTConfig.lecture(65)).num_params() == by_hand == 10_788_929
 
+# %% [markdown]
+# What does tying save? A last matrix of its own would have as many parameters as the token table, $V \cdot C$. **Predict:** what share of all parameters is that, for 65 characters, and for GPT-2's 50,257 subwords?
+
+# %%
+for name, config in {"baby": GPTConfig.baby(65), "gpt2": GPTConfig.gpt2()}.items():
+    with torch.device("meta"):
+        total = GPT(config).num_params()
+    table = config.vocab_size * config.n_embd  # V * C
+    print(
+        f"{name}: {config.vocab_size:,} * {config.n_embd} = {table:,} of {total:,} parameters, {table / total:.1%}"
+    )
+
+# %% [markdown]
+# For characters, tying saves next to nothing. GPT-2 would be almost a third larger without it.
+
 # %%
 shares = {
-    "tables": tables,
+    "both tables": tables,
     "attention": N * attention,
     "feed-forward": N * feed_forward,
     "norms": N * norms,
-    "last norm, matrix": head,
+    "last norm, last matrix": head,
 }
 fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
 ax.bar_label(
@@ -313,9 +331,9 @@ show(
 # %% [markdown]
 # ## From ids to logits
 #
-# For the last time, follow our line step by step through a new model, and watch the shape of everything. The model is nanoGPT's for a CPU, a little narrower, and it sees 192 characters: most scenes fit.
+# Follow our line through a new model, and watch the shapes. The model is nanoGPT's for a CPU, a little narrower, with a window of 192 characters: most scenes fit.
 #
-# The drawing shows the whole model. Only two things are new: one dropout, and one table in two places.
+# The drawing shows the whole model. Two things are new: a dropout after the embedding, and one table in two places.
 
 # %%
 from chargpt_lib.drawings import draw_model
@@ -351,18 +369,33 @@ assert difference < 1e-4
 
 # %%
 _, loss = model(idx[:, :-1], idx[:, 1:])
-print(f"loss of the untrained model ≈ {loss:.2f}; ln V is {log(V):.2f}")
+print(f"loss of the untrained model ≈ {loss:.2f}, ln V = {log(V):.2f}")
 assert abs(loss - log(V)) < 0.2
+
+# %% [markdown]
+# The initial projections are scaled by $1/\sqrt{2N}$, which made the gradients more even in lesson 05. Does it lower the *loss*, too? `python -m tests.benchmarks.single_changes` trained lesson 05's model with twelve blocks for 300 steps, with the scale and without, with three seeds each. **Predict** the losses at init, and those at the end.
+
+# %%
+path = bundled_dir() / "results" / "single_changes.json"
+changes = json.loads(path.read_text(encoding="utf-8"))
+print("training loss, three seeds      first step              mean of steps 281 to 300")
+for name, runs in changes["init"].items():
+    starts = ", ".join(f"{losses[0]:.2f}" for losses in runs.values())
+    ends = ", ".join(f"{fmean(losses[-20:]):.2f}" for losses in runs.values())
+    print(f"{name:30}  {starts:22}  {ends}")
+
+# %% [markdown]
+# Both begin near $\ln V$: the last layer norm hides from the logits how wide the stream is. After 300 steps the three seeds differ more than the two initialisations. In a model of this size the scale makes no difference that the loss would show; GPT-2's largest model has four times as many blocks and 25 times the width.
 
 # %% [markdown]
 # ## Training
 #
-# The loop is the same as ever. Because this model sees 192 characters, it sees most scenes together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
+# The loop is lesson 02's. Because this model sees 192 characters, it sees most scenes together with their cast list. **Predict:** which stripes of the picture at the top will shrink most?
 #
 # If the session ends before the training does, run the page again: the training goes on from what it saved half a minute before, if that file is still there. On your own computer it is. On Colab and Kaggle the disk is lost with the session, so set `CACHE_DIR` to a folder that stays: one in your Drive (first run `from google.colab import drive; drive.mount("/content/drive")`), or `/kaggle/working` (first choose Persistence: Files, among the notebook's settings). A saved training goes on only with the settings it began with, and `scale` is one of them. If you began with a graphics card and have none today, write the old number after `scale =`.
 
 # %%
-CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
+CACHE_DIR = None  # or a folder that outlasts the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 
 # %% tags=["nbval-ignore-output"]
@@ -406,6 +439,15 @@ show(
 )
 
 # %% [markdown]
+# What does each character of our line cost now? Compare with lessons 01 to 05.
+
+# %%
+with torch.no_grad():
+    logits, _ = model(idx[:, :-1])  # (1, T, V)
+probabilities = logits.softmax(-1)[0].gather(1, idx[0, 1:, None])[:, 0].cpu()  # (T,)
+print(price_table("O damp goose!", probabilities))
+
+# %% [markdown]
 # ## Plays
 #
 # The curtain rises. Nobody has written this before.
@@ -417,13 +459,13 @@ plays = [tokenizer.decode(row.cpu()) for row in model.generate(start, 700, gener
 print(plays[0].strip())
 
 # %% [markdown]
-# `score_plays` of [Playhouse](appendix/playhouse.ipynb) reads all eight. It asks two questions: whether each word occurs in the corpus, and whether each speaker stands on the cast list of the scene.
+# `score_plays` of [Playhouse](appendix/playhouse.ipynb) checks two things in all eight plays: that each word occurs in the corpus, and that each speaker is on the cast list of the scene.
 
 # %% tags=["nbval-ignore-output"]
 known = set(re.findall("[A-Za-z]+", corpus.train))
 verdicts = [score_plays(play, known) for play in plays]
 verdict = {key: sum(v[key] for v in verdicts) / len(verdicts) for key in ("words", "speakers")}
-print(f"{verdict['words']:.1%} of the words are words of the corpus")
+print(f"{verdict['words']:.1%} of the words occur in the corpus")
 print(f"{verdict['speakers']:.0%} of the speakers are on the cast list of their scene")
 
 # %%
@@ -432,7 +474,7 @@ assert (verdict["words"] > 0.95 and verdict["speakers"] > 0.6) or corpus.name !=
 # %% [markdown]
 # ## The logit lens
 #
-# The last norm and the last matrix turn the vector after the last block into a prediction. Nothing forbids using them earlier: after each block, what *would* the model say? Here is a scene with the last word missing. The right answer stands in its first line.
+# The last norm and the last matrix turn the vector after the last block into a prediction. Nothing forbids using them earlier: after each block, what *would* the model say? Here is a scene with the last word missing. The first line gives the right answer.
 
 # %%
 SCENE = (
@@ -460,7 +502,7 @@ fig.colorbar(image, label="its probability")
 show(
     fig,
     "A grid of guessed characters: after the embedding they are poor, after the last block most of them "
-    "are right and sure.",
+    "are right, with high probability.",
 )
 
 # %% [markdown]
@@ -480,7 +522,7 @@ assert (p.sum() - 1).abs() < 1e-4
 # ### Exercise: who wrote the g?
 # ★★★ · 22 minutes · It finds the layers that a prediction comes from (Elhage et al., 2021).
 #
-# The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at a sum: all that the layers have written so far. Take this sum apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`; attention and feed-forward count separately, so here $L = 9$). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
+# The picture above is called a *logit lens* (nostalgebraist, 2020). The lens looks at a sum: all that the layers have added so far. Take this sum apart. What reaches the last norm is $x = r_1 + \dots + r_L$: the embedding and what each layer added (the rows of `parts`; attention and feed-forward count separately, so here $L = 9$). The logit of one character is $w \cdot \operatorname{LN}(x)$, where $w$ is its row of the last matrix and $\operatorname{LN}$ the norm of lesson 05 without $\beta$, with $\varepsilon = 10^{-5}$.
 #
 # How much of this logit is due to each $r_l$? These shares are logits, too: they add up to the logit, not to 1. The difficulty is $\operatorname{LN}$: the norm of a sum is not the sum of the norms. But only one of its steps is not linear, the division by the standard deviation. Divide every part by the standard deviation of the whole $x$, and apply the linear steps to each part.
 #
@@ -515,8 +557,8 @@ if passed("logit_contributions"):
     fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
     ax.barh(list(parts), shares, color="#0072B2")
     ax.set(
-        xlabel="share",
-        title=f"g: {shares.sum():.1f} above the mean, most by {list(parts)[shares.argmax()]}",
+        xlabel="share of the logit",
+        title=f"g: {shares.sum():.1f} above the mean logit, most from {list(parts)[shares.argmax()]}",
     )
     ax.invert_yaxis()
     show(
@@ -527,16 +569,16 @@ if passed("logit_contributions"):
 # %% [markdown]
 # So which layer wrote the `g`? The one with the longest bar to the right; a bar to the left makes the `g` less likely. But the layer that writes the `g` need not be the one that found the goose. A feed-forward layer sees one position, and the goose stands seventy characters back: a head must have fetched it before, in the same block or an earlier one.
 #
-# ## Attention weights of every head
+# ## Which head fetched the goose?
 #
-# Where did the heads look? The picture shows the weights of each head of each block, for all positions of the scene. (The square root makes small weights visible.)
+# When the `g` is due, which heads look at the prop in the first line? The picture shows how much of the last position's weight each head puts on the word that has to be copied. The space before the word counts, too: a head that copies may look there, because the character after it is the `g`.
 
 # %%
 from chargpt_lib.single_head import causal_mask, scaled_dot_product_attention
 
 
 def attention_weights(model, idx):
-    """The weights of every head: a list of (H, T, T), one for each block."""
+    """idx (1, T) -> the weights of every head: a list of (H, T, T), one for each block."""
     x, weights, T = model.embed(idx), [], idx.shape[1]
     for block in model.blocks:
         attention = block.attention
@@ -551,31 +593,9 @@ def attention_weights(model, idx):
 # %%
 with torch.no_grad():
     weights = attention_weights(model, idx)
-heads = weights[0].shape[0]
-fig, axes = plt.subplots(
-    4, heads, figsize=(11, 7.6), layout="constrained", sharex=True, sharey=True
-)
-for n, block_weights in enumerate(weights):
-    for h, ax in enumerate(axes[n]):
-        image = heatmap(ax, block_weights[h] ** 0.5)
-        ax.set_title(f"block {n}, head {h}", fontsize=8)
-        ax.tick_params(labelsize=6)
-fig.supxlabel("looks at position")
-fig.supylabel("position")
-fig.colorbar(image, ax=axes, label="square root of the weight", shrink=0.6)
-show(
-    fig,
-    "A wall of triangular heat maps, one for each head: the first block looks at the "
-    "neighbourhood, the later ones have single bright points far from the diagonal.",
-)
-
-# %%
 print("largest weight on the future, in any head:", max(w.triu(1).max().item() for w in weights))
 for w in weights:
     assert torch.allclose(w.sum(-1), torch.ones(w.shape[:2]), atol=1e-4) and w.triu(1).max() == 0
-
-# %% [markdown]
-# Brightness near the diagonal means that a head looks at its neighbourhood. A short vertical stripe, if there is one, is a place that many positions look at, one after the other. The interesting points are the bright ones far from the diagonal: there something was looked up. When the `g` is due, which head looks at the prop in the first line? The next picture says, for each head, how much of the last position's weight lies on the word that has to be copied. The space before the word counts, too: a head that copies may look there, because the character after it is the `g`.
 
 # %%
 start = SCENE.find("goose") if "goose" in SCENE else 0
@@ -585,26 +605,48 @@ image = heatmap(ax, on_prop, cells=[[f"{value:.2f}" for value in row] for row in
 ax.set(
     xlabel="head",
     ylabel="block",
-    title="Weight on the word “goose” of the cast list",
+    title="Weight of the last position on “goose” in the first line",
     yticks=range(4),
 )
 fig.colorbar(image, label="weight")
 show(
     fig,
-    "A table of blocks and heads with the weight that each puts on the prop: most put hardly any there.",
+    "A table of blocks and heads with the weight that each head puts on the prop: most heads put hardly any there.",
 )
 
 # %%
 few = (on_prop > 0.5).sum().item()
-print(f"the most is ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {on_prop.numel()} heads")
+print(f"largest weight ≈ {on_prop.max():.2f}; more than a half: ≈ {few} of {on_prop.numel()} heads")
 
 # %% [markdown]
 # Usually several heads look there. A model learns copying late and rather suddenly (lesson 07 shows when), and some have not learnt it yet when this training ends. If no head of yours reaches a half, look at the guess for the `g` above: is the model as sure as it should be?
+#
+# Here are the last 18 rows of two heads: the one that puts most weight on the goose, and the one that looks nearest, with the most weight on the last four characters. **Find** the last row, in which the `g` is due. Which other rows of the upper head look far back, and at which words?
+
+# %%
+stacked = torch.stack(weights)  # (blocks, heads, T, T)
+nearest = stacked.tril().triu(-3).sum(-1).mean(-1)  # (blocks, heads): weight on the last four
+words = list(re.finditer(r"\S+", SCENE))
+fig, axes = plt.subplots(2, 1, figsize=(9, 6.6), layout="constrained", sharex=True)
+for ax, scores, title in zip(axes, (on_prop, nearest), ("most on the goose", "looks nearest")):
+    n, h = divmod(scores.argmax().item(), scores.shape[1])
+    image = heatmap(ax, stacked[n, h, -18:] ** 0.5, rows=visible(SCENE[-18:]))
+    ax.set_title(f"{title}: block {n}, head {h}")
+    ax.set_ylabel("after reading")
+axes[1].set_xticks(
+    [word.start() for word in words], [word.group() for word in words], rotation=90, fontsize=8
+)
+fig.colorbar(image, ax=axes, label="square root of the weight", shrink=0.6)
+show(
+    fig,
+    "Two heat maps, 18 rows each, with the words of the scene below. The upper head has single bright points far "
+    "back, in the last row on the goose of the first line. The lower head's bright points lie near the diagonal.",
+)
 
 # %% [markdown]
 # ## How much context it uses
 #
-# The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of what came before, and that ignorance costs nats. With windows that overlap by half, each character but the first 96 of the text has at least 96 characters of past.
+# The exact loss cuts the validation text into windows of 192. At the start of a window the model knows nothing of the text before it, and that ignorance costs nats. With windows that overlap by half, each character but the first 96 of the text has at least 96 characters of past.
 
 # %%
 val_ids = tokenizer.encode(corpus.val)
@@ -644,6 +686,8 @@ assert saved > 0.01 and first - later > 0.5
 # %% [markdown]
 # Both losses are honest; they answer different questions. We compare models by the first, with disjoint windows.
 #
+# In some places the line dips below the floor. Each point is the mean over one character of each window, and a few hundred characters can be cheaper than the entropy. Only the average over all texts that the grammar can write cannot (lesson 00).
+#
 # ## Loss by kind of text
 
 # %%
@@ -651,6 +695,29 @@ show(
     plot_ladder(corpus.name),
     "Stacked bars: the full GPT is close to the floor. Small stripes of every kind remain.",
 )
+
+# %% [markdown]
+# The last stripes are thin. Here are those of the blocks and of the GPT again, enlarged and without the floor. Which stripes shrank most?
+
+# %%
+if corpus.name == "playhouse":
+    last_two = {rung: ladder(corpus.name)[rung]["excess"] for rung in ("blocks", "GPT")}
+    fig = plot_excess(last_two, 0)
+    fig.axes[0].set(xlabel="nats per character above the floor", title="What is left, enlarged")
+    show(
+        fig,
+        "Two stacked bars, blocks and GPT, on an axis from 0: the GPT's is much the shorter.",
+    )
+
+# %%
+if corpus.name == "playhouse":
+    before, after = (ladder(corpus.name)[rung]["excess"] for rung in ("blocks", "GPT"))
+    shrank = {kind: before[kind] - after[kind] for kind in after}
+    for kind in sorted(after, key=shrank.get, reverse=True):
+        print(f"{kind:12} ≈ {before[kind]:.3f} becomes ≈ {after[kind]:.3f} nats per character")
+    second = max(shrank[kind] for kind in shrank if kind != "spelling")
+    print(f"spelling shrank by ≈ {shrank['spelling']:.3f}, the next one by ≈ {second:.3f} nats")
+    assert shrank["spelling"] - second > 0.005
 
 # %% tags=["nbval-ignore-output"]
 for rung, row in ladder(corpus.name).items():
@@ -666,22 +733,47 @@ print("nats from each rung to the next:", ", ".join(f"≈ {step:.2f}" for step i
 assert min(steps_down) > 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
-# Which stripes shrank most? From the blocks to the full GPT, in nats per character:
+# In nats, spelling shrank most: its stripe was the longest, so it could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw.
+#
+# With the five lines of lesson 02, the model has learnt spelling, grammar and a part of the copying. A good part of the loss that remains comes from the start of the windows, where the model has nothing to go by: compare the two losses in the title above.
+#
+# ## One change at a time
+#
+# Between lesson 05's model and this one, everything changed at once: the window, the width (with heads of the same size), the depth, tying, biases, batch and learning rate. The training takes several times as long, too. Which change was worth most? `python -m tests.benchmarks.single_changes` trained lesson 05's model with one change at a time, for equal *time* on one core, so that a slower model gets fewer steps: for 20 seconds, less than lesson 05 needs, and the three larger changes also for 150 seconds, about what this page needs. (Three seeds for 20 seconds, one for 150.) **Predict:** which single change gains most in 20 seconds? And in 150?
 
 # %%
-if corpus.name == "playhouse":
-    before, after = (ladder(corpus.name)[rung]["excess"] for rung in ("blocks", "GPT"))
-    shrank = {kind: before[kind] - after[kind] for kind in after}
-    for kind in sorted(after, key=shrank.get, reverse=True):
-        print(f"{kind:12} ≈ {before[kind]:.3f} becomes ≈ {after[kind]:.3f}")
-    second = max(shrank[kind] for kind in shrank if kind != "spelling")
-    print(f"spelling shrank by ≈ {shrank['spelling']:.3f}, the next one by ≈ {second:.3f} nats")
-    assert shrank["spelling"] - second > 0.005
+rows = {name: row for name, row in changes["rows"].items() if "hidden" not in name}
+by_budget = {budget: {} for budget in ("short", "long")}  # {budget: {row: the losses of its seeds}}
+for budget, found in by_budget.items():
+    print(f"{changes['seconds'][budget]:3} seconds       steps    loss   minus lesson 05's")
+    for name, row in rows.items():
+        if budget in row["runs"]:
+            found[name] = [run["loss"] for run in row["runs"][budget].values()]
+            loss = fmean(found[name])
+            gap = loss - fmean(found["lesson 05"])
+            print(f"{name:14} {row['steps'][budget]:8,}   {loss:.3f}   {gap:+.3f}")
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+for ax, (budget, found) in zip(axes, by_budget.items()):
+    excess = [fmean(seeds) - changes["floor"] for seeds in found.values()]
+    ax.barh(list(found), excess, left=changes["floor"], color="#56B4E9")
+    for name, seeds in found.items():
+        ax.plot(seeds, [name] * len(seeds), "o", color="#0072B2", markersize=4)
+    ax.axvline(fmean(found["lesson 05"]), color="#D55E00", linestyle="--", linewidth=1)
+    title = f"{changes['seconds'][budget]} seconds of one core"
+    ax.set(xlabel="nats per character, from the floor on", title=title)
+    ax.set_xlim(left=changes["floor"])
+    ax.invert_yaxis()
+show(
+    fig,
+    "Bars from the floor to the loss of each row, with a dot for each seed, and lesson 05's loss as a dashed line. After 20 seconds the window, the width, the depth and lesson 06 are above the line. After 150 the window and lesson 06 are below it, the width and the depth are on it.",
+)
 
 # %% [markdown]
-# In nats, spelling shrank most: its stripe was the tallest, so it could lose most. Names and closings have to be copied, often from further back than the 64 characters that the blocks saw. This model sees 192.
+# In 20 seconds, the three larger changes do harm, and all changes together do most. One reason: their steps take longer, so there are fewer. The cheap changes gain a little; two of them also make a step faster.
 #
-# With the five lines of lesson 02 the model has learnt spelling, grammar and a part of the copying. A good part of the loss that remains comes from the start of the windows, where the model has nothing to go by: compare the two losses in the title above.
+# In 150 seconds the window is worth most, alone even more than all changes together. It halves the excess of copied names and closings, whose originals stand far back, and of spelling, because a third as many windows start in the middle of a word. Width and depth have gained nothing yet. Which model is best depends on the time for which you train it: lesson 15 makes a law of that.
 #
 # On Shakespeare (recorded):
 
@@ -694,11 +786,11 @@ print("\n" + ladder("shakespeare")["GPT"]["sample"][:400])
 assert ladder("shakespeare")["blocks"]["loss"] - ladder("shakespeare")["GPT"]["loss"] > 0
 
 # %% [markdown]
-# Nobody knows Shakespeare's floor. But you have seen a model of this kind come within a tenth of a nat of a floor that *is* known.
+# Nobody knows Shakespeare's floor. But you have seen how near a model of this kind comes to a floor that *is* known.
 #
 # ## A model that comes with the course
 #
-# Train this page's model on another computer, and it becomes another model. The other computer adds its sums in another order, so the last digits differ, and after a thousand steps everything differs, except how good the model is. What this page says of its model is true of all such models. But the next lessons look into single heads, and which head does what differs from model to model. So the course comes with one model: it has the same size, was trained for longer, and is kept with everything that is known about it.
+# Train this page's model on another computer, and it becomes another model. The other computer adds its sums in another order, so the last digits differ, and after a thousand steps everything differs, except how good the model is. What this page says of its model is true of all such models. But the next lessons look into single heads, and which head does what differs from model to model. So the course comes with one model of the same size, trained for longer, and with the record of its training.
 
 # %%
 #| export
@@ -714,7 +806,7 @@ def load_pretrained(name):
         raise FileNotFoundError(f"unknown pretrained model {name!r}: {record} does not exist")
     record = json.loads(record.read_text(encoding="utf-8"))
     weights = folder / "model.safetensors"
-    # What the lessons say of single heads is true of these very weights.
+    # What the lessons say about single heads holds for these weights only.
     if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
         raise ValueError(
             f"the SHA-256 of {weights} differs from record.json: reinstall or "
@@ -723,7 +815,7 @@ def load_pretrained(name):
     settings = json.loads(config.read_text(encoding="utf-8"))
     settings.pop("model_type", None)
     model = GPT(GPTConfig(**settings))
-    load_model(model, weights)  # 16 bits for each number in the file, 32 in the model
+    load_model(model, weights)  # 16 bits a number in the file, 32 in the model
     return model.eval(), load_tokenizer(folder), record
 
 # %%
@@ -737,15 +829,15 @@ print(
 playhouse = corpus if corpus.name == "playhouse" else load_corpus("playhouse")
 measured = evaluate(recorded_model, recorded_tokenizer.encode(playhouse.val))
 print(
-    f"exact loss {record['loss']:.3f} when it was recorded, {measured:.3f} here; the floor {record['floor']:.3f}"
+    f"exact loss {record['loss']:.3f} as recorded, {measured:.3f} as measured here; the floor {record['floor']:.3f}"
 )
 assert abs(measured - record["loss"]) < 1e-4
 
 # %% [markdown]
-# How much nearer to the floor is the course's model than yours? Its file keeps each number in 16 bits, which halves the file. On another machine the measured loss may differ in a digit that is not printed here, and no more: nothing is trained.
+# How much nearer to the floor is the course's model than yours? Its file stores each number in 16 bits, which halves the file. On another machine the measured loss differs at most in a digit that is not printed, because nothing is trained.
 #
 # ### Exercise: bits per byte
-# ★ · 4 minutes · Nats per character cannot be compared between models that cut texts into other pieces, such as GPT-2's subwords; bits per byte can (Gao et al., 2020).
+# ★ · 4 minutes · Losses per token cannot be compared between models with different tokens, such as characters and GPT-2's subwords; bits per byte can (Gao et al., 2020).
 #
 # A bit is $\ln 2$ nats. UTF-8 writes a character in bytes: one for `o`, two for `é`, more for other scripts. `loss` is the mean over all characters of `text`, in nats. The whole text costs the same, however you count it: spread this cost over its bytes.
 #
@@ -764,7 +856,7 @@ check("bits_per_byte", bits_per_byte)
 # %% [markdown]
 # ## Your GPT in the browser
 #
-# `playground` packs a model into a page: its config, its weights, and a program in JavaScript that computes what `forward` computes. While you use the page, no Python runs. To keep the page small, each weight is rounded to 8 bits. A row of a matrix has one scale, $s = \max_i |w_i| / 127$, and each weight $w$ of the row becomes $s \cdot \mathrm{round}(w / s)$: a whole number from −127 to 127, times $s$.
+# `playground` packs a model into a page: its config, its weights, and a program in JavaScript that computes what `forward` computes. The page needs no Python. To keep the page small, each weight is rounded to 8 bits. A row of a matrix has one scale, $s = \max_i |w_i| / 127$, and each weight $w$ of the row becomes $s \cdot \mathrm{round}(w / s)$: a whole number from −127 to 127, times $s$.
 #
 # Below is the scene of the logit lens, with its last word written out.
 #
@@ -799,15 +891,15 @@ assert round(rounded - exact, 2) == 0
 # ### Exercise: the alphabet that stays at a
 # ★★ · 8 minutes · Sampling code is copied from project to project, with its bugs.
 #
-# The function below continues a text, as `generate` does. Its model is a bigram table with something added for each place of the window; the `block_size` is `len(positions)`. Nothing random happens inside: `u` holds random numbers that were drawn before, one from 0 to 1 for each new character. Lay the characters' probabilities end to end on a line from 0 to 1; the new character is the one on whose piece `u` falls.
+# The function below continues a text, as `generate` does. Its model is a bigram table plus a row of numbers for each position of the window; the `block_size` is `len(positions)`. Nothing random happens inside: `u` holds random numbers that were drawn before, one from 0 to 1 for each new character. Lay the characters' probabilities end to end on a line from 0 to 1; the new character is the one on whose piece `u` falls.
 
 # %%
 def write_on(table, positions, idx, u):
     for n in range(u.shape[1]):
         window = idx[:, : len(positions)]
         logits = table[window] + positions[: window.shape[1]]  # (B, T, V)
-        ends = logits[:, -1].softmax(0).cumsum(-1)  # (B, V): where the piece of each character ends
-        # (B, 1): how many pieces end before u
+        ends = logits[:, -1].softmax(0).cumsum(-1)  # (B, V): the end of each character's piece
+        # (B, 1): the number of pieces that end before u
         new = (ends[:, :-1] < u[:, n : n + 1]).sum(-1, keepdim=True)
         idx = torch.cat([idx, new], dim=1)
     return idx
@@ -854,7 +946,7 @@ def tied_gradient(E, idx, targets):
     x = E[idx]  # (M, C)
     error = (x @ E.T).softmax(-1) - F.one_hot(targets, len(E)).to(E.dtype)  # (M, V)
     as_last_matrix = error.T @ x
-    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)  # an id may occur more than once
+    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)  # repeated ids add up
     return (as_last_matrix + as_table) / len(idx)
     ### END SOLUTION
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def dead_units(z):
-    """z (B, T, U), the numbers before the ReLU -> float: the share of the U units that are dead."""
+    """z (B, T, U), the inputs of the ReLU -> float: the share of the U units that are dead."""
     return (z <= 0).all(dim=1).all(dim=0).double().mean().item()
 
 
@@ -19,14 +19,14 @@ def stream_deviation(n_layer, start, added, scaled):
 
 
 def mended_dropout(x, u, p, training):
-    """x, u of one shape, 0 <= p < 1, training a bool -> what shaky_dropout should have returned."""
+    """x, u of the same shape, 0 <= p < 1, training a bool -> what shaky_dropout should have returned."""
     if not training:
         return x
     return x * (u >= p) / (1 - p)
 
 
 def layer_norm_gradient(x, g, eps):
-    """x, g (B, T, C), eps > 0: what goes in, dL/dy, and the epsilon under the root -> dL/dx (B, T, C)."""
+    """x, g (B, T, C): the input and dL/dy; eps > 0: the epsilon under the root -> dL/dx (B, T, C)."""
     r = (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
     y = (x - x.mean(-1, keepdim=True)) / r
     return (g - g.mean(-1, keepdim=True) - y * (g * y).mean(-1, keepdim=True)) / r

@@ -45,5 +45,5 @@ def tied_gradient(E, idx, targets):
     x = E[idx]  # (M, C)
     error = (x @ E.T).softmax(-1) - F.one_hot(targets, len(E)).to(E.dtype)  # (M, V)
     as_last_matrix = error.T @ x
-    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)  # an id may occur more than once
+    as_table = torch.zeros_like(E).index_add_(0, idx, error @ E)  # repeated ids add up
     return (as_last_matrix + as_table) / len(idx)
