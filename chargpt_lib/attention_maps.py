@@ -46,7 +46,7 @@ __all__ = [
 
 
 class AttentionMaps:
-    """The weights that `record_attention` recorded: a list of (B, H, T, T), and of which layers and heads they are."""
+    """The weights that `record_attention` recorded, a list of (B, H, T, T), with the numbers of their layers and heads."""
 
     def __init__(self):
         self.weights = []
@@ -77,7 +77,7 @@ class AttentionMaps:
 def record_attention(model, layers=None, heads=None):
     """with record_attention(model) as maps: model(idx) -> maps.weights, a list of (B, H, T, T), of the last pass.
 
-    layers, heads: lists of the numbers to record; all without. The model and its results stay as they are.
+    layers, heads: lists of the numbers to record; None records all. The model and its results do not change.
 
     Raises: ValueError where a model has no attention, IndexError where it has no such layer or head.
     """
@@ -116,7 +116,7 @@ FONT = "DejaVu Sans Mono"
 
 
 def token_texts(tokenizer, text):
-    """A text as the pictures take it: itself where each id is a character, else the list of its tokens' texts.
+    """A text in the form that the pictures take: a string where each id is a character, else a list of the tokens' texts.
 
     A token need not hold whole characters. Bytes that are only a part of one are written as in \\xe2. A tokenizer of
     tokens has to have `tokens`, the bytes of each id.
@@ -205,7 +205,9 @@ def plot_attention(maps, text, layer=0, head=0):
     image = draw_weights(ax, weights[row, column], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
     add_colorbar(fig, image, ax)
-    prepare_texts(fig)  # the text may have dollar signs, which begin a formula, and any letter
+    prepare_texts(
+        fig
+    )  # a dollar sign in the text would begin a formula, and its font may lack a letter
     return fig
 
 
@@ -254,7 +256,7 @@ def compute_attention_maps(model, tokenizer, text, layers=None, heads=None):
 
 
 def _farthest_looks(maps, text):
-    """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
+    """The look back furthest above chance of each head: (layer, head, position, position looked at, weight)."""
     T = len(text)
     # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
     above_chance = maps.for_text(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
@@ -272,7 +274,7 @@ def _still_picture(maps, text):
     fig = plot_heads(maps, text)
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
-    # The table is for readers who cannot see the picture, and for pages that may not run scripts.
+    # The table serves readers who cannot see the picture, and sites that run no scripts.
     unit = "character" if isinstance(text, str) else "token"
     labels = _position_labels(text)
     rows = []
@@ -334,7 +336,7 @@ def ablate_heads(model, heads):
     """
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
         raise TypeError(f"heads is {heads!r}; it has to be a list of (layer, head), [(3, 0)]")
-    heads = [tuple(pair) for pair in heads]  # lists would not be equal to the pairs below
+    heads = [tuple(pair) for pair in heads]  # a list is never equal to a tuple
 
     def on_call(layer, numbers, out, weights):
         ablated = [(layer, head) in heads for head in numbers]
@@ -346,7 +348,7 @@ def ablate_heads(model, heads):
 
 
 def attention_rollout(maps):
-    """How much of each position may have come from each other one, through all layers: (B, T, T). Abnar and Zuidema, 2020.
+    """Which share of each position may come from which position, through all layers: (B, T, T). Abnar and Zuidema, 2020.
 
     Raises: ValueError where not every layer and head was recorded.
     """
@@ -358,6 +360,6 @@ def attention_rollout(maps):
     identity = torch.eye(T, device=maps.weights[0].device)
     rollout = identity
     for weights in maps.weights:  # (B, H, T, T)
-        # Half of what a layer passes on is the residual connection's, half is attention's, a mean over the heads.
+        # Half of a layer's output counts as the residual connection's, half as attention's (the mean over its heads).
         rollout = (identity + weights.mean(1)) / 2 @ rollout
     return rollout

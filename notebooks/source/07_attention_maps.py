@@ -34,9 +34,7 @@ from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-TRAIN = (
-    False  # True: train your own model here (three minutes on two CPU cores) and look into that one
-)
+TRAIN = False  # True: train your own model here, three minutes on two CPU cores
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
@@ -155,7 +153,7 @@ from chargpt_lib.plots import (
 
 
 class AttentionMaps:
-    """The weights that `record_attention` recorded: a list of (B, H, T, T), and of which layers and heads they are."""
+    """The weights that `record_attention` recorded, a list of (B, H, T, T), with the numbers of their layers and heads."""
 
     def __init__(self):
         self.weights = []
@@ -187,7 +185,7 @@ class AttentionMaps:
 def record_attention(model, layers=None, heads=None):
     """with record_attention(model) as maps: model(idx) -> maps.weights, a list of (B, H, T, T), of the last pass.
 
-    layers, heads: lists of the numbers to record; all without. The model and its results stay as they are.
+    layers, heads: lists of the numbers to record; None records all. The model and its results do not change.
 
     Raises: ValueError where a model has no attention, IndexError where it has no such layer or head.
     """
@@ -264,7 +262,7 @@ FONT = "DejaVu Sans Mono"
 
 
 def token_texts(tokenizer, text):
-    """A text as the pictures take it: itself where each id is a character, else the list of its tokens' texts.
+    """A text in the form that the pictures take: a string where each id is a character, else a list of the tokens' texts.
 
     A token need not hold whole characters. Bytes that are only a part of one are written as in \\xe2. A tokenizer of
     tokens has to have `tokens`, the bytes of each id.
@@ -354,7 +352,9 @@ def plot_attention(maps, text, layer=0, head=0):
     image = draw_weights(ax, weights[row, column], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
     add_colorbar(fig, image, ax)
-    prepare_texts(fig)  # the text may have dollar signs, which begin a formula, and any letter
+    prepare_texts(
+        fig
+    )  # a dollar sign in the text would begin a formula, and its font may lack a letter
     return fig
 
 
@@ -433,12 +433,12 @@ for head, row in enumerate(first_maps.for_text(start)[3, :, t]):
 # %% [markdown]
 # ## All heads
 #
-# Here are all 24 heads on the same 50 characters. The white lines again mark the row of the `⏎`. Find two heads that look at the same text in quite different ways, and a head whose row has its point on the cast list.
+# Here are all 24 heads on the same 50 characters. The tick `⏎` marks the row of the line's end. Find two heads that look at the same text in quite different ways, and a head whose row has its point on the cast list.
 
 # %%
 fig = plot_heads(first_maps, start)
 for ax in fig.axes[:-1]:  # the last one is the scale
-    ax.axhspan(t - 0.5, t + 0.5, fill=False, edgecolor="white", linewidth=0.4)
+    ax.set_yticks([t], ["⏎"], fontfamily=FONT, fontsize=8)
 assert len(maps.weights) == 4 and all(weights.shape[1] == 6 for weights in maps.weights)
 show(
     fig,
@@ -456,7 +456,7 @@ show(
 # %%
 #| export
 def _farthest_looks(maps, text):
-    """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
+    """The look back furthest above chance of each head: (layer, head, position, position looked at, weight)."""
     T = len(text)
     # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
     above_chance = maps.for_text(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
@@ -474,7 +474,7 @@ def _still_picture(maps, text):
     fig = plot_heads(maps, text)
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
-    # The table is for readers who cannot see the picture, and for pages that may not run scripts.
+    # The table serves readers who cannot see the picture, and sites that run no scripts.
     unit = "character" if isinstance(text, str) else "token"
     labels = _position_labels(text)
     rows = []
@@ -579,7 +579,7 @@ for name, positions in places(PLAY, owl).items():
     print(f"{name:15}", [PLAY[s] for s in positions])
 
 # %% [markdown]
-# These are the places for the `o` of the second `owl`. It stands after a space and begins its word; Meg is speaking; and the last `o` was that of `Who`, which a space followed. Each start includes the space or the line end before it.
+# These are the places for the `o` of the second `owl`. It stands after a space and begins its word; Meg is speaking; and the last `o` was that of `Who`, with a space after it. Each start includes the space or the line end before it.
 
 # %% [markdown]
 # ### Exercise: induction with a longer memory
@@ -617,7 +617,7 @@ check("induction_targets", induction_targets)
 
 # %% tags=["exercise"] exercise="chance_share"
 def chance_share(T, back):
-    """T positions, 0 <= back < T, whole numbers -> float: mean weight, `back` positions before, of a head that looks everywhere equally."""
+    """T positions, 0 <= back < T, whole numbers -> float: mean weight of an even head, `back` before."""
     ### BEGIN SOLUTION
     shares = [1 / (t + 1) for t in range(back, T)]
     return sum(shares) / len(shares)
@@ -644,9 +644,8 @@ def profile(weights, text):
     found, t = [places(text, t) for t in range(len(text))], torch.arange(len(text))
     shares = {}
     for name in found[0]:
-        there = torch.tensor(
-            [[s in row[name] for s in range(len(text))] for row in found]
-        )  # (T, T)
+        # (T, T)
+        there = torch.tensor([[s in row[name] for s in range(len(text))] for row in found])
         shares[name] = (weights * there).sum(-1)[..., there.any(-1)].mean(-1)
     # -p ln p, summed over a row, in nats.
     shares["entropy"] = torch.special.entr(weights).sum(-1).mean(-1)
@@ -747,7 +746,7 @@ def ablate_heads(model, heads):
     """
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
         raise TypeError(f"heads is {heads!r}; it has to be a list of (layer, head), [(3, 0)]")
-    heads = [tuple(pair) for pair in heads]  # lists would not be equal to the pairs below
+    heads = [tuple(pair) for pair in heads]  # a list is never equal to a tuple
 
     def on_call(layer, numbers, out, weights):
         ablated = [(layer, head) in heads for head in numbers]
@@ -928,7 +927,7 @@ print(
 assert (after > 2 * before and after > 2 * beside) or not RECORDED
 
 # %% [markdown]
-# The onlookers look at the names and cost them little; they seem to work for something else as well (see the spelling and the closings). A map alone does not tell the two pairs apart. But the neighbours answer the second question: they cost the names nearly as much as the fetchers do. So part of the difference between fetchers and onlookers is the layer, or else one of the neighbours fetches names, too. In the recorded model they are heads 1 and 5; head 1 looks elsewhere, and head 5 was seen at the `a` of `Hal`.
+# The names need the onlookers far less than the fetchers, although both pairs look at the cast list; the onlookers seem to work for something else as well (see the spelling and the closings). A map alone does not tell the two pairs apart. But the neighbours answer the second question: they cost the names nearly as much as the fetchers do. So part of the difference between fetchers and onlookers is the layer, or else one of the neighbours fetches names, too. In the recorded model they are heads 1 and 5; head 1 looks elsewhere, and head 5 was seen at the `a` of `Hal`.
 #
 # The total does not say *which* name is lost. So put the pairs on stage, in fifty scenes that begin like ours, with Meg and Hal on the cast list. Who speaks?
 
@@ -978,7 +977,7 @@ assert strange or not RECORDED
 # %% [markdown]
 # Lines are still lines, and words are mostly words; see the spelling column above. But the model no longer knows who may speak, and who is spoken to: these heads fetch names.
 #
-# The table of shares shows more. In the recorded model Meg, the first on the cast list, hardly speaks without the fetchers, while Hal, the second, speaks as often as before. Without the neighbours it is the other way round. The map of the first line shows why: at the end of a line head 0, a fetcher, looks at the `M` of `Meg`, and head 5, a neighbour, at the `a` of `Hal`. Each fetches its own name, by its place in the list. So the neighbours were no clean control for the copied names: one of them does the same work for another name. To see what happens without both heads, write `"fetchers": fetchers + [(3, 5)]` in `off` and run the page from there.
+# The table of shares shows more. In the recorded model Meg, the first on the cast list, hardly speaks without the fetchers, while Hal, the second, speaks as often as before. Without the neighbours it is the other way round. The map of the first line shows why: at the end of a line head 0, a fetcher, looks at the `M` of `Meg`, and head 5, a neighbour, at the `a` of `Hal`. Each fetches one of the two names. So the neighbours were no clean control for the copied names: one of them does the same work for another name. To see what happens without both heads, write `"fetchers": fetchers + [(3, 5)]` in `off` and run the page from there.
 #
 # You can also switch heads off by hand, in the page below (lesson 06 introduced it). Its switches do what `ablate_heads` does. The text is the first line of our scene, and the caret stands where the first speaker's name begins. The bars show which letter the model expects there. **Predict:** with the two fetchers off, what happens to the bar of the `M`? And with the two onlookers off instead?
 #
@@ -1104,7 +1103,9 @@ scores = [two_scores(weights, sources) for weights in small_maps.weights]  # of 
 for name, pair in zip(("previous-token", "induction"), zip(*scores)):
     for layer, values in enumerate(pair):
         print(f"{name:14} score, layer {layer}:", "".join(f"  ≈ {x:.2f}" for x in values.tolist()))
-assert loss < 1 and scores[0][0].max() > 0.8 and scores[1][1].max() > 0.5
+assert loss < 1
+assert scores[0][0].max() > 0.8
+assert scores[1][1].max() > 0.5
 
 # %% [markdown]
 # Previous-token heads stand in layer 0, induction heads in layer 1. (A score of 1 is out of reach: some symbols occur twice in the first half, and after its last symbol the repetition goes on with the first.) Here is one head of each kind, on one sequence. The white lines separate the halves.
@@ -1130,26 +1131,36 @@ show(
 )
 
 # %% [markdown]
-# Does the upper part need the lower one? Switch off the two heads of layer 0 with the largest previous-token scores (two, because a model often has a spare one), and as a control the other two heads of the same layer. **Predict:** nothing in layer 1 is switched off. What becomes of its induction scores in each case, and of the loss?
+# Does the upper part need the lower one? We switch off each head of layer 0 alone, and then all of its previous-token heads together (those with a score above 0.5; a model may have learned a spare one). The control is the head of the same layer with the lowest score. **Predict:** nothing in layer 1 is switched off. What becomes of its induction scores, and of the loss?
 
 # %%
-ranked = scores[0][0].argsort(descending=True).tolist()
-pairs = {"no head": [], "previous-token heads": ranked[:2], "the other two (control)": ranked[2:]}
-results = {}
-for label, off_heads in pairs.items():
-    with (
-        torch.no_grad(),
-        ablate_heads(small, [(0, head) for head in off_heads]),
-        record_attention(small) as small_maps,
-    ):
+previous_scores = scores[0][0]  # (4,)
+copiers = (previous_scores > 0.5).nonzero().flatten().tolist()
+control = previous_scores.argmin().item()
+trials = {"no head": [], **{f"head {h}": [h] for h in range(4)}, "previous-token heads": copiers}
+found = {}
+print(
+    f"previous-token heads: ≈ {len(copiers)} of 4; control: the head with ≈ {previous_scores.min():.2f}"
+)
+for label, some in trials.items():
+    pairs = [(0, h) for h in some]
+    with torch.no_grad(), ablate_heads(small, pairs), record_attention(small) as after_ablation:
         loss = second_half_loss(sequences).item()
-    _, induction = two_scores(small_maps.weights[1], sources)
-    results[label] = induction.max().item()
-    print(f"off: {label:25} largest induction score ≈ {results[label]:.2f}, loss ≈ {loss:.2f}")
-assert results["previous-token heads"] < 0.2 and results["the other two (control)"] > 0.25
+    induction = two_scores(after_ablation.weights[1], sources)[1].max().item()
+    found[label] = induction, loss
+    print(f"layer 0 off: {label:20}  largest induction score ≈ {induction:.2f}, loss ≈ {loss:.2f}")
+
+# %%
+without, beside = found["previous-token heads"], found[f"head {control}"]
+print(
+    f"induction score: ≈ {without[0]:.2f} without the previous-token heads, ≈ {beside[0]:.2f} without the control"
+)
+print(f"loss: ≈ {without[1]:.2f} and ≈ {beside[1]:.2f}; by guessing {no_idea:.2f}")
+assert without[0] < 0.25 and beside[0] > 0.35
+assert without[1] - beside[1] > 1
 
 # %% [markdown]
-# Without the previous-token heads the induction heads no longer find their place: they look as if at random, and the loss is above that of a model that guesses. Without the control pair they still look at the right place far more often. The loss rises there, too, because layer 1 reads a stream that lacks something it is used to; so the score, which says where a head looks, shows the dependence better than the loss.
+# Without the previous-token heads the induction heads, though switched on, no longer find their place. Without the control they still look at the right place. The loss may rise there, too: layer 1 then reads vectors that lack something it is used to. So the score, which says where a head looks, shows the dependence more plainly than the loss.
 
 # %% [markdown]
 # ## Attention rollout
@@ -1163,7 +1174,7 @@ assert results["previous-token heads"] < 0.2 and results["the other two (control
 # %%
 #| export
 def attention_rollout(maps):
-    """How much of each position may have come from each other one, through all layers: (B, T, T). Abnar and Zuidema, 2020.
+    """Which share of each position may come from which position, through all layers: (B, T, T). Abnar and Zuidema, 2020.
 
     Raises: ValueError where not every layer and head was recorded.
     """
@@ -1175,7 +1186,7 @@ def attention_rollout(maps):
     identity = torch.eye(T, device=maps.weights[0].device)
     rollout = identity
     for weights in maps.weights:  # (B, H, T, T)
-        # Half of what a layer passes on is the residual connection's, half is attention's, a mean over the heads.
+        # Half of a layer's output counts as the residual connection's, half as attention's (the mean over its heads).
         rollout = (identity + weights.mean(1)) / 2 @ rollout
     return rollout
 
@@ -1192,11 +1203,12 @@ for ax, weights, title in (
     ax.bar(seen, weights[place, : place + 1], color="#0072B2")
     ax.set_title(title, fontsize=10)
     ax.set_ylabel("share")
+    ax.margins(x=0.01)
 axes[1].set_xticks(seen, visible(SCENE[: place + 1]), fontfamily="DejaVu Sans Mono", fontsize=9)
 show(
     fig,
     "Bars over the characters of the first line, for the position of the line's end. Above, the last layer: a few "
-    "tall bars on the names. Below, the rollout: lower and spread over the line, the end itself highest.",
+    "tall bars on the names. Below, the rollout: lower and spread over the line; the first character and the end itself have the largest shares.",
 )
 
 # %%
@@ -1296,13 +1308,13 @@ chosen = torch.linspace(0, len(when) - 1, 5).round().int().tolist()  # five, fir
 cast = re.search("Enter (.*) with ", scenes[0])
 size = scenes[0].find("\n") + 1 if cast else 50  # the first line of a play
 for ax, n in zip(axes, chosen):
-    image = draw_weights(
-        ax, growth["maps"][n, :size, :size].float(), scenes[0][:size], labels=False
-    )
+    young_map = growth["maps"][n, :size, :size].float()
+    image = draw_weights(ax, young_map, scenes[0][:size], labels=False)
     ax.set_title(f"step {when[n]}", fontsize=10)
     if cast:
         ax.axvspan(cast.start(1) - 0.5, cast.end(1) - 0.5, fill=False, edgecolor="white")
         ax.set_xticks([sum(cast.span(1)) / 2], ["cast list"], fontsize=9)
+axes[0].set_yticks([size - 1], ["⏎"], fontfamily=FONT, fontsize=9)
 add_colorbar(fig, image, axes)
 fig.suptitle(f"layer {layer}, head {head}, on the first line of a scene", fontsize=10)
 show(
