@@ -438,7 +438,7 @@ for head, row in enumerate(first_maps.for_text(start)[3, :, t]):
 # %%
 fig = plot_heads(first_maps, start)
 for ax in fig.axes[:-1]:  # the last one is the scale
-    ax.set_yticks([t], ["⏎"], fontfamily=FONT, fontsize=8)
+    ax.set_yticks([t], ["⏎"], fontfamily=FONT, fontsize=12)
 assert len(maps.weights) == 4 and all(weights.shape[1] == 6 for weights in maps.weights)
 show(
     fig,
@@ -1160,7 +1160,7 @@ assert without[0] < 0.25 and beside[0] > 0.35
 assert without[1] - beside[1] > 1
 
 # %% [markdown]
-# Without the previous-token heads the induction heads, though switched on, no longer find their place. Without the control they still look at the right place. The loss may rise there, too: layer 1 then reads vectors that lack something it is used to. So the score, which says where a head looks, shows the dependence more plainly than the loss.
+# Without the previous-token heads the induction heads, though switched on, no longer find their place. Without the control they still look at the right place. Where several heads copy the previous symbol, each covers for the others, so only all of them together show what they do (and a control of one head is then smaller than what it is compared with). The loss may rise there, too: layer 1 then reads vectors that lack something it is used to. So the score, which says where a head looks, shows the dependence more plainly than the loss.
 
 # %% [markdown]
 # ## Attention rollout
@@ -1314,7 +1314,7 @@ for ax, n in zip(axes, chosen):
     if cast:
         ax.axvspan(cast.start(1) - 0.5, cast.end(1) - 0.5, fill=False, edgecolor="white")
         ax.set_xticks([sum(cast.span(1)) / 2], ["cast list"], fontsize=9)
-axes[0].set_yticks([size - 1], ["⏎"], fontfamily=FONT, fontsize=9)
+axes[0].set_yticks([size - 1], ["⏎"], fontfamily=FONT, fontsize=12)
 add_colorbar(fig, image, axes)
 fig.suptitle(f"layer {layer}, head {head}, on the first line of a scene", fontsize=10)
 show(
