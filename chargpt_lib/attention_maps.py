@@ -10,9 +10,13 @@ from io import BytesIO
 import torch
 from matplotlib import colors
 from matplotlib import pyplot as plt
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
+from chargpt_lib.attention_calls import (
+    AttentionInterceptor,
+    check_has_attention,
+    check_heads,
+    check_selection,
+)
 from chargpt_lib.plots import (
     LEVELS,
     heatmap,
@@ -21,13 +25,8 @@ from chargpt_lib.plots import (
     visible,
     weights_as_text,
 )
-from chargpt_lib.single_head import causal_mask
 
 __all__ = [
-    "FUSED",
-    "SOFTMAX",
-    "FUSED_PARAMETERS",
-    "AttentionInterceptor",
     "AttentionMaps",
     "record_attention",
     "LONG_TEXT",
@@ -46,116 +45,8 @@ __all__ = [
 ]
 
 
-# The functions by which a model can compute attention: the fused kernel, or a softmax over scores.
-FUSED = F.scaled_dot_product_attention
-SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
-FUSED_PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-
-
-class AttentionInterceptor(TorchFunctionMode):
-    """Intercepts every attention of a model: a call of the fused kernel, or a softmax with a square result.
-
-    For each call, on_call(layer, heads, out, weights) returns what takes the place of the result `out`; weights(some)
-    computes the weights of some of the call's heads, (B, H, T, T). At the end of a forward pass, on_end(counts) is
-    called with the number of heads of each layer.
-    """
-
-    def __init__(self, model, on_call, on_end):
-        super().__init__()
-        self.model = model
-        self.on_call = on_call
-        self.on_end = on_end
-        self.inputs = []  # what each running module was given, the innermost last
-
-    def __enter__(self):
-        # Modules without children (linear layers, norms) compute no attention; hooks there would only cost time.
-        parts = []
-        for part in self.model.modules():
-            if part is self.model or list(part.children()):
-                parts.append(part)
-        self.hooks = [part.register_forward_pre_hook(self.before) for part in parts]
-        self.hooks += [part.register_forward_hook(self.after, always_call=True) for part in parts]
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        for hook in self.hooks:
-            hook.remove()
-        return super().__exit__(*error)
-
-    def before(self, part, inputs):
-        """Hook: a module begins. A new pass begins with the model itself."""
-        if part is self.model:
-            self.inputs = []
-            self.counts = []
-            self.source = None
-        self.inputs.append(inputs[0] if inputs else part)
-
-    def after(self, part, inputs, out):
-        """Hook: a module has ended. Without a result it ended in an error."""
-        self.inputs.pop()
-        if part is self.model and out is not None:
-            self.on_end(self.counts)
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        is_square = func in SOFTMAX and out.dim() > 2 and out.shape[-1] == out.shape[-2]
-        if not self.inputs or not (is_square or func is FUSED):
-            return out
-        # (B, T, T) are the weights of a single head. Single heads that read the same tensor, one after the other,
-        # are one layer, as in lesson 04's loop. A result (B, H, T, ...) is a layer by itself.
-        source = self.inputs[-1] if out.dim() == 3 else None
-        if source is None or source is not self.source:
-            self.counts.append(0)
-        self.source = source
-        first = self.counts[-1]
-        self.counts[-1] += 1 if out.dim() == 3 else out.shape[1]
-        heads = range(first, self.counts[-1])
-
-        def weights(some):
-            return _attention_weights(some, func, out, args, kwargs)
-
-        return self.on_call(len(self.counts) - 1, heads, out, weights)
-
-
-@torch.no_grad()
-def _attention_weights(some, func, out, args, kwargs):
-    """The weights in a call of func (the kernel or a softmax) that returned out: of some of its heads, (B, H, T, T)."""
-
-    def take(x):
-        """The wanted heads of (B, H, T, ...); of a single head's (B, T, ...) a copy with an axis for it."""
-        return x[:, some] if out.dim() == 4 else x[:, None].clone()
-
-    if func is not FUSED:
-        return take(out)
-    call = dict(zip(FUSED_PARAMETERS, args)) | kwargs
-    q = call["query"]
-    k = call["key"]
-    scale = call.get("scale")
-    if scale is None:
-        scale = q.shape[-1] ** -0.5
-    mask = causal_mask(q.shape[-2], q.device) if call.get("is_causal") else call.get("attn_mask")
-    scores = take(q) * scale @ take(k).mT  # (B, H, T, T)
-    if mask is not None:
-        if mask.dim() > 2:
-            mask = take(mask.expand(*q.shape[:-1], -1))
-        # A mask is either of truth values, or of numbers that are added to the scores.
-        scores += torch.where(mask, 0.0, float("-inf")) if mask.dtype == torch.bool else mask
-    # In place: at long texts the scores are the largest tensor.
-    return torch.softmax(scores, -1, out=scores)
-
-
-def _check_heads(counts, heads):
-    """Raises IndexError where a model has no such (layer, head). counts: the number of heads of each layer."""
-    for layer, head in heads:
-        if layer not in range(len(counts)) or head not in range(counts[layer]):
-            raise IndexError(
-                f"there is no layer {layer}, head {head}: the {len(counts)} layers have {counts} heads"
-            )
-
-
 class AttentionMaps:
-    """The weights that `record_attention` recorded: a list of (B, H, T, T), and of which layers and heads they are."""
+    """The weights that `record_attention` recorded, a list of (B, H, T, T), with the numbers of their layers and heads."""
 
     def __init__(self):
         self.weights = []
@@ -182,48 +73,31 @@ class AttentionMaps:
         return torch.cat(self.weights).float().cpu()
 
 
-def _check_selection(layers, heads):
-    """Raises TypeError where layers or heads is neither None nor a list of numbers with something in it."""
-    for chosen in (layers, heads):
-        if chosen is None:
-            continue
-        if not isinstance(chosen, (list, tuple, range)) or not len(chosen):
-            raise TypeError(
-                f"layers={layers!r}, heads={heads!r}: pass a non-empty list of integers, "
-                f"e.g. heads=[3], or None for all"
-            )
-
-
 @contextmanager
 def record_attention(model, layers=None, heads=None):
     """with record_attention(model) as maps: model(idx) -> maps.weights, a list of (B, H, T, T), of the last pass.
 
-    layers, heads: lists of the numbers to record; all without. The model and its results stay as they are.
+    layers, heads: lists of the numbers to record; None records all. The model and its results do not change.
 
     Raises: ValueError where a model has no attention, IndexError where it has no such layer or head.
     """
-    _check_selection(layers, heads)
+    check_selection(layers, heads)
     maps = AttentionMaps()
     recorded = {}  # layer: the weights of its calls
 
     def on_call(layer, numbers, out, weights):
         if layer == 0 and numbers[0] == 0:
-            recorded.clear()  # a new pass: only the last one is kept
+            recorded.clear()  # a new pass begins: only the last one is kept
         some = [i for i, head in enumerate(numbers) if heads is None or head in heads]
         if some and (layers is None or layer in layers):
             recorded.setdefault(layer, []).append(weights(some))
         return out
 
     def on_end(counts):
-        if not counts:
-            raise ValueError(
-                f"{type(model).__name__} has no attention that can be recorded: no call of "
-                f"F.scaled_dot_product_attention, no square softmax (calls inside "
-                f"nn.MultiheadAttention are hidden); use F.scaled_dot_product_attention in the model"
-            )
+        check_has_attention(model, counts)
         wanted_layers = range(len(counts)) if layers is None else layers
         wanted_heads = [0] if heads is None else heads
-        _check_heads(counts, [(layer, head) for layer in wanted_layers for head in wanted_heads])
+        check_heads(counts, [(layer, head) for layer in wanted_layers for head in wanted_heads])
         # One tensor stays as it is: joining it with nothing would copy it.
         maps.weights = [
             calls[0] if len(calls) == 1 else torch.cat(calls, dim=1) for calls in recorded.values()
@@ -242,7 +116,7 @@ FONT = "DejaVu Sans Mono"
 
 
 def token_texts(tokenizer, text):
-    """A text as the pictures take it: itself where each id is a character, else the list of its tokens' texts.
+    """A text in the form that the pictures take: a string where each id is a character, else a list of the tokens' texts.
 
     A token need not hold whole characters. Bytes that are only a part of one are written as in \\xe2. A tokenizer of
     tokens has to have `tokens`, the bytes of each id.
@@ -331,7 +205,9 @@ def plot_attention(maps, text, layer=0, head=0):
     image = draw_weights(ax, weights[row, column], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
     add_colorbar(fig, image, ax)
-    prepare_texts(fig)  # the text may have dollar signs, which begin a formula, and any letter
+    prepare_texts(
+        fig
+    )  # a dollar sign in the text would begin a formula, and its font may lack a letter
     return fig
 
 
@@ -380,7 +256,7 @@ def compute_attention_maps(model, tokenizer, text, layers=None, heads=None):
 
 
 def _farthest_looks(maps, text):
-    """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
+    """The look back furthest above chance of each head: (layer, head, position, position looked at, weight)."""
     T = len(text)
     # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
     above_chance = maps.for_text(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
@@ -398,7 +274,7 @@ def _still_picture(maps, text):
     fig = plot_heads(maps, text)
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
-    # The table is for readers who cannot see the picture, and for pages that may not run scripts.
+    # The table serves readers who cannot see the picture, and sites that run no scripts.
     unit = "character" if isinstance(text, str) else "token"
     labels = _position_labels(text)
     rows = []
@@ -460,19 +336,19 @@ def ablate_heads(model, heads):
     """
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
         raise TypeError(f"heads is {heads!r}; it has to be a list of (layer, head), [(3, 0)]")
-    heads = [tuple(pair) for pair in heads]  # lists would not be equal to the pairs below
+    heads = [tuple(pair) for pair in heads]  # a list is never equal to a tuple
 
     def on_call(layer, numbers, out, weights):
         ablated = [(layer, head) in heads for head in numbers]
         mask = torch.tensor(ablated, device=out.device)[:, None, None]  # (H, 1, 1)
         return out.masked_fill(mask, 0)
 
-    with AttentionInterceptor(model, on_call, lambda counts: _check_heads(counts, heads)):
+    with AttentionInterceptor(model, on_call, lambda counts: check_heads(counts, heads)):
         yield
 
 
 def attention_rollout(maps):
-    """How much of each position may have come from each, through all layers: (B, T, T). Abnar and Zuidema, 2020.
+    """Which share of each position may come from which position, through all layers: (B, T, T). Abnar and Zuidema, 2020.
 
     Raises: ValueError where not every layer and head was recorded.
     """
@@ -484,6 +360,6 @@ def attention_rollout(maps):
     identity = torch.eye(T, device=maps.weights[0].device)
     rollout = identity
     for weights in maps.weights:  # (B, H, T, T)
-        # Half of what a layer passes on is the residual connection's, half is attention's, a mean over the heads.
+        # Half of a layer's output counts as the residual connection's, half as attention's (the mean over its heads).
         rollout = (identity + weights.mean(1)) / 2 @ rollout
     return rollout

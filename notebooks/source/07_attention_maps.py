@@ -11,12 +11,14 @@
 #
 # > What each head looks at: attention recorded, drawn, shown live; heads ablated.
 #
-# You will build: a recorder that gets the attention weights out of any model, pictures of them (one you can move through), and a switch that turns single heads off.
+# You will build: a recorder of attention weights that works for any model, pictures of these weights (one you can move through), a switch that turns single heads off, and a small model in which two heads together learn to copy.
 # You need lesson 06. On two CPU cores the page takes about a minute; with `TRAIN = True`, below, about three more the first time.
 #
 # The model writes `Meg:` at the beginning of a line, and Meg is on the cast list. Where did the model get her from? At the end of this page you can point to the heads that fetched her, switch them off, and watch strangers begin to speak.
 
 # %%
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-TRAIN = False  # True: train a model of your own here, three minutes on two CPU cores, and look into that one
+TRAIN = False  # True: train your own model here, three minutes on two CPU cores
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
@@ -41,7 +43,7 @@ RECORDED = CORPUS == "playhouse" and not TRAIN
 # %% [markdown]
 # Which head does what differs from model to model, even if only the seed has changed. So this page opens the model that comes with the course (lesson 06): it has lesson 06's size, was trained for longer, and is the same on every machine. Whatever the text below says of single heads, it says of that model.
 #
-# With `TRAIN = True`, or with another `CORPUS`, you train a model of your own here, for 3,600 steps, and the same cells look into it. All numbers and pictures are then yours. They claim nothing, and the sentences about single heads need not hold: in your model other heads will do these things, and some things no head will do. During training, `load_or_fit` calls `callback(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`. We come back to these copies at the end of the page.
+# With `TRAIN = True`, or with another `CORPUS`, you train a model of your own here, for 3,600 steps, and the same cells look into it. The sentences about single heads then need not hold: in your model other heads will do these things, and some things no head will do. During training, `load_or_fit` calls `callback(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`, for the end of the page.
 
 # %%
 from pathlib import Path
@@ -52,7 +54,8 @@ from safetensors.torch import load_model as load_weights
 from chargpt_lib.files import bundled_dir, cache_dir
 from chargpt_lib.training import cache_file_name, cache_key
 
-SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)  # of your own model
+# The steps before which your own model is saved.
+SNAPSHOTS = (0, 100, 200, 300, 400, 500, 600, 800, 1000, 1400, 2000, 3000)
 
 
 def keep_copy(step, model):
@@ -104,45 +107,22 @@ print(SCENE)
 # %%
 torch.manual_seed(1337)
 q, k = torch.randn(2, 1, 5, 4)  # 5 positions, a head of size 4
-A = F.scaled_dot_product_attention(q, k, torch.eye(5)[None], is_causal=True)  # V = I, so A V = A
+identity = torch.eye(5)[None]  # (1, 5, 5)
+A = F.scaled_dot_product_attention(q, k, identity, is_causal=True)  # V = I, so A V = A
 by_hand = scaled_dot_product_attention(q, k, q, causal_mask(5))[1]  # lesson 03
+for row in A[0]:
+    print("  ".join(f"{weight:.2f}" for weight in row.tolist()), f"  sum {row.sum():.2f}")
 print(f"largest difference from lesson 03's weights: ≈ {(A - by_hand).abs().max():.0e}")
-print("rows sum to", [f"{total:.4f}" for total in A[0].sum(-1)])
 assert torch.allclose(A, by_hand, atol=1e-6)
 
 # %% [markdown]
 # The answer is the identity matrix: row $s$ of $I$ says "I am position $s$ and nothing else", and a weighted average of such rows says how much of each went in.
 #
-# ## Intercepting attention calls
+# ## Recording every head
 #
-# But how do we get at $q$ and $k$, which live for a moment deep inside a model? In lesson 06 a function took the blocks apart, and had to know all the names in them. That function is useless for a model whose parts have other names. But PyTorch lets us listen: while a `TorchFunctionMode` is on, every torch function that the model's code calls passes through this mode. Ours only counts the calls.
-
-# %%
-from collections import Counter
-
-from torch.overrides import TorchFunctionMode
-
-
-class Ear(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        heard[func.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-
-heard, idx = Counter(), tokenizer.encode(SCENE).to(device)[None]
-with torch.no_grad(), Ear():
-    model(idx)
-print(
-    {
-        name: heard[name]
-        for name in ("linear", "scaled_dot_product_attention", "layer_norm", "softmax")
-    }
-)
-
-# %% [markdown]
-# Four blocks make four calls of the kernel (each block has four linear layers, and the last matrix is one more). Whatever the classes are called, attention nearly always goes through that function, or through a softmax whose result is square, with as many positions looked at as looking. So we wait for these two calls. (The mode sees what the model's own code calls, not what happens inside one call. `nn.MultiheadAttention` is a single call, so we hear nothing of its attention; it returns its weights if you call it with `need_weights=True`.)
+# In a model, $q$ and $k$ live for a moment inside a layer. How do we get at them without rewriting the model? PyTorch can report every function that a model calls. The module `chargpt_lib/attention_calls.py` listens, and picks out two kinds of call: the fused kernel, and a softmax whose result is square. Nearly all attention goes through one of them, whatever the classes are called. For each call, its `AttentionInterceptor` calls our function `on_call` with four things: the layer, the numbers of the heads, the result of the call, and a function that computes the weights of the heads we want. After the pass it calls `on_end` with the number of heads in each layer. (How it listens is plumbing: you need not read it.)
 #
-# A call does not say which layer it belongs to. With all heads in one tensor, (B, H, T, T), each call is a layer. But lesson 04's loop over heads makes a call for each head. What do the heads of one layer have in common? They read the same `x`. So hooks (lesson 05) tell us what each part of the model is given, and single heads that are given the same tensor count as one layer.
+# The class below holds the weights, and the function after it is the recorder: it keeps the weights that pass by, and returns every result unchanged.
 
 # %%
 #| export
@@ -155,9 +135,13 @@ from io import BytesIO
 import torch
 from matplotlib import colors
 from matplotlib import pyplot as plt
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
+from chargpt_lib.attention_calls import (
+    AttentionInterceptor,
+    check_has_attention,
+    check_heads,
+    check_selection,
+)
 from chargpt_lib.plots import (
     LEVELS,
     heatmap,
@@ -166,148 +150,10 @@ from chargpt_lib.plots import (
     visible,
     weights_as_text,
 )
-from chargpt_lib.single_head import causal_mask
-
-# The functions by which a model can compute attention: the fused kernel, or a softmax over scores.
-FUSED = F.scaled_dot_product_attention
-SOFTMAX = (torch.softmax, torch.Tensor.softmax, F.softmax)
-FUSED_PARAMETERS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-
-# %%
-#| export
-class AttentionInterceptor(TorchFunctionMode):
-    """Intercepts every attention of a model: a call of the fused kernel, or a softmax with a square result.
-
-    For each call, on_call(layer, heads, out, weights) returns what takes the place of the result `out`; weights(some)
-    computes the weights of some of the call's heads, (B, H, T, T). At the end of a forward pass, on_end(counts) is
-    called with the number of heads of each layer.
-    """
-
-    def __init__(self, model, on_call, on_end):
-        super().__init__()
-        self.model = model
-        self.on_call = on_call
-        self.on_end = on_end
-        self.inputs = []  # what each running module was given, the innermost last
-
-    def __enter__(self):
-        # Modules without children (linear layers, norms) compute no attention; hooks there would only cost time.
-        parts = []
-        for part in self.model.modules():
-            if part is self.model or list(part.children()):
-                parts.append(part)
-        self.hooks = [part.register_forward_pre_hook(self.before) for part in parts]
-        self.hooks += [part.register_forward_hook(self.after, always_call=True) for part in parts]
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        for hook in self.hooks:
-            hook.remove()
-        return super().__exit__(*error)
-
-    def before(self, part, inputs):
-        """Hook: a module begins. A new pass begins with the model itself."""
-        if part is self.model:
-            self.inputs = []
-            self.counts = []
-            self.source = None
-        self.inputs.append(inputs[0] if inputs else part)
-
-    def after(self, part, inputs, out):
-        """Hook: a module has ended. Without a result it ended in an error."""
-        self.inputs.pop()
-        if part is self.model and out is not None:
-            self.on_end(self.counts)
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        is_square = func in SOFTMAX and out.dim() > 2 and out.shape[-1] == out.shape[-2]
-        if not self.inputs or not (is_square or func is FUSED):
-            return out
-        # (B, T, T) are the weights of a single head. Single heads that read the same tensor, one after the other,
-        # are one layer, as in lesson 04's loop. A result (B, H, T, ...) is a layer by itself.
-        source = self.inputs[-1] if out.dim() == 3 else None
-        if source is None or source is not self.source:
-            self.counts.append(0)
-        self.source = source
-        first = self.counts[-1]
-        self.counts[-1] += 1 if out.dim() == 3 else out.shape[1]
-        heads = range(first, self.counts[-1])
-
-        def weights(some):
-            return _attention_weights(some, func, out, args, kwargs)
-
-        return self.on_call(len(self.counts) - 1, heads, out, weights)
-
-# %% [markdown]
-# Run our model once, and lesson 04's loop over heads once: which calls does the interceptor meet, and to which layer does it assign each?
-
-# %%
-from chargpt_lib.multi_head import MultiHeadAttention
-
-
-def report(layer, heads, out, weights):
-    print(f"   layer {layer}, heads {list(heads)}: a result of the shape {tuple(out.shape)}")
-    return out
-
-
-for name, part, given in (
-    ("ours", model, idx),
-    ("the loop", MultiHeadAttention(8, 2), torch.randn(1, 5, 8)),
-):
-    print(name)
-    with (
-        torch.no_grad(),
-        AttentionInterceptor(part, report, lambda counts: print("   heads of each layer:", counts)),
-    ):
-        part(given)
-
-# %% [markdown]
-# The kernel returns one tensor for six heads, (B, H, T, head size). The loop returns its weights head by head, (B, T, T), and the interceptor puts both heads in layer 0.
-#
-# The next cell computes the weights of such a call, and makes `AttentionMaps`, which holds them. If the call was a softmax, its result is the weights; if it was the kernel, lesson 03's formula computes them from the kernel's own $q$ and $k$. ($V = I$ would do as well, but would multiply each weight by a whole row of $I$: at 256 characters that is far slower.) Only the heads that you asked for are computed, so a look at one head costs the memory of one head.
-
-# %%
-#| export
-@torch.no_grad()
-def _attention_weights(some, func, out, args, kwargs):
-    """The weights in a call of func (the kernel or a softmax) that returned out: of some of its heads, (B, H, T, T)."""
-
-    def take(x):
-        """The wanted heads of (B, H, T, ...); of a single head's (B, T, ...) a copy with an axis for it."""
-        return x[:, some] if out.dim() == 4 else x[:, None].clone()
-
-    if func is not FUSED:
-        return take(out)
-    call = dict(zip(FUSED_PARAMETERS, args)) | kwargs
-    q = call["query"]
-    k = call["key"]
-    scale = call.get("scale")
-    if scale is None:
-        scale = q.shape[-1] ** -0.5
-    mask = causal_mask(q.shape[-2], q.device) if call.get("is_causal") else call.get("attn_mask")
-    scores = take(q) * scale @ take(k).mT  # (B, H, T, T)
-    if mask is not None:
-        if mask.dim() > 2:
-            mask = take(mask.expand(*q.shape[:-1], -1))
-        # A mask is either of truth values, or of numbers that are added to the scores.
-        scores += torch.where(mask, 0.0, float("-inf")) if mask.dtype == torch.bool else mask
-    # In place: at long texts the scores are the largest tensor.
-    return torch.softmax(scores, -1, out=scores)
-
-
-def _check_heads(counts, heads):
-    """Raises IndexError where a model has no such (layer, head). counts: the number of heads of each layer."""
-    for layer, head in heads:
-        if layer not in range(len(counts)) or head not in range(counts[layer]):
-            raise IndexError(
-                f"there is no layer {layer}, head {head}: the {len(counts)} layers have {counts} heads"
-            )
 
 
 class AttentionMaps:
-    """The weights that `record_attention` recorded: a list of (B, H, T, T), and of which layers and heads they are."""
+    """The weights that `record_attention` recorded, a list of (B, H, T, T), with the numbers of their layers and heads."""
 
     def __init__(self):
         self.weights = []
@@ -333,53 +179,33 @@ class AttentionMaps:
             )
         return torch.cat(self.weights).float().cpu()
 
-# %% [markdown]
-# The recorder keeps the weights that pass, and returns each result unchanged.
-
 # %%
 #| export
-def _check_selection(layers, heads):
-    """Raises TypeError where layers or heads is neither None nor a list of numbers with something in it."""
-    for chosen in (layers, heads):
-        if chosen is None:
-            continue
-        if not isinstance(chosen, (list, tuple, range)) or not len(chosen):
-            raise TypeError(
-                f"layers={layers!r}, heads={heads!r}: pass a non-empty list of integers, "
-                f"e.g. heads=[3], or None for all"
-            )
-
-
 @contextmanager
 def record_attention(model, layers=None, heads=None):
     """with record_attention(model) as maps: model(idx) -> maps.weights, a list of (B, H, T, T), of the last pass.
 
-    layers, heads: lists of the numbers to record; all without. The model and its results stay as they are.
+    layers, heads: lists of the numbers to record; None records all. The model and its results do not change.
 
     Raises: ValueError where a model has no attention, IndexError where it has no such layer or head.
     """
-    _check_selection(layers, heads)
+    check_selection(layers, heads)
     maps = AttentionMaps()
     recorded = {}  # layer: the weights of its calls
 
     def on_call(layer, numbers, out, weights):
         if layer == 0 and numbers[0] == 0:
-            recorded.clear()  # a new pass: only the last one is kept
+            recorded.clear()  # a new pass begins: only the last one is kept
         some = [i for i, head in enumerate(numbers) if heads is None or head in heads]
         if some and (layers is None or layer in layers):
             recorded.setdefault(layer, []).append(weights(some))
         return out
 
     def on_end(counts):
-        if not counts:
-            raise ValueError(
-                f"{type(model).__name__} has no attention that can be recorded: no call of "
-                f"F.scaled_dot_product_attention, no square softmax (calls inside "
-                f"nn.MultiheadAttention are hidden); use F.scaled_dot_product_attention in the model"
-            )
+        check_has_attention(model, counts)
         wanted_layers = range(len(counts)) if layers is None else layers
         wanted_heads = [0] if heads is None else heads
-        _check_heads(counts, [(layer, head) for layer in wanted_layers for head in wanted_heads])
+        check_heads(counts, [(layer, head) for layer in wanted_layers for head in wanted_heads])
         # One tensor stays as it is: joining it with nothing would copy it.
         maps.weights = [
             calls[0] if len(calls) == 1 else torch.cat(calls, dim=1) for calls in recorded.values()
@@ -392,9 +218,10 @@ def record_attention(model, layers=None, heads=None):
         yield maps
 
 # %% [markdown]
-# Record every head of every layer, on our scene. Does each row sum to 1, is the future dark, and does the model say the same as before?
+# Record every head of every layer, on our scene. Does each row sum to 1, has the future no weight, and are the logits the same as without the recorder?
 
 # %%
+idx = tokenizer.encode(SCENE).to(device)[None]  # (1, T)
 with torch.no_grad(), record_attention(model) as maps:
     recorded_logits, _ = model(idx)
 for weights in maps.weights:
@@ -402,48 +229,25 @@ for weights in maps.weights:
     print(
         tuple(weights.shape),
         f"rows sum to {sums.min():.4f} up to {sums.max():.4f},",
-        "largest weight on the future:",
+        "largest weight on a later position:",
         weights.triu(1).max().item(),
     )
 with torch.no_grad():
     difference = (recorded_logits - model(idx)[0]).abs().max()
-print(
-    f"largest difference of the logits from those of a pass that nobody listens to: ≈ {difference:.1g}"
-)
+print(f"largest difference between logits with and without the recorder: ≈ {difference:.1g}")
 assert difference < 1e-4
 
 # %% [markdown]
-# Now take a model that this course has never seen, with names of its own: two heads written by hand, one after the other.
+# Lesson 04's loop over heads is attention written in another way: one softmax for each head, and no kernel. The same recorder finds its two heads.
 
 # %%
-class Peek(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.ask = nn.Linear(8, 8)
+from chargpt_lib.multi_head import MultiHeadAttention
 
-    def forward(self, x):
-        scores = (self.ask(x) @ x.mT).masked_fill(~causal_mask(x.shape[1]), float("-inf"))
-        return nn.Softmax(dim=-1)(scores) @ x
-
-
-strange = nn.Sequential(Peek(), nn.ReLU(), Peek())
-with record_attention(strange) as few:
-    strange(torch.randn(3, 5, 8))
-print([tuple(weights.shape) for weights in few.weights])
-print("hooks left behind:", sum(len(part._forward_hooks) for part in strange.modules()))
-
-# %% [markdown]
-# The recorder finds two layers of one head. For a model without attention, such as the bigram table, it raises an error:
-
-# %%
-from chargpt_lib.bigram import BigramLanguageModel
-
-try:
-    look_in_vain = BigramLanguageModel(tokenizer.vocab_size, block_size=8)
-    with record_attention(look_in_vain):
-        look_in_vain(idx[:, :8].cpu())
-except ValueError as error:
-    print(error)
+loop = MultiHeadAttention(8, 2)
+with record_attention(loop) as of_loop:
+    loop(torch.randn(1, 5, 8))
+print([tuple(weights.shape) for weights in of_loop.weights])
+assert torch.equal(of_loop.weights[0][:, 0], loop.heads[0].weights)
 
 # %% [markdown]
 # ## One map
@@ -458,7 +262,7 @@ FONT = "DejaVu Sans Mono"
 
 
 def token_texts(tokenizer, text):
-    """A text as the pictures take it: itself where each id is a character, else the list of its tokens' texts.
+    """A text in the form that the pictures take: a string where each id is a character, else a list of the tokens' texts.
 
     A token need not hold whole characters. Bytes that are only a part of one are written as in \\xe2. A tokenizer of
     tokens has to have `tokens`, the bytes of each id.
@@ -548,7 +352,9 @@ def plot_attention(maps, text, layer=0, head=0):
     image = draw_weights(ax, weights[row, column], text)
     ax.set(xlabel="looks at", ylabel="position", title=f"layer {layer}, head {head}")
     add_colorbar(fig, image, ax)
-    prepare_texts(fig)  # the text may have dollar signs, which begin a formula, and any letter
+    prepare_texts(
+        fig
+    )  # a dollar sign in the text would begin a formula, and its font may lack a letter
     return fig
 
 
@@ -574,7 +380,7 @@ def plot_heads(maps, text):
     return fig
 
 # %% [markdown]
-# Here is the last layer's first head, on the first 50 characters. The white lines mark the row of the `⏎` after `goose.`: the first line has ended, and somebody from the cast list has to speak. **Predict:** which columns would help to write the next character?
+# Below is the last layer's first head, on the first 50 characters. The white lines mark the row of the `⏎` after `goose.`: the first line has ended, and somebody from the cast list has to speak. **Predict:** which columns would help to write the next character?
 
 # %%
 #| export
@@ -607,8 +413,8 @@ for edge in (t - 0.5, t + 0.5):
     fig.axes[0].axhline(edge, color="white", linewidth=0.5)
 show(
     fig,
-    "A triangular map with a character at each row and column: a few bright points far from the diagonal. The "
-    "row of the line's end is marked.",
+    "A triangular map with a character at each row and column, and a few bright points far from the diagonal. "
+    "White lines mark the row of the line's end.",
 )
 
 # %% [markdown]
@@ -627,27 +433,30 @@ for head, row in enumerate(first_maps.for_text(start)[3, :, t]):
 # %% [markdown]
 # ## All heads
 #
-# Here are all heads, on the whole scene. Find two that look at the same text in quite different ways.
+# Here are all 24 heads on the same 50 characters. The tick `⏎` marks the row of the line's end. Find two heads that look at the same text in quite different ways, and a head whose row has its point on the cast list.
 
 # %%
+fig = plot_heads(first_maps, start)
+for ax in fig.axes[:-1]:  # the last one is the scale
+    ax.set_yticks([t], ["⏎"], fontfamily=FONT, fontsize=12)
 assert len(maps.weights) == 4 and all(weights.shape[1] == 6 for weights in maps.weights)
 show(
-    plot_heads(maps, SCENE),
-    "A wall of triangular maps, four layers of six heads: the first layer is spread over the "
-    "neighbourhood, in later ones single points and stripes far from the diagonal stand out.",
+    fig,
+    "Triangular maps, four layers of six heads: the first layer is spread over the neighbourhood, in later "
+    "layers single points and stripes stand far from the diagonal.",
 )
 
 # %% [markdown]
 # ## An interactive page
 #
-# A wall of maps shows that heads differ. To see what one of them does, you need a map that you can move through. The page below is one piece of HTML with its script inside; it loads nothing from the network, so it also works offline, in a saved notebook, or sent by mail. On a site that removes scripts, such as GitHub, the wall remains.
+# A wall of maps shows that heads differ. To see what one of them does, you need a map that you can move through. The page below is one piece of HTML with its script inside. It loads nothing from the network, so it also works offline, in a saved notebook, or as an attachment to a mail. A site that removes scripts, such as GitHub, shows the wall of maps instead.
 #
-# `chargpt_lib/plots.py` shows how a page carries its numbers and its script. Here we fill the page with the weights. For sites without scripts we add the wall, and a table that says, for each head, which of its looks back is furthest above chance.
+# `chargpt_lib/plots.py` shows how a page carries its numbers and its script. The next cell fills the page with the weights, the wall of maps, and a table with each head's look back that is furthest above chance.
 
 # %%
 #| export
 def _farthest_looks(maps, text):
-    """For each head its look back that is furthest above chance: (layer, head, position, position looked at, weight)."""
+    """The look back furthest above chance of each head: (layer, head, position, position looked at, weight)."""
     T = len(text)
     # Position t has t + 1 places to look at, so chance gives each of them 1 / (t + 1).
     above_chance = maps.for_text(text).tril(-1) * torch.arange(1, T + 1)[:, None]  # (L, H, T, T)
@@ -665,7 +474,7 @@ def _still_picture(maps, text):
     fig = plot_heads(maps, text)
     fig.savefig(picture, dpi=70, format="webp", pil_kwargs={"quality": 75})
     plt.close(fig)
-    # The table is for readers who cannot see the picture, and for pages that may not run scripts.
+    # The table serves readers who cannot see the picture, and sites that run no scripts.
     unit = "character" if isinstance(text, str) else "token"
     labels = _position_labels(text)
     rows = []
@@ -719,43 +528,41 @@ def save_attention_page(model, tokenizer, text, path):
     attention_html(maps, token_texts(tokenizer, text)).save(path)
 
 # %% tags=["nbval-ignore-output"]
-attention_html(maps, SCENE)
+attention_html(maps, SCENE, layer=3, head=5, position=SCENE.index("\n"))
 
 # %%
 import re
 
 page = attention_html(maps, SCENE).html
-print(
-    "addresses that it asks for:",
-    re.findall(r"(?:src|href)=.?(?:https?:|//)|@import|fetch\(", page),
-)
+requests = re.findall(r"(?:src|href)=.?(?:https?:|//)|@import|fetch\(", page)
+print("addresses from which the page loads something:", len(requests))
 assert len(page) < 500_000
 
 # %% [markdown]
-# Move over a character, or click one and use the arrow keys. Each button is a head and says what that head looks at most; the last row and column are means. `attention_html(maps, SCENE).save("attention.html")` writes a page to send to somebody.
+# The page opens at the `⏎` after `damp goose.`, in layer 3, head 5: in the recorded model this head looks at the `a` of `Hal`. Move over a character, or click one and use the arrow keys. Each button is a head and says what that head looks at most; the last row and column are means. `attention_html(maps, SCENE).save("attention.html")` writes the page to a file.
 #
-# There are three things to look for. First click the `⏎` after `damp goose.` and go through the heads of layer 3: which look at a name on the cast list? Then click the `⏎` after `the owl, Hal?`: the next speaker has been asked by name. Do the same heads look at the name, and at which of the two places where it stands? Last, click the space after `licking the`: which heads look at the goose? (In the recorded model: first heads 0, 4 and 5; then these and head 2, and only at the second place; last heads 1 and 5.)
+# Look for three things. First, stay at this `⏎` and go through the heads of layer 3: which look at a name on the cast list? Then click the `⏎` after `the owl, Hal?`: the line has named the next speaker. Do the same heads look at the name, and at which of its two places? Last, click the space after `licking the`: which heads look at the goose? (In the recorded model: first heads 0, 4 and 5; then these and head 2, and only at the second place; last heads 1 and 5.)
 
 # %% [markdown]
 # ## What does a head look for?
 #
-# Looking at one scene invites stories, so we count. For each position $t$ we write down the places where a head might want to look. Then we measure how much of the weight of row $t$ lies there, on average over all $t$ that have such a place:
+# Looking at one scene invites stories, so we count. For each position $t$ we list the places where a head might look. Then we measure how much of the weight of row $t$ lies there, on average over all $t$ that have such a place:
 #
 # - the **previous** character
 # - the **word's start** and the **line's start**, or the character before it
 # - the **same** character, where it last occurred
-# - **after the same**: what followed it there. A head that looks there can say "it went on like this last time". These are called *induction heads* (Olsson et al., 2022)
+# - **after the same**: what followed it there. A head that looks there can say "it went on like this last time". Such heads are called *induction heads* (Olsson et al., 2022); below, we build one
 # - the **speaker**: the name before the colon of this line
 # - the **cast list** of the scene
 
 # %%
 def places(text, t):
-    """{what a head may be looking for from position t: the positions where it is}, none where it is not there."""
+    """{what a head at position t may look for: the positions where that stands}; no positions where it is absent."""
     line, same = text.rfind("\n", 0, t) + 1, text.rfind(text[t], 0, t)
     words = [match.start() for match in re.finditer(r"\w+", text[: t + 1])]
     speaker = re.match(r"\w+(?=:)", text[line:t])
     cast = [match.span(1) for match in re.finditer("Enter (.*) with ", text[: t + 1])]
-    near = lambda start: range(max(start - 1, 0), start + 1)  # a start, or what stands before it
+    near = lambda start: range(max(start - 1, 0), start + 1)  # a start, and the character before it
     return {
         "previous": range(max(t - 1, 0), t),
         "word's start": near(words[-1]) if words else [],
@@ -772,7 +579,7 @@ for name, positions in places(PLAY, owl).items():
     print(f"{name:15}", [PLAY[s] for s in positions])
 
 # %% [markdown]
-# These are the places for the `o` of the second `owl`. It stands after a space and begins its word; Meg is speaking; and the last `o` was that of `Who`, which a space followed. Each start includes the space or the line end before it.
+# These are the places for the `o` of the second `owl`. It stands after a space and begins its word; Meg is speaking; and the last `o` was that of `Who`, with a space after it. Each start includes the space or the line end before it.
 
 # %% [markdown]
 # ### Exercise: induction with a longer memory
@@ -804,13 +611,13 @@ check("induction_targets", induction_targets)
 
 # %% [markdown]
 # ### Exercise: what chance gives
-# ★ · 4 minutes · A share of 0.1 may be nothing or much; one has to know what a head gets that does not care.
+# ★ · 4 minutes · A share of 0.1 may be small or large: it depends on what a head gets that looks everywhere equally.
 #
 # A head that has learned nothing gives the same weight to every position that it may see. **Predict** its share for the position `back` characters before: `back` = 1 is the previous character, `back` = 0 the position itself. As above, a share is the mean over the positions that have such a target. With T = 3 and `back` = 1, position 0 has no target, position 1 gives its target 1/2, and position 2 gives its target 1/3. The share is 5/12 = 0.417.
 
 # %% tags=["exercise"] exercise="chance_share"
 def chance_share(T, back):
-    """T positions, 0 <= back < T, whole numbers -> float: mean weight of an indifferent head, `back` before."""
+    """T positions, 0 <= back < T, whole numbers -> float: mean weight of an even head, `back` before."""
     ### BEGIN SOLUTION
     shares = [1 / (t + 1) for t in range(back, T)]
     return sum(shares) / len(shares)
@@ -833,7 +640,7 @@ for back in (1, 10):
 
 # %%
 def profile(weights, text):
-    """What heads look for: weights (..., T, T) -> {place: mean share of the weight that lies there, (...)}."""
+    """What heads look for: weights (..., T, T) -> {place: mean share of the weight that lies there (...)}."""
     found, t = [places(text, t) for t in range(len(text))], torch.arange(len(text))
     shares = {}
     for name in found[0]:
@@ -851,7 +658,7 @@ import sys
 from tqdm import tqdm
 
 scenes = [scene + "\n\n" for scene in corpus.val.split("\n\n") if 60 < len(scene) < 190][:30]
-# A text without empty lines.
+# For a text without empty lines: stretches of 150 characters.
 scenes = scenes or [corpus.val[i : i + 150] for i in range(0, 4500, 150)]
 even = causal_mask(192).float() / torch.arange(1, 193)[:, None]  # the average of the past
 profiles, chances = [], []
@@ -876,8 +683,8 @@ names = (
     "speaker",
     "cast list",
 )
-# (heads, places)
-lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1).flatten(0, 1)
+lift = torch.stack([shares[name] / chance[name] for name in names], dim=-1)
+lift = lift.flatten(0, 1)  # (heads, places)
 heads = [(layer, head) for layer in maps.layers for head in maps.heads]
 assert (shares["previous"] <= 1).all() and 0 < chance["previous"] < 0.5
 
@@ -893,21 +700,21 @@ for name, unit in (("entropy", "nats"), ("distance", "characters")):
     )
 
 # %% [markdown]
-# The number for the cast list is not impressive. But these are means over all positions, and a head may look at the cast list from one kind of place only. We will come to that.
+# No head gives the cast list as much as chance. But these are means over all positions, and a head may look at the cast list from one kind of place only, such as the ends of lines (below).
 
 # %%
 choosy = (shares["entropy"] < chance["entropy"]).sum().item()
-print(f"{choosy} of {len(heads)} heads are more choosy than chance")
 print(
-    f"the one that looks most at the previous character does so {lift[:, 0].max():.0f} times as much as by chance"
+    f"{choosy} of {len(heads)} heads have rows of lower entropy than a head that looks everywhere equally"
 )
+print(f"largest weight on the previous character: {lift[:, 0].max():.0f} times chance")
 assert (choosy == 24 and lift[:, 0].max() > 3) or not RECORDED
 
 # %% [markdown]
 # ### Exercise: by place, or by text?
-# ★★ · 7 minutes · Maps are often averaged over many texts; what one then sees may be true of none of them.
+# ★★ · 7 minutes · A mean of maps over many texts may show what is true of none of them.
 #
-# A mean of maps can be blurred for two reasons. Either the head spreads its weight in every text, or it stares at one place in each text, each time another. Tell the two apart. You have the weights of one head on $N$ texts, so position $t$ has $N$ rows. With $H$ for the entropy in nats,
+# A mean of maps can be blurred for two reasons. Either the head spreads its weight in every text, or it looks at a single place in each text, but at a different place from text to text. Tell the two apart. You have the weights of one head on $N$ texts, so position $t$ has $N$ rows. With $H$ for the entropy in nats,
 #
 # $$J_t = H(\text{the mean of the } N \text{ rows}) - \text{the mean of the } N \text{ entropies} .$$
 #
@@ -939,14 +746,14 @@ def ablate_heads(model, heads):
     """
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
         raise TypeError(f"heads is {heads!r}; it has to be a list of (layer, head), [(3, 0)]")
-    heads = [tuple(pair) for pair in heads]  # lists would not be equal to the pairs below
+    heads = [tuple(pair) for pair in heads]  # a list is never equal to a tuple
 
     def on_call(layer, numbers, out, weights):
         ablated = [(layer, head) in heads for head in numbers]
         mask = torch.tensor(ablated, device=out.device)[:, None, None]  # (H, 1, 1)
         return out.masked_fill(mask, 0)
 
-    with AttentionInterceptor(model, on_call, lambda counts: _check_heads(counts, heads)):
+    with AttentionInterceptor(model, on_call, lambda counts: check_heads(counts, heads)):
         yield
 
 # %%
@@ -955,11 +762,10 @@ from chargpt_lib.training import per_token_loss
 
 
 def excess_without(off, start, end):
-    """{kind: nats above the floor, for each character} of a stretch, with heads off; {"all": loss} without a floor."""
+    """{kind: nats per character above the floor} on a stretch, with heads off; {"all": loss} where there is no floor."""
     with ablate_heads(model, off):
-        nats = per_token_loss(
-            model, val_ids[start:end], stride=96
-        ).tolist()  # 96 characters of past or more
+        # Each character has at least 96 characters before it.
+        nats = per_token_loss(model, val_ids[start:end], stride=96).tolist()
     spans = [span for span in corpus.val_spans or [] if start <= span.start and span.end <= end]
     return (
         excess_by_kind([None] * (start + 1) + nats, spans)
@@ -968,7 +774,7 @@ def excess_without(off, start, end):
     )
 
 # %% [markdown]
-# We silence one head after the other, on a first stretch of 20,000 characters of validation text, and keep a second stretch for later. Lesson 00's kinds of text say *what* got worse, in nats for each character of the text. (About half a minute.)
+# We silence one head after the other on a first stretch of 20,000 characters of validation text, and keep a second stretch for later. Lesson 00's kinds of text say *what* got worse, in nats per character of the whole text. (About half a minute.)
 
 # %% tags=["nbval-ignore-output"]
 val_ids = tokenizer.encode(corpus.val[:40_000])
@@ -990,9 +796,9 @@ for i in order[:3] + order[-3:]:
 
 # %%
 first = damage.view(len(maps.layers), -1, len(kinds))[0, :, 0].sum() / damage[:, 0].sum()
-print(f"add up what each head alone costs in {kinds[0]}: {first:.0%} of it is the first layer's")
+print(f"of what the heads cost in {kinds[0]}, one by one and added up, layer 0 has {first:.0%}")
 worst, second = (1000 * damage[:, 0].topk(2).values).tolist()
-print(f"in thousandths of a nat: {round(worst)} for the dearest head, {round(second)} for the next")
+print(f"thousandths of a nat: {round(worst)} for the costliest head, {round(second)} for the next")
 assert (worst > 3 * second and first > 0.25) or not RECORDED
 assert len(damage) == 24
 
@@ -1006,29 +812,29 @@ rows = [f"layer {layer}, head {head}" for layer, head in (heads[i] for i in orde
 table(axes[0], lift[order], rows, vmax=8)
 table(axes[1], 1000 * damage[order], rows, vmax=20)
 titles = (
-    "looks at, times chance (yellow: 8 and more)",
-    "off: thousandths of a nat lost (20 and more)",
+    "weight, times chance (yellow: 8 and more)",
+    "switched off: loss in nats / 1000 (yellow: 20 and more)",
 )
-fig.suptitle("The heads, first those without which most is lost", fontsize=10)
+fig.suptitle("All heads, the costliest first", fontsize=10)
 for ax, columns, title in zip(axes, (names, kinds), titles):
     ax.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=9)
     ax.set_title(title, fontsize=10)
 show(
     fig,
-    "Two tables side by side, a row for each head, first those without which most is lost: where each looks, and "
-    "what gets worse without it.",
+    "Two tables side by side, a row for each head, the costliest first: where each head looks, and what gets "
+    "worse without it.",
 )
 
 # %% [markdown]
-# One head in the first layer stands out: without it the letters of the words themselves go wrong. You could remove some heads and lose hardly anything. And for a few heads, most of the loss stands in the columns that have to do with names (lesson 00: the *addressee* is the character spoken to, a *closing* ends the scene).
+# One head in layer 0 stands out: without it the model misspells words. You could remove some heads and lose hardly anything. And for a few heads, most of the loss stands in the columns that have to do with names (lesson 00: the *addressee* is the character spoken to, a *closing* ends the scene).
 #
 # ## The heads that fetch a name
 #
-# A line has ended. Who speaks next? Unless the line has asked somebody by name, anybody on the cast list may. So at the end of a line that asks nobody, a head that fetches names has to look at the cast list. How much of each head's weight lies there, at the ends of such lines? The left table says so; the right one says how much the copied names suffer when the head is off.
+# A line has ended. Who speaks next? Unless the line has addressed somebody by name, anybody on the cast list may. So at the end of a line that names nobody, a head that fetches names has to look at the cast list. The left table shows how much of each head's weight lies there, at the ends of such lines; the right table shows how much the loss on copied names grows when the head is off.
 
 # %%
 def on_cast(weights, scene):
-    """(..., T, T) -> (...): of the weights at the ends of lines that ask nobody by name, the share on the cast list."""
+    """(..., T, T) -> (...): mean weight on the cast list, at the ends of lines that name nobody."""
     cast, asked = re.search("Enter (.*) with ", scene), r", [A-Z]\w+\W\n"
     lines = [line for line in re.finditer(r".*\n(?=\w+:)", scene) if not re.search(asked, line[0])]
     if not cast or not lines:
@@ -1057,7 +863,7 @@ fig, axes = plt.subplots(1, 2, figsize=(10, 2.9), layout="constrained")
 seen = f"weight on the cast list, at ends of lines (chance: {by_chance:.2f})"
 for ax, values, title, digits in (
     (axes[0], fetched, seen, 2),
-    (axes[1], 1000 * lost, "off: thousandths of a nat lost on copied names", 1),
+    (axes[1], 1000 * lost, "switched off: nats / 1000 lost on copied names", 1),
 ):
     image = heatmap(
         ax, values, vmax=values.max(), cells=[[f"{x:.{digits}f}" for x in row] for row in values]
@@ -1067,8 +873,8 @@ for ax, values, title, digits in (
     fig.colorbar(image, ax=ax)
 show(
     fig,
-    "Two tables of layers and heads: in the last layer, heads that look at the cast list are missed by the "
-    "copied names; in the layer below, one looks there as much and is not missed as much.",
+    "Two tables of layers and heads. In the last layer, copied names get worse without the heads that look at "
+    "the cast list; in the layer below, one head looks there as much and costs less.",
 )
 
 # %%
@@ -1080,43 +886,54 @@ print(f"correlation of the two: {together:.2f}")
 assert together > 0.5 or not RECORDED
 
 # %% [markdown]
-# In the last layer of the recorded model five heads look at the cast list. Switch off any one of them, and the names suffer; switch off the one that looks elsewhere, and they do not. The correlation comes from this one difference. Among the five, more looking does not mean more loss.
+# In the last layer of the recorded model five heads look at the cast list. Switch off any one of them, and the names get worse; switch off the one that looks elsewhere, and they hardly do. The correlation comes from this one difference. Among the five, more weight does not mean more loss.
 #
-# Below that layer there are heads that look at the cast list as well. Is looking enough? Take the two heads without which the names suffer most and the spelling least: the *fetchers*. (Spelling counts five times in the choice, so that we choose no head whose loss is mostly spelling; where a head looks plays no part.) For comparison take two *onlookers*: heads with much weight on the cast list, without which the names hardly suffer. We chose them on the first stretch of text. So we measure on the second, which had no say in the choice.
+# Lower layers, too, have heads that look at the cast list. Is looking enough? We switch off three pairs, chosen on the first stretch of text and measured on the second:
+#
+# - the *fetchers*: the two heads without which the names suffer most and the spelling least (spelling counts five times, so that no head is chosen for a loss that is mostly spelling)
+# - the *onlookers*: two heads with much weight on the cast list, without which the names hardly suffer. They may sit in another layer
+# - the *neighbours*, a control for the layer: of the other heads in the fetchers' last layer, the two without which the names suffer least.
+#
+# **Predict:** which pair costs the copied names most, and does the control cost nothing?
 
 # %%
 def two_best(score):
-    """The two (layer, head) with the largest score, (layers, heads)."""
+    """The two (layer, head) with the largest score; score (layers, heads)."""
     return [heads[i] for i in score.flatten().topk(2).indices.tolist()]
 
 
 spelling = damage[:, 0].view(4, 6) if kind == "copied name" else 0 * lost
 fetchers, onlookers = two_best(lost - 5 * spelling), two_best(fetched - 100 * lost.clamp(min=0))
-off = {"no head": [], "fetchers": fetchers, "onlookers": onlookers}
+candidates = torch.full_like(lost, float("-inf"))  # only heads of the last layer may be chosen
+candidates[-1] = -lost[-1]
+for head in fetchers:
+    candidates[head] = float("-inf")
+neighbours = two_best(candidates)
+off = {"no head": [], "fetchers": fetchers, "onlookers": onlookers, "neighbours": neighbours}
+
+# %%
 rows = {label: excess_without(some, half, len(val_ids)) for label, some in off.items()}
 print(f"{'off (thousandths of a nat)':28}" + "".join(f"{kind:>13}" for kind in kinds))
 for label, row in rows.items():
-    print(
-        f"{label:11}{str(off[label]):17}"
-        + "".join(f"{round(1000 * nats):13}" for nats in row.values())
-    )
+    numbers = "".join(f"{round(1000 * nats):13}" for nats in row.values())
+    print(f"{label:11}{str(off[label]):17}" + numbers)
 
 # %%
-before, after, beside = (row[kind] for row in rows.values())
+before, after, beside, control = (row[kind] for row in rows.values())
 print(
-    f"{kind}, above the floor: without the fetchers {after / before:.1f} times as much, "
-    f"without the onlookers {beside / before:.1f} times"
+    f"{kind}, above the floor: without the fetchers {after / before:.1f} times as much, without the onlookers "
+    f"{beside / before:.1f} times, without the neighbours {control / before:.1f} times"
 )
 assert (after > 2 * before and after > 2 * beside) or not RECORDED
 
 # %% [markdown]
-# All four heads look at the names. The names need two of them badly. Without the other two they suffer much less, and those two seem to work for something else as well (see the spelling and the closings). A map alone does not tell the two pairs apart.
+# The names need the onlookers far less than the fetchers, although both pairs look at the cast list; the onlookers seem to work for something else as well (see the spelling and the closings). A map alone does not tell the two pairs apart. But the neighbours answer the second question: they cost the names nearly as much as the fetchers do. So part of the difference between fetchers and onlookers is the layer, or else one of the neighbours fetches names, too. In the recorded model they are heads 1 and 5; head 1 looks elsewhere, and head 5 was seen at the `a` of `Hal`.
 #
-# Now put them on stage, in fifty scenes that begin like ours, with Meg and Hal on the cast list. Who speaks?
+# The total does not say *which* name is lost. So put the pairs on stage, in fifty scenes that begin like ours, with Meg and Hal on the cast list. Who speaks?
 
 # %%
 def stage(some, plays=50, chars=100):
-    """Scenes that go on from the first line of ours, with some heads off."""
+    """Scenes that begin with the first line of ours, written with some heads off."""
     opening = tokenizer.encode(PLAY[: PLAY.index("\n") + 1]).repeat(plays, 1).to(device)
     with ablate_heads(model, some):
         written = model.generate(opening, chars, torch.Generator(device).manual_seed(1337))
@@ -1127,41 +944,40 @@ def speakers(text):
     return re.findall(r"^(\w+):", text, re.M)
 
 # %% tags=["nbval-ignore-output"]
-spoken, stages = [], []
+shares_of, stages = {}, []
 for label in off if corpus.name == "playhouse" else ():
     stages.append(stage(off[label]))
     said = Counter(name for play in stages[-1] for name in speakers(play))
-    spoken.append((said["Meg"] + said["Hal"]) / said.total())
-    print(
-        f"off: {label}\n   ≈ {spoken[-1]:.0%} of {said.total()} speeches by Meg or Hal; {dict(said.most_common(6))}"
-    )
+    shares_of[label] = {name: said[name] / said.total() for name in ("Meg", "Hal")}
+    print(f"off: {label}, {off[label]}\n   ≈ {said.total()} speeches: {dict(said.most_common(6))}")
 
 # %%
-if spoken:
-    print(
-        f"speeches of Meg and Hal: ≈ {spoken[0]:.0%} with all heads, ≈ {spoken[1]:.0%} without the fetchers, "
-        f"≈ {spoken[2]:.0%} without the onlookers"
-    )
-assert not RECORDED or (spoken[1] < spoken[0] - 0.1 and spoken[1] < spoken[2] - 0.1)
+print("share of the speeches    Meg     Hal     both")
+spoken = [sum(pair.values()) for pair in shares_of.values()]
+for (label, pair), both in zip(shares_of.items(), spoken):
+    print(f"off: {label:14}    ≈ {pair['Meg']:.2f}  ≈ {pair['Hal']:.2f}  ≈ {both:.2f}")
+if RECORDED:
+    assert spoken[1] < spoken[0] - 0.1 and spoken[1] < spoken[2] - 0.1
+    assert shares_of["fetchers"]["Meg"] < 0.2 and shares_of["neighbours"]["Hal"] < 0.2
 
 # %% [markdown]
 # Here is one of the scenes in which somebody who never came in speaks:
 
 # %% tags=["nbval-ignore-output"]
 strange = [play for play in (stages[1] if stages else []) if set(speakers(play)) - {"Meg", "Hal"}]
-# First those that a stranger begins.
+# Scenes whose first speaker is a stranger come first.
 strange.sort(key=lambda play: speakers(play)[0] in ("Meg", "Hal"))
 for line in (strange or [SCENE])[0].splitlines():
     print("   " if set(speakers(line)) <= {"Meg", "Hal"} else "→  ", line)
 
 # %%
-print(f"somebody speaks who never came in: in ≈ {len(strange)} of 50 scenes")
+print(f"somebody who never came in speaks in ≈ {len(strange)} of 50 scenes")
 assert strange or not RECORDED
 
 # %% [markdown]
 # Lines are still lines, and words are mostly words; see the spelling column above. But the model no longer knows who may speak, and who is spoken to: these heads fetch names.
 #
-# Look at the counts again. In the recorded model Meg stands first on the cast list, and she hardly speaks any more; Hal, the second, speaks as often as before. The map of the first line showed why: one of the two fetchers, head 0, had its weight on the `M` of `Meg`. Head 5, with its weight on the `a` of `Hal`, is still on. Write `"fetchers": fetchers + [(3, 5)]` in `off`, run the page from there, and see who is left.
+# The table of shares shows more. In the recorded model Meg, the first on the cast list, hardly speaks without the fetchers, while Hal, the second, speaks as often as before. Without the neighbours it is the other way round. The map of the first line shows why: at the end of a line head 0, a fetcher, looks at the `M` of `Meg`, and head 5, a neighbour, at the `a` of `Hal`. Each fetches one of the two names. So the neighbours were no clean control for the copied names: one of them does the same work for another name. To see what happens without both heads, write `"fetchers": fetchers + [(3, 5)]` in `off` and run the page from there.
 #
 # You can also switch heads off by hand, in the page below (lesson 06 introduced it). Its switches do what `ablate_heads` does. The text is the first line of our scene, and the caret stands where the first speaker's name begins. The bars show which letter the model expects there. **Predict:** with the two fetchers off, what happens to the bar of the `M`? And with the two onlookers off instead?
 #
@@ -1207,6 +1023,146 @@ def mean_ablation(heads, W_o, bias, h):
 check("mean_ablation", mean_ablation)
 
 # %% [markdown]
+# ## An induction head and the head below it
+#
+# What follows a symbol that you have seen before? An induction head answers "what followed it last time". It has to look at the position *after* the earlier occurrence. But nothing at that position says which symbol came before it, unless a head in a lower layer has written it there. So the mechanism needs two parts (Elhage et al., 2021; Olsson et al., 2022): a **previous-token head** in the lower layer copies each symbol to the next position, and the **induction head** above it looks for positions that carry a copy of the current symbol.
+#
+# To see both parts alone, we train a tiny model on nothing but repetition: 16 random symbols, then the same 16 once more, beginning at a random place. The second half can be predicted from the first, and no other knowledge helps.
+
+# %%
+import math
+import string
+
+SYMBOLS = string.ascii_letters + string.digits + "+-"  # 64
+HALF = 16
+
+
+def repeated(count, rng):
+    """-> sequences (B, 32) of symbol ids; sources (B, 16), where in the first half each later symbol stands."""
+    first = torch.randint(len(SYMBOLS), (count, HALF), generator=rng)
+    start = torch.randint(HALF, (count, 1), generator=rng)
+    sources = (start + torch.arange(HALF)) % HALF
+    return torch.cat([first, first.gather(1, sources)], dim=1), sources
+
+
+rng = torch.Generator().manual_seed(1337)
+for sequence in repeated(3, rng)[0]:
+    symbols = "".join(SYMBOLS[i] for i in sequence)
+    print(symbols[:HALF], symbols[HALF:])
+
+# %% [markdown]
+# The model is lesson 06's GPT with two layers of four heads and no feed-forward layers, so that only attention can do the work. The loss counts the second half only. (A few seconds.)
+
+# %%
+from chargpt_lib.training import lr_multiplier
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return torch.zeros_like(x)
+
+
+def second_half_loss(sequences):
+    logits, _ = small(sequences)  # (B, 32, 64)
+    return F.cross_entropy(logits[:, HALF:-1].flatten(0, 1), sequences[:, HALF + 1 :].flatten())
+
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(1337)
+small = GPT(GPTConfig(len(SYMBOLS), block_size=2 * HALF, n_layer=2, n_head=4, n_embd=64))
+for block in small.blocks:
+    block.feed_forward = Nothing()
+optimizer = torch.optim.AdamW(small.parameters(), lr=5e-3, betas=(0.9, 0.98), weight_decay=0)
+for step in tqdm(range(600), unit="step", mininterval=0.5, file=sys.stdout):
+    optimizer.param_groups[0]["lr"] = 5e-3 * lr_multiplier(step, 600)
+    optimizer.zero_grad()
+    second_half_loss(repeated(32, rng)[0]).backward()
+    nn.utils.clip_grad_norm_(small.parameters(), 1.0)
+    optimizer.step()
+
+# %% [markdown]
+# Two numbers say what a head does. Let $\alpha_{ts}$ be its weights, $P = 16$ the length of a half, and $j(t)$ the place in the first half where the symbol at $t$ stands. The previous-token score and the induction score are
+#
+# $$\frac{1}{P-1} \sum_{t=1}^{P-1} \alpha_{t,\,t-1} \qquad \text{and} \qquad \frac{1}{P} \sum_{t=P}^{2P-1} \alpha_{t,\,j(t)+1} .$$
+
+# %%
+def two_scores(weights, sources):
+    """weights (B, H, 32, 32) of a layer, sources (B, 16) -> previous-token and induction score of each head, (H,)."""
+    previous = weights[:, :, :HALF].diagonal(-1, dim1=-2, dim2=-1).mean((0, -1))
+    target = (sources + 1)[:, None, :, None].expand(-1, weights.shape[1], -1, -1)  # (B, H, 16, 1)
+    induction = weights[:, :, HALF:].gather(-1, target).mean((0, 2, 3))
+    return previous, induction
+
+
+sequences, sources = repeated(256, rng)
+with torch.no_grad(), record_attention(small) as small_maps:
+    loss = second_half_loss(sequences).item()
+no_idea = math.log(len(SYMBOLS))
+print(f"loss on the second half: ≈ {loss:.2f} nats, by guessing {no_idea:.2f}")
+scores = [two_scores(weights, sources) for weights in small_maps.weights]  # of each layer
+for name, pair in zip(("previous-token", "induction"), zip(*scores)):
+    for layer, values in enumerate(pair):
+        print(f"{name:14} score, layer {layer}:", "".join(f"  ≈ {x:.2f}" for x in values.tolist()))
+assert loss < 1
+assert scores[0][0].max() > 0.8
+assert scores[1][1].max() > 0.5
+
+# %% [markdown]
+# Previous-token heads stand in layer 0, induction heads in layer 1. (A score of 1 is out of reach: some symbols occur twice in the first half, and after its last symbol the repetition goes on with the first.) Here is one head of each kind, on one sequence. The white lines separate the halves.
+
+# %%
+lower, upper = scores[0][0].argmax().item(), scores[1][1].argmax().item()
+symbols = "".join(SYMBOLS[i] for i in sequences[0])
+fig, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained", sharey=True)
+for ax, layer, head, name in (
+    (axes[0], 0, lower, "previous token"),
+    (axes[1], 1, upper, "induction"),
+):
+    image = draw_weights(ax, small_maps.weights[layer][0, head], symbols)
+    ax.axhline(HALF - 0.5, color="white", linewidth=0.6)
+    ax.axvline(HALF - 0.5, color="white", linewidth=0.6)
+    ax.set(xlabel="looks at", title=f"layer {layer}, head {head}: {name}")
+axes[0].set_ylabel("position")
+add_colorbar(fig, image, axes)
+show(
+    fig,
+    "Two maps of a sequence and its repetition. Left, a line just below the diagonal: each position looks at the one "
+    "before it. Right, in the lower half, a line in the left columns: each symbol looks at what followed it.",
+)
+
+# %% [markdown]
+# Does the upper part need the lower one? We switch off each head of layer 0 alone, and then all of its previous-token heads together (those with a score above 0.5; a model may have learned a spare one). The control is the head of the same layer with the lowest score. **Predict:** nothing in layer 1 is switched off. What becomes of its induction scores, and of the loss?
+
+# %%
+previous_scores = scores[0][0]  # (4,)
+copiers = (previous_scores > 0.5).nonzero().flatten().tolist()
+control = previous_scores.argmin().item()
+trials = {"no head": [], **{f"head {h}": [h] for h in range(4)}, "previous-token heads": copiers}
+found = {}
+print(
+    f"previous-token heads: ≈ {len(copiers)} of 4; control: the head with ≈ {previous_scores.min():.2f}"
+)
+for label, some in trials.items():
+    pairs = [(0, h) for h in some]
+    with torch.no_grad(), ablate_heads(small, pairs), record_attention(small) as after_ablation:
+        loss = second_half_loss(sequences).item()
+    induction = two_scores(after_ablation.weights[1], sources)[1].max().item()
+    found[label] = induction, loss
+    print(f"layer 0 off: {label:20}  largest induction score ≈ {induction:.2f}, loss ≈ {loss:.2f}")
+
+# %%
+without, beside = found["previous-token heads"], found[f"head {control}"]
+print(
+    f"induction score: ≈ {without[0]:.2f} without the previous-token heads, ≈ {beside[0]:.2f} without the control"
+)
+print(f"loss: ≈ {without[1]:.2f} and ≈ {beside[1]:.2f}; by guessing {no_idea:.2f}")
+assert without[0] < 0.25 and beside[0] > 0.35
+assert without[1] - beside[1] > 1
+
+# %% [markdown]
+# Without the previous-token heads the induction heads, though switched on, no longer find their place. Without the control they still look at the right place. Where several heads copy the previous symbol, each covers for the others, so only all of them together show what they do (and a control of one head is then smaller than what it is compared with). The loss may rise there, too: layer 1 then reads vectors that lack something it is used to. So the score, which says where a head looks, shows the dependence more plainly than the loss.
+
+# %% [markdown]
 # ## Attention rollout
 #
 # A head in layer 3 looks at a position. But the vector there is no longer that character alone: three layers have written into it. Abnar and Zuidema (2020) multiply the layers together. In each layer a position keeps half of itself (the residual) and takes half from where its heads look on average, $\tilde A_l = \frac12 I + \frac12 \bar A_l$; the product of all layers is
@@ -1218,7 +1174,7 @@ check("mean_ablation", mean_ablation)
 # %%
 #| export
 def attention_rollout(maps):
-    """How much of each position may have come from each, through all layers: (B, T, T). Abnar and Zuidema, 2020.
+    """Which share of each position may come from which position, through all layers: (B, T, T). Abnar and Zuidema, 2020.
 
     Raises: ValueError where not every layer and head was recorded.
     """
@@ -1230,46 +1186,50 @@ def attention_rollout(maps):
     identity = torch.eye(T, device=maps.weights[0].device)
     rollout = identity
     for weights in maps.weights:  # (B, H, T, T)
-        # Half of what a layer passes on is the residual connection's, half is attention's, a mean over the heads.
+        # Half of a layer's output counts as the residual connection's, half as attention's (the mean over its heads).
         rollout = (identity + weights.mean(1)) / 2 @ rollout
     return rollout
 
 # %%
 rollout = attention_rollout(maps)[0].cpu()
-fig, axes = plt.subplots(1, 2, figsize=(10.5, 5), layout="constrained", sharey=True)
+place = SCENE.index("\n")  # the end of the first line
+seen = range(place + 1)
+last_layer = maps.for_text(SCENE)[-1].mean(0)  # (T, T)
+fig, axes = plt.subplots(2, 1, figsize=(8.5, 3.6), layout="constrained", sharex=True)
 for ax, weights, title in (
-    (axes[0], maps.for_text(SCENE)[-1].mean(0), "the last layer, mean of its heads"),
-    (axes[1], rollout, "rollout through all layers"),
+    (axes[0], last_layer, "where the last layer looks, mean of its heads"),
+    (axes[1], rollout, "rollout: where this may have come from, through all layers"),
 ):
-    image = draw_weights(ax, weights, SCENE)
+    ax.bar(seen, weights[place, : place + 1], color="#0072B2")
     ax.set_title(title, fontsize=10)
-    ax.set(xlabel="comes from", ylabel="position")
-add_colorbar(fig, image, axes)
+    ax.set_ylabel("share")
+    ax.margins(x=0.01)
+axes[1].set_xticks(seen, visible(SCENE[: place + 1]), fontfamily="DejaVu Sans Mono", fontsize=9)
 show(
     fig,
-    "Left the last layer's mean map, right the rollout: smoother, with an even diagonal; the very first "
-    "character gains most.",
+    "Bars over the characters of the first line, for the position of the line's end. Above, the last layer: a few "
+    "tall bars on the names. Below, the rollout: lower and spread over the line; the first character and the end itself have the largest shares.",
 )
 
 # %%
 print(f"rows sum to {rollout.sum(-1).min():.4f} up to {rollout.sum(-1).max():.4f}")
-print("weight on the future:", rollout.triu(1).max().item())
+print("largest share from a later position:", rollout.triu(1).max().item())
 assert (
     torch.allclose(rollout.sum(-1), torch.ones(len(SCENE)), atol=1e-4)
     and rollout.triu(1).max() == 0
 )
 
 # %% [markdown]
-# A rollout says what *can* have arrived. No map says whether it did arrive, or what the model made of it, because a map leaves out the values and the feed-forward layers. To find that out, switch heads off.
+# The names still stand out, but the rest of the line has its share, because the vectors at the names already hold parts of it. A rollout says what *can* have arrived. No map says whether it did arrive, or what the model made of it, because a map leaves out the values and the feed-forward layers. To find that out, switch heads off.
 
 # %% [markdown]
 # ## The rollout of one position
 #
-# The rollout of the last position alone is cheaper than that of all: a row of numbers goes down through the layers, and no two matrices are ever multiplied. Besides, Abnar and Zuidema's half is a guess. For each layer one can measure which part of its vector a position keeps (Kobayashi et al., 2021). This number, `keep`, replaces the 0.5 before $I$, and `1 - keep` replaces the 0.5 before $A$. Here is a version of the kind that you find on the internet.
+# The rollout of the last position alone is cheaper than the rollout of all positions: a row of numbers goes down through the layers, and no two matrices are ever multiplied. Besides, Abnar and Zuidema's half is a guess. For each layer one can measure which part of its vector a position keeps (Kobayashi et al., 2021). This number, `keep`, replaces the 0.5 before $I$, and `1 - keep` replaces the 0.5 before $A$. Here is a version of the kind that you find on the internet.
 
 # %%
 def rollout_of_last(weights, keeps):
-    """weights (L, T, T), heads averaged, lowest layer first, keeps (L,) -> (T,): where the last vector is from."""
+    """weights (L, T, T), heads averaged, lowest layer first, keeps (L,) -> (T,): where the last vector comes from."""
     share = torch.zeros_like(weights[0, -1])
     share[-1] = 1
     for A, keep in zip(weights, keeps):
@@ -1277,9 +1237,9 @@ def rollout_of_last(weights, keeps):
     return share / share.sum()
 
 
-two_layers = torch.eye(4).repeat(2, 1, 1)  # positions that look at themselves, but for two:
-two_layers[0, 2] = torch.tensor([1.0, 0, 0, 0])  # in the lower layer 2 looks at 0,
-two_layers[1, 3] = torch.tensor([0, 0, 1.0, 0])  # in the upper one 3 looks at 2
+two_layers = torch.eye(4).repeat(2, 1, 1)  # all positions look at themselves, except two
+two_layers[0, 2] = torch.tensor([1.0, 0, 0, 0])  # in the lower layer, 2 looks at 0
+two_layers[1, 3] = torch.tensor([0, 0, 1.0, 0])  # in the upper layer, 3 looks at 2
 print(rollout_of_last(two_layers, torch.tensor([0.5, 0.5])).tolist())
 
 # %% [markdown]
@@ -1309,7 +1269,7 @@ check("mended_rollout", mended_rollout)
 
 # %%
 def measure_growth(album):
-    """What heads look at in each copy: steps (S,), on_cast (S, layers, heads), maps (S, T, T) of one fetcher."""
+    """What the heads of each copy look at: steps (S,), on_cast (S, layers, heads), maps (S, T, T) of one fetcher."""
     layer, head = fetchers[0]
     steps = sorted(int(copy.stem) for copy in album.glob("*.safetensors"))
     assert len(steps) > 1, 'the copies are gone: add "seed": 1 to the settings, and train again'
@@ -1343,23 +1303,24 @@ layer, head = growth["head"].tolist()
 print("copies before steps", when[:-1], "and the finished model, after", when[-1])
 
 # %%
-fig, axes = plt.subplots(2, 5, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
-chosen = torch.linspace(0, len(when) - 1, 10).round().int().tolist()  # ten, first to last
-for ax, n in zip(axes.flat, chosen):
-    image = draw_weights(ax, growth["maps"][n].float(), scenes[0][:100], labels=False)
-    ax.set_title(f"step {when[n]}", fontsize=9)
-    if cast := re.search("Enter (.*) with ", scenes[0]):
-        ax.set_xticks([sum(cast.span(1)) / 2], ["cast"], fontsize=8)
-        ax.tick_params(labelbottom=True)
+fig, axes = plt.subplots(1, 5, figsize=(11, 2.7), layout="constrained", sharey=True)
+chosen = torch.linspace(0, len(when) - 1, 5).round().int().tolist()  # five, first to last
+cast = re.search("Enter (.*) with ", scenes[0])
+size = scenes[0].find("\n") + 1 if cast else 50  # the first line of a play
+for ax, n in zip(axes, chosen):
+    young_map = growth["maps"][n, :size, :size].float()
+    image = draw_weights(ax, young_map, scenes[0][:size], labels=False)
+    ax.set_title(f"step {when[n]}", fontsize=10)
+    if cast:
+        ax.axvspan(cast.start(1) - 0.5, cast.end(1) - 0.5, fill=False, edgecolor="white")
+        ax.set_xticks([sum(cast.span(1)) / 2], ["cast list"], fontsize=9)
+axes[0].set_yticks([size - 1], ["⏎"], fontfamily=FONT, fontsize=12)
 add_colorbar(fig, image, axes)
-fig.suptitle(
-    f"layer {layer}, head {head}, on the first 100 characters of a scene, while the model trains",
-    fontsize=10,
-)
+fig.suptitle(f"layer {layer}, head {head}, on the first line of a scene", fontsize=10)
 show(
     fig,
-    "Ten maps of one head: even at step 0, stripes at 100, single bright points from 300 on; after step 600 "
-    "it changes little.",
+    "Five maps of one head, from step 0 to the end of the training: even at first, then stripes, then a few bright "
+    "points. White lines mark the columns of the cast list.",
 )
 
 # %%
@@ -1370,15 +1331,15 @@ ax.plot(when, on_names[:, layer, head], "o-", color="#0072B2", label=f"layer {la
 ax.axhline(by_chance, color="#D55E00", linestyle="--", label="chance")
 ax.set(
     xlabel="step",
-    ylabel="weight",
+    ylabel="mean weight",
     ylim=0,
     title="Weight on the cast list, at ends of lines: every head",
 )
 fig.legend(loc="outside right upper", frameon=False)
 show(
     fig,
-    "All heads begin at chance. A few rise far above it within the first thousand steps, the blue one among "
-    "them; more of them fall below it.",
+    "All heads begin at chance. A few, the blue one among them, rise far above it within the first thousand steps; "
+    "more heads fall below it.",
 )
 
 # %%
@@ -1387,13 +1348,13 @@ print(
     f"layer {layer}, head {head}: {first[layer, head]:.2f} at initialisation, {last[layer, head]:.2f} at the end"
 )
 print(
-    f"of {last.numel()} heads {(last > 2 * first).sum()} end above twice their first weight, "
-    f"{(last < first / 2).sum()} below half of it"
+    f"of {last.numel()} heads {(last > 2 * first).sum()} end with more than twice their first weight, "
+    f"{(last < first / 2).sum()} with less than half"
 )
 assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 
 # %% [markdown]
-# At the start every head looks at all positions equally. In the recorded model the heads drift apart after the first hundred steps, most of them away from the cast list, the blue one too. Between steps 500 and 1,000 a few turn to the cast list, and stay there. Nobody told the blue one to look there. All it ever got was a gradient of the loss.
+# At the start every head looks at all positions equally. In the recorded model the heads drift apart after the first hundred steps, most of them away from the cast list, the blue one too. Between steps 500 and 1,000 a few turn to the cast list, and stay there. Nobody told the blue one to look there: it only followed the gradient of the loss.
 #
 # ## Mistakes people make
 #
@@ -1402,6 +1363,7 @@ assert last[layer, head] > 2 * first[layer, head] or not RECORDED
 # - **Averaging before looking.** The mean over heads hides that each head looks somewhere else.
 # - **Taking a position for its character.** From layer 1 on, position 20 holds what earlier layers fetched to it.
 # - **One scene.** On one text, every head tells a story. Count over many texts, and compare with chance.
+# - **A control that is none.** A head of another layer differs in its layer, too; a head of the same layer may do the same work.
 #
 # ## Exercises
 

@@ -16,7 +16,7 @@ def induction_targets(ids, n):
 
 
 def chance_share(T, back):
-    """T positions, 0 <= back < T, whole numbers -> float: mean weight of an indifferent head, `back` before."""
+    """T positions, 0 <= back < T, whole numbers -> float: mean weight of an even head, `back` before."""
     shares = [1 / (t + 1) for t in range(back, T)]
     return sum(shares) / len(shares)
 
