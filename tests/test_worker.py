@@ -55,9 +55,11 @@ def test_an_answer_finds_only_earlier_lessons(tmp_path):
         "__init__.py",
         # plumbing
         "course.py",
+        "cpu_kernels.py",
         "devices.py",
         "files.py",
         "plots.py",
+        "sampling_checks.py",
         # below all lessons, and the earlier lessons
         "playhouse.py",
         "data.py",
