@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from chargpt_lib.cpu_kernels import Int8Linear, SplitKLinear, is_plain_linear
 from chargpt_lib.sampling_checks import check_ids, check_sampling, encode_texts
+from chargpt_lib.text_stream import TextStream
 
 __all__ = [
     "sample_from",
@@ -261,58 +262,10 @@ def _generate_ids(
         yield new
 
 
-class _TextStream:
-    """The text of one row while its ids come, up to the first stop string."""
-
-    def __init__(self, tokenizer, stop):
-        self.tokenizer = tokenizer
-        self.stop = stop
-        self.text = ""
-        self.pending = []  # ids whose last character is still incomplete
-        self.shown = 0  # how many characters of these ids are already written
-        self.ended = False
-
-    def add(self, i):
-        """The next id -> the new characters, "" where there are none."""
-        if self.ended:
-            return ""
-        self.pending.append(i)
-        text = self.tokenizer.decode(self.pending)
-        whole = text.removesuffix("\ufffd")
-        piece = whole[self.shown :]
-        self.shown = len(whole)
-        if whole == text:
-            self.pending = []
-            self.shown = 0
-        return self.write(piece)
-
-    def flush(self):
-        """Writes what is still pending after the last id -> the new characters."""
-        if self.ended or not self.pending:
-            return ""
-        return self.write(self.tokenizer.decode(self.pending)[self.shown :])
-
-    def write(self, piece):
-        """Appends a piece, cut after the first stop string -> what was appended."""
-        old = len(self.text)
-        text = self.text + piece
-        cuts = []
-        for stop in self.stop:
-            # A stop string may begin in the old text, but it ends in the new piece.
-            place = text.find(stop, max(0, old - len(stop) + 1))
-            if place >= 0:
-                cuts.append(place + len(stop))
-        if cuts:
-            text = text[: min(cuts)]
-            self.ended = True
-        self.text = text
-        return text[old:]
-
-
 def _stream_texts(columns, texts, tokenizer, stop):
     """Yields the texts, then the list of new pieces for each column of ids (B,), until all texts have ended."""
     yield list(texts)
-    streams = [_TextStream(tokenizer, stop) for _ in texts]
+    streams = [TextStream(tokenizer, stop) for _ in texts]
     for column in columns:
         yield [stream.add(i) for stream, i in zip(streams, column.tolist())]
         if all(stream.ended for stream in streams):

@@ -61,6 +61,7 @@ PLUMBING = {
     "files",
     "plots",
     "sampling_checks",
+    "text_stream",
 }
 ON_TOP = {"playground"}  # stands on the lessons' modules; none of them may stand on it
 MADE = [lesson for lesson in LESSONS if lesson.module]

@@ -60,6 +60,7 @@ def test_an_answer_finds_only_earlier_lessons(tmp_path):
         "files.py",
         "plots.py",
         "sampling_checks.py",
+        "text_stream.py",
         # below all lessons, and the earlier lessons
         "playhouse.py",
         "data.py",

@@ -199,7 +199,7 @@ show(
 )
 
 # %% [markdown]
-# The entropy is the loss that the model *expects*. Below the crossing the text is more surprising than the model expects (it is overconfident), above it less. The curves cross exactly where the loss is smallest. With $\beta = 1/\tau$ and $Z = \sum_j e^{\beta z_j}$, the loss is the mean of $\ln Z - \beta z_y$, where $y$ is the character that came, and its derivative in $\beta$ is the mean of $\sum_i p_i z_i - z_y$. Where this is 0, the loss equals the mean of $\ln Z - \beta \sum_i p_i z_i$, which is the entropy. A model whose curves cross at $\tau = 1$ is *calibrated* in this sense.
+# The entropy is the loss that the model *expects*. Left of the crossing the model is overconfident: the text surprises it more than it expects. The curves cross exactly where the loss is smallest. With $\beta = 1/\tau$ and $Z = \sum_j e^{\beta z_j}$, the loss is the mean of $\ln Z - \beta z_y$, where $y$ is the character that came, and its derivative in $\beta$ is the mean of $\sum_i p_i z_i - z_y$. Where this is 0, the loss equals the mean of $\ln Z - \beta \sum_i p_i z_i$, the entropy. If that happens at $\tau = 1$, the model is *calibrated* in this sense.
 
 # %% [markdown]
 # ### Exercise: the temperature for a ratio
@@ -316,17 +316,18 @@ show(
 # %% [markdown]
 # All three rules drop the tail. What else they drop depends on the place: a number or a share that fits one place cuts off right characters at another.
 #
-# OpenAI's samples of GPT-2 used `top_k=40`, and nanoGPT's default is 200, both for a vocabulary of 50,257 tokens. A character model has perhaps 65, and there `top_k=200` keeps all. And 40? The probability outside the 40 likeliest is the share of draws that `top_k=40` changes. **Predict** this share at temperature 1.
+# OpenAI's samples of GPT-2 used `top_k=40`, and nanoGPT's default is 200, both for a vocabulary of 50,257 tokens. For 65 characters `top_k=200` does nothing. And 40? The probability outside the 40 likeliest is the share of draws that `top_k=40` changes. **Predict** its mean at temperature 1.
 
 # %%
 for temperature in (1.0, 2.0):
     ordered_p = (all_logits / temperature).softmax(-1).sort(descending=True).values
     outside = ordered_p[:, 40:].sum(-1)  # (3999,)
     share = outside.mean().item()
-    print(f"temperature {temperature}: the other {max(0, V - 40)} characters hold", end=" ")
-    print(f"≈ {share:.3%} on average, at most ≈ {outside.max():.1%}: top_k=40 changes", end=" ")
     effect = "next to nothing" if share < 0.001 else "something"
-    print(f"≈ {1000 * share:.2f} of 1,000 draws, {effect}")
+    print(
+        f"temperature {temperature}: all but the likeliest 40 of {V} hold ≈ {share:.3%},", end=" "
+    )
+    print(f"at most ≈ {outside.max():.1%}; top_k=40 changes {effect}")
 
 # %% [markdown]
 # ### Exercise: typical, not likely
@@ -367,7 +368,7 @@ for p in (torch.tensor([0.9, 0.05, 0.03, 0.02]), torch.tensor([0.4, 0.3, 0.2, 0.
     )
 
 # %% [markdown]
-# For the sure model, the likeliest character is the most typical. For the other, characters 1 and 2 come first, and the likeliest is left out up to a share of 0.5.
+# For the sure model, the likeliest character is the most typical. The other drops it up to a share of 0.5.
 
 # %% [markdown]
 # ## Repetition penalty
@@ -403,13 +404,13 @@ for shift in (0, 3):
     )
 
 # %% [markdown]
-# The probabilities are the same, and the results differ: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred, and so has the space. Then the penalty no longer singles out any symbol. The likely characters have positive logits, and dividing all of them by the same number is nothing but a higher temperature. We will measure below what the penalty does to plays.
+# The probabilities are the same, and the results differ: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred. Then the penalty singles out no symbol: it divides all the likely characters' positive logits by the same number, and so is a higher temperature.
 #
 # ## The KV cache
 #
 # The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and the loop uses only the last row of the result.
 #
-# Count the multiplications. Let $P$ be the number of weights in all matrices: each of the $t$ rows of a text is multiplied with all of them. A query and a key cost $a = 2 N C$ more in $N$ blocks of width $C$: one product of length $C$ for the score, another for the value. Without a cache, a text of $T$ characters costs
+# Count the multiplications. Let $P$ be the number of weights in all matrices: each of the $t$ rows of a text is multiplied with all of them. A query and a key cost $a = 2 N C$ more in $N$ blocks of width $C$: $C$ for the score, $C$ for the value. (A kernel that skips the future needs half of them.) Without a cache, a text of $T$ characters costs
 #
 # $$\sum_{t=1}^{T} (t P + t^2 a) \approx \frac{T^2}{2} P + \frac{T^3}{3} a.$$
 
@@ -632,25 +633,27 @@ late = sum(times["without"][-8:]) / 8 / (sum(times["with the cache"][-64:]) / 64
 assert late > 1.5 or device.type != "cpu"
 
 # %% [markdown]
-# The teeth of the blue line come from the measurement: every eighth character follows a pass over the whole text, which has pushed the weights out of the processor's fast memory. The sum under each curve is the time of the whole text; set it beside the two formulas:
+# The blue line's small teeth come from the measurement: every eighth character follows a pass over the whole text, which has pushed the weights out of the processor's fast memory. The sum under a curve is the time of the whole text. Set it beside the formulas:
 
 # %%
-growth = {}
-for T in (32, 64, 128, 256):
+def text_cost(T):
+    """T characters -> multiplications without and with the cache, milliseconds without and with it."""
     without = sum(t * P + t**2 * a for t in range(1, T + 1))
     cached = sum(P + t * a for t in range(1, T + 1))
-    slow = 8 * sum(times["without"][: T // 8])
-    fast = sum(times["with the cache"][:T])
-    growth[T] = without, cached, slow, fast
-    print(f"T = {T:3}: {without / cached:5.1f} times the multiplications,", end=" ")
-    print(f"≈ {slow / fast:.1f} times the time without the cache")
-for name, now, half in zip(("without", "with"), growth[256], growth[128]):
-    print(f"from 128 to 256 {name} the cache: {now / half:.1f} times the multiplications")
-for name, now, half in zip(("without", "with"), growth[256][2:], growth[128][2:]):
-    print(f"from 128 to 256 {name} the cache: ≈ {now / half:.1f} times the time")
+    return without, cached, 8 * sum(times["without"][: T // 8]), sum(times["with the cache"][:T])
+
+
+for T in (32, 64, 128, 256):
+    without, cached, slow, fast = text_cost(T)
+    print(f"T = {T:3}: without the cache {without / cached:5.1f} times", end=" ")
+    print(f"the multiplications, ≈ {slow / fast:.1f} times the time")
+growth = [cost / half for cost, half in zip(text_cost(256), text_cost(128))]
+print("from T = 128 to T = 256, without and with the cache:")
+print(f"multiplications: {growth[0]:.1f} and {growth[1]:.1f} times as many")
+print(f"time: ≈ {growth[2]:.1f} and ≈ {growth[3]:.1f} times as long")
 
 # %% [markdown]
-# The formula's ratio is about $T/2$. The clock's ratio grows more slowly, because multiplications are not all that takes time: a single row has to fetch all $P$ weights from memory, just as 256 rows do. The section [Faster on a CPU](#Faster-on-a-CPU) measures that.
+# The formula's ratio is about $T/2$. The clock counts more than multiplications: a single row has to fetch all $P$ weights from memory, just as 256 rows do (measured below, under *Faster on a CPU*).
 
 # %% [markdown]
 # ### Exercise: when the memory outgrows the model
@@ -911,62 +914,17 @@ check("mended_pads", mended_pads)
 #
 # Ids in, ids out. Text in, text out, and then a row can end before the others, with one of the `stop` strings. With `stream=True` the pieces come one by one, as in a chat window.
 #
-# A stream decodes each id alone. With characters that is easy. But a tokenizer for pieces of words (lesson 14) may cut a character in two: `é` has two bytes, and `decode` ends with `�`, U+FFFD, after the first of them. Then the stream writes the text before the `�`, and waits for the other half.
+# A stream decodes each id alone. A tokenizer for pieces of words (lesson 14) may cut a character in two: `é` has two bytes. `TextStream` (`chargpt_lib/text_stream.py`) then waits for the other half; it also finds a stop string that two pieces share.
 
 # %%
 #| export
-class _TextStream:
-    """The text of one row while its ids come, up to the first stop string."""
-
-    def __init__(self, tokenizer, stop):
-        self.tokenizer = tokenizer
-        self.stop = stop
-        self.text = ""
-        self.pending = []  # ids whose last character is still incomplete
-        self.shown = 0  # how many characters of these ids are already written
-        self.ended = False
-
-    def add(self, i):
-        """The next id -> the new characters, "" where there are none."""
-        if self.ended:
-            return ""
-        self.pending.append(i)
-        text = self.tokenizer.decode(self.pending)
-        whole = text.removesuffix("\ufffd")
-        piece = whole[self.shown :]
-        self.shown = len(whole)
-        if whole == text:
-            self.pending = []
-            self.shown = 0
-        return self.write(piece)
-
-    def flush(self):
-        """Writes what is still pending after the last id -> the new characters."""
-        if self.ended or not self.pending:
-            return ""
-        return self.write(self.tokenizer.decode(self.pending)[self.shown :])
-
-    def write(self, piece):
-        """Appends a piece, cut after the first stop string -> what was appended."""
-        old = len(self.text)
-        text = self.text + piece
-        cuts = []
-        for stop in self.stop:
-            # A stop string may begin in the old text, but it ends in the new piece.
-            place = text.find(stop, max(0, old - len(stop) + 1))
-            if place >= 0:
-                cuts.append(place + len(stop))
-        if cuts:
-            text = text[: min(cuts)]
-            self.ended = True
-        self.text = text
-        return text[old:]
+from chargpt_lib.text_stream import TextStream
 
 
 def _stream_texts(columns, texts, tokenizer, stop):
     """Yields the texts, then the list of new pieces for each column of ids (B,), until all texts have ended."""
     yield list(texts)
-    streams = [_TextStream(tokenizer, stop) for _ in texts]
+    streams = [TextStream(tokenizer, stop) for _ in texts]
     for column in columns:
         yield [stream.add(i) for stream, i in zip(streams, column.tolist())]
         if all(stream.ended for stream in streams):
@@ -1074,7 +1032,7 @@ def generate(
     return written[0] if isinstance(prompt, str) else written
 
 # %% [markdown]
-# Three wrong arguments:
+# Arguments with which nothing can be written:
 
 # %%
 for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_stride": 0}):
@@ -1423,8 +1381,8 @@ for name, writer in writers.items():
     start = time.perf_counter()
     generate(writer, "O", 60, seed=1, tokenizer=tokenizer)
     speeds[name] = 60 / (time.perf_counter() - start)
-    times_as_fast = speeds[name] / speeds["as it is"]
-    print(f"{name}: {speeds[name]:.0f} characters a second, {times_as_fast:.1f} times as fast")
+    ratio = speeds[name] / speeds["as it is"]
+    print(f"{name}: {speeds[name]:.0f} characters a second, {ratio:.1f} times the speed")
 
 # %%
 assert len(speeds) == 3
