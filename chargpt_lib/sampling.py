@@ -314,7 +314,7 @@ def generate(
     stream: returns an iterator over the prompt and each new piece, as it comes.
     tokenizer: for prompts of text; an empty prompt starts from a line end.
     window_stride: how far the window moves at a time when the text is longer than block_size. 1 is exact; more is
-    faster, because the cache lives longer. On a CPU, a copy from `prepare_for_sampling` writes faster, too.
+    faster, because the cache lives longer. On a CPU with several threads, so is a copy from `prepare_for_sampling`.
     use_cache: True or False; None: True if the model's `compute_logits` has an argument `cache`.
 
     The model is not changed: one in training mode is copied first. Ctrl-C returns the text so far.
@@ -369,9 +369,10 @@ LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
 
 
 def prepare_for_sampling(model, precision="fp32"):
-    """A copy of the model that writes faster on a CPU, in evaluation mode; it cannot be trained.
+    """A copy of the model for sampling on a CPU, in evaluation mode; it cannot be trained.
 
-    precision: "fp32" for the same weights in a `SplitKLinear`, "int8" for rounded weights in an `Int8Linear`.
+    precision: "fp32" for the same weights in a `SplitKLinear`, faster with several threads; "int8" for rounded weights
+    in an `Int8Linear`, a quarter of the bytes.
     Raises: ValueError for another precision, and for int8 on another device.
     """
     if precision not in LINEAR_LAYERS:

@@ -981,7 +981,7 @@ def generate(
     stream: returns an iterator over the prompt and each new piece, as it comes.
     tokenizer: for prompts of text; an empty prompt starts from a line end.
     window_stride: how far the window moves at a time when the text is longer than block_size. 1 is exact; more is
-    faster, because the cache lives longer. On a CPU, a copy from `prepare_for_sampling` writes faster, too.
+    faster, because the cache lives longer. On a CPU with several threads, so is a copy from `prepare_for_sampling`.
     use_cache: True or False; None: True if the model's `compute_logits` has an argument `cache`.
 
     The model is not changed: one in training mode is copied first. Ctrl-C returns the text so far.
@@ -1260,7 +1260,7 @@ show(
 )
 
 # %% [markdown]
-# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are right more often than high ones. No sampling parameter repairs the mistakes that remain at a low temperature: there the model itself prefers a wrong word, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely, the bar is low; so a temperature of 1.3 keeps its variety and loses most of its blunders. But look at the error bars before you rank neighbours: sixty scenes are few. The repetition penalty, meant for subwords, only does harm.
+# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are right more often than high ones. No sampling parameter repairs the mistakes that remain at a low temperature: there the model itself prefers a wrong word, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely, the bar is low; so a temperature of 1.3 keeps its variety and loses most of its blunders. But look at the error bars before you rank neighbours: sixty scenes are few. The repetition penalty, meant for subwords, only harms here.
 
 # %% [markdown]
 # ## Faster on a CPU
@@ -1343,9 +1343,10 @@ LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
 
 
 def prepare_for_sampling(model, precision="fp32"):
-    """A copy of the model that writes faster on a CPU, in evaluation mode; it cannot be trained.
+    """A copy of the model for sampling on a CPU, in evaluation mode; it cannot be trained.
 
-    precision: "fp32" for the same weights in a `SplitKLinear`, "int8" for rounded weights in an `Int8Linear`.
+    precision: "fp32" for the same weights in a `SplitKLinear`, faster with several threads; "int8" for rounded weights
+    in an `Int8Linear`, a quarter of the bytes.
     Raises: ValueError for another precision, and for int8 on another device.
     """
     if precision not in LINEAR_LAYERS:
@@ -1358,15 +1359,6 @@ def prepare_for_sampling(model, precision="fp32"):
             if is_plain_linear(layer):
                 setattr(parent, name, LINEAR_LAYERS[precision](layer))
     return prepared.eval().requires_grad_(False)
-
-# %% [markdown]
-# **Predict:** a weight now has 255 possible values instead of billions; how much worse does the model become, in nats?
-
-# %%
-eight = prepare_for_sampling(model.cpu(), "int8")
-worse = evaluate(eight, val_ids) - evaluate(model.to(device), val_ids)
-print(f"≈ {worse:+.4f} nats a character (less than a hundredth: {abs(worse) < 0.01})")
-assert abs(worse) < 0.01
 
 # %% tags=["nbval-ignore-output"]
 big = GPT(GPTConfig.baby(tokenizer.vocab_size)).eval()  # 10.7 million weights, to take the time
@@ -1384,8 +1376,14 @@ for name, writer in writers.items():
     ratio = speeds[name] / speeds["as it is"]
     print(f"{name}: {speeds[name]:.0f} characters a second, {ratio:.1f} times the speed")
 
+# %% [markdown]
+# **Predict:** a weight now has 255 possible values instead of billions; how much worse does the model become, in nats?
+
 # %%
-assert len(speeds) == 3
+eight = prepare_for_sampling(model.cpu(), "int8")
+worse = evaluate(eight, val_ids) - evaluate(model.to(device), val_ids)
+print(f"≈ {worse:+.4f} nats a character (less than a hundredth: {abs(worse) < 0.01})")
+assert abs(worse) < 0.01
 
 # %% [markdown]
 # ## Mistakes people make
@@ -1400,7 +1398,7 @@ assert len(speeds) == 3
 
 # %% [markdown]
 # ### Exercise: a small model writes, a large one signs
-# ★★★ · 18 minutes · A large model reads K characters in one pass nearly as fast as one. So a small model may write ahead; the text still has exactly the large model's distribution (Leviathan et al., 2023; Chen et al., 2023).
+# ★★★ · 18 minutes · On a graphics card a large model reads K characters in one pass nearly as fast as one. So a small model may write ahead; the text still has exactly the large model's distribution (Leviathan et al., 2023; Chen et al., 2023).
 #
 # The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large model has read them in one pass, and gives its own distributions, $p_0, \dots, p_K$, one more than drafts, because it also predicts what follows the last draft. Go from left to right:
 #
