@@ -1,15 +1,16 @@
 # Made from notebooks/source/08_sampling.py by notebooks/tools/build.py. Edit that text, not this file.
 """Sampling: temperature, top-k, top-p, min-p, stop strings, streaming, and the KV cache."""
 
-import warnings
 from copy import deepcopy
 from inspect import signature
-from math import ceil, gcd, inf
-from numbers import Integral, Real
+from math import ceil, inf
 
 import torch
-from torch import nn
 from torch.nn import functional as F
+
+from chargpt_lib.cpu_kernels import Int8Linear, SplitKLinear, is_plain_linear
+from chargpt_lib.sampling_checks import check_ids, check_sampling, encode_texts
+from chargpt_lib.text_stream import TextStream
 
 __all__ = [
     "sample_from",
@@ -17,10 +18,7 @@ __all__ = [
     "apply_repetition_penalty",
     "KVCache",
     "IncrementalDecoder",
-    "check_sampling",
     "generate",
-    "SplitKLinear",
-    "Int8Linear",
     "LINEAR_LAYERS",
     "prepare_for_sampling",
 ]
@@ -31,7 +29,7 @@ def sample_from(probabilities, u):
 
     Never an id of probability 0, even where u is 1 or the sum is a little off 1.
     """
-    ends = probabilities.cumsum(-1)  # (B, V): where the stretch of each id ends
+    ends = probabilities.cumsum(-1)  # (B, V): where the interval of each id ends
     total = ends[:, -1:]  # about 1
     return ((ends <= u[:, None] * total) & (ends < total)).sum(-1)
 
@@ -39,13 +37,13 @@ def sample_from(probabilities, u):
 def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """logits (B, V) -> the probabilities (B, V) to draw from, after temperature, top_k, top_p and min_p, in this order.
 
-    temperature: 0 puts all on the largest logit, the first of equals. top_k: keeps the k likeliest, and what equals the
-    k-th. top_p: keeps the fewest that hold this share, of equals those with the smaller id (Holtzman et al., 2020).
-    min_p: keeps what has at least this share of the largest probability (Nguyen et al., 2024).
+    temperature: 0 puts all on the largest logit, the first of equals. top_k: keeps the k likeliest, and all that equal
+    the k-th. top_p: keeps the fewest that hold this share; among equals, smaller ids come first (Holtzman et al., 2020).
+    min_p: keeps those with at least this share of the largest probability (Nguyen et al., 2024).
     """
     if temperature == 0:
         return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-    # The largest becomes 0 before the division: nothing overflows, however small the temperature.
+    # Subtract the largest logit before the division: then nothing overflows, however small the temperature.
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None:
         smallest = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
@@ -53,7 +51,7 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None
     p = logits.softmax(-1)
     if top_p is not None and top_p < 1:
         ordered, ids = p.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # what the likelier ones hold together
+        before = ordered.cumsum(-1) - ordered  # the sum of all that are likelier
         dropped = before >= top_p  # in sorted order
         back = ids.argsort(-1)  # the place of each id in the sorted order
         p = p.masked_fill(dropped.gather(-1, back), 0)
@@ -63,7 +61,7 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None
 
 
 def apply_repetition_penalty(logits, seen, penalty):
-    """Makes what was seen rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
+    """Makes seen ids rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
 
     Positive logits are divided by the penalty, negative ones multiplied.
     """
@@ -74,22 +72,20 @@ def apply_repetition_penalty(logits, seen, penalty):
 class KVCache:
     """The keys and values of what a model has read so far.
 
-    max_length: how many columns fit, the model's block_size. pads (B,) int64: how many empty columns each row has in
-    front; None where no row has any. A forward pass calls `extend` once, then `update` in each attention layer.
+    max_length: how many columns fit, the model's block_size. pads (B,) int64: how many empty columns each row begins
+    with; None where no row has any. A forward pass calls `extend` once, then `update` in each attention layer.
     """
 
-    slides = False  # whether it stays right when the window moves (lesson 16 has one that does)
+    slides = False  # True for a cache that stays right when the window moves (lesson 16 has one)
 
     def __init__(self, max_length, pads=None):
         self.max_length = max_length
         self.pads = pads
-        self.length = 0  # columns so far, those of the running pass included
-        self.start = 0  # the first column of the running pass
-        self.mask = (
-            None  # which columns its positions may see; None where they may see all before them
-        )
+        self.length = 0  # columns so far, including those of the current pass
+        self.start = 0  # the first column of the current pass
+        self.mask = None  # the columns that each new position may see; None: all up to itself
         self.layers = {}  # {attention layer: (keys, values)}, each (B, H, max_length, head_size)
-        self.last_ids = None  # of what was read, for a model that wants to know (lesson 16)
+        self.last_ids = None  # the ids read last, for a model that needs them (lesson 16)
 
     def extend(self, T, device=None):
         """Makes room for T more columns -> their positions, (T,), or (B, T) where rows have pads.
@@ -107,12 +103,12 @@ class KVCache:
         columns = torch.arange(self.length, device=device)  # all columns, as keys
         causal = columns <= rows[:, None]  # (T, length)
         if self.pads is None:
-            # The kernel's own causal mask is for a text that begins here, and one query needs none.
+            # The kernel's own causal mask fits a text that begins here, and one query needs no mask.
             on_top = self.start > 0 and T > 1
             self.mask = causal if on_top else None
             return rows
         pads = self.pads[:, None]  # (B, 1)
-        # A pad sees itself and nothing else: over no column at all, its softmax would be nan.
+        # A pad sees only itself: a softmax over no column at all would be nan.
         first = torch.minimum(pads, rows)  # (B, T): the first column that each query may see
         # (B, 1, T, length), for all heads
         self.mask = (causal & (columns >= first[..., None]))[:, None]
@@ -132,7 +128,7 @@ class KVCache:
                 f"cache.extend once per forward pass, before the first layer"
             )
         if layer not in self.layers:
-            # The whole room at once: to copy all keys at every character would take longer and longer.
+            # Allocated once, at full length: a tensor that grows is copied whole at every character.
             shape = (B, H, self.max_length, head_size)
             self.layers[layer] = k.new_empty(shape), v.new_empty(shape)
         keys, values = self.layers[layer]
@@ -142,14 +138,14 @@ class KVCache:
 
 
 def _new_cache(model, pads=None):
-    """An empty cache: of the model's own kind, where its class has a `make_cache`."""
+    """An empty cache; of the model's own kind where its class has a `make_cache`."""
     if hasattr(model, "make_cache"):
         return model.make_cache(pads)
     return KVCache(model.block_size, pads)
 
 
 def _takes_cache(model):
-    """Whether a model can go on from a cache: whether its `compute_logits` has an argument `cache`."""
+    """Whether a model takes a cache: whether its `compute_logits` has an argument `cache`."""
     forward = getattr(model, "compute_logits", model.forward)
     return "cache" in signature(forward).parameters
 
@@ -157,7 +153,7 @@ def _takes_cache(model):
 class IncrementalDecoder:
     """The logits of the next token, for rows of ids that grow.
 
-    Where a row is longer than the model's block_size, the window that the model sees moves by `window_stride` at a time.
+    Where a row is longer than the model's block_size, the model's window moves by `window_stride` at a time.
     """
 
     def __init__(self, model, window_stride=1, use_cache=True):
@@ -170,20 +166,20 @@ class IncrementalDecoder:
 
     @torch.no_grad()
     def __call__(self, ids, pads):
-        """ids (B, N), pads (a list of B): how many columns at the front of each row are empty -> logits (B, V)."""
+        """ids (B, N), pads (a list of B): how many empty columns each row begins with -> logits (B, V)."""
         N = ids.shape[1]
         starts = self.window_starts(N, pads)
         if not self.use_cache:
             return self.recompute(ids, starts)
         first = min(starts)
         if starts != self.starts:
-            # A window has moved. Its characters have other positions now, so all keys are others, too.
+            # A window has moved: its characters have new positions, and so all keys change.
             self.starts = starts
             self.cache = _new_cache(self.model, self.left_pads(starts, ids.device))
         new = ids[:, first + self.cache.length :]
-        # A pass over one character is short: what autograd notes for each tensor, even without gradients, would show.
+        # One character is little work; autograd's notes on each tensor, which no_grad keeps, would cost visible time.
         with torch.inference_mode():
-            # In pieces, because a cache that slides takes a prompt of any length, and the model a block at a time.
+            # A sliding cache takes a prompt of any length, but the model reads at most one block at a time.
             for piece in new.split(self.model.block_size, dim=1):
                 logits, _ = self.model(piece, cache=self.cache)
         if self.cache.length != N - first:
@@ -194,7 +190,7 @@ class IncrementalDecoder:
         return logits[:, -1]
 
     def window_starts(self, N, pads):
-        """The columns at which the windows begin, when the rows end at column N: a list of B."""
+        """The columns at which the windows begin when the rows end at column N: a list of B."""
         if self.slides:
             return list(pads)
         starts = []
@@ -204,14 +200,14 @@ class IncrementalDecoder:
         return starts
 
     def left_pads(self, starts, device):
-        """How many columns are empty before each window, (B,); None where all begin at the same column."""
+        """How many empty columns stand before each window, (B,); None where all begin at the same column."""
         first = min(starts)
         if max(starts) == first:
             return None
         return torch.tensor(starts, device=device) - first
 
     def recompute(self, ids, starts):
-        """The logits without a cache: the windows together if they begin at the same column, else one by one."""
+        """The logits without a cache: in one pass if all windows begin at the same column, else one by one."""
         if len(set(starts)) == 1:
             logits, _ = self.model(ids[:, starts[0] :])
             return logits[:, -1]
@@ -223,7 +219,7 @@ class IncrementalDecoder:
 
 
 def _in_eval_mode(model):
-    """The model itself if it is in evaluation mode, else a copy that is: whoever trains it must not notice."""
+    """The model itself if it is in evaluation mode, else a copy in evaluation mode: training must not be disturbed."""
     if any(part.training for part in model.modules()):
         return deepcopy(model).eval()
     return model
@@ -253,7 +249,7 @@ def _generate_ids(
     for step in range(steps):
         # On the CPU and in float64, so that the same draws give the same text on every device.
         logits = decoder(ids[:, : N + step], pads).cpu().double()
-        if not logits.max() < inf:  # nan is not smaller, either
+        if not logits.max() < inf:  # true for nan as well
             raise FloatingPointError(
                 f"the model produced {logits.max()} as a logit after {step} generated token(s): "
                 f"do its weights contain nan or inf?"
@@ -266,128 +262,10 @@ def _generate_ids(
         yield new
 
 
-def check_sampling(model, **parameters):
-    """Checks the numbers that `generate` is given. Raises: ValueError for one with which nothing can be drawn."""
-    rules = {  # name: (its type, what has to hold, the same in words)
-        "max_new_tokens": (Integral, lambda x: x >= 0, "an integer >= 0"),
-        "temperature": (Real, lambda x: 0 <= x < inf, "a finite number >= 0 (0: greedy)"),
-        "top_k": (Integral, lambda x: x >= 1, "an integer >= 1, or None"),
-        "top_p": (Real, lambda x: 0 < x <= 1, "above 0 and at most 1, or None"),
-        "min_p": (Real, lambda x: 0 <= x <= 1, "from 0 to 1, or None"),
-        "repetition_penalty": (
-            Real,
-            lambda x: 0 < x < inf,
-            "above 0 (above 1 makes repetitions rarer), or None",
-        ),
-        "window_stride": (
-            Integral,
-            lambda x: 1 <= x <= model.block_size,
-            f"an integer from 1 to the block_size, {model.block_size}",
-        ),
-        "seed": (Integral, lambda x: abs(x) < 2**62, "an integer below 2**62, or None"),
-    }
-    optional = ("top_k", "top_p", "min_p", "repetition_penalty", "seed")
-    for name, value in parameters.items():
-        if value is None and name in optional:
-            continue
-        kind, holds, meaning = rules[name]
-        if not isinstance(value, kind) or not holds(value):
-            raise ValueError(f"{name} is {value!r}; it has to be {meaning}")
-
-
-def _check_ids(model, ids, stop):
-    """Checks a prompt of ids. Raises: ValueError for one that cannot be continued."""
-    if stop or ids.dim() != 2 or ids.numel() == 0 or ids.dtype != torch.int64:
-        raise ValueError(
-            f"a tensor prompt must be non-empty int64 (B, T) without stop=; got {ids.dtype}, "
-            f"{tuple(ids.shape)}, stop={stop}"
-        )
-    model.check(ids.reshape(-1, 1))  # in columns: the prompt may be longer than a block
-
-
-def _encode_texts(model, texts, tokenizer, stop, stream):
-    """Checks prompts of text -> their ids, a tensor (T,) each. Raises: ValueError for what cannot be continued."""
-    is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
-    if not is_list or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"the prompt is {texts!r}; give a text, a list of texts, or ids (B, T)")
-    if tokenizer is None or tokenizer.vocab_size != model.vocab_size:
-        raise ValueError(
-            f"a text prompt needs tokenizer= with the model's vocab_size {model.vocab_size}"
-        )
-    if stream and len(texts) > 1:
-        raise ValueError(f"stream=True streams one text; the prompt has {len(texts)}")
-    for end in stop:
-        if not isinstance(end, str) or end == "":
-            raise ValueError(
-                f"stop has {end!r}; it has to be a text of one character or more, or a list of them"
-            )
-        tokenizer.encode(end)
-    rows = [tokenizer.encode(text) for text in texts]
-    if "" in texts:
-        try:
-            line_end = tokenizer.encode("\n")
-        except ValueError as error:
-            raise ValueError(
-                "an empty prompt starts from a newline, which this tokenizer lacks: pass at "
-                "least one character"
-            ) from error
-        # The model has to read something: what stands before the first line of a text.
-        rows = [row if len(row) else line_end for row in rows]
-    return rows
-
-
-class _TextStream:
-    """One row's text as its ids come, up to the first stop string."""
-
-    def __init__(self, tokenizer, stop):
-        self.tokenizer = tokenizer
-        self.stop = stop
-        self.text = ""
-        self.pending = []  # ids whose last character is not whole yet
-        self.shown = 0  # characters of theirs that are written
-        self.ended = False
-
-    def add(self, i):
-        """The next id -> the new characters, "" where there are none."""
-        if self.ended:
-            return ""
-        self.pending.append(i)
-        text = self.tokenizer.decode(self.pending)
-        whole = text.removesuffix("\ufffd")
-        piece = whole[self.shown :]
-        self.shown = len(whole)
-        if whole == text:
-            self.pending = []
-            self.shown = 0
-        return self.write(piece)
-
-    def flush(self):
-        """What is still pending when no more ids come."""
-        if self.ended or not self.pending:
-            return ""
-        return self.write(self.tokenizer.decode(self.pending)[self.shown :])
-
-    def write(self, piece):
-        """Appends a piece, cut after the first stop string -> what was appended."""
-        old = len(self.text)
-        text = self.text + piece
-        cuts = []
-        for stop in self.stop:
-            # It may begin in the text before, but it ends in the new piece.
-            place = text.find(stop, max(0, old - len(stop) + 1))
-            if place >= 0:
-                cuts.append(place + len(stop))
-        if cuts:
-            text = text[: min(cuts)]
-            self.ended = True
-        self.text = text
-        return text[old:]
-
-
 def _stream_texts(columns, texts, tokenizer, stop):
-    """Yields the texts, then, for each column of ids (B,), the list of their new pieces, until all have ended."""
+    """Yields the texts, then the list of new pieces for each column of ids (B,), until all texts have ended."""
     yield list(texts)
-    streams = [_TextStream(tokenizer, stop) for _ in texts]
+    streams = [TextStream(tokenizer, stop) for _ in texts]
     for column in columns:
         yield [stream.add(i) for stream, i in zip(streams, column.tolist())]
         if all(stream.ended for stream in streams):
@@ -428,18 +306,18 @@ def generate(
     window_stride=1,
     use_cache=None,
 ):
-    """Continues a prompt -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
+    """Continues a prompt -> prompt and continuation: ids (B, T + max_new_tokens) for ids (B, T), texts for texts.
 
     temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `apply_repetition_penalty`.
-    stop: a text or several; a row ends after the first of them that it writes, which stays at its end.
+    stop: a text or several; a row ends with the first of them that it writes.
     seed: row i draws from a generator of its own, with seed + i; without a seed, torch's own generator chooses one.
-    stream: an iterator over the prompt and each new piece, as it comes.
-    tokenizer: for prompts of text; an empty prompt is the end of a line.
+    stream: returns an iterator over the prompt and each new piece, as it comes.
+    tokenizer: for prompts of text; an empty prompt starts from a line end.
     window_stride: how far the window moves at a time when the text is longer than block_size. 1 is exact; more is
-    faster, because the cache lives longer. On a CPU, a copy from `prepare_for_sampling` writes faster, too.
+    faster, because the cache lives longer. On a CPU with several threads, so is a copy from `prepare_for_sampling`.
     use_cache: True or False; None: True if the model's `compute_logits` has an argument `cache`.
 
-    The model stays as it is: one in training mode is copied first. Ctrl-C returns what is written.
+    The model is not changed: one in training mode is copied first. Ctrl-C returns the text so far.
     Raises: ValueError for a prompt or a number with which nothing can be written, before any time is spent.
     """
     check_sampling(
@@ -466,11 +344,11 @@ def generate(
         stop = (stop,)
     as_ids = isinstance(prompt, torch.Tensor)
     if as_ids:
-        _check_ids(model, prompt, stop)
+        check_ids(model, prompt, stop)
         rows = list(prompt.cpu())
     else:
         texts = [prompt] if isinstance(prompt, str) else prompt
-        rows = _encode_texts(model, texts, tokenizer, stop, stream)
+        rows = encode_texts(model, texts, tokenizer, stop, stream)
     if seed is None:
         seed = torch.randint(2**31, ()).item()
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -487,70 +365,14 @@ def generate(
     return written[0] if isinstance(prompt, str) else written
 
 
-class SplitKLinear(nn.Module):
-    """An `nn.Linear` for few rows on a CPU, its matrix in pieces that all cores fetch: (..., K) -> (..., N).
-
-    The pieces are a copy: a layer that is trained on must not be replaced by this one.
-    """
-
-    MAX_ROWS = 32  # more rows give the cores enough to do: the plain product is as fast, or faster
-
-    def __init__(self, layer):
-        super().__init__()
-        self.weight = layer.weight  # (N, K)
-        self.bias = layer.bias
-        n_pieces = gcd(4, layer.in_features)
-        pieces = layer.weight.detach().T.reshape(n_pieces, -1, layer.out_features)
-        self.register_buffer("pieces", pieces.contiguous(), persistent=False)  # (4, K / 4, N)
-
-    def forward(self, x):
-        rows = x.numel() // x.shape[-1]
-        if rows > self.MAX_ROWS:
-            return F.linear(x, self.weight, self.bias)
-        parts = x.reshape(rows, len(self.pieces), -1).transpose(0, 1)  # (4, rows, K / 4)
-        out = torch.bmm(parts, self.pieces).sum(0)  # (rows, N)
-        out = out.view(*x.shape[:-1], -1)
-        return out if self.bias is None else out + self.bias
-
-
-class Int8Linear(nn.Module):
-    """An `nn.Linear` on a CPU with one byte a weight: (..., K) -> (..., N). It cannot be trained."""
-
-    def __init__(self, layer):
-        super().__init__()
-        weight = layer.weight.detach()
-        largest = weight.abs().amax(1).clamp(min=1e-30)  # a row of zeros has a scale, too
-        scales = largest.double() / 127  # one for each row
-        zeros = torch.zeros(len(weight), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # PyTorch moves the making of such tensors into another package; what multiplies with them stays.
-            warnings.filterwarnings("ignore", message=".*quantize_per_channel.*")
-            rounded = torch.quantize_per_channel(weight, scales, zeros, axis=0, dtype=torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(rounded, layer.bias)
-
-    def forward(self, x):
-        # reduce_range: 7 bits for x, or sums of two products could overflow on CPUs without VNNI.
-        return torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range=True)
-
-
 LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
 
 
-def _is_plain_linear(layer):
-    """Whether a layer is an `nn.Linear` in 32 bits on the CPU, without hooks, which a replacement would not call."""
-    return (
-        type(layer) is nn.Linear
-        and layer.weight.device.type == "cpu"
-        and layer.weight.dtype == torch.float32
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-    )
-
-
 def prepare_for_sampling(model, precision="fp32"):
-    """A copy of the model that writes faster on a CPU, in evaluation mode; it cannot be trained.
+    """A copy of the model for sampling on a CPU, in evaluation mode; it cannot be trained.
 
-    precision: "fp32" for the same numbers with `SplitKLinear`, "int8" for rounded ones with `Int8Linear`.
+    precision: "fp32" for the same weights in a `SplitKLinear`, faster with several threads; "int8" for rounded weights
+    in an `Int8Linear`, a quarter of the bytes.
     Raises: ValueError for another precision, and for int8 on another device.
     """
     if precision not in LINEAR_LAYERS:
@@ -560,6 +382,6 @@ def prepare_for_sampling(model, precision="fp32"):
     prepared = deepcopy(model)
     for parent in list(prepared.modules()):
         for name, layer in list(parent.named_children()):
-            if _is_plain_linear(layer):
+            if is_plain_linear(layer):
                 setattr(parent, name, LINEAR_LAYERS[precision](layer))
     return prepared.eval().requires_grad_(False)

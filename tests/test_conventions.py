@@ -53,7 +53,19 @@ def test_everything_written_by_hand_or_made_is_formatted():
     assert not faults, "\n".join(faults)
 
 
-PLUMBING = {"attention_calls", "course", "devices", "drawings", "files", "plots"}
+PLUMBING = {
+    "attention_calls",
+    "caching",
+    "checks",
+    "course",
+    "cpu_kernels",
+    "devices",
+    "drawings",
+    "files",
+    "plots",
+    "sampling_checks",
+    "text_stream",
+}
 ON_TOP = {"playground"}  # stands on the lessons' modules; none of them may stand on it
 MADE = [lesson for lesson in LESSONS if lesson.module]
 

@@ -23,7 +23,6 @@ from chargpt_lib.sampling import (
     KVCache,
     SplitKLinear,
     _takes_cache,
-    _TextStream,
     apply_repetition_penalty,
     generate,
     next_token_probs,
@@ -31,6 +30,7 @@ from chargpt_lib.sampling import (
     sample_from,
 )
 from chargpt_lib.single_head import SingleHeadLanguageModel
+from chargpt_lib.text_stream import TextStream
 
 TEXT = write(min_chars=200).text[:120]
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -1178,10 +1178,10 @@ def test_half_a_character_at_the_end_of_a_token_waits_alone():
             return whole.decode(errors="replace")
 
     for ids in ([0, 1, 2], [0, 3, 4, 6], [5, 6, 5, 5, 6], [1, 1, 2], [0, 1], [3, 4], [5, 5, 0]):
-        stream = _TextStream(Tokens(), [])
+        stream = TextStream(Tokens(), [])
         pieces = [stream.add(i) for i in ids]
         assert "".join([*pieces, stream.flush()]) == Tokens().decode(ids)
-    stream = _TextStream(Tokens(), ["é!"])
+    stream = TextStream(Tokens(), ["é!"])
     assert [stream.add(i) for i in (0, 1, 2)] == ["caf", " ", "é!"] and stream.ended
 
 
@@ -1200,5 +1200,5 @@ def test_a_piece_of_several_characters_is_cut_after_the_stop_string():
         model.table.weight[[0, 1, 2], [1, 2, 0]] = 100
     assert generate(model, "ab", 5, temperature=0, tokenizer=Pairs()) == "abcdefabcdef"
     for stop, wanted in (("de", "abcde"), ("c", "abc"), (["fa", "ef"], "abcdef")):
-        stream = _TextStream(Pairs(), [stop] if isinstance(stop, str) else stop)
+        stream = TextStream(Pairs(), [stop] if isinstance(stop, str) else stop)
         assert "ab" + "".join(stream.add(i) for i in (1, 2, 0, 1)) == wanted and stream.ended

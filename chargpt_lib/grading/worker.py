@@ -275,7 +275,18 @@ class Worker(_Connection):
 # ---------------------------------------------------------------- many workers
 
 # What an answer may import besides the modules of earlier lessons: plumbing, and what the worker itself runs.
-PLUMBING = ("attention_calls", "course", "devices", "files", "plots")
+PLUMBING = (
+    "attention_calls",
+    "caching",
+    "checks",
+    "course",
+    "cpu_kernels",
+    "devices",
+    "files",
+    "plots",
+    "sampling_checks",
+    "text_stream",
+)
 WORKER_FILES = ("exercises/cells", "exercises/compare", "grading/isolation", "grading/worker")
 
 

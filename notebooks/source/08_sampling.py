@@ -11,10 +11,10 @@
 #
 # > Sampling: temperature, top-k, top-p, min-p, stop strings, streaming, and the KV cache.
 #
-# You will build: `generate`, with all the usual sampling parameters, and a cache of keys and values. As long as the block is not full, the cache makes writing several times as fast, and the text stays the same.
+# You will build: `generate`, with all the usual sampling parameters, and a cache of keys and values, which saves most of the work for each character and leaves the text as it is.
 # You need lesson 06. On two CPU cores the page takes about half a minute.
 #
-# A model does not write. It says, at each place, how probable each character is. Somebody has to choose a character, and the way of choosing makes the play dull, lively or mad.
+# A model does not write. At each place it gives every character a probability. Somebody has to choose one, and the choice makes the play dull, lively or mad.
 
 # %%
 import math
@@ -24,6 +24,7 @@ import time
 
 import matplotlib.pyplot as plt
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from chargpt_lib.data import CharTokenizer, load_corpus
@@ -36,7 +37,7 @@ from chargpt_lib.training import evaluate, load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-# True: your own model of lesson 06 writes; two minutes, if it is not trained here yet
+# True: your own model of lesson 06 writes; its training takes two minutes, once
 TRAIN = False
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus = load_corpus(CORPUS)
@@ -45,7 +46,7 @@ scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
 
 # %% [markdown]
-# The model is the one that comes with the course (lesson 06), the same on every machine. With `TRAIN = True` the page uses a model of yours; then the cells show what they find, and what the text says of the numbers need not hold.
+# The model is the one that comes with the course (lesson 06), the same on every machine. With `TRAIN = True` the page uses a model of yours, and the text's remarks on the numbers need not hold.
 
 # %%
 if RECORDED:
@@ -88,25 +89,22 @@ ax.set(xlabel="probability, laid end to end", yticks=[], xlim=(0, 1), title="Aft
 fig.legend(loc="outside right upper", frameon=False)
 show(
     fig,
-    "Stretches of different width, one for each character, laid end to end from 0 to 1; a line at 0.7 falls into "
+    "Intervals of different width, one for each character, laid end to end from 0 to 1; a line at 0.7 falls into "
     "one of them.",
 )
 
 # %% [markdown]
-# Lay the probabilities end to end. They fill the stretch from 0 to 1. Draw a number between 0 and 1, and write the character on whose stretch it falls. A wide stretch is hit often.
+# Lay the probabilities end to end. They fill the interval from 0 to 1. Draw a number between 0 and 1, and write the character in whose interval it falls.
 #
-# In code, the cumulative sum says where each stretch ends. Count the ends at or before the number drawn, and you have the id of the character (lesson 06's exercise drew in the same way). Rounding is a trap: the sum may be a hair more or less than 1. So the number drawn is multiplied by the last end, wherever that really is. And no end that lies there is counted, so even a draw of 1 hits the last possible character, and not the nothing behind it.
+# In code, the cumulative sum says where each interval ends. The number of ends at or below the number drawn is the id of the character (lesson 06's exercise drew in the same way). Rounding is a trap: the sum may come out slightly above or below 1. So the code multiplies the number drawn by the last end, and never counts an end that equals the last one; then even a draw of 1 hits the last possible character.
 
 # %%
 #| export
-import warnings
 from copy import deepcopy
 from inspect import signature
-from math import ceil, gcd, inf
-from numbers import Integral, Real
+from math import ceil, inf
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 
@@ -115,7 +113,7 @@ def sample_from(probabilities, u):
 
     Never an id of probability 0, even where u is 1 or the sum is a little off 1.
     """
-    ends = probabilities.cumsum(-1)  # (B, V): where the stretch of each id ends
+    ends = probabilities.cumsum(-1)  # (B, V): where the interval of each id ends
     total = ends[:, -1:]  # about 1
     return ((ends <= u[:, None] * total) & (ends < total)).sum(-1)
 
@@ -126,9 +124,9 @@ def sample_from(probabilities, u):
 three = torch.tensor([[0.5, 0.0, 0.2, 0.3, 0.0]], dtype=torch.float64)
 even = (torch.arange(10_000) + 0.5) / 10_000
 counts = torch.bincount(sample_from(three.expand(10_000, -1), even.double()), minlength=5)
-print([count / 10_000 for count in counts.tolist()])
+print("share of the draws:", [count / 10_000 for count in counts.tolist()])
 edges = [sample_from(three, torch.tensor([u]).double()).item() for u in (0.0, 0.5, 1.0)]
-print("at the very edges:", edges)
+print("ids drawn by 0, 0.5 and 1:", edges)
 
 # %% [markdown]
 # ## Temperature
@@ -138,22 +136,74 @@ print("at the very edges:", edges)
 # %%
 fig, axes = plt.subplots(1, 4, figsize=(10, 2.4), layout="constrained", sharey=True)
 for ax, temperature in zip(axes, (0.5, 1.0, 1.5, 5.0)):
-    ax.bar(range(12), (logits / temperature).softmax(-1)[0, ids[:12]], color="#0072B2")
+    p = (logits / temperature).softmax(-1)[0]
+    ax.bar(range(12), p[ids[:12]], color="#0072B2")
     ax.set_xticks(range(12), visible(tokenizer.decode(ids[:12])), family="DejaVu Sans Mono")
-    ax.set_title(f"temperature {temperature}", fontsize=10)
+    entropy = torch.special.entr(p).sum()
+    ax.set_title(f"τ = {temperature}: H = {entropy:.2f} nats", fontsize=10)
 axes[0].set(ylabel="probability", yscale="log", ylim=(1e-7, 1))
 show(
     fig,
-    "Four bar charts of the twelve likeliest characters, logarithmic: five tall bars and a tail, which "
-    "is tiny at 0.5 and rises with the temperature until it nearly reaches the five.",
+    "Four bar charts of the twelve likeliest characters on a logarithmic scale: five tall bars and a tail, which "
+    "is tiny at temperature 0.5 and rises until it nearly reaches the five; above each chart its entropy.",
 )
 
 # %% [markdown]
-# As $\tau \to 0$ the likeliest character takes all: *greedy* decoding. As $\tau \to \infty$ all are equal, and the model might as well not have been trained.
+# As $\tau \to 0$ the likeliest character takes all: *greedy* decoding. As $\tau \to \infty$ all are equal, and the model might as well not have been trained. The number above each chart is the entropy of the distribution (lesson 00),
+#
+# $$H(\tau) = -\sum_i p_i(\tau) \ln p_i(\tau), \qquad p_i(\tau) = \frac{e^{z_i/\tau}}{\sum_j e^{z_j/\tau}}.$$
+#
+# It never falls as $\tau$ rises: its derivative is $\mathrm{Var}(z)/\tau^3$, with the variance of the logits under $p(\tau)$. Its limit is $\ln V$, the entropy of a uniform choice. Now take the mean over all positions of a text. **Predict:** at $\tau = 1$, which is larger, this mean entropy or the loss on the same text? And at which $\tau$ is the loss smallest?
+
+# %%
+V = tokenizer.vocab_size
+text_ids = tokenizer.encode(corpus.val[:4000]).to(device)
+with torch.no_grad():
+    pieces = [model(piece[None])[0][0] for piece in text_ids[:-1].split(model.block_size)]
+all_logits = torch.cat(pieces).cpu().double()  # (3999, V)
+targets = text_ids[1:].cpu()  # (3999,)
+
+
+def mean_entropy(temperature):
+    """The mean over all positions of the next character's entropy, in nats."""
+    p = (all_logits / temperature).softmax(-1)
+    return torch.special.entr(p).sum(-1).mean().item()
+
+
+def mean_loss(temperature):
+    return F.cross_entropy(all_logits / temperature, targets).item()
+
+
+best = min(torch.arange(0.5, 2, 0.01).tolist(), key=mean_loss)
+print(f"temperature 1: entropy ≈ {mean_entropy(1):.3f}, loss ≈ {mean_loss(1):.3f} nats")
+print(f"the loss is smallest at temperature ≈ {best:.2f}; ln V = {math.log(V):.3f}")
+
+# %%
+temperatures = [2 ** (step / 4) for step in range(-8, 17)]
+entropies = [mean_entropy(temperature) for temperature in temperatures]
+losses = [mean_loss(temperature) for temperature in temperatures]
+fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+ax.plot(temperatures, entropies, color="#0072B2", label="mean entropy")
+ax.plot(temperatures, losses, "--", color="#D55E00", label="loss")
+ax.axhline(math.log(V), color="#009E73", linestyle=":", label="ln V: a uniform choice")
+ax.set(xscale="log", yscale="log", xlabel="temperature", ylabel="nats per character")
+ax.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16], ["0.25", "0.5", "1", "2", "4", "8", "16"])
+ax.set_yticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
+ax.minorticks_off()
+ax.set_title("What the model expects to lose, and what it loses")
+ax.legend(frameon=False)
+show(
+    fig,
+    "Two curves over temperature from 0.25 to 16: the entropy rises all the way to ln V; the loss falls, meets the "
+    "entropy at its own minimum near temperature 1, and rises to the same limit.",
+)
+
+# %% [markdown]
+# The entropy is the loss that the model *expects*. Left of the crossing the model is overconfident: the text surprises it more than it expects. The curves cross exactly where the loss is smallest. With $\beta = 1/\tau$ and $Z = \sum_j e^{\beta z_j}$, the loss is the mean of $\ln Z - \beta z_y$, where $y$ is the character that came, and its derivative in $\beta$ is the mean of $\sum_i p_i z_i - z_y$. Where this is 0, the loss equals the mean of $\ln Z - \beta \sum_i p_i z_i$, the entropy. If that happens at $\tau = 1$, the model is *calibrated* in this sense.
 
 # %% [markdown]
 # ### Exercise: the temperature for a ratio
-# ★ · 5 minutes · "Temperature 0.8" says little by itself. What it does to the two likeliest characters says more.
+# ★ · 5 minutes · "Temperature 0.8" says little; its effect on the two likeliest characters says more.
 #
 # A model gave the probabilities $p$ at temperature 1. At which temperature $\tau$ has the likeliest character exactly `r` times the probability of the second likeliest? **Predict** first: if the likeliest is twice as likely as the second, and should be four times as likely, is $\tau$ above 1 or below? The other characters do not matter, though their probabilities change too. For $p = (0.3, 0.6, 0.1)$ and `r` = 4 the answer is 0.5.
 
@@ -180,10 +230,10 @@ for temperature in (0.5, 1.0, 2.0):
 # %% [markdown]
 # ## Top-k, top-p, min-p
 #
-# The picture has a logarithmic scale, to show the tail: the characters that are wrong here. At temperature 1 a draw hardly ever falls there; at high temperatures it does, and one wrong letter spoils the rest. So cut the tail off. There are three ways to say where:
+# The four charts are logarithmic, to show the tail: the characters that are wrong here. At temperature 1 a draw rarely falls there; at high temperatures it often does, and one wrong letter spoils the rest. So cut off the tail. There are three ways to say where:
 #
 # - **top-k** (Fan et al., 2018): keep the $k$ likeliest. This is simple, and blind: sometimes one character is right, sometimes sixteen are.
-# - **top-p** or *nucleus* (Holtzman et al., 2020): keep the fewest that together hold the share `top_p` of the probability.
+# - **top-p** or *nucleus* (Holtzman et al., 2020): keep the fewest of the likeliest that together hold the share `top_p` of the probability.
 # - **min-p** (Nguyen et al., 2024): keep those that have at least `min_p` times the probability of the likeliest.
 
 # %%
@@ -191,13 +241,13 @@ for temperature in (0.5, 1.0, 2.0):
 def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None):
     """logits (B, V) -> the probabilities (B, V) to draw from, after temperature, top_k, top_p and min_p, in this order.
 
-    temperature: 0 puts all on the largest logit, the first of equals. top_k: keeps the k likeliest, and what equals the
-    k-th. top_p: keeps the fewest that hold this share, of equals those with the smaller id (Holtzman et al., 2020).
-    min_p: keeps what has at least this share of the largest probability (Nguyen et al., 2024).
+    temperature: 0 puts all on the largest logit, the first of equals. top_k: keeps the k likeliest, and all that equal
+    the k-th. top_p: keeps the fewest that hold this share; among equals, smaller ids come first (Holtzman et al., 2020).
+    min_p: keeps those with at least this share of the largest probability (Nguyen et al., 2024).
     """
     if temperature == 0:
         return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-    # The largest becomes 0 before the division: nothing overflows, however small the temperature.
+    # Subtract the largest logit before the division: then nothing overflows, however small the temperature.
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None:
         smallest = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
@@ -205,7 +255,7 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None
     p = logits.softmax(-1)
     if top_p is not None and top_p < 1:
         ordered, ids = p.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # what the likelier ones hold together
+        before = ordered.cumsum(-1) - ordered  # the sum of all that are likelier
         dropped = before >= top_p  # in sorted order
         back = ids.argsort(-1)  # the place of each id in the sorted order
         p = p.masked_fill(dropped.gather(-1, back), 0)
@@ -214,7 +264,29 @@ def next_token_probs(logits, temperature=1.0, top_k=None, top_p=None, min_p=None
     return p / p.sum(-1, keepdim=True)
 
 # %% [markdown]
-# For top-p the probabilities are sorted. `before` says, for each character, how much probability the likelier ones hold together; if that is enough already, the character is dropped. The decisions stand in sorted order; `back` holds the place of each character in that order, and `gather` fetches its decision from there. Now see what each rule keeps at a sure place and at an open one. **Predict:** which rule keeps the same number at both?
+# The lines of top-p deserve a slow look. Here they are on five symbols, with `top_p = 0.7`. **Predict:** which symbols stay?
+
+# %%
+def top_p_steps(p, top_p):
+    """The lines of top-p: p (V,) -> {code: its value}."""
+    ordered, ids = p.sort(descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    dropped = before >= top_p
+    back = ids.argsort()
+    steps = {"p": p, "ordered": ordered, "ids": ids, "before": before, "dropped": dropped}
+    return {**steps, "back": back, "dropped.gather(-1, back)": dropped.gather(-1, back)}
+
+
+for code, values in top_p_steps(torch.tensor([0.05, 0.40, 0.10, 0.25, 0.20]), 0.7).items():
+    print(f"{code:26}", *[f"{round(value, 2):<5}" for value in values.tolist()])
+
+# %% [markdown]
+# - `sort` orders the probabilities; `ids` says whose they are. Symbol 1 is the likeliest.
+# - `before` is the sum of all that are likelier. Symbols 1 and 3 hold 0.65, less than 0.7, so symbol 4 is still needed. Symbol 2 is not: the three hold 0.85.
+# - `dropped` stands in sorted order. To return to the order of the alphabet, `ids.argsort()` inverts the sorting: `back[i]` is the place of symbol `i` in the sorted order. Symbol 0 stands at place 4.
+# - `gather` reads at these places: its entry `i` is `dropped[back[i]]`, the decision about symbol `i`.
+#
+# Now see what each rule keeps at a sure place and at an open one. **Predict:** which rule keeps the same number at both?
 
 # %%
 sure = torch.tensor([[0.90, 0.06, 0.02, 0.01, 0.01]])
@@ -238,23 +310,36 @@ axes[0].legend(frameon=False)
 show(
     fig,
     "Three bar charts at temperature 1.5, on a logarithmic scale: each rule keeps some characters on the left, "
-    "which grow a little, and drops the rest, the tail among them.",
+    "whose bars grow a little, and drops the rest, including the tail.",
 )
 
 # %% [markdown]
 # All three rules drop the tail. What else they drop depends on the place: a number or a share that fits one place cuts off right characters at another.
+#
+# OpenAI's samples of GPT-2 used `top_k=40`, and nanoGPT's default is 200, both for a vocabulary of 50,257 tokens. For 65 characters `top_k=200` does nothing. And 40? The probability outside the 40 likeliest is the share of draws that `top_k=40` changes. **Predict** its mean at temperature 1.
+
+# %%
+for temperature in (1.0, 2.0):
+    ordered_p = (all_logits / temperature).softmax(-1).sort(descending=True).values
+    outside = ordered_p[:, 40:].sum(-1)  # (3999,)
+    share = outside.mean().item()
+    effect = "next to nothing" if share < 0.001 else "something"
+    print(
+        f"temperature {temperature}: all but the likeliest 40 of {V} hold ≈ {share:.3%},", end=" "
+    )
+    print(f"at most ≈ {outside.max():.1%}; top_k=40 changes {effect}")
 
 # %% [markdown]
 # ### Exercise: typical, not likely
-# ★★ · 8 minutes · People do not always write the likeliest; a text of the likeliest words soon runs in circles (Meister et al., 2023).
+# ★★ · 8 minutes · People do not always write the likeliest word; a text of likeliest words soon runs in circles (Meister et al., 2023).
 #
-# Before a character comes, the surprise to expect is the entropy, $H = -\sum_c p_c \ln p_c$ (lesson 00). A *typical* character surprises about as much as was expected. So put the characters in order of $|-\ln p_c - H|$, the smallest first; equals stay in the order of the alphabet. Keep the fewest from the beginning that together hold at least `share`, give all others 0, and divide the kept probabilities by their sum.
+# The expected surprise of a character is the entropy $H$. A *typical* character surprises about as much as expected. So sort the characters by $|-\ln p_c - H|$, the smallest first; equals stay in the order of the alphabet. Keep the fewest from the beginning that together hold at least `share`, give all others 0, and divide the kept probabilities by their sum.
 #
 # For $p = (0.6, 0.2, 0.1, 0.1)$ the entropy is 1.089, and the surprises are 0.511, 1.609, 2.303 and 2.303. Their distances from the entropy are 0.578, 0.521, 1.214 and 1.214. So character 1 comes first, before the likeliest, then 0, 2 and 3. With `share` = 0.15 only character 1 is kept: $(0, 1, 0, 0)$. With 0.5 it is $(0.75, 0.25, 0, 0)$, with 0.85 it is $(0.667, 0.222, 0.111, 0)$. A character of probability 0 adds nothing to the entropy, and is never kept.
 
 # %% tags=["exercise"] exercise="typical_probabilities"
 def typical_probabilities(p, share):
-    """p (V,) sums to 1, 0 < share < 1 -> (V,), in the dtype of p: what is kept, divided by its sum; else 0.
+    """p (V,) sums to 1, 0 < share < 1 -> (V,), in the dtype of p: the kept divided by their sum, else 0.
 
     No sum of probabilities from the beginning is exactly `share`.
     """
@@ -283,17 +368,17 @@ for p in (torch.tensor([0.9, 0.05, 0.03, 0.02]), torch.tensor([0.4, 0.3, 0.2, 0.
     )
 
 # %% [markdown]
-# For the sure model, the likeliest character is the most typical. For the other, characters 1 and 2 come first, and the likeliest is left out up to a share of 0.5.
+# For the sure model, the likeliest character is the most typical. The other drops it up to a share of 0.5.
 
 # %% [markdown]
 # ## Repetition penalty
 #
-# The *repetition penalty* (Keskar et al., 2019) makes every symbol that has occurred rarer: it divides a positive logit by the penalty, and multiplies a negative one by it. It was made for *subwords*, pieces of words, of which a vocabulary has tens of thousands. **Predict:** what will it do to a model of characters?
+# The *repetition penalty* (Keskar et al., 2019) makes every symbol rarer that has occurred: it divides a positive logit by the penalty, and multiplies a negative one by it. It was made for *subwords*, pieces of words, of which a vocabulary has tens of thousands. **Predict:** what will it do to a model of characters?
 
 # %%
 #| export
 def apply_repetition_penalty(logits, seen, penalty):
-    """Makes what was seen rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
+    """Makes seen ids rarer (Keskar et al., 2019): logits (B, V), seen (B, V) bool -> logits (B, V).
 
     Positive logits are divided by the penalty, negative ones multiplied.
     """
@@ -319,35 +404,27 @@ for shift in (0, 3):
     )
 
 # %% [markdown]
-# The probabilities are the same, and the results differ: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred, and so has the space. Then the penalty no longer singles out any symbol. The likely characters have positive logits, and dividing all of them by the same number is nothing but a higher temperature. We will measure below what the penalty does to plays.
+# The probabilities are the same, and the results differ: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred. Then the penalty singles out no symbol: it divides all the likely characters' positive logits by the same number, and so is a higher temperature.
 #
 # ## The KV cache
 #
-# The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and then the loop uses only one row of the result. So writing gets slower and slower.
-
-# %% tags=["nbval-ignore-output"]
-torch.manual_seed(1337)
-large = (
-    GPT(GPTConfig(tokenizer.vocab_size, block_size=256, n_layer=4, n_embd=256, n_head=4))
-    .to(device)
-    .eval()
-)
-noise = torch.randint(tokenizer.vocab_size, (1, 256), device=device)
-milliseconds = {}
-with torch.no_grad():
-    for T in tqdm((16, 64, 128, 192, 256), unit="length", mininterval=0.5, file=sys.stdout):
-        start = time.perf_counter()
-        for _ in range(10):
-            large(noise[:, :T])
-        milliseconds[T] = 100 * (time.perf_counter() - start)
-print({T: f"{ms:.0f} ms" for T, ms in milliseconds.items()})
+# The loop of lesson 01 gives the model the whole text for each new character. The model computes everything anew, embeddings, queries, keys and values at all places, and the loop uses only the last row of the result.
+#
+# Count the multiplications. Let $P$ be the number of weights in all matrices: each of the $t$ rows of a text is multiplied with all of them. A query and a key cost $a = 2 N C$ more in $N$ blocks of width $C$: $C$ for the score, $C$ for the value. (A kernel that skips the future needs half of them.) Without a cache, a text of $T$ characters costs
+#
+# $$\sum_{t=1}^{T} (t P + t^2 a) \approx \frac{T^2}{2} P + \frac{T^3}{3} a.$$
 
 # %%
-print(f"256 characters take ≈ {milliseconds[256] / milliseconds[16]:.0f} times as long as 16")
-assert milliseconds[256] > milliseconds[16]
+torch.manual_seed(1337)
+config = GPTConfig(V, block_size=256, n_layer=4, n_embd=256, n_head=4)
+large = GPT(config).to(device).eval()
+noise = torch.randint(V, (1, 256), device=device)
+P = sum(layer.weight.numel() for layer in large.modules() if isinstance(layer, nn.Linear))
+a = 2 * config.n_layer * config.n_embd
+print(f"P = {P:,} weights, a = {a:,}; a pass over 256 characters: {256 * P + 256**2 * a:,}")
 
 # %% [markdown]
-# How much of this work is really new? Write one more character, and compare the old places' keys in the last block before and after.
+# How much of this work is new? Write one more character, and compare the old places' keys in the last block before and after.
 
 # %%
 def keys_of(model, ids, layer):
@@ -363,16 +440,14 @@ def keys_of(model, ids, layer):
 
 
 shorter, longer = keys_of(model, noise[:, :20], 3), keys_of(model, noise[:, :21], 3)
-print(
-    f"20 old keys have changed by ≈ {(shorter - longer[:20]).abs().max():.0e}, new ones: {len(longer) - 20}"
-)
+change = (shorter - longer[:20]).abs().max()
+print(f"the 20 old keys have changed by ≈ {change:.0e}; new keys: {len(longer) - 20}")
 assert torch.allclose(shorter, longer[:20], atol=1e-5)
 
 # %% [markdown]
-# No place sees the future (lesson 03). So nothing that happens at place 20 can change a vector at place 19, in any layer: not its key, not its value. The keys and values can be kept, in a **KV cache**. And the query of place 19? It was needed once, when place 19 looked around, and is never needed again.
-
-# %% [markdown]
-# In the picture each field is a score, query times key, for a text of 8 characters. The dark fields have to be computed for the last character; the pale ones were computed for the earlier ones.
+# No place sees the future (lesson 03). So place 20 cannot change a vector at place 19, in any layer: not its key, not its value. Keys and values can be stored, in a **KV cache**. The query of place 19 was needed once, when place 19 looked around, and is never needed again.
+#
+# In the picture each field is a score, query times key, for a text of 8 characters. The dark fields have to be computed for the last character; the pale ones were computed for the earlier characters.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
@@ -399,11 +474,15 @@ show(
 )
 
 # %% [markdown]
-# So for a new character each block has to compute one query, one key and one value, and the query looks at all keys in the cache. Instead of $T$ rows, a single one goes through every matrix.
+# So for a new character each block computes one query, one key and one value, and the query looks at all keys in the cache. Instead of $t$ rows, a single row goes through every matrix. With the cache, a text of $T$ characters costs
+#
+# $$\sum_{t=1}^{T} (P + t a) \approx T P + \frac{T^2}{2} a.$$
+#
+# **Predict:** while $T a$ is small beside $P$, what is the ratio of the two costs? A text twice as long costs how many times as much without the cache, and with it?
 #
 # ## Batched prompts: left padding
 #
-# Before the code, one more thing. Rows of different length do not make a tensor. So short rows get empty places in front, *pads*; all rows end at the same column, and the next character of each row goes into the next column.
+# Rows of different length do not make a tensor. So short rows get empty places in front, *pads*; all rows end at the same column, and the next character of each row goes into the next column.
 
 # %%
 prompts = ("Hal: O", "O", "Exit")
@@ -418,38 +497,36 @@ heatmap(ax, torch.tensor([pad * [0.0] + (N - pad) * [0.9] for pad in pads]), pad
 ax.set(
     xlabel="column",
     ylabel="pads",
-    title="Three prompts; the next character of each comes into column 6",
+    title="Three prompts; the next character of each goes into column 6",
 )
 show(
     fig,
-    "Three rows of six fields, filled from the right: six characters, one, and four; below each character its "
-    "place, which begins with 0 at the first character of the row.",
+    "Three rows of six fields, filled from the right with six characters, one, and four; below each character "
+    "stands its place, counted from 0 at the first character of the row.",
 )
 
 # %% [markdown]
-# A row must not look at its pads (the mask forbids it), and must not count them as places (its positions begin after them). Then each row is written as if it were alone. Here is the cache:
+# A row must not look at its pads (the mask forbids it) or count them as places (its positions begin after them). Then each row is written as if it were alone. Here is the cache:
 
 # %%
 #| export
 class KVCache:
     """The keys and values of what a model has read so far.
 
-    max_length: how many columns fit, the model's block_size. pads (B,) int64: how many empty columns each row has in
-    front; None where no row has any. A forward pass calls `extend` once, then `update` in each attention layer.
+    max_length: how many columns fit, the model's block_size. pads (B,) int64: how many empty columns each row begins
+    with; None where no row has any. A forward pass calls `extend` once, then `update` in each attention layer.
     """
 
-    slides = False  # whether it stays right when the window moves (lesson 16 has one that does)
+    slides = False  # True for a cache that stays right when the window moves (lesson 16 has one)
 
     def __init__(self, max_length, pads=None):
         self.max_length = max_length
         self.pads = pads
-        self.length = 0  # columns so far, those of the running pass included
-        self.start = 0  # the first column of the running pass
-        self.mask = (
-            None  # which columns its positions may see; None where they may see all before them
-        )
+        self.length = 0  # columns so far, including those of the current pass
+        self.start = 0  # the first column of the current pass
+        self.mask = None  # the columns that each new position may see; None: all up to itself
         self.layers = {}  # {attention layer: (keys, values)}, each (B, H, max_length, head_size)
-        self.last_ids = None  # of what was read, for a model that wants to know (lesson 16)
+        self.last_ids = None  # the ids read last, for a model that needs them (lesson 16)
 
     def extend(self, T, device=None):
         """Makes room for T more columns -> their positions, (T,), or (B, T) where rows have pads.
@@ -467,12 +544,12 @@ class KVCache:
         columns = torch.arange(self.length, device=device)  # all columns, as keys
         causal = columns <= rows[:, None]  # (T, length)
         if self.pads is None:
-            # The kernel's own causal mask is for a text that begins here, and one query needs none.
+            # The kernel's own causal mask fits a text that begins here, and one query needs no mask.
             on_top = self.start > 0 and T > 1
             self.mask = causal if on_top else None
             return rows
         pads = self.pads[:, None]  # (B, 1)
-        # A pad sees itself and nothing else: over no column at all, its softmax would be nan.
+        # A pad sees only itself: a softmax over no column at all would be nan.
         first = torch.minimum(pads, rows)  # (B, T): the first column that each query may see
         # (B, 1, T, length), for all heads
         self.mask = (causal & (columns >= first[..., None]))[:, None]
@@ -492,7 +569,7 @@ class KVCache:
                 f"cache.extend once per forward pass, before the first layer"
             )
         if layer not in self.layers:
-            # The whole room at once: to copy all keys at every character would take longer and longer.
+            # Allocated once, at full length: a tensor that grows is copied whole at every character.
             shape = (B, H, self.max_length, head_size)
             self.layers[layer] = k.new_empty(shape), v.new_empty(shape)
         keys, values = self.layers[layer]
@@ -501,11 +578,11 @@ class KVCache:
         return keys[:, :, : self.length], values[:, :, : self.length], self.mask
 
 # %% [markdown]
-# This is what the argument `cache` of the earlier lessons is for. `GPT.embed` (lesson 06) calls `extend`: the new positions begin where the last pass ended. `CausalSelfAttention` (lesson 04) calls `update`: its new keys and values go in, and the queries look at all of them. Everything else is the same forward pass, `model(idx, cache=cache)`.
+# This is the purpose of the argument `cache` in earlier lessons. `GPT.embed` (lesson 06) calls `extend`: the new positions begin where the last pass ended. `CausalSelfAttention` (lesson 04) calls `update`: its new keys and values go in, and the queries look at all of them. The rest is the same forward pass, `model(idx, cache=cache)`.
 #
 # Which columns may a query see? A single new character may see all, so it needs no mask. A text that begins here needs the causal mask, which the kernel makes itself. Several characters on top of a cache need the mask that `extend` makes. In a row with pads, positions are counted from the first real character, and the mask forbids the columns before it.
 #
-# Read the opening at once, then three characters together, then eight one by one. Are the logits those of reading all at once?
+# Read the opening at once, then three characters together, then eight one by one. Are the logits the same as in one pass over everything?
 
 # %%
 text = tokenizer.encode(OPENING + "Hal: The ow").to(device)[None]
@@ -522,10 +599,10 @@ assert difference < 1e-4
 # %%
 keys, values = cache.layers[model.blocks[0].attention]
 print("in the cache:", cache.length, "of", cache.max_length, "places")
-print("the keys of one block:", tuple(keys.shape), "and its values:", tuple(values.shape))
+print("keys of one block:", tuple(keys.shape), "and its values:", tuple(values.shape))
 
 # %% [markdown]
-# Now measure the time of each character, inside the block, with the cache and without:
+# Now measure the time of each character, with the cache and without (only every eighth, because it takes long):
 
 # %% tags=["nbval-ignore-output"]
 cache = KVCache(large.block_size)
@@ -549,17 +626,40 @@ ax.set_title("How long one character takes")
 ax.legend(frameon=False)
 show(
     fig,
-    "Two curves: without the cache the time of a character rises with the length; with it, it stays flat and "
-    "low.",
+    "Two curves: without the cache the time of a character rises with the length; with the cache it stays flat "
+    "and low.",
 )
 late = sum(times["without"][-8:]) / 8 / (sum(times["with the cache"][-64:]) / 64)
 assert late > 1.5 or device.type != "cpu"
 
 # %% [markdown]
+# The blue line's small teeth come from the measurement: every eighth character follows a pass over the whole text, which has pushed the weights out of the processor's fast memory. The sum under a curve is the time of the whole text. Set it beside the formulas:
+
+# %%
+def text_cost(T):
+    """T characters -> multiplications without and with the cache, milliseconds without and with it."""
+    without = sum(t * P + t**2 * a for t in range(1, T + 1))
+    cached = sum(P + t * a for t in range(1, T + 1))
+    return without, cached, 8 * sum(times["without"][: T // 8]), sum(times["with the cache"][:T])
+
+
+for T in (32, 64, 128, 256):
+    without, cached, slow, fast = text_cost(T)
+    print(f"T = {T:3}: without the cache {without / cached:5.1f} times", end=" ")
+    print(f"the multiplications, ≈ {slow / fast:.1f} times the time")
+growth = [cost / half for cost, half in zip(text_cost(256), text_cost(128))]
+print("from T = 128 to T = 256, without and with the cache:")
+print(f"multiplications: {growth[0]:.1f} and {growth[1]:.1f} times as many")
+print(f"time: ≈ {growth[2]:.1f} and ≈ {growth[3]:.1f} times as long")
+
+# %% [markdown]
+# The formula's ratio is about $T/2$. The clock counts more than multiplications: a single row has to fetch all $P$ weights from memory, just as 256 rows do (measured below, under *Faster on a CPU*).
+
+# %% [markdown]
 # ### Exercise: when the memory outgrows the model
 # ★★ · 7 minutes · Serving a model to many readers at once is mostly a matter of where their caches go (Kwon et al., 2023).
 #
-# A model has `parameters` numbers of `weight_bytes` bytes each. It reads B texts at once, all of the same length, and keeps keys and values of every character, in numbers of `cache_bytes` bytes (often fewer or more than those of the weights). There are N blocks of width C. Each has H heads of queries, but only G heads of keys and values, of the same size; G divides H, and H divides C (lesson 04). What is the smallest length T at which the cache is *larger* than the weights?
+# A model has `parameters` numbers of `weight_bytes` bytes each. It reads B texts at once, all of the same length, and stores keys and values of every character, in numbers of `cache_bytes` bytes. There are N blocks of width C. Each has H heads of queries, but only G heads of keys and values, of the same size; G divides H, and H divides C (lesson 04). What is the smallest length T at which the cache is *larger* than the weights?
 #
 # With 100 parameters of 4 bytes, B = 1, N = 1, C = 8, H = 4, G = 2 and 2 bytes in the cache, a character takes 16 bytes. At T = 25 the cache is as large as the weights, 400 bytes. So the answer is 26.
 
@@ -579,67 +679,65 @@ check("cache_outgrows_weights", cache_outgrows_weights)
 
 # %%
 one_symbol = 2 * 12 * 768 * 2
-print(*(124_439_808 * 2 // (B * one_symbol) + 1 for B in (1, 7)))
+for B in (1, 7):
+    length = 124_439_808 * 2 // (B * one_symbol) + 1
+    print(f"texts at once: {B}; the cache outgrows the weights at {length} symbols each")
 
 # %% [markdown]
 # ## Beyond `block_size`
 #
-# The block is full. The text goes on, and the model sees the last `block_size` characters: the oldest one drops out. What does that do to the cache? **Predict:** how many of the keys in it are still right?
+# The block is full. The text goes on, and the model sees the last `block_size` characters: the oldest one drops out. **Predict:** how many of the keys in the cache are still right?
 
 # %%
 block = model.block_size
 long = tokenizer.encode((corpus.val * 2)[: block + 1]).to(device)[None]
 before, after = (keys_of(model, long[:, start : start + block], 0) for start in (0, 1))
 same = torch.isclose(before[1:], after[:-1], atol=1e-5).all(-1)
-print(
-    f"the same characters, one place further to the left: {same.sum()} of {block - 1} keys are the same"
-)
+print(f"all characters one place to the left: {same.sum()} of {block - 1} keys are the same")
 
 # %% [markdown]
-# None of the keys is still right. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, avoid this trouble; this is one of the reasons why newer models use them.
+# None is. In this model a character's vector holds *where* it stands (lesson 03's position table), counted from the window's start. When the window moves, every place gets another number, and everything has to be computed anew. Relative positions, which say how far apart two places are, avoid this; it is one reason why newer models use them.
 #
-# Our model has two ways. Move the window by one, and read it anew for each character: this is exact, as before, and as slow as before. Or let the window jump: drop `window_stride` characters at once, read the rest anew, and go on with the cache until the block is full again. What does a jump cost? After it the model sees less of the past, only `block_size - window_stride + 1` characters. Lesson 02's `evaluate` can measure this cost: its `stride` makes the same jumps.
+# Our model has two ways to go on. Move the window by one, and read it anew for each character: exact, and as slow as without a cache. Or let the window jump: drop `window_stride` characters at once, read the rest anew, and use the cache until the block is full again. After a jump the model sees less of the past, only `block_size - window_stride + 1` characters. Lesson 02's `evaluate` can measure the cost: its `stride` makes the same jumps.
 
 # %% tags=["nbval-ignore-output"]
 val_ids = tokenizer.encode(corpus.val[:20_000])
-losses = {}
+stride_losses = {}
 for stride in tqdm((16, 48, 96, 192), unit="stride", mininterval=0.5, file=sys.stdout):
-    losses[stride] = evaluate(model, val_ids, stride=stride)
-print({stride: round(loss, 3) for stride, loss in losses.items()})
+    stride_losses[stride] = evaluate(model, val_ids, stride=stride)
+print("nats:", {stride: round(loss, 3) for stride, loss in stride_losses.items()})
 
 # %%
-print(
-    f"a jump of half a block: {losses[96] - losses[16]:+.3f} nats against jumps of 16, "
-    f"of a whole block: {losses[192] - losses[16]:+.3f}"
-)
-assert losses[96] < losses[192] and losses[16] < losses[192]
+half, whole = (stride_losses[stride] - stride_losses[16] for stride in (96, 192))
+print(f"against jumps of 16: half a block costs {half:+.3f} nats, a whole block {whole:+.3f}")
+assert stride_losses[96] < stride_losses[192] and stride_losses[16] < stride_losses[192]
 
 # %% [markdown]
-# Jumps of up to half a block cost next to nothing here (a difference of 0.002 is noise), probably because half a block holds all the past that a scene needs. (The last number is lesson 06's exact loss on this stretch: disjoint windows are jumps of a whole block.) The default will be `window_stride=1`, the exact way: the same text as without a cache.
+# Jumps of up to half a block cost next to nothing here, probably because half a block holds all the past that a scene needs. (Jumps of a whole block are disjoint windows: lesson 06's exact loss.) The default will be `window_stride=1`, the exact way: the same text as without a cache.
 #
-# Where does the window begin in a text of a given length? Take a toy with a block of 8 and `window_stride=3`:
+# Where does the window begin in a text of a given length? Take a block of 8 and `window_stride=3`:
 
 # %%
 print({length: ceil(max(0, length - 8) / 3) * 3 for length in range(6, 17)})
 
 # %% [markdown]
-# For 6 to 8 characters the window begins at 0, for the next three lengths at 3, and so on. As long as its beginning stays the same, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
+# For 6 to 8 characters the window begins at 0, for the next three lengths at 3, and so on. While its beginning stays the same, only the new character has to be read; when the window moves, the cache is filled anew. That is all a decoder has to know.
 #
-# (A model may bring its own cache, by a method `make_cache`. Lesson 16 has a cache that `slides`: it stays right when the window moves, so such a model reads each character once, however long the text becomes.)
+# (A model may bring its own cache, by a method `make_cache`. Lesson 16 has a cache that `slides`: it stays right when the window moves, so its model reads each character once, however long the text becomes.)
 #
-# Not every model can go on from a cache. A bigram table has no keys, and a model of your own may have an attention that does not know of caches. The rule is that a model takes a cache if its `compute_logits` has an argument `cache`. `generate` uses the cache with the models that take one, reads the whole window anew with the others, and refuses if you ask for a cache, `use_cache=True`, where there can be none.
+# Not every model takes a cache: a bigram table has no keys. The rule is that a model takes a cache if its `compute_logits` has an argument `cache`. `generate` uses a cache for models that take one, reads the whole window anew for the others, and refuses `use_cache=True` where no cache is possible.
 
 # %%
 #| export
 def _new_cache(model, pads=None):
-    """An empty cache: of the model's own kind, where its class has a `make_cache`."""
+    """An empty cache; of the model's own kind where its class has a `make_cache`."""
     if hasattr(model, "make_cache"):
         return model.make_cache(pads)
     return KVCache(model.block_size, pads)
 
 
 def _takes_cache(model):
-    """Whether a model can go on from a cache: whether its `compute_logits` has an argument `cache`."""
+    """Whether a model takes a cache: whether its `compute_logits` has an argument `cache`."""
     forward = getattr(model, "compute_logits", model.forward)
     return "cache" in signature(forward).parameters
 
@@ -647,7 +745,7 @@ def _takes_cache(model):
 class IncrementalDecoder:
     """The logits of the next token, for rows of ids that grow.
 
-    Where a row is longer than the model's block_size, the window that the model sees moves by `window_stride` at a time.
+    Where a row is longer than the model's block_size, the model's window moves by `window_stride` at a time.
     """
 
     def __init__(self, model, window_stride=1, use_cache=True):
@@ -660,20 +758,20 @@ class IncrementalDecoder:
 
     @torch.no_grad()
     def __call__(self, ids, pads):
-        """ids (B, N), pads (a list of B): how many columns at the front of each row are empty -> logits (B, V)."""
+        """ids (B, N), pads (a list of B): how many empty columns each row begins with -> logits (B, V)."""
         N = ids.shape[1]
         starts = self.window_starts(N, pads)
         if not self.use_cache:
             return self.recompute(ids, starts)
         first = min(starts)
         if starts != self.starts:
-            # A window has moved. Its characters have other positions now, so all keys are others, too.
+            # A window has moved: its characters have new positions, and so all keys change.
             self.starts = starts
             self.cache = _new_cache(self.model, self.left_pads(starts, ids.device))
         new = ids[:, first + self.cache.length :]
-        # A pass over one character is short: what autograd notes for each tensor, even without gradients, would show.
+        # One character is little work; autograd's notes on each tensor, which no_grad keeps, would cost visible time.
         with torch.inference_mode():
-            # In pieces, because a cache that slides takes a prompt of any length, and the model a block at a time.
+            # A sliding cache takes a prompt of any length, but the model reads at most one block at a time.
             for piece in new.split(self.model.block_size, dim=1):
                 logits, _ = self.model(piece, cache=self.cache)
         if self.cache.length != N - first:
@@ -684,7 +782,7 @@ class IncrementalDecoder:
         return logits[:, -1]
 
     def window_starts(self, N, pads):
-        """The columns at which the windows begin, when the rows end at column N: a list of B."""
+        """The columns at which the windows begin when the rows end at column N: a list of B."""
         if self.slides:
             return list(pads)
         starts = []
@@ -694,14 +792,14 @@ class IncrementalDecoder:
         return starts
 
     def left_pads(self, starts, device):
-        """How many columns are empty before each window, (B,); None where all begin at the same column."""
+        """How many empty columns stand before each window, (B,); None where all begin at the same column."""
         first = min(starts)
         if max(starts) == first:
             return None
         return torch.tensor(starts, device=device) - first
 
     def recompute(self, ids, starts):
-        """The logits without a cache: the windows together if they begin at the same column, else one by one."""
+        """The logits without a cache: in one pass if all windows begin at the same column, else one by one."""
         if len(set(starts)) == 1:
             logits, _ = self.model(ids[:, starts[0] :])
             return logits[:, -1]
@@ -714,14 +812,14 @@ class IncrementalDecoder:
 # %% [markdown]
 # ## The sampling loop
 #
-# Read, turn logits into probabilities, draw, append: that is the loop. It draws all random numbers before the first character, a separate list for each text, from the seed `seed + row`. So what a text becomes does not depend on its neighbours. (But then 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a seed far away.)
+# Read, turn logits into probabilities, draw, append: that is the loop. It draws all random numbers before the first character, a separate list for each text, from the seed `seed + row`. So a text does not depend on its neighbours. (But 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a distant seed.)
 #
-# A model in training mode would write with dropout. It is not safe to switch such a model to evaluation mode for a while: in a notebook, another thread may be training it, and would go on without dropout. So `generate` leaves a model in training mode alone, and lets a copy write.
+# A model in training mode would write with dropout. To switch it to evaluation mode for a while is not safe: in a notebook, another thread may be training it, and would go on without dropout. So `generate` leaves such a model alone, and lets a copy write.
 
 # %%
 #| export
 def _in_eval_mode(model):
-    """The model itself if it is in evaluation mode, else a copy that is: whoever trains it must not notice."""
+    """The model itself if it is in evaluation mode, else a copy in evaluation mode: training must not be disturbed."""
     if any(part.training for part in model.modules()):
         return deepcopy(model).eval()
     return model
@@ -751,7 +849,7 @@ def _generate_ids(
     for step in range(steps):
         # On the CPU and in float64, so that the same draws give the same text on every device.
         logits = decoder(ids[:, : N + step], pads).cpu().double()
-        if not logits.max() < inf:  # nan is not smaller, either
+        if not logits.max() < inf:  # true for nan as well
             raise FloatingPointError(
                 f"the model produced {logits.max()} as a logit after {step} generated token(s): "
                 f"do its weights contain nan or inf?"
@@ -768,7 +866,7 @@ def _generate_ids(
 
 # %%
 def last_vectors(E, P, prompts):
-    """E (V, C), P (block_size, C), prompts: B tensors (T,) -> (B, C): what the last character of each is given."""
+    """E (V, C), P (block_size, C), prompts: B tensors (T,) -> (B, C): the output at the last position of each."""
     N = max(len(prompt) for prompt in prompts)
     # (B, N), zeros in front
     idx = torch.stack([F.pad(prompt, (N - len(prompt), 0)) for prompt in prompts])
@@ -779,22 +877,19 @@ def last_vectors(E, P, prompts):
 
 
 torch.manual_seed(1337)
-E, P, short, long = (
-    torch.randn(5, 4),
-    torch.randn(8, 4),
-    torch.tensor([2, 1]),
-    torch.tensor([4, 1, 3, 3, 2]),
-)
-print(
-    "the same alone:",
-    torch.allclose(last_vectors(E, P, [short, long])[0], last_vectors(E, P, [short])[0]),
-)
+E, places = torch.randn(5, 4), torch.randn(8, 4)
+short, long = torch.tensor([2, 1]), torch.tensor([4, 1, 3, 3, 2])
+company = last_vectors(E, places, [short, long])[0]
+alone = last_vectors(E, places, [short])[0]
+for name, vector in {"in company": company, "alone": alone}.items():
+    print(f"{name:12}", [round(x, 2) for x in vector.tolist()])
+print("the same" if torch.allclose(company, alone) else "not the same")
 
 # %% [markdown]
 # ### Exercise: two bugs in front
 # ★★ · 8 minutes · The text that comes out is nearly right; that is why such bugs live for years.
 #
-# There are two bugs, one in the positions and one in the mask. If you fix the positions alone, the line above says True, for these prompts and for most others. Some prompts still get a wrong vector, but they get the same wrong vector alone and in company, so this comparison cannot see it. Compare with the vector that you would compute for one prompt without any empty places. Every character of the alphabet may occur in a prompt, at any place.
+# There are two bugs, one in the positions and one in the mask. If you fix only the positions, the cell above says "the same", for these prompts and for most others. Some prompts still get a wrong vector, the same wrong vector alone and in company, so this comparison cannot see it. Compare with the vector that you would compute for one prompt without any empty places. Every character of the alphabet may occur in a prompt, at any place.
 
 # %% tags=["exercise"] exercise="mended_pads"
 def mended_pads(E, P, prompts):
@@ -806,7 +901,7 @@ def mended_pads(E, P, prompts):
     places = torch.arange(N) - pads  # (B, N): each prompt counts from its own start
     x = E[idx] + P[places.clamp(min=0)]
     scores = x[:, -1:] @ x.mT / E.shape[1] ** 0.5
-    # Where it stands, not which character.
+    # The mask goes by the place, not by the character.
     scores = scores.masked_fill((places < 0)[:, None], float("-inf"))
     return (scores.softmax(-1) @ x)[:, 0]
     ### END SOLUTION
@@ -815,153 +910,21 @@ def mended_pads(E, P, prompts):
 check("mended_pads", mended_pads)
 
 # %% [markdown]
-# ## Checking the arguments
-#
-# A sampling parameter may be out of its range, or the prompt may hold a character that the model has never seen. `generate` should say so before it spends any time, and name the culprit.
-
-# %%
-#| export
-def check_sampling(model, **parameters):
-    """Checks the numbers that `generate` is given. Raises: ValueError for one with which nothing can be drawn."""
-    rules = {  # name: (its type, what has to hold, the same in words)
-        "max_new_tokens": (Integral, lambda x: x >= 0, "an integer >= 0"),
-        "temperature": (Real, lambda x: 0 <= x < inf, "a finite number >= 0 (0: greedy)"),
-        "top_k": (Integral, lambda x: x >= 1, "an integer >= 1, or None"),
-        "top_p": (Real, lambda x: 0 < x <= 1, "above 0 and at most 1, or None"),
-        "min_p": (Real, lambda x: 0 <= x <= 1, "from 0 to 1, or None"),
-        "repetition_penalty": (
-            Real,
-            lambda x: 0 < x < inf,
-            "above 0 (above 1 makes repetitions rarer), or None",
-        ),
-        "window_stride": (
-            Integral,
-            lambda x: 1 <= x <= model.block_size,
-            f"an integer from 1 to the block_size, {model.block_size}",
-        ),
-        "seed": (Integral, lambda x: abs(x) < 2**62, "an integer below 2**62, or None"),
-    }
-    optional = ("top_k", "top_p", "min_p", "repetition_penalty", "seed")
-    for name, value in parameters.items():
-        if value is None and name in optional:
-            continue
-        kind, holds, meaning = rules[name]
-        if not isinstance(value, kind) or not holds(value):
-            raise ValueError(f"{name} is {value!r}; it has to be {meaning}")
-
-# %% [markdown]
-# A prompt is ids, a text, or a list of texts. A stop string that the tokenizer cannot encode is refused, because it would never come. (The rest of this section only checks: skip the code if you like.)
-
-# %%
-#| export
-def _check_ids(model, ids, stop):
-    """Checks a prompt of ids. Raises: ValueError for one that cannot be continued."""
-    if stop or ids.dim() != 2 or ids.numel() == 0 or ids.dtype != torch.int64:
-        raise ValueError(
-            f"a tensor prompt must be non-empty int64 (B, T) without stop=; got {ids.dtype}, "
-            f"{tuple(ids.shape)}, stop={stop}"
-        )
-    model.check(ids.reshape(-1, 1))  # in columns: the prompt may be longer than a block
-
-
-def _encode_texts(model, texts, tokenizer, stop, stream):
-    """Checks prompts of text -> their ids, a tensor (T,) each. Raises: ValueError for what cannot be continued."""
-    is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
-    if not is_list or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"the prompt is {texts!r}; give a text, a list of texts, or ids (B, T)")
-    if tokenizer is None or tokenizer.vocab_size != model.vocab_size:
-        raise ValueError(
-            f"a text prompt needs tokenizer= with the model's vocab_size {model.vocab_size}"
-        )
-    if stream and len(texts) > 1:
-        raise ValueError(f"stream=True streams one text; the prompt has {len(texts)}")
-    for end in stop:
-        if not isinstance(end, str) or end == "":
-            raise ValueError(
-                f"stop has {end!r}; it has to be a text of one character or more, or a list of them"
-            )
-        tokenizer.encode(end)
-    rows = [tokenizer.encode(text) for text in texts]
-    if "" in texts:
-        try:
-            line_end = tokenizer.encode("\n")
-        except ValueError as error:
-            raise ValueError(
-                "an empty prompt starts from a newline, which this tokenizer lacks: pass at "
-                "least one character"
-            ) from error
-        # The model has to read something: what stands before the first line of a text.
-        rows = [row if len(row) else line_end for row in rows]
-    return rows
-
-# %%
-for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_stride": 0}):
-    try:
-        check_sampling(model, **wrong)
-    except ValueError as error:
-        print(error)
-
-# %% [markdown]
 # ## `generate`
 #
-# Ids in, ids out. Text in, text out, and then a row can end before the others, with one of the `stop` strings. With `stream=True` the pieces come one by one, as they are written, which is how a chat window fills.
+# Ids in, ids out. Text in, text out, and then a row can end before the others, with one of the `stop` strings. With `stream=True` the pieces come one by one, as in a chat window.
 #
-# To write text while the ids come, each id is decoded alone. With characters that is easy. But a tokenizer for pieces of words (lesson 14) may cut a character in two: `é` has two bytes, and what `decode` returns for the first of them ends with `�`, U+FFFD. Then the stream writes the text before the `�`, and keeps the rest until the other half comes.
+# A stream decodes each id alone. A tokenizer for pieces of words (lesson 14) may cut a character in two: `é` has two bytes. `TextStream` (`chargpt_lib/text_stream.py`) then waits for the other half; it also finds a stop string that two pieces share.
 
 # %%
 #| export
-class _TextStream:
-    """One row's text as its ids come, up to the first stop string."""
-
-    def __init__(self, tokenizer, stop):
-        self.tokenizer = tokenizer
-        self.stop = stop
-        self.text = ""
-        self.pending = []  # ids whose last character is not whole yet
-        self.shown = 0  # characters of theirs that are written
-        self.ended = False
-
-    def add(self, i):
-        """The next id -> the new characters, "" where there are none."""
-        if self.ended:
-            return ""
-        self.pending.append(i)
-        text = self.tokenizer.decode(self.pending)
-        whole = text.removesuffix("\ufffd")
-        piece = whole[self.shown :]
-        self.shown = len(whole)
-        if whole == text:
-            self.pending = []
-            self.shown = 0
-        return self.write(piece)
-
-    def flush(self):
-        """What is still pending when no more ids come."""
-        if self.ended or not self.pending:
-            return ""
-        return self.write(self.tokenizer.decode(self.pending)[self.shown :])
-
-    def write(self, piece):
-        """Appends a piece, cut after the first stop string -> what was appended."""
-        old = len(self.text)
-        text = self.text + piece
-        cuts = []
-        for stop in self.stop:
-            # It may begin in the text before, but it ends in the new piece.
-            place = text.find(stop, max(0, old - len(stop) + 1))
-            if place >= 0:
-                cuts.append(place + len(stop))
-        if cuts:
-            text = text[: min(cuts)]
-            self.ended = True
-        self.text = text
-        return text[old:]
+from chargpt_lib.text_stream import TextStream
 
 
 def _stream_texts(columns, texts, tokenizer, stop):
-    """Yields the texts, then, for each column of ids (B,), the list of their new pieces, until all have ended."""
+    """Yields the texts, then the list of new pieces for each column of ids (B,), until all texts have ended."""
     yield list(texts)
-    streams = [_TextStream(tokenizer, stop) for _ in texts]
+    streams = [TextStream(tokenizer, stop) for _ in texts]
     for column in columns:
         yield [stream.add(i) for stream, i in zip(streams, column.tolist())]
         if all(stream.ended for stream in streams):
@@ -978,7 +941,7 @@ def _stream_ids(columns, prompt):
         yield column[:, None].to(prompt.device)
 
 # %% [markdown]
-# If you press Ctrl-C (in a notebook: the square), the text written so far should not be lost.
+# If you press Ctrl-C (in a notebook: the square), the text written so far should not be lost. And `generate` checks all arguments before it spends any time (`chargpt_lib/sampling_checks.py`).
 
 # %%
 #| export
@@ -991,6 +954,9 @@ def _until_interrupted(pieces):
 
 # %%
 #| export
+from chargpt_lib.sampling_checks import check_ids, check_sampling, encode_texts
+
+
 def generate(
     model,
     prompt,
@@ -1007,18 +973,18 @@ def generate(
     window_stride=1,
     use_cache=None,
 ):
-    """Continues a prompt -> prompt and continuation: for ids (B, T) ids (B, T + max_new_tokens), for texts texts.
+    """Continues a prompt -> prompt and continuation: ids (B, T + max_new_tokens) for ids (B, T), texts for texts.
 
     temperature, top_k, top_p, min_p: see `next_token_probs`; repetition_penalty: see `apply_repetition_penalty`.
-    stop: a text or several; a row ends after the first of them that it writes, which stays at its end.
+    stop: a text or several; a row ends with the first of them that it writes.
     seed: row i draws from a generator of its own, with seed + i; without a seed, torch's own generator chooses one.
-    stream: an iterator over the prompt and each new piece, as it comes.
-    tokenizer: for prompts of text; an empty prompt is the end of a line.
+    stream: returns an iterator over the prompt and each new piece, as it comes.
+    tokenizer: for prompts of text; an empty prompt starts from a line end.
     window_stride: how far the window moves at a time when the text is longer than block_size. 1 is exact; more is
-    faster, because the cache lives longer. On a CPU, a copy from `prepare_for_sampling` writes faster, too.
+    faster, because the cache lives longer. On a CPU with several threads, so is a copy from `prepare_for_sampling`.
     use_cache: True or False; None: True if the model's `compute_logits` has an argument `cache`.
 
-    The model stays as it is: one in training mode is copied first. Ctrl-C returns what is written.
+    The model is not changed: one in training mode is copied first. Ctrl-C returns the text so far.
     Raises: ValueError for a prompt or a number with which nothing can be written, before any time is spent.
     """
     check_sampling(
@@ -1045,11 +1011,11 @@ def generate(
         stop = (stop,)
     as_ids = isinstance(prompt, torch.Tensor)
     if as_ids:
-        _check_ids(model, prompt, stop)
+        check_ids(model, prompt, stop)
         rows = list(prompt.cpu())
     else:
         texts = [prompt] if isinstance(prompt, str) else prompt
-        rows = _encode_texts(model, texts, tokenizer, stop, stream)
+        rows = encode_texts(model, texts, tokenizer, stop, stream)
     if seed is None:
         seed = torch.randint(2**31, ()).item()
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -1066,6 +1032,16 @@ def generate(
     return written[0] if isinstance(prompt, str) else written
 
 # %% [markdown]
+# Arguments with which nothing can be written:
+
+# %%
+for wrong in ({"top_p": 90}, {"temperature": -1}, {"window_stride": 0}):
+    try:
+        generate(model, OPENING, 5, tokenizer=tokenizer, **wrong)
+    except ValueError as error:
+        print(error)
+
+# %% [markdown]
 # The first promise is that the cache changes nothing. Test it with greedy and with random draws, inside the block and far beyond it:
 
 # %%
@@ -1073,8 +1049,35 @@ for temperature in (0, 1):
     how = {"temperature": temperature, "seed": 3, "tokenizer": tokenizer}
     with_cache = generate(model, OPENING, 250, use_cache=True, **how)
     without = generate(model, OPENING, 250, use_cache=False, **how)
-    same = with_cache == without
-    print(len(with_cache), "characters, the same with the cache and without:", same)
+    same = sum(one == other for one, other in zip(with_cache, without))
+    print(f"temperature {temperature}: {same} of {len(without)} characters are the same")
+
+# %% [markdown]
+# The second promise is that each row of a list is written as if it were alone, and that its window moves when its own text is long enough.
+
+# %%
+prompts = [OPENING, "\n", "O "]
+together = generate(model, prompts, 200, seed=7, tokenizer=tokenizer)
+alone = [
+    generate(model, text, 200, seed=7 + row, tokenizer=tokenizer)
+    for row, text in enumerate(prompts)
+]
+for text, one in zip(together, alone):
+    same = sum(a == b for a, b in zip(text, one))
+    print(f"{same} of {len(one)} characters are the same")
+
+# %% [markdown]
+# Here is a scene, piece by piece, to its end:
+
+# %% tags=["nbval-ignore-output"]
+streamed = ""
+for piece in generate(model, OPENING, 400, seed=5, stop="\n\n", stream=True, tokenizer=tokenizer):
+    print(piece, end="", flush=True)
+    streamed += piece
+
+# %%
+assert streamed.startswith(OPENING)
+assert streamed.count("\n\n") <= OPENING.count("\n\n") + 1
 
 # %% [markdown]
 # How much time does the cache save? Measure it inside the block, and far beyond it, where with `window_stride=1` the window moves at every character:
@@ -1102,176 +1105,12 @@ print(f"inside the block: ≈ {took[140][0] / took[140][1]:.1f} times as fast wi
 assert took[140][1] < took[140][0] or device.type != "cpu"
 
 # %% [markdown]
-# Beyond the block, `window_stride=1` loses most of the gain, because nearly every character needs the window read anew. `window_stride=96` keeps the gain, but after a jump the model knows less of the past: it writes another text, a hair worse (above).
-#
-# ## Split-K linear layers on a CPU
-#
-# Where does the remaining time of a character go? One row goes through every matrix. **Predict:** multiply one row with 18 matrices, then 64 rows with the same matrices; how many times as long do the 64 take?
-
-# %%
-layers = []
-for _ in range(18):  # 10.6 million numbers, as in a GPT of this size: 42 MB
-    layers.append(nn.Linear(384, 1536, bias=False))
-x64 = torch.randn(64, 384)
-
-
-@torch.no_grad()
-def milliseconds_for(layers, x):
-    """The median time in milliseconds that it takes to multiply x with each of the matrices."""
-    times = []
-    for _ in range(30):
-        start = time.perf_counter()
-        for layer in layers:
-            layer(x)
-        times.append(1000 * (time.perf_counter() - start))
-    return sorted(times)[15]
-
-# %% tags=["nbval-ignore-output"]
-by_rows = {rows: milliseconds_for(layers, x64[:rows]) for rows in (1, 8, 64)}
-print({rows: f"{ms:.1f} ms" for rows, ms in by_rows.items()})
-
-# %%
-ratio = by_rows[64] / by_rows[1]
-print(f"64 rows take ≈ {ratio:.0f} times as long as one (less than 32: {ratio < 32})")
-assert ratio < 32
+# Beyond the block, `window_stride=1` loses most of the gain, because for nearly every character the whole window is read anew. `window_stride=96` keeps the gain, but after a jump the model knows less of the past: it writes another text, slightly worse (above).
 
 # %% [markdown]
-# They take far less than 64 times as long. Each row costs a multiplication for every number of the matrices; but the numbers come from memory once, for one row or for 64, and a single row mostly waits for them. For a product of one row, PyTorch mostly uses a single core, and that core waits. But the sum over $k$ can be divided:
+# ## Scoring samples with the grammar
 #
-# $$y_n = \sum_{k=1}^{K} W_{nk} x_k = \sum_{k \le K/4} W_{nk} x_k + \dots + \sum_{k > 3K/4} W_{nk} x_k.$$
-#
-# So cut each matrix, once, into four pieces that lie apart in memory. `torch.bmm` multiplies all four in one call, and gives each core some of the pieces. The field calls this *split-K*. Because it concerns the layer alone, it gets a class of its own, a linear layer that computes the same numbers as `nn.Linear`:
-
-# %%
-#| export
-class SplitKLinear(nn.Module):
-    """An `nn.Linear` for few rows on a CPU, its matrix in pieces that all cores fetch: (..., K) -> (..., N).
-
-    The pieces are a copy: a layer that is trained on must not be replaced by this one.
-    """
-
-    MAX_ROWS = 32  # more rows give the cores enough to do: the plain product is as fast, or faster
-
-    def __init__(self, layer):
-        super().__init__()
-        self.weight = layer.weight  # (N, K)
-        self.bias = layer.bias
-        n_pieces = gcd(4, layer.in_features)
-        pieces = layer.weight.detach().T.reshape(n_pieces, -1, layer.out_features)
-        self.register_buffer("pieces", pieces.contiguous(), persistent=False)  # (4, K / 4, N)
-
-    def forward(self, x):
-        rows = x.numel() // x.shape[-1]
-        if rows > self.MAX_ROWS:
-            return F.linear(x, self.weight, self.bias)
-        parts = x.reshape(rows, len(self.pieces), -1).transpose(0, 1)  # (4, rows, K / 4)
-        out = torch.bmm(parts, self.pieces).sum(0)  # (rows, N)
-        out = out.view(*x.shape[:-1], -1)
-        return out if self.bias is None else out + self.bias
-
-# %%
-split = [SplitKLinear(layer) for layer in layers]
-with torch.no_grad():
-    differences = [new(x64[:1]) - old(x64[:1]) for new, old in zip(split, layers)]
-largest = torch.stack(differences).abs().max()
-print(f"largest difference from the plain layers: ≈ {largest:.0e}")
-assert largest < 1e-5
-
-# %% tags=["nbval-ignore-output"]
-whole = milliseconds_for(layers, x64[:1])
-fast = milliseconds_for(split, x64[:1])
-print(f"one row, the plain layers: {whole:.1f} ms, split: {fast:.1f} ms")
-
-# %%
-assert fast < 4 * whole  # on a busy machine the cores come late
-
-# %% [markdown]
-# ## Int8 quantization
-#
-# Our model has half a million weights, which stay in the processor's own memory. Ten million do not fit in there: for each character all of them have to come from outside, four bytes each, and that takes most of the time. So make the weights smaller. *int8* has one byte a number: a weight is a whole number from -127 to 127 times a scale. Each row of a matrix has its own scale, so that its largest weight just fits. The input of the matrix is rounded to whole numbers, too, by a scale that is found anew at each call. PyTorch has the arithmetic for int8, and we make another linear layer of it:
-
-# %%
-#| export
-class Int8Linear(nn.Module):
-    """An `nn.Linear` on a CPU with one byte a weight: (..., K) -> (..., N). It cannot be trained."""
-
-    def __init__(self, layer):
-        super().__init__()
-        weight = layer.weight.detach()
-        largest = weight.abs().amax(1).clamp(min=1e-30)  # a row of zeros has a scale, too
-        scales = largest.double() / 127  # one for each row
-        zeros = torch.zeros(len(weight), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # PyTorch moves the making of such tensors into another package; what multiplies with them stays.
-            warnings.filterwarnings("ignore", message=".*quantize_per_channel.*")
-            rounded = torch.quantize_per_channel(weight, scales, zeros, axis=0, dtype=torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(rounded, layer.bias)
-
-    def forward(self, x):
-        # reduce_range: 7 bits for x, or sums of two products could overflow on CPUs without VNNI.
-        return torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range=True)
-
-# %% [markdown]
-# Now make a copy of the model with these layers in the place of its matrices. Nothing else changes: the copy has the same forward pass, and `generate` takes it like any model. Three kinds of layers are left as they are: those that are no plain `nn.Linear`, those that somebody listens to with a hook, and, with `"fp32"`, those that are not in 32 bits on the CPU.
-
-# %%
-#| export
-LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
-
-
-def _is_plain_linear(layer):
-    """Whether a layer is an `nn.Linear` in 32 bits on the CPU, without hooks, which a replacement would not call."""
-    return (
-        type(layer) is nn.Linear
-        and layer.weight.device.type == "cpu"
-        and layer.weight.dtype == torch.float32
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-    )
-
-
-def prepare_for_sampling(model, precision="fp32"):
-    """A copy of the model that writes faster on a CPU, in evaluation mode; it cannot be trained.
-
-    precision: "fp32" for the same numbers with `SplitKLinear`, "int8" for rounded ones with `Int8Linear`.
-    Raises: ValueError for another precision, and for int8 on another device.
-    """
-    if precision not in LINEAR_LAYERS:
-        raise ValueError(f"precision is {precision!r}; take one of {sorted(LINEAR_LAYERS)}")
-    if precision == "int8" and next(model.parameters()).device.type != "cpu":
-        raise ValueError("int8 is for the CPU alone: prepare_for_sampling(model.cpu(), 'int8')")
-    prepared = deepcopy(model)
-    for parent in list(prepared.modules()):
-        for name, layer in list(parent.named_children()):
-            if _is_plain_linear(layer):
-                setattr(parent, name, LINEAR_LAYERS[precision](layer))
-    return prepared.eval().requires_grad_(False)
-
-# %% [markdown]
-# **Predict:** a weight now has 255 possible values instead of billions; how much worse does the model become, in nats?
-
-# %%
-eight = prepare_for_sampling(model.cpu(), "int8")
-worse = evaluate(eight, val_ids) - evaluate(model.to(device), val_ids)
-print(f"≈ {worse:+.4f} nats a character (less than a hundredth: {abs(worse) < 0.01})")
-assert abs(worse) < 0.01
-
-# %% tags=["nbval-ignore-output"]
-big = GPT(GPTConfig.baby(tokenizer.vocab_size)).eval()  # 10.7 million weights, to take the time
-writers = {
-    "as it is": big,
-    "prepared, four bytes a weight": prepare_for_sampling(big),
-    "prepared, one byte a weight": prepare_for_sampling(big, "int8"),
-}
-for name, writer in writers.items():
-    start = time.perf_counter()
-    generate(writer, "O", 60, seed=1, tokenizer=tokenizer)
-    print(f"{name}: {60 / (time.perf_counter() - start):.0f} characters a second")
-
-# %% [markdown]
-# ## Sampling settings compared
-#
-# Here are three scenes from the same opening, at three temperatures, for a taste; we count below.
+# Three scenes from the same opening, at three temperatures, for a taste; then we count.
 
 # %% tags=["nbval-ignore-output"]
 moods = {
@@ -1287,34 +1126,7 @@ for temperature, text in moods.items():
 assert len(set(moods.values())) == 3
 
 # %% [markdown]
-# The second promise is that the rows of a list are written as if each were alone, and that each window moves when its own text is long enough.
-
-# %%
-prompts = [OPENING, "\n", "O "]
-together = generate(model, prompts, 200, seed=7, tokenizer=tokenizer)
-alone = [
-    generate(model, text, 200, seed=7 + row, tokenizer=tokenizer)
-    for row, text in enumerate(prompts)
-]
-print("the same:", together == alone)
-
-# %% [markdown]
-# Here is a scene, as it comes, to its end:
-
-# %% tags=["nbval-ignore-output"]
-streamed = ""
-for piece in generate(model, OPENING, 400, seed=5, stop="\n\n", stream=True, tokenizer=tokenizer):
-    print(piece, end="", flush=True)
-    streamed += piece
-
-# %%
-assert streamed.startswith(OPENING)
-assert streamed.count("\n\n") <= OPENING.count("\n\n") + 1
-
-# %% [markdown]
-# ## Scoring samples with the grammar
-#
-# For most texts nobody can say how good a sample is. For ours the grammar that wrote the corpus can ([Playhouse](appendix/playhouse.ipynb)). Its rules call `writer.choose(...)` for every choice and `writer.emit(...)` for what follows from it; `weighted_options` makes a table of the options of a choice: the word, how many of its letters are needed to tell it from the others, and what it costs in nats. Here are three options, the first twice as likely as each of the others:
+# For most texts nobody can say how good a sample is. For ours the grammar that wrote the corpus can ([Playhouse](appendix/playhouse.ipynb)). Its rules call `writer.choose(...)` for every choice and `writer.emit(...)` for what follows from it; `weighted_options` makes a table of the options of a choice: the word, how many of its letters are needed to tell it from the others, and what it costs in nats. Here are three options, the first of them twice as likely as each other one:
 
 # %%
 print(
@@ -1325,10 +1137,10 @@ print(
 )
 
 # %% [markdown]
-# So give the rules a writer that does not write but *reads*: it finds out which option the text has taken, and what this option costs. If no option fits, the text is not *grammatical*: the grammar could not have written it.
+# So give the rules a writer that *reads*: it finds out which option the text has taken, and what this option costs. If no option fits, the text is not *grammatical*: the grammar could not have written it.
 
 # %%
-class Proofreader(GrammarWriter):  # follows a text; ValueError where the rules are broken
+class Proofreader(GrammarWriter):  # follows a text; ValueError at the first broken rule
     def __init__(self, text):
         self.text, self.parts, self.spans, self.length = text, [], [], 0
 
@@ -1348,7 +1160,7 @@ class Proofreader(GrammarWriter):  # follows a text; ValueError where the rules 
 
 # %%
 def price(play):
-    """(nats that the grammar pays for a scene, None) or (None, what is wrong with it)."""
+    """A scene -> (its cost in nats under the grammar, None), or (None, its first error)."""
     writer = Proofreader(play)
     try:
         scene(writer)
@@ -1367,14 +1179,12 @@ for play in (
 ):
     nats, wrong = price(play)
     print(f"{nats / len(play):.3f} nats a character" if nats else f"against the rules: {wrong}")
-if corpus.name == "playhouse":  # the judge judged: scenes of the corpus itself
-    print(
-        sum(price(play + "\n\n")[1] is None for play in corpus.val.split("\n\n")[:60]),
-        "of 60 are grammatical",
-    )
+if corpus.name == "playhouse":  # a test of the judge itself
+    right_ones = [price(play + "\n\n")[1] is None for play in corpus.val.split("\n\n")[:60]]
+    print(f"scenes of the corpus: {sum(right_ones)} of 60 are grammatical")
 
 # %% [markdown]
-# Now write sixty scenes with each setting. How many come to an end? How many of those could the grammar have written? And how lively are the sixty: how many different words of the language do they use, compared with sixty scenes of the corpus? (**Predict:** how does temperature 0 do in variety? All sixty begin alike.)
+# Now write sixty scenes with each setting. How many come to an end? How many of those could the grammar have written? And how varied are the sixty: how many different words of the language do they use, compared with sixty scenes of the corpus? (**Predict** the variety at temperature 0. All sixty begin alike.)
 
 # %%
 def words_of(plays):
@@ -1386,7 +1196,7 @@ usual = len(set(words_of(corpus.val.split("\n\n")[:60])))
 
 # %%
 def judge(**sampling):
-    """Sixty scenes -> how many end, and are grammatical; what is wrong; variety; the share of words that are real."""
+    """Writes sixty scenes -> how many end, how many of these are grammatical, errors, variety, share of real words."""
     sampling = {"window_stride": 96, "tokenizer": tokenizer, **sampling}
     plays = generate(model, ["\n\n"] * 60, 250, seed=1, stop="\n\n", **sampling)
     ended = [play[2:] for play in plays if play.endswith("\n\n", 2)]
@@ -1436,7 +1246,7 @@ for setting, row in zip(settings, verdicts):
     )
     ax.errorbar(x, y, error, **look)
     name = ", ".join(f"{key} {value}" for key, value in setting.items()).replace("temperature", "T")
-    side, align = (6, "left") if x > 0.95 else (-6, "right")  # so that few labels meet
+    side, align = (6, "left") if x > 0.95 else (-6, "right")  # keeps most labels apart
     ax.annotate(name, (x, y), (side, 5), textcoords="offset points", fontsize=8, ha=align)
 ax.set(xlabel="different words, compared with the corpus", ylabel="share of grammatical scenes")
 ax.set_ylim(0, None)
@@ -1445,28 +1255,152 @@ title = "Dots: temperature alone. Squares: with another parameter. Bars: one sta
 ax.set_title(title, fontsize=10)
 show(
     fig,
-    "Grammatical scenes against variety: temperature 0 has one scene only; from there on the higher the "
-    "temperature, the fewer are grammatical; cutting the tail at 1.3 brings most of them back.",
+    "Grammatical scenes against variety: temperature 0 has only one scene; above 0, a higher temperature "
+    "makes fewer scenes grammatical; cutting the tail at 1.3 restores most of them.",
 )
 
 # %% [markdown]
-# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are right more often than high ones, which are wrong in many ways. No sampling parameter can mend the mistakes that remain at a low temperature: there the model itself likes a wrong word best, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely, the bar is low; so a temperature of 1.3 keeps its variety and loses most of its blunders. But look at the error bars before you rank neighbours: sixty scenes are few. The repetition penalty, meant for subwords, only does harm.
+# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are right more often than high ones. No sampling parameter repairs the mistakes that remain at a low temperature: there the model itself prefers a wrong word, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely, the bar is low; so a temperature of 1.3 keeps its variety and loses most of its blunders. But look at the error bars before you rank neighbours: sixty scenes are few. The repetition penalty, meant for subwords, only harms here.
+
+# %% [markdown]
+# ## Faster on a CPU
 #
+# With the cache, a single row goes through every matrix. **Predict:** multiply one row with 18 matrices, then 64 rows with the same matrices; how many times as long do the 64 take?
+
+# %%
+layers = []
+for _ in range(18):  # 10.6 million numbers, as in a GPT of this size: 42 MB
+    layers.append(nn.Linear(384, 1536, bias=False))
+x64 = torch.randn(64, 384)
+
+
+@torch.no_grad()
+def milliseconds_for(layers, x):
+    """The median time in milliseconds of multiplying x with each of the matrices."""
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        for layer in layers:
+            layer(x)
+        times.append(1000 * (time.perf_counter() - start))
+    return sorted(times)[15]
+
+# %% tags=["nbval-ignore-output"]
+by_rows = {rows: milliseconds_for(layers, x64[:rows]) for rows in (1, 8, 64)}
+print({rows: f"{ms:.1f} ms" for rows, ms in by_rows.items()})
+
+# %%
+ratio = by_rows[64] / by_rows[1]
+print(f"64 rows take ≈ {ratio:.0f} times as long as one (less than 32: {ratio < 32})")
+assert ratio < 32
+
+# %% [markdown]
+# They take far less than 64 times as long. Each row costs a multiplication for every weight; but the weights come from memory once, for one row or for 64, and a single row mostly waits for them. For a product of one row, PyTorch mostly uses one core, and that core waits. But the sum over $k$ can be divided:
+#
+# $$y_n = \sum_{k=1}^{K} W_{nk} x_k = \sum_{k \le K/4} W_{nk} x_k + \dots + \sum_{k > 3K/4} W_{nk} x_k.$$
+#
+# This is *split-K*: cut the matrix, once, into four pieces that lie apart in memory. `torch.bmm` multiplies all four in one call and gives each core some of them.
+
+# %%
+W = layers[0].weight.detach()  # (N, K) = (1536, 384)
+x = x64[:1]  # (1, K)
+four = W.T.reshape(4, 96, 1536).contiguous()  # (4, K / 4, N)
+y = torch.bmm(x.reshape(4, 1, 96), four).sum(0)  # (4, 1, K / 4) times (4, K / 4, N) -> (1, N)
+print(f"largest difference from W x: ≈ {(y - x @ W.T).abs().max():.0e}")
+assert torch.allclose(y, x @ W.T, atol=1e-5)
+
+# %% [markdown]
+# `SplitKLinear` (`chargpt_lib/cpu_kernels.py`) is an `nn.Linear` that computes this way. **Predict:** how much does it gain with one thread?
+
+# %% tags=["nbval-ignore-output"]
+from chargpt_lib.cpu_kernels import SplitKLinear
+
+split = [SplitKLinear(layer) for layer in layers]
+whole = milliseconds_for(layers, x64[:1])
+fast = milliseconds_for(split, x64[:1])
+print(f"threads: {torch.get_num_threads()}; plain {whole:.1f} ms, split {fast:.1f} ms", end=": ")
+gain = whole / fast
+if 0.9 < gain < 1.1:
+    print("no difference to speak of")
+else:
+    print(f"split-K is {max(gain, 1 / gain):.1f} times as {'fast' if gain > 1 else 'slow'}")
+
+# %%
+assert fast < 4 * whole  # a wide bound: on a busy machine the cores start late
+
+# %% [markdown]
+# With one thread, nobody is there to share the pieces: whether split-K gains or loses then depends on how the processor fetches memory.
+#
+# The other way to fetch less is to make the weights smaller. Half a million weights stay in the processor's fast memory; ten million do not fit, and each character fetches all of them, four bytes each. *int8* has one byte a weight: $W_{nk} \approx s_n q_{nk}$, with a whole number $q_{nk}$ from -127 to 127 and a scale for each row, $s_n = \max_k |W_{nk}| / 127$. The input of the matrix is rounded, too, with a scale found at each call. `Int8Linear` does this with PyTorch's arithmetic for int8.
+#
+# A copy of the model gets these layers in the place of its matrices and keeps its forward pass, so `generate` takes the copy like any model. Some layers stay as they are: those that are not a plain `nn.Linear` in 32 bits on the CPU, and those with hooks.
+
+# %%
+#| export
+from chargpt_lib.cpu_kernels import Int8Linear, SplitKLinear, is_plain_linear
+
+LINEAR_LAYERS = {"fp32": SplitKLinear, "int8": Int8Linear}
+
+
+def prepare_for_sampling(model, precision="fp32"):
+    """A copy of the model for sampling on a CPU, in evaluation mode; it cannot be trained.
+
+    precision: "fp32" for the same weights in a `SplitKLinear`, faster with several threads; "int8" for rounded weights
+    in an `Int8Linear`, a quarter of the bytes.
+    Raises: ValueError for another precision, and for int8 on another device.
+    """
+    if precision not in LINEAR_LAYERS:
+        raise ValueError(f"precision is {precision!r}; take one of {sorted(LINEAR_LAYERS)}")
+    if precision == "int8" and next(model.parameters()).device.type != "cpu":
+        raise ValueError("int8 is for the CPU alone: prepare_for_sampling(model.cpu(), 'int8')")
+    prepared = deepcopy(model)
+    for parent in list(prepared.modules()):
+        for name, layer in list(parent.named_children()):
+            if is_plain_linear(layer):
+                setattr(parent, name, LINEAR_LAYERS[precision](layer))
+    return prepared.eval().requires_grad_(False)
+
+# %% tags=["nbval-ignore-output"]
+big = GPT(GPTConfig.baby(tokenizer.vocab_size)).eval()  # 10.7 million weights, to take the time
+writers = {
+    "as it is": big,
+    "split-K, four bytes a weight": prepare_for_sampling(big),
+    "int8, one byte a weight": prepare_for_sampling(big, "int8"),
+}
+print("threads:", torch.get_num_threads())
+speeds = {}
+for name, writer in writers.items():
+    start = time.perf_counter()
+    generate(writer, "O", 60, seed=1, tokenizer=tokenizer)
+    speeds[name] = 60 / (time.perf_counter() - start)
+    ratio = speeds[name] / speeds["as it is"]
+    print(f"{name}: {speeds[name]:.0f} characters a second, {ratio:.1f} times the speed")
+
+# %% [markdown]
+# **Predict:** a weight now has 255 possible values instead of billions; how much worse does the model become, in nats?
+
+# %%
+eight = prepare_for_sampling(model.cpu(), "int8")
+worse = evaluate(eight, val_ids) - evaluate(model.to(device), val_ids)
+print(f"≈ {worse:+.4f} nats a character (less than a hundredth: {abs(worse) < 0.01})")
+assert abs(worse) < 0.01
+
+# %% [markdown]
 # ## Mistakes people make
 #
-# - **Judging a model by its best setting, or by one sample.** Say the temperature, the other sampling parameters and the seed, and count.
-# - **The top-p sum without the one that crosses the edge.** The character with which the sum reaches `top_p` has to stay, or a sure place may keep nothing.
-# - **Temperature after the softmax.** Temperature divides logits. If you divide probabilities and make them sum to 1 again, they are what they were.
+# - **Judging a model by its best setting, or by one sample.** Report the temperature, the other sampling parameters and the seed, and count.
+# - **A top-p set without the character that crosses the threshold.** The character with which the sum reaches `top_p` has to stay, or a sure place may keep nothing.
+# - **Temperature after the softmax.** Temperature divides logits. Divided probabilities that are made to sum to 1 again are unchanged.
 # - **A cache with the wrong positions.** The text looks fine for a while. Compare the logits with the uncached ones, at every place, for rows of different length.
-# - **Reading on after the block is full.** The table of positions has no row for the next character; and a window that has moved has new positions everywhere.
+# - **Reading on after the block is full.** The table of positions has no row for the next character, and a window that has moved has new positions everywhere.
 #
 # ## Exercises
 
 # %% [markdown]
 # ### Exercise: a small model writes, a large one signs
-# ★★★ · 18 minutes · On a graphics card a large model reads K characters in one pass nearly as fast as one. So a small one may write ahead; what is written still has the large one's distribution, exactly (Leviathan et al., 2023; Chen et al., 2023).
+# ★★★ · 18 minutes · On a graphics card a large model reads K characters in one pass nearly as fast as one. So a small model may write ahead; the text still has exactly the large model's distribution (Leviathan et al., 2023; Chen et al., 2023).
 #
-# The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large model has read them in one pass, and gives its own distributions, $p_0, \dots, p_K$. There is one more of them than drafts, because the large model also knows what may come after the last draft. Go from left to right:
+# The small model has drafted K characters $d_0, \dots, d_{K-1}$, each drawn from its distribution $q_k$ at that place. The large model has read them in one pass, and gives its own distributions, $p_0, \dots, p_K$, one more than drafts, because it also predicts what follows the last draft. Go from left to right:
 #
 # - Draft $k$ is accepted with the probability $\min(1, p_k(d_k) / q_k(d_k))$, that is, if the random number $u_k$, from 0 to 1 and never 1, is smaller than this.
 # - The first draft that is not accepted is dropped, with all that follow it. In its place a character is drawn from a distribution $m_k$, and the round ends.
@@ -1474,13 +1408,13 @@ show(
 #
 # **Work out $m_k$**: whatever $p_k$ and $q_k$ are, the character that stands at place $k$ in the end must have exactly the distribution $p_k$. How often does acceptance put $c$ there, and how much is missing? Take $p = (0.5, 0.5)$, $q = (0.8, 0.2)$: character 0 is drafted with 0.8 and accepted with 0.5/0.8, and 0.8 · 0.5/0.8 is its 0.5; character 1 is drafted with 0.2 and always accepted. Three tenths are missing, all of character 1. So $m = (0, 1)$.
 #
-# The number $w$ chooses a character as in this lesson: the first whose stretch ends above $w$. For K = 1, $p = ((0.5, 0.5), (0.9, 0.1))$, $q = ((0.8, 0.2))$, $d = (0)$, $w = 0.4$: with $u = (0.6)$ it returns `[[0, 0], [0.9, 0.1]]`, with $u = (0.7)$ `[[1], [0, 1]]`.
+# The number $w$ chooses a character as in this lesson: the first whose interval ends above $w$. For K = 1, $p = ((0.5, 0.5), (0.9, 0.1))$, $q = ((0.8, 0.2))$, $d = (0)$, $w = 0.4$: with $u = (0.6)$ it returns `[[0, 0], [0.9, 0.1]]`, with $u = (0.7)$ `[[1], [0, 1]]`.
 
 # %% tags=["exercise"] exercise="speculative_write"
 def speculative_write(p, q, draft, u, w):
     """p (K + 1, V), q (K, V), draft (K,) int64, u (K,), w a number from 0 to 1, K >= 0 -> [ids, last].
 
-    ids (n,) int64, 1 <= n <= K + 1: what is written; last (V,): the distribution its last character was drawn from.
+    ids (n,) int64, 1 <= n <= K + 1: the characters written; last (V,): the distribution of the last of them.
     """
     ### BEGIN SOLUTION
     n, last = len(draft), p[-1]
@@ -1497,7 +1431,7 @@ def speculative_write(p, q, draft, u, w):
 check("speculative_write", speculative_write)
 
 # %% [markdown]
-# Character $c$ is drafted and accepted with $q(c) \min(1, p(c)/q(c)) = \min(q(c), p(c))$. What is missing is $p(c) - \min(q(c), p(c)) = \max(0, p(c) - q(c))$, and the sum of all that is missing is just the share of drafts that are not accepted. You can see it without a single draw:
+# Character $c$ is drafted and accepted with $q(c) \min(1, p(c)/q(c)) = \min(q(c), p(c))$. What is missing is $p(c) - \min(q(c), p(c)) = \max(0, p(c) - q(c))$, and the sum over all $c$ is the share of drafts that are not accepted. The formula shows it without a single draw:
 
 # %%
 p, q = torch.randn(
@@ -1506,16 +1440,15 @@ p, q = torch.randn(
 accepted = torch.minimum(p, q)  # drafted and accepted, for each character
 rest = (p - q).clamp(min=0)
 written = accepted + (1 - accepted.sum()) * rest / rest.sum()
-print("exactly p:", torch.allclose(written, p, rtol=0, atol=1e-12))
-print(
-    f"accepted: {accepted.sum():.2f}, and 1 minus half the sum of |p - q|: {1 - (p - q).abs().sum() / 2:.2f}"
-)
+print(f"largest difference between what is written and p: ≈ {(written - p).abs().max():.0e}")
+print(f"accepted: {accepted.sum():.2f}; 1 - sum of |p - q| / 2: {1 - (p - q).abs().sum() / 2:.2f}")
+assert torch.allclose(written, p, rtol=0, atol=1e-12)
 
 # %% [markdown]
-# The small model decides how fast it goes, never what is written. If the large model accepts a share $\alpha$ of the drafts, the same at every place, one pass of it gives $1 + \alpha + \alpha^2 + \dots + \alpha^K$ characters: 3.4 for $\alpha = 0.8$ and K = 4.
+# The small model decides the speed, never the text. If the large model accepts a share $\alpha$ of the drafts, the same at every place, one pass of it gives $1 + \alpha + \alpha^2 + \dots + \alpha^K$ characters: 3.4 for $\alpha = 0.8$ and K = 4.
 
 # %% [markdown]
-# How far you are:
+# Your progress:
 
 # %%
 progress()

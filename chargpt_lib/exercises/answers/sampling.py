@@ -14,7 +14,7 @@ def odds_temperature(p, r):
 
 
 def typical_probabilities(p, share):
-    """p (V,) sums to 1, 0 < share < 1 -> (V,), in the dtype of p: what is kept, divided by its sum; else 0.
+    """p (V,) sums to 1, 0 < share < 1 -> (V,), in the dtype of p: the kept divided by their sum, else 0.
 
     No sum of probabilities from the beginning is exactly `share`.
     """
@@ -40,7 +40,7 @@ def mended_pads(E, P, prompts):
     places = torch.arange(N) - pads  # (B, N): each prompt counts from its own start
     x = E[idx] + P[places.clamp(min=0)]
     scores = x[:, -1:] @ x.mT / E.shape[1] ** 0.5
-    # Where it stands, not which character.
+    # The mask goes by the place, not by the character.
     scores = scores.masked_fill((places < 0)[:, None], float("-inf"))
     return (scores.softmax(-1) @ x)[:, 0]
 
@@ -48,7 +48,7 @@ def mended_pads(E, P, prompts):
 def speculative_write(p, q, draft, u, w):
     """p (K + 1, V), q (K, V), draft (K,) int64, u (K,), w a number from 0 to 1, K >= 0 -> [ids, last].
 
-    ids (n,) int64, 1 <= n <= K + 1: what is written; last (V,): the distribution its last character was drawn from.
+    ids (n,) int64, 1 <= n <= K + 1: the characters written; last (V,): the distribution of the last of them.
     """
     n, last = len(draft), p[-1]
     for k, d in enumerate(draft.tolist()):
