@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from math import cos, inf, pi
-from numbers import Integral, Real
-from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from chargpt_lib.checks import (
+    check_data_tokenizer,
+    check_ids,
+    check_needs,
+    check_train_config,
+    check_trainable,
+)
 from chargpt_lib.data import CharTokenizer, Corpus
 from chargpt_lib.training import param_groups
 
@@ -36,74 +41,7 @@ __all__ = [
 ]
 
 
-def _is_number(value, low=0, high=inf, whole=False):
-    """Whether a value is a finite number from low to high, and a whole one if that is asked for."""
-    kind = Integral if whole else Real
-    # To Python True is the number 1; as a setting it is a mistake.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        return False
-    return low <= value <= high and value != inf
-
-
 SCHEDULES = ("cosine", "wsd")  # each with its formula in get_lr
-
-
-def _check_train_config(config):
-    """Looks at each setting of a TrainConfig.
-
-    Raises: ValueError for the first that no training can use, with its name, its value and what it may be.
-    """
-
-    def require(name, allowed, meaning):
-        if not allowed:
-            raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
-
-    for name in ("batch_size", "grad_accum", "eval_interval", "checkpoint_interval"):
-        value = getattr(config, name)
-        require(name, _is_number(value, 1, whole=True), "an integer >= 1")
-    for name in ("steps", "patience"):
-        value = getattr(config, name)
-        allowed = value is None or _is_number(value, 1, whole=True)
-        require(name, allowed, "an integer >= 1, or None")
-    for name in ("epochs", "time_budget"):
-        value = getattr(config, name)
-        require(name, value is None or _is_number(value, 1e-9), "a number above 0, or None")
-    for name in ("weight_decay", "grad_clip"):
-        require(name, _is_number(getattr(config, name)), "a number >= 0 (0: off)")
-    for name in ("compile", "gradient_checkpointing"):
-        require(name, isinstance(getattr(config, name), bool), "True or False")
-
-    allowed = _is_number(config.eval_batches, whole=True)
-    require("eval_batches", allowed, "an integer >= 0 (0: exact loss)")
-    # The seed of the windows' order is mixed from 32 bits.
-    allowed = _is_number(config.seed, 0, 2**32 - 1, whole=True)
-    require("seed", allowed, "an integer from 0 to 2^32 - 1")
-
-    require("learning_rate", _is_number(config.learning_rate, 1e-12), "a number above 0")
-    allowed = _is_number(config.min_lr, 0, config.learning_rate)
-    require("min_lr", allowed, f"from 0 to the learning rate, {config.learning_rate}")
-    require("warmup", _is_number(config.warmup, 0, 0.99), "a fraction of the run from 0 to 0.99")
-    require("schedule", config.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
-    longest = 1
-    meaning = "a fraction of the run from 0 to 1"
-    if config.schedule == "wsd":
-        # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
-        longest = 1.000001 - config.warmup
-        meaning = f"a fraction of the run from 0 to {1 - config.warmup:g}, 1 - warmup"
-    require("decay", _is_number(config.decay, 0, longest), meaning)
-    require("optimizer", config.optimizer in ("adamw", "muon"), "'adamw' or 'muon'")
-
-    is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
-    allowed = is_pair and all(_is_number(beta, 0, 0.999999) for beta in config.betas)
-    require("betas", allowed, "two numbers from 0 to 0.999999")
-    allowed = config.precision in ("auto", "fp32", "fp16", "bf16")
-    require("precision", allowed, "'auto', 'fp32', 'fp16' or 'bf16'")
-
-    is_path = isinstance(config.out, (str, Path)) and str(config.out) != ""
-    require("out", config.out is None or is_path, "a folder, or None")
-    if config.tensorboard is not False:
-        allowed = config.tensorboard is True and config.out is not None
-        require("tensorboard", allowed, "False, or True with a folder, out")
 
 
 @dataclass
@@ -151,7 +89,7 @@ class TrainConfig:
     tensorboard: bool = False  # write a log for TensorBoard, too, into out
 
     def __post_init__(self):
-        _check_train_config(self)
+        check_train_config(self, SCHEDULES)
         if self.out is not None:
             self.out = str(self.out)
         if self.steps is None and self.epochs is None and self.time_budget is None:
@@ -225,22 +163,14 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
             f"config is a {type(config).__name__}, expected a TrainConfig: "
             f"train(model, corpus, config, tokenizer)"
         )
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(
-            "no parameter of the model has requires_grad: a copy prepared for sampling cannot be "
-            "trained, train the model it was made from"
-        )
+    check_trainable(model)
     if hasattr(corpus_or_ids, "windows"):
         shards = corpus_or_ids
         windows = shards.windows(model.block_size, config.seed)
         val_ids = shards.val_ids
         if tokenizer is None:
             tokenizer = shards.tokenizer
-        if tokenizer.vocab_size != model.vocab_size:
-            raise ValueError(
-                f"the data's tokenizer has vocab_size {tokenizer.vocab_size}, the model "
-                f"{model.vocab_size}: build the model with vocab_size={tokenizer.vocab_size}"
-            )
+        check_data_tokenizer(tokenizer, model)
     else:
         ids = corpus_or_ids
         val_ids = None
@@ -250,27 +180,11 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
                 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
             ids = tokenizer.encode(corpus.train)
             val_ids = tokenizer.encode(corpus.val)
-        if not isinstance(ids, torch.Tensor):
-            raise ValueError(
-                f"the data is a {type(ids).__name__}: give a Corpus, as from load_corpus(path), or "
-                f"ids (N,)"
-            )
-        if ids.dim() != 1 or ids.dtype != torch.int64:
-            raise ValueError(
-                f"ids must be a 1-D int64 tensor, got {ids.dtype} of shape {tuple(ids.shape)}"
-            )
+        check_ids(ids)
         model.check(ids[:, None])
         device = next(model.parameters()).device
         windows = ShuffledWindows(ids.to(device), model.block_size, config.seed)
-    if config.patience is not None and val_ids is None:
-        raise ValueError(
-            f"patience={config.patience} needs validation text: train on a Corpus, or set "
-            f"patience=None"
-        )
-    if config.out is not None and tokenizer is None:
-        raise ValueError(
-            "checkpoints include the tokenizer: pass tokenizer= when training on ids with out set"
-        )
+    check_needs(config, val_ids, tokenizer)
     return windows, val_ids, tokenizer
 
 

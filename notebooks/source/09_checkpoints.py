@@ -205,7 +205,7 @@ import os
 import random
 import re
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -213,10 +213,23 @@ import numpy
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_model as save_weights
-from torch.overrides import TorchFunctionMode
-from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from chargpt_lib.checks import (
+    ADVICE,
+    check_is_folder,
+    check_loadable,
+    check_no_weight_is_missing,
+    check_same_model,
+    check_saved_model,
+    check_weights,
+    corrupt_file,
+    missing_checkpoint,
+    read_config,
+    read_pointers,
+    unreadable_state,
+)
 from chargpt_lib.data import load_tokenizer
+from chargpt_lib.devices import meta_device
 from chargpt_lib.files import atomic_write, sync_folder, write_json
 
 # %%
@@ -531,18 +544,9 @@ def build_model(config):
     return model_class(config)
 
 
-class _SkipNormal(TorchFunctionMode):
-    """Within it, `nn.init.normal_` draws nothing. On the device meta nothing can be drawn, and trying takes a second."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.nn.init.normal_:
-            return kwargs["tensor"]
-        return func(*args, **({} if kwargs is None else kwargs))
-
-
 def build_meta_model(config):
     """The model that a config describes on the device meta: names and shapes, and no numbers."""
-    with torch.device("meta"), _SkipNormal():
+    with meta_device():
         return build_model(config)
 
 
@@ -559,25 +563,9 @@ def model_spec(model, tokenizer):
     Raises: ValueError for a model whose config is of none of the MODEL_TYPES or that lacks some of its weights, and for
     a tokenizer with another vocabulary than the model.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type not in MODEL_TYPES:
-        raise ValueError(
-            f"{type(model).__name__} has no GPTConfig or ModernConfig as .config, so it cannot be "
-            f"saved: only their models can"
-        )
-    if model.config.vocab_size != tokenizer.vocab_size:
-        raise ValueError(
-            f"the tokenizer has vocab_size {tokenizer.vocab_size}, the model {model.vocab_size}: "
-            f"pass the tokenizer the model was trained with"
-        )
-    expected = build_meta_model(model.config).state_dict()
-    missing = expected.keys() - model.state_dict().keys()
-    if missing:
-        raise ValueError(
-            f"the model has no {min(missing)}: a copy prepared for int8 cannot be saved, save the "
-            f"model it was made from"
-        )
-    return {"model_type": model_type, **asdict(model.config)}, tokenizer.to_dict()
+    check_saved_model(model, tokenizer, MODEL_TYPES)
+    check_no_weight_is_missing(model, build_meta_model(model.config).state_dict().keys())
+    return {"model_type": model.config.model_type, **asdict(model.config)}, tokenizer.to_dict()
 
 
 def save_model(model, tokenizer, folder):
@@ -613,63 +601,17 @@ print(*sorted(path.name for path in (folder / "mine").iterdir()))
 
 # %%
 #| export
-ADVICE = "Copy the file again from where it came from, or take another checkpoint"
-
-
-def corrupt_file(path, why):
-    """The ValueError for a file that is not what it should be."""
-    return ValueError(f"{path}: {why}. {ADVICE}")
-
-
-def _load_json(path):
-    """The value in a JSON file. Raises: ValueError for anything else, and where there is no file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise corrupt_file(path, error) from None
-
-
-def _read_config(path):
-    """The config in a config.json. Raises: ValueError for anything else."""
-    settings = _load_json(path)
-    if not isinstance(settings, dict):
-        raise corrupt_file(
-            path, f"expected a JSON object of GPTConfig fields, got {repr(settings)[:60]}"
-        )
-    # Files of the time when there was one kind of model do not say which it is.
-    model_type = settings.pop("model_type", "gpt")
-    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
-        known = ", ".join(MODEL_TYPES)
-        raise corrupt_file(path, f"model_type is {repr(model_type)[:60]}; it is one of {known}")
-    config_class, _ = model_classes(model_type)
-    kinds = {field.name: field.type for field in fields(config_class)}
-    for name, value in settings.items():
-        if name not in kinds:
-            raise corrupt_file(path, f"{name[:60]!r} is not a {config_class.__name__} field")
-        kind = kinds[name]
-        allowed = (float, int) if kind is float else (kind,)
-        if type(value) not in allowed:  # not isinstance, for which True is a number
-            raise corrupt_file(
-                path, f"{name} is {repr(value)[:60]}, but must be of type {kind.__name__}"
-            )
-    try:
-        return config_class(**settings)
-    except (TypeError, ValueError) as error:
-        raise corrupt_file(path, error) from None
-
-
 def read_config_and_tokenizer(folder):
     """The config and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
-    config = _read_config(folder / "config.json")
+    path = folder / "config.json"
+    config = read_config(path, MODEL_TYPES, lambda model_type: model_classes(model_type)[0])
     try:
         tokenizer = load_tokenizer(folder)
     except (OSError, ValueError) as error:  # both name the file
         raise ValueError(f"{error}. {ADVICE}") from None
     if tokenizer.vocab_size != config.vocab_size:
-        raise corrupt_file(
-            folder / "config.json",
-            f"vocab_size is {config.vocab_size}, but the tokenizer's is {tokenizer.vocab_size}",
-        )
+        why = f"vocab_size is {config.vocab_size}, but the tokenizer's is {tokenizer.vocab_size}"
+        raise corrupt_file(path, why)
     return config, tokenizer
 
 # %%
@@ -689,26 +631,8 @@ def load_weights(model, path):
     except Exception as error:  # a hostile header has many ways to fail
         raise corrupt_file(path, error) from None
     saved = {without_wrappers(name): weight for name, weight in saved.items()}
-    own = model.state_dict()
-    for name in sorted(saved.keys() - own.keys()):
-        raise corrupt_file(path, f"unexpected weight {name}")
-    # A tied matrix has two names and one place in memory; only one of the names is in the file.
-    loaded = {own[name].data_ptr() for name in saved}
-    for name, here in own.items():
-        if name not in saved:
-            if here.data_ptr() not in loaded:
-                raise corrupt_file(path, f"missing weight {name}")
-            continue
-        there = saved[name]
-        # Fewer digits are read into more, never more into fewer: that would lose some in silence.
-        fits = torch.promote_types(there.dtype, here.dtype) == here.dtype
-        if there.shape != here.shape or not fits:
-            raise corrupt_file(
-                path,
-                f"{name} has shape {[*there.shape]} ({there.dtype}), expected {[*here.shape]} "
-                f"({here.dtype})",
-            )
-    # strict=False, because the second name of a tied matrix is not in the file; all else was compared above.
+    check_weights(path, saved, model.state_dict())
+    # strict=False, because the second name of a tied matrix is not in the file; check_weights has compared all else.
     model.load_state_dict(saved, strict=False)
 
 # %% [markdown]
@@ -736,17 +660,7 @@ def _read_pointers(out):
 
     Raises: ValueError where checkpoints.json says anything else.
     """
-    path = out / POINTER_FILE
-    if not path.exists():
-        return {}
-    names = _load_json(path)
-    right = isinstance(names, dict) and names.keys() <= {"last", "best"}
-    # The names become paths: a whole match of the pattern keeps "../.." out.
-    if not right or not all(re.fullmatch(CHECKPOINT_NAME, str(name)) for name in names.values()):
-        raise ValueError(
-            f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}'
-        )
-    return names
+    return read_pointers(out / POINTER_FILE, CHECKPOINT_NAME)
 
 
 def find_checkpoint(out, which=None):
@@ -755,21 +669,14 @@ def find_checkpoint(out, which=None):
     Raises: FileNotFoundError where there is none.
     """
     out = Path(out)
-    if not out.is_dir():
-        problem = "does not exist: is it the right folder?"
-        if out.exists():
-            problem = "is a file: give the folder it is in"
-        raise FileNotFoundError(f"{out} {problem}")
+    check_is_folder(out)
     if (out / "state.pt").is_file():
         return out  # a checkpoint itself, whatever its name
     names = _read_pointers(out)
     if which is None:
         which = "best" if "best" in names else "last"
     if which not in names or not (out / names[which]).is_dir():
-        # What is there often tells the mistake; nine names, because it may be a folder of thousands.
-        found = sorted(path.name for path in out.glob("*"))[:9]
-        inside = ", ".join(found) if found else "nothing: is it the right folder?"
-        raise FileNotFoundError(f"there is no {which!r} checkpoint in {out}, which holds {inside}")
+        raise missing_checkpoint(out, which)
     return out / names[which]
 
 # %%
@@ -862,13 +769,7 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
         save_model(model, tokenizer, temporary)
         atomic_write(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
         # torch.save takes anything. That loading refuses it would come to light after the accident.
-        unsafe = get_unsafe_globals_in_checkpoint(temporary / "state.pt")
-        if unsafe:
-            raise ValueError(
-                f"the state contains {', '.join(unsafe)}, which torch.load(weights_only=True) "
-                f"refuses: store only numbers, strings, tensors, lists and dicts (NumPy numbers as "
-                f"float(x))"
-            )
+        check_loadable(temporary / "state.pt")
         os.rename(temporary, out / name)
         sync_folder(out)
         # The folder is whole, and nothing points to it yet. With this file it counts.
@@ -892,17 +793,6 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
 
 # %%
 #| export
-def _tokenizer_difference(saved, tokenizer):
-    """The first difference of two tokenizers in words, None where they are the same."""
-    if saved.to_dict() == tokenizer.to_dict():
-        return None
-    for i in range(min(saved.vocab_size, tokenizer.vocab_size)):
-        there, here = saved.decode([i]), tokenizer.decode([i])
-        if there != here:
-            return f"the tokenizer's id {i} is {there!r} there, {here!r} here"
-    return "the tokenizer is another one"
-
-
 def read_state(folder, mmap=False):
     """The state that was saved in a checkpoint's folder, with "step". mmap: its tensors stay on the disk until used.
 
@@ -912,10 +802,7 @@ def read_state(folder, mmap=False):
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a hostile or broken file has many ways to fail
-        # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
-        why = str(error).split("WeightsUnpickler error: ")[-1]
-        why = re.split(r"\. |\n", why)[0]
-        raise corrupt_file(path, f"{type(error).__name__}, {why[:200]}") from None
+        raise unreadable_state(path, error) from None
     if not isinstance(state, dict) or "step" not in state:
         raise corrupt_file(path, "it does not contain a training state")
     return state
@@ -931,23 +818,8 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     model = unwrap(model)
     saved_config, saved_tokenizer = read_config_and_tokenizer(folder)
     config, _ = model_spec(model, tokenizer)
-    differences = []
-    if saved_config.model_type != config["model_type"]:
-        differences.append(
-            f"model_type is {saved_config.model_type} there, {config['model_type']} here"
-        )
-    else:
-        for name, value in asdict(saved_config).items():
-            if value != config[name]:
-                differences.append(f"{name} is {value} there, {config[name]} here")
-    other_tokenizer = _tokenizer_difference(saved_tokenizer, tokenizer)
-    if other_tokenizer:
-        differences.append(other_tokenizer)
-    if differences:
-        raise ValueError(
-            f"{folder} is of another model: {', '.join(differences)}. Build the model with its settings "
-            f"and its tokenizer, or begin a new run in another folder"
-        )
+    saved_settings = {"model_type": saved_config.model_type, **asdict(saved_config)}
+    check_same_model(folder, saved_settings, saved_tokenizer, config, tokenizer)
     # The state before the weights: whatever fails must fail before the model is changed.
     state = read_state(folder)
     load_weights(model, folder / "model.safetensors")
