@@ -1,7 +1,6 @@
 # Made from notebooks/source/09_checkpoints.py by notebooks/tools/build.py. Edit that text, not this file.
 """Checkpoints: safe, atomic, and resumed exactly."""
 
-import json
 import os
 import random
 import re
@@ -59,12 +58,12 @@ __all__ = [
 
 
 def get_rng_states(*generators):
-    """The states of all random generators, as a dict: torch's on each device, Python's, numpy's, and of these ones."""
+    """The states of all random generators as a dict: torch's on each device, Python's, numpy's, and the given ones."""
     name, numbers, *rest = numpy.random.get_state()
     states = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": [name, numbers.tolist(), *rest],  # plain values: no array, whose loading runs code
+        "numpy": [name, numbers.tolist(), *rest],  # a list, because loading an array runs code
         "generators": [generator.get_state() for generator in generators],
     }
     if torch.cuda.is_available():
@@ -75,10 +74,10 @@ def get_rng_states(*generators):
 
 
 def set_rng_states(states, *generators):
-    """Puts every random generator back into its saved state; those of devices that are absent here are left out.
+    """Puts every random generator back into its saved state, except those of devices that this computer lacks.
 
-    generators: all that `get_rng_states` was given, in the same order. Raises: ValueError where it was given more or
-    fewer.
+    generators: those that were passed to `get_rng_states`, in the same order. Raises: ValueError for another number of
+    them.
     """
     if len(generators) != len(states["generators"]):
         raise ValueError(
@@ -99,12 +98,12 @@ def set_rng_states(states, *generators):
 
 POINTER_FILE = "checkpoints.json"  # in the folder of a run: see below
 
-# The attributes in which torch.compile and DistributedDataParallel keep the model they wrap. The names of its weights
-# begin with them, too: _orig_mod.lm_head.weight.
+# torch.compile and DistributedDataParallel keep the model that they wrap in these attributes. The names of the weights
+# then begin with them: _orig_mod.lm_head.weight.
 WRAPPERS = ("_orig_mod", "module")
 
-# The kinds of models that can be saved: the "model_type" in a config.json -> the module, the class of the config, and
-# that of the model. A later lesson's module is imported when one of its models is saved or loaded.
+# The kinds of models that can be saved: "model_type" in config.json -> the module, the class of the config, the class
+# of the model. A later lesson's module is imported when one of its models is saved or loaded.
 MODEL_TYPES = {
     "gpt": ("chargpt_lib.gpt", "GPTConfig", "GPT"),
     "modern": ("chargpt_lib.modern", "ModernConfig", "ModernGPT"),
@@ -112,7 +111,7 @@ MODEL_TYPES = {
 
 
 def model_classes(model_type):
-    """The class of the config, and that of the model, of one of MODEL_TYPES."""
+    """The classes of the config and of the model that belong to one of MODEL_TYPES."""
     module_name, config_name, model_name = MODEL_TYPES[model_type]
     module = import_module(module_name)
     return getattr(module, config_name), getattr(module, model_name)
@@ -125,23 +124,23 @@ def build_model(config):
 
 
 def build_meta_model(config):
-    """The model that a config describes on the device meta: names and shapes, and no numbers."""
+    """The model that a config describes, on the device meta: its weights have names and shapes, and no numbers."""
     with meta_device():
         return build_model(config)
 
 
 def unwrap(model):
-    """The model itself, where it is compiled, or wrapped for several processes, or both."""
+    """The model inside the wrappers of torch.compile and of several processes; an unwrapped model itself."""
     for wrapper in (*WRAPPERS, *WRAPPERS):
         model = getattr(model, wrapper, model)
     return model
 
 
 def model_spec(model, tokenizer):
-    """What must be known to build both again -> the settings of the model's config, and of the tokenizer: dicts.
+    """All that is needed to build both again -> the settings of the model and those of the tokenizer: dicts.
 
-    Raises: ValueError for a model whose config is of none of the MODEL_TYPES or that lacks some of its weights, and for
-    a tokenizer with another vocabulary than the model.
+    Raises: ValueError for a model of none of the MODEL_TYPES or with a weight missing, and for a tokenizer with another
+    vocabulary than the model.
     """
     check_saved_model(model, tokenizer, MODEL_TYPES)
     check_no_weight_is_missing(model, build_meta_model(model.config).state_dict().keys())
@@ -149,12 +148,12 @@ def model_spec(model, tokenizer):
 
 
 def save_model(model, tokenizer, folder):
-    """Writes what is needed to sample: config.json, tokenizer.json, model.safetensors.
+    """Writes the files that sampling needs: config.json, tokenizer.json, model.safetensors.
 
-    A model that was saved in the folder before is replaced.
+    An older model in the same folder is replaced.
 
-    Raises: ValueError for what could not be built again, FileExistsError for the folder of a run, OSError where a file
-    cannot be written.
+    Raises: ValueError for a model that could not be built again, FileExistsError for the folder of a run, OSError where
+    a file cannot be written.
     """
     folder = Path(folder)
     if (folder / POINTER_FILE).exists():
@@ -185,12 +184,12 @@ def read_config_and_tokenizer(folder):
 
 
 def without_wrappers(name):
-    """The name of a weight as the model itself has it."""
+    """The name of a weight in the unwrapped model."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def load_weights(model, path):
-    """Loads a safetensors file into the model. It may have been saved from a compiled or DDP-wrapped model.
+    """Loads a safetensors file into the model; the file may come from a compiled or DDP-wrapped model.
 
     Raises: ValueError where a name, a shape or a dtype does not fit; the model is then unchanged.
     """
@@ -208,7 +207,7 @@ CHECKPOINT_NAME = r"step-(\d{8,})(-again)*"  # eight digits so that names sort b
 
 
 def checkpoint_step(folder):
-    """After how many steps a checkpoint was saved, by its folder's name. Raises: ValueError for another name."""
+    """The number of steps in the name of a checkpoint's folder. Raises: ValueError for another name."""
     match = re.fullmatch(CHECKPOINT_NAME, Path(folder).name)
     if match is None:
         raise ValueError(
@@ -218,10 +217,7 @@ def checkpoint_step(folder):
 
 
 def _read_pointers(out):
-    """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved.
-
-    Raises: ValueError where checkpoints.json says anything else.
-    """
+    """The names of a run's checkpoints, {"last": ..., "best": ...}; {} for a run without a checkpoint."""
     return read_pointers(out / POINTER_FILE, CHECKPOINT_NAME)
 
 
@@ -233,7 +229,7 @@ def find_checkpoint(out, which=None):
     out = Path(out)
     check_is_folder(out)
     if (out / "state.pt").is_file():
-        return out  # a checkpoint itself, whatever its name
+        return out  # the folder is a checkpoint itself, whatever its name is
     names = _read_pointers(out)
     if which is None:
         which = "best" if "best" in names else "last"
@@ -243,17 +239,16 @@ def find_checkpoint(out, which=None):
 
 
 def load_model(folder, device="cpu"):
-    """A GPT ready to sample, and its tokenizer, from a saved model, a checkpoint, or a run (its best, else its last).
+    """Loads a saved model, a checkpoint, or a run (its best checkpoint, else its last) -> model, ready to sample, tokenizer.
 
-    No random generator is touched. Raises: ValueError for files that do not fit, FileNotFoundError where nothing is
-    found.
+    No random generator changes. Raises: ValueError for files that do not fit, FileNotFoundError where there is no model.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         folder = find_checkpoint(folder)
     config, tokenizer = read_config_and_tokenizer(folder)
     path = folder / "model.safetensors"
-    # A weight has at least one byte. Asked before a model of that size is built.
+    # A weight has at least one byte. This comes before the model is built, because a false config may ask for a huge one.
     least = config.min_parameters()
     if path.is_file() and path.stat().st_size < least:
         raise corrupt_file(
@@ -266,43 +261,45 @@ def load_model(folder, device="cpu"):
 
 
 def save_checkpoint(out, model, tokenizer, state, step, best=False):
-    """Saves a run after `step` steps as its last checkpoint, and as its best one if best=True -> its folder.
+    """Saves a run after `step` steps as its last checkpoint, with best=True as its best one, too -> its folder.
 
-    out: the run's own folder; every checkpoint in it but the last and the best is deleted. state: a dict of plain
+    out: the run's own folder, in which all checkpoints except the last and the best are deleted. state: a dict of plain
     values, tensors and state_dicts.
 
-    Raises: ValueError for a state that load_checkpoint would refuse, OSError where it cannot be written; the
-    checkpoints before it are then untouched.
+    Raises: ValueError for a state that load_checkpoint would refuse, OSError where the disk refuses; older checkpoints
+    then stay as they were.
     """
     if step < 0:
         raise ValueError(f"step is {step}; it counts the steps done, from 0")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names = _read_pointers(out)
-    for left in out.glob("step-*.part"):  # of a run that was killed while saving
+    for left in out.glob("step-*.part"):  # left by a run that was killed while it saved
         shutil.rmtree(left, ignore_errors=True)
     name = f"step-{step:08d}"
-    while (out / name).exists():  # saved twice, or left by a run that was killed before the pointer
+    while (
+        out / name
+    ).exists():  # a second save of this step, or a run was killed before the pointer
         name += "-again"
     temporary = out / f"{name}.part"
     try:
         save_model(model, tokenizer, temporary)
         atomic_write(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
-        # torch.save takes anything. That loading refuses it would come to light after the accident.
+        # torch.save writes any object, and torch.load refuses some of them. Find out now, not after the accident.
         check_loadable(temporary / "state.pt")
         os.rename(temporary, out / name)
         sync_folder(out)
-        # The folder is whole, and nothing points to it yet. With this file it counts.
+        # The folder is whole, but nothing points to it yet. The next file makes it the last checkpoint.
         names["last"] = name
         if best:
             names["best"] = name
         write_json(out / POINTER_FILE, names)
     finally:
-        # After a failure the pointer is the old one, and nothing new is left.
+        # After a failure the pointer still names the old checkpoint; remove the new folder.
         shutil.rmtree(temporary, ignore_errors=True)
         if name not in _read_pointers(out).values():
             shutil.rmtree(out / name, ignore_errors=True)
-    # Only now, and only what has exactly our names: other folders are not ours to delete.
+    # Delete old checkpoints last, and only folders with exactly such a name: others are not ours.
     for old in out.glob("step-*"):
         if re.fullmatch(CHECKPOINT_NAME, old.name) and old.name not in names.values():
             shutil.rmtree(old, ignore_errors=True)
@@ -310,9 +307,9 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
 
 
 def read_state(folder, mmap=False):
-    """The state that was saved in a checkpoint's folder, with "step". mmap: its tensors stay on the disk until used.
+    """Reads state.pt in a checkpoint's folder -> the saved dict, with "step". mmap: tensors stay on the disk until used.
 
-    Raises: ValueError where the file is missing, damaged, or would have to be unpickled.
+    Raises: ValueError where the file is missing or damaged, or where only unpickling could read it.
     """
     path = Path(folder) / "state.pt"
     try:
@@ -325,10 +322,10 @@ def read_state(folder, mmap=False):
 
 
 def load_checkpoint(out, model, tokenizer, which="last"):
-    """Fills the model from a run's last or best checkpoint (or out, if it is one) -> the saved state, with "step".
+    """Loads the weights of a run's last or best checkpoint into the model -> the saved state, with "step".
 
-    Raises: ValueError where model, tokenizer or files do not fit, with the model unchanged; FileNotFoundError where
-    there is no checkpoint.
+    out: the folder of the run, or of one checkpoint. Raises: ValueError where model, tokenizer or files do not fit, and
+    the model stays as it was; FileNotFoundError where there is no checkpoint.
     """
     folder = find_checkpoint(Path(out), which)
     model = unwrap(model)
@@ -336,7 +333,7 @@ def load_checkpoint(out, model, tokenizer, which="last"):
     config, _ = model_spec(model, tokenizer)
     saved_settings = {"model_type": saved_config.model_type, **asdict(saved_config)}
     check_same_model(folder, saved_settings, saved_tokenizer, config, tokenizer)
-    # The state before the weights: whatever fails must fail before the model is changed.
+    # The state comes before the weights, because every failure must come before the model changes.
     state = read_state(folder)
     load_weights(model, folder / "model.safetensors")
     return state
