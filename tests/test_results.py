@@ -423,7 +423,7 @@ def test_early_stopping_is_the_first_run_cut_short():
 
 def test_without_a_remedy_the_model_learns_its_text_by_heart():
     for curves in REMEDIES["runs"]["none"]["curves"].values():
-        assert curves["train"][-1] < min(curves["train"]) + 0.01
+        assert curves["train"][-1] < 0.3
         assert curves["val"][-1] > min(curves["val"]) + 0.1
 
 

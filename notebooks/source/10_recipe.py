@@ -12,7 +12,7 @@
 # > What goes into a training step: schedule, clipping, precision, accumulation, compile.
 #
 # You will build: every part of a serious training step, one at a time. The parts are the order of the windows, the learning-rate schedule, batches larger than the memory, mixed precision, gradient checkpointing, and an interrupt that waits for the end of a step.
-# You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
+# You need lessons 02 and 06. On two CPU cores the page takes less than half a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
 #
 # Lesson 02's `fit` trained all our models in one function. It served well for runs of minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
 

@@ -1115,7 +1115,7 @@ for ax, (pair, variants) in zip(axes, pairs.items()):
     ax.set(xlabel="step", title=pair, ylim=(1, 4))
     ax.legend(frameon=False, fontsize=8, title="exact validation loss at the end")
 axes[1].axvline(60, color="#999999", linewidth=1, linestyle=":")
-axes[1].text(62, 3.8, "the strange batch", color="#777777", fontsize=8)
+axes[1].text(75, 3.8, "dotted: the strange batch", color="#777777", fontsize=8)
 axes[0].set_ylabel("training loss, nats per character")
 show(
     fig,
