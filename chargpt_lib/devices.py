@@ -3,8 +3,10 @@
 import os
 import platform
 import warnings
+from contextlib import contextmanager
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 import chargpt_lib
 
@@ -100,3 +102,19 @@ def print_environment():
     precision = "fp32" if fast == "fp32" else f"fp32 ({fast} in chargpt train)"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, chargpt {chargpt_lib.__version__}"
     print(f"{notebook_host()}: {versions}; device {device} ({why}), precision {precision}")
+
+
+class _SkipNormal(TorchFunctionMode):
+    """Within it, `nn.init.normal_` draws nothing. On the device meta nothing can be drawn, and trying takes a second."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.init.normal_:
+            return kwargs["tensor"]
+        return func(*args, **({} if kwargs is None else kwargs))
+
+
+@contextmanager
+def meta_device():
+    """Within it, a module is built on the device meta: its parameters have names and shapes, and no numbers."""
+    with torch.device("meta"), _SkipNormal():
+        yield

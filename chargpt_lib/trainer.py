@@ -54,10 +54,10 @@ __all__ = [
 
 
 class SingleProcessStrategy:
-    """The strategy of a training in one process. Lesson 13 has others, for several processes that share a run."""
+    """The strategy for training in one process; lesson 13 has strategies for several processes that share a run."""
 
-    rank = 0  # which process this is
-    world_size = 1  # of how many
+    rank = 0  # the number of this process
+    world_size = 1  # the number of processes
 
     def wrap(self, model):
         """The module that the training step calls."""
@@ -72,7 +72,7 @@ class SingleProcessStrategy:
         return tensor
 
     def all_reduce_max(self, *numbers):
-        """Of each number the largest that any process has."""
+        """The maximum of each number over the processes."""
         return numbers
 
     def all_gather(self, value):
@@ -92,15 +92,15 @@ class SingleProcessStrategy:
         return evaluate(model, ids)
 
     def full_state(self, model, optimizer):
-        """What a checkpoint holds: the model with all its weights, and the optimizer's whole state."""
+        """The model with all its weights, and the optimizer's whole state, for a checkpoint."""
         return model, optimizer.state_dict()
 
     def load_model(self, out, model, tokenizer, which="last"):
-        """Gives the model the weights of a checkpoint -> the state that was saved with it."""
+        """Loads the weights of a checkpoint into the model -> the state that was saved with them."""
         return load_checkpoint(out, model, tokenizer, which)
 
     def load_optimizer(self, model, optimizer, saved):
-        """Gives the optimizer the moments that were saved; rate, decay and betas stay as the config has them."""
+        """Loads the saved moments into the optimizer; rate, decay and betas stay those of the config."""
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({**saved, "param_groups": groups})
 
@@ -110,7 +110,7 @@ FETCH_SECONDS = 0.5
 
 
 class Trainer:
-    """A training: what is trained, how far it is, and what was measured. `Trainer(...).train()` runs it."""
+    """A training run: model, data, settings, progress and measurements. `Trainer(...).train()` runs it."""
 
     def __init__(self, model, corpus_or_ids, config, tokenizer=None, strategy=None):
         self.strategy = SingleProcessStrategy() if strategy is None else strategy
@@ -121,13 +121,13 @@ class Trainer:
         self.fingerprint = None if config.out is None else fingerprint_data(corpus_or_ids)
         self.floor = self.find_floor()
         self.model = model
-        # What a step calls: the model, or what compiling and wrapping make of it.
+        # A step calls this: the model, or its compiled and wrapped form.
         self.forward_model = model
         self.device = next(model.parameters()).device
         self.parameters = list(model.parameters())
         self.optimizer = make_optimizer(model, config)
 
-        # A micro-batch is read by all processes together: each takes batch_size windows of it.
+        # All processes share a micro-batch: each takes batch_size windows of it.
         self.micro_batch = config.batch_size * self.strategy.world_size
         self.config = replace(config, steps=self.count_steps(config))
 
@@ -139,39 +139,38 @@ class Trainer:
         # Only fp16 needs loss scaling. A scaler that is not enabled passes everything through.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
-        # How far the training is. With the weights, the optimizer, the scaler and the random states, this is what a
-        # checkpoint holds.
+        # The progress. A checkpoint holds these numbers, the weights, the optimizer, the scaler and the random states.
         self.step = 0
         self.windows_seen = 0
         self.seconds = 0.0
-        self.best_loss = None  # of the validation
+        self.best_loss = None  # the lowest validation loss
         self.best_step = None
         self.evals_since_best = 0
         self.metrics = []  # [loss, norm of the gradient] of each step since the last row of the log
         self.data_since = 0  # the step at which a changed text was accepted
 
-        # What is not saved.
+        # The rest is not saved.
         self.lr = None
-        self.on_device = []  # losses and norms that are not fetched yet
+        self.on_device = []  # losses and norms that are still on the device
         self.fetched_at = 0.0  # seconds
         self.row_start = (0, 0.0)  # windows and seconds when the current row of the log began
         self.rows = []
-        self.best_weights = None  # kept in memory where there is no folder, out
+        self.best_weights = None  # in memory, for a run without the folder `out`
         self.saved_step = None
-        # Where TensorBoard is missing, this fails: now, and not after the first evaluation.
+        # Without TensorBoard this fails here, and not only at the first evaluation.
         self.writer_class = _import_summary_writer() if config.tensorboard else None
         self.writer = None
 
     def find_floor(self):
-        """The entropy of the validation text in nats per id, where it is known; else None."""
+        """The entropy of the validation text in nats per id; None where it is unknown."""
         entropy = getattr(self.data, "val_entropy", None)
         if entropy is None:
             return None
-        # It is known per character. Where ids stand for more than one, there are fewer of them.
+        # From nats per character to nats per id: an id may stand for several characters.
         return entropy * len(self.data.val) / len(self.val_ids)
 
     def count_steps(self, config):
-        """The steps of a run: config.steps, or those of config.epochs; None where only the clock ends it."""
+        """The number of steps, from config.steps or config.epochs; None for a run that only the clock ends."""
         if config.epochs is None:
             return config.steps
         # Rounded up: the last step may read some windows of the epoch after it.
@@ -193,7 +192,7 @@ class Trainer:
             with nullcontext() if is_last else self.strategy.no_sync(self.forward_model):
                 with self.autocast:
                     _, micro_loss = self.forward_model(x, y)
-                    # Gradients add up, and a mean is wanted.
+                    # Gradients add up; the division makes their sum a mean.
                     micro_loss = micro_loss / config.grad_accum
                 self.scaler.scale(micro_loss).backward()
             loss = loss + micro_loss.detach()
@@ -219,7 +218,7 @@ class Trainer:
         self.fetched_at = self.seconds
 
     def describe_failure(self, step, loss, norm):
-        """What is said of a step whose loss or gradient is not a finite number."""
+        """The error message for a step whose loss or gradient is not a finite number."""
         if self.config.out is None:
             saved = "no checkpoint was saved (out is None)"
         else:
@@ -243,14 +242,14 @@ class Trainer:
                 loss = estimate_loss(
                     self.model, self.val_ids, config.eval_batches, self.micro_batch, generator
                 )
-        # Evaluating has switched dropout off.
+        # evaluate has switched dropout off.
         self.model.train()
         return loss
 
     def tokens_per_second(self):
         """Ids read per second of training, since the last row of the log."""
         windows, seconds = self.row_start
-        # The clock of some systems is coarse; the least number keeps us from dividing by 0.
+        # Some clocks are coarse, and the difference may be 0.
         elapsed = max(self.seconds - seconds, 1e-9)
         return (self.windows_seen - windows) / elapsed * self.model.block_size
 
@@ -275,11 +274,11 @@ class Trainer:
             for name, value in row.items():
                 if value is not None:
                     self.writer.add_scalar(name, value, self.step)
-            # A reader shall see the row now, and after a crash, too.
+            # The row must be on the disk now, because the run may crash.
             self.writer.flush()
 
     def update_best(self, val_loss):
-        """Keeps the weights where the validation loss is the least so far; else counts the evaluation."""
+        """Keeps the weights if the validation loss is the lowest so far; otherwise counts the evaluation."""
         # Not `>=`: a validation loss that is nan is no new best.
         if val_loss is None or (self.best_loss is not None and not val_loss < self.best_loss):
             self.evals_since_best += 1
@@ -302,9 +301,9 @@ class Trainer:
             self.start()
         out = self.config.out
         if out is not None:
-            # This finds out, before time is spent, whether saving works.
+            # If saving fails, it fails here, before time is spent.
             self.save()
-            # A run that was killed may have logged steps that it will now make again.
+            # A killed run may have logged steps that this run will repeat.
             self.strategy.on_rank_zero(lambda: write_log(out, self.rows))
         if self.writer_class is not None and self.strategy.rank == 0:
             self.writer = self.writer_class(out, purge_step=self.step + 1)
@@ -318,7 +317,7 @@ class Trainer:
             else:
                 way_out = "choose another folder"
             raise FileExistsError(f"{out} is not empty: {way_out}")
-        # For dropout: each process draws numbers of its own.
+        # Each process draws its own numbers for dropout.
         torch.manual_seed(self.config.seed + self.strategy.rank)
 
     def resume(self, corpus_changed):
@@ -340,7 +339,7 @@ class Trainer:
                 f"in another folder, or go on with the new text by corpus_changed='accept'"
             )
         state = self.strategy.load_model(out, self.model, self.tokenizer)
-        # Each process has random numbers of its own, for dropout.
+        # Each process has its own random state, for dropout.
         random = [state["random"], *state.get("others", [])]
         if len(random) != self.strategy.world_size:
             raise ValueError(
@@ -348,7 +347,7 @@ class Trainer:
                 f"{self.strategy.world_size}: start {len(random)} (torchrun --nproc-per-node "
                 f"{len(random)}), or begin a new run in another folder"
             )
-        # Another optimizer keeps other things. (Older checkpoints do not name theirs.)
+        # The states of two optimizers differ. (Older checkpoints do not name their optimizer.)
         optimizer = state["config"].get("optimizer", "adamw")
         if optimizer != self.config.optimizer:
             raise ValueError(
@@ -384,18 +383,18 @@ class Trainer:
         self.best_step = None
         self.evals_since_best = 0
         self.saved_step = None
-        # The weights as they are now are the best so far, and the checkpoint that is saved of them knows the new text.
+        # The present weights are the best so far; their checkpoint has the fingerprint of the new text.
         if self.val_ids is not None:
             self.update_best(self.evaluate())
 
     def save(self, best=False):
         """Writes a checkpoint, from which the run can resume as if nothing had happened."""
-        # One checkpoint a step is enough: an evaluation may just have saved this one as the best.
+        # An evaluation may just have saved this step as the best.
         if self.step == self.saved_step:
             return
         model, optimizer = self.strategy.full_state(self.model, self.optimizer)
         random, *others = self.strategy.all_gather(get_rng_states())
-        # The keys are older than the attributes' names: with them the checkpoints of older runs can be read.
+        # These keys are older than the attributes' names. They stay, so that older checkpoints can be read.
         state = {
             "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
@@ -420,7 +419,7 @@ class Trainer:
     def train(self, resume=False, corpus_changed="refuse"):
         """Trains until a limit is reached or Ctrl-C is pressed; the model is left with its best weights.
 
-        -> what the function `train` returns
+        -> the dict that the function `train` returns
         """
         config = self.config
         self.open(resume, corpus_changed)
@@ -476,7 +475,7 @@ class Trainer:
         return self.close(reason)
 
     def stop_reason(self):
-        """The limit of the config that is reached, or None."""
+        """The name of the limit that the run has reached, or None."""
         config = self.config
         if config.steps is not None and self.step >= config.steps:
             return "steps"
@@ -487,7 +486,7 @@ class Trainer:
         return None
 
     def budget_used(self):
-        """The share of the time budget that is used up; 0 where there is none."""
+        """The share of the time budget that is used up; 0 without a budget."""
         if self.config.time_budget is None:
             return 0.0
         return self.seconds / self.config.time_budget
@@ -511,7 +510,7 @@ class Trainer:
         self.forward_model = self.strategy.wrap(self.forward_model)
 
     def progress_bar(self):
-        """A bar that counts steps, in one process; on standard output, where notebooks show it in its place."""
+        """A bar that counts steps, in process 0 only; on standard output, where notebooks show it in order."""
         return tqdm(
             total=self.config.steps,
             initial=self.step,
@@ -522,7 +521,7 @@ class Trainer:
         )
 
     def progress(self):
-        """What the bar shows beside the time that is left."""
+        """The numbers that the bar shows beside the time that is left."""
         last_loss, _ = self.metrics[-1]
         shown = {
             "loss": f"{last_loss:.3f}",
@@ -534,7 +533,7 @@ class Trainer:
         return shown
 
     def close(self, reason):
-        """Saves the last checkpoint, then gives the model its best weights -> what the function `train` returns."""
+        """Saves the last checkpoint, then loads the best weights -> the dict that the function `train` returns."""
         out = self.config.out
         if out is not None:
             self.save()
@@ -565,7 +564,7 @@ class Trainer:
 
 
 def read_log(path):
-    """The rows of a log.jsonl, or of the one in a folder; a last line that a crash cut short is left out."""
+    """The rows of a log.jsonl, or of the log in a folder, without a last line that a crash cut short."""
     path = Path(path)
     if path.is_dir():
         path = path / "log.jsonl"
@@ -575,7 +574,7 @@ def read_log(path):
 
 
 def write_log(out, rows, mode="w"):
-    """Writes rows into out/log.jsonl; mode "a" adds them to those that are there."""
+    """Writes rows into out/log.jsonl; mode "a" appends them."""
     with Path(out, "log.jsonl").open(mode, encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")
@@ -616,9 +615,9 @@ def _whole_text(corpus_or_ids):
 
 
 def fingerprint_data(corpus_or_ids):
-    """What tells these data from others, in plain values: {"size", "train_size", "hashes"}.
+    """Plain values that identify the data: {"size", "train_size", "hashes"}.
 
-    Data of another kind may have a `fingerprint` of their own; where they have none, it is None.
+    For data that are neither a Corpus nor ids: their own attribute `fingerprint`, or None.
     """
     text = _whole_text(corpus_or_ids)
     if text is None:
@@ -632,9 +631,9 @@ def fingerprint_data(corpus_or_ids):
 
 
 def describe_data_change(out, corpus_or_ids):
-    """How data differ from those that the last checkpoint in `out` was trained on, as a clause.
+    """The difference between the data and those of the last checkpoint in `out`, as a clause of a sentence.
 
-    None where they are the same, or where nothing is known of one of them.
+    None for the same data, or where one of the two has no fingerprint.
 
     Raises: FileNotFoundError where there is no checkpoint, ValueError where it is damaged.
     """
@@ -668,8 +667,8 @@ def describe_data_change(out, corpus_or_ids):
 
 
 def is_in_use(out):
-    """Whether a folder holds more than settings, and what a kill during a run's very first save leaves behind."""
-    # Settings may be written before the run begins. A first save that was killed has no pointer to it yet.
+    """Whether a folder holds anything besides settings and the remains of a run that was killed at its first save."""
+    # Settings are written before the run begins. A first save that was killed left no pointer.
     ignored = re.compile(
         rf"{CHECKPOINT_NAME}(\.part)?|{POINTER_FILE}\.part|settings\.toml(\.part)?"
     )
@@ -678,12 +677,12 @@ def is_in_use(out):
 
 
 def train(model, corpus_or_ids, config, tokenizer=None, resume=False, corpus_changed="refuse"):
-    """Trains the model on a Corpus, or on ids (N,) without a validation.
+    """Trains the model on a Corpus, or on ids (N,) without a validation text.
 
-    The model is left with its best weights, in evaluation mode. -> {"best_val_loss": the least validation loss,
-    "best_step": where it was, "steps": made, "stop_reason", "seconds", "floor", "precision", "compiled", "log": rows}.
-    resume: goes on from the last checkpoint in config.out. corpus_changed: with "accept" it does so on another text,
-    too, and its validation begins anew. Ctrl-C saves, and returns.
+    Afterwards the model has its best weights and is in evaluation mode. -> {"best_val_loss": the lowest validation
+    loss, "best_step": its step, "steps": the number of steps, "stop_reason", "seconds", "floor", "precision",
+    "compiled", "log": rows}. resume: continues from the last checkpoint in config.out. corpus_changed: "accept"
+    continues on a changed text, too, and the search for the best loss starts anew. Ctrl-C saves and returns.
 
     Raises: FloatingPointError where a loss or gradient is not a finite number; ValueError, FileExistsError or
     FileNotFoundError, before the first step, where data, model and folder do not go together.

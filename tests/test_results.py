@@ -30,7 +30,7 @@ from chargpt_lib.scaling_laws import (
     predict_loss,
 )
 from chargpt_lib.training import MODEL_NAMES
-from tests.benchmarks import scaling, single_changes
+from tests.benchmarks import remedies, scaling, single_changes
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
@@ -493,6 +493,49 @@ def test_what_lesson_06_says_of_scaled_initialisation():
 def test_the_table_of_single_changes_is_quoted():
     wanted = single_changes.readme_table(SINGLE)
     assert wanted in MEASURED, f"put this into data/results/README.md:\n{wanted}"
+
+
+# ---------------------------------------------------------------- remedies for overfitting
+
+REMEDIES = json.loads((RESULTS.parent / "remedies.json").read_text(encoding="utf-8"))
+
+
+def test_every_remedy_had_the_same_time():
+    settings = REMEDIES["settings"]
+    assert {run: trial["changes"] for run, trial in REMEDIES["runs"].items()} == remedies.RUNS
+    for run, trial in REMEDIES["runs"].items():
+        assert [*trial["curves"]] == [str(seed) for seed in remedies.SEEDS], run
+        spent = trial["steps"] * trial["seconds_per_step"]
+        assert spent == pytest.approx(settings["seconds"], rel=0.02), run
+        for curves in trial["curves"].values():
+            assert {len(losses) for losses in curves.values()} == {remedies.EVALUATIONS}
+
+
+def test_early_stopping_is_the_first_run_cut_short():
+    curves = REMEDIES["runs"]["none"]["curves"]
+    for seed, stop in REMEDIES["early stopping"].items():
+        assert (stop["best"], stop["last"]) == remedies.stop_early(curves[seed]["val"])
+
+
+def test_without_a_remedy_the_model_learns_its_text_by_heart():
+    for curves in REMEDIES["runs"]["none"]["curves"].values():
+        assert curves["train"][-1] < 0.3
+        assert curves["val"][-1] > min(curves["val"]) + 0.1
+
+
+def test_lesson_11_says_what_the_record_of_the_remedies_says():
+    assert remedies.readme_table(REMEDIES) in MEASURED, remedies.readme_table(REMEDIES)
+    losses = {name: row["test"] for name, row in remedies.mean_losses(REMEDIES).items()}
+    without_text = {name: loss for name, loss in losses.items() if name != "more text"}
+    assert losses["more text"] < min(without_text.values()) - 0.5
+    assert min(without_text, key=without_text.get) == "dropout"
+    assert losses["early stopping"] < losses["none"] - 0.5
+    assert losses["weight decay"] < losses["none"] - 0.5
+    # The smaller model is no remedy, because it still has more parameters than the text has characters.
+    assert losses["a smaller model"] > losses["none"]
+    runs = REMEDIES["runs"]
+    assert runs["a smaller model"]["parameters"] > REMEDIES["settings"]["train_characters"]
+    assert min(runs, key=lambda name: runs[name]["steps"]) == "dropout"
 
 
 # ---------------------------------------------------------------- memory

@@ -15,7 +15,16 @@
 # Lessons 09 to 13 are for people who want to train something of their own, for hours or on several devices. If you only want to understand the model, go on to [lesson 14](14_tokenizers.ipynb).
 # You need lesson 06. On two CPU cores the page takes less than half a minute. It uses no graphics card, because only the CPU repeats a run to the last bit.
 #
-# Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to save, so that nobody can tell afterwards that it died?
+# Runs die. The battery is empty, the free session is over, somebody trips over the cable. What does a run have to save, so that nobody can tell afterwards that it died? This is the whole list; the page takes the lines away one after the other, and looks at what happens:
+#
+# | a checkpoint holds | in the file | without it |
+# |---|---|---|
+# | the weights | `model.safetensors` | everything is lost |
+# | the model's settings | `config.json` | nobody knows which weight goes where |
+# | the tokenizer | `tokenizer.json` | an id no longer has a character |
+# | the optimizer's state: moments and step counts | `state.pt` | every parameter jumps at the restart |
+# | the states of the random generators | `state.pt` | other batches, other dropout |
+# | how many steps are done | `state.pt` | the schedule and the data begin again |
 
 # %%
 import copy
@@ -59,7 +68,7 @@ config = GPTConfig(tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4, n_e
 
 
 def start():
-    """What a program makes when it starts: model, optimizer, and a generator for the batches."""
+    """Makes what a program has when it starts: model, optimizer, and a generator for the batches."""
     torch.manual_seed(1337)
     model = GPT(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.99))
@@ -88,14 +97,14 @@ run = start()
 whole = train(*run, 0, STEPS)
 again = train(*start(), 0, STEPS)
 print(f"{STEPS} losses, from ≈ {whole[0]:.2f} down to ≈ {whole[-1]:.2f} nats per character")
-print("in a second run", sum(a != b for a, b in zip(whole, again)), "of them differ")
+print("losses that differ in a second run:", sum(a != b for a, b in zip(whole, again)))
 assert whole == again
 assert whole[0] - whole[-1] > 0.5
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
 ax.plot(whole, color="#0072B2", label="the run without an accident")
-ax.axvline(KILLED, color="#D55E00", linestyle="--", label="where the next one will die")
+ax.axvline(KILLED, color="#D55E00", linestyle="--", label="where the next run will die")
 ax.set(xlabel="step", ylabel="nats per character")
 ax.legend(frameon=False)
 show(
@@ -112,7 +121,7 @@ before = train(model, optimizer, generator, 0, KILLED)
 saved = copy.deepcopy({"weights": model.state_dict(), "optimizer": optimizer.state_dict()})
 saved["torch"] = torch.get_rng_state()
 saved["generator"] = generator.get_state()
-print("for each parameter AdamW keeps:", ", ".join(saved["optimizer"]["state"][0]))
+print("AdamW keeps for each parameter:", ", ".join(saved["optimizer"]["state"][0]))
 
 # %% [markdown]
 # AdamW remembers how many steps it has made, a running mean of each gradient (`exp_avg`), and one of its square (`exp_avg_sq`): the two *moments*. The weights do not show them.
@@ -136,7 +145,7 @@ assert weights_alone[0] - whole[KILLED] < 0.3 or corpus.name != "playhouse"
 
 # %%
 def moves(moments):
-    """How far each parameter moves in step 80, in learning rates: (P,)."""
+    """The distance that each parameter moves in step 80, in learning rates: (P,)."""
     model, optimizer, generator = start()
     model.load_state_dict(saved["weights"])
     if moments:
@@ -149,8 +158,8 @@ def moves(moments):
 # %%
 without, with_them = ((moves(moments) > 0.9).float().mean().item() for moments in (False, True))
 print("parameters that move by 0.9 learning rates or more:")
-print(f"without moments ≈ {without:.2%} (more than 95%: {without > 0.95})")
-print(f"with them       ≈ {with_them:.2%} (fewer than 10%: {with_them < 0.1})")
+print(f"without moments ≈ {without:.2%}")
+print(f"with moments    ≈ {with_them:.2%}")
 assert without > 0.95
 assert with_them < 0.1
 
@@ -164,11 +173,11 @@ def batches_from(generator, n):
     return torch.stack([get_batch(ids, 64, 16, generator)[0] for _ in range(n)])
 
 
-first = batches_from(torch.Generator().manual_seed(1337), STEPS)  # of the run without an accident
-second = batches_from(start()[2], STEPS - KILLED)  # of the restarted one
+first = batches_from(torch.Generator().manual_seed(1337), STEPS)  # the run without an accident
+second = batches_from(start()[2], STEPS - KILLED)  # the restarted run
 steps = [next(step for step in range(STEPS) if torch.equal(batch, first[step])) for batch in second]
-print("from step 80 on it should read the batches of steps 80 81 82 ... 159")
-print("it reads those of steps", *steps[:3], "...", steps[-1])
+print("from step 80 on the run should read the batches of steps 80 81 82 ... 159")
+print("it reads the batches of steps", *steps[:3], "...", steps[-1])
 assert torch.equal(second, first[:KILLED])
 
 # %% [markdown]
@@ -179,12 +188,12 @@ assert torch.equal(second, first[:KILLED])
 # %%
 model, optimizer, generator = start()
 model.load_state_dict(saved["weights"])
-optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))  # it writes into what it is given
+optimizer.load_state_dict(copy.deepcopy(saved["optimizer"]))  # a copy: AdamW writes into it
 with_optimizer = train(model, optimizer, generator, KILLED, STEPS)
 jump = with_optimizer[1] - whole[KILLED + 1]
 print(f"step 81: loss ≈ {with_optimizer[1]:.4f}, without the accident ≈ {whole[KILLED + 1]:.4f}")
 worse = sum(alone > other for alone, other in zip(weights_alone[1:11], with_optimizer[1:11])) / 10
-print(f"of the ten steps from 81 on, the weights alone are worse in ≈ {worse:.0%}")
+print(f"steps 81 to 90 in which the run with the weights alone is worse: ≈ {worse:.0%}")
 different = sum(a != b for a, b in zip(with_optimizer, whole[KILLED:]))
 print("losses that differ:", different, "of", STEPS - KILLED)
 assert jump < 0.4 or corpus.name != "playhouse"
@@ -200,12 +209,11 @@ assert with_optimizer != whole[KILLED:]
 
 # %%
 #| export
-import json
 import os
 import random
 import re
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -213,21 +221,34 @@ import numpy
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_model as save_weights
-from torch.overrides import TorchFunctionMode
-from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from chargpt_lib.checks import (
+    ADVICE,
+    check_is_folder,
+    check_loadable,
+    check_no_weight_is_missing,
+    check_same_model,
+    check_saved_model,
+    check_weights,
+    corrupt_file,
+    missing_checkpoint,
+    read_config,
+    read_pointers,
+    unreadable_state,
+)
 from chargpt_lib.data import load_tokenizer
+from chargpt_lib.devices import meta_device
 from chargpt_lib.files import atomic_write, sync_folder, write_json
 
 # %%
 #| export
 def get_rng_states(*generators):
-    """The states of all random generators, as a dict: torch's on each device, Python's, numpy's, and of these ones."""
+    """The states of all random generators as a dict: torch's on each device, Python's, numpy's, and the given ones."""
     name, numbers, *rest = numpy.random.get_state()
     states = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": [name, numbers.tolist(), *rest],  # plain values: no array, whose loading runs code
+        "numpy": [name, numbers.tolist(), *rest],  # a list, because loading an array runs code
         "generators": [generator.get_state() for generator in generators],
     }
     if torch.cuda.is_available():
@@ -238,10 +259,10 @@ def get_rng_states(*generators):
 
 
 def set_rng_states(states, *generators):
-    """Puts every random generator back into its saved state; those of devices that are absent here are left out.
+    """Puts every random generator back into its saved state, except those of devices that this computer lacks.
 
-    generators: all that `get_rng_states` was given, in the same order. Raises: ValueError where it was given more or
-    fewer.
+    generators: those that were passed to `get_rng_states`, in the same order. Raises: ValueError for another number of
+    them.
     """
     if len(generators) != len(states["generators"]):
         raise ValueError(
@@ -271,7 +292,7 @@ set_rng_states(states, generator)
 again = draw(generator)
 print("drawn:    ", *(f"≈ {number:.4f}" for number in drawn))
 print("and again:", *(f"≈ {number:.4f}" for number in again))
-print("the same to the last bit:", drawn == again)
+print("numbers that differ in any bit:", sum(a != b for a, b in zip(drawn, again)))
 print("saved:", *sorted(set(states) - {"cuda", "mps"}))
 assert drawn == again
 
@@ -298,31 +319,24 @@ runs = (
     ("with the generators", with_generators, "#0072B2", "--"),
 )
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-left.plot(whole, color="#BBBBBB", linewidth=5, label="no accident")
+left.plot(whole, color="#BBBBBB", linewidth=5, label="without an accident")
 for name, losses, colour, line in runs:
     left.plot(range(KILLED, STEPS), losses, line, color=colour, label=name)
     distance = [abs(a - b) for a, b in zip(losses, whole[KILLED:])]
     right.plot(range(KILLED, STEPS), distance, line, color=colour, label=name)
 left.set(xlabel="step", ylabel="nats per character", title="A restart at step 80", xlim=(40, STEPS))
 left.set_ylim(min(whole) - 0.1, max(whole[40:] + weights_alone) + 0.1)
-right.set(xlabel="step", title="How far from the run without an accident")
+right.set(xlabel="step", title="Distance from the run without an accident, in nats")
 left.legend(frameon=False, fontsize=8)
 show(
     fig,
-    "Left: losses of four runs from step 40 on; the one restarted from the weights alone jumps up after step 80, "
-    "the dashed one with the generators lies on that without an accident. Right: how far they are from it; the "
-    "dashed one is at zero everywhere, the other two are not.",
+    "Left: losses of four runs from step 40 on. The run restarted from the weights alone jumps up after step 80; "
+    "the dashed line of the run with the generators lies on the line without an accident. Right: the distance of "
+    "the three restarted runs from it; the dashed line is at zero everywhere, the other two are not.",
 )
 
 # %% [markdown]
-# Zero. Not small: zero. So this is what a run has to save:
-#
-# | what | without it |
-# |---|---|
-# | the weights | everything is lost |
-# | the optimizer's state: moments and step counts | every parameter jumps at the restart |
-# | the states of the random generators | other batches, other dropout |
-# | how many steps are done | the schedule and the data begin again |
+# Zero. Not small: zero. The list at the top is complete.
 #
 # (On a graphics card the order in which some sums are added changes from time to time, so two runs differ in the last bits, accident or not.)
 #
@@ -369,7 +383,9 @@ check("resumed_windows", resumed_windows)
 
 # %%
 class Weights:
-    def __reduce__(self):  # how pickle is told to rebuild me
+    def __reduce__(
+        self,
+    ):  # tells pickle how to rebuild this object: which function, which arguments
         return print, ("I am in. I could have deleted your files.",)
 
 
@@ -452,12 +468,12 @@ except RuntimeError as error:
 path = folder / "last.json"
 path.write_text(json.dumps({"step": 30, "loss": 2.81}))
 new = json.dumps({"step": 40, "loss": 2.66})
-path.write_text(new[: 2 * len(new) // 3])  # here the power went off
+path.write_text(new[: 2 * len(new) // 3])  # here the power fails
 print("on the disk:", path.read_text())
 try:
     print(json.loads(path.read_text()))
 except ValueError as error:
-    print("step 40 is not there:", type(error).__name__)
+    print("step 40 cannot be read:", type(error).__name__)
 
 # %% [markdown]
 # Step 40 was not written, and step 30 is gone as well. So never write over the only good file. Write a new file next to it, under another name. When the new file is complete, give it the old one's name: the old file disappears in the same moment. Renaming is *atomic*: a program that looks sees the old file or the new one, never half of one.
@@ -486,32 +502,33 @@ from chargpt_lib.files import atomic_write
 print(inspect.getsource(atomic_write).split("try:")[1])
 
 # %%
-def dies_on_the_way(temporary):
+def dies_while_writing(temporary):
     temporary.write_text(new[: 2 * len(new) // 3])
     raise OSError("no space left on device")
 
 
 try:
-    atomic_write(path, dies_on_the_way)
+    atomic_write(path, dies_while_writing)
 except OSError as error:
     print(str(error).replace(str(folder), "run"))
-print(json.loads(path.read_text()), "  left over:", len(list(folder.glob("*.part"))))
+print("on the disk:", json.loads(path.read_text()))
+print("temporary files left over:", len(list(folder.glob("*.part"))))
 
 # %% [markdown]
 # ## Saving a model for inference
 #
-# To sample, you need the weights, the kind of model that they belong to, and the meaning of its ids. Three files hold them: `model.safetensors`, `config.json`, and `tokenizer.json` (lesson 00).
+# To sample, you need the first three lines of the list: the weights, the kind of model that they belong to, and the meaning of its ids (`tokenizer.json` is lesson 00's). The functions whose names begin with `check_` only ask questions and raise errors; they are in `chargpt_lib/checks.py`, and this page does without them.
 
 # %%
 #| export
 POINTER_FILE = "checkpoints.json"  # in the folder of a run: see below
 
-# The attributes in which torch.compile and DistributedDataParallel keep the model they wrap. The names of its weights
-# begin with them, too: _orig_mod.lm_head.weight.
+# torch.compile and DistributedDataParallel keep the model that they wrap in these attributes. The names of the weights
+# then begin with them: _orig_mod.lm_head.weight.
 WRAPPERS = ("_orig_mod", "module")
 
-# The kinds of models that can be saved: the "model_type" in a config.json -> the module, the class of the config, and
-# that of the model. A later lesson's module is imported when one of its models is saved or loaded.
+# The kinds of models that can be saved: "model_type" in config.json -> the module, the class of the config, the class
+# of the model. A later lesson's module is imported when one of its models is saved or loaded.
 MODEL_TYPES = {
     "gpt": ("chargpt_lib.gpt", "GPTConfig", "GPT"),
     "modern": ("chargpt_lib.modern", "ModernConfig", "ModernGPT"),
@@ -519,7 +536,7 @@ MODEL_TYPES = {
 
 
 def model_classes(model_type):
-    """The class of the config, and that of the model, of one of MODEL_TYPES."""
+    """The classes of the config and of the model that belong to one of MODEL_TYPES."""
     module_name, config_name, model_name = MODEL_TYPES[model_type]
     module = import_module(module_name)
     return getattr(module, config_name), getattr(module, model_name)
@@ -531,62 +548,37 @@ def build_model(config):
     return model_class(config)
 
 
-class _SkipNormal(TorchFunctionMode):
-    """Within it, `nn.init.normal_` draws nothing. On the device meta nothing can be drawn, and trying takes a second."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.nn.init.normal_:
-            return kwargs["tensor"]
-        return func(*args, **({} if kwargs is None else kwargs))
-
-
 def build_meta_model(config):
-    """The model that a config describes on the device meta: names and shapes, and no numbers."""
-    with torch.device("meta"), _SkipNormal():
+    """The model that a config describes, on the device meta: its weights have names and shapes, and no numbers."""
+    with meta_device():
         return build_model(config)
 
 
 def unwrap(model):
-    """The model itself, where it is compiled, or wrapped for several processes, or both."""
+    """The model inside the wrappers of torch.compile and of several processes; an unwrapped model itself."""
     for wrapper in (*WRAPPERS, *WRAPPERS):
         model = getattr(model, wrapper, model)
     return model
 
 
 def model_spec(model, tokenizer):
-    """What must be known to build both again -> the settings of the model's config, and of the tokenizer: dicts.
+    """All that is needed to build both again -> the settings of the model and those of the tokenizer: dicts.
 
-    Raises: ValueError for a model whose config is of none of the MODEL_TYPES or that lacks some of its weights, and for
-    a tokenizer with another vocabulary than the model.
+    Raises: ValueError for a model of none of the MODEL_TYPES or with a weight missing, and for a tokenizer with another
+    vocabulary than the model.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type not in MODEL_TYPES:
-        raise ValueError(
-            f"{type(model).__name__} has no GPTConfig or ModernConfig as .config, so it cannot be "
-            f"saved: only their models can"
-        )
-    if model.config.vocab_size != tokenizer.vocab_size:
-        raise ValueError(
-            f"the tokenizer has vocab_size {tokenizer.vocab_size}, the model {model.vocab_size}: "
-            f"pass the tokenizer the model was trained with"
-        )
-    expected = build_meta_model(model.config).state_dict()
-    missing = expected.keys() - model.state_dict().keys()
-    if missing:
-        raise ValueError(
-            f"the model has no {min(missing)}: a copy prepared for int8 cannot be saved, save the "
-            f"model it was made from"
-        )
-    return {"model_type": model_type, **asdict(model.config)}, tokenizer.to_dict()
+    check_saved_model(model, tokenizer, MODEL_TYPES)
+    check_no_weight_is_missing(model, build_meta_model(model.config).state_dict().keys())
+    return {"model_type": model.config.model_type, **asdict(model.config)}, tokenizer.to_dict()
 
 
 def save_model(model, tokenizer, folder):
-    """Writes what is needed to sample: config.json, tokenizer.json, model.safetensors.
+    """Writes the files that sampling needs: config.json, tokenizer.json, model.safetensors.
 
-    A model that was saved in the folder before is replaced.
+    An older model in the same folder is replaced.
 
-    Raises: ValueError for what could not be built again, FileExistsError for the folder of a run, OSError where a file
-    cannot be written.
+    Raises: ValueError for a model that could not be built again, FileExistsError for the folder of a run, OSError where
+    a file cannot be written.
     """
     folder = Path(folder)
     if (folder / POINTER_FILE).exists():
@@ -607,80 +599,32 @@ print((folder / "mine" / "config.json").read_text())
 print(*sorted(path.name for path in (folder / "mine").iterdir()))
 
 # %% [markdown]
-# Reading is the longer half. A file may come from a stranger, or from a download that broke off, or be the wrong one. The program should say what is wrong, with the file's name, before it overwrites anything, or builds anything huge.
-#
-# You may skip the next two cells. They only ask questions: is this JSON, are these the settings of a GPT, does the tokenizer fit them, does each weight have its name, its shape and its dtype?
+# Reading needs more care. A file may come from a stranger, or from a download that broke off, or be the wrong one. The program should say what is wrong, with the file's name, before it overwrites anything, or builds anything huge. Is this JSON? Are these the settings of a GPT? Does the tokenizer fit them? `read_config` in `chargpt_lib/checks.py` asks one question a line; here is what remains:
 
 # %%
 #| export
-ADVICE = "Copy the file again from where it came from, or take another checkpoint"
-
-
-def corrupt_file(path, why):
-    """The ValueError for a file that is not what it should be."""
-    return ValueError(f"{path}: {why}. {ADVICE}")
-
-
-def _load_json(path):
-    """The value in a JSON file. Raises: ValueError for anything else, and where there is no file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise corrupt_file(path, error) from None
-
-
-def _read_config(path):
-    """The config in a config.json. Raises: ValueError for anything else."""
-    settings = _load_json(path)
-    if not isinstance(settings, dict):
-        raise corrupt_file(
-            path, f"expected a JSON object of GPTConfig fields, got {repr(settings)[:60]}"
-        )
-    # Files of the time when there was one kind of model do not say which it is.
-    model_type = settings.pop("model_type", "gpt")
-    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
-        known = ", ".join(MODEL_TYPES)
-        raise corrupt_file(path, f"model_type is {repr(model_type)[:60]}; it is one of {known}")
-    config_class, _ = model_classes(model_type)
-    kinds = {field.name: field.type for field in fields(config_class)}
-    for name, value in settings.items():
-        if name not in kinds:
-            raise corrupt_file(path, f"{name[:60]!r} is not a {config_class.__name__} field")
-        kind = kinds[name]
-        allowed = (float, int) if kind is float else (kind,)
-        if type(value) not in allowed:  # not isinstance, for which True is a number
-            raise corrupt_file(
-                path, f"{name} is {repr(value)[:60]}, but must be of type {kind.__name__}"
-            )
-    try:
-        return config_class(**settings)
-    except (TypeError, ValueError) as error:
-        raise corrupt_file(path, error) from None
-
-
 def read_config_and_tokenizer(folder):
     """The config and the tokenizer of a saved model. Raises: ValueError where one is missing or they do not fit."""
-    config = _read_config(folder / "config.json")
+    path = folder / "config.json"
+    config = read_config(path, MODEL_TYPES, lambda model_type: model_classes(model_type)[0])
     try:
         tokenizer = load_tokenizer(folder)
     except (OSError, ValueError) as error:  # both name the file
         raise ValueError(f"{error}. {ADVICE}") from None
     if tokenizer.vocab_size != config.vocab_size:
-        raise corrupt_file(
-            folder / "config.json",
-            f"vocab_size is {config.vocab_size}, but the tokenizer's is {tokenizer.vocab_size}",
-        )
+        why = f"vocab_size is {config.vocab_size}, but the tokenizer's is {tokenizer.vocab_size}"
+        raise corrupt_file(path, why)
     return config, tokenizer
 
 # %%
 #| export
 def without_wrappers(name):
-    """The name of a weight as the model itself has it."""
+    """The name of a weight in the unwrapped model."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def load_weights(model, path):
-    """Loads a safetensors file into the model. It may have been saved from a compiled or DDP-wrapped model.
+    """Loads a safetensors file into the model; the file may come from a compiled or DDP-wrapped model.
 
     Raises: ValueError where a name, a shape or a dtype does not fit; the model is then unchanged.
     """
@@ -689,30 +633,12 @@ def load_weights(model, path):
     except Exception as error:  # a hostile header has many ways to fail
         raise corrupt_file(path, error) from None
     saved = {without_wrappers(name): weight for name, weight in saved.items()}
-    own = model.state_dict()
-    for name in sorted(saved.keys() - own.keys()):
-        raise corrupt_file(path, f"unexpected weight {name}")
-    # A tied matrix has two names and one place in memory; only one of the names is in the file.
-    loaded = {own[name].data_ptr() for name in saved}
-    for name, here in own.items():
-        if name not in saved:
-            if here.data_ptr() not in loaded:
-                raise corrupt_file(path, f"missing weight {name}")
-            continue
-        there = saved[name]
-        # Fewer digits are read into more, never more into fewer: that would lose some in silence.
-        fits = torch.promote_types(there.dtype, here.dtype) == here.dtype
-        if there.shape != here.shape or not fits:
-            raise corrupt_file(
-                path,
-                f"{name} has shape {[*there.shape]} ({there.dtype}), expected {[*here.shape]} "
-                f"({here.dtype})",
-            )
-    # strict=False, because the second name of a tied matrix is not in the file; all else was compared above.
+    check_weights(path, saved, model.state_dict())
+    # strict=False, because the second name of a tied matrix is not in the file; check_weights has compared all else.
     model.load_state_dict(saved, strict=False)
 
 # %% [markdown]
-# `load_weights` looks at every name, shape and dtype before it changes a number. A config may lie, too: with `"n_layer": 1000000000`, Python would build blocks until the memory is full. So `load_model` refuses a config that promises more parameters than the file has bytes.
+# `check_weights` compares every name, shape and dtype before `load_weights` changes a number. (A number of 16 bits may be read into one of 32 bits; the reverse would lose digits, and is refused.) A config may lie, too: with `"n_layer": 1000000000`, Python would build blocks until the memory is full. So `load_model` refuses a config that promises more parameters than the file has bytes.
 #
 # A folder may be a saved model, a checkpoint (which holds the same three files), or a run with several checkpoints. In a run, `checkpoints.json` says which checkpoint is the last and which is the best.
 
@@ -722,7 +648,7 @@ CHECKPOINT_NAME = r"step-(\d{8,})(-again)*"  # eight digits so that names sort b
 
 
 def checkpoint_step(folder):
-    """After how many steps a checkpoint was saved, by its folder's name. Raises: ValueError for another name."""
+    """The number of steps in the name of a checkpoint's folder. Raises: ValueError for another name."""
     match = re.fullmatch(CHECKPOINT_NAME, Path(folder).name)
     if match is None:
         raise ValueError(
@@ -732,21 +658,8 @@ def checkpoint_step(folder):
 
 
 def _read_pointers(out):
-    """{"last": a checkpoint's name, "best": another or the same} of a run; {} where none was saved.
-
-    Raises: ValueError where checkpoints.json says anything else.
-    """
-    path = out / POINTER_FILE
-    if not path.exists():
-        return {}
-    names = _load_json(path)
-    right = isinstance(names, dict) and names.keys() <= {"last", "best"}
-    # The names become paths: a whole match of the pattern keeps "../.." out.
-    if not right or not all(re.fullmatch(CHECKPOINT_NAME, str(name)) for name in names.values()):
-        raise ValueError(
-            f'{path} is damaged: write into it which one is the last, as in {{"last": "step-00000100"}}'
-        )
-    return names
+    """The names of a run's checkpoints, {"last": ..., "best": ...}; {} for a run without a checkpoint."""
+    return read_pointers(out / POINTER_FILE, CHECKPOINT_NAME)
 
 
 def find_checkpoint(out, which=None):
@@ -755,37 +668,29 @@ def find_checkpoint(out, which=None):
     Raises: FileNotFoundError where there is none.
     """
     out = Path(out)
-    if not out.is_dir():
-        problem = "does not exist: is it the right folder?"
-        if out.exists():
-            problem = "is a file: give the folder it is in"
-        raise FileNotFoundError(f"{out} {problem}")
+    check_is_folder(out)
     if (out / "state.pt").is_file():
-        return out  # a checkpoint itself, whatever its name
+        return out  # the folder is a checkpoint itself, whatever its name is
     names = _read_pointers(out)
     if which is None:
         which = "best" if "best" in names else "last"
     if which not in names or not (out / names[which]).is_dir():
-        # What is there often tells the mistake; nine names, because it may be a folder of thousands.
-        found = sorted(path.name for path in out.glob("*"))[:9]
-        inside = ", ".join(found) if found else "nothing: is it the right folder?"
-        raise FileNotFoundError(f"there is no {which!r} checkpoint in {out}, which holds {inside}")
+        raise missing_checkpoint(out, which)
     return out / names[which]
 
 # %%
 #| export
 def load_model(folder, device="cpu"):
-    """A GPT ready to sample, and its tokenizer, from a saved model, a checkpoint, or a run (its best, else its last).
+    """Loads a saved model, a checkpoint, or a run (its best checkpoint, else its last) -> model, ready to sample, tokenizer.
 
-    No random generator is touched. Raises: ValueError for files that do not fit, FileNotFoundError where nothing is
-    found.
+    No random generator changes. Raises: ValueError for files that do not fit, FileNotFoundError where there is no model.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         folder = find_checkpoint(folder)
     config, tokenizer = read_config_and_tokenizer(folder)
     path = folder / "model.safetensors"
-    # A weight has at least one byte. Asked before a model of that size is built.
+    # A weight has at least one byte. This comes before the model is built, because a false config may ask for a huge one.
     least = config.min_parameters()
     if path.is_file() and path.stat().st_size < least:
         raise corrupt_file(
@@ -801,7 +706,10 @@ copied, copied_tokenizer = load_model(folder / "mine")
 text = tokenizer.encode(corpus.val[:60])[None]
 difference = (copied(text)[0] - model.eval()(text)[0]).abs().max().item()
 print("largest difference of the logits:", difference)
-print("the same tokenizer:", copied_tokenizer.to_dict() == tokenizer.to_dict())
+same = sum(
+    copied_tokenizer.decode([i]) == tokenizer.decode([i]) for i in range(tokenizer.vocab_size)
+)
+print(f"ids with the same character: {same} of {tokenizer.vocab_size}")
 
 # %%
 config_file = folder / "mine" / "config.json"
@@ -827,7 +735,7 @@ print(f"{load_model(shipped)[0].num_params():,} parameters")
 # %% [markdown]
 # ## The checkpoint
 #
-# A checkpoint is these three files and `state.pt`, which holds whatever else the run wants to find again, in plain values and tensors. What matters is the order of the steps:
+# A checkpoint is these three files and `state.pt`, which holds the rest of the list, in plain values and tensors. The order of the steps matters:
 #
 # 1. Write all four files in a folder with a temporary name, `step-00000040.part`, and wait for the disk.
 # 2. Rename the folder, and wait for the disk.
@@ -839,49 +747,45 @@ print(f"{load_model(shipped)[0].num_params():,} parameters")
 # %%
 #| export
 def save_checkpoint(out, model, tokenizer, state, step, best=False):
-    """Saves a run after `step` steps as its last checkpoint, and as its best one if best=True -> its folder.
+    """Saves a run after `step` steps as its last checkpoint, with best=True as its best one, too -> its folder.
 
-    out: the run's own folder; every checkpoint in it but the last and the best is deleted. state: a dict of plain
+    out: the run's own folder, in which all checkpoints except the last and the best are deleted. state: a dict of plain
     values, tensors and state_dicts.
 
-    Raises: ValueError for a state that load_checkpoint would refuse, OSError where it cannot be written; the
-    checkpoints before it are then untouched.
+    Raises: ValueError for a state that load_checkpoint would refuse, OSError where the disk refuses; older checkpoints
+    then stay as they were.
     """
     if step < 0:
         raise ValueError(f"step is {step}; it counts the steps done, from 0")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names = _read_pointers(out)
-    for left in out.glob("step-*.part"):  # of a run that was killed while saving
+    for left in out.glob("step-*.part"):  # left by a run that was killed while it saved
         shutil.rmtree(left, ignore_errors=True)
     name = f"step-{step:08d}"
-    while (out / name).exists():  # saved twice, or left by a run that was killed before the pointer
+    while (
+        out / name
+    ).exists():  # a second save of this step, or a run was killed before the pointer
         name += "-again"
     temporary = out / f"{name}.part"
     try:
         save_model(model, tokenizer, temporary)
         atomic_write(temporary / "state.pt", lambda path: torch.save({**state, "step": step}, path))
-        # torch.save takes anything. That loading refuses it would come to light after the accident.
-        unsafe = get_unsafe_globals_in_checkpoint(temporary / "state.pt")
-        if unsafe:
-            raise ValueError(
-                f"the state contains {', '.join(unsafe)}, which torch.load(weights_only=True) "
-                f"refuses: store only numbers, strings, tensors, lists and dicts (NumPy numbers as "
-                f"float(x))"
-            )
+        # torch.save writes any object, and torch.load refuses some of them. Find out now, not after the accident.
+        check_loadable(temporary / "state.pt")
         os.rename(temporary, out / name)
         sync_folder(out)
-        # The folder is whole, and nothing points to it yet. With this file it counts.
+        # The folder is whole, but nothing points to it yet. The next file makes it the last checkpoint.
         names["last"] = name
         if best:
             names["best"] = name
         write_json(out / POINTER_FILE, names)
     finally:
-        # After a failure the pointer is the old one, and nothing new is left.
+        # After a failure the pointer still names the old checkpoint; remove the new folder.
         shutil.rmtree(temporary, ignore_errors=True)
         if name not in _read_pointers(out).values():
             shutil.rmtree(out / name, ignore_errors=True)
-    # Only now, and only what has exactly our names: other folders are not ours to delete.
+    # Delete old checkpoints last, and only folders with exactly such a name: others are not ours.
     for old in out.glob("step-*"):
         if re.fullmatch(CHECKPOINT_NAME, old.name) and old.name not in names.values():
             shutil.rmtree(old, ignore_errors=True)
@@ -892,63 +796,34 @@ def save_checkpoint(out, model, tokenizer, state, step, best=False):
 
 # %%
 #| export
-def _tokenizer_difference(saved, tokenizer):
-    """The first difference of two tokenizers in words, None where they are the same."""
-    if saved.to_dict() == tokenizer.to_dict():
-        return None
-    for i in range(min(saved.vocab_size, tokenizer.vocab_size)):
-        there, here = saved.decode([i]), tokenizer.decode([i])
-        if there != here:
-            return f"the tokenizer's id {i} is {there!r} there, {here!r} here"
-    return "the tokenizer is another one"
-
-
 def read_state(folder, mmap=False):
-    """The state that was saved in a checkpoint's folder, with "step". mmap: its tensors stay on the disk until used.
+    """Reads state.pt in a checkpoint's folder -> the saved dict, with "step". mmap: tensors stay on the disk until used.
 
-    Raises: ValueError where the file is missing, damaged, or would have to be unpickled.
+    Raises: ValueError where the file is missing or damaged, or where only unpickling could read it.
     """
     path = Path(folder) / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a hostile or broken file has many ways to fail
-        # PyTorch's message goes on with the advice to unpickle all the same: only its first sentence.
-        why = str(error).split("WeightsUnpickler error: ")[-1]
-        why = re.split(r"\. |\n", why)[0]
-        raise corrupt_file(path, f"{type(error).__name__}, {why[:200]}") from None
+        raise unreadable_state(path, error) from None
     if not isinstance(state, dict) or "step" not in state:
         raise corrupt_file(path, "it does not contain a training state")
     return state
 
 
 def load_checkpoint(out, model, tokenizer, which="last"):
-    """Fills the model from a run's last or best checkpoint (or out, if it is one) -> the saved state, with "step".
+    """Loads the weights of a run's last or best checkpoint into the model -> the saved state, with "step".
 
-    Raises: ValueError where model, tokenizer or files do not fit, with the model unchanged; FileNotFoundError where
-    there is no checkpoint.
+    out: the folder of the run, or of one checkpoint. Raises: ValueError where model, tokenizer or files do not fit, and
+    the model stays as it was; FileNotFoundError where there is no checkpoint.
     """
     folder = find_checkpoint(Path(out), which)
     model = unwrap(model)
     saved_config, saved_tokenizer = read_config_and_tokenizer(folder)
     config, _ = model_spec(model, tokenizer)
-    differences = []
-    if saved_config.model_type != config["model_type"]:
-        differences.append(
-            f"model_type is {saved_config.model_type} there, {config['model_type']} here"
-        )
-    else:
-        for name, value in asdict(saved_config).items():
-            if value != config[name]:
-                differences.append(f"{name} is {value} there, {config[name]} here")
-    other_tokenizer = _tokenizer_difference(saved_tokenizer, tokenizer)
-    if other_tokenizer:
-        differences.append(other_tokenizer)
-    if differences:
-        raise ValueError(
-            f"{folder} is of another model: {', '.join(differences)}. Build the model with its settings "
-            f"and its tokenizer, or begin a new run in another folder"
-        )
-    # The state before the weights: whatever fails must fail before the model is changed.
+    saved_settings = {"model_type": saved_config.model_type, **asdict(saved_config)}
+    check_same_model(folder, saved_settings, saved_tokenizer, config, tokenizer)
+    # The state comes before the weights, because every failure must come before the model changes.
     state = read_state(folder)
     load_weights(model, folder / "model.safetensors")
     return state
@@ -1029,12 +904,12 @@ for number, process in enumerate(processes):
     time.sleep(random.random() / 20)
     process.kill()  # SIGKILL: no last word
     process.wait()
-    saved += map(int, process.stdout.read().split())  # what it said before it died
+    saved += map(int, process.stdout.read().split())  # the steps that it reported before it died
     state = load_checkpoint(folder / f"victim {number}", small, CharTokenizer("abc"))
     foreign = (state["moments"] != state["step"]).sum().item()
     lost = max(saved[-1] - state["step"], 0)
     print(
-        f"reported: up to step ≈ {saved[-1]}; on the disk: step ≈ {state['step']}; steps lost: {lost}; "
+        f"last step reported ≈ {saved[-1]}, on the disk ≈ {state['step']}; steps lost: {lost}; "
         f"moments of another step: {foreign}"
     )
     assert lost == 0 and foreign == 0
@@ -1049,8 +924,8 @@ for step, validation in ((90, 2.6), (100, 2.4), (110, 2.5), (120, 2.7)):
     save_checkpoint(out, model, tokenizer, {"validation": validation}, step, best=validation == 2.4)
     print(step, sorted(path.name for path in out.iterdir()))
 best = load_checkpoint(out, model, tokenizer, "best")
-print("the best one's validation loss:", best["validation"])
-print("load_model takes", find_checkpoint(out).name)
+print("validation loss of the best checkpoint:", best["validation"])
+print("load_model loads", find_checkpoint(out).name)
 
 # %% [markdown]
 # How large is a checkpoint? **Predict:** how many times as large as the weights? Work it out first, for a general case:
@@ -1064,7 +939,7 @@ print("load_model takes", find_checkpoint(out).name)
 
 # %% tags=["exercise"] exercise="checkpoint_bytes"
 def checkpoint_bytes(parameters, frozen, weight_bytes, moment_bytes, master):
-    """Whole numbers, and master: bool -> int: the bytes of weights, moments and master copies together."""
+    """Four whole numbers, and master: bool -> int: the bytes of weights, moments and master copies together."""
     ### BEGIN SOLUTION
     trained = parameters - frozen
     return parameters * weight_bytes + trained * (2 * moment_bytes + 4 * master)
@@ -1082,10 +957,33 @@ last = save_checkpoint(out, model, tokenizer, state, 130)
 sizes = {path.name: path.stat().st_size for path in last.iterdir()}
 weights = sizes["model.safetensors"]
 print(f"weights: {weights / model.num_params():.1f} bytes per parameter")
-print(f"all of it, compared with the weights: {sum(sizes.values()) / weights:.0f} times")
+print(f"the whole checkpoint: {sum(sizes.values()) / weights:.0f} times as many bytes")
+
+# %%
+moments = {"exp_avg": 0, "exp_avg_sq": 0}
+for parameter in state["optimizer"]["state"].values():
+    for name in moments:
+        moments[name] += parameter[name].nbytes
+parts = {"weights": weights, **moments}
+parts["all the rest"] = sum(sizes.values()) - sum(parts.values())
+fig, ax = plt.subplots(figsize=(8, 1.9), layout="constrained")
+for row, kept in (("checkpoint", parts), ("save_model", {"weights": weights})):
+    left = 0
+    for (name, size), colour in zip(kept.items(), ("#0072B2", "#E69F00", "#D55E00", "#CC79A7")):
+        label = f"{name}: {parts[name] / 1000:.0f} kB" if row == "checkpoint" else None
+        ax.barh(row, size / 1000, left=left, color=colour, label=label)
+        left += size / 1000
+ax.set(xlabel="kilobytes on the disk")
+ax.invert_yaxis()
+fig.legend(loc="outside right center", frameon=False, fontsize=9)
+show(
+    fig,
+    "Two bars. A checkpoint has three equal parts, the weights and AdamW's two moments, and a thin slice for all the "
+    "rest; what save_model writes is the first part alone.",
+)
 
 # %% [markdown]
-# It is three times as large: one part is the weights, two are the moments. When the run is over, `save_model` keeps only the first third.
+# A checkpoint is three times as large as the weights: one part is the weights, two are the moments. When the run is over, `save_model` keeps only the first third.
 #
 # ## Mistakes people make
 #

@@ -12,7 +12,7 @@
 # > What goes into a training step: schedule, clipping, precision, accumulation, compile.
 #
 # You will build: every part of a serious training step, one at a time. The parts are the order of the windows, the learning-rate schedule, batches larger than the memory, mixed precision, gradient checkpointing, and an interrupt that waits for the end of a step.
-# You need lessons 02 and 06. On two CPU cores the page takes a quarter of a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
+# You need lessons 02 and 06. On two CPU cores the page takes less than half a minute. [Lesson 11](11_training_in_earnest.ipynb) puts the parts together, runs with and without them, and opens a clinic.
 #
 # Lesson 02's `fit` trained all our models in one function. It served well for runs of minutes. A run of two days has other troubles: the memory is too small, the night is too short, and at four in the morning a loss is `nan`.
 
@@ -39,7 +39,7 @@ ids, V = tokenizer.encode(corpus.train), tokenizer.vocab_size
 # %% [markdown]
 # ## All settings in one place
 #
-# A training run has two dozen settings that somebody chose. We want to read them all in one place, and to hear of a wrong one at once, by its name, and not after the first hour. So begin with a function that knows what each setting may be.
+# A training run has two dozen settings that somebody chose. We want to read them all in one place, and to hear of a wrong one at once, by its name, and not after the first hour. So `TrainConfig` is one dataclass, and checks itself when it is made. (`check_train_config` in `chargpt_lib/checks.py` is one `if` after the other.)
 
 # %%
 #| export
@@ -50,131 +50,69 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from math import cos, inf, pi
-from numbers import Integral, Real
-from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from chargpt_lib.checks import (
+    check_data_tokenizer,
+    check_ids,
+    check_needs,
+    check_train_config,
+    check_trainable,
+)
 from chargpt_lib.data import CharTokenizer, Corpus
 from chargpt_lib.training import param_groups
 
 # %%
 #| export
-def _is_number(value, low=0, high=inf, whole=False):
-    """Whether a value is a finite number from low to high, and a whole one if that is asked for."""
-    kind = Integral if whole else Real
-    # To Python True is the number 1; as a setting it is a mistake.
-    if not isinstance(value, kind) or isinstance(value, bool):
-        return False
-    return low <= value <= high and value != inf
-
-
 SCHEDULES = ("cosine", "wsd")  # each with its formula in get_lr
 
-
-def _check_train_config(config):
-    """Looks at each setting of a TrainConfig.
-
-    Raises: ValueError for the first that no training can use, with its name, its value and what it may be.
-    """
-
-    def require(name, allowed, meaning):
-        if not allowed:
-            raise ValueError(f"{name} is {getattr(config, name)!r}; it has to be {meaning}")
-
-    for name in ("batch_size", "grad_accum", "eval_interval", "checkpoint_interval"):
-        value = getattr(config, name)
-        require(name, _is_number(value, 1, whole=True), "an integer >= 1")
-    for name in ("steps", "patience"):
-        value = getattr(config, name)
-        allowed = value is None or _is_number(value, 1, whole=True)
-        require(name, allowed, "an integer >= 1, or None")
-    for name in ("epochs", "time_budget"):
-        value = getattr(config, name)
-        require(name, value is None or _is_number(value, 1e-9), "a number above 0, or None")
-    for name in ("weight_decay", "grad_clip"):
-        require(name, _is_number(getattr(config, name)), "a number >= 0 (0: off)")
-    for name in ("compile", "gradient_checkpointing"):
-        require(name, isinstance(getattr(config, name), bool), "True or False")
-
-    allowed = _is_number(config.eval_batches, whole=True)
-    require("eval_batches", allowed, "an integer >= 0 (0: exact loss)")
-    # The seed of the windows' order is mixed from 32 bits.
-    allowed = _is_number(config.seed, 0, 2**32 - 1, whole=True)
-    require("seed", allowed, "an integer from 0 to 2^32 - 1")
-
-    require("learning_rate", _is_number(config.learning_rate, 1e-12), "a number above 0")
-    allowed = _is_number(config.min_lr, 0, config.learning_rate)
-    require("min_lr", allowed, f"from 0 to the learning rate, {config.learning_rate}")
-    require("warmup", _is_number(config.warmup, 0, 0.99), "a fraction of the run from 0 to 0.99")
-    require("schedule", config.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
-    longest = 1
-    meaning = "a fraction of the run from 0 to 1"
-    if config.schedule == "wsd":
-        # In a WSD schedule the decay begins after the warmup. (The millionth is for rounding.)
-        longest = 1.000001 - config.warmup
-        meaning = f"a fraction of the run from 0 to {1 - config.warmup:g}, 1 - warmup"
-    require("decay", _is_number(config.decay, 0, longest), meaning)
-    require("optimizer", config.optimizer in ("adamw", "muon"), "'adamw' or 'muon'")
-
-    is_pair = isinstance(config.betas, (tuple, list)) and len(config.betas) == 2
-    allowed = is_pair and all(_is_number(beta, 0, 0.999999) for beta in config.betas)
-    require("betas", allowed, "two numbers from 0 to 0.999999")
-    allowed = config.precision in ("auto", "fp32", "fp16", "bf16")
-    require("precision", allowed, "'auto', 'fp32', 'fp16' or 'bf16'")
-
-    is_path = isinstance(config.out, (str, Path)) and str(config.out) != ""
-    require("out", config.out is None or is_path, "a folder, or None")
-    if config.tensorboard is not False:
-        allowed = config.tensorboard is True and config.out is not None
-        require("tensorboard", allowed, "False, or True with a folder, out")
-
 # %% [markdown]
-# The settings themselves follow; many have nanoGPT's names. You need not understand them all yet: this page and the next explain them one after the other. (`betas` set how long AdamW's two running means last: at each step it keeps 0.9 of the mean gradient, and 0.99 of the mean square.)
+# Many of the settings have nanoGPT's names. You need not understand them all yet: each comment names the section that explains its group. Two words in advance. `betas` set how long AdamW's two running means last: at each step it keeps 0.9 of the mean gradient, and 0.99 of the mean square. **Activations** are the intermediate results of the forward pass, which `backward` needs.
 
 # %%
 #| export
 @dataclass
 class TrainConfig:
-    """How to train; `chargpt train --help` explains each field.
+    """The settings of a training run; `chargpt train --help` explains each field.
 
-    Whichever comes first ends the run: steps, epochs, time_budget (seconds) or patience. Without the first three it has
-    2000 steps. A resumed run counts all of them from its beginning.
+    The first limit that is reached ends the run: steps, epochs, time_budget (seconds) or patience. Without any of the
+    first three the limit is 2000 steps. A resumed run counts from its beginning.
     """
 
-    # How long. Where neither steps nor epochs nor a time budget are given, it is 2000 steps.
+    # The length of the run: "Epochs" and "Learning-rate schedules" here, lesson 11 for the time budget and patience.
     steps: int | None = None  # optimizer steps
     epochs: float | None = None  # passes over the training text
     time_budget: float | None = None  # seconds, evaluations included; the schedule is fitted to it
     patience: int | None = None  # evaluations in a row without a new best loss that end the run
 
-    # The batch of a step: batch_size * grad_accum windows.
+    # The batch of a step, batch_size * grad_accum windows: "Gradient accumulation".
     batch_size: int = 32  # windows per micro-batch
     grad_accum: int = 1  # micro-batches per optimizer step
 
-    # The learning rate.
+    # The learning rate, and what wsd is: "Learning-rate schedules".
     learning_rate: float = 1e-3  # the peak
     min_lr: float = 0.0  # where the schedule ends
     warmup: float = 0.05  # fraction of the run with rising learning rate
     schedule: Literal[*SCHEDULES] = "cosine"  # wsd: warmup, stable, decay
     decay: float = 0.2  # fraction of the run in which wsd decays, at the end; 0: no decay
 
-    # The optimizer.
+    # The optimizer: "Gradient clipping" and "Weight decay". Muon is lesson 16's.
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: AdamW, but for the matrices of the blocks
     weight_decay: float = 0.1  # for parameters with >= 2 dimensions, embeddings included
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW betas
     grad_clip: float = 1.0  # largest norm of the gradient; 0: no clipping
     seed: int = 1337  # random seed for window order and dropout
 
-    # The device.
+    # The device: "Mixed precision" (fp16, bf16), "torch.compile" and "Gradient checkpointing".
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"  # auto: the device's fastest
     compile: bool = False  # use torch.compile, where it works
     gradient_checkpointing: bool = False  # recompute activations in backward, to save memory
 
-    # Measuring and saving.
+    # Measuring and saving: lesson 11.
     eval_interval: int = 250  # steps between two evaluations, and rows of the log
     eval_batches: int = 0  # random batches per evaluation; 0: exact loss on the whole text
     out: str | None = None  # folder for checkpoints and log.jsonl
@@ -182,7 +120,7 @@ class TrainConfig:
     tensorboard: bool = False  # write a log for TensorBoard, too, into out
 
     def __post_init__(self):
-        _check_train_config(self)
+        check_train_config(self, SCHEDULES)
         if self.out is not None:
             self.out = str(self.out)
         if self.steps is None and self.epochs is None and self.time_budget is None:
@@ -217,9 +155,9 @@ print(f"never drawn: {1 - len(drawn.unique()) / n:.0%}")
 # %%
 #| export
 def count_windows(size, block_size):
-    """How many windows of block_size + 1 ids an epoch takes from a text of `size` ids.
+    """The number of windows of block_size + 1 ids that an epoch takes from a text of `size` ids.
 
-    Raises: ValueError where the text is too short for one.
+    Raises: ValueError where the text is too short for one window.
     """
     if size <= block_size:
         raise ValueError(
@@ -235,26 +173,26 @@ def count_windows(size, block_size):
 # %%
 #| export
 def epoch_generator(seed, epoch):
-    """The random generator of an epoch: the same for the same seed and epoch, on any machine."""
+    """The random generator of an epoch; the same seed and epoch give the same generator on any machine."""
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**32)
 
 # %%
 #| export
 class ShuffledWindows:
-    """The windows of a text in a shuffled order, each once an epoch; every epoch cuts the text at other places."""
+    """The windows of a text in shuffled order, each once per epoch; every epoch cuts the text at other places."""
 
     def __init__(self, ids, block_size, seed):
         self.count = count_windows(len(ids), block_size)
         self.ids = ids
         self.block_size = block_size
         self.seed = seed
-        # All windows that the text has, with the target of the last character: a view, nothing is copied.
+        # All windows of the text, each with the target of its last character: a view that copies nothing.
         self.all = ids.unfold(0, block_size + 1, 1)  # (N - T, T + 1)
-        self.epoch = None  # of which `starts` is the order
+        self.epoch = None  # the epoch whose order `starts` is
         self.starts = None
 
     def order(self, epoch):
-        """Where the windows of an epoch start, in the order in which they are read: (count,)."""
+        """The starts of an epoch's windows, in the order in which the run reads them: (count,)."""
         if epoch != self.epoch:
             generator = epoch_generator(self.seed, epoch)
             room = len(self.ids) - self.count * self.block_size
@@ -268,7 +206,7 @@ class ShuffledWindows:
         """The windows that follow the first `seen` ones -> x, y, both (size, T), on the device of the ids."""
         epoch, at = divmod(seen, self.count)
         starts = self.order(epoch)[at : at + size]
-        # At the end of an epoch the batch is filled up from the next one.
+        # A batch at the end of an epoch takes the windows that it lacks from the next epoch.
         while len(starts) < size:
             epoch += 1
             starts = torch.cat([starts, self.order(epoch)[: size - len(starts)]])
@@ -291,18 +229,20 @@ ax.set(
     yticklabels=[1, 2, 3],
     xlim=(0, 103),
 )
-ax.set_title("Windows of 16 in a text of 103, numbered in the order they come", fontsize=10)
+ax.set_title("Windows of 16 characters in a text of 103, numbered in reading order", fontsize=10)
 show(
     fig,
-    "Three rows of five bars laid end to end, numbered in another order in each row; each row begins at another "
-    "place.",
+    "Three rows, one per epoch, of five bars laid end to end. The numbers of the bars have a different order in each "
+    "row, and each row begins at a different character.",
 )
 
 # %%
 seen = torch.cat([windows.batch(k, 1)[0] for k in range(windows.count)]).flatten()
-print(windows.count, "windows,", len(seen.unique()), "different characters of", len(seen))
-x, y = windows.batch(seen=4, size=3)  # the last of the first epoch, and two of the second
-print("windows begin with", x[:, 0].tolist(), "and their targets with", y[:, 0].tolist())
+print(
+    f"{windows.count} windows hold {len(seen)} characters, {len(seen.unique())} of them different"
+)
+x, y = windows.batch(seen=4, size=3)  # the last window of the first epoch, and two of the second
+print("the windows begin with", x[:, 0].tolist(), "and their targets with", y[:, 0].tolist())
 assert torch.equal(y, x + 1)
 
 # %% [markdown]
@@ -317,7 +257,7 @@ assert torch.equal(y, x + 1)
 
 # %% tags=["exercise"] exercise="share_read_twice"
 def share_read_twice(n, batch_size, steps):
-    """Whole numbers from 1 on, batch_size <= n -> float: the expected share, 0 to 1, of windows read twice or more."""
+    """Three whole numbers >= 1, batch_size <= n -> float: the expected share, 0 to 1, of windows read twice or more."""
     ### BEGIN SOLUTION
     p = batch_size / n
     return 1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1)
@@ -341,33 +281,25 @@ print(f"read twice or more: {(counts >= 2).float().mean():.0%}")
 # %%
 #| export
 def prepare_data(model, corpus_or_ids, config, tokenizer):
-    """-> windows, validation ids (N,) or None, tokenizer or None.
+    """Prepares the data of a run -> windows, validation ids (N,) or None, tokenizer or None.
 
     corpus_or_ids: a Corpus, ids (N,) int64, or an object with windows(block_size, seed), val_ids and tokenizer.
 
-    Raises: ValueError where model, text and config do not go together.
+    Raises: ValueError where model, text and config do not fit together.
     """
     if not isinstance(config, TrainConfig):
         raise ValueError(
             f"config is a {type(config).__name__}, expected a TrainConfig: "
             f"train(model, corpus, config, tokenizer)"
         )
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(
-            "no parameter of the model has requires_grad: a copy prepared for sampling cannot be "
-            "trained, train the model it was made from"
-        )
+    check_trainable(model)
     if hasattr(corpus_or_ids, "windows"):
         shards = corpus_or_ids
         windows = shards.windows(model.block_size, config.seed)
         val_ids = shards.val_ids
         if tokenizer is None:
             tokenizer = shards.tokenizer
-        if tokenizer.vocab_size != model.vocab_size:
-            raise ValueError(
-                f"the data's tokenizer has vocab_size {tokenizer.vocab_size}, the model "
-                f"{model.vocab_size}: build the model with vocab_size={tokenizer.vocab_size}"
-            )
+        check_data_tokenizer(tokenizer, model)
     else:
         ids = corpus_or_ids
         val_ids = None
@@ -377,27 +309,11 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
                 tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
             ids = tokenizer.encode(corpus.train)
             val_ids = tokenizer.encode(corpus.val)
-        if not isinstance(ids, torch.Tensor):
-            raise ValueError(
-                f"the data is a {type(ids).__name__}: give a Corpus, as from load_corpus(path), or "
-                f"ids (N,)"
-            )
-        if ids.dim() != 1 or ids.dtype != torch.int64:
-            raise ValueError(
-                f"ids must be a 1-D int64 tensor, got {ids.dtype} of shape {tuple(ids.shape)}"
-            )
+        check_ids(ids)
         model.check(ids[:, None])
         device = next(model.parameters()).device
         windows = ShuffledWindows(ids.to(device), model.block_size, config.seed)
-    if config.patience is not None and val_ids is None:
-        raise ValueError(
-            f"patience={config.patience} needs validation text: train on a Corpus, or set "
-            f"patience=None"
-        )
-    if config.out is not None and tokenizer is None:
-        raise ValueError(
-            "checkpoints include the tokenizer: pass tokenizer= when training on ids with out set"
-        )
+    check_needs(config, val_ids, tokenizer)
     return windows, val_ids, tokenizer
 
 # %% [markdown]
@@ -412,12 +328,12 @@ def prepare_data(model, corpus_or_ids, config, tokenizer):
 # %%
 #| export
 def get_lr(step, config, elapsed=0.0):
-    """The learning rate of a step, counted from 0. elapsed: the share of the time budget that is used up.
+    """The learning rate of a step; steps count from 0. elapsed: the share of the time budget that is used up.
 
     A linear warmup; then half a cosine down to min_lr (Loshchilov and Hutter, 2017), or the peak and a linear decay
     (Hu et al., 2024).
     """
-    # Steps and time both drive the schedule: whichever is further. Without a number of steps, time alone does.
+    # The schedule follows the steps or the time, whichever is further; without a number of steps, the time.
     steps = inf if config.steps is None else config.steps
     progress = min(max(step / steps, elapsed), 1.0)
     if config.schedule == "cosine":
@@ -455,8 +371,8 @@ ax.set(xlabel="step", ylabel="learning rate")
 ax.legend(frameon=False)
 show(
     fig,
-    "Three lines rise together in 50 steps. One falls in half a cosine, one stays until step 800 and falls in a "
-    "line, one stays.",
+    "Three lines rise together in 50 steps. The cosine then falls in a smooth curve to 0; wsd stays at the peak until "
+    "step 800 and falls in a straight line to 0; the third line stays at the peak.",
 )
 
 # %% [markdown]
@@ -471,11 +387,10 @@ for step in range(100):
     optimizer.step()
     schedule.step()
 far = max(abs(get_lr(step, config) - rate) for step, rate in enumerate(theirs))
-print(f"largest difference from PyTorch's ≈ {far:.0e} (below 1e-9: {far < 1e-9})")
-by_time = TrainConfig(time_budget=60, warmup=0.0)  # seconds; how many steps that makes is not known
-print(
-    f"the peak is {by_time.learning_rate}; after half the time the rate is {get_lr(7, by_time, 0.5):.4f}"
-)
+print(f"largest difference from PyTorch's rate ≈ {far:.0e}, of a peak of {config.learning_rate}")
+by_time = TrainConfig(time_budget=60, warmup=0.0)  # 60 seconds, and an unknown number of steps
+half_time = get_lr(7, by_time, elapsed=0.5)
+print(f"peak {by_time.learning_rate}; rate after half of the time {half_time:.4f}")
 assert far < 1e-9
 
 # %% [markdown]
@@ -498,31 +413,59 @@ check("inverse_root_rate", inverse_root_rate)
 # %% [markdown]
 # ## Gradient accumulation
 #
-# A large batch gives a gradient with less noise, but it may not fit into memory. Luckily `backward` *adds* to the gradients (lesson 02 warned of it). So run `backward` on four small **micro-batches**, one after the other, and then take one step: this is **gradient accumulation**. **Predict:** what has to be done to the four losses?
+# A large batch gives a gradient with less noise. How much less? Take the gradient of 512 windows for the true one. **Predict:** by what factor does the distance from it shrink if the batch becomes four times as large?
 
 # %%
 torch.manual_seed(1337)
 model = GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64)).double()
-x, y = get_batch(ids, 32, 16, torch.Generator().manual_seed(1337))
 
 
 def gradient(losses):
+    """The sum of the gradients of some losses, all parameters in one vector: (P,)."""
     model.zero_grad()
     for loss in losses:
         loss.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 # %%
+x, y = get_batch(ids, 32, 512, torch.Generator().manual_seed(1337))
+true = gradient([model(x, y)[1]])
+for size in (4, 16, 64):
+    noise = 0.0
+    for i in range(4):  # the mean of four batches
+        part = slice(i * size, (i + 1) * size)
+        noise += (gradient([model(x[part], y[part])[1]]) - true).norm().item() / 4
+    print(
+        f"batch of {size:2}: distance ≈ {noise / true.norm().item():.2f} of the gradient's length"
+    )
+
+# %% [markdown]
+# The noise of a mean of $B$ independent windows falls like $1/\sqrt{B}$: four times the windows, half the noise.
+#
+# But a large batch may not fit into memory. Luckily `backward` *adds* to the gradients (lesson 02 warned of it). So run `backward` on four small **micro-batches**, one after the other, and then take one step: this is **gradient accumulation**. **Predict:** what has to be done to the four losses?
+
+# %%
+x, y = get_batch(ids, 32, 16, torch.Generator().manual_seed(1337))
 whole = gradient([model(x, y)[1]])
 quarters = gradient(model(x[i : i + 4], y[i : i + 4])[1] / 4 for i in range(0, 16, 4))
 forgotten = gradient(model(x[i : i + 4], y[i : i + 4])[1] for i in range(0, 16, 4))
 far = (whole - quarters).abs().max().item()
-print(f"largest difference ≈ {far:.0e} (below 1e-12: {far < 1e-12})")
+print(f"largest difference ≈ {far:.0e}, in a gradient of length ≈ {whole.norm():.2f}")
 print(f"without the division: {forgotten.norm() / whole.norm():.1f} times as long")
 assert far < 1e-12
 
 # %% [markdown]
-# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So divide each loss by the number of losses. (If you forget the division, AdamW hardly notices, because it divides by the gradient's own size. Clipping does notice, and so does the log.) Only one quarter's activations, the intermediate results that `backward` needs, are in memory at a time.
+# Each loss is a mean over its own quarter, and the mean of four means is the mean of all, because the quarters are equally large. So divide each loss by the number of losses. Only one quarter's activations are in memory at a time. What if you forget the division? AdamW divides each gradient by its own size:
+
+# %%
+for factor in (1, 4):
+    weight = torch.zeros(3, requires_grad=True)
+    weight.grad = factor * torch.tensor([0.2, -1.0, 3.0])
+    torch.optim.AdamW([weight], lr=0.1).step()
+    print(f"gradient times {factor}: AdamW's first step is", [round(w, 4) for w in weight.tolist()])
+
+# %% [markdown]
+# AdamW does not notice. Clipping does, and so does the log of the gradient's length.
 #
 # ### Exercise: lines of unequal length
 # ★★ · 8 minutes · Hugging Face's trainer had this bug for years (the repairs began in October 2024). Nothing crashes; some texts just count more than others.
@@ -544,9 +487,8 @@ lines = torch.tensor([[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 0, 0]])
 targets = torch.tensor([[1, 2, 0, 1], [2, 0, 1, 2], [1, -100, -100, -100]])
 at_once = accumulated(table, lines, targets, size=3)
 in_pieces = accumulated(table, lines, targets, size=2)
-print(
-    f"derivative by the logit of 0 after 2: {at_once[2, 0]:.2f} at once, {in_pieces[2, 0]:.2f} two lines at a time"
-)
+print(f"derivative by the logit of 0 after 2, all lines at once:   {at_once[2, 0]:.2f}")
+print(f"derivative by the logit of 0 after 2, two lines at a time: {in_pieces[2, 0]:.2f}")
 
 # %% [markdown]
 # Not even the sign is the same. The third line, with only one target, is a whole piece, and so gets half the weight. Fix the function: the sum of all pieces has to be the gradient of the mean loss over *all* targets of the batch, whatever `size` is. Still run the model on at most `size` lines at a time. Each line has at least one target.
@@ -588,11 +530,68 @@ print(
 print(f"{(1 - 1e-3 * 0.1) ** 10_000:.2f}")
 
 # %% [markdown]
-# This is $e^{-1}$ again. For a matrix that is the purpose: a weight that the text does not need fades. The gain of a LayerNorm is another matter. It starts at 1, which means "leave the channel as it is"; if decay pulled the gain towards 0, it would mute its channel. A bias pulled towards 0 could no longer shift its channel as far as the text asks. So only parameters with two dimensions or more get weight decay; lesson 02's `param_groups` sorts them.
+# This is $e^{-1}$ again. For a matrix that is the purpose: a weight that the text does not need fades.
+#
+# A bias is another matter. AdamW's step for one number $b$, decay included, is
+#
+# $$b \leftarrow b - \eta \left( \frac{\hat m}{\sqrt{\hat v} + \epsilon} + \lambda b \right) .$$
+#
+# The quotient is about 1 in size at most, however large the gradient is. So where $\lambda |b|$ reaches 1, the decay takes back all that the gradient gives: no number grows beyond $1 / \lambda$ (Xie and Li, 2024). Take the smallest language model, a bias alone: the logits are $b$ (V,) at every position. The best $b$ is the logarithm of each character's frequency. **Predict:** how large do its numbers become with $\lambda = 1$, and what does that do to the loss? And with $\lambda = 0.1$?
+
+# %%
+shares = torch.bincount(ids, minlength=V) / len(ids)  # (V,): how frequent each character is
+
+
+def fit_bias(decay):
+    """Trains a bias as the only parameter, 500 steps -> the bias (V,), its loss in nats per character."""
+    bias = torch.zeros(V, requires_grad=True)
+    optimizer = torch.optim.AdamW([bias], lr=0.05, betas=(0.9, 0.99), weight_decay=decay)
+    for _ in range(500):
+        loss = -(shares * bias.log_softmax(0)).sum()  # the mean loss over the whole text
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return bias.detach(), loss.item()
+
+
+for decay in (0.0, 0.1, 1.0):
+    bias, loss = fit_bias(decay)
+    print(f"decay {decay}: bias from ≈ {bias.min():.1f} to ≈ {bias.max():.1f}, loss ≈ {loss:.4f}")
+
+# %% [markdown]
+# With $\lambda = 1$ the bias cannot say how rare the rarest characters are. With 0.1 the wall is at 10, far away, and the loss hardly differs.
+#
+# The gain of a LayerNorm starts at 1, which means "leave the channel as it is". A gain of 0 would mute its channel. Here are 300 steps of our small GPT, with decay on the matrices alone, and on the gains, too. **Predict:** does the loss suffer?
+
+# %%
+def train_gains(decay):
+    """300 steps with weight decay on the gains -> their mean, and the mean loss of the last 50 steps."""
+    torch.manual_seed(1337)
+    model = GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64))
+    matrices, gains = param_groups(model, 0.1)
+    gains["weight_decay"] = decay
+    optimizer = torch.optim.AdamW([matrices, gains], lr=5e-3, betas=(0.9, 0.99))
+    windows = ShuffledWindows(ids, 32, seed=1337)
+    losses = []
+    for step in range(300):
+        _, loss = model(*windows.batch(16 * step, 16))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return torch.cat(gains["params"]).mean().item(), sum(losses[-50:]) / 50
+
+# %%
+for decay in (0.0, 0.1, 1.0):
+    mean_gain, loss = train_gains(decay)
+    print(f"decay {decay} on the gains: mean gain ≈ {mean_gain:.2f}, loss ≈ {loss:.2f}")
+
+# %% [markdown]
+# The gains shrink, and yet the loss need not suffer: a matrix stands behind each gain, and can grow where the gain shrinks. (In so short a run the strongest decay may even have the lowest loss.) So the case against decay is the bias; for gains it is custom. As in nanoGPT, only parameters with two dimensions or more get weight decay; lesson 02's `param_groups` sorts them.
 
 # %%
 #| export
-# Who makes the optimizer that a config names; a later lesson's module is imported when it is needed.
+# The functions that make the optimizers; a later lesson's module is imported when its optimizer is used.
 OPTIMIZERS = {"adamw": "chargpt_lib.recipe:make_adamw", "muon": "chargpt_lib.modern:make_muon"}
 
 
@@ -608,7 +607,7 @@ def make_adamw(model, config):
 
 
 def make_optimizer(model, config):
-    """The optimizer that a TrainConfig names, over all parameters of the model."""
+    """The optimizer that a TrainConfig names, for all parameters of the model."""
     module, name = OPTIMIZERS[config.optimizer].split(":")
     return getattr(import_module(module), name)(model, config)
 
@@ -616,13 +615,11 @@ def make_optimizer(model, config):
 small = GPT(GPTConfig(V, block_size=32, n_layer=2, n_head=4, n_embd=64))
 for group in make_optimizer(small, TrainConfig()).param_groups:
     numbers = sum(p.numel() for p in group["params"])
-    print(
-        f"decay {group['weight_decay']}: {len(group['params'])} tensors, {numbers:,} numbers, all of them "
-        f"{'matrices' if group['params'][0].dim() > 1 else 'gains'}"
-    )
+    kind = "matrices" if group["params"][0].dim() > 1 else "gains"
+    print(f"decay {group['weight_decay']}: {len(group['params'])} {kind}, {numbers:,} numbers")
 
 # %% [markdown]
-# With `fused`, one kernel does the whole step, instead of one for each operation; the arithmetic is the same.
+# With `fused`, one kernel does the whole step, instead of one for each operation.
 #
 # ## Mixed precision
 #
@@ -651,7 +648,7 @@ for dtype in (torch.float16, torch.bfloat16):
     )
 
 # %% [markdown]
-# These are three troubles. First, a product can be too large for float16. Second, a small gradient becomes 0 in float16. Third, in both kinds, a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large matrix products are computed in 16 bits; `torch.autocast` knows which.
+# (90,000 lies between two numbers of bfloat16, and is rounded to the nearer one.) These are three troubles. First, a product can be too large for float16. Second, a small gradient becomes 0 in float16. Third, in both kinds, a step that is small beside its weight changes nothing. So in **mixed precision** (Micikevicius et al., 2018) the weights and the optimizer stay in float32, and only the large matrix products are computed in 16 bits; `torch.autocast` knows which.
 #
 # About the second trouble: how small *are* gradients? Here are those of our small GPT. A number below half of float16's smallest one becomes 0. From there up to the smallest normal number, it keeps only some of its digits; the smaller the number, the fewer.
 
@@ -660,7 +657,8 @@ gradients = whole[whole != 0].float()
 for scale in (1, 65536):
     lost, cut = ((gradients * scale).abs() < low for low in (2.0**-25, 2.0**-14))
     print(
-        f"times {scale:5}: ≈ {lost.float().mean():.2%} become 0, ≈ {cut.float().mean():.2%} have fewer digits"
+        f"gradients times {scale:5}: ≈ {lost.float().mean():.2%} become 0, "
+        f"≈ {cut.float().mean():.2%} lose digits"
     )
 assert (gradients.half() == 0).any() and not ((gradients * 65536).half() == 0).any()
 assert (gradients * 65536).half().isfinite().all()
@@ -674,7 +672,7 @@ for scale, colour, name in ((1.0, "#D55E00", "gradients"), (65536.0, "#0072B2", 
 zero, infinite = torch.tensor([2.0**-25, 65504.0]).log10().tolist()
 ax.axvspan(-14, zero, color="#BBBBBB", alpha=0.5, label="0 in float16")
 ax.axvspan(infinite, 6, hatch="//", facecolor="none", edgecolor="#BBBBBB", label="infinite")
-ax.set(xlabel="size of a gradient, power of 10", ylabel="how many", yscale="log", xlim=(-14, 6))
+ax.set(xlabel="log10 of a gradient's size", ylabel="numbers", yscale="log", xlim=(-14, 6))
 ax.legend(frameon=False, fontsize=8)
 show(
     fig,
@@ -687,9 +685,8 @@ show(
 
 # %%
 gradient_in_16_bits = (torch.tensor(1e-8) * 65536).half()
-print(
-    f"without: {torch.tensor(1e-8).half().item():.1e}, with: {gradient_in_16_bits.float().item() / 65536:.1e}"
-)
+print(f"1e-8 without scaling: {torch.tensor(1e-8).half().item():.1e}")
+print(f"1e-8 with scaling:    {gradient_in_16_bits.float().item() / 65536:.1e}")
 
 # %% [markdown]
 # ### Exercise: between backward and step
@@ -718,7 +715,7 @@ def unscale_and_clip(gradients, scale, most):
 check("unscale_and_clip", unscale_and_clip)
 
 # %% [markdown]
-# bfloat16 needs no loss scaling. Graphics cards have it from the generation of the A100 on. The T4 of the free notebooks has only float16. (PyTorch can imitate bfloat16 there, slowly, and calls it "supported"; so `pick_precision` asks for the generation of the card.) Most CPUs are no faster with either kind.
+# bfloat16 needs no loss scaling. Graphics cards have it from the generation of the A100 on. The T4 of the free notebooks has only float16. (PyTorch can imitate bfloat16 there, slowly, and calls it "supported"; so `pick_precision` asks for the generation of the card.)
 
 # %%
 from chargpt_lib.devices import pick_precision
@@ -728,7 +725,7 @@ print(pick_precision("cpu"))
 # %% [markdown]
 # ## Gradient checkpointing
 #
-# What fills the memory? It is not the weights. `backward` needs the inputs of every operation of the forward pass, so PyTorch keeps these **activations** until then. Look at each tensor as it is saved:
+# What fills the memory? It is not the weights. `backward` needs the inputs of every operation of the forward pass, so PyTorch keeps these activations until then. Look at each tensor as it is saved:
 
 # %%
 def bytes_kept(model, x, y):
@@ -752,11 +749,11 @@ deep = GPT(GPTConfig(V, block_size=32, n_layer=8, n_head=4, n_embd=64))
 plain = bytes_kept(deep, x, y)
 weights = 4 * deep.num_params()
 print(f"weights: {weights / 1e6:.1f} MB; activations of 16 windows of 32: ≈ {plain / 1e6:.1f} MB")
-print(f"that is ≈ {plain / weights:.1f} times as much (more than 5 times: {plain / weights > 5})")
+print(f"the activations are ≈ {plain / weights:.1f} times as large as the weights")
 assert plain / weights > 5
 
 # %% [markdown]
-# **Gradient checkpointing** (Chen et al., 2016) saves most of this memory. (It has nothing to do with lesson 09's checkpoints.) Each block keeps only its input. When `backward` arrives at a block, the block runs forward once more, keeps its activations this time, and drops them afterwards. So the memory holds the input of each block, and the activations of one block at a time. The price is one more forward pass: by count about a third more work.
+# **Gradient checkpointing** (Chen et al., 2016) saves most of this memory. (It has nothing to do with lesson 09's checkpoints.) Each block keeps only its input. When `backward` arrives at a block, the block runs forward once more, keeps its activations this time, and drops them afterwards. So the memory holds the input of each block, and the activations of one block at a time. The price is one more forward pass. A backward pass costs about two forward passes (lesson 15 counts them), so a step costs 4 instead of 3: a third more work.
 #
 # The code of our blocks does not have to change. Inside a `with`, each block gets a new `forward` that works in this way and hides the usual one.
 
@@ -764,7 +761,7 @@ assert plain / weights > 5
 #| export
 @contextmanager
 def gradient_checkpointing(model):
-    """Inside, each block of the model keeps only its input, and runs again in backward (Chen et al., 2016).
+    """Within it, each block of the model keeps only its input, and runs again in backward (Chen et al., 2016).
 
     Raises: ValueError where the model has no blocks.
     """
@@ -774,7 +771,7 @@ def gradient_checkpointing(model):
             f"{type(model).__name__} has no .blocks to checkpoint: set gradient_checkpointing=False"
         )
     for block in blocks:
-        # An attribute of the block itself hides the method of its class, until it is deleted.
+        # An attribute of the block hides the method of its class until the attribute is deleted.
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     try:
         yield
@@ -790,11 +787,9 @@ with gradient_checkpointing(deep):
 after = torch.cat([p.grad.flatten() for p in deep.parameters()])
 share = sparing / plain
 print(
-    f"kept with checkpointing: ≈ {sparing / 1e6:.1f} MB, ≈ {share:.0%} of that (less than a third: {share < 0.33})"
+    f"activations with checkpointing: ≈ {sparing / 1e6:.1f} MB, ≈ {share:.0%} of ≈ {plain / 1e6:.1f} MB"
 )
-print(
-    f"gradients that differ, in the last bit or more: {(before != after).sum()} of {len(before):,}"
-)
+print(f"gradients that differ in any bit: {(before != after).sum()} of {len(before):,}")
 assert share < 0.33
 
 # %%
@@ -804,7 +799,10 @@ bars = ax.barh(
 )
 ax.bar_label(bars, fmt=" %.1f")
 ax.set(xlabel="megabytes that the forward pass keeps, 8 blocks")
-show(fig, "Two bars: with checkpointing a small part of what is kept otherwise.")
+show(
+    fig,
+    "Two bars of kept activations: the bar with checkpointing is a small part of the bar without it.",
+)
 
 # %% [markdown]
 # ## `torch.compile`
@@ -814,9 +812,9 @@ show(fig, "Two bars: with checkpointing a small part of what is kept otherwise."
 # %%
 #| export
 def compile_model(model, x):
-    """The model as torch.compile makes it; or the model itself, with a warning, where a trial step on x (B, T) fails."""
+    """Compiles the model by torch.compile; where a trial step on x (B, T) fails, warns and returns the model itself."""
     try:
-        # The trial draws numbers for dropout; the run shall not notice.
+        # The trial draws numbers for dropout; the run's generators must not change by it.
         with torch.random.fork_rng():
             compiled = torch.compile(model)
             compiled(x, x)[1].backward()
@@ -832,7 +830,7 @@ def compile_model(model, x):
 
 
 def _compile_failure(message):
-    """The line of torch.compile's long message that says what went wrong; and the way out, where we know one."""
+    """The line of torch.compile's long message that names the error, and the way out where one is known."""
     lines = message.strip().splitlines()
     if not lines:
         return ""
@@ -845,12 +843,14 @@ def _compile_failure(message):
     return reason
 
 # %%
-# Let us pretend that there is no compiler here.
+# As if this computer had no compiler:
 no_compiler = RuntimeError("no C++ compiler on this computer")
 with mock.patch("torch.compile", side_effect=no_compiler):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        print("what comes back is the model itself:", compile_model(small, x) is small)
+        compiled = compile_model(small, x)
+assert compiled is small
+print("compile_model returned the model itself, and warned:")
 print(caught[0].message)
 
 # %% [markdown]
@@ -862,9 +862,9 @@ print(caught[0].message)
 #| export
 @contextmanager
 def catch_sigint():
-    """Inside, the first Ctrl-C only adds its signal to the list that this yields; the second one interrupts as usual."""
+    """Within it, the first Ctrl-C only adds its signal to the yielded list; the second Ctrl-C interrupts as usual."""
     received = []
-    # Python gives signals to the main thread alone, and lets no other thread handle them.
+    # Python delivers signals to the main thread only.
     if current_thread() is not main_thread():
         yield received
         return

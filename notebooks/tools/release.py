@@ -34,6 +34,7 @@ FILES = (
     "data/README.md",
     "data/playhouse.txt",
     "data/results/ladder.json",
+    "data/results/remedies.json",
     "data/results/tokenizers.json",
     "notebooks/conftest.py",
     "notebooks/sanitize.cfg",

@@ -27,7 +27,7 @@ def safetensors_tensor(data, name):
 
 
 def checkpoint_bytes(parameters, frozen, weight_bytes, moment_bytes, master):
-    """Whole numbers, and master: bool -> int: the bytes of weights, moments and master copies together."""
+    """Four whole numbers, and master: bool -> int: the bytes of weights, moments and master copies together."""
     trained = parameters - frozen
     return parameters * weight_bytes + trained * (2 * moment_bytes + 4 * master)
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 
 def share_read_twice(n, batch_size, steps):
-    """Whole numbers from 1 on, batch_size <= n -> float: the expected share, 0 to 1, of windows read twice or more."""
+    """Three whole numbers >= 1, batch_size <= n -> float: the expected share, 0 to 1, of windows read twice or more."""
     p = batch_size / n
     return 1 - (1 - p) ** steps - steps * p * (1 - p) ** (steps - 1)
 
