@@ -36,6 +36,8 @@ from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings
 from tests.benchmarks.page import kernels_table, page_table
 from tests.benchmarks.race import BABY_README
 from tests.benchmarks.robustness import PAGES, claims, margin
+from tests.benchmarks.shuffling import LAYOUTS, ORDERS, SEEDS, run_losses
+from tests.benchmarks.shuffling import readme_table as shuffling_table
 from tests.benchmarks.throughput import sizes_table
 from tests.benchmarks.tokenizers import READERS, readme_table
 
@@ -307,6 +309,46 @@ def test_the_excess_of_tokens_adds_up_to_their_loss():
             assert row["bits"] > floor
             excess = sum(row["excess"].values()) / log(2)
             assert excess == pytest.approx(row["bits"] - floor, abs=0.01)
+
+
+# ---------------------------------------------------------------- shuffling
+
+SHUFFLING = json.loads((RESULTS.parent / "shuffling.json").read_text(encoding="utf-8"))
+
+
+def test_every_order_of_windows_was_measured_with_every_seed():
+    assert shuffling_table(SHUFFLING) in MEASURED
+    assert sorted(SHUFFLING["runs"]) == sorted(LAYOUTS)
+    for orders in SHUFFLING["runs"].values():
+        assert [*orders] == [*ORDERS]
+        for runs in orders.values():
+            assert [*runs] == [str(seed) for seed in SEEDS]
+
+
+def test_what_lesson_12_says_of_two_levels():
+    """They cost nothing on mixed text, and most of what no shuffling costs on sorted text."""
+    losses = {}
+    for layout in LAYOUTS:
+        losses[layout] = {order: run_losses(SHUFFLING, layout, order) for order in ORDERS}
+    mixed = losses["mixed"]
+    for order in ("64 shards", "8 shards"):
+        spread = max(mixed[order] + mixed["all shuffled"]) - min(
+            mixed[order] + mixed["all shuffled"]
+        )
+        assert abs(fmean(mixed[order]) - fmean(mixed["all shuffled"])) < spread
+    ordered = losses["sorted"]
+    unshuffled = fmean(ordered["in order"]) - fmean(ordered["all shuffled"])
+    for order in ("64 shards", "8 shards"):
+        assert min(ordered[order]) > max(ordered["all shuffled"])
+        cost = fmean(ordered[order]) - fmean(ordered["all shuffled"])
+        assert unshuffled / 2 < cost < unshuffled
+
+
+def test_a_text_read_in_order_is_forgotten():
+    for run in SHUFFLING["runs"]["sorted"]["in order"].values():
+        plays = [loss for _, loss, _ in run["curve"]]
+        lowest = plays.index(min(plays))
+        assert plays[lowest + 1] > plays[lowest] + 1
 
 
 # ---------------------------------------------------------------- the modern GPT
