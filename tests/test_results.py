@@ -40,6 +40,8 @@ from tests.benchmarks.shuffling import LAYOUTS, ORDERS, SEEDS, run_losses
 from tests.benchmarks.shuffling import readme_table as shuffling_table
 from tests.benchmarks.throughput import sizes_table
 from tests.benchmarks.tokenizers import READERS, readme_table
+from tests.benchmarks.two_processes import WINDOWS
+from tests.benchmarks.two_processes import readme_table as two_processes_table
 
 RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
 MEASURED = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
@@ -349,6 +351,30 @@ def test_a_text_read_in_order_is_forgotten():
         plays = [loss for _, loss, _ in run["curve"]]
         lowest = plays.index(min(plays))
         assert plays[lowest + 1] > plays[lowest] + 1
+
+
+# ---------------------------------------------------------------- two processes
+
+TWO_PROCESSES = json.loads((RESULTS.parent / "two_processes.json").read_text(encoding="utf-8"))
+
+
+def test_the_readme_quotes_the_times_of_two_processes():
+    assert [row["windows"] for row in TWO_PROCESSES["rows"]] == [*WINDOWS]
+    assert two_processes_table(TWO_PROCESSES) in MEASURED
+
+
+def test_what_lesson_13_says_of_two_processes():
+    """Slower with few windows, nearly twice as fast with many; what is not shared takes the same time in each row."""
+    medians = []
+    for row in TWO_PROCESSES["rows"]:
+        medians.append({way: ms[1] for way, ms in row["milliseconds"].items()})
+    ratios = [ms["one process"] / ms["two processes"] for ms in medians]
+    assert ratios == sorted(ratios) and ratios[0] < 0.7 and ratios[-1] > 1.7
+    assert ratios[1] < 1 < ratios[2]  # the picture's description
+    not_shared = [ms["two processes"] - ms["one process"] / 2 for ms in medians]
+    assert f"{min(not_shared):.0f} to {max(not_shared):.0f} ms" in MEASURED
+    assert max(not_shared) < 1.25 * min(not_shared)
+    assert all(ms["one process, two threads"] < ms["two processes"] for ms in medians)
 
 
 # ---------------------------------------------------------------- the modern GPT

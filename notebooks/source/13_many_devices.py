@@ -32,6 +32,7 @@ import torch
 from chargpt_lib.checkpoints import load_model
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.files import bundled_dir
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import heatmap, show
 from chargpt_lib.recipe import ShuffledWindows
@@ -982,6 +983,56 @@ print(
 
 # %% [markdown]
 # In each line the same 3.2 megabytes are sent; the last line computes 64 times as much as the first. So the exchange weighs less and less. (Where the second time is the shorter one, the times scatter by more than the exchange costs.) The exchange cannot hide well here, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete only at the very end. Here messages go through the computer's memory, and computing is slow; with graphics cards both speeds are different. The rule stays: if messages take too long, compute more between them, with a larger batch or with more micro-batches.
+#
+# ## When are two processes faster than one?
+#
+# A step of $n$ processes shares its computing, and adds communication:
+#
+# $$t(n) = \frac{\text{computing}}{n} + \text{communication}(n), \qquad \text{communication}(1) = 0$$
+#
+# So $t(2) < t(1)$ where the communication takes less time than half of the computing. The computing grows with the number of windows in a step, the communication does not. (AdamW's update is not shared either: each process updates all weights.)
+#
+# This was measured once, on a quiet machine with two cores (`python -m tests.benchmarks.two_processes`, a minute). A GPT with 3.2 million parameters made whole training steps, in turns: in one process with one thread; in two processes with one thread and half of the windows each; and in one process with two threads, because one computer offers that, too. **Predict:** from how many windows on are two processes faster, and how many times as fast can they become?
+
+# %%
+record = json.loads((bundled_dir() / "results" / "two_processes.json").read_text(encoding="utf-8"))
+steps = {}  # windows: the median time of each way, in milliseconds
+for row in record["rows"]:
+    steps[row["windows"]] = {way: ms[1] for way, ms in row["milliseconds"].items()}
+print("windows   one process   two processes   t(1) / t(2)   t(2) - t(1) / 2")
+for windows, ms in steps.items():
+    one = ms["one process"]
+    two = ms["two processes"]
+    print(f"{windows:7} {one:10.0f} ms {two:12.0f} ms {one / two:13.2f} {two - one / 2:14.0f} ms")
+
+# %%
+fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+ways = (
+    ("two processes", "#0072B2", "o-"),
+    ("one process, two threads", "#D55E00", "s--"),
+)
+for way, colour, style in ways:
+    speedups = [ms["one process"] / ms[way] for ms in steps.values()]
+    ax.plot(list(steps), speedups, style, color=colour, label=way)
+for height, name in ((1, "as fast as one process"), (2, "twice as fast")):
+    ax.axhline(height, color="#999999", linewidth=1)
+    ax.text(max(steps), height + 0.04, name, fontsize=8, ha="right")
+ax.set(
+    xscale="log", xlabel="windows of 32 characters in a step", ylabel="times as fast", ylim=(0, 2.3)
+)
+ax.set_xticks(list(steps), list(steps))
+ax.minorticks_off()
+ax.legend(frameon=False, loc="lower right")
+show(
+    fig,
+    "Speed against the number of windows in a step. Two processes begin below one process, pass it between 8 and 32 "
+    "windows, and approach twice the speed; two threads are faster than one thread everywhere.",
+)
+
+# %% [markdown]
+# With 2 windows in a step two processes are slower than one; with 128 they are nearly twice as fast. The last column is what two processes do not share, the communication and half of an update: about the same number of milliseconds in every row, as the formula says. So the ratio comes as close to 2 as you like, if the batch is large enough. (A larger batch also means fewer steps for the same text, and another learning rate.)
+#
+# Two threads of one process are at least as fast here: they work on the same weights and gradients in one memory, and send nothing. Processes are for what threads cannot reach: several graphics cards, or several computers.
 #
 # ## `no_sync`: one all-reduce per step
 #
