@@ -870,26 +870,29 @@ print(f"{tuple(x.shape)} {x.dtype}; targets one ahead: {ahead.sum()} of {ahead.n
 #
 # All windows of a batch, and of the batches after it, come from one shard, that is, from one stretch of text. Does the model learn less from them than from one pile?
 #
-# This was measured once, in five minutes of one core (`python -m tests.benchmarks.shuffling`). The text is half Playhouse, half Shakespeare. It was written twice: *mixed*, with scenes and speeches in a random order, and *sorted*, all of Playhouse before all of Shakespeare. From each text a small GPT read one epoch in four orders: all windows in one pile; on two levels, in 64 shards or in 8; and in the order of the text. The loss is that of held-out text, of which half is of each kind.
+# This was measured once, in five minutes of one core (`python -m tests.benchmarks.shuffling`). The text is half Playhouse, half Shakespeare. It was written twice: *mixed*, with scenes and speeches in a random order, and *sorted*, all of Playhouse before all of Shakespeare. From each text a small GPT read one epoch in four orders: all windows shuffled in one pile; on two levels, in 64 shards or in 8; and in the order of the text. The loss is that of held-out text, of which half is of each kind.
 #
 # **Predict:** which of the four orders is the best on the mixed text, and by how much? And on the sorted text?
 
 # %%
 record = json.loads((bundled_dir() / "results" / "shuffling.json").read_text(encoding="utf-8"))
 for layout, orders in record["runs"].items():
-    print(f"{layout + ' text':12}  nats, mean of 4 seeds   seeds apart   above one pile")
-    pile = None
+    print(f"{layout + ' text':12}  nats, mean of 4 seeds   seeds apart   above shuffled")
+    losses = {}  # of each order: the loss of each seed, a mean of both kinds of text
     for order, runs in orders.items():
-        losses = [fmean(run["losses"].values()) for run in runs.values()]
-        loss = fmean(losses)
-        pile = loss if pile is None else pile
-        spread = max(losses) - min(losses)
-        print(f"{order:12}  {loss:21.3f}   {spread:11.3f}   {loss - pile:+14.3f}")
+        losses[order] = [fmean(run["losses"].values()) for run in runs.values()]
+        loss = fmean(losses[order])
+        spread = max(losses[order]) - min(losses[order])
+        above = loss - fmean(losses["all shuffled"])
+        print(f"{order:12}  {loss:21.3f}   {spread:11.3f}   {above:+14.3f}")
 
 # %%
+curves = {}  # of the first seed: [step, loss on Playhouse, loss on Shakespeare], ...
+for order, runs in record["runs"]["sorted"].items():
+    curves[order] = next(iter(runs.values()))["curve"]
 fig, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained", sharey=True)
 for ax, order in zip(axes, ("all shuffled", "8 shards", "in order")):
-    steps, plays, shakespeare = zip(*record["runs"]["sorted"][order]["1337"]["curve"])
+    steps, plays, shakespeare = zip(*curves[order])
     ax.plot(steps, plays, "o-", color="#0072B2", markersize=3, label="Playhouse")
     ax.plot(steps, shakespeare, "s--", color="#D55E00", markersize=3, label="Shakespeare")
     ax.set(title=f"sorted text, {order}", xlabel="step", ylim=(1.4, 4.3))
@@ -900,10 +903,12 @@ show(
     "Held-out losses against steps, three panels. All shuffled: both fall smoothly. 8 shards: while one falls, the "
     "other rises, in turns. In order: Playhouse falls for half of the epoch and jumps up as Shakespeare begins.",
 )
-curve = record["runs"]["sorted"]["in order"]["1337"]["curve"]
-step, lowest = min((loss, step) for step, loss, _ in curve)[::-1]
-after, risen = next((later, loss) for later, loss, _ in curve if later > step)
-print(f"in order, Playhouse: {lowest:.2f} at step {step}, {risen:.2f} at step {after}")
+
+# %%
+steps, plays, _ = zip(*curves["in order"])
+low = plays.index(min(plays))
+for n in (low, low + 1):
+    print(f"in order, at step {steps[n]}: {plays[n]:.2f} nats on Playhouse")
 
 # %% [markdown]
 # On the mixed text the two levels cost nothing that can be told from the scatter of the seeds. On the sorted text they cost most of what no shuffling costs, with 64 shards as with 8. The pictures show why: a shard holds only one kind of text, and while the model reads one kind, it forgets the other.

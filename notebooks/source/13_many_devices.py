@@ -1018,7 +1018,10 @@ for height, name in ((1, "as fast as one process"), (2, "twice as fast")):
     ax.axhline(height, color="#999999", linewidth=1)
     ax.text(max(steps), height + 0.04, name, fontsize=8, ha="right")
 ax.set(
-    xscale="log", xlabel="windows of 32 characters in a step", ylabel="times as fast", ylim=(0, 2.3)
+    xscale="log",
+    xlabel="windows of 32 characters in a step",
+    ylabel="speed, one process = 1",
+    ylim=(0, 2.3),
 )
 ax.set_xticks(list(steps), list(steps))
 ax.minorticks_off()
