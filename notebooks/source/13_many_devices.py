@@ -1017,12 +1017,8 @@ for way, colour, style in ways:
 for height, name in ((1, "as fast as one process"), (2, "twice as fast")):
     ax.axhline(height, color="#999999", linewidth=1)
     ax.text(max(steps), height + 0.04, name, fontsize=8, ha="right")
-ax.set(
-    xscale="log",
-    xlabel="windows of 32 characters in a step",
-    ylabel="speed, one process = 1",
-    ylim=(0, 2.3),
-)
+ax.set(xscale="log", ylim=(0, 2.3), ylabel="speed, one process = 1")
+ax.set_xlabel("windows of 32 characters in a step")
 ax.set_xticks(list(steps), list(steps))
 ax.minorticks_off()
 ax.legend(frameon=False, loc="lower right")
