@@ -1,5 +1,5 @@
 # Made from notebooks/source/14_tokenizers.py by notebooks/tools/build.py. Edit that text, not this file.
-"""Byte-pair encoding: a vocabulary of bytes and of what often stands together."""
+"""Byte-pair encoding: a vocabulary of bytes and of frequent sequences of bytes."""
 
 import heapq
 import json
@@ -13,20 +13,26 @@ import torch
 
 from chargpt_lib.checkpoints import POINTER_FILE, find_checkpoint
 from chargpt_lib.data import CharTokenizer, load_tokenizer
-from chargpt_lib.files import atomic_write_text, fetch, read_pieces, write_json
+from chargpt_lib.files import (
+    atomic_write_text,
+    fetch,
+    read_gpt2_vocabulary,
+    read_pieces,
+    token_bytes,
+    write_json,
+)
 
 __all__ = [
     "PATTERNS",
     "learn_merges",
     "CACHE_SIZE",
     "CHUNK_SIZE",
-    "MAX_BYTES",
     "BPETokenizer",
+    "bits_of_text",
     "byte_characters",
     "GPT2_FILES",
     "load_gpt2_tokenizer",
     "make_tokenizer",
-    "bits_of_text",
 ]
 
 
@@ -43,20 +49,20 @@ PATTERNS = {
 
 
 class _LargerFirst(tuple):
-    """A tuple that a heap takes out before the smaller ones."""
+    """A tuple that a heap returns before smaller ones."""
 
     def __lt__(self, other):
         return tuple.__gt__(self, other)
 
 
 def learn_merges(word_counts, num_merges):
-    """The merges of byte-pair encoding (Sennrich et al., 2016) -> pairs of ids; merge number k makes the id 256 + k.
+    """Learns the merges of byte-pair encoding (Sennrich et al., 2016) -> pairs of ids; merge k makes the id 256 + k.
 
-    word_counts: {word as bytes: how often it occurs}. The most frequent pair is merged first, of equally frequent ones
-    the one with the larger bytes. There are fewer merges where the words have no pairs left.
+    word_counts: {word as bytes: how often it occurs}. The most frequent pair is merged first; among equally frequent
+    pairs, the one with the larger bytes. There are fewer merges if the words run out of pairs.
     """
     tokens = [bytes([byte]) for byte in range(256)]
-    # All words in one row of ids, and for each place the one after it and the one before it; -1 at the ends of words.
+    # All words in one list of ids; after and before hold the places of each token's neighbours, -1 at the ends of words.
     ids = []
     after = []
     before = []
@@ -97,7 +103,7 @@ def learn_merges(word_counts, num_merges):
         # From left to right, so that of three equal tokens the first two are merged.
         for place in sorted(places.pop(pair)):
             following = after[place]
-            # The pair may be gone: merged into something else, or by the place before.
+            # The pair may be gone: one of its tokens was merged with its other neighbour.
             if ids[place] != left or following == -1 or ids[following] != right:
                 continue
             count = weight[place]
@@ -141,7 +147,7 @@ def _merge_all(ids, ranks):
     while heap:
         _, new, i, left, right = heapq.heappop(heap)
         following = after[i]
-        # The pair may be gone: merged into something else.
+        # The pair may be gone: one of its tokens was merged with its other neighbour.
         if ids[i] != left or following == -1 or ids[following] != right:
             continue
         ids[i] = new
@@ -162,20 +168,19 @@ def _merge_all(ids, ranks):
 
 
 CACHE_SIZE = 2048  # words whose tokens are remembered
-CHUNK_SIZE = 2**12  # characters that `encode_iterable` takes in hand at a time
-MAX_BYTES = 2**26  # of all tokens together: a file of few merges could ask for tokens without end
+CHUNK_SIZE = 2**12  # characters that `encode_iterable` processes at a time
 
-# Where a text may be cut in two without a change of its tokens: before a space after a letter or a digit. (?r): the
-# last such place is found first.
+# A cut here does not change the tokens of a text: before a space that follows a letter or a digit. (?r) searches from
+# the end.
 _CUT = regex.compile(r"(?r)(?<=[\p{L}\p{N}])\s")
 
 
 def _to_bytes(text):
-    """A text as UTF-8. Raises: ValueError where it has something that is no character."""
+    """Encodes a text in UTF-8. Raises: ValueError if the text contains half a character."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        # Half of a pair by which UTF-16 writes one character; Python makes such of broken file names.
+        # UTF-16 writes some characters as pairs. Python uses single halves for the bytes of broken file names.
         raise ValueError(
             f"{text[error.start]!r} is no character, so UTF-8 has no bytes for it: take it out of the "
             f"text"
@@ -183,7 +188,7 @@ def _to_bytes(text):
 
 
 def _texts_of(text_or_files):
-    """A text, or the paths of files -> texts, piece by piece."""
+    """Yields a text, or the contents of files piece by piece."""
     if isinstance(text_or_files, str):
         yield text_or_files
         return
@@ -196,9 +201,9 @@ class BPETokenizer:
     """Text to ids and back by byte-level byte-pair encoding (Sennrich et al., 2016; Radford et al., 2019).
 
     merges: (left id, right id, new id), in the order in which they are made. byte_ids: the id of each of the 256
-    bytes. special_tokens: {text: id}; no other token has such a text in it. pattern: "gpt2" or "gpt4".
+    bytes. special_tokens: {text: id}; such a text is never cut or merged. pattern: "gpt2" or "gpt4".
 
-    Raises: ValueError for what makes no vocabulary.
+    Raises: ValueError if the ids and merges make no vocabulary.
     """
 
     unit = "token"
@@ -210,63 +215,25 @@ class BPETokenizer:
         self.special_tokens = {} if special_tokens is None else dict(special_tokens)
         self.pattern = pattern
         self.byte_ids = list(byte_ids)
-        self.tokens = self._list_tokens()  # the bytes of each id
+        # The bytes of each id.
+        self.tokens = token_bytes(self.byte_ids, self.merges, self.special_tokens)
         self._ranks = {}
         for rank, (left, right, new) in enumerate(self.merges):
             self._ranks[left, right] = (rank, new)
         self._words = regex.compile(PATTERNS[pattern])
-        # The longest first: where two special tokens begin at the same place, it wins.
+        # The longest first: it wins where two special tokens begin at the same place.
         by_length = sorted(self.special_tokens, key=len, reverse=True)
         self._specials = None
         if by_length:
             self._specials = regex.compile("(" + "|".join(map(regex.escape, by_length)) + ")")
         self._cache = {}
 
-    def _list_tokens(self):
-        """The bytes of each id, as a list. Raises: ValueError where an id has none, or several."""
-        by_id = {}
-
-        def add(i, token):
-            if i in by_id:
-                raise ValueError(f"two tokens have the id {i}: {by_id[i]!r} and {token!r}")
-            by_id[i] = token
-
-        if len(self.byte_ids) != 256:
-            raise ValueError(
-                f"byte_ids has {len(self.byte_ids)} ids; each of the 256 bytes needs one"
-            )
-        for byte, i in enumerate(self.byte_ids):
-            add(i, bytes([byte]))
-        size = 0
-        for merge in self.merges:
-            if len(merge) != 3:
-                raise ValueError(f"{merge} is no merge: expected (left id, right id, new id)")
-            left, right, new = merge
-            if left not in by_id or right not in by_id:
-                raise ValueError(f"the merge of {left} and {right} comes before they are tokens")
-            add(new, by_id[left] + by_id[right])
-            size += len(by_id[new])
-            if size > MAX_BYTES:
-                raise ValueError(f"the tokens have more than {MAX_BYTES:,} bytes together")
-        for text, i in self.special_tokens.items():
-            if not isinstance(text, str) or text == "":
-                raise ValueError(
-                    f"the special token {text!r} is not a text of one character or more"
-                )
-            add(i, text.encode("utf-8"))
-        missing = set(range(len(by_id))) - by_id.keys()
-        if missing:
-            raise ValueError(
-                f"no token has the id {min(missing)}, but the largest id is {max(by_id)}"
-            )
-        return [by_id[i] for i in range(len(by_id))]
-
     @classmethod
     def train(cls, text_or_files, vocab_size, special_tokens=(), pattern="gpt2"):
-        """The tokenizer that a text teaches: 256 bytes, then merges, then the special tokens.
+        """Learns a tokenizer from a text: 256 bytes, then merges, then the special tokens.
 
-        text_or_files: a text, or a Path or a list of paths of UTF-8 files. Where the text runs out of pairs, the
-        vocabulary is smaller than asked for, with a warning.
+        text_or_files: a text, or a Path or a list of paths of UTF-8 files. If the text runs out of pairs, the
+        vocabulary is smaller than vocab_size, with a warning.
 
         Raises: ValueError for an empty text, and for a vocab_size without room for the bytes and special tokens.
         """
@@ -280,7 +247,7 @@ class BPETokenizer:
         special_ids = {
             token: vocab_size - len(special_tokens) + k for k, token in enumerate(special_tokens)
         }
-        # Without merges it already knows how a text is cut into words.
+        # A tokenizer without merges can already cut a text into words.
         cutter = cls([], {token: 256 + k for k, token in enumerate(special_tokens)}, pattern)
         counts = Counter()
         for text in _texts_of(text_or_files):
@@ -307,18 +274,18 @@ class BPETokenizer:
         return len(self.tokens)
 
     def encode(self, text, allowed_special="all"):
-        """text -> ids (T,) int64. allowed_special: "all", or the special tokens that may stand in the text.
+        """text -> ids (T,) int64. allowed_special: "all", or the special tokens that may occur in the text.
 
-        Raises: ValueError for one that may not, and for what is no text.
+        Raises: ValueError for a special token that is not allowed, and if text is not a str.
         """
         if not isinstance(text, str):
             raise ValueError(f"{text!r} is a {type(text).__name__}, expected a text")
         return torch.tensor(self._encode(text, allowed_special), dtype=torch.int64)
 
     def encode_iterable(self, texts):
-        """The ids of pieces of one text, such as the lines of a file, one id at a time.
+        """Yields the ids of one text that comes in pieces, such as the lines of a file.
 
-        They are those of the whole text; only a part of it is in memory at a time.
+        The ids are those of the whole text, of which only a part is in memory at a time.
         """
         for piece in self._pieces(texts):
             yield from self._encode(piece)
@@ -363,7 +330,7 @@ class BPETokenizer:
         return ids
 
     def _encode_word(self, word):
-        """One word -> its ids, a list."""
+        """One word -> its ids, a tuple."""
         return _merge_all([self.byte_ids[byte] for byte in _to_bytes(word)], self._ranks)
 
     def _split_at_specials(self, text):
@@ -375,7 +342,7 @@ class BPETokenizer:
         return [part for part in parts if part != ""]
 
     def _pieces(self, texts):
-        """Pieces of one text, cut anew where no token is cut -> texts, each a little longer than CHUNK_SIZE at most."""
+        """Yields the same text in other pieces, cut between tokens, each at most a little longer than CHUNK_SIZE."""
         buffer = ""
         for text in texts:
             for start in range(0, len(text), CHUNK_SIZE):
@@ -388,7 +355,7 @@ class BPETokenizer:
         yield buffer
 
     def _last_cut(self, text):
-        """The last place before which a text can be cut so that no token goes across it; 0 where there is none."""
+        """The last place where a text can be cut without cutting a token; 0 if there is none."""
         longest = max(map(len, self.special_tokens), default=0)
         cut = len(text) - longest
         while cut > 0:
@@ -402,7 +369,7 @@ class BPETokenizer:
         return 0
 
     def to_dict(self):
-        """The tokenizer in plain values, for JSON."""
+        """The tokenizer as plain values, for JSON."""
         return {
             "type": "bpe",
             "pattern": self.pattern,
@@ -413,7 +380,7 @@ class BPETokenizer:
 
     @classmethod
     def from_dict(cls, saved):
-        """The tokenizer that `to_dict` described. Raises: ValueError where it is none."""
+        """The tokenizer that `to_dict` described. Raises: ValueError if `saved` describes none."""
         try:
             return cls(
                 saved["merges"], saved["special_tokens"], saved["pattern"], saved["byte_ids"]
@@ -427,7 +394,7 @@ class BPETokenizer:
 
     @classmethod
     def load(cls, path):
-        """The tokenizer that `save` wrote. Raises: OSError; ValueError for a file that is none."""
+        """The tokenizer that `save` wrote. Raises: OSError; ValueError if the file holds no tokenizer."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def save_gpt2(self, folder):
@@ -450,43 +417,21 @@ class BPETokenizer:
     def load_gpt2(cls, vocab, merges):
         """The tokenizer in GPT-2's files: vocab.json (or encoder.json) and merges.txt (or vocab.bpe).
 
-        What is in the vocabulary and comes from no merge is a special token. Raises: OSError; ValueError where the
-        two files do not fit each other.
+        A token of the vocabulary that no merge makes is a special token. Raises: OSError; ValueError if the two files
+        do not fit each other.
         """
-        ids = _read_vocab(vocab)
-        try:
-            lines = Path(merges).read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{merges} is not UTF-8 ({error})") from None
-        byte_ids = []
-        for byte, character in enumerate(byte_characters()):
-            if character not in ids:
-                raise ValueError(
-                    f"{vocab} has no token for the byte {byte} ({character!r}): is it of a byte-level tokenizer?"
-                )
-            byte_ids.append(ids[character])
-        known = set(byte_characters())
-        triples = []
-        for number, line in enumerate(lines, 1):
-            if line == "" or (number == 1 and line.startswith("#version")):
-                continue
-            pair = line.split(" ")
-            named = [*pair, "".join(pair)]
-            absent = [name for name in named if name not in ids]
-            if len(pair) != 2 or absent:
-                raise ValueError(
-                    f"{merges}, line {number}: {line[:60]!r} is no merge of tokens that {vocab} has: are they of the same tokenizer?"
-                )
-            triples.append([ids[name] for name in named])
-            known.add(named[2])
-        special_tokens = {name: i for name, i in ids.items() if name not in known}
-        for name in special_tokens:
-            # Such as <|endoftext|> or [CLS].
-            if not (name.startswith(("<", "[")) and name.endswith((">", "]"))):
-                raise ValueError(
-                    f"{vocab} has the token {name[:60]!r}, which no merge in {merges} makes: are they of the same tokenizer?"
-                )
+        triples, special_tokens, byte_ids = read_gpt2_vocabulary(vocab, merges, byte_characters())
         return cls(triples, special_tokens, "gpt2", byte_ids)
+
+
+def bits_of_text(loss, ids, tokenizer):
+    """The cost of a text -> (bits per character, bits per byte). loss: nats per id, the mean over ids (N,) but the first."""
+    text = tokenizer.decode(ids)
+    first = tokenizer.decode(ids[:1])
+    bits = loss * (len(ids) - 1) / math.log(2)
+    characters = len(text) - len(first)
+    n_bytes = len(text.encode("utf-8")) - len(first.encode("utf-8"))
+    return bits / characters, bits / n_bytes
 
 
 def byte_characters():
@@ -510,19 +455,6 @@ def byte_characters():
     return characters
 
 
-def _read_vocab(path):
-    """The {token: id} in a vocab.json. Raises: OSError; ValueError where it is none."""
-    try:
-        vocab = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
-    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
-        raise ValueError(
-            f"{path} is no vocabulary: expected a JSON object of tokens and their ids, as in GPT-2's vocab.json"
-        )
-    return vocab
-
-
 # The files of GPT-2's tokenizer: (name, sha256, address).
 GPT2_FILES = (
     (
@@ -539,16 +471,16 @@ GPT2_FILES = (
 
 
 def load_gpt2_tokenizer():
-    """GPT-2's own tokenizer, 50,257 tokens. Its files are downloaded once. Raises: OSError where they cannot be had."""
+    """GPT-2's own tokenizer, 50,257 tokens. Its files are downloaded once. Raises: OSError if they cannot be downloaded."""
     paths = [fetch(file, address, sha256) for file, sha256, address in GPT2_FILES]
     return BPETokenizer.load_gpt2(*paths)
 
 
 def make_tokenizer(name, corpus):
-    """The tokenizer of a name: "char", "bpe:512" or another size, "gpt2"; or of a path.
+    """The tokenizer with a name, "char", "bpe:512" (or another size) or "gpt2", or the one at a path.
 
-    A path leads to a file that some `save` wrote, to the folder of a model or a run, or to one with vocab.json and
-    merges.txt. Raises: ValueError, FileNotFoundError for a name or a path that stands for none.
+    A path leads to a file that some `save` wrote, to the folder of a model or a run, or to a folder with vocab.json
+    and merges.txt. Raises: ValueError or FileNotFoundError for a name or a path without a tokenizer.
     """
     if name == "char":
         return CharTokenizer.from_text(corpus.train + corpus.val)
@@ -574,13 +506,3 @@ def make_tokenizer(name, corpus):
     if (path / POINTER_FILE).is_file():
         path = find_checkpoint(path)
     return load_tokenizer(path)
-
-
-def bits_of_text(loss, ids, tokenizer):
-    """What a text costs: the mean loss over its ids (N,), in nats per id, without the first -> (bits per character, bits per byte)."""
-    text = tokenizer.decode(ids)
-    first = tokenizer.decode(ids[:1])
-    bits = loss * (len(ids) - 1) / math.log(2)
-    characters = len(text) - len(first)
-    n_bytes = len(text.encode("utf-8")) - len(first.encode("utf-8"))
-    return bits / characters, bits / n_bytes

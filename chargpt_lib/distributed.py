@@ -37,9 +37,9 @@ __all__ = [
 
 
 def init_distributed(device=None):
-    """Joins this process to the others that torchrun has started -> the device of this process.
+    """Connects this process with the others that torchrun has started -> the device of this process.
 
-    Raises: ValueError where this computer has fewer graphics cards than processes.
+    Raises: ValueError if this computer has fewer graphics cards than processes.
     """
     kind = pick_device().type if device is None else torch.device(device).type
     if kind == "cuda":
@@ -49,24 +49,24 @@ def init_distributed(device=None):
                 f"{processes_here} processes on this machine, but {torch.cuda.device_count()} "
                 f"GPU(s): start at most one per GPU, or pass device='cpu'"
             )
-        # The processes of one computer are numbered from 0, and so are its cards.
+        # LOCAL_RANK numbers the processes of this computer from 0, as CUDA numbers its cards.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-        # Each tensor travels by the backend of the device that it is on.
+        # CPU tensors travel by gloo, tensors on a card by NCCL.
         backend = "cpu:gloo,cuda:nccl"
     else:
         device = torch.device("cpu")
         backend = "gloo"
     if not dist.is_initialized():
         dist.init_process_group(backend)
-        # A script need not think of the end.
+        # So that no script has to leave the group itself.
         atexit.register(_leave_distributed)
     return device
 
 
 def _leave_distributed():
-    """Takes this process out of the group again."""
-    # Models wrapped by DDP or FSDP hold the group in reference cycles; a group that is still held when Python ends
+    """Takes this process out of the group of processes."""
+    # Models wrapped by DDP or FSDP keep the group alive by reference cycles. A group that is alive when Python ends
     # can abort the process.
     gc.collect()
     if dist.is_initialized():
@@ -82,7 +82,7 @@ class DDPStrategy(SingleProcessStrategy):
         self.world_size = dist.get_world_size()
 
     def wrap(self, model):
-        # DDP also sends the weights of process 0 to the others, so that all begin with the same ones.
+        # DDP also sends the weights of process 0 to the others, so that all start from the same ones.
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids)
 
@@ -94,7 +94,7 @@ class DDPStrategy(SingleProcessStrategy):
         return tensor / self.world_size
 
     def all_reduce_max(self, *numbers):
-        # On the CPU, even where the model is on a card. float64 has room for any time.
+        # On the CPU, even if the model is on a card. float64, because a float32 would round the times.
         numbers = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers.tolist()
@@ -110,9 +110,8 @@ class DDPStrategy(SingleProcessStrategy):
         if self.rank == 0:
             try:
                 result = function()
-            except (
-                Exception
-            ) as raised:  # of any kind: the others must hear of it, or they wait for ever
+            # Of any kind: the others must learn of it, or they wait for ever.
+            except Exception as raised:
                 error = raised
         message = [result, error]
         dist.broadcast_object_list(message, src=0)
@@ -126,7 +125,7 @@ class DDPStrategy(SingleProcessStrategy):
 
 
 def evaluate_distributed(model, ids, rank, world_size):
-    """The exact loss over a text, where each process evaluates a part of its windows.
+    """The exact loss over a text; each process evaluates a part of the windows.
 
     All processes call the model equally often, because with FSDP every one must take part in every call.
     """
@@ -134,14 +133,14 @@ def evaluate_distributed(model, ids, rank, world_size):
     targets = len(ids) - 1
     windows = targets // T
     per_process = -(-windows // world_size)  # rounded up
-    # The last processes would run over the end. They begin earlier, and skip what others count.
+    # The last parts would run over the end. They begin earlier, and skip the windows that others count.
     first = min(rank * per_process, windows - per_process)
     skipped = rank * per_process - first
     total = torch.zeros(1, dtype=torch.float64)
     if windows > 0:
         nats = per_token_loss(model, ids[first * T : (first + per_process) * T + 1])
         total += nats[skipped * T :].double().sum()
-    # What is left after the last whole window, all compute, and process 0 counts.
+    # All processes compute the rest after the last whole window, and process 0 counts it.
     if targets % T > 0 or windows == 0:
         rest = per_token_loss(model, ids[windows * T :]).double().sum()
         if rank == 0:
@@ -152,7 +151,7 @@ def evaluate_distributed(model, ids, rank, world_size):
 
 # Collected on the CPU in process 0; the others get an empty dict.
 GATHER_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
-# Whole in process 0; the others get their parts from it.
+# Process 0 has the whole, and sends each process its parts.
 BROADCAST_OPTIONS = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
@@ -164,11 +163,11 @@ class FSDPStrategy(DDPStrategy):
         # Checkpoints are read into this copy, and written from it.
         self.full_model = deepcopy(model).cpu()
         mesh = init_device_mesh(device.type, (self.world_size,))
-        # Each block by itself is gathered and dropped by itself. What is left goes with the model.
+        # Each block is gathered and dropped by itself. The other parameters go with the model.
         for block in getattr(model, "blocks", ()):
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        # All begin with the weights of process 0.
+        # All processes start from the weights of process 0.
         set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
 
     def wrap(self, model):
@@ -176,22 +175,22 @@ class FSDPStrategy(DDPStrategy):
 
     @contextmanager
     def no_sync(self, model):
-        # FSDP has a switch in the place of a context.
+        # FSDP has a switch where DDP has a context manager.
         model.set_requires_gradient_sync(False)
         yield
         model.set_requires_gradient_sync(True)
 
     def clip_grad_norm(self, parameters, max_norm):
-        # The norm is that of all parts, and comes as a DTensor.
+        # The norm is a DTensor: each process holds a part of it.
         return super().clip_grad_norm(parameters, max_norm).full_tensor()
 
     def full_state(self, model, optimizer):
-        # All take part in collecting; process 0 alone has what comes of it.
+        # All processes take part in collecting; only process 0 gets the result.
         weights = get_model_state_dict(model, options=GATHER_OPTIONS)
         if self.rank == 0:
             self.full_model.load_state_dict(weights)
         numbered = optimizer.state_dict()
-        # Before the first step there are no moments, and to find some PyTorch would let the optimizer take a step.
+        # Before the first step there are no moments; PyTorch would take a step with the optimizer to create some.
         if optimizer.state:
             moments = get_optimizer_state_dict(model, optimizer, options=GATHER_OPTIONS)
             names = _parameter_names(model, optimizer) if self.rank == 0 else []
@@ -201,7 +200,7 @@ class FSDPStrategy(DDPStrategy):
         return self.full_model, numbered
 
     def load_model(self, out, model, tokenizer, which="last"):
-        # Every process reads the file, because each needs the state that is saved beside the weights.
+        # Every process reads the file, because each needs the state that is saved with the weights.
         state = load_checkpoint(out, self.full_model, tokenizer, which)
         set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
         return state
@@ -219,7 +218,7 @@ class FSDPStrategy(DDPStrategy):
             ],
         }
         set_optimizer_state_dict(model, optimizer, named, options=BROADCAST_OPTIONS)
-        # On the way PyTorch has made lists of tuples: the settings shall be those of the config, unchanged.
+        # PyTorch has turned tuples into lists; the settings go back to those of the config.
         for group, before in zip(optimizer.param_groups, groups):
             group["betas"] = before["betas"]
 
@@ -240,14 +239,14 @@ def train_distributed(
     device=None,
     corpus_changed="refuse",
 ):
-    """`train` in all processes that a launcher has started, one for each device; started plainly, it is `train`.
+    """`train` in all processes that a launcher has started, one for each device; without a launcher, it is `train`.
 
     Every process calls it with the same arguments, and gets the same dict. config.batch_size is what one process reads
-    at a time. fsdp: cut weights, gradients and moments into as many parts as there are processes (FSDP); the model is
-    then left in parts, and whole only in the checkpoints in out. device: "cpu", "cuda"; without, the best one.
+    at a time. fsdp: cut weights, gradients and moments into as many parts as there are processes (FSDP); the model
+    then stays cut, and only the checkpoints in out hold all of it. device: "cpu", "cuda"; None: the best one.
 
-    Raises: what `train` raises; ValueError where processes and graphics cards do not go together, and for fsdp=True
-    without out or with Muon.
+    Raises: what `train` raises; ValueError if there are fewer graphics cards than processes, and for fsdp=True without
+    out or with Muon.
     """
     if world_size() == 1:
         device = pick_device() if device is None else device

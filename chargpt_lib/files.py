@@ -1,4 +1,4 @@
-"""Where files lie (downloads, caches, what comes with the course), and how one is written whole or not at all."""
+"""Where files lie, how one is written whole or not at all, and how the files of a vocabulary are read."""
 
 import errno
 import importlib.util
@@ -190,3 +190,102 @@ def read_pieces(path):
         raise ValueError(
             f"{path} is not UTF-8 (it has a byte {error.object[error.start]:#04x}): save it as UTF-8"
         ) from None
+
+
+# ---------------------------------------------------------------- vocabularies of byte-pair encoding
+
+MAX_TOKEN_BYTES = 2**26  # of all tokens together: a few merges could make tokens without end
+
+
+def token_bytes(byte_ids, merges, special_tokens):
+    """The bytes of each id of a byte-pair encoding, as a list; see `chargpt_lib.bpe.BPETokenizer`.
+
+    Raises: ValueError if an id has no token or several, and for merges that make no vocabulary.
+    """
+    by_id = {}
+
+    def add(i, token):
+        if i in by_id:
+            raise ValueError(f"two tokens have the id {i}: {by_id[i]!r} and {token!r}")
+        by_id[i] = token
+
+    if len(byte_ids) != 256:
+        raise ValueError(f"byte_ids has {len(byte_ids)} ids; each of the 256 bytes needs one")
+    for byte, i in enumerate(byte_ids):
+        add(i, bytes([byte]))
+    size = 0
+    for merge in merges:
+        if len(merge) != 3:
+            raise ValueError(f"{merge} is no merge: expected (left id, right id, new id)")
+        left, right, new = merge
+        if left not in by_id or right not in by_id:
+            raise ValueError(f"the merge of {left} and {right} comes before they are tokens")
+        add(new, by_id[left] + by_id[right])
+        size += len(by_id[new])
+        if size > MAX_TOKEN_BYTES:
+            raise ValueError(f"the tokens have more than {MAX_TOKEN_BYTES:,} bytes together")
+    for text, i in special_tokens.items():
+        if not isinstance(text, str) or text == "":
+            raise ValueError(f"the special token {text!r} is not a text of one character or more")
+        add(i, text.encode("utf-8"))
+    missing = set(range(len(by_id))) - by_id.keys()
+    if missing:
+        raise ValueError(f"no token has the id {min(missing)}, but the largest id is {max(by_id)}")
+    return [by_id[i] for i in range(len(by_id))]
+
+
+def _read_vocab(path):
+    """The {token: id} in a vocab.json. Raises: OSError; ValueError if the file holds something else."""
+    try:
+        vocab = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
+    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+        raise ValueError(
+            f"{path} is no vocabulary: expected a JSON object of tokens and their ids, as in GPT-2's vocab.json"
+        )
+    return vocab
+
+
+def read_gpt2_vocabulary(vocab, merges, byte_characters):
+    """Reads vocab.json and merges.txt -> merges (left id, right id, new id), {special token: id}, ids of the 256 bytes.
+
+    byte_characters: the character that stands for each byte. A token of the vocabulary that is neither a byte nor made
+    by a merge is a special token.
+
+    Raises: OSError; ValueError if the two files do not fit each other.
+    """
+    ids = _read_vocab(vocab)
+    try:
+        lines = Path(merges).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{merges} is not UTF-8 ({error})") from None
+    byte_ids = []
+    for byte, character in enumerate(byte_characters):
+        if character not in ids:
+            raise ValueError(
+                f"{vocab} has no token for the byte {byte} ({character!r}): is it of a byte-level tokenizer?"
+            )
+        byte_ids.append(ids[character])
+    known = set(byte_characters)
+    triples = []
+    for number, line in enumerate(lines, 1):
+        if line == "" or (number == 1 and line.startswith("#version")):
+            continue
+        pair = line.split(" ")
+        named = [*pair, "".join(pair)]
+        absent = [name for name in named if name not in ids]
+        if len(pair) != 2 or absent:
+            raise ValueError(
+                f"{merges}, line {number}: {line[:60]!r} is no merge of tokens that {vocab} has: are they of the same tokenizer?"
+            )
+        triples.append([ids[name] for name in named])
+        known.add(named[2])
+    special_tokens = {name: i for name, i in ids.items() if name not in known}
+    for name in special_tokens:
+        # Such as <|endoftext|> or [CLS].
+        if not (name.startswith(("<", "[")) and name.endswith((">", "]"))):
+            raise ValueError(
+                f"{vocab} has the token {name[:60]!r}, which no merge in {merges} makes: are they of the same tokenizer?"
+            )
+    return triples, special_tokens, byte_ids

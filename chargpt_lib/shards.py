@@ -1,5 +1,5 @@
 # Made from notebooks/source/12_data_on_disk.py by notebooks/tools/build.py. Edit that text, not this file.
-"""Token shards: data on disk that are larger than memory."""
+"""Token shards: a data set on disk that is larger than memory."""
 
 import hashlib
 import json
@@ -35,11 +35,11 @@ __all__ = [
 
 INDEX_FILE = "index.json"
 INDEX_VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
-CHUNK_SIZE = 2**20  # characters, or ids, that are taken in hand at a time
+CHUNK_SIZE = 2**20  # characters, or ids, that are processed at a time
 
 
 def _row_pieces(row, name):
-    """The text of a row, or a text, piece by piece. Raises: ValueError where it is none; name says which row it is."""
+    """Yields the text of a row, or a text, in pieces. Raises: ValueError that names the row, where there is no text."""
     text = row
     what = f"of type {type(row).__name__}"
     if isinstance(row, Mapping):
@@ -55,7 +55,7 @@ def _row_pieces(row, name):
 
 
 def _documents(texts):
-    """A file, a folder of .txt files, or an iterable of texts or rows -> (its name, its pieces) of each text."""
+    """Yields (name, pieces) for each text of a file, a folder of .txt files, or an iterable of texts or rows."""
     if isinstance(texts, (str, Path)):
         files = [Path(texts)]
         if files[0].is_dir():
@@ -73,8 +73,8 @@ def _documents(texts):
 
 
 def _pieces(texts, separator):
-    """The texts piece by piece, with the separator between them -> (name, from which character on, a piece), ..."""
-    # A bar after three seconds, without a total: of a stream nobody knows how long it is.
+    """Yields (name, number of the first character, piece) for all texts, with the separator between two texts."""
+    # The bar appears after three seconds. It has no total, because a stream does not tell its length.
     progress_bar = tqdm(
         unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout
     )
@@ -90,14 +90,14 @@ def _pieces(texts, separator):
 
 
 def id_dtype(vocab_size):
-    """The type of the ids in shards, with the low byte first on every computer; its largest number is no id."""
+    """The type of the ids in shards, little-endian on every computer; its largest number is never an id."""
     return numpy.dtype("<u2" if vocab_size < 2**16 else "<u4")
 
 
 def _id_table(tokenizer, dtype):
-    """The id of each character, at the place of its Unicode number; the type's largest number where it has none."""
+    """An array with each character's id at the place of its Unicode number, and the type's largest number elsewhere."""
     numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
-    # One place more than the last letter's.
+    # The last place is for all characters with larger numbers.
     table = numpy.full(max(numbers) + 2, numpy.iinfo(dtype).max, dtype)
     table[numbers] = range(len(numbers))
     return table
@@ -135,7 +135,7 @@ def _encode_texts(pieces, tokenizer, dtype):
 
 
 def iter_encoded(texts, tokenizer, separator):
-    """The ids of the texts, arrays of `id_dtype`. Raises: ValueError that names a text with an unknown character."""
+    """Yields the ids of the texts, in arrays of `id_dtype`. Raises: ValueError that names a text with an unknown character."""
     pieces = _pieces(texts, separator)
     dtype = id_dtype(tokenizer.vocab_size)
     if type(tokenizer) is CharTokenizer:
@@ -144,8 +144,8 @@ def iter_encoded(texts, tokenizer, separator):
 
 
 def _write_shard(path, ids):
-    """Writes a shard, and waits for the disk -> its entry in the index. Raises: OSError."""
-    # Not under a temporary name: until the index is there, none of the shards counts.
+    """Writes a shard, and waits until it is on the disk -> its entry in the index. Raises: OSError."""
+    # No temporary name is needed: without an index, a shard does not count.
     try:
         with open(path, "wb") as file:
             file.write(ids)
@@ -157,12 +157,12 @@ def _write_shard(path, ids):
 
 
 def _is_whole(number, least):
-    """Whether this is a whole number from `least` on."""
+    """Whether `number` is an integer >= `least`."""
     return isinstance(number, int) and number >= least
 
 
 def _check_request(texts, folder, tokenizer, shard_size, val_size):
-    """Raises: ValueError or FileExistsError for what cannot be written, before anything is read."""
+    """Raises: ValueError or FileExistsError if the shards cannot be written; checked before anything is read."""
     for name, size, least in (("shard_size", shard_size, 1), ("val_size", val_size, 0)):
         if not _is_whole(size, least):
             raise ValueError(f"{name} is {size!r}; it has to be an integer >= {least}")
@@ -173,7 +173,7 @@ def _check_request(texts, folder, tokenizer, shard_size, val_size):
         )
     if isinstance(texts, Mapping):
         raise ValueError(f"texts is a dict with keys {[*texts]} (a DatasetDict?): pass one split")
-    # An iterator is its own iterator: what was read of it once is gone.
+    # An iterator is its own iterator. It can be read only once.
     if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
         raise ValueError(
             "texts is a one-shot iterator, but finding the alphabet needs a first pass: pass "
@@ -182,7 +182,7 @@ def _check_request(texts, folder, tokenizer, shard_size, val_size):
 
 
 class _ShardWriter:
-    """Takes ids as they come, and writes them as shards; the last ones are held back for validation."""
+    """Writes the ids that are added to it as shards, and holds back the last ones for validation."""
 
     def __init__(self, folder, shard_size, val_size, dtype):
         self.folder = folder
@@ -190,7 +190,7 @@ class _ShardWriter:
         self.val_size = val_size
         self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, dtype)
         self.filled = 0  # how many ids are in the buffer
-        self.total = 0  # how many have come in
+        self.total = 0  # how many have been added
         self.index = {"train": [], "val": []}
 
     def add(self, ids):
@@ -210,7 +210,7 @@ class _ShardWriter:
         self.filled -= size
 
     def finish(self):
-        """Writes what is left in the buffer. Raises: ValueError where too little has come in."""
+        """Writes what is left in the buffer. Raises: ValueError if fewer than 20 ids were added."""
         if self.total < 20:
             raise ValueError(
                 f"the texts have {self.total} ids; at least 20 are needed, to train on one part "
@@ -225,20 +225,20 @@ class _ShardWriter:
 
 
 def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17, separator="\n\n"):
-    """Writes texts larger than the memory as ids: shards of uint16 or uint32 (see `id_dtype`), and index.json.
+    """Writes texts larger than memory as ids: shards of uint16 or uint32 (see `id_dtype`), and index.json.
 
     texts: the path of a file or of a folder of .txt files (in the order of their names), or an iterable of texts or of
     rows with a column "text", such as a Hugging Face dataset, streamed or not. separator stands between two texts.
     tokenizer: any; without one the texts are read twice, the first time to find their alphabet.
     The last tenth is for validation, at most val_size ids; the rest is for training, shard_size ids a file.
 
-    Raises: ValueError that names the text that is none, or has a character without an id; FileExistsError where the
-    folder holds shards; OSError where it cannot be written. After an error no shard is left.
+    Raises: ValueError that names a text that is not a string, or has a character without an id; FileExistsError if the
+    folder holds shards; OSError if it cannot be written. After an error no shard is left.
     """
     folder = Path(folder)
     _check_request(texts, folder, tokenizer, shard_size, val_size)
     if tokenizer is None:
-        alphabet = set()  # all that the first reading keeps
+        alphabet = set()  # the first pass keeps nothing else
         for _, _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
@@ -257,7 +257,7 @@ def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17
 
 
 def _corrupt_shards(path, why):
-    """The ValueError for a file of a folder of shards that is not what it should be."""
+    """The ValueError for a damaged file in a folder of shards."""
     return ValueError(
         f"{path}: {why}. Copy it again from where it came from, or rewrite the shards with "
         f"write_shards"
@@ -265,7 +265,7 @@ def _corrupt_shards(path, why):
 
 
 def _check_index(index):
-    """The tokenizer in an index. Raises: an error of some kind where the index is not what write_shards writes."""
+    """The tokenizer in an index. Raises: some error if the index is not one that write_shards writes."""
     version = index["version"]
     if version not in (1, INDEX_VERSION):
         raise ValueError(
@@ -276,16 +276,16 @@ def _check_index(index):
         raise ValueError("it has no shards to train on")
     for kind in ("train", "val"):
         for n, shard in enumerate(index[kind]):
-            # The names become paths: no other name than ours, so that none leads out of the folder.
+            # The names become paths. Only our own names are allowed, so none leads out of the folder.
             if shard["file"] != f"{kind}-{n:05d}.bin" or type(shard["ids"]) is not int:
                 raise ValueError(f"unexpected shard file name or id count in {kind!r}, shard {n}")
     return tokenizer
 
 
 def read_index(folder):
-    """What index.json says, and the tokenizer in it; each file was found and has the right length.
+    """Reads index.json, and checks that each file is there with the right length -> (index, tokenizer).
 
-    Raises: FileNotFoundError where there is no index, ValueError for a file that is missing or damaged.
+    Raises: FileNotFoundError if there is no index, ValueError for a file that is missing or damaged.
     """
     path = folder / INDEX_FILE
     if not path.is_file():
@@ -300,7 +300,7 @@ def read_index(folder):
         raise _corrupt_shards(path, f"this is not a valid shard index ({error})") from None
     for shard in index["train"] + index["val"]:
         file = folder / shard["file"]
-        # A mapped file that is shorter than it says would stop the process without a message.
+        # A mapped file that is shorter than the index says would stop the process without a message.
         expected = id_dtype(tokenizer.vocab_size).itemsize * shard["ids"]
         if not file.is_file():
             raise _corrupt_shards(
@@ -320,8 +320,8 @@ MAX_OPEN_MEMMAPS = 4  # open at a time: a process may open only so many files
 class Shards:
     """A folder that write_shards wrote: a text on disk, mapped.
 
-    tokenizer: the one it was written with; val_ids: the held-out ids (N,) int64, None where there are none; len(): how
-    many ids there are to train on.
+    tokenizer: the one it was written with; val_ids: the held-out ids (N,) int64, or None if there are none; len(): the
+    number of ids to train on.
 
     Raises: ValueError or FileNotFoundError that names a file that is missing, damaged, or of another version.
     """
@@ -331,14 +331,14 @@ class Shards:
         self.index, self.tokenizer = read_index(self.folder)
         lengths = [shard["ids"] for shard in self.index["train"]]
         self.offsets = torch.tensor([0, *lengths]).cumsum(0)  # (shards + 1,)
-        self.memmaps = {}  # file: its map, those opened last
+        self.memmaps = {}  # file: its map, the one opened first at the front
         self.val_ids = None
         if self.index["val"]:  # one file, small enough for the memory
             self.val_ids = self.read("val-00000.bin", slice(None))
 
     @property
     def fingerprint(self):
-        """What tells this text from another, for the trainer."""
+        """Identifies this text, for the trainer."""
         shards = self.index["train"] + self.index["val"]
         return {
             "size": sum(shard["ids"] for shard in shards),
@@ -370,14 +370,14 @@ class Shards:
         """places: int64, any shape, from 0 to len() - 1 -> the ids that stand there, int64, of the same shape."""
         shards = torch.searchsorted(self.offsets, places, right=True) - 1
         ids = torch.empty_like(places)
-        for shard in shards.unique().tolist():  # one look into each file, not one for each place
+        for shard in shards.unique().tolist():  # each file is read once, not once for each place
             here = shards == shard
             offsets = places[here] - self.offsets[shard]
             ids[here] = self.read(self.index["train"][shard]["file"], offsets.numpy())
         return ids
 
     def windows(self, block_size, seed):
-        """Its windows, as the trainer asks for them."""
+        """The windows, in the form that the trainer reads."""
         return _ShardWindows(self, block_size, seed)
 
     def verify(self):
@@ -391,29 +391,29 @@ class Shards:
 
 
 class _EpochPlan(NamedTuple):
-    """The order in which an epoch reads the shards; the tensors are (shards,), in that order."""
+    """How an epoch reads the shards. All tensors but `start` are (shards,), in the order of reading."""
 
-    start: torch.Tensor  # where the first window of the epoch starts: ()
-    first: torch.Tensor  # the number of the first window that begins in each shard
-    many: torch.Tensor  # how many windows begin in it
-    after: torch.Tensor  # how many windows of the epoch have been read after it
+    start: torch.Tensor  # where window 0 starts: ()
+    first: torch.Tensor  # the first window that begins in the shard
+    counts: torch.Tensor  # how many windows begin in it
+    ends: torch.Tensor  # how many windows of the epoch are read when it is finished
     seeds: torch.Tensor  # for the order of its windows
 
 
 def plan_epoch(edges, block_size, count, seed, epoch):
-    """edges (shards + 1,): where each shard begins, and the end -> the EpochPlan of `count` windows."""
+    """edges (shards + 1,): where each shard begins, and the end -> the _EpochPlan of `count` windows."""
     generator = epoch_generator(seed, epoch)
     start = torch.randint(edges[-1] - count * block_size, (), generator=generator)
     order = torch.randperm(len(edges) - 1, generator=generator)
-    # How many windows begin before each border, rounded up: a border may cut a window.
+    # How many windows begin before each edge: (edge - start) / block_size, rounded up.
     before = ((edges - start + block_size - 1) // block_size).clamp(0, count)
-    many = before.diff()[order]
+    counts = before.diff()[order]
     seeds = torch.randint(2**32, order.shape, generator=generator)
-    return _EpochPlan(start, before[order], many, many.cumsum(0), seeds)
+    return _EpochPlan(start, before[order], counts, counts.cumsum(0), seeds)
 
 
 class _ShardWindows:
-    """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
+    """Each window once an epoch: the shards in a shuffled order, and the windows of each shard shuffled.
 
     As in recipe.ShuffledWindows, seed and epoch determine the order, and every epoch cuts at other places.
     """
@@ -423,9 +423,9 @@ class _ShardWindows:
         self.shards = shards
         self.block_size = block_size
         self.seed = seed
-        # Of one epoch and one shard alone, so that the memory does not grow with the text.
+        # Only one epoch and one shard are remembered, so the memory does not grow with the text.
         self.plan = {}  # epoch: its EpochPlan
-        self.shuffled = {}  # (epoch, turn): where the windows of the shard that is read then start
+        self.shuffled = {}  # (epoch, turn): the starts of its shard's windows, shuffled
 
     def plan_of(self, epoch):
         if epoch not in self.plan:
@@ -434,11 +434,11 @@ class _ShardWindows:
         return self.plan[epoch]
 
     def shuffled_starts(self, epoch, turn):
-        """Where the windows of the shard that is read as number `turn` of its epoch start, in the order of reading."""
+        """The starts of the windows of an epoch's shard number `turn`, both in the order of reading."""
         if (epoch, turn) not in self.shuffled:
             plan = self.plan_of(epoch)
             generator = torch.Generator().manual_seed(plan.seeds[turn].item())
-            order = torch.randperm(plan.many[turn].item(), generator=generator)
+            order = torch.randperm(plan.counts[turn].item(), generator=generator)
             starts = plan.start + self.block_size * (plan.first[turn] + order)
             self.shuffled = {(epoch, turn): starts}
         return self.shuffled[epoch, turn]
@@ -449,9 +449,9 @@ class _ShardWindows:
         while size > 0:
             epoch, at = divmod(seen, self.count)
             plan = self.plan_of(epoch)
-            turn = torch.searchsorted(plan.after, at, right=True).item()  # which shard is read now
-            before = (plan.after - plan.many)[turn].item()  # windows of the shards before it
-            # A slice ends with its shard; what is missing comes from the next one, or the next epoch.
+            turn = torch.searchsorted(plan.ends, at, right=True).item()  # which shard is being read
+            before = (plan.ends - plan.counts)[turn].item()  # windows of the shards before it
+            # A slice ends with its shard. The rest comes from the next shard, or the next epoch.
             part = self.shuffled_starts(epoch, turn)[at - before : at - before + size]
             parts.append(part)
             seen += len(part)

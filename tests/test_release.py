@@ -75,6 +75,16 @@ def test_it_holds_what_a_learner_needs_and_nothing_else(course):
     assert not [name for name in names if re.search(kept_back, name)]
 
 
+def test_it_holds_the_records_that_the_lessons_read(course):
+    read = set()
+    for path in build.HERE.source.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        read.update(re.findall(r'"results" / "(\w+\.json)"', text))
+    assert {"scaling.json", "modern.json"} <= read
+    names = {name for name, _ in texts(course)}
+    assert {f"data/results/{name}" for name in read} <= names
+
+
 def test_its_links_lead_somewhere(course):
     for path in (course / "notebooks").rglob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -39,8 +39,12 @@ from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings
 from tests.benchmarks.page import kernels_table, page_table
 from tests.benchmarks.race import BABY_README
 from tests.benchmarks.robustness import PAGES, claims, margin
+from tests.benchmarks.shuffling import LAYOUTS, ORDERS, SEEDS, run_losses
+from tests.benchmarks.shuffling import readme_table as shuffling_table
 from tests.benchmarks.throughput import sizes_table
 from tests.benchmarks.tokenizers import READERS, readme_table
+from tests.benchmarks.two_processes import WINDOWS
+from tests.benchmarks.two_processes import readme_table as two_processes_table
 
 RECORDED = json.loads(RESULTS.read_text(encoding="utf-8"))
 MEASURED = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
@@ -310,6 +314,70 @@ def test_the_excess_of_tokens_adds_up_to_their_loss():
             assert row["bits"] > floor
             excess = sum(row["excess"].values()) / log(2)
             assert excess == pytest.approx(row["bits"] - floor, abs=0.01)
+
+
+# ---------------------------------------------------------------- shuffling
+
+SHUFFLING = json.loads((RESULTS.parent / "shuffling.json").read_text(encoding="utf-8"))
+
+
+def test_every_order_of_windows_was_measured_with_every_seed():
+    assert shuffling_table(SHUFFLING) in MEASURED
+    assert sorted(SHUFFLING["runs"]) == sorted(LAYOUTS)
+    for orders in SHUFFLING["runs"].values():
+        assert [*orders] == [*ORDERS]
+        for runs in orders.values():
+            assert [*runs] == [str(seed) for seed in SEEDS]
+
+
+def test_what_lesson_12_says_of_two_levels():
+    """They cost nothing on mixed text, and most of what no shuffling costs on sorted text."""
+    losses = {}
+    for layout in LAYOUTS:
+        losses[layout] = {order: run_losses(SHUFFLING, layout, order) for order in ORDERS}
+    mixed = losses["mixed"]
+    for order in ("64 shards", "8 shards"):
+        spread = max(mixed[order] + mixed["all shuffled"]) - min(
+            mixed[order] + mixed["all shuffled"]
+        )
+        assert abs(fmean(mixed[order]) - fmean(mixed["all shuffled"])) < spread
+    ordered = losses["sorted"]
+    unshuffled = fmean(ordered["in order"]) - fmean(ordered["all shuffled"])
+    for order in ("64 shards", "8 shards"):
+        assert min(ordered[order]) > max(ordered["all shuffled"])
+        cost = fmean(ordered[order]) - fmean(ordered["all shuffled"])
+        assert unshuffled / 2 < cost < unshuffled
+
+
+def test_a_text_read_in_order_is_forgotten():
+    for run in SHUFFLING["runs"]["sorted"]["in order"].values():
+        plays = [loss for _, loss, _ in run["curve"]]
+        lowest = plays.index(min(plays))
+        assert plays[lowest + 1] > plays[lowest] + 1
+
+
+# ---------------------------------------------------------------- two processes
+
+TWO_PROCESSES = json.loads((RESULTS.parent / "two_processes.json").read_text(encoding="utf-8"))
+
+
+def test_the_readme_quotes_the_times_of_two_processes():
+    assert [row["windows"] for row in TWO_PROCESSES["rows"]] == [*WINDOWS]
+    assert two_processes_table(TWO_PROCESSES) in MEASURED
+
+
+def test_what_lesson_13_says_of_two_processes():
+    """Slower with few windows, nearly twice as fast with many; what is not shared takes the same time in each row."""
+    medians = []
+    for row in TWO_PROCESSES["rows"]:
+        medians.append({way: ms[1] for way, ms in row["milliseconds"].items()})
+    ratios = [ms["one process"] / ms["two processes"] for ms in medians]
+    assert ratios == sorted(ratios) and ratios[0] < 0.7 and ratios[-1] > 1.7
+    assert ratios[1] < 1 < ratios[2]  # the picture's description
+    not_shared = [ms["two processes"] - ms["one process"] / 2 for ms in medians]
+    assert f"{min(not_shared):.0f} to {max(not_shared):.0f} ms" in MEASURED
+    assert max(not_shared) < 1.25 * min(not_shared)
+    assert all(ms["one process, two threads"] < ms["two processes"] for ms in medians)
 
 
 # ---------------------------------------------------------------- the modern GPT

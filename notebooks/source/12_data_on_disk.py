@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 12 · Data on disk
 #
-# > Token shards: data on disk that are larger than memory.
+# > Token shards: a data set on disk that is larger than memory.
 #
 # You will build: a folder of numbers that holds a text larger than memory, and that a training run reads page by page. The text is written once, shuffled anew in every epoch, and shared among processes.
 # You need lessons 00, 09 and 10. On two CPU cores the page takes a quarter of a minute, and a hundred megabytes of disk for that time.
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 
 # %%
 import matplotlib.pyplot as plt
@@ -30,6 +31,7 @@ import torch
 
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.files import bundled_dir
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import show
 from chargpt_lib.recipe import ShuffledWindows, TrainConfig
@@ -144,9 +146,9 @@ if sys.platform == "linux":
 print(*(f"{name}: ≈ {abs(size):.1f} MB" for name, size in sizes.items()), sep="\n")
 
 # %%
-mapped = None  # lets go of the file
+mapped = None  # closes the file
 large.unlink(missing_ok=True)
-if sizes["all read"] > 1:  # the system has told us
+if sizes["all read"] > 1:  # on Linux; elsewhere it is nan
     assert sizes["mapped"] < 5
     assert sizes["a hundred ids read"] < 20
     assert sizes["all read"] > 40
@@ -181,12 +183,12 @@ from chargpt_lib.recipe import count_windows, epoch_generator
 
 INDEX_FILE = "index.json"
 INDEX_VERSION = 2  # of the index; version 1 had an alphabet in place of the tokenizer
-CHUNK_SIZE = 2**20  # characters, or ids, that are taken in hand at a time
+CHUNK_SIZE = 2**20  # characters, or ids, that are processed at a time
 
 # %%
 #| export
 def _row_pieces(row, name):
-    """The text of a row, or a text, piece by piece. Raises: ValueError where it is none; name says which row it is."""
+    """Yields the text of a row, or a text, in pieces. Raises: ValueError that names the row, where there is no text."""
     text = row
     what = f"of type {type(row).__name__}"
     if isinstance(row, Mapping):
@@ -206,7 +208,7 @@ def _row_pieces(row, name):
 # %%
 #| export
 def _documents(texts):
-    """A file, a folder of .txt files, or an iterable of texts or rows -> (its name, its pieces) of each text."""
+    """Yields (name, pieces) for each text of a file, a folder of .txt files, or an iterable of texts or rows."""
     if isinstance(texts, (str, Path)):
         files = [Path(texts)]
         if files[0].is_dir():
@@ -224,8 +226,8 @@ def _documents(texts):
 
 
 def _pieces(texts, separator):
-    """The texts piece by piece, with the separator between them -> (name, from which character on, a piece), ..."""
-    # A bar after three seconds, without a total: of a stream nobody knows how long it is.
+    """Yields (name, number of the first character, piece) for all texts, with the separator between two texts."""
+    # The bar appears after three seconds. It has no total, because a stream does not tell its length.
     progress_bar = tqdm(
         unit=" characters", unit_scale=True, delay=3, mininterval=0.5, file=sys.stdout
     )
@@ -253,7 +255,7 @@ table[[ord(char) for char in symbols]] = range(tokenizer.vocab_size)
 print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").tolist())
 
 # %% [markdown]
-# A character without an id gets the largest number of the type, which is nobody's id. The table has this number once more at its end, for all characters whose Unicode number is larger than any in the alphabet: their numbers are clipped to that place. If a character without an id turns up, we call the tokenizer's own `encode`. Its error names the character and what could be meant, and we add the text in which it occurs.
+# A character without an id gets the largest number of the type, which is no character's id. The table has this number once more at its end, for all characters whose Unicode number is larger than any in the alphabet: their numbers are clipped to that place. If a character without an id turns up, we call the tokenizer's own `encode`. Its error names the character and what could be meant, and we add the text in which it occurs.
 #
 # The table works only where each character has one id. Any other tokenizer, such as lesson 14's, encodes by itself. The end of a piece may cut a word, so its `encode_iterable` gets all pieces of a text, one after the other.
 #
@@ -262,14 +264,14 @@ print(numbers, "->", table[numbers], "and encode:", tokenizer.encode("goose").to
 # %%
 #| export
 def id_dtype(vocab_size):
-    """The type of the ids in shards, with the low byte first on every computer; its largest number is no id."""
+    """The type of the ids in shards, little-endian on every computer; its largest number is never an id."""
     return numpy.dtype("<u2" if vocab_size < 2**16 else "<u4")
 
 
 def _id_table(tokenizer, dtype):
-    """The id of each character, at the place of its Unicode number; the type's largest number where it has none."""
+    """An array with each character's id at the place of its Unicode number, and the type's largest number elsewhere."""
     numbers = [ord(char) for char in tokenizer.decode(range(tokenizer.vocab_size))]
-    # One place more than the last letter's.
+    # The last place is for all characters with larger numbers.
     table = numpy.full(max(numbers) + 2, numpy.iinfo(dtype).max, dtype)
     table[numbers] = range(len(numbers))
     return table
@@ -307,7 +309,7 @@ def _encode_texts(pieces, tokenizer, dtype):
 
 
 def iter_encoded(texts, tokenizer, separator):
-    """The ids of the texts, arrays of `id_dtype`. Raises: ValueError that names a text with an unknown character."""
+    """Yields the ids of the texts, in arrays of `id_dtype`. Raises: ValueError that names a text with an unknown character."""
     pieces = _pieces(texts, separator)
     dtype = id_dtype(tokenizer.vocab_size)
     if type(tokenizer) is CharTokenizer:
@@ -315,11 +317,11 @@ def iter_encoded(texts, tokenizer, separator):
     return _encode_texts(pieces, tokenizer, dtype)
 
 # %% [markdown]
-# (`"surrogatepass"` lets half characters through, which some broken texts have, so that they get a proper error, too.) **Predict:** how much faster is the table?
+# (Some broken texts contain half characters. `"surrogatepass"` lets them through, so that they get a proper error, too.) **Predict:** how much faster is the table?
 
 # %%
 seconds = {"encode": [], "table": []}
-for _ in range(3):  # the least of three, because other programs run, too
+for _ in range(3):  # the fastest of three, because other programs run as well
     for name, work in (
         ("encode", tokenizer.encode),
         ("table", lambda text: list(iter_encoded([text], tokenizer, ""))),
@@ -344,8 +346,8 @@ assert part < 0.5
 # %%
 #| export
 def _write_shard(path, ids):
-    """Writes a shard, and waits for the disk -> its entry in the index. Raises: OSError."""
-    # Not under a temporary name: until the index is there, none of the shards counts.
+    """Writes a shard, and waits until it is on the disk -> its entry in the index. Raises: OSError."""
+    # No temporary name is needed: without an index, a shard does not count.
     try:
         with open(path, "wb") as file:
             file.write(ids)
@@ -357,12 +359,12 @@ def _write_shard(path, ids):
 
 
 def _is_whole(number, least):
-    """Whether this is a whole number from `least` on."""
+    """Whether `number` is an integer >= `least`."""
     return isinstance(number, int) and number >= least
 
 
 def _check_request(texts, folder, tokenizer, shard_size, val_size):
-    """Raises: ValueError or FileExistsError for what cannot be written, before anything is read."""
+    """Raises: ValueError or FileExistsError if the shards cannot be written; checked before anything is read."""
     for name, size, least in (("shard_size", shard_size, 1), ("val_size", val_size, 0)):
         if not _is_whole(size, least):
             raise ValueError(f"{name} is {size!r}; it has to be an integer >= {least}")
@@ -373,7 +375,7 @@ def _check_request(texts, folder, tokenizer, shard_size, val_size):
         )
     if isinstance(texts, Mapping):
         raise ValueError(f"texts is a dict with keys {[*texts]} (a DatasetDict?): pass one split")
-    # An iterator is its own iterator: what was read of it once is gone.
+    # An iterator is its own iterator. It can be read only once.
     if tokenizer is None and not isinstance(texts, (str, Path)) and iter(texts) is texts:
         raise ValueError(
             "texts is a one-shot iterator, but finding the alphabet needs a first pass: pass "
@@ -381,12 +383,12 @@ def _check_request(texts, folder, tokenizer, shard_size, val_size):
         )
 
 # %% [markdown]
-# Which part is for validation? The last tenth, as always, but at most `val_size` ids, because a tenth of ten gigabytes is far more than anybody evaluates on. While a stream is read, nobody knows where its last tenth begins. So a **buffer** always holds back the last `val_size` ids. When enough others have come in behind the first ids in the buffer, the first ones cannot belong to the end any more: they become a shard, and the rest of the buffer moves to its front.
+# Which part is for validation? The last tenth, as always, but at most `val_size` ids, because a tenth of ten gigabytes is far more than anybody evaluates on. While a stream is read, nobody knows where its last tenth begins. So all ids first go into a **buffer**. When the buffer holds `shard_size` + `val_size` ids, its first `shard_size` ids cannot belong to the last `val_size` ids of the stream. They become a shard, and the others move to the front of the buffer.
 
 # %%
 #| export
 class _ShardWriter:
-    """Takes ids as they come, and writes them as shards; the last ones are held back for validation."""
+    """Writes the ids that are added to it as shards, and holds back the last ones for validation."""
 
     def __init__(self, folder, shard_size, val_size, dtype):
         self.folder = folder
@@ -394,7 +396,7 @@ class _ShardWriter:
         self.val_size = val_size
         self.buffer = numpy.empty(shard_size + val_size + CHUNK_SIZE, dtype)
         self.filled = 0  # how many ids are in the buffer
-        self.total = 0  # how many have come in
+        self.total = 0  # how many have been added
         self.index = {"train": [], "val": []}
 
     def add(self, ids):
@@ -414,7 +416,7 @@ class _ShardWriter:
         self.filled -= size
 
     def finish(self):
-        """Writes what is left in the buffer. Raises: ValueError where too little has come in."""
+        """Writes what is left in the buffer. Raises: ValueError if fewer than 20 ids were added."""
         if self.total < 20:
             raise ValueError(
                 f"the texts have {self.total} ids; at least 20 are needed, to train on one part "
@@ -428,25 +430,40 @@ class _ShardWriter:
             self.write("val", self.filled)
 
 # %% [markdown]
+# Here is a stream of 24 ids, 0 to 23, of which six come in at a time. Shards have 8 ids, and up to 5 are held back. **Predict:** after how many ids is the first shard written?
+
+# %%
+(folder / "buffer").mkdir()
+writer = _ShardWriter(folder / "buffer", shard_size=8, val_size=5, dtype="<u2")
+for start in range(0, 24, 6):
+    writer.add(numpy.arange(start, start + 6))
+    waiting = writer.buffer[: writer.filled].tolist()
+    print(f"{start + 6:2} ids read, shards: {len(writer.index['train'])}, in the buffer: {waiting}")
+writer.finish()
+print({kind: [shard["ids"] for shard in shards] for kind, shards in writer.index.items()})
+
+# %% [markdown]
+# With 12 ids the buffer was one short of 8 + 5. At the end, a tenth of 24 ids, rounded up, is 3; that is less than 5, so 3 ids are for validation, and the others make one more shard, a shorter one.
+#
 # The index is written last, whole or not at all (lesson 09). A folder with shards but no index was never finished. If something goes wrong on the way, the shards are removed.
 
 # %%
 #| export
 def write_shards(texts, folder, tokenizer=None, shard_size=2**24, val_size=2**17, separator="\n\n"):
-    """Writes texts larger than the memory as ids: shards of uint16 or uint32 (see `id_dtype`), and index.json.
+    """Writes texts larger than memory as ids: shards of uint16 or uint32 (see `id_dtype`), and index.json.
 
     texts: the path of a file or of a folder of .txt files (in the order of their names), or an iterable of texts or of
     rows with a column "text", such as a Hugging Face dataset, streamed or not. separator stands between two texts.
     tokenizer: any; without one the texts are read twice, the first time to find their alphabet.
     The last tenth is for validation, at most val_size ids; the rest is for training, shard_size ids a file.
 
-    Raises: ValueError that names the text that is none, or has a character without an id; FileExistsError where the
-    folder holds shards; OSError where it cannot be written. After an error no shard is left.
+    Raises: ValueError that names a text that is not a string, or has a character without an id; FileExistsError if the
+    folder holds shards; OSError if it cannot be written. After an error no shard is left.
     """
     folder = Path(folder)
     _check_request(texts, folder, tokenizer, shard_size, val_size)
     if tokenizer is None:
-        alphabet = set()  # all that the first reading keeps
+        alphabet = set()  # the first pass keeps nothing else
         for _, _, text in _pieces(texts, separator):
             alphabet.update(text)
         tokenizer = CharTokenizer(alphabet)
@@ -482,7 +499,7 @@ def print_error(use):
         use()
     except (ValueError, OSError) as error:
         message = str(error).replace(scratch.name, "...")
-        print(message.replace("...\\", ".../").replace("plays\\", "plays/"))  # of Windows
+        print(message.replace("...\\", ".../").replace("plays\\", "plays/"))  # on Windows
 
 
 print_error(lambda: write_shards((line for line in ["O damp goose!"]), folder / "once"))
@@ -539,7 +556,7 @@ print(shard.tolist(), (places - edges[shard]).tolist())
 # %%
 #| export
 def _corrupt_shards(path, why):
-    """The ValueError for a file of a folder of shards that is not what it should be."""
+    """The ValueError for a damaged file in a folder of shards."""
     return ValueError(
         f"{path}: {why}. Copy it again from where it came from, or rewrite the shards with "
         f"write_shards"
@@ -547,7 +564,7 @@ def _corrupt_shards(path, why):
 
 
 def _check_index(index):
-    """The tokenizer in an index. Raises: an error of some kind where the index is not what write_shards writes."""
+    """The tokenizer in an index. Raises: some error if the index is not one that write_shards writes."""
     version = index["version"]
     if version not in (1, INDEX_VERSION):
         raise ValueError(
@@ -558,16 +575,16 @@ def _check_index(index):
         raise ValueError("it has no shards to train on")
     for kind in ("train", "val"):
         for n, shard in enumerate(index[kind]):
-            # The names become paths: no other name than ours, so that none leads out of the folder.
+            # The names become paths. Only our own names are allowed, so none leads out of the folder.
             if shard["file"] != f"{kind}-{n:05d}.bin" or type(shard["ids"]) is not int:
                 raise ValueError(f"unexpected shard file name or id count in {kind!r}, shard {n}")
     return tokenizer
 
 
 def read_index(folder):
-    """What index.json says, and the tokenizer in it; each file was found and has the right length.
+    """Reads index.json, and checks that each file is there with the right length -> (index, tokenizer).
 
-    Raises: FileNotFoundError where there is no index, ValueError for a file that is missing or damaged.
+    Raises: FileNotFoundError if there is no index, ValueError for a file that is missing or damaged.
     """
     path = folder / INDEX_FILE
     if not path.is_file():
@@ -582,7 +599,7 @@ def read_index(folder):
         raise _corrupt_shards(path, f"this is not a valid shard index ({error})") from None
     for shard in index["train"] + index["val"]:
         file = folder / shard["file"]
-        # A mapped file that is shorter than it says would stop the process without a message.
+        # A mapped file that is shorter than the index says would stop the process without a message.
         expected = id_dtype(tokenizer.vocab_size).itemsize * shard["ids"]
         if not file.is_file():
             raise _corrupt_shards(
@@ -608,8 +625,8 @@ MAX_OPEN_MEMMAPS = 4  # open at a time: a process may open only so many files
 class Shards:
     """A folder that write_shards wrote: a text on disk, mapped.
 
-    tokenizer: the one it was written with; val_ids: the held-out ids (N,) int64, None where there are none; len(): how
-    many ids there are to train on.
+    tokenizer: the one it was written with; val_ids: the held-out ids (N,) int64, or None if there are none; len(): the
+    number of ids to train on.
 
     Raises: ValueError or FileNotFoundError that names a file that is missing, damaged, or of another version.
     """
@@ -619,14 +636,14 @@ class Shards:
         self.index, self.tokenizer = read_index(self.folder)
         lengths = [shard["ids"] for shard in self.index["train"]]
         self.offsets = torch.tensor([0, *lengths]).cumsum(0)  # (shards + 1,)
-        self.memmaps = {}  # file: its map, those opened last
+        self.memmaps = {}  # file: its map, the one opened first at the front
         self.val_ids = None
         if self.index["val"]:  # one file, small enough for the memory
             self.val_ids = self.read("val-00000.bin", slice(None))
 
     @property
     def fingerprint(self):
-        """What tells this text from another, for the trainer."""
+        """Identifies this text, for the trainer."""
         shards = self.index["train"] + self.index["val"]
         return {
             "size": sum(shard["ids"] for shard in shards),
@@ -658,14 +675,14 @@ class Shards:
         """places: int64, any shape, from 0 to len() - 1 -> the ids that stand there, int64, of the same shape."""
         shards = torch.searchsorted(self.offsets, places, right=True) - 1
         ids = torch.empty_like(places)
-        for shard in shards.unique().tolist():  # one look into each file, not one for each place
+        for shard in shards.unique().tolist():  # each file is read once, not once for each place
             here = shards == shard
             offsets = places[here] - self.offsets[shard]
             ids[here] = self.read(self.index["train"][shard]["file"], offsets.numpy())
         return ids
 
     def windows(self, block_size, seed):
-        """Its windows, as the trainer asks for them."""
+        """The windows, in the form that the trainer reads."""
         return _ShardWindows(self, block_size, seed)
 
     def verify(self):
@@ -683,7 +700,7 @@ print(len(shards), "ids to train on;", len(shards.val_ids), "to test on")
 across = shards.at(torch.arange(99_980, 100_020))
 print("across a border:", repr(shards.tokenizer.decode(across)))
 same = torch.cat([shards.at(torch.arange(len(shards))), shards.val_ids]) == ids
-print(f"as in the text: {same.sum():,} of {len(ids):,} ids")
+print(f"equal to the text's ids: {same.sum():,} of {len(ids):,} ids")
 
 # %% [markdown]
 # Now let us damage the folder, in three ways.
@@ -710,48 +727,48 @@ _ = file.write_bytes(good)
 # So shuffle on two levels: first the order of the shards; then, when a shard's turn has come, the order of its windows. At any time one shard is being read, or two, where a window or a batch reaches into the next; they fit into memory with ease. The order of a shard's windows takes half a megabyte (for windows of 256), instead of 31 gigabytes. It is forgotten when the next shard's turn comes, and can be drawn again, because it depends only on seed, epoch and shard.
 #
 # As in lesson 10, each epoch cuts the text at different places, and the windows are laid over the whole text, across the shards. A window belongs to the shard in which it begins.
+#
+# Take four shards of 100 ids, windows of 16 ids, and let window 0 start at place 10. Windows 0 to 5 begin in the first shard, at 10, 26, 42, 58, 74 and 90; window 5 reaches into the second shard. How many windows begin before the border at 100? Their starts are $10 + 16k < 100$, so it is $(100 - 10) / 16$, rounded up: 6. In the same way, 12 begin before 200, and 19 before 300; so the second shard has windows 6 to 11, the third 12 to 18, the fourth 19 to 23.
+#
+# An epoch's **plan** lists the shards in the order in which they are read. For each shard it holds four numbers: its first window, how many windows begin in it, how many windows of the epoch are read when it is finished, and a seed for the order of its windows.
 
 # %%
 #| export
 class _EpochPlan(NamedTuple):
-    """The order in which an epoch reads the shards; the tensors are (shards,), in that order."""
+    """How an epoch reads the shards. All tensors but `start` are (shards,), in the order of reading."""
 
-    start: torch.Tensor  # where the first window of the epoch starts: ()
-    first: torch.Tensor  # the number of the first window that begins in each shard
-    many: torch.Tensor  # how many windows begin in it
-    after: torch.Tensor  # how many windows of the epoch have been read after it
+    start: torch.Tensor  # where window 0 starts: ()
+    first: torch.Tensor  # the first window that begins in the shard
+    counts: torch.Tensor  # how many windows begin in it
+    ends: torch.Tensor  # how many windows of the epoch are read when it is finished
     seeds: torch.Tensor  # for the order of its windows
 
 
 def plan_epoch(edges, block_size, count, seed, epoch):
-    """edges (shards + 1,): where each shard begins, and the end -> the EpochPlan of `count` windows."""
+    """edges (shards + 1,): where each shard begins, and the end -> the _EpochPlan of `count` windows."""
     generator = epoch_generator(seed, epoch)
     start = torch.randint(edges[-1] - count * block_size, (), generator=generator)
     order = torch.randperm(len(edges) - 1, generator=generator)
-    # How many windows begin before each border, rounded up: a border may cut a window.
+    # How many windows begin before each edge: (edge - start) / block_size, rounded up.
     before = ((edges - start + block_size - 1) // block_size).clamp(0, count)
-    many = before.diff()[order]
+    counts = before.diff()[order]
     seeds = torch.randint(2**32, order.shape, generator=generator)
-    return _EpochPlan(start, before[order], many, many.cumsum(0), seeds)
-
-# %% [markdown]
-# Four shards of 100 ids, in windows of 16:
+    return _EpochPlan(start, before[order], counts, counts.cumsum(0), seeds)
 
 # %%
 edges = 100 * torch.arange(5)
 plan = plan_epoch(edges, block_size=16, count=24, seed=1337, epoch=0)
-print("the first window starts at", plan.start.item())
-ranges = [f"{low} to {low + n - 1}," for low, n in zip(plan.first.tolist(), plan.many.tolist())]
-print("windows:", *ranges, "read in this order")
-print("so many are read after each shard:", plan.after.tolist())
+print("window 0 starts at", plan.start.item())
+for first, count, end in zip(plan.first.tolist(), plan.counts.tolist(), plan.ends.tolist()):
+    print(f"windows {first:2} to {first + count - 1:2}; then {end:2} of 24 are read")
 
 # %% [markdown]
-# The windows are numbered from the left, so the second shard is read first, then the fourth, the third, the first. With this plan, `starts` finds the windows that follow any number of windows seen. Where a batch reaches from one shard into the next, or from one epoch into the next, `starts` does so, too.
+# So the second shard is read first, then the fourth, the third, the first. Where is the window that comes after 14 others? `searchsorted` finds 14 between the ends 11 and 18: the third shard is being read, and 14 - 11 = 3 of its windows have been read. `starts` looks up any number of windows in this way. Where a batch reaches from one shard into the next, or from one epoch into the next, `starts` does so, too.
 
 # %%
 #| export
 class _ShardWindows:
-    """The windows of shards, each once an epoch: shards in a shuffled order, and shuffled windows in each of them.
+    """Each window once an epoch: the shards in a shuffled order, and the windows of each shard shuffled.
 
     As in recipe.ShuffledWindows, seed and epoch determine the order, and every epoch cuts at other places.
     """
@@ -761,9 +778,9 @@ class _ShardWindows:
         self.shards = shards
         self.block_size = block_size
         self.seed = seed
-        # Of one epoch and one shard alone, so that the memory does not grow with the text.
+        # Only one epoch and one shard are remembered, so the memory does not grow with the text.
         self.plan = {}  # epoch: its EpochPlan
-        self.shuffled = {}  # (epoch, turn): where the windows of the shard that is read then start
+        self.shuffled = {}  # (epoch, turn): the starts of its shard's windows, shuffled
 
     def plan_of(self, epoch):
         if epoch not in self.plan:
@@ -772,11 +789,11 @@ class _ShardWindows:
         return self.plan[epoch]
 
     def shuffled_starts(self, epoch, turn):
-        """Where the windows of the shard that is read as number `turn` of its epoch start, in the order of reading."""
+        """The starts of the windows of an epoch's shard number `turn`, both in the order of reading."""
         if (epoch, turn) not in self.shuffled:
             plan = self.plan_of(epoch)
             generator = torch.Generator().manual_seed(plan.seeds[turn].item())
-            order = torch.randperm(plan.many[turn].item(), generator=generator)
+            order = torch.randperm(plan.counts[turn].item(), generator=generator)
             starts = plan.start + self.block_size * (plan.first[turn] + order)
             self.shuffled = {(epoch, turn): starts}
         return self.shuffled[epoch, turn]
@@ -787,9 +804,9 @@ class _ShardWindows:
         while size > 0:
             epoch, at = divmod(seen, self.count)
             plan = self.plan_of(epoch)
-            turn = torch.searchsorted(plan.after, at, right=True).item()  # which shard is read now
-            before = (plan.after - plan.many)[turn].item()  # windows of the shards before it
-            # A slice ends with its shard; what is missing comes from the next one, or the next epoch.
+            turn = torch.searchsorted(plan.ends, at, right=True).item()  # which shard is being read
+            before = (plan.ends - plan.counts)[turn].item()  # windows of the shards before it
+            # A slice ends with its shard. The rest comes from the next shard, or the next epoch.
             part = self.shuffled_starts(epoch, turn)[at - before : at - before + size]
             parts.append(part)
             seen += len(part)
@@ -837,20 +854,66 @@ print(
 left = 8000 - len(every)
 print("left out:", left, f"ids (two windows have {2 * 16})")
 again = Shards(folder / "few").windows(block_size=16, seed=1337)  # as after an accident
-print(
-    "windows 777 to 781 are the same after an accident:",
-    torch.equal(again.batch(777, 5)[0], few.batch(777, 5)[0]),
-)
+same = again.batch(777, 5)[0] == few.batch(777, 5)[0]
+print(f"windows 777 to 781, read again after an accident: {same.sum()} of {same.numel()} ids equal")
 assert len(every) == len(every.unique())
 assert left < 32
 
 # %%
 x, y = few.batch(seen=0, size=2)
 print(repr(tokenizer.decode(x[0])), repr(tokenizer.decode(y[0])))
-print(x.shape, x.dtype, "one ahead:", torch.equal(x[:, 1:], y[:, :-1]))
+ahead = x[:, 1:] == y[:, :-1]
+print(f"{tuple(x.shape)} {x.dtype}; targets one ahead: {ahead.sum()} of {ahead.numel()}")
 
 # %% [markdown]
-# What do the two levels cost? All windows of a batch, and of some thousands of batches after it, come from one stretch of text. If the texts were sorted, by author or by language, the model would read authors one after the other, and forget the first while it reads the last. So mix texts *before* they are written.
+# ## What do the two levels cost?
+#
+# All windows of a batch, and of the batches after it, come from one shard, that is, from one stretch of text. Does the model learn less from them than from one pile?
+#
+# This was measured once, in five minutes of one core (`python -m tests.benchmarks.shuffling`). The text is half Playhouse, half Shakespeare. It was written twice: *mixed*, with scenes and speeches in a random order, and *sorted*, all of Playhouse before all of Shakespeare. From each text a small GPT read one epoch in four orders: all windows shuffled in one pile; on two levels, in 64 shards or in 8; and in the order of the text. The loss is that of held-out text, of which half is of each kind.
+#
+# **Predict:** which of the four orders is the best on the mixed text, and by how much? And on the sorted text?
+
+# %%
+record = json.loads((bundled_dir() / "results" / "shuffling.json").read_text(encoding="utf-8"))
+for layout, orders in record["runs"].items():
+    print(f"{layout + ' text':12}  nats, mean of 4 seeds   seeds apart   above shuffled")
+    losses = {}  # of each order: the loss of each seed, a mean of both kinds of text
+    for order, runs in orders.items():
+        losses[order] = [fmean(run["losses"].values()) for run in runs.values()]
+        loss = fmean(losses[order])
+        spread = max(losses[order]) - min(losses[order])
+        above = loss - fmean(losses["all shuffled"])
+        print(f"{order:12}  {loss:21.3f}   {spread:11.3f}   {above:+14.3f}")
+
+# %%
+curves = {}  # of the first seed: [step, loss on Playhouse, loss on Shakespeare], ...
+for order, runs in record["runs"]["sorted"].items():
+    curves[order] = next(iter(runs.values()))["curve"]
+fig, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained", sharey=True)
+for ax, order in zip(axes, ("all shuffled", "8 shards", "in order")):
+    steps, plays, shakespeare = zip(*curves[order])
+    ax.plot(steps, plays, "o-", color="#0072B2", markersize=3, label="Playhouse")
+    ax.plot(steps, shakespeare, "s--", color="#D55E00", markersize=3, label="Shakespeare")
+    ax.set(title=f"sorted text, {order}", xlabel="step", ylim=(1.4, 4.3))
+axes[0].set_ylabel("held-out loss, nats")
+axes[0].legend(frameon=False)
+show(
+    fig,
+    "Held-out losses against steps, three panels. All shuffled: both fall smoothly. 8 shards: while one falls, the "
+    "other rises, in turns. In order: Playhouse falls for half of the epoch and jumps up as Shakespeare begins.",
+)
+
+# %%
+steps, plays, _ = zip(*curves["in order"])
+low = plays.index(min(plays))
+for n in (low, low + 1):
+    print(f"in order, at step {steps[n]}: {plays[n]:.2f} nats on Playhouse")
+
+# %% [markdown]
+# On the mixed text the two levels cost nothing that can be told from the scatter of the seeds. On the sorted text they cost most of what no shuffling costs, with 64 shards as with 8. The pictures show why: a shard holds only one kind of text, and while the model reads one kind, it forgets the other.
+#
+# So mix texts *before* they are written; then two levels are enough. (On the mixed text even reading in order costs little: its scenes and speeches are in no order already.)
 #
 # ### Exercise: a shuffle with a small memory
 # ★★ · 8 minutes · How do you mix a stream that does not fit into memory? A thorough shuffle takes two passes: put each item into one of many small files, at random, then shuffle each of these. A buffer shuffles a little, in one pass (tf.data and Hugging Face's `datasets` both have it).
@@ -947,7 +1010,7 @@ print("of both:", both, " from one pile:", len(pages_of(pile)), " in all:", in_a
 
 # %%
 def fastest(source, batches=50):
-    """Milliseconds for a batch of 32; the least of many, because other programs run, too."""
+    """Milliseconds for a batch of 32: the fastest of many, because other programs run as well."""
     times = []
     for k in range(batches):
         start = time.perf_counter()
@@ -965,10 +1028,11 @@ print(
     *(f"{name}: ≈ {ms:.2f} ms, ≈ {ms / 50:.2%} of such a step" for name, ms in times.items()),
     sep="\n",
 )
+print(f"the map takes ≈ {times['from the map'] / times['from memory']:.1f} times as long")
 assert times["from the map"] < 5
 
 # %% [markdown]
-# A batch from the map takes several times as long, but that is next to nothing beside such a step. The first touch of a page costs more: it waits for the disk. Here the two levels pay: the more batches of a shard have been read, the more of its pages are in memory already.
+# Whatever the factor, a batch from the map takes next to no time beside such a step. The first touch of a page costs more: it waits for the disk. Here the two levels pay: the more batches of a shard have been read, the more of its pages are in memory already.
 #
 # ## Training from it
 #
@@ -1026,7 +1090,7 @@ except ValueError as error:
 # ## Mistakes people make
 #
 # - **`mapped.astype("int64")`.** That brings the whole file into memory, four times as large. Cut first, then convert.
-# - **A sorted data set, written as it came.** The order of the shards is shuffled, but their contents are not mixed. Shuffle the texts first.
+# - **A sorted data set, written as it came.** Shuffling on two levels does not mix it. Shuffle the texts first.
 # - **uint16 for too large a vocabulary.** `astype` turns 70,000 into 4,464 without a word. Count the vocabulary before you choose the type.
 # - **Every rank with a seed of its own.** Each rank then has a different order, so some windows come twice, others never.
 # - **Writing into a folder that a run is reading.** A mapped file that shrinks stops its reader with a bus error, without a Python message. Write into a new folder.

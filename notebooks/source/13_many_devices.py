@@ -32,6 +32,7 @@ import torch
 from chargpt_lib.checkpoints import load_model
 from chargpt_lib.data import CharTokenizer, load_corpus
 from chargpt_lib.exercises import NotAttempted, check, progress
+from chargpt_lib.files import bundled_dir
 from chargpt_lib.gpt import GPT, GPTConfig
 from chargpt_lib.plots import heatmap, show
 from chargpt_lib.recipe import ShuffledWindows
@@ -60,7 +61,7 @@ def new_model(seed=1337):
 
 # %%
 def gradient(model, x, y):
-    """The gradient of the mean loss, all parameters in one row: (P,)."""
+    """The gradient of the mean loss, for all parameters in one vector: (P,)."""
     model.zero_grad()
     model(x, y)[1].backward()
     return torch.cat([p.grad.flatten() for p in model.parameters()])
@@ -72,19 +73,17 @@ halves = [gradient(copies[0], x[:8], y[:8]), gradient(copies[1], x[8:], y[8:])]
 whole = gradient(new_model(), x, y)
 apart = [(g - whole).norm().item() / whole.norm().item() for g in (*halves, sum(halves) / 2)]
 print(f"off by: first half {apart[0]:.0%}, second half {apart[1]:.0%}")
-print(
-    f"the mean of the two is off by ≈ {apart[2]:.0e} of the length (below 1e-12: {apart[2] < 1e-12})"
-)
+print(f"the mean of the two is off by ≈ {apart[2]:.0e} of the length (limit 1e-12)")
 assert apart[2] < 1e-12  # float64 (.double() above): what is left is rounding
 
 # %% [markdown]
 # So the two devices exchange their gradients, and both continue with the mean. That is all of **data parallelism**; what follows on this page is about doing it fast, in little memory, and without getting stuck.
 #
-# From the first step on, the two exchange gradients, never weights. **Predict:** after ten steps of AdamW in each copy, how far apart are the two copies' weights?
+# In each step the two exchange gradients, never weights. **Predict:** after ten steps of AdamW in each copy, how far apart are the two copies' weights?
 
 # %%
 def ten_steps(copies):
-    """Ten steps; each copy reads its half, and moves by the mean gradient."""
+    """Takes ten steps. Each copy reads its half of the batch, and all take the mean gradient."""
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-3) for model in copies]
     windows = ShuffledWindows(ids, 32, seed=1337)
     for step in range(10):
@@ -100,6 +99,7 @@ def ten_steps(copies):
 
 # %%
 def distance(copies):
+    """The largest difference between a weight of one copy and the same weight of the other."""
     return max(
         (a - b).abs().max().item() for a, b in zip(*(model.parameters() for model in copies))
     )
@@ -111,12 +111,12 @@ ten_steps(copies)
 ten_steps(strangers)
 print("copies: distance", distance(copies))
 print(
-    f"two models that began differently: {distance(strangers) / before:.5f} of the distance they had"
+    f"two models with different first weights: {distance(strangers) / before:.5f} of their first distance"
 )
 assert distance(copies) == 0
 
 # %% [markdown]
-# The same start and the same steps lead to the same place, to the last bit. So weights have to be sent only once, before the first step; DDP, PyTorch's tool further below, then sends the weights of process 0. But for the same reason a difference between the copies stays. (Only weight decay shrinks it, by a hundred-thousandth a step.) The two strangers in the cell walk side by side, and half of each one's mean gradient was computed where the other one stands. Nothing crashes.
+# The same start and the same steps lead to the same place, to the last bit. So the weights are sent at most once, *before* the first step: [DDP](#DDP:-overlapping-communication-with-backward), PyTorch's tool, then gives every process the weights of process 0. But for the same reason a difference between the copies stays. (Only weight decay shrinks it, by a hundred-thousandth a step.) The two strangers in the cell walk side by side, and half of each one's mean gradient was computed where the other one stands. Nothing crashes.
 #
 # | must be the same everywhere | must differ |
 # |---|---|
@@ -142,7 +142,7 @@ for name, mean in means.items():
 # %% [markdown]
 # A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another dress. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `ShuffledWindows` fills the batch up from the next epoch. So all parts have the same size.
 #
-# ### Exercise: each part its due
+# ### Exercise: unequal parts
 # ★★ · 6 minutes · PyTorch takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to make up for that beforehand (Hugging Face's trainer has such a factor, too).
 #
 # Each device reads its texts in several parts, one after the other. `targets[r, a]` says how many targets part a of device r has. The loss of a part is the mean over its own targets, multiplied by a factor; `backward` *adds* its gradient to the gradient that the device has already. After the last part the gradients of all devices are added up, and divided by the number of devices.
@@ -168,12 +168,12 @@ check("loss_factors", loss_factors)
 
 # %%
 def ring_all_reduce(vectors):
-    """Vectors (N,), one for each device -> what the devices hold after each round, and numbers sent by each."""
+    """Vectors (N,), one for each device -> all vectors after each round, and how many numbers each device sent."""
     n = len(vectors)
     held, sent, history = [list(v.clone().tensor_split(n)) for v in vectors], [0] * n, []
     history.append([torch.cat(pieces) for pieces in held])
     for k in range(2 * (n - 1)):
-        # All at the same time.
+        # All devices send at the same time, so the messages are copied first.
         messages = [((r - k) % n, held[r][(r - k) % n].clone()) for r in range(n)]
         for r, (i, message) in enumerate(messages):
             right = held[(r + 1) % n]
@@ -188,8 +188,8 @@ history, sent = ring_all_reduce(vectors)
 print("device 0 had", vectors[0].tolist())
 print("and now has ", history[-1][0].tolist())
 off = [(held - sum(vectors)).abs().max().item() for held in history[-1]]
-print("largest distance from the sum, on each device:", off)
-print("numbers sent by each:", sent, "  of 12 each")
+print("largest error of the sum, on each device:", off)
+print("numbers sent by each device:", sent, "  (a vector has 12)")
 assert max(off) == 0
 
 # %% [markdown]
@@ -223,9 +223,9 @@ show(
 counts = {n: ring_all_reduce([torch.ones(840)] * n)[1] for n in range(1, 9)}
 assert all(sent == [2 * (n - 1) * 840 // n] * n for n, sent in counts.items())
 fig, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
-ax.plot(range(1, 9), range(8), "s--", color="#D55E00", label="all to one: what that one sends")
+ax.plot(range(1, 9), range(8), "s--", color="#D55E00", label="all to one: sent by that one")
 ring = [sent[0] / 840 for sent in counts.values()]
-ax.plot(range(1, 9), ring, "o-", color="#0072B2", label="ring: what each one sends")
+ax.plot(range(1, 9), ring, "o-", color="#0072B2", label="ring: sent by each device")
 ax.axhline(2, color="#999999", linewidth=1, label="two vectors")
 ax.set(xlabel="devices", ylabel="vectors sent")
 ax.legend(frameon=False)
@@ -242,7 +242,7 @@ print([f"{vectors:.2f}" for vectors in ring])
 for name, parameters in (("GPT-2", 124_439_808), ("baby", 10_745_088)):
     for n in (2, 8):
         print(
-            f"{name:6} {n} devices: {2 * (n - 1) / n * parameters * 4 / 1e6:5.0f} megabytes sent by each, every step"
+            f"{name:6} {n} devices: each sends {2 * (n - 1) / n * parameters * 4 / 1e6:5.0f} megabytes a step"
         )
 
 # %% [markdown]
@@ -271,7 +271,7 @@ check("recursive_doubling", recursive_doubling)
 for m in (1, 3, 10):
     n = 2**m
     print(
-        f"{n:4} devices: ring {2 * (n - 1):4} rounds, {2 * (n - 1) / n:.2f} vectors sent by each;"
+        f"{n:4} devices: ring {2 * (n - 1):4} rounds, each device sends {2 * (n - 1) / n:.2f} vectors;"
         f" doubling {m:2} rounds, {m} vectors"
     )
 
@@ -303,8 +303,8 @@ assert order[-1] == "token_embedding.weight"
 
 # %%
 folder = Path(tempfile.mkdtemp())
-network = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)  # this computer's line to itself
-# This page stays on the CPU: the processes that it starts, and the notebook too.
+network = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)  # the loopback interface
+# The notebook and the processes that it starts stay on the CPU.
 os.environ["CHARGPT_DEVICE"] = "cpu"
 environment = {
     **os.environ,
@@ -313,13 +313,13 @@ environment = {
     "PYTHONUNBUFFERED": "",
     **({"GLOO_SOCKET_IFNAME": network} if network else {}),
 }
-# Or just `torchrun --nproc-per-node 2 ...`; here they also meet at any port that is free.
+# The same as `torchrun --nproc-per-node 2 ...`, except that the processes meet at any free port.
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 TORCHRUN += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
 
 # %%
 def launch(script, *arguments):
-    """Runs a script in two processes -> the lines that they print, sorted, because they come in any order."""
+    """Runs a script in two processes -> the lines that they print, sorted, because their order varies."""
     done = subprocess.run(
         [*TORCHRUN, str(folder / script), *arguments],
         env=environment,
@@ -327,7 +327,7 @@ def launch(script, *arguments):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    # The lines about peer ranks are gloo's: torch 2.10 lets it speak, both processes at once.
+    # With torch 2.10, gloo prints lines about peer ranks, and both processes' lines get mixed.
     lines = [line for line in done.stdout.splitlines() if "peer ranks" not in line]
     return sorted(line for line in lines if len(line) > 2)
 
@@ -361,10 +361,10 @@ print(*launch("hello.py"), sep="\n")
 # | `all_reduce_mean` | when losses are fetched | as they are | their mean |
 # | `all_gather` | when the random states are saved | a list of one | those of all processes |
 # | `on_rank_zero` | folder, log, checkpoint | does it | process 0 does it, and all get the result or the error |
-# | `wrap` | before the first step: what computes the loss? | the model | the model, wrapped in DDP |
+# | `wrap` | before the first step: what computes the loss? | the model | the model, wrapped in DDP (above) |
 # | `no_sync` | around all but the last micro-batch of a step | nothing | no exchange inside |
 # | `evaluate` | for an exact validation loss | all windows | each process some of the windows |
-# | `clip_grad_norm`, `full_state`, `load_model`, `load_optimizer` | at a step's end, when saving, when loading | nothing special | nothing special with DDP; with FSDP, further below, parts are joined or cut |
+# | `clip_grad_norm`, `full_state`, `load_model`, `load_optimizer` | at a step's end, when saving, when loading | nothing special | nothing special with DDP; with FSDP, which the section [FSDP](#FSDP:-sharding-what-does-not-fit) explains, parts are joined or cut |
 #
 # The loop itself knows which part of a batch belongs to which process: of `batch_size` × `world_size` windows, process `rank` takes the `rank`-th `batch_size`.
 
@@ -395,14 +395,14 @@ from chargpt_lib.trainer import SingleProcessStrategy, Trainer, train
 from chargpt_lib.training import per_token_loss
 
 # %% [markdown]
-# First a process joins the others, and finds out which device is its own. Tensors on a graphics card travel by NCCL. Python's numbers, such as the time, travel by gloo, PyTorch's library for messages between CPUs, so that they need not wait for a card.
+# First each process joins the others, and finds out which device is its own. Tensors on a graphics card travel by NCCL. Python's numbers, such as the time, travel by gloo, PyTorch's library for messages between CPUs, so that they need not wait for a card.
 
 # %%
 #| export
 def init_distributed(device=None):
-    """Joins this process to the others that torchrun has started -> the device of this process.
+    """Connects this process with the others that torchrun has started -> the device of this process.
 
-    Raises: ValueError where this computer has fewer graphics cards than processes.
+    Raises: ValueError if this computer has fewer graphics cards than processes.
     """
     kind = pick_device().type if device is None else torch.device(device).type
     if kind == "cuda":
@@ -412,31 +412,31 @@ def init_distributed(device=None):
                 f"{processes_here} processes on this machine, but {torch.cuda.device_count()} "
                 f"GPU(s): start at most one per GPU, or pass device='cpu'"
             )
-        # The processes of one computer are numbered from 0, and so are its cards.
+        # LOCAL_RANK numbers the processes of this computer from 0, as CUDA numbers its cards.
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-        # Each tensor travels by the backend of the device that it is on.
+        # CPU tensors travel by gloo, tensors on a card by NCCL.
         backend = "cpu:gloo,cuda:nccl"
     else:
         device = torch.device("cpu")
         backend = "gloo"
     if not dist.is_initialized():
         dist.init_process_group(backend)
-        # A script need not think of the end.
+        # So that no script has to leave the group itself.
         atexit.register(_leave_distributed)
     return device
 
 
 def _leave_distributed():
-    """Takes this process out of the group again."""
-    # Models wrapped by DDP or FSDP hold the group in reference cycles; a group that is still held when Python ends
+    """Takes this process out of the group of processes."""
+    # Models wrapped by DDP or FSDP keep the group alive by reference cycles. A group that is alive when Python ends
     # can abort the process.
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 # %% [markdown]
-# Then comes the strategy. `on_rank_zero` is worth a second look. One process creates the folder, or writes the checkpoint. If the disk is full, only that process notices. If it raised its error and the others went on, they would wait at the next exchange for a process that is gone. So process 0 sends its result or its error to all, and all raise the error. In the same way `all_reduce_max` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is the longest that any process measured.
+# Then comes the strategy. The first part of the class is short, because PyTorch has a function for each exchange: the wrapper DDP for gradients, `all_reduce` for tensors, `all_gather_object` for any Python value. `all_reduce_max` makes one decision out of many: if Ctrl-C was pressed in any process, all stop after this step; and the time that counts is the longest that any process measured.
 
 # %%
 #| export
@@ -449,7 +449,7 @@ class DDPStrategy(SingleProcessStrategy):
         self.world_size = dist.get_world_size()
 
     def wrap(self, model):
-        # DDP also sends the weights of process 0 to the others, so that all begin with the same ones.
+        # DDP also sends the weights of process 0 to the others, so that all start from the same ones.
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids)
 
@@ -461,7 +461,7 @@ class DDPStrategy(SingleProcessStrategy):
         return tensor / self.world_size
 
     def all_reduce_max(self, *numbers):
-        # On the CPU, even where the model is on a card. float64 has room for any time.
+        # On the CPU, even if the model is on a card. float64, because a float32 would round the times.
         numbers = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(numbers, dist.ReduceOp.MAX)
         return numbers.tolist()
@@ -471,15 +471,20 @@ class DDPStrategy(SingleProcessStrategy):
         dist.all_gather_object(values, value)
         return values
 
+# %% [markdown]
+# `on_rank_zero` is harder. One process creates the folder, or writes the checkpoint. If the disk is full, only that process notices. If it raised its error and the others went on, they would wait at the next exchange for a process that is gone. So process 0 sends its result or its error to all, and all raise the error. (`class DDPStrategy(DDPStrategy)` continues the class of the cell above. In the module it is one class.)
+
+# %%
+#| export
+class DDPStrategy(DDPStrategy):  # continued
     def on_rank_zero(self, function):
         result = None
         error = None
         if self.rank == 0:
             try:
                 result = function()
-            except (
-                Exception
-            ) as raised:  # of any kind: the others must hear of it, or they wait for ever
+            # Of any kind: the others must learn of it, or they wait for ever.
+            except Exception as raised:
                 error = raised
         message = [result, error]
         dist.broadcast_object_list(message, src=0)
@@ -500,21 +505,21 @@ strategy = DDPStrategy(init_distributed("cpu"))
 try:
     strategy.on_rank_zero(lambda: 1 / 0)
 except ZeroDivisionError as error:
-    print(f"process {strategy.rank} has heard: {error}\\n", end="")
+    print(f"process {strategy.rank} raises: {error}\\n", end="")
 """.lstrip(),
     encoding="utf-8",
 )
 print(*launch("once.py"), sep="\n")
 
 # %% [markdown]
-# Only process 0 has divided, but both have the error.
+# Only process 0 divided, but both have the error.
 #
 # The exact validation loss is a sum over windows, so each process takes a part of them, and the sums are added. All processes call the model equally often, even if some windows are then computed twice but counted once: with FSDP, below, every process must take part in every call. With 31 windows and 3 processes, each takes 11, starting at window 0, 11 and 20; the last process leaves out its first two.
 
 # %%
 #| export
 def evaluate_distributed(model, ids, rank, world_size):
-    """The exact loss over a text, where each process evaluates a part of its windows.
+    """The exact loss over a text; each process evaluates a part of the windows.
 
     All processes call the model equally often, because with FSDP every one must take part in every call.
     """
@@ -522,14 +527,14 @@ def evaluate_distributed(model, ids, rank, world_size):
     targets = len(ids) - 1
     windows = targets // T
     per_process = -(-windows // world_size)  # rounded up
-    # The last processes would run over the end. They begin earlier, and skip what others count.
+    # The last parts would run over the end. They begin earlier, and skip the windows that others count.
     first = min(rank * per_process, windows - per_process)
     skipped = rank * per_process - first
     total = torch.zeros(1, dtype=torch.float64)
     if windows > 0:
         nats = per_token_loss(model, ids[first * T : (first + per_process) * T + 1])
         total += nats[skipped * T :].double().sum()
-    # What is left after the last whole window, all compute, and process 0 counts.
+    # All processes compute the rest after the last whole window, and process 0 counts it.
     if targets % T > 0 or windows == 0:
         rest = per_token_loss(model, ids[windows * T :]).double().sum()
         if rank == 0:
@@ -538,7 +543,7 @@ def evaluate_distributed(model, ids, rank, world_size):
     return total.item() / targets
 
 # %% [markdown]
-# Do the parts make the whole? Here one process plays all three, one after the other: what each one would send is written down instead.
+# Do the parts make the whole? Here one process plays all three, one after the other. The mock replaces `all_reduce`, and notes what each process would send.
 
 # %%
 model, text, sums = new_model().eval(), ids[:1000], []
@@ -552,7 +557,7 @@ print(
     *(f"{part:.0f}" for part in sums),
     f"  together, for each of 999 targets: {sum(sums) / 999:.3f}",
 )
-print(f"`evaluate`: {loss:.3f}   the difference ≈ {far:.0e} (below 1e-9: {far < 1e-9})")
+print(f"`evaluate`: {loss:.3f}   the difference ≈ {far:.0e} (limit 1e-9)")
 assert far < 1e-9
 
 # %% [markdown]
@@ -564,7 +569,7 @@ assert far < 1e-9
 
 # %%
 def bytes_per_parameter(n, stage):
-    """What each of n devices keeps of a parameter: weight, gradient and two moments, in float32."""
+    """Bytes that each of n devices holds for a parameter: weight, gradient and two moments, in float32."""
     return (
         4 / (n if stage >= 3 else 1) + 4 / (n if stage >= 2 else 1) + 8 / (n if stage >= 1 else 1)
     )
@@ -577,7 +582,7 @@ for stage, name in enumerate(("DDP", "stage 1", "stage 2", "stage 3")):
 # %%
 styles = (
     ("DDP", "#D55E00", "s--"),
-    ("stage 1: moments in parts", "#E69F00", "v:"),
+    ("stage 1: moments cut", "#E69F00", "v:"),
     ("stage 2: gradients, too", "#009E73", "^-."),
     ("stage 3: weights, too (FSDP)", "#0072B2", "o-"),
 )
@@ -589,7 +594,7 @@ for name, parameters in (("GPT-2, 124 million", 0.124), ("GPT-2 XL, 1.56 billion
     ax.axhline(parameters, color="#999999", linewidth=1)
     ax.text(8.15, parameters + 0.08, name, fontsize=8)
 ax.set(xlabel="devices", ylabel="billions of parameters", xlim=(0.8, 9.6))
-ax.set_title("16 gigabytes each, activations not counted")
+ax.set_title("the largest model for devices of 16 gigabytes, without activations")
 ax.legend(frameon=False, fontsize=8, loc="upper left")
 show(
     fig,
@@ -636,28 +641,26 @@ heatmap(
 ax.set(
     yticks=range(5),
     xticks=range(8),
-    xlabel="the block at work, forward (>) and in backward (<)",
+    xlabel="block being computed, in forward (>) and in backward (<)",
 )
-ax.set_yticklabels([*(f"block {block}" for block in range(4)), "around them"])
+ax.set_yticklabels([*(f"weights of block {block}" for block in range(4)), "embeddings, last norm"])
 ax.set_xticklabels([f"{'>' if t < 4 else '<'} {block}" for t, block in enumerate(way)])
 show(
     fig,
-    "Five rows by eight moments. Each block is whole at two moments, when it is computed and in backward; "
-    "the last row, what stands around the blocks, is whole all the time.",
+    "Five rows of weights by eight moments. A block's weights are whole at two moments: when the block is computed in "
+    "forward and in backward. The last row, embeddings and last norm, is whole all the time.",
 )
 
 # %% [markdown]
-# Every process must take part in every gathering. If one process calls the model once more than the others, for an evaluation say, it waits for the others. (That is why all parts of the evaluation above are equally long.)
+# Every process must take part in every all-gather. If one process calls the model once more than the others, for an evaluation say, it waits for the others. (That is why all parts of the evaluation above are equally long.)
 #
 # PyTorch's tool for this is `fully_shard`. It cuts each parameter along its first dimension, and puts a `DTensor` in its place, which knows the shape of the whole and holds one part. We call it on each block separately, so that only one block at a time is whole, or two, because a card fetches the next block early.
-#
-# A checkpoint must hold the whole model: `load_model` must be able to read it, and so must another program, with one card. PyTorch has functions for that, too, in `torch.distributed.checkpoint.state_dict`. `get_model_state_dict` and `get_optimizer_state_dict` collect the parts in the memory of process 0, which writes them. `set_model_state_dict` and `set_optimizer_state_dict` cut what process 0 has read, and send each process its parts. These functions name the moments after their parameters. A plain optimizer numbers its parameters instead, and so do our checkpoints. So a run's files look the same, however many processes it had.
 
 # %%
 #| export
 # Collected on the CPU in process 0; the others get an empty dict.
 GATHER_OPTIONS = StateDictOptions(full_state_dict=True, cpu_offload=True)
-# Whole in process 0; the others get their parts from it.
+# Process 0 has the whole, and sends each process its parts.
 BROADCAST_OPTIONS = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
 
 
@@ -669,11 +672,11 @@ class FSDPStrategy(DDPStrategy):
         # Checkpoints are read into this copy, and written from it.
         self.full_model = deepcopy(model).cpu()
         mesh = init_device_mesh(device.type, (self.world_size,))
-        # Each block by itself is gathered and dropped by itself. What is left goes with the model.
+        # Each block is gathered and dropped by itself. The other parameters go with the model.
         for block in getattr(model, "blocks", ()):
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        # All begin with the weights of process 0.
+        # All processes start from the weights of process 0.
         set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
 
     def wrap(self, model):
@@ -681,22 +684,28 @@ class FSDPStrategy(DDPStrategy):
 
     @contextmanager
     def no_sync(self, model):
-        # FSDP has a switch in the place of a context.
+        # FSDP has a switch where DDP has a context manager.
         model.set_requires_gradient_sync(False)
         yield
         model.set_requires_gradient_sync(True)
 
     def clip_grad_norm(self, parameters, max_norm):
-        # The norm is that of all parts, and comes as a DTensor.
+        # The norm is a DTensor: each process holds a part of it.
         return super().clip_grad_norm(parameters, max_norm).full_tensor()
 
+# %% [markdown]
+# A checkpoint must hold the whole model: `load_model` must be able to read it, and so must another program, with one card. PyTorch has functions for that, too, in `torch.distributed.checkpoint.state_dict`. `get_model_state_dict` and `get_optimizer_state_dict` collect the parts in the memory of process 0, which writes them. `set_model_state_dict` and `set_optimizer_state_dict` cut what process 0 has read, and send each process its parts. These functions name the moments after their parameters. A plain optimizer numbers its parameters instead, and so do our checkpoints. So a run's files look the same, however many processes it had.
+
+# %%
+#| export
+class FSDPStrategy(FSDPStrategy):  # continued
     def full_state(self, model, optimizer):
-        # All take part in collecting; process 0 alone has what comes of it.
+        # All processes take part in collecting; only process 0 gets the result.
         weights = get_model_state_dict(model, options=GATHER_OPTIONS)
         if self.rank == 0:
             self.full_model.load_state_dict(weights)
         numbered = optimizer.state_dict()
-        # Before the first step there are no moments, and to find some PyTorch would let the optimizer take a step.
+        # Before the first step there are no moments; PyTorch would take a step with the optimizer to create some.
         if optimizer.state:
             moments = get_optimizer_state_dict(model, optimizer, options=GATHER_OPTIONS)
             names = _parameter_names(model, optimizer) if self.rank == 0 else []
@@ -706,7 +715,7 @@ class FSDPStrategy(DDPStrategy):
         return self.full_model, numbered
 
     def load_model(self, out, model, tokenizer, which="last"):
-        # Every process reads the file, because each needs the state that is saved beside the weights.
+        # Every process reads the file, because each needs the state that is saved with the weights.
         state = load_checkpoint(out, self.full_model, tokenizer, which)
         set_model_state_dict(model, self.full_model.state_dict(), options=BROADCAST_OPTIONS)
         return state
@@ -724,7 +733,7 @@ class FSDPStrategy(DDPStrategy):
             ],
         }
         set_optimizer_state_dict(model, optimizer, named, options=BROADCAST_OPTIONS)
-        # On the way PyTorch has made lists of tuples: the settings shall be those of the config, unchanged.
+        # PyTorch has turned tuples into lists; the settings go back to those of the config.
         for group, before in zip(optimizer.param_groups, groups):
             group["betas"] = before["betas"]
 
@@ -747,7 +756,7 @@ model = GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128))
 whole = sum(p.numel() for p in model.parameters())
 strategy = FSDPStrategy(model, init_distributed("cpu"))
 own = sum(p.to_local().numel() for p in model.parameters())
-print(f"process {strategy.rank} keeps {own:,} of {whole:,} weights\\n", end="")
+print(f"process {strategy.rank} holds {own:,} of {whole:,} weights\\n", end="")
 """.lstrip(),
     encoding="utf-8",
 )
@@ -768,14 +777,14 @@ def train_distributed(
     device=None,
     corpus_changed="refuse",
 ):
-    """`train` in all processes that a launcher has started, one for each device; started plainly, it is `train`.
+    """`train` in all processes that a launcher has started, one for each device; without a launcher, it is `train`.
 
     Every process calls it with the same arguments, and gets the same dict. config.batch_size is what one process reads
-    at a time. fsdp: cut weights, gradients and moments into as many parts as there are processes (FSDP); the model is
-    then left in parts, and whole only in the checkpoints in out. device: "cpu", "cuda"; without, the best one.
+    at a time. fsdp: cut weights, gradients and moments into as many parts as there are processes (FSDP); the model
+    then stays cut, and only the checkpoints in out hold all of it. device: "cpu", "cuda"; None: the best one.
 
-    Raises: what `train` raises; ValueError where processes and graphics cards do not go together, and for fsdp=True
-    without out or with Muon.
+    Raises: what `train` raises; ValueError if there are fewer graphics cards than processes, and for fsdp=True without
+    out or with Muon.
     """
     if world_size() == 1:
         device = pick_device() if device is None else device
@@ -859,9 +868,7 @@ losses = {
 # %%
 far = {name: (losses[name] - losses["one"]).abs().max().item() for name in ("copies", "parts")}
 for name in ("copies", "parts"):
-    print(
-        f"{name}: {len(losses[name])} losses, at most ≈ {far[name]:.0e} off (below 1e-5: {far[name] < 1e-5})"
-    )
+    print(f"{name}: {len(losses[name])} losses, at most ≈ {far[name]:.0e} nats off (limit 1e-5)")
 first, last = losses["one"][0].item(), losses["one"][-1].item()
 print(f"one process: from ≈ {first:.2f} to ≈ {last:.2f} nats per character")
 assert far["copies"] < 1e-5
@@ -880,12 +887,11 @@ axes[1].plot(distances["copies"], "s", **copies, markersize=6, markerfacecolor="
 axes[1].plot(distances["parts"], "o", **parts, markersize=3)
 axes[0].set(xlabel="step", ylabel="nats per character", title="training loss")
 axes[1].set(xlabel="step", ylabel="millionths of a nat", ylim=(-0.03, None))
-axes[1].set_title("distance from one process")
+axes[1].set_title("difference from one process")
 axes[0].legend(frameon=False, fontsize=8)
 show(
     fig,
-    "Left: three loss curves that lie on each other. Right: their distances, below ten millionths of a nat "
-    "everywhere.",
+    "Left: three loss curves, one on top of the other. Right: their differences, all below ten millionths of a nat.",
 )
 
 # %% [markdown]
@@ -920,7 +926,7 @@ check("split_step", split_step)
 # %%
 models = [load_model(folder / name)[0].state_dict() for name in ("one", "copies", "parts")]
 far = max((a[name] - b[name]).abs().max().item() for a in models for b in models for name in a)
-print(f"no weight is further than ≈ {far:.0e} from that of another run (below 1e-4: {far < 1e-4})")
+print(f"largest difference between two runs, of any weight: ≈ {far:.0e} (limit 1e-4)")
 assert far < 1e-4
 
 # %% [markdown]
@@ -951,32 +957,81 @@ def seconds(size, context):
     began = time.perf_counter()
     with context:
         model(x, x)[1].backward()
-    return strategy.all_reduce_max(time.perf_counter() - began)[0]  # the slower one's
+    return strategy.all_reduce_max(time.perf_counter() - began)[0]  # of the slower process
 
 for size in (1, 4, 16, 64):
     pairs = [(seconds(size, strategy.no_sync(model)), seconds(size, nullcontext())) for _ in range(8)]
     if strategy.rank == 0:
         print(size, *map(median, zip(*pairs)))
-del model  # before the group is left
+del model  # before this process leaves the group
 """)
 
 # %%
 cost = sorted([float(number) for number in line.split()] for line in launch("cost.py"))
 for size, without, with_it in cost:
     print(
-        f"{size:3.0f} windows each: ≈ {1000 * without:.0f} ms without, ≈ {1000 * with_it:.0f} ms with the exchange"
+        f"{size:3.0f} windows each: ≈ {1000 * without:.0f} ms without exchange, ≈ {1000 * with_it:.0f} ms with it"
     )
 
 # %%
 assert [row[0] for row in cost] == [1, 4, 16, 64]
 P = GPT(GPTConfig(64, block_size=64, n_layer=4, n_head=4, n_embd=128)).num_params()
-half = (2 - 1) / 2 * 4 * P / 1e6  # megabytes of half an all-reduce between two
+half = (2 - 1) / 2 * 4 * P / 1e6  # megabytes: half an all-reduce, between two processes
 print(
-    f"{P:,} parameters; sent by each, in megabytes: {2 * half:.1f} by DDP, {3 * half:.1f} by FSDP"
+    f"{P:,} parameters; each process sends {2 * half:.1f} megabytes with DDP, {3 * half:.1f} with FSDP"
 )
 
 # %% [markdown]
 # In each line the same 3.2 megabytes are sent; the last line computes 64 times as much as the first. So the exchange weighs less and less. (Where the second time is the shorter one, the times scatter by more than the exchange costs.) The exchange cannot hide well here, either: after its first step DDP makes two buckets of these gradients, a small one, and one that is complete only at the very end. Here messages go through the computer's memory, and computing is slow; with graphics cards both speeds are different. The rule stays: if messages take too long, compute more between them, with a larger batch or with more micro-batches.
+#
+# ## When are two processes faster than one?
+#
+# A step of $n$ processes shares its computing, and adds communication:
+#
+# $$t(n) = \frac{\text{computing}}{n} + \text{communication}(n), \qquad \text{communication}(1) = 0$$
+#
+# So $t(2) < t(1)$ where the communication takes less time than half of the computing. The computing grows with the number of windows in a step, the communication does not. (AdamW's update is not shared either: each process updates all weights.)
+#
+# This was measured once, on a quiet machine with two cores (`python -m tests.benchmarks.two_processes`, a minute). A GPT with 3.2 million parameters made whole training steps, in turns: in one process with one thread; in two processes with one thread and half of the windows each; and in one process with two threads, because one computer offers that, too. **Predict:** from how many windows on are two processes faster, and how many times as fast can they become?
+
+# %%
+record = json.loads((bundled_dir() / "results" / "two_processes.json").read_text(encoding="utf-8"))
+steps = {}  # windows: the median time of each way, in milliseconds
+for row in record["rows"]:
+    steps[row["windows"]] = {way: ms[1] for way, ms in row["milliseconds"].items()}
+print("windows   one process   two processes   t(1) / t(2)   t(2) - t(1) / 2")
+for windows, ms in steps.items():
+    one = ms["one process"]
+    two = ms["two processes"]
+    print(f"{windows:7} {one:10.0f} ms {two:12.0f} ms {one / two:13.2f} {two - one / 2:14.0f} ms")
+
+# %%
+fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+ways = (
+    ("two processes", "#0072B2", "o-"),
+    ("one process, two threads", "#D55E00", "s--"),
+)
+for way, colour, style in ways:
+    speedups = [ms["one process"] / ms[way] for ms in steps.values()]
+    ax.plot(list(steps), speedups, style, color=colour, label=way)
+for height, name in ((1, "as fast as one process"), (2, "twice as fast")):
+    ax.axhline(height, color="#999999", linewidth=1)
+    ax.text(max(steps), height + 0.04, name, fontsize=8, ha="right")
+ax.set(xscale="log", ylim=(0, 2.3), ylabel="speed, one process = 1")
+ax.set_xlabel("windows of 32 characters in a step")
+ax.set_xticks(list(steps), list(steps))
+ax.minorticks_off()
+ax.legend(frameon=False, loc="lower right")
+show(
+    fig,
+    "Speed against the number of windows in a step. Two processes begin below one process, pass it between 8 and 32 "
+    "windows, and approach twice the speed; two threads are faster than one thread everywhere.",
+)
+
+# %% [markdown]
+# With 2 windows in a step two processes are slower than one; with 128 they are nearly twice as fast. The last column is what two processes do not share, the communication and half of an update: about the same number of milliseconds in every row, as the formula says. So the ratio comes as close to 2 as you like, if the batch is large enough. (A larger batch also means fewer steps for the same text, and another learning rate.)
+#
+# Two threads of one process are at least as fast here: they work on the same weights and gradients in one memory, and send nothing. Processes are for what threads cannot reach: several graphics cards, or several computers.
 #
 # ## `no_sync`: one all-reduce per step
 #
@@ -1012,17 +1067,17 @@ for context in (strategy.no_sync, lambda model: nullcontext()):
         with context(model) if left else nullcontext():
             model(torch.randn(5, 3)).square().mean().div(4).backward()
     number = model.module.bias.grad[0].item()
-    print(f"{len(sent)} exchange(s); process {strategy.rank} has the gradient {number:.9f}\\n", end="")
+    print(f"exchanges: {len(sent)}; the gradient in process {strategy.rank}: {number:.9f}\\n", end="")
     sent.clear()
-del model  # before the group is left
+del model  # before this process leaves the group
 """)
 
 # %%
 lines = launch("count.py")
-print(*(line.replace("gradient ", "gradient ≈ ") for line in lines), sep="\n")
+print(*(": ≈ ".join(line.rsplit(": ", 1)) for line in lines), sep="\n")
 numbers = [float(line.split()[-1]) for line in lines]
 far = max(numbers) - min(numbers)
-print(f"largest difference ≈ {far:.0e} (below 1e-6: {far < 1e-6})")
+print(f"largest difference: ≈ {far:.0e} (limit 1e-6)")
 assert far < 1e-6
 
 # %% [markdown]
@@ -1051,7 +1106,7 @@ print(*[line for line in printed.splitlines() if "interrupted" in line], sep="\n
 # %%
 assert printed.count("interrupted after step") == 1, "one process prints for all"
 made = read_log(folder / "accident")[-1]["step"]
-print(f"≈ {made} of 120 steps are made (1 at least, and not all: {1 <= made < 120})")
+print(f"steps made: ≈ {made} of 120 (at least 1, and fewer than 120: {1 <= made < 120})")
 
 # %% tags=["nbval-ignore-output"]
 lines = launch("job.py", arguments("accident", resume=True, **accident))

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 14 · Tokenizers: pieces of words
 #
-# > Byte-pair encoding: a vocabulary of bytes and of what often stands together.
+# > Byte-pair encoding: a vocabulary of bytes and of frequent sequences of bytes.
 #
 # You will build: a tokenizer that can read any text, learns its vocabulary from yours, and opens GPT-2's. GPT-2, GPT-4 and Llama 3 read with tokenizers of this kind.
 # You need lessons 00 and 06. On two CPU cores the page takes a quarter of a minute.
@@ -50,11 +50,14 @@ words = corpus.train.split()
 known = set(words)
 new = [word for word in corpus.val.split() if word not in known]
 print(f"{len(corpus.train):,} characters, {len(set(corpus.train))} different ones")
-print(f"{len(words):,} words with their signs, such as {words[4]!r}; {len(known):,} different ones")
-print(f"words of the validation text that the training text lacks: {len(new)}", new[:5])
+print(
+    f"{len(words):,} words with their punctuation, such as {words[4]!r}; {len(known):,} different ones"
+)
+print(f"characters for each word: {len(corpus.train) / len(words):.1f}")
+print(f"words of the validation text that are not in the training text: {len(new)}", new[:5])
 
 # %% [markdown]
-# Words would make the text shorter by a factor of five or so. But most texts have far too many different words: each costs a row of the token table, and a word that nobody has seen has no row at all. (Playhouse has few words, because a small grammar writes it. Try `CORPUS = "shakespeare"`.)
+# So a text of words would be several times as short. But most texts have far too many different words: each costs a row of the token table, and a word that nobody has seen has no row at all. (Playhouse has few words, because a small grammar writes it. Try `CORPUS = "shakespeare"`.)
 #
 # Something between characters and words would be good: a token for each frequent word, and pieces for the other words. **Byte-pair encoding** finds such a vocabulary ([Sennrich et al., 2016](https://arxiv.org/abs/1508.07909)).
 #
@@ -99,7 +102,7 @@ check("utf8_length", utf8_length)
 #
 # Now the idea, on six words, with letters in place of bytes so that we can read them. Find the pair of neighbours that is most frequent. Make it one token. Repeat.
 #
-# A word that occurs five times counts five times.
+# A word that occurs five times counts five times. (Lesson 00's exercise *fewer, longer symbols* was this: merges, one after the other, of ids. There the whole text was one list, here no merge crosses the border of a word.)
 
 # %%
 toy = {"goose": 5, "geese": 2, "moose": 2, "loose": 3, "nose": 4, "horse": 3}
@@ -122,7 +125,7 @@ count_pairs(counts).most_common(4)
 
 # %%
 def merge(word, pair):
-    """The word with each occurrence of the pair made one token, from left to right."""
+    """Makes each occurrence of the pair in the word one token, from left to right."""
     merged = []
     for token in word:
         if merged and (merged[-1], token) == pair:
@@ -202,7 +205,14 @@ import torch
 
 from chargpt_lib.checkpoints import POINTER_FILE, find_checkpoint
 from chargpt_lib.data import CharTokenizer, load_tokenizer
-from chargpt_lib.files import atomic_write_text, fetch, read_pieces, write_json
+from chargpt_lib.files import (
+    atomic_write_text,
+    fetch,
+    read_gpt2_vocabulary,
+    read_pieces,
+    token_bytes,
+    write_json,
+)
 
 # %%
 #| export
@@ -230,12 +240,12 @@ for name, pattern in PATTERNS.items():
 
 # %%
 def learn_plainly(words, num_merges):
-    """words: lists of ids, as often as they occur -> the merges, pairs of ids."""
+    """words: lists of ids, one for each word of the text -> the merges, as pairs of ids."""
     merges = []
     tokens = [bytes([byte]) for byte in range(256)]
     for new in range(256, 256 + num_merges):
         pairs = Counter(pair for word in words for pair in zip(word, word[1:]))
-        # Of equally frequent pairs the one with the larger bytes.
+        # Among equally frequent pairs, the one with the larger bytes is taken.
         best = max(pairs, key=lambda pair: (pairs[pair], tokens[pair[0]], tokens[pair[1]]))
         merges.append(best)
         tokens.append(tokens[best[0]] + tokens[best[1]])
@@ -270,20 +280,20 @@ def learn_plainly(words, num_merges):
 # %%
 #| export
 class _LargerFirst(tuple):
-    """A tuple that a heap takes out before the smaller ones."""
+    """A tuple that a heap returns before smaller ones."""
 
     def __lt__(self, other):
         return tuple.__gt__(self, other)
 
 
 def learn_merges(word_counts, num_merges):
-    """The merges of byte-pair encoding (Sennrich et al., 2016) -> pairs of ids; merge number k makes the id 256 + k.
+    """Learns the merges of byte-pair encoding (Sennrich et al., 2016) -> pairs of ids; merge k makes the id 256 + k.
 
-    word_counts: {word as bytes: how often it occurs}. The most frequent pair is merged first, of equally frequent ones
-    the one with the larger bytes. There are fewer merges where the words have no pairs left.
+    word_counts: {word as bytes: how often it occurs}. The most frequent pair is merged first; among equally frequent
+    pairs, the one with the larger bytes. There are fewer merges if the words run out of pairs.
     """
     tokens = [bytes([byte]) for byte in range(256)]
-    # All words in one row of ids, and for each place the one after it and the one before it; -1 at the ends of words.
+    # All words in one list of ids; after and before hold the places of each token's neighbours, -1 at the ends of words.
     ids = []
     after = []
     before = []
@@ -324,7 +334,7 @@ def learn_merges(word_counts, num_merges):
         # From left to right, so that of three equal tokens the first two are merged.
         for place in sorted(places.pop(pair)):
             following = after[place]
-            # The pair may be gone: merged into something else, or by the place before.
+            # The pair may be gone: one of its tokens was merged with its other neighbour.
             if ids[place] != left or following == -1 or ids[following] != right:
                 continue
             count = weight[place]
@@ -364,8 +374,9 @@ fast = learn_merges(word_counts, 150)
 middle = time.perf_counter()
 plain = learn_plainly(short, 150)
 end = time.perf_counter()
-print("the same merges:", fast == plain)
-print(f"≈ {1000 * (middle - start):.0f} ms against ≈ {1000 * (end - middle):.0f} ms")
+print("equal merges:", sum(a == b for a, b in zip(fast, plain)), "of", len(plain))
+print(f"fast: ≈ {1000 * (middle - start):.0f} ms; plainly: ≈ {1000 * (end - middle):.0f} ms")
+print(f"≈ {(end - middle) / (middle - start):.0f} times as fast")
 assert fast == plain
 
 # %% [markdown]
@@ -392,7 +403,7 @@ def _merge_all(ids, ranks):
     while heap:
         _, new, i, left, right = heapq.heappop(heap)
         following = after[i]
-        # The pair may be gone: merged into something else.
+        # The pair may be gone: one of its tokens was merged with its other neighbour.
         if ids[i] != left or following == -1 or ids[following] != right:
             continue
         ids[i] = new
@@ -415,15 +426,17 @@ def _merge_all(ids, ranks):
 ranks = {}
 for rank, pair in enumerate(learn_merges({b"=" * 64: 1}, 6)):
     ranks[pair] = (rank, 256 + rank)
+times = {}
 for length in (10_000, 100_000):
     start = time.perf_counter()
     merged = _merge_all(b"=" * length, ranks)
-    print(
-        f"{length:,} bytes become {len(merged):,} tokens in ≈ {1000 * (time.perf_counter() - start):.0f} ms"
-    )
+    times[length] = time.perf_counter() - start
+    print(f"{length:,} bytes: {len(merged):,} tokens in ≈ {1000 * times[length]:.0f} ms")
+print(f"10 times the bytes take ≈ {times[100_000] / times[10_000]:.0f} times as long")
+print(f"n log n would be {10 * math.log(100_000) / math.log(10_000):.1f} times, n² 100 times")
 
 # %% [markdown]
-# Ten times the bytes take about ten times as long. Looking at all pairs again and again would take a hundred times as long.
+# (A large heap no longer fits into the processor's fast memory, so the measured factor may be somewhat larger than that of $n \log n$.)
 #
 # ## The tokenizer
 #
@@ -432,20 +445,19 @@ for length in (10_000, 100_000):
 # %%
 #| export
 CACHE_SIZE = 2048  # words whose tokens are remembered
-CHUNK_SIZE = 2**12  # characters that `encode_iterable` takes in hand at a time
-MAX_BYTES = 2**26  # of all tokens together: a file of few merges could ask for tokens without end
+CHUNK_SIZE = 2**12  # characters that `encode_iterable` processes at a time
 
-# Where a text may be cut in two without a change of its tokens: before a space after a letter or a digit. (?r): the
-# last such place is found first.
+# A cut here does not change the tokens of a text: before a space that follows a letter or a digit. (?r) searches from
+# the end.
 _CUT = regex.compile(r"(?r)(?<=[\p{L}\p{N}])\s")
 
 
 def _to_bytes(text):
-    """A text as UTF-8. Raises: ValueError where it has something that is no character."""
+    """Encodes a text in UTF-8. Raises: ValueError if the text contains half a character."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        # Half of a pair by which UTF-16 writes one character; Python makes such of broken file names.
+        # UTF-16 writes some characters as pairs. Python uses single halves for the bytes of broken file names.
         raise ValueError(
             f"{text[error.start]!r} is no character, so UTF-8 has no bytes for it: take it out of the "
             f"text"
@@ -453,7 +465,7 @@ def _to_bytes(text):
 
 
 def _texts_of(text_or_files):
-    """A text, or the paths of files -> texts, piece by piece."""
+    """Yields a text, or the contents of files piece by piece."""
     if isinstance(text_or_files, str):
         yield text_or_files
         return
@@ -466,9 +478,9 @@ class BPETokenizer:
     """Text to ids and back by byte-level byte-pair encoding (Sennrich et al., 2016; Radford et al., 2019).
 
     merges: (left id, right id, new id), in the order in which they are made. byte_ids: the id of each of the 256
-    bytes. special_tokens: {text: id}; no other token has such a text in it. pattern: "gpt2" or "gpt4".
+    bytes. special_tokens: {text: id}; such a text is never cut or merged. pattern: "gpt2" or "gpt4".
 
-    Raises: ValueError for what makes no vocabulary.
+    Raises: ValueError if the ids and merges make no vocabulary.
     """
 
     unit = "token"
@@ -480,63 +492,33 @@ class BPETokenizer:
         self.special_tokens = {} if special_tokens is None else dict(special_tokens)
         self.pattern = pattern
         self.byte_ids = list(byte_ids)
-        self.tokens = self._list_tokens()  # the bytes of each id
+        # The bytes of each id.
+        self.tokens = token_bytes(self.byte_ids, self.merges, self.special_tokens)
         self._ranks = {}
         for rank, (left, right, new) in enumerate(self.merges):
             self._ranks[left, right] = (rank, new)
         self._words = regex.compile(PATTERNS[pattern])
-        # The longest first: where two special tokens begin at the same place, it wins.
+        # The longest first: it wins where two special tokens begin at the same place.
         by_length = sorted(self.special_tokens, key=len, reverse=True)
         self._specials = None
         if by_length:
             self._specials = regex.compile("(" + "|".join(map(regex.escape, by_length)) + ")")
         self._cache = {}
 
-    def _list_tokens(self):
-        """The bytes of each id, as a list. Raises: ValueError where an id has none, or several."""
-        by_id = {}
+# %% [markdown]
+# `token_bytes` (plumbing, in `chargpt_lib/files.py`) joins the bytes of the two parts of each merge, as `learn_merges` did. It refuses files that hold no vocabulary: an id twice, a merge before its parts are tokens, a number without a token.
+#
+# Training cuts the text into words, counts them, and learns merges from the counts. The special tokens get the last ids. (`class BPETokenizer(BPETokenizer)` continues the class of the cell above. In the library it is one class.)
 
-        def add(i, token):
-            if i in by_id:
-                raise ValueError(f"two tokens have the id {i}: {by_id[i]!r} and {token!r}")
-            by_id[i] = token
-
-        if len(self.byte_ids) != 256:
-            raise ValueError(
-                f"byte_ids has {len(self.byte_ids)} ids; each of the 256 bytes needs one"
-            )
-        for byte, i in enumerate(self.byte_ids):
-            add(i, bytes([byte]))
-        size = 0
-        for merge in self.merges:
-            if len(merge) != 3:
-                raise ValueError(f"{merge} is no merge: expected (left id, right id, new id)")
-            left, right, new = merge
-            if left not in by_id or right not in by_id:
-                raise ValueError(f"the merge of {left} and {right} comes before they are tokens")
-            add(new, by_id[left] + by_id[right])
-            size += len(by_id[new])
-            if size > MAX_BYTES:
-                raise ValueError(f"the tokens have more than {MAX_BYTES:,} bytes together")
-        for text, i in self.special_tokens.items():
-            if not isinstance(text, str) or text == "":
-                raise ValueError(
-                    f"the special token {text!r} is not a text of one character or more"
-                )
-            add(i, text.encode("utf-8"))
-        missing = set(range(len(by_id))) - by_id.keys()
-        if missing:
-            raise ValueError(
-                f"no token has the id {min(missing)}, but the largest id is {max(by_id)}"
-            )
-        return [by_id[i] for i in range(len(by_id))]
-
+# %%
+#| export
+class BPETokenizer(BPETokenizer):  # continued
     @classmethod
     def train(cls, text_or_files, vocab_size, special_tokens=(), pattern="gpt2"):
-        """The tokenizer that a text teaches: 256 bytes, then merges, then the special tokens.
+        """Learns a tokenizer from a text: 256 bytes, then merges, then the special tokens.
 
-        text_or_files: a text, or a Path or a list of paths of UTF-8 files. Where the text runs out of pairs, the
-        vocabulary is smaller than asked for, with a warning.
+        text_or_files: a text, or a Path or a list of paths of UTF-8 files. If the text runs out of pairs, the
+        vocabulary is smaller than vocab_size, with a warning.
 
         Raises: ValueError for an empty text, and for a vocab_size without room for the bytes and special tokens.
         """
@@ -550,7 +532,7 @@ class BPETokenizer:
         special_ids = {
             token: vocab_size - len(special_tokens) + k for k, token in enumerate(special_tokens)
         }
-        # Without merges it already knows how a text is cut into words.
+        # A tokenizer without merges can already cut a text into words.
         cutter = cls([], {token: 256 + k for k, token in enumerate(special_tokens)}, pattern)
         counts = Counter()
         for text in _texts_of(text_or_files):
@@ -577,28 +559,26 @@ class BPETokenizer:
         return len(self.tokens)
 
 # %% [markdown]
-# To encode a text, cut out the special tokens, cut the rest into words, look each word up among the earlier ones, and merge only the new ones. Texts repeat themselves, so most words cost only a look into a dictionary.
+# To encode a text, cut out the special tokens, cut the rest into words, look each word up among the earlier ones, and merge only the new ones. Texts repeat themselves, so most words cost only one look-up in a dictionary.
 #
 # `encode_iterable` takes a text in pieces, such as the lines of a file, and keeps only a little of it in memory. It must give the ids of the whole text, although a piece may end inside a word. So it joins the pieces and cuts them at a safe place: before a space that follows a letter or a digit. A word always ends there, because in both patterns a space begins a word or belongs to a run of spaces; it never follows a letter inside a word.
 #
-# (`class BPETokenizer(BPETokenizer)` goes on with the class of the cell above. In the library it is one class.)
-
 # %%
 #| export
 class BPETokenizer(BPETokenizer):  # continued
     def encode(self, text, allowed_special="all"):
-        """text -> ids (T,) int64. allowed_special: "all", or the special tokens that may stand in the text.
+        """text -> ids (T,) int64. allowed_special: "all", or the special tokens that may occur in the text.
 
-        Raises: ValueError for one that may not, and for what is no text.
+        Raises: ValueError for a special token that is not allowed, and if text is not a str.
         """
         if not isinstance(text, str):
             raise ValueError(f"{text!r} is a {type(text).__name__}, expected a text")
         return torch.tensor(self._encode(text, allowed_special), dtype=torch.int64)
 
     def encode_iterable(self, texts):
-        """The ids of pieces of one text, such as the lines of a file, one id at a time.
+        """Yields the ids of one text that comes in pieces, such as the lines of a file.
 
-        They are those of the whole text; only a part of it is in memory at a time.
+        The ids are those of the whole text, of which only a part is in memory at a time.
         """
         for piece in self._pieces(texts):
             yield from self._encode(piece)
@@ -643,7 +623,7 @@ class BPETokenizer(BPETokenizer):  # continued
         return ids
 
     def _encode_word(self, word):
-        """One word -> its ids, a list."""
+        """One word -> its ids, a tuple."""
         return _merge_all([self.byte_ids[byte] for byte in _to_bytes(word)], self._ranks)
 
     def _split_at_specials(self, text):
@@ -655,7 +635,7 @@ class BPETokenizer(BPETokenizer):  # continued
         return [part for part in parts if part != ""]
 
     def _pieces(self, texts):
-        """Pieces of one text, cut anew where no token is cut -> texts, each a little longer than CHUNK_SIZE at most."""
+        """Yields the same text in other pieces, cut between tokens, each at most a little longer than CHUNK_SIZE."""
         buffer = ""
         for text in texts:
             for start in range(0, len(text), CHUNK_SIZE):
@@ -668,7 +648,7 @@ class BPETokenizer(BPETokenizer):  # continued
         yield buffer
 
     def _last_cut(self, text):
-        """The last place before which a text can be cut so that no token goes across it; 0 where there is none."""
+        """The last place where a text can be cut without cutting a token; 0 if there is none."""
         longest = max(map(len, self.special_tokens), default=0)
         cut = len(text) - longest
         while cut > 0:
@@ -706,7 +686,7 @@ for strange in ("Gänse", "鵞鳥", "🪿", "zzz"):
     assert tokenizer.decode(ids) == strange
 
 # %% [markdown]
-# Every text comes back as it was. What the training text did not have falls apart into bytes. That takes many tokens, but nothing is lost: there is no `<unk>` (a token for the unknown), and no error.
+# Every text comes back as it was. What did not occur in the training text falls apart into bytes. That takes many tokens, but nothing is lost: there is no `<unk>` (a token for the unknown), and no error.
 #
 # ## Half a character
 #
@@ -810,7 +790,7 @@ check("split_at_specials", split_at_specials)
 #| export
 class BPETokenizer(BPETokenizer):  # continued
     def to_dict(self):
-        """The tokenizer in plain values, for JSON."""
+        """The tokenizer as plain values, for JSON."""
         return {
             "type": "bpe",
             "pattern": self.pattern,
@@ -821,7 +801,7 @@ class BPETokenizer(BPETokenizer):  # continued
 
     @classmethod
     def from_dict(cls, saved):
-        """The tokenizer that `to_dict` described. Raises: ValueError where it is none."""
+        """The tokenizer that `to_dict` described. Raises: ValueError if `saved` describes none."""
         try:
             return cls(
                 saved["merges"], saved["special_tokens"], saved["pattern"], saved["byte_ids"]
@@ -835,208 +815,15 @@ class BPETokenizer(BPETokenizer):  # continued
 
     @classmethod
     def load(cls, path):
-        """The tokenizer that `save` wrote. Raises: OSError; ValueError for a file that is none."""
+        """The tokenizer that `save` wrote. Raises: OSError; ValueError if the file holds no tokenizer."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 # %%
-tokenizer = BPETokenizer.train(corpus.train, vocab_size=512)  # of the class as it is now
+tokenizer = BPETokenizer.train(corpus.train, vocab_size=512)  # with the new methods
 tokenizer.save(folder / "tokenizer.json")
 again = BPETokenizer.load(folder / "tokenizer.json")
 assert again.encode(example).tolist() == tokenizer.encode(example).tolist()
 print((folder / "tokenizer.json").stat().st_size, "bytes for", tokenizer.vocab_size, "tokens")
-
-# %% [markdown]
-# GPT-2 came with two files: `vocab.json`, the id of each token, and `merges.txt`, one merge a line. Both are text files, but bytes such as the space are not printable. So each byte has a printable character that stands for it: the byte's own character if that is printable, otherwise one from number 256 on. The space became `Ġ`.
-
-# %%
-#| export
-def byte_characters():
-    """The character that stands for each byte in GPT-2's files, as a list.
-
-    Printable bytes stand for themselves, and the others for the characters from number 256 on, in their order.
-    """
-    printable = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
-    characters = []
-    others = 0
-    for byte in range(256):
-        if byte in printable:
-            characters.append(chr(byte))
-        else:
-            characters.append(chr(256 + others))
-            others += 1
-    return characters
-
-
-def _read_vocab(path):
-    """The {token: id} in a vocab.json. Raises: OSError; ValueError where it is none."""
-    try:
-        vocab = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error})") from None
-    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
-        raise ValueError(
-            f"{path} is no vocabulary: expected a JSON object of tokens and their ids, as in GPT-2's vocab.json"
-        )
-    return vocab
-
-# %% [markdown]
-# With these characters the tokenizer writes and reads both files.
-
-# %%
-#| export
-class BPETokenizer(BPETokenizer):  # continued
-    def save_gpt2(self, folder):
-        """Writes vocab.json and merges.txt, the files of GPT-2's tokenizer, into a folder. Raises: OSError."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        characters = byte_characters()
-        written = ["".join(characters[byte] for byte in token) for token in self.tokens]
-        vocab = {name: i for i, name in enumerate(written)}
-        for text, i in self.special_tokens.items():
-            del vocab[written[i]]
-            vocab[text] = i
-        lines = ["#version: 0.2"]
-        for left, right, _ in self.merges:
-            lines.append(f"{written[left]} {written[right]}")
-        write_json(folder / "vocab.json", vocab)
-        atomic_write_text(folder / "merges.txt", "\n".join(lines) + "\n")
-
-    @classmethod
-    def load_gpt2(cls, vocab, merges):
-        """The tokenizer in GPT-2's files: vocab.json (or encoder.json) and merges.txt (or vocab.bpe).
-
-        What is in the vocabulary and comes from no merge is a special token. Raises: OSError; ValueError where the
-        two files do not fit each other.
-        """
-        ids = _read_vocab(vocab)
-        try:
-            lines = Path(merges).read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{merges} is not UTF-8 ({error})") from None
-        byte_ids = []
-        for byte, character in enumerate(byte_characters()):
-            if character not in ids:
-                raise ValueError(
-                    f"{vocab} has no token for the byte {byte} ({character!r}): is it of a byte-level tokenizer?"
-                )
-            byte_ids.append(ids[character])
-        known = set(byte_characters())
-        triples = []
-        for number, line in enumerate(lines, 1):
-            if line == "" or (number == 1 and line.startswith("#version")):
-                continue
-            pair = line.split(" ")
-            named = [*pair, "".join(pair)]
-            absent = [name for name in named if name not in ids]
-            if len(pair) != 2 or absent:
-                raise ValueError(
-                    f"{merges}, line {number}: {line[:60]!r} is no merge of tokens that {vocab} has: are they of the same tokenizer?"
-                )
-            triples.append([ids[name] for name in named])
-            known.add(named[2])
-        special_tokens = {name: i for name, i in ids.items() if name not in known}
-        for name in special_tokens:
-            # Such as <|endoftext|> or [CLS].
-            if not (name.startswith(("<", "[")) and name.endswith((">", "]"))):
-                raise ValueError(
-                    f"{vocab} has the token {name[:60]!r}, which no merge in {merges} makes: are they of the same tokenizer?"
-                )
-        return cls(triples, special_tokens, "gpt2", byte_ids)
-
-# %%
-#| export
-# The files of GPT-2's tokenizer: (name, sha256, address).
-GPT2_FILES = (
-    (
-        "gpt2/encoder.json",
-        "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-        "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/encoder.json",
-    ),
-    (
-        "gpt2/vocab.bpe",
-        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-        "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe",
-    ),
-)
-
-
-def load_gpt2_tokenizer():
-    """GPT-2's own tokenizer, 50,257 tokens. Its files are downloaded once. Raises: OSError where they cannot be had."""
-    paths = [fetch(file, address, sha256) for file, sha256, address in GPT2_FILES]
-    return BPETokenizer.load_gpt2(*paths)
-
-# %%
-tokenizer = BPETokenizer.load(folder / "tokenizer.json")
-tokenizer.save_gpt2(folder)
-print("".join((folder / "merges.txt").read_text(encoding="utf-8").splitlines(keepends=True)[:6]))
-again = BPETokenizer.load_gpt2(folder / "vocab.json", folder / "merges.txt")
-assert again.encode(example).tolist() == tokenizer.encode(example).tolist()
-
-# %% [markdown]
-# GPT-2's own two files are on the net, with 50,000 merges learned from eight million web pages. Where there is a network, the next cell encodes the example with them. (They take half a second to load, and are kept on disk.)
-
-# %% tags=["nbval-ignore-output"]
-gpt2 = None
-try:
-    gpt2 = load_gpt2_tokenizer()
-    ids = gpt2.encode(example)
-    print(gpt2.vocab_size, "tokens:", "|".join(gpt2.decode([i]) for i in ids), ids.tolist())
-except OSError as error:
-    print("GPT-2's files could not be fetched:", str(error).splitlines()[0])
-
-# %%
-assert gpt2 is None or gpt2.decode(ids) == example
-
-# %% [markdown]
-# ## By name
-#
-# `start_here` and the command `chargpt train` ask for a tokenizer by its name. The merges are learned from the training text alone: a tokenizer must not see the validation text, just as a model must not.
-
-# %%
-#| export
-def make_tokenizer(name, corpus):
-    """The tokenizer of a name: "char", "bpe:512" or another size, "gpt2"; or of a path.
-
-    A path leads to a file that some `save` wrote, to the folder of a model or a run, or to one with vocab.json and
-    merges.txt. Raises: ValueError, FileNotFoundError for a name or a path that stands for none.
-    """
-    if name == "char":
-        return CharTokenizer.from_text(corpus.train + corpus.val)
-    if name == "gpt2":
-        return load_gpt2_tokenizer()
-    if name.startswith("bpe:"):
-        size = name.removeprefix("bpe:")
-        if not size.isdecimal() or int(size) < 256:
-            raise ValueError(
-                f"the tokenizer {name!r} has no size of 256 or more, one id for each byte: bpe:512 is one"
-            )
-        return BPETokenizer.train(corpus.train, int(size))
-    path = Path(name)
-    if path.name in ("vocab.json", "merges.txt"):
-        path = path.parent
-    if name == "" or not path.exists():
-        raise FileNotFoundError(
-            f"no tokenizer and no file is called {name!r}: give char, bpe:512 (or another size), gpt2, the path of a "
-            f"tokenizer.json, or a folder with vocab.json and merges.txt"
-        )
-    if (path / "merges.txt").is_file():
-        return BPETokenizer.load_gpt2(path / "vocab.json", path / "merges.txt")
-    if (path / POINTER_FILE).is_file():
-        path = find_checkpoint(path)
-    return load_tokenizer(path)
-
-# %%
-for name in ("char", "bpe:300", str(folder)):
-    made = make_tokenizer(name, corpus)
-    print(name.replace(scratch.name, "a folder with merges.txt"), "·", made.vocab_size, made.unit)
-try:
-    make_tokenizer("bpe:100", corpus)
-except ValueError as error:
-    print("ValueError:", error)
 
 # %% [markdown]
 # ## What the merges learn
@@ -1072,8 +859,8 @@ for ax, trained in zip(axes, tokenizers.values()):
     draw_tokens(ax, trained, line)
 show(
     fig,
-    "One line of text four times, each token in a box of another colour: with 256 tokens each letter has a box; with "
-    "1024 the boxes are whole words, with the space before them.",
+    "One line of text four times, neighbouring tokens in boxes of different colours: with 256 tokens each letter has a "
+    "box; with 1024 most boxes hold a whole word and the space before it.",
 )
 
 # %% [markdown]
@@ -1086,13 +873,13 @@ print("first:", first)
 print("longest:", [token.decode("utf-8", "replace") for token in longest])
 
 # %% [markdown]
-# Nobody told the tokenizer what a word is, only where one may begin. Playhouse is written by a grammar with a list of 426 words. **Predict:** how many merges does it take until each of these words is one token? The next cell asks for more merges than there can be: the training ends when the words have no pairs left. (It warns, and we silence the warning.)
+# Nobody told the tokenizer what a word is, only where one may begin. Playhouse is written by a grammar with a list of 426 words. **Predict:** how many merges does it take until each of these words is one token? The next cell requests more merges than there can be: the training ends when the words have no pairs left. (It warns, and we silence the warning.)
 #
 # (The first merges of a long list are what a shorter training would have learned. So one training gives all smaller vocabularies, too.)
 
 # %%
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that there are fewer merges than were asked for
+    warnings.simplefilter("ignore")  # the warning says that there are fewer merges than requested
     full = BPETokenizer.train(corpus.train, 4096)
 sizes = sorted({*tokenizers, 384, 768, full.vocab_size})
 in_text = sorted(set(regex.findall("[A-Za-z]+", corpus.train)))
@@ -1165,7 +952,7 @@ check("bits_per_character", bits_per_character)
 # %%
 #| export
 def bits_of_text(loss, ids, tokenizer):
-    """What a text costs: the mean loss over its ids (N,), in nats per id, without the first -> (bits per character, bits per byte)."""
+    """The cost of a text -> (bits per character, bits per byte). loss: nats per id, the mean over ids (N,) but the first."""
     text = tokenizer.decode(ids)
     first = tokenizer.decode(ids[:1])
     bits = loss * (len(ids) - 1) / math.log(2)
@@ -1179,7 +966,8 @@ knows_nothing = math.log(tokenizer.vocab_size)  # nats per token, lesson 00
 print(f"nats per token: {knows_nothing:.3f}")
 per_character, per_byte = bits_of_text(knows_nothing, ids, tokenizer)
 print(f"bits per character: {per_character:.3f}, per byte: {per_byte:.3f}")
-print(f"of a model of characters that knows nothing: {math.log2(len(set(corpus.train))):.3f}")
+alphabet = len(set(corpus.train))
+print(f"a model of characters that knows nothing: {math.log2(alphabet):.3f} bits per character")
 
 # %% [markdown]
 # A model of tokens that knows nothing pays less than a model of characters that knows nothing. The former knows something after all: its merges were learned from the text, so frequent groups of letters are already one token.
@@ -1198,7 +986,7 @@ print(f"of a model of characters that knows nothing: {math.log2(len(set(corpus.t
 
 # %%
 def reader_name(row):
-    """Characters, or the number of merges: on Playhouse there are fewer than the 2,048 that were asked for."""
+    """Names a reader: characters, or the number of merges. (Playhouse has fewer than the 2,048 requested.)"""
     if row["characters_per_id"] == 1:
         return "characters"
     return f"{row['vocab_size'] - 256:,} merges"
@@ -1220,7 +1008,7 @@ for name, readers in record["compare"].items():
 
 # %%
 for name, readers in record["compare"].items():
-    print(f"\n{name}: bits per character, the mean of three seeds, and how far they are apart")
+    print(f"\n{name}: bits per character, mean of three seeds, and largest difference of two seeds")
     for rows in readers.values():
         bits = [row["bits"] for row in rows]
         print(f"{reader_name(rows[0]):13} {fmean(bits):.3f}   {max(bits) - min(bits):.3f}")
@@ -1286,7 +1074,158 @@ show(
 # - **A book**: 2,048 merges or so. The curve of compression flattens, and each further token is rarer; try the next doubling, with three seeds, and look at bits per character.
 # - **Much text, a large model**: tens of thousands of tokens. The table's share of the parameters shrinks as the model grows: GPT-2's 50,257 rows are 31% of its smallest model and 5% of its largest. Use an existing vocabulary, such as GPT-2's.
 # - **Characters**: for looking inside the model, because each letter has its probability and its row in the attention map; for tasks about letters, such as rhymes and spelling; and for quick experiments, because the alphabet is so small that everything fits into a minute.
+
+# %% [markdown]
+# ## GPT-2's files
 #
+# GPT-2 came with two files: `vocab.json`, the id of each token, and `merges.txt`, one merge a line. Both are text files, but bytes such as the space are not printable. So each byte has a printable character that stands for it: the byte's own character if that is printable, otherwise one from number 256 on. The space became `Ġ`.
+
+# %%
+#| export
+def byte_characters():
+    """The character that stands for each byte in GPT-2's files, as a list.
+
+    Printable bytes stand for themselves, and the others for the characters from number 256 on, in their order.
+    """
+    printable = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
+    characters = []
+    others = 0
+    for byte in range(256):
+        if byte in printable:
+            characters.append(chr(byte))
+        else:
+            characters.append(chr(256 + others))
+            others += 1
+    return characters
+
+# %% [markdown]
+# With these characters the tokenizer writes and reads both files.
+
+# %%
+#| export
+class BPETokenizer(BPETokenizer):  # continued
+    def save_gpt2(self, folder):
+        """Writes vocab.json and merges.txt, the files of GPT-2's tokenizer, into a folder. Raises: OSError."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        characters = byte_characters()
+        written = ["".join(characters[byte] for byte in token) for token in self.tokens]
+        vocab = {name: i for i, name in enumerate(written)}
+        for text, i in self.special_tokens.items():
+            del vocab[written[i]]
+            vocab[text] = i
+        lines = ["#version: 0.2"]
+        for left, right, _ in self.merges:
+            lines.append(f"{written[left]} {written[right]}")
+        write_json(folder / "vocab.json", vocab)
+        atomic_write_text(folder / "merges.txt", "\n".join(lines) + "\n")
+
+    @classmethod
+    def load_gpt2(cls, vocab, merges):
+        """The tokenizer in GPT-2's files: vocab.json (or encoder.json) and merges.txt (or vocab.bpe).
+
+        A token of the vocabulary that no merge makes is a special token. Raises: OSError; ValueError if the two files
+        do not fit each other.
+        """
+        triples, special_tokens, byte_ids = read_gpt2_vocabulary(vocab, merges, byte_characters())
+        return cls(triples, special_tokens, "gpt2", byte_ids)
+
+# %%
+#| export
+# The files of GPT-2's tokenizer: (name, sha256, address).
+GPT2_FILES = (
+    (
+        "gpt2/encoder.json",
+        "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+        "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/encoder.json",
+    ),
+    (
+        "gpt2/vocab.bpe",
+        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+        "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe",
+    ),
+)
+
+
+def load_gpt2_tokenizer():
+    """GPT-2's own tokenizer, 50,257 tokens. Its files are downloaded once. Raises: OSError if they cannot be downloaded."""
+    paths = [fetch(file, address, sha256) for file, sha256, address in GPT2_FILES]
+    return BPETokenizer.load_gpt2(*paths)
+
+# %%
+tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+tokenizer.save_gpt2(folder)
+print("".join((folder / "merges.txt").read_text(encoding="utf-8").splitlines(keepends=True)[:6]))
+again = BPETokenizer.load_gpt2(folder / "vocab.json", folder / "merges.txt")
+assert again.encode(example).tolist() == tokenizer.encode(example).tolist()
+
+# %% [markdown]
+# GPT-2's own two files are on the net, with 50,000 merges learned from eight million web pages. Where there is a network, the next cell encodes the example with them. (They are downloaded once, and kept on disk.)
+
+# %% tags=["nbval-ignore-output"]
+gpt2 = None
+try:
+    gpt2 = load_gpt2_tokenizer()
+    ids = gpt2.encode(example)
+    print(gpt2.vocab_size, "tokens:", "|".join(gpt2.decode([i]) for i in ids), ids.tolist())
+except OSError as error:
+    print("GPT-2's files could not be fetched:", str(error).splitlines()[0])
+
+# %%
+assert gpt2 is None or gpt2.decode(ids) == example
+
+# %% [markdown]
+# ## By name
+#
+# `start_here` and the command `chargpt train` take a tokenizer by its name. The merges are learned from the training text alone: a tokenizer must not see the validation text, just as a model must not.
+
+# %%
+#| export
+def make_tokenizer(name, corpus):
+    """The tokenizer with a name, "char", "bpe:512" (or another size) or "gpt2", or the one at a path.
+
+    A path leads to a file that some `save` wrote, to the folder of a model or a run, or to a folder with vocab.json
+    and merges.txt. Raises: ValueError or FileNotFoundError for a name or a path without a tokenizer.
+    """
+    if name == "char":
+        return CharTokenizer.from_text(corpus.train + corpus.val)
+    if name == "gpt2":
+        return load_gpt2_tokenizer()
+    if name.startswith("bpe:"):
+        size = name.removeprefix("bpe:")
+        if not size.isdecimal() or int(size) < 256:
+            raise ValueError(
+                f"the tokenizer {name!r} has no size of 256 or more, one id for each byte: bpe:512 is one"
+            )
+        return BPETokenizer.train(corpus.train, int(size))
+    path = Path(name)
+    if path.name in ("vocab.json", "merges.txt"):
+        path = path.parent
+    if name == "" or not path.exists():
+        raise FileNotFoundError(
+            f"no tokenizer and no file is called {name!r}: give char, bpe:512 (or another size), gpt2, the path of a "
+            f"tokenizer.json, or a folder with vocab.json and merges.txt"
+        )
+    if (path / "merges.txt").is_file():
+        return BPETokenizer.load_gpt2(path / "vocab.json", path / "merges.txt")
+    if (path / POINTER_FILE).is_file():
+        path = find_checkpoint(path)
+    return load_tokenizer(path)
+
+# %%
+for name in ("char", "bpe:300", str(folder)):
+    made = make_tokenizer(name, corpus)
+    print(name.replace(scratch.name, "a folder with merges.txt"), "·", made.vocab_size, made.unit)
+try:
+    make_tokenizer("bpe:100", corpus)
+except ValueError as error:
+    print("ValueError:", error)
+
+# %% [markdown]
 # ## Mistakes people make
 #
 # The next cell shows two of them:

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -32,10 +33,6 @@ FILES = (
     "constraints.txt",
     "environment.yml",
     "data/README.md",
-    "data/playhouse.txt",
-    "data/results/ladder.json",
-    "data/results/remedies.json",
-    "data/results/tokenizers.json",
     "notebooks/conftest.py",
     "notebooks/sanitize.cfg",
     "notebooks/RUNNING_ELSEWHERE.md",
@@ -115,6 +112,17 @@ def library_files(project, lessons):
     return files
 
 
+def data_files(project):
+    """The paths of the data that lessons read: those that pyproject.toml puts into the wheel, too."""
+    described = tomllib.loads((project.root / "pyproject.toml").read_text(encoding="utf-8"))
+    paths = []
+    for name in described["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]:
+        path = project.root / name
+        if path.is_relative_to(project.root / "data"):
+            paths.extend(sorted(path.glob("*")) if path.is_dir() else [path])
+    return paths
+
+
 def contents(project=HERE):
     """{name in the zip: bytes}, without the wheel."""
     lessons = read_lessons(project)
@@ -124,7 +132,7 @@ def contents(project=HERE):
     for lesson in lessons:
         path = project.notebook(lesson.name)
         files[project.name(path)] = path.read_bytes()
-    for path in sorted((project.root / "data" / "models" / "playhouse").glob("*")):
+    for path in data_files(project):
         files[project.name(path)] = path.read_bytes()
     return files | library_files(project, lessons)
 
