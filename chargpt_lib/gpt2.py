@@ -36,8 +36,8 @@ __all__ = [
     "FORMATS",
     "CONFIG_READERS",
     "from_pretrained",
-    "ACTIVATION_TO_HF",
     "fold_head_bias",
+    "ACTIVATION_TO_HF",
     "gpt2_from_model",
     "LLAMA_FORMAT",
     "llama_to_config",
@@ -229,14 +229,6 @@ def from_pretrained(name_or_folder):
     return model, tokenizer
 
 
-ACTIVATION_TO_HF = {
-    "gelu_tanh": "gelu_new",
-    "gelu": "gelu",
-    "relu": "relu",
-    "relu2": "relu2",
-}
-
-
 def fold_head_bias(weight, bias):
     """weight (V, C), bias (V,) of an lm_head -> (C,), the vector that, added to its input, has the effect of the bias.
 
@@ -254,6 +246,14 @@ def fold_head_bias(weight, bias):
             f"Train with tied=True, or with a larger n_embd"
         )
     return shift
+
+
+ACTIVATION_TO_HF = {
+    "gelu_tanh": "gelu_new",
+    "gelu": "gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
 
 
 def gpt2_from_model(model):

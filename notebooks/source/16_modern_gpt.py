@@ -1056,7 +1056,11 @@ class Muon(torch.optim.AdamW):
             matrix.mul_(1 - lr * weight_decay)
             matrix.add_(direction, alpha=-lr)
 
+# %% [markdown]
+# Which parameters go to which of the two? The matrices of the blocks go to Muon, all others to AdamW:
 
+# %%
+#| export
 def muon_param_groups(model, weight_decay):
     """Parameter groups: one for Muon, with the matrices of the model's blocks, and two for AdamW, with the rest.
 

@@ -374,7 +374,8 @@ def build_from_weights(config, weights):
         model.lm_head.weight = model.token_embedding.weight
     return model.eval()
 
-
+# %%
+#| export
 def load_foreign_weights(config, folder, layout):
     """The model of a config, in evaluation mode, with the weights of a folder in float32. layout: the Format of the folder.
 
@@ -567,14 +568,6 @@ with torch.no_grad():
 
 # %%
 #| export
-ACTIVATION_TO_HF = {
-    "gelu_tanh": "gelu_new",
-    "gelu": "gelu",
-    "relu": "relu",
-    "relu2": "relu2",
-}
-
-
 def fold_head_bias(weight, bias):
     """weight (V, C), bias (V,) of an lm_head -> (C,), the vector that, added to its input, has the effect of the bias.
 
@@ -592,6 +585,35 @@ def fold_head_bias(weight, bias):
             f"Train with tied=True, or with a larger n_embd"
         )
     return shift
+
+# %% [markdown]
+# The function solves the equations by least squares, and checks how large an error remains. Try it with 65 characters and a width of 384, then with 300 tokens and a width of 48:
+
+# %%
+torch.manual_seed(1337)
+for V, C in ((65, 384), (300, 48)):
+    W = torch.rand(V, C)
+    b = torch.rand(V)
+    h = torch.rand(C)
+    try:
+        error = (W @ (h + fold_head_bias(W, b)) - (W @ h + b)).abs().max()
+        print(f"V = {V}, C = {C}: W (h + δ) and W h + b differ by ≈ {error:.0e}")
+    except ValueError as error:
+        print(f"V = {V}, C = {C}:", error)
+
+# %% [markdown]
+# (The solution itself is exact to 10⁻⁶. The rest of the difference is rounding in 32 bits: each logit here is a sum of 384 positive numbers, near 100.)
+#
+# The next function uses it. It returns a config and the weights under GPT-2's names, with zeros for biases that our model lacks:
+
+# %%
+#| export
+ACTIVATION_TO_HF = {
+    "gelu_tanh": "gelu_new",
+    "gelu": "gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
 
 
 def gpt2_from_model(model):
@@ -625,23 +647,6 @@ def gpt2_from_model(model):
     return settings, weights
 
 # %% [markdown]
-# The function solves the equations by least squares, and checks how large an error remains. Try it with 65 characters and a width of 384, then with 300 tokens and a width of 48:
-
-# %%
-torch.manual_seed(1337)
-for V, C in ((65, 384), (300, 48)):
-    W = torch.rand(V, C)
-    b = torch.rand(V)
-    h = torch.rand(C)
-    try:
-        error = (W @ (h + fold_head_bias(W, b)) - (W @ h + b)).abs().max()
-        print(f"V = {V}, C = {C}: W (h + δ) and W h + b differ by ≈ {error:.0e}")
-    except ValueError as error:
-        print(f"V = {V}, C = {C}:", error)
-
-# %% [markdown]
-# (The solution itself is exact to 10⁻⁶. The rest of the difference is rounding in 32 bits: each logit here is a sum of 384 positive numbers, near 100.)
-#
 # ## Llama's format
 #
 # Lesson 16's model cannot be written as a GPT-2: it has rotations, gates and grouped heads. Llama has these parts, too. In `transformers` its matrices are those of `nn.Linear`, and its rotations pair the two halves of a head, as ours do. So the map is a list of names and nothing else, and the config is the larger part of the work. The config reader below accepts only models with our choices: a SwiGLU of width $8 \cdot \mathrm{round}(C / 3)$, the base 10,000 for RoPE, $\varepsilon = 10^{-5}$. The published Llamas made other choices and are refused. So this format is for your own models: to export them, and to open them again.
@@ -710,7 +715,11 @@ def llama_to_config(settings):
 FORMATS["llama"] = LLAMA_FORMAT
 CONFIG_READERS["llama"] = llama_to_config
 
+# %% [markdown]
+# Not every model of lesson 16 fits. Llama has no n-gram embeddings, no soft-capping and no QK-norm. Such parts cannot be left out on export, because the weights were trained with them. A model with any of them is refused, with the reason:
 
+# %%
+#| export
 def llama_from_model(model):
     """A ModernGPT in Llama's format -> the settings of its config.json, and its weights, {Llama's name: tensor}.
 
@@ -749,7 +758,7 @@ def llama_from_model(model):
     return settings, weights
 
 # %% [markdown]
-# Not every model of lesson 16 fits. Llama has no n-gram embeddings, no soft-capping and no QK-norm. Such parts cannot be left out on export, because the weights were trained with them. A model with any of them is refused, with the reason. The next cell tries a model without these parts, and one with QK-norm.
+# The next cell tries a model without these parts, and one with QK-norm.
 
 # %%
 for changes in ({"softcap": 0.0, "qk_norm": False}, {"softcap": 0.0}):
