@@ -1329,7 +1329,7 @@ show(
 # %% [markdown]
 # The diamonds mark the ends of the runs; *nanoGPT* ends after a minute. The transformer is just below 2 nats at its first point. *everything* is already far below 2 there, because counts need no training: its tables are full before its first step. Then it improves slowly.
 #
-# nanoGPT's README gives 1.4697, an estimate from some batches, for a model of 10.7 million parameters after three minutes on an A100, a graphics card for data centres. That model has windows of 256 characters, so compare 1.4697 with the last column above. But all counts of a million characters fit into a small memory. This race does not show what they would add on a text a thousand times as long.
+# nanoGPT's README gives 1.4697, an estimate from some batches, for a model of 10.7 million parameters after three minutes on an A100, a graphics card for data centres. That model has windows of 256 characters, so compare 1.4697 with the losses in windows of at most 256 characters above. But all counts of a million characters fit into a small memory. This race does not show what they would add on a text a thousand times as long.
 #
 # ## Mistakes people make
 #

@@ -965,7 +965,7 @@ ax.legend(title="started from")
 show(
     fig,
     "Two curves of the validation loss over 40 steps on plays in small letters. The one that starts from the Playhouse model "
-    "begins far below the one that starts from random weights, and ends much nearer to 0.",
+    "begins far below the one that starts from random weights, and ends far below it.",
 )
 
 # %% [markdown]
