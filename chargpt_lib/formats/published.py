@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from chargpt_lib.bpe import load_gpt2_tokenizer
 from chargpt_lib.files import fetch
-from chargpt_lib.formats.tensors import WEIGHTS_FILE
 
 
 class PublishedModel(NamedTuple):
@@ -57,10 +56,10 @@ def fetch_gpt2(name):
     published = GPT2_MODELS[name]
     # Two small files first: without a network, no large download begins.
     tokenizer = load_gpt2_tokenizer()
-    address = f"https://huggingface.co/openai-community/{name}/resolve/{published.revision}/{WEIGHTS_FILE}"
+    site = f"https://huggingface.co/openai-community/{name}/resolve/{published.revision}"
     path = fetch(
-        f"{name}/{WEIGHTS_FILE}",
-        address,
+        f"{name}/model.safetensors",
+        f"{site}/model.safetensors",
         published.sha256,
         progressbar=True,
         way_out="open a folder that transformers saved",
