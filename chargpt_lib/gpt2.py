@@ -1,8 +1,6 @@
 # Made from notebooks/source/17_gpt2.py by notebooks/tools/build.py. Edit that text, not this file.
 """GPT-2's weights in our model, and our models in the files that `transformers` opens."""
 
-import json
-import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +8,19 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from chargpt_lib.bpe import load_gpt2_tokenizer
 from chargpt_lib.checkpoints import build_meta_model, model_spec, unwrap
-from chargpt_lib.files import atomic_folder, atomic_write, atomic_write_text, fetch, write_json
+from chargpt_lib.files import atomic_folder, atomic_write, atomic_write_text, write_json
+from chargpt_lib.formats.hf_config import read_hf_config, require_size, require_values
 from chargpt_lib.formats.hf_tokenizers import end_of_text_id, read_hf_tokenizer, write_hf_tokenizer
 from chargpt_lib.formats.model_card import model_card
-from chargpt_lib.formats.tensors import WEIGHTS_FILE, list_tensors, read_tensor
+from chargpt_lib.formats.published import GPT2_MODELS, fetch_gpt2
+from chargpt_lib.formats.tensors import (
+    WEIGHTS_FILE,
+    check_number_of_parameters,
+    check_tensors,
+    list_tensors,
+    read_tensor,
+)
 from chargpt_lib.gpt import GPTConfig
 from chargpt_lib.modern import ModernConfig, swiglu_width
 
@@ -28,14 +33,11 @@ __all__ = [
     "is_transposed",
     "build_from_weights",
     "load_foreign_weights",
-    "PublishedModel",
-    "GPT2_MODELS",
-    "fetch_gpt2",
     "FORMATS",
     "CONFIG_READERS",
     "from_pretrained",
-    "ACTIVATION_TO_HF",
     "fold_head_bias",
+    "ACTIVATION_TO_HF",
     "gpt2_from_model",
     "LLAMA_FORMAT",
     "llama_to_config",
@@ -46,12 +48,12 @@ __all__ = [
 
 
 class Format(NamedTuple):
-    """How `transformers` lays out one kind of model."""
+    """How `transformers` names and lays out the weights of one kind of model."""
 
     class_name: str  # of the model, in transformers
-    prefix: str  # before all names but that of lm_head
+    prefix: str  # in front of all names except that of lm_head
     names: dict  # our modules -> theirs, without the prefix; N is the number of a block
-    transposed: tuple = ()  # their modules whose matrices are (in, out), the transpose of nn.Linear's (out, in)
+    transposed: tuple = ()  # their modules whose matrices are (in, out); nn.Linear's are (out, in)
 
 
 GPT2_FORMAT = Format(
@@ -74,9 +76,9 @@ GPT2_FORMAT = Format(
 
 
 def translate_name(name, names):
-    """The name of a parameter as another program has it: blocks.3.norm_1.bias -> h.3.ln_1.bias.
+    """A parameter's name in our GPT -> its name in the other program: blocks.3.norm_1.bias -> h.3.ln_1.bias.
 
-    names: {module of ours: theirs}, with N for the number of a block. Raises: KeyError for a module without a name there.
+    names: {our module: theirs}, with N for the number of a block. Raises: KeyError for a module that names lacks.
     """
     module, parameter = name.rsplit(".", 1)
     block = re.match(r"blocks\.(\d+)\.", module)
@@ -96,28 +98,10 @@ ACTIVATION_FROM_HF = {
 }
 
 
-def _size(settings, name, default):
-    """A size in a config.json. Raises: ValueError where it is no integer >= 1."""
-    size = settings.get(name, default)
-    if type(size) is not int or size < 1:  # not isinstance, for which True is a number
-        raise ValueError(f"{name} is {str(size)[:60]!r}; it must be an integer >= 1")
-    return size
-
-
-def _require(settings, allowed):
-    """Raises: ValueError for the first setting with another value than those allowed: {name: (default, values)}."""
-    for name, (default, values) in allowed.items():
-        value = settings.get(name, default)
-        if value not in values:
-            raise ValueError(
-                f"{name} is {str(value)[:60]!r}, and our model computes only {' or '.join(repr(v) for v in values)}"
-            )
-
-
 def gpt2_to_config(settings):
-    """The GPTConfig of a GPT-2's config.json, a dict. Raises: ValueError where our GPT would compute something else."""
-    n_embd = _size(settings, "n_embd", 768)
-    _require(
+    """A GPT-2's config.json, a dict -> GPTConfig. Raises: ValueError if our GPT would compute something else."""
+    n_embd = require_size(settings, "n_embd", 768)
+    require_values(
         settings,
         {
             "n_inner": (None, (None, 4 * n_embd)),
@@ -130,10 +114,10 @@ def gpt2_to_config(settings):
         },
     )
     return GPTConfig(
-        vocab_size=_size(settings, "vocab_size", 50257),
-        block_size=_size(settings, "n_positions", 1024),
-        n_layer=_size(settings, "n_layer", 12),
-        n_head=_size(settings, "n_head", 12),
+        vocab_size=require_size(settings, "vocab_size", 50257),
+        block_size=require_size(settings, "n_positions", 1024),
+        n_layer=require_size(settings, "n_layer", 12),
+        n_head=require_size(settings, "n_head", 12),
         n_embd=n_embd,
         dropout=settings.get("resid_pdrop", 0.1),
         bias=True,
@@ -144,59 +128,48 @@ def gpt2_to_config(settings):
 
 
 def is_transposed(name, layout):
-    """Whether a parameter, by its name in a Format, lies there as (in, out)."""
+    """Whether a Format stores the parameter of this name (theirs) as (in, out)."""
     return name.endswith(tuple(f"{module}.weight" for module in layout.transposed))
 
 
 def build_from_weights(config, weights):
-    """The model of a config, in evaluation mode, that has these weights, {our name: tensor}, and no copy of them."""
+    """The model of a config, in evaluation mode. weights, {our name: tensor}, become its parameters without a copy."""
     model = build_meta_model(config)
     model.load_state_dict(weights, assign=True)
     if config.tied:
-        # assign made two parameters of the one tensor, so the two have to be tied again.
+        # assign=True made two parameters of the one tensor, so they have to be tied again.
         model.lm_head.weight = model.token_embedding.weight
     return model.eval()
 
 
 def load_foreign_weights(config, folder, layout):
-    """The model of a config, in evaluation mode, with the weights of a folder in float32. layout: the Format of their names.
+    """The model of a config, in evaluation mode, with the weights of a folder in float32. layout: the Format of the folder.
 
-    Raises: FileNotFoundError where there are no weights; ValueError where a name or a shape does not fit the config.
+    Raises: FileNotFoundError if there are no weights; ValueError if a name or a shape does not fit the config.
     """
     stored = {}
     for name, tensor in list_tensors(folder).items():
-        # Buffers of earlier versions: the causal mask, and RoPE's speeds. They are no weights.
+        # Older files also hold buffers, which are not weights: the causal mask, and RoPE's speeds.
         if not name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")):
             stored[name.removeprefix(layout.prefix)] = tensor
-    # Asked before a model of that size is built.
-    least = config.min_parameters()
-    if sum(math.prod(tensor.shape) for tensor in stored.values()) < least:
-        raise ValueError(
-            f"{folder}: the weights are too few for the {least:,} parameters that config.json asks for"
-        )
+    # Checked before a model of that size is built.
+    check_number_of_parameters(folder, stored, config.min_parameters())
     state = build_meta_model(config).state_dict()  # names and shapes
     wanted = {}  # our name: theirs
-    for name in state:
-        # The bias of an untied lm_head is ours alone, and a tied one is the token embedding once more.
-        if name != "lm_head.bias" and not (name == "lm_head.weight" and config.tied):
-            wanted[name] = translate_name(name, layout.names)
-    unexpected = sorted(stored.keys() - {*wanted.values(), "lm_head.weight"})
-    if unexpected:
-        raise ValueError(
-            f"{folder}: unexpected weight {unexpected[0]}, for which our model has no place"
-        )
-    for name, theirs in wanted.items():
-        if theirs not in stored:
-            raise ValueError(f"{folder}: missing weight {theirs}, our {name}")
-        shape = tuple(state[name].shape)
+    expected = {}  # their name: our name, and the shape of the tensor in the file
+    for name, tensor in state.items():
+        # Only ours has a bias in an untied lm_head, and a tied lm_head is the token embedding.
+        if name == "lm_head.bias" or (name == "lm_head.weight" and config.tied):
+            continue
+        theirs = translate_name(name, layout.names)
+        shape = tuple(tensor.shape)
         if is_transposed(theirs, layout):
             shape = shape[::-1]
-        if stored[theirs].shape != shape:
-            raise ValueError(
-                f"{folder}: {theirs} has shape {[*stored[theirs].shape]}, but config.json asks for {[*shape]}"
-            )
+        wanted[name] = theirs
+        expected[theirs] = (name, shape)
+    check_tensors(folder, stored, expected, optional=["lm_head.weight"])
     weights = {}
-    # The largest first: while one is copied, it is in memory twice.
+    # The largest first: while a tensor is copied, it is in memory twice.
     for name in sorted(wanted, key=lambda name: -state[name].numel()):
         tensor = read_tensor(stored[wanted[name]])
         if is_transposed(wanted[name], layout):
@@ -210,104 +183,16 @@ def load_foreign_weights(config, folder, layout):
         other = read_tensor(stored["lm_head.weight"])
         if not torch.equal(other.float(), weights["token_embedding.weight"]):
             raise ValueError(
-                f"{folder}: lm_head.weight differs from the token embedding, and config.json says that they are one "
+                f"{folder}: lm_head.weight differs from the token embedding, but config.json says that the two are tied "
                 f"(tie_word_embeddings)"
             )
     return build_from_weights(config, weights)
 
 
-class PublishedModel(NamedTuple):
-    """One of the sizes in which GPT-2 was published, and the sha256 of its model.safetensors in a fixed revision."""
-
-    n_layer: int
-    n_head: int
-    n_embd: int
-    revision: str
-    sha256: str
-
-
-GPT2_MODELS = {
-    "gpt2": PublishedModel(
-        n_layer=12,
-        n_head=12,
-        n_embd=768,
-        revision="607a30d783dfa663caf39e06633721c8d4cfcd7e",
-        sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-    ),
-    "gpt2-medium": PublishedModel(
-        n_layer=24,
-        n_head=16,
-        n_embd=1024,
-        revision="6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
-        sha256="fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
-    ),
-    "gpt2-large": PublishedModel(
-        n_layer=36,
-        n_head=20,
-        n_embd=1280,
-        revision="32b71b12589c2f8d625668d2335a01cac3249519",
-        sha256="5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
-    ),
-    "gpt2-xl": PublishedModel(
-        n_layer=48,
-        n_head=25,
-        n_embd=1600,
-        revision="15ea56dee5df4983c59b2538573817e1667135e2",
-        sha256="0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
-    ),
-}
-
-
-def fetch_gpt2(name):
-    """One of GPT2_MODELS, downloaded once -> the folder of its weights, its config as a dict, GPT-2's tokenizer.
-
-    Raises: OSError where it cannot be had.
-    """
-    published = GPT2_MODELS[name]
-    # Two small files first: without a network nothing large is begun.
-    tokenizer = load_gpt2_tokenizer()
-    address = f"https://huggingface.co/openai-community/{name}/resolve/{published.revision}/{WEIGHTS_FILE}"
-    path = fetch(
-        f"{name}/{WEIGHTS_FILE}",
-        address,
-        published.sha256,
-        progressbar=True,
-        way_out="open a folder that transformers saved",
-    )
-    settings = {
-        "model_type": "gpt2",
-        "n_layer": published.n_layer,
-        "n_head": published.n_head,
-        "n_embd": published.n_embd,
-    }
-    return path.parent, settings, tokenizer
-
-
-# The kinds of models that can be opened: the model_type in their config.json -> how they are laid out, and what makes a
-# config of ours. Llama's are added below.
+# The kinds of models that can be opened: the model_type in config.json -> the Format, and the function that makes our
+# config. Llama's are added below.
 FORMATS = {"gpt2": GPT2_FORMAT}
 CONFIG_READERS = {"gpt2": gpt2_to_config}
-
-
-def _read_folder(folder):
-    """The config in a folder of transformers, as a dict, and its tokenizer."""
-    path = folder / "config.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{folder} has no config.json: is it the folder of a model?"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}): copy it again from where it came from"
-        ) from None
-    kind = settings.get("model_type") if isinstance(settings, dict) else None
-    if not isinstance(kind, str) or kind not in FORMATS:
-        raise ValueError(
-            f"{path}: model_type is {str(kind)[:60]!r}; only models of the kinds {' and '.join(FORMATS)} can be opened"
-        )
-    return settings, read_hf_tokenizer(folder)
 
 
 def from_pretrained(name_or_folder):
@@ -315,13 +200,15 @@ def from_pretrained(name_or_folder):
 
     name_or_folder: one of GPT2_MODELS, which is downloaded once; or a folder of the kind gpt2 or llama, with config.json,
     model.safetensors (or its shards), and tokenizer.json (or vocab.json and merges.txt).
-    Raises: OSError where something cannot be had; ValueError where it is damaged, or a model that ours cannot be.
+    Raises: OSError if a file is missing or cannot be downloaded; ValueError if one is damaged, or if our model cannot
+    compute the same.
     """
     name = str(name_or_folder).removeprefix("openai-community/")
     folder = Path(name_or_folder)
     if folder.is_dir():
-        settings, tokenizer = _read_folder(folder)
         path = folder / "config.json"
+        settings = read_hf_config(folder, FORMATS)
+        tokenizer = read_hf_tokenizer(folder)
     elif name in GPT2_MODELS:
         folder, settings, tokenizer = fetch_gpt2(name)
         path = f"the config of {name}"
@@ -342,22 +229,14 @@ def from_pretrained(name_or_folder):
     return model, tokenizer
 
 
-ACTIVATION_TO_HF = {
-    "gelu_tanh": "gelu_new",
-    "gelu": "gelu",
-    "relu": "relu",
-    "relu2": "relu2",
-}
-
-
 def fold_head_bias(weight, bias):
-    """The vector to add to what an lm_head reads that does the work of its bias: weight (V, C), bias (V,) -> (C,).
+    """weight (V, C), bias (V,) of an lm_head -> (C,), the vector that, added to its input, has the effect of the bias.
 
-    Raises: ValueError where there is none.
+    Raises: ValueError if there is none.
     """
     weight = weight.double().cpu()
     bias = bias.double().cpu()
-    # gelsd: of several solutions the shortest, and a sensible answer where rows depend on one another.
+    # gelsd takes the shortest of several solutions, and copes with rows that depend on one another.
     shift = torch.linalg.lstsq(weight, bias[:, None], driver="gelsd").solution[:, 0].float()
     error = (weight @ shift.double() - bias).abs().max().item()
     if error > 1e-6:
@@ -369,10 +248,18 @@ def fold_head_bias(weight, bias):
     return shift
 
 
-def gpt2_from_model(model):
-    """What GPT-2's format makes of a GPT -> the settings of its config.json, and its weights by their names.
+ACTIVATION_TO_HF = {
+    "gelu_tanh": "gelu_new",
+    "gelu": "gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
 
-    Raises: ValueError where GPT-2 has no place for something.
+
+def gpt2_from_model(model):
+    """A GPT in GPT-2's format -> the settings of its config.json, and its weights, {GPT-2's name: tensor}.
+
+    Raises: ValueError if GPT-2 has no place for one of its parts.
     """
     config = model.config
     settings = {
@@ -394,7 +281,7 @@ def gpt2_from_model(model):
     for name, tensor in state.items():
         theirs = translate_name(name, GPT2_FORMAT.names)
         weights[theirs] = tensor
-        # There each norm and each matrix has a bias; the tables have none, and lm_head has none.
+        # In GPT-2 each norm and each matrix of a block has a bias; the tables and lm_head have none.
         if theirs.endswith(".weight") and theirs.startswith(("h.", "ln_f.")):
             weights.setdefault(theirs.replace(".weight", ".bias"), torch.zeros(len(tensor)))
     return settings, weights
@@ -421,15 +308,15 @@ LLAMA_FORMAT = Format(
 
 
 def llama_to_config(settings):
-    """The ModernConfig of a Llama's config.json, a dict. Raises: ValueError where ours would compute something else."""
-    n_embd = _size(settings, "hidden_size", 4096)
-    n_head = _size(settings, "num_attention_heads", 32)
-    n_kv_head = _size(settings, "num_key_value_heads", n_head)
-    # transformers 5 has a dict here; before, the base stood by itself.
+    """A Llama's config.json, a dict -> ModernConfig. Raises: ValueError if our model would compute something else."""
+    n_embd = require_size(settings, "hidden_size", 4096)
+    n_head = require_size(settings, "num_attention_heads", 32)
+    n_kv_head = require_size(settings, "num_key_value_heads", n_head)
+    # transformers 5 has a dict here. Earlier versions wrote the base alone, as rope_theta.
     rope = settings.get("rope_parameters")
     if not isinstance(rope, dict):
         rope = {"rope_theta": settings.get("rope_theta", 10_000.0)}
-    _require(
+    require_values(
         settings,
         {
             "intermediate_size": (11008, (swiglu_width(n_embd),)),
@@ -442,11 +329,13 @@ def llama_to_config(settings):
             "tie_word_embeddings": (False, (False, True)),
         },
     )
-    _require(rope, {"rope_theta": (10_000.0, (10_000.0,)), "rope_type": ("default", ("default",))})
+    require_values(
+        rope, {"rope_theta": (10_000.0, (10_000.0,)), "rope_type": ("default", ("default",))}
+    )
     return ModernConfig(
-        vocab_size=_size(settings, "vocab_size", 32_000),
-        block_size=_size(settings, "max_position_embeddings", 2048),
-        n_layer=_size(settings, "num_hidden_layers", 32),
+        vocab_size=require_size(settings, "vocab_size", 32_000),
+        block_size=require_size(settings, "max_position_embeddings", 2048),
+        n_layer=require_size(settings, "num_hidden_layers", 32),
         n_head=n_head,
         n_kv_head=0 if n_kv_head == n_head else n_kv_head,
         n_embd=n_embd,
@@ -462,9 +351,9 @@ CONFIG_READERS["llama"] = llama_to_config
 
 
 def llama_from_model(model):
-    """What Llama's format makes of a ModernGPT -> the settings of its config.json, and its weights by their names.
+    """A ModernGPT in Llama's format -> the settings of its config.json, and its weights, {Llama's name: tensor}.
 
-    Raises: ValueError where Llama has no place for something.
+    Raises: ValueError if Llama has no place for one of its parts.
     """
     config = model.config
     absent = {
@@ -505,12 +394,14 @@ WRITERS = {"gpt": ("gpt2", gpt2_from_model), "modern": ("llama", llama_from_mode
 def export_transformers(model, tokenizer, folder, facts=None):
     """Writes a model in the files that AutoModelForCausalLM and AutoTokenizer of transformers open.
 
-    facts: what its card shall say, {"data": ..., "loss": ..., "license": ...}, as far as it is known.
-    Raises: ValueError for what the format has no place for, FileExistsError where the folder is not empty, OSError; there is
-    then nothing in the folder.
+    facts: for the model card, {"data": ..., "loss": ..., "license": ...}; any of them may be missing.
+    Raises: ValueError if the format has no place for a part of the model, FileExistsError if the folder is not empty,
+    OSError if it cannot be written. Then nothing is left in the folder that was not there before.
     """
     model = unwrap(model)
-    model_spec(model, tokenizer)  # raises where it cannot be saved, or with another tokenizer
+    model_spec(
+        model, tokenizer
+    )  # raises if the model cannot be saved, or if the tokenizer is not its own
     kind, describe = WRITERS[model.config.model_type]
     layout = FORMATS[kind]
     settings, weights = describe(model)

@@ -52,15 +52,15 @@ def apply_rope(x, cos, sin):
 
     A pair is number i of the first half and number i of the second half, as in Llama.
     """
-    # With its halves swapped, x has at each place the other number of the pair.
+    # With the halves of x swapped, each number meets the other number of its pair.
     other = x.roll(x.shape[-1] // 2, dims=-1)
     return (x * cos + other * sin).to(x.dtype)  # the angles have 32 bits; x may have 16
 
 
 def rope_cos_sin(positions, head_size):
-    """What `apply_rope` needs: positions (...) -> cos and sin (..., head_size), a number for each of a pair.
+    """What `apply_rope` needs: positions (...) -> cos and sin (..., head_size), a number for each member of a pair.
 
-    Pair (a, b) becomes (a cos - b sin, b cos + a sin): so the sine of the first number has a minus.
+    Pair (a, b) becomes (a cos - b sin, b cos + a sin), so the sines of the first half have a minus.
     """
     angles = rope_angles(positions, head_size)
     cos = angles.cos()
@@ -69,7 +69,7 @@ def rope_cos_sin(positions, head_size):
 
 
 def make_norm(kind, size):
-    """A norm over the last dimension: RMSNorm (Zhang and Sennrich, 2019) or layer norm, without biases."""
+    """A norm over the last dimension, without biases: RMSNorm (Zhang and Sennrich, 2019) or layer norm."""
     if kind == "rms":
         return nn.RMSNorm(size, eps=1e-5)
     return nn.LayerNorm(size, bias=False)
@@ -83,7 +83,7 @@ def swiglu_width(n_embd):
 class SwiGLU(nn.Module):
     """A gated feed-forward layer (Shazeer, 2020): (B, T, C) -> (B, T, C).
 
-    Three matrices in place of two, and so 8/3 as wide as the input in place of 4 times: as many parameters.
+    It has three matrices in place of two. At an inner width of 8/3 C in place of 4 C they have as many parameters.
     """
 
     def __init__(self, n_embd, dropout=0.0):
@@ -117,7 +117,7 @@ class GroupedAttention(nn.Module):
     def forward(self, x, rotation=None, cache=None):
         """x (B, T, C) -> (B, T, C). rotation: RoPE's cos and sin; None where positions are learned."""
         B, T, C = x.shape
-        # Queries and keys are normed and turned alike, and so together.
+        # Queries and keys are normed and turned in the same way, so both go through as one tensor.
         qk = torch.cat([self.q(x), self.k(x)], dim=-1).view(B, T, -1, self.head_size)
         if self.qk_norm:
             qk = F.rms_norm(qk, (self.head_size,))
@@ -150,9 +150,9 @@ class GroupedAttention(nn.Module):
 
 
 class SlidingKVCache(KVCache):
-    """A KV cache that never fills: it keeps the last `window` columns, those of the current pass included.
+    """A KV cache that never fills: it keeps the last `window` columns, including those of the current pass.
 
-    For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
+    For models whose scores depend only on distances (RoPE): there an old key stays right while the window moves.
     """
 
     slides = True
@@ -162,14 +162,14 @@ class SlidingKVCache(KVCache):
         self.window = window
         self.end = 0  # how many columns of the buffers are filled
         self.new = 0  # how many of them are of the current pass
-        self.kept = 0  # how many columns before the current pass it may see
+        self.kept = 0  # how many earlier columns the current pass may see
 
     def extend(self, T, device=None):
         """Makes room for T more columns, at most `window` -> their positions, (T,), or (B, T) where rows have pads."""
         if T > self.window:
             raise ValueError(f"{T} columns at once, but the window has {self.window}")
         if self.end + T > self.max_length:
-            # The last columns move to the front, once in a window of steps.
+            # The last columns move to the front. With one token a step, that happens once in `window` steps.
             kept = min(self.end, self.window - 1)
             for keys, values in self.layers.values():
                 keys[:, :, :kept] = keys[:, :, self.end - kept : self.end].clone()
@@ -182,7 +182,7 @@ class SlidingKVCache(KVCache):
         self.length += T
         rows = torch.arange(self.start, self.length, device=device)
         if T == 1 and self.pads is None:
-            self.mask = None  # a single query may see all that is kept
+            self.mask = None  # a single query may see every column that is kept
             return rows
         columns = torch.arange(self.start - self.kept, self.length, device=device)
         distance = rows[:, None] - columns  # (T, kept + T)
@@ -229,7 +229,7 @@ class NGramEmbedding(nn.Module):
     def hashes(self, idx, positions, before=None):
         """The rows of the n-grams that end at each token: idx (B, T) -> a list of (B, T), for n = 2, 3, ...
 
-        positions (T,) or (B, T): how many tokens stand before each. before (B, S): the last of those before idx.
+        positions (T,) or (B, T): how many tokens stand before each. before (B, S): the last tokens before idx.
         """
         T = idx.shape[1]
         text = idx if before is None else torch.cat([before, idx], dim=1)
@@ -239,9 +239,9 @@ class NGramEmbedding(nn.Module):
             earlier = F.pad(text, (distance, 0))[:, -T - distance : -distance]
             # Before the beginning of the text there is no token; -1 stands for that.
             earlier = torch.where(positions >= distance, earlier, -1)
-            # The numbers wrap around at 2 ** 63, as they may in a hash.
+            # The product may exceed 2 ** 63 and wrap around, which does no harm in a hash.
             code = code * 1_000_003 + earlier + 1
-            # A remainder by a power of two sees the low bits alone, so the high ones are mixed into them.
+            # The remainder by a power of two depends on the low bits alone, so the high bits are mixed into them.
             rows.append((code ^ (code >> 17)) % self.rows)
         return rows
 
@@ -273,7 +273,7 @@ class ModernConfig:
     n_head: int = 6  # attention heads in a block
     n_kv_head: int = 0  # heads of keys and values, a divisor of n_head; 0: n_head
     n_embd: int = 384  # embedding width, a multiple of n_head
-    dropout: float = 0.0  # the probability that training switches an activation off
+    dropout: float = 0.0  # the probability that training sets an activation to 0
     norm: str = "rms"  # rms or layer
     positions: str = "rope"  # rope or learned
     activation: str = "swiglu"  # swiglu, or one of ACTIVATIONS (lesson 05)
@@ -286,36 +286,7 @@ class ModernConfig:
     model_type: ClassVar[str] = "modern"  # by which a saved model says what it is (lesson 09)
 
     def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_gram_rows"):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} is {size!r}; it must be an integer >= 1")
-        for name in ("n_kv_head", "n_gram"):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 0:
-                raise ValueError(f"{name} is {size!r}; it must be an integer >= 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be >= 0 and < 1, got {self.dropout}")
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
-        if self.n_head % self.kv_heads:
-            raise ValueError(
-                f"n_head ({self.n_head}) must be divisible by n_kv_head ({self.n_kv_head}): each head of keys and "
-                f"values serves equally many heads of queries"
-            )
-        size = head_size(self.n_embd, self.n_head)
-        if self.positions == "rope" and size % 2:
-            raise ValueError(
-                f"n_embd / n_head is {size}, but RoPE turns pairs of numbers: take an even one"
-            )
-        if self.n_gram == 1 or self.n_gram > self.block_size:
-            raise ValueError(
-                f"n_gram is {self.n_gram}; it must be from 2 to the block_size, {self.block_size}, or 0 (off)"
-            )
-        if not 0 <= self.softcap < inf:
-            raise ValueError(f"softcap is {self.softcap}; it must be a finite number >= 0 (0: off)")
+        _check_modern_config(self)
 
     @property
     def kv_heads(self):
@@ -323,7 +294,7 @@ class ModernConfig:
         return self.n_head if self.n_kv_head == 0 else self.n_kv_head
 
     def min_parameters(self):
-        """The parameters in the large matrices and tables, without building them: the model has a few more."""
+        """The parameters in the large matrices and tables, counted without building them: the model has a few more."""
         C = self.n_embd
         attention = 2 * C * C + 2 * C * self.kv_heads * (C // self.n_head)
         feed_forward = 8 * C * C
@@ -339,8 +310,42 @@ class ModernConfig:
         return self.n_layer * (attention + feed_forward) + tables
 
 
+def _check_modern_config(config):
+    """Raises: ValueError for sizes that no GPT can have."""
+    for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_gram_rows"):
+        size = getattr(config, name)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} is {size!r}; it must be an integer >= 1")
+    for name in ("n_kv_head", "n_gram"):
+        size = getattr(config, name)
+        if not isinstance(size, int) or size < 0:
+            raise ValueError(f"{name} is {size!r}; it must be an integer >= 0")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be >= 0 and < 1, got {config.dropout}")
+    for name, choices in CHOICES.items():
+        value = getattr(config, name)
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
+    if config.n_head % config.kv_heads:
+        raise ValueError(
+            f"n_head ({config.n_head}) must be divisible by n_kv_head ({config.n_kv_head}): each head of keys and "
+            f"values serves equally many heads of queries"
+        )
+    size = head_size(config.n_embd, config.n_head)
+    if config.positions == "rope" and size % 2:
+        raise ValueError(
+            f"n_embd / n_head is {size}, but RoPE turns pairs of numbers: take an even one"
+        )
+    if config.n_gram == 1 or config.n_gram > config.block_size:
+        raise ValueError(
+            f"n_gram is {config.n_gram}; it must be from 2 to the block_size, {config.block_size}, or 0 (off)"
+        )
+    if not 0 <= config.softcap < inf:
+        raise ValueError(f"softcap is {config.softcap}; it must be a finite number >= 0 (0: off)")
+
+
 class ModernBlock(nn.Module):
-    """A transformer block of exchangeable parts: (B, T, C) -> (B, T, C)."""
+    """A transformer block whose parts the config chooses: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, config):
         super().__init__()
@@ -361,7 +366,7 @@ class ModernBlock(nn.Module):
 
 
 class ModernGPT(LanguageModel):
-    """A GPT of the parts that the config names."""
+    """A GPT made of the parts that its config names."""
 
     def __init__(self, config):
         super().__init__(config.vocab_size, config.block_size)
@@ -382,7 +387,7 @@ class ModernGPT(LanguageModel):
         scale_residual_init(self, config.n_layer)
 
     def make_cache(self, pads=None):
-        """The cache that generating uses: one that slides, where positions do not stand in the way."""
+        """The cache for generation: one that slides, unless the model has a learned table of positions."""
         if self.position_embedding is None:
             return SlidingKVCache(self.block_size, pads)
         return KVCache(self.block_size, pads)
@@ -404,7 +409,7 @@ class ModernGPT(LanguageModel):
             x = x + self.n_gram_embedding(idx, positions, before)
         rotation = None
         if self.position_embedding is None:
-            # Once for all layers; the same for all heads: (T, 1, head_size), or (B, T, 1, head_size).
+            # Computed once for all layers and heads: cos and sin (T, 1, head_size), or (B, T, 1, head_size).
             head_size = self.config.n_embd // self.config.n_head
             rotation = rope_cos_sin(positions[..., None], head_size)
         else:
@@ -414,7 +419,7 @@ class ModernGPT(LanguageModel):
             x = block(x, rotation, cache)
         logits = self.lm_head(self.norm(x))
         if self.config.softcap > 0:
-            # Nearly the identity for small logits; large ones never leave the range.
+            # Small logits hardly change; large ones never leave the range.
             logits = self.config.softcap * torch.tanh(logits / self.config.softcap)
         return logits
 
@@ -426,17 +431,17 @@ class ModernGPT(LanguageModel):
 def orthogonalize(matrices, steps=5):
     """Matrices with the same singular vectors and singular values near 1: Newton-Schulz (Jordan et al., 2024).
 
-    Each step applies a polynomial to the singular values. Small ones grow by a factor of 3.4, and those near 1 stay
-    between 0.7 and 1.2. (..., M, N) -> (..., M, N).
+    (..., M, N) -> (..., M, N). Each step applies a polynomial to the singular values: small ones grow by a factor of 3.4,
+    and those near 1 stay between 0.7 and 1.2.
     """
     a = 3.4445
     b = -4.7750
     c = 2.0315
-    # No singular value is larger than the square root of the sum of all squares: none is above 1 now.
+    # Divided by the root of the sum of all squares, no singular value is above 1.
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     is_tall = x.shape[-2] > x.shape[-1]
     if is_tall:
-        x = x.mT  # the smaller product
+        x = x.mT  # makes the product below the smaller of the two
     for _ in range(steps):
         product = x @ x.mT
         x = a * x + (b * product + c * product @ product) @ x
@@ -453,16 +458,16 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(self, groups, lr, betas, momentum=0.95, fused=False):
-        # In the groups, like all that a step depends on, it is saved with the state.
+        # The momentum is stored in the groups, so it is saved with the optimizer's state.
         groups = [{"momentum": momentum, **group} for group in groups]
         super().__init__(groups, lr=lr, betas=betas, fused=fused)
-        # In fp16 a GradScaler skips a step whose gradients overflowed. AdamW's fused kernel offers to do that, but only
-        # for its own parameters; so it is left to the scaler, for all of them.
+        # In fp16 a step whose gradients overflowed must be skipped. AdamW's fused kernel offers to skip it, but only for
+        # its own parameters. So the GradScaler skips it instead, for all parameters.
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step; closure, if there is one, computes the loss again and is called first."""
+        """One step. closure, if given, is called first and computes the loss again."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -478,7 +483,7 @@ class Muon(torch.optim.AdamW):
                     gradients[matrix] = matrix.grad
             for matrices in shapes.values():
                 self._step_matrices(matrices, group["lr"], group["weight_decay"], group["momentum"])
-        # AdamW passes over parameters without a gradient.
+        # AdamW skips parameters without a gradient, so Muon's matrices hide theirs from it.
         for matrix in gradients:
             matrix.grad = None
         super().step()
@@ -487,17 +492,17 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _step_matrices(self, matrices, lr, weight_decay, momentum):
-        """Muon's step for K matrices of one shape, (M, N), all at once: many small products would take longer."""
+        """Muon's step for K matrices of one shape, (M, N), in one product: many small products would take longer."""
         for matrix in matrices:
             state = self.state[matrix]
             if not state:
-                # AdamW counts steps, and looks for their number when a state is loaded.
+                # AdamW counts its steps, and expects their number when a state is loaded.
                 state["step"] = torch.tensor(0.0)
                 state["momentum_buffer"] = torch.zeros_like(matrix)
             state["step"] += 1
         gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)
         buffers = torch.stack([self.state[matrix]["momentum_buffer"] for matrix in matrices])
-        buffers = buffers.lerp(gradients, 1 - momentum)  # the mean gradient of late
+        buffers = buffers.lerp(gradients, 1 - momentum)  # the running mean of the gradients
         # Nesterov: the momentum as it would be if the next gradient were the same.
         ahead = gradients.lerp(buffers, momentum)
         M, N = matrices[0].shape
@@ -509,7 +514,7 @@ class Muon(torch.optim.AdamW):
 
 
 def muon_param_groups(model, weight_decay):
-    """The matrices of the model's blocks in a group for Muon, all other parameters in two for AdamW.
+    """Parameter groups: one for Muon, with the matrices of the model's blocks, and two for AdamW, with the rest.
 
     Raises: ValueError for a model without blocks.
     """

@@ -28,7 +28,7 @@ __all__ = [
 
 
 def _scrambled(text, length, seed=1337):
-    """Characters drawn by their frequency in the text alone."""
+    """A text of characters that are drawn by their frequency in the given text, and by nothing else."""
     rng = random.Random(seed)
     return "".join(text[int(rng.random() * len(text))] for _ in range(length))
 
@@ -42,59 +42,59 @@ def words_of(text):
 
 
 def share(flags):
-    """The share of True among the flags; None where there are none."""
+    """The share of True among the flags; None if there are no flags."""
     flags = list(flags)
     return sum(flags) / len(flags) if flags else None
 
 
 def distinct(words, n=4):
-    """Different runs of n words, as a share of all runs (Li et al., 2016); None for fewer than n words."""
+    """The share of all runs of n words that are different (Li et al., 2016); None for fewer than n words."""
     runs = list(zip(*(words[i:] for i in range(n))))
     return len(set(runs)) / len(runs) if runs else None
 
 
-# Any line.
 NAME = {
-    "above": re.compile(r"([^\s:][^:\n]{0,40}):(?:\n|$)"),  # the first line of a block
-    "before": re.compile(r"([^\s:][^:\n]{0,40}): *\S"),
+    "above": re.compile(r"([^\s:][^:\n]{0,40}):(?:\n|$)"),  # matches the first line of a block
+    "before": re.compile(r"([^\s:][^:\n]{0,40}): *\S"),  # matches any line
 }
 
 
 def _blocks_of(text, gap):
-    """The blocks between gaps (a regular expression). The last of several needs a line end, or is left out."""
+    """The blocks between gaps (a regular expression). The last of several blocks is left out if it has no line end."""
     blocks = [block.strip("\n") for block in re.split(gap, text) if block.strip()]
     return blocks[:-1] if len(blocks) > 1 and not text.endswith("\n") else blocks
 
 
 def _speakers(block, speech):
-    """The names that speak in a block; speech is "above", "before" or None."""
+    """The names of those who speak in a block. speech: where names stand, "above", "before" or None."""
     lines = {"above": [block], "before": block.split("\n"), None: []}[speech]
     return [found[1] for line in lines if (found := NAME[speech].match(line))]
 
 
 def _find_speech(blocks):
-    """Where names stand, "above" speeches or "before" them; None where fewer than half of the blocks have any."""
+    """Where names stand, "above" speeches or "before" them; None if fewer than half of the blocks have any."""
     counts = {way: sum(bool(_speakers(block, way)) for block in blocks) for way in NAME}
     best = max(counts, key=counts.get)
     return best if 2 * counts[best] >= max(len(blocks), 1) else None
 
 
 def _shape(block, speech):
-    """What the lines of a block are, runs as one: N name above, S name and speech, E entrance, X exit, T other text."""
+    """A letter for each line of a block: N name above, S name and speech, E entrance, X exit, T other text.
+
+    Runs of the same letter are shortened to one.
+    """
     kinds = ""
     for number, line in enumerate(block.split("\n")):
         if speech == "above":
             kinds += "N" if number == 0 and _speakers(block, speech) else "T"
         elif _speakers(line, speech):
             kinds += "S"
+        elif re.search(r"\bEnter\b", line):
+            kinds += "E"
+        elif re.match(r"Exit\b|Exeunt\b", line):
+            kinds += "X"
         else:
-            kinds += (
-                "E"
-                if re.search(r"\bEnter\b", line)
-                else "X"
-                if re.match(r"Exit\b|Exeunt\b", line)
-                else "T"
-            )
+            kinds += "T"
     return re.sub(r"(.)\1+", r"\1", kinds)
 
 
@@ -109,7 +109,7 @@ PAIRS = ("()", "[]", "{}", "“”", "‘’", "«»", '""', "''")
 
 
 def _passages_of(block, speech):
-    """What is said in a block: its lines, where names stand before, or all of it but the name above."""
+    """The passages of a block: its lines, if names stand before speeches; otherwise all of it except the name above."""
     if speech == "before":
         return block.split("\n")
     said = block.split("\n", 1)[1:] if _speakers(block, speech) else [block]
@@ -117,30 +117,38 @@ def _passages_of(block, speech):
 
 
 def _partners(passage, pair):
-    """(the marks of a pair that have a partner, all of them) in a passage; an apostrophe inside a word is none."""
+    """How many marks of a pair have a partner in a passage, and how many marks of the pair it has: two ints."""
     first, last = pair
-    marks, waiting, met = re.sub(r"(?<=\w)['’](?=\w)", "", passage), 0, 0
+    marks = re.sub(r"(?<=\w)['’](?=\w)", "", passage)  # an apostrophe inside a word is not a mark
     if first == last:
+        # A mark that opens gets a sign of its own.
         first = "\0"
         marks = re.sub(rf"(?<![\w.,;:!?]){last}(?=\S)", first, marks)
+    waiting = 0  # marks that opened and have not met their partner yet
+    met = 0
     for char in marks:
-        if char == last and waiting:
-            waiting, met = waiting - 1, met + 2
-        waiting += char == first
+        if char == last and waiting > 0:
+            waiting -= 1
+            met += 2
+        if char == first:
+            waiting += 1
     return met, marks.count(first) + marks.count(last)
 
 
 def _closed(passages, pairs):
-    """The share of marks that have a partner; None where there is no mark."""
+    """The share of marks that have a partner; None if there is no mark."""
     counts = [_partners(passage, pair) for passage in passages for pair in pairs]
     total = sum(marks for _, marks in counts)
     return sum(met for met, _ in counts) / total if total else None
 
 
 def _suffix_automaton(text):
-    """Everything that stands in a text, as paths: steps [{character: state}], links, and the longest match, of each
-    state (Blumer et al., 1985)."""
-    steps, links, lengths, last = [{}], [None], [0], 0
+    """The suffix automaton of a text (Blumer et al., 1985) -> three lists with an entry for each state.
+
+    Its steps {character: next state}, its link to another state, and the length of the longest passage that leads to it.
+    """
+    steps, links, lengths = [{}], [None], [0]
+    last = 0
     for char in text:
         new, state = len(steps), last
         steps.append({})
@@ -151,9 +159,8 @@ def _suffix_automaton(text):
             state = links[state]
         if state is not None:
             target = links[new] = steps[state][char]
-            if (
-                lengths[target] > lengths[state] + 1
-            ):  # the target also stands for longer ones: part the short from them
+            if lengths[target] > lengths[state] + 1:
+                # The target also stands for longer passages. The short one gets a state of its own.
                 short = links[new] = len(steps)
                 steps.append(dict(steps[target]))
                 links.append(links[target])
@@ -167,7 +174,7 @@ def _suffix_automaton(text):
 
 
 def longest_copy(sample, text):
-    """The longest passage of the sample that stands word for word in the text (the first of equals in the text)."""
+    """The longest passage that sample and text have in common; of equally long ones, the first in the text."""
     steps, links, lengths = _suffix_automaton(sample)
     state = length = best = end = 0
     for place, char in enumerate(text, 1):
@@ -182,7 +189,7 @@ def longest_copy(sample, text):
 
 
 class _Reference(NamedTuple):
-    """What a training text says of how such texts look. words: None in a text that spaces do not part into words."""
+    """What a training text shows about texts of its kind. words: None if spaces do not divide the text into words."""
 
     words: frozenset | None
     gap: str
@@ -194,7 +201,7 @@ class _Reference(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _learn(text):
-    """training text -> Reference."""
+    """A training text -> its _Reference."""
     gap = r"\n\s*\n" if re.search(r"\n\s*\n", text.strip()) else r"\n"
     blocks = _blocks_of(text, gap)
     speech = _find_speech(blocks)
@@ -211,21 +218,23 @@ def _learn(text):
 
 
 class Quality(NamedTuple):
-    """Shares from 0 to 1, None where there is nothing to measure; copied in characters."""
+    """Six shares from 0 to 1, None if there is nothing to measure; copied is in characters."""
 
-    words: float | None  # words that the training text has
-    speakers: float | None  # speeches by a name that speaks in the training text
-    structure: float | None  # blocks of a usual shape, where the training text has speech
-    ended: float | None  # passages that end with . ! or ?
-    closed: float | None  # quotes and brackets that have a partner
-    distinct: float | None  # different runs of four words among all
-    copied: int  # the longest passage that stands in the training text
+    words: float | None  # of words that the training text has
+    speakers: float | None  # of speeches whose speaker also speaks in the training text
+    structure: (
+        float | None
+    )  # of blocks with a usual shape; None if the training text has no speakers
+    ended: float | None  # of passages that end with . ! or ?
+    closed: float | None  # of quotes and brackets that have a partner
+    distinct: float | None  # of runs of four words that are different
+    copied: int  # the length of the longest passage that the training text has, too
 
 
 def quality(sample, corpus):
-    """What can be counted of a sample, a text, against the training text of a Corpus -> Quality.
+    """The seven numbers of a sample, a text, measured against the training text of a Corpus -> Quality.
 
-    ValueError for an empty sample. Scores of samples of different length do not compare: see `compare`.
+    Scores of samples of different lengths cannot be compared: see `compare`. Raises: ValueError for an empty sample.
     """
     if not isinstance(sample, str) or not sample:
         raise ValueError(
@@ -259,7 +268,7 @@ HEADINGS = ("text", "real words", "speakers", "structure", "ended", "closed", "d
 def compare(samples, corpus, seed=1337):
     """samples {name: text}, a Corpus -> {name: Quality}, with the validation text first and noise last.
 
-    All are cut to the length of the shortest. The noise is drawn with the seed from the training text.
+    All are cut to the length of the shortest. The noise is drawn from the training text, with the seed.
     """
     for name, sample in samples.items():
         if not isinstance(sample, str) or not sample:
@@ -280,10 +289,10 @@ def compare(samples, corpus, seed=1337):
 
 
 def quality_table(rows):
-    """rows {name: Quality} -> an aligned Markdown table, as text; – stands where there was nothing to measure."""
+    """rows {name: Quality} -> an aligned Markdown table, as text. – means that there was nothing to measure."""
     table = [HEADINGS]
     for name, (*shares, copied) in rows.items():
-        # A name may be anything, and a table's cell ends at a bar or a line end.
+        # A name may be any text, but a bar or a line end would end the table's cell.
         name = " ".join(name.split()).replace("|", "\\|")
         table.append(
             [name, *("–" if value is None else f"{value:.1%}" for value in shares), str(copied)]

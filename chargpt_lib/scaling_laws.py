@@ -134,7 +134,7 @@ def peak_lr(n_embd):
 def point_training(point, learning_rate):
     """The TrainConfig of a point, with a peak learning rate. The schedule ends where the run ends.
 
-    Raises: ValueError where no whole number of windows makes a step.
+    Raises: ValueError if a step is not a whole number of windows.
     """
     if point.block_size < 2 or CHARACTERS_PER_STEP % point.block_size != 0:
         raise ValueError(
@@ -151,7 +151,7 @@ def point_training(point, learning_rate):
 
 
 def point_row(point, model, loss):
-    """What is kept of a point: its model's sizes, what the run cost, and its loss; a dict of plain values."""
+    """The row of a finished run: its point, the sizes of its model, its cost and its loss, as a dict of plain values."""
     return {
         **point._asdict(),
         "N": model.num_params(),
@@ -173,10 +173,10 @@ def columns(rows):
 def run_sweep(points, corpus, path):
     """Trains a model for each point and measures it on the validation text -> a list of `point_row`s.
 
-    The rows are kept in a JSON file, path: a sweep that was interrupted goes on where it stopped.
+    The rows are saved in a JSON file, path, so an interrupted sweep continues where it stopped.
 
-    Raises: ValueError for a point that cannot be trained, FileNotFoundError where the folder of path is not there; both
-    before anything is trained. KeyboardInterrupt where a run was interrupted; it has no row then.
+    Raises: ValueError for a point that cannot be trained, FileNotFoundError if the folder of path does not exist; both
+    before anything is trained. KeyboardInterrupt if a run is interrupted, which then has no row.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -195,10 +195,10 @@ def run_sweep(points, corpus, path):
         model = GPT(model_config)
         key = cache_file_name(cache_key("sweep", model, corpus, asdict(config)))
         if key not in known:
-            again = "" if point.characters <= len(ids) else f", of them {len(ids):,} different"
+            again = "" if point.characters <= len(ids) else f", {len(ids):,} of them different"
             print(f"{model.num_params():,} parameters, {point.characters:,} characters{again}")
             result = train(model, ids, config)
-            # The trainer ends a run in good order on Ctrl-C. An unfinished run is no row of a sweep.
+            # On Ctrl-C the trainer stops cleanly and returns. An unfinished run gets no row.
             if result["stop_reason"] != "steps":
                 raise KeyboardInterrupt
             loss = evaluate(model, val_ids, stride=point.block_size // 2)
@@ -210,40 +210,18 @@ def run_sweep(points, corpus, path):
 
 # Pairs of exponents, alpha and beta, at which the descents begin.
 STARTS = tuple(product((0.3, 0.7, 1.2), repeat=2))
-DELTA = 0.01  # the threshold of the Huber loss: typical of how our runs scatter from seed to seed
+DELTA = 0.01  # the threshold of the Huber loss: about the scatter of our runs from seed to seed
 
 
 class _Runs:
-    """The runs of a sweep, as the fit needs them.
+    """The runs of a sweep, and what fits a law to them.
 
-    The parameters of a law are the logarithms of A, alpha, B, beta and, where E is not given, E; A and B at the middle of
-    the runs.
+    The parameters of a law, (5,) or (4,), are the logarithms of A, alpha, B, beta and, unless E is given, E. A and B are
+    measured at the middle of the runs.
     """
 
     def __init__(self, N, D, losses, E, form):
-        _check_form(form)
-        fitted = 5 if E is None else 4  # numbers
-        if not len(N) == len(D) == len(losses) >= fitted:
-            raise ValueError(
-                f"to fit {fitted} numbers takes at least {fitted} runs, each with N, D and a loss; got {len(N)} N, "
-                f"{len(D)} D and {len(losses)} losses"
-            )
-        for name, values in (("N", N), ("D", D), ("loss", losses)):
-            for run, value in enumerate(values):
-                if not 0 < value < math.inf:
-                    raise ValueError(f"run {run}: {name} is {value}; it must be a number above 0")
-        if E is not None and not 0 <= E < math.inf:
-            raise ValueError(f"the irreducible loss, E, is {E}; it must be a number from 0 up")
-        if E is not None and E >= min(losses):
-            raise ValueError(
-                f"run {losses.index(min(losses))}: its loss, {min(losses):.4g}, is not above the irreducible loss, "
-                f"{E:.4g}: are both in nats per character, and of the same text?"
-            )
-        for name, values in (("N", N), ("D", D)):
-            if len(set(values)) < 3:
-                raise ValueError(
-                    f"the runs have {len(set(values))} different values of {name}: an exponent needs at least 3"
-                )
+        _check_runs(N, D, losses, E, form)
         log_N = torch.tensor(N, dtype=torch.float64).log()
         log_D = torch.tensor(D, dtype=torch.float64).log()
         # Measured from the middle of the runs, ln A hardly depends on alpha, and ln B hardly on beta: L-BFGS needs fewer steps.
@@ -272,7 +250,7 @@ class _Runs:
 
     def fit(self):
         """The parameters of the best law, (5,) or (4,)."""
-        # Each of the three terms begins as a third of a middling loss.
+        # Each of the three terms begins as a third of the median loss.
         third = self.log_loss.median().item() - math.log(3)
         starts = []
         for alpha, beta in STARTS:
@@ -280,7 +258,7 @@ class _Runs:
             starts.append(start if self.E is not None else [*start, third])
         starts = torch.tensor(starts, dtype=torch.float64)
         objectives, ends = self.descend(starts, self.log_loss, steps=300)
-        # Once more from the best one alone, to the last digit.
+        # Then once more from the best of these ends alone, to the last digit.
         best = ends[objectives.nan_to_num(nan=math.inf).argmin()]
         _, ends = self.descend(best[None], self.log_loss, steps=300)
         return ends[0]
@@ -296,10 +274,10 @@ class _Runs:
         return torch.logaddexp(above, log_E.expand_as(above))
 
     def descend(self, parameters, log_loss, steps):
-        """Descents of S laws at once, from parameters (S, 5 or 4) -> the objectives at their ends (S,), the parameters.
+        """Descents of S laws at once, from parameters (S, 5 or 4) -> the objectives (S,) and parameters at their ends.
 
-        log_loss (S, R) or (R,). The objectives are added up. None depends on the parameters of another law, so each law
-        goes to a minimum of its own.
+        log_loss (S, R) or (R,). The objectives are added up. None of them depends on the parameters of another law, so
+        each law reaches a minimum of its own.
         """
         parameters = parameters.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
@@ -327,11 +305,38 @@ class _Runs:
             return objectives(), parameters.detach()
 
 
+def _check_runs(N, D, losses, E, form):
+    """Raises: ValueError for lists of runs that no law can be fitted to."""
+    _check_form(form)
+    fitted = 5 if E is None else 4  # numbers
+    if not len(N) == len(D) == len(losses) >= fitted:
+        raise ValueError(
+            f"to fit {fitted} numbers takes at least {fitted} runs, each with N, D and a loss; got {len(N)} N, "
+            f"{len(D)} D and {len(losses)} losses"
+        )
+    for name, values in (("N", N), ("D", D), ("loss", losses)):
+        for run, value in enumerate(values):
+            if not 0 < value < math.inf:
+                raise ValueError(f"run {run}: {name} is {value}; it must be a number above 0")
+    if E is not None and not 0 <= E < math.inf:
+        raise ValueError(f"the irreducible loss, E, is {E}; it must be a number from 0 up")
+    if E is not None and E >= min(losses):
+        raise ValueError(
+            f"run {losses.index(min(losses))}: its loss, {min(losses):.4g}, is not above the irreducible loss, "
+            f"{E:.4g}: are both in nats per character, and of the same text?"
+        )
+    for name, values in (("N", N), ("D", D)):
+        if len(set(values)) < 3:
+            raise ValueError(
+                f"the runs have {len(set(values))} different values of {name}: an exponent needs at least 3"
+            )
+
+
 def fit_law(N, D, losses, E=None, form="hoffmann"):
     """The law with the least Huber loss of the logarithms -> ScalingLaw. Hoffmann et al. (2022), who take delta = 0.001.
 
-    N, D, losses: lists of the runs' parameters, characters and losses. E: the irreducible loss where it is known; without
-    it, E is fitted, too.
+    N, D, losses: lists of the runs' parameters, characters and losses. E: the irreducible loss, if it is known; otherwise
+    E is fitted, too.
 
     Raises: ValueError for another form, for lists of unequal lengths, for fewer runs than numbers to fit, for values that
     are not above 0, for losses that are not above E, for fewer than three different N or D, and where D is a power of N.
@@ -343,7 +348,7 @@ def fit_law(N, D, losses, E=None, form="hoffmann"):
 def _log_errors(runs, parameters):
     """ln of loss / predicted loss of each run (R,), with the correction HC1 (MacKinnon and White, 1985).
 
-    It enlarges them: a law is nearer to the runs it was fitted to than to others.
+    The correction enlarges the errors, because a law is nearer to the runs it was fitted to than to other runs.
     """
     predicted = runs.predict_log(parameters[None])[0]
     free = len(predicted) - len(parameters)
@@ -362,16 +367,16 @@ def _bootstrap(runs, parameters, resamples, seed):
     predicted = runs.predict_log(parameters[None])
     made_up = predicted + signs * errors
     if runs.E is not None and runs.E > 0:
-        # Nothing is below the irreducible loss.
+        # No loss is below the irreducible one.
         made_up = made_up.clamp(min=math.log(1.0001 * runs.E))
-    # The law of the real runs is near.
+    # The descents begin at the law of the real runs, which is near.
     starts = parameters.repeat(resamples, 1)
     _, ends = runs.descend(starts, made_up, steps=1000)
     return [runs.law(end) for end in ends]
 
 
 def bootstrap_laws(N, D, losses, E=None, form="hoffmann", resamples=200, seed=1337):
-    """Laws of made-up sweeps, in which each run errs as far as it did, up or down at random -> a list of ScalingLaws.
+    """Laws of made-up sweeps, in which each run keeps the size of its error, with a random sign -> a list of ScalingLaws.
 
     A wild bootstrap (Wu, 1986; with signs at random, Liu, 1988).
 
@@ -384,16 +389,17 @@ def bootstrap_laws(N, D, losses, E=None, form="hoffmann", resamples=200, seed=13
 
 
 def cheaper_runs(rows, target, factor=8):
-    """The rows whose runs took at most 1 / factor of the FLOPs of the target, which is a row, too."""
+    """The rows of runs that cost at most 1 / factor of the FLOPs of the run in the row `target`."""
     return [row for row in rows if factor * row["flops"] <= target["flops"]]
 
 
 def predict_loss(N, D, losses, target_N, target_D, E=None, form="hoffmann", level=0.9, seed=1337):
-    """What a law that is fitted to runs says of another run -> its loss, and the lower and upper end of an interval.
+    """The loss that a law fitted to some runs predicts for another -> loss, lower and upper end of an interval.
 
-    level: the share of such runs that the interval should hold. It has room for the error of the law, by `bootstrap_laws`,
-    and for that of a single run: as large as those of the quarter of the runs with the least losses. With few runs it is
-    too narrow: where the law is true, 16 runs are known and E is fitted, intervals of level 0.9 hold about three of four.
+    level: the share of such intervals that should contain the loss. The interval has room for the error of the law, by
+    `bootstrap_laws`, and for the error of a single run, which is taken from the quarter of the runs with the least losses.
+    With few runs it is too narrow: where the law is true, 16 runs are known and E is fitted, intervals of level 0.9
+    contain the loss in about three of four cases.
 
     Raises: ValueError as `bootstrap_laws` does, and for a level that is not between 0 and 1.
     """
@@ -416,20 +422,20 @@ def predict_loss(N, D, losses, target_N, target_D, E=None, form="hoffmann", leve
 
 
 def compute_optimal(law, flops):
-    """The N and D with the least loss by a law, among the runs of 6 N D = flops -> N, D.
+    """The N and D with the least loss by a law, among all runs with 6 N D = flops -> N, D.
 
-    Raises: ValueError where flops is not above 0.
+    Raises: ValueError if flops is not above 0.
     """
     if not 0 < flops < math.inf:
         raise ValueError(f"flops is {flops}; it must be a number above 0")
-    # There the derivative of the loss along 6 N D = flops is 0: alpha times the first term to its power is equal to beta
-    # times the second term to its power.
+    # At the best N the derivative of the loss along 6 N D = flops is 0:
+    # alpha * N_term ** power = beta * D_term ** power.
     ratio = (law.alpha / law.beta) ** (1 / law.power) * law.A / law.B
     N = (ratio * (flops / 6) ** law.beta) ** (1 / (law.alpha + law.beta))
     return N, flops / 6 / N
 
 
 def effective_data(D, unique, R_star=15):
-    """How much new text is worth as much as D characters (or tokens) read from a text of `unique` (Muennighoff et al., 2023)."""
+    """The length of new text that is worth D characters (or tokens) read from a text of `unique` (Muennighoff et al., 2023)."""
     repetitions = max(D / unique - 1, 0)
     return min(D, unique) * (1 + R_star * (1 - math.exp(-repetitions / R_star)))

@@ -14,6 +14,7 @@ from chargpt_lib import gpt2
 from chargpt_lib.bpe import BPETokenizer
 from chargpt_lib.checkpoints import build_model, save_model
 from chargpt_lib.data import CharTokenizer
+from chargpt_lib.formats import published as published_models
 from chargpt_lib.formats import tensors
 from chargpt_lib.formats.hf_tokenizers import read_hf_tokenizer, write_hf_tokenizer
 from chargpt_lib.gpt import GPTConfig
@@ -597,16 +598,18 @@ def published(tmp_path, monkeypatch, site):
     content = (folder / "model.safetensors").read_bytes()
     site.pages["/model.safetensors"] = content
     monkeypatch.delenv("CHARGPT_DATA", raising=False)
-    real_fetch = gpt2.fetch
+    real_fetch = published_models.fetch
 
     def fetch_here(file, url, *args, **kwargs):
         assert url.startswith("https://huggingface.co/openai-community/gpt2/resolve/some-revision/")
         return real_fetch(file, f"{site.address}/{url.split('/')[-1]}", *args, **kwargs)
 
-    model = gpt2.PublishedModel(2, 4, 48, "some-revision", hashlib.sha256(content).hexdigest())
+    model = published_models.PublishedModel(
+        2, 4, 48, "some-revision", hashlib.sha256(content).hexdigest()
+    )
     monkeypatch.setitem(gpt2.GPT2_MODELS, "gpt2", model)
-    monkeypatch.setattr(gpt2, "fetch", fetch_here)
-    monkeypatch.setattr(gpt2, "load_gpt2_tokenizer", lambda: PIECES)
+    monkeypatch.setattr(published_models, "fetch", fetch_here)
+    monkeypatch.setattr(published_models, "load_gpt2_tokenizer", lambda: PIECES)
     reader = gpt2.gpt2_to_config
     small_sizes = {"vocab_size": PIECES.vocab_size, "n_positions": 32}
     monkeypatch.setitem(

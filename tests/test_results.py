@@ -793,6 +793,58 @@ def test_the_excess_of_a_sweep_adds_up_to_its_loss():
         assert sum(row["excess"].values()) == pytest.approx(row["loss"] - floor, abs=0.005)
 
 
+def sweep_loss(n_embd, D, seed=1337, name="loss"):
+    """A number of the recorded sweep on Playhouse."""
+    [row] = [
+        row
+        for row in SCALING["sweep"]["playhouse"]
+        if (row["n_embd"], row["D"], row["seed"]) == (n_embd, D, seed)
+    ]
+    return row[name]
+
+
+def test_what_lesson_15_says_of_the_laws():
+    floor = load_corpus("playhouse").val_entropy
+    plays = scaling.fitted_rows(SCALING, "playhouse")
+    assert len(plays) == 47
+    given = fit_law(*columns(plays), E=floor, form="kaplan")
+    free = fit_law(*columns(plays), form="kaplan")
+    assert (given.alpha, given.beta) == pytest.approx((1.1, 1.8), abs=0.05)
+    assert free.E - floor == pytest.approx(0.010, abs=0.0006)
+    assert given.loss(18_312, 15_360_000) - floor == pytest.approx(0.197, abs=0.001)
+    assert sweep_loss(24, 15_360_000) - floor == pytest.approx(0.109, abs=0.001)
+    assert given.beta / (given.alpha + given.beta) == pytest.approx(0.62, abs=0.005)
+    verses = scaling.fitted_rows(SCALING, "shakespeare")
+    laws = [fit_law(*columns(verses), form=form) for form in ("hoffmann", "kaplan")]
+    assert (laws[1].alpha, laws[1].beta) == pytest.approx((0.2, 0.4), abs=0.05)
+    assert laws[0].E - laws[1].E == pytest.approx(0.31, abs=0.005)
+
+
+def test_what_lesson_15_says_of_its_recorded_runs():
+    for n_embd, spread in ((12, 0.23), (144, 0.008)):
+        losses = [sweep_loss(n_embd, 960_000, seed) for seed in scaling.SEEDS]
+        assert max(losses) - min(losses) == pytest.approx(spread, abs=0.005)
+    # Eight times the text, seven times the parameters, or both.
+    points = ((48, 960_000), (48, 7_680_000), (96, 960_000), (96, 7_680_000))
+    start, text, size, both = [sweep_loss(*point, name="excess") for point in points]
+    assert start["spelling"] / text["spelling"] == pytest.approx(25, abs=0.5)
+    assert start["spelling"] / size["spelling"] == pytest.approx(2.3, abs=0.05)
+    for kind in ("addressee", "copied name", "closing"):
+        assert max(start[kind] / text[kind], start[kind] / size[kind]) < 1.5
+        assert 3.4 < start[kind] / both[kind] < 5.2
+    lengths = (480_000, 960_000, 1_920_000, 3_840_000, 7_680_000)
+    assert [round(sweep_loss(96, D, name="props"), 2) for D in lengths] == [0, 0, 0, 0.67, 0.70]
+    assert all(round(sweep_loss(72, D, name="props"), 2) == 0 for D in (*lengths, 15_360_000))
+    # The larger model learns a short text by heart.
+    repeated = [
+        row["loss"]
+        for row in SCALING["repeat"]["playhouse"]
+        if (row["n_embd"], row["unique"]) == (72, 60_000) and row["D"] >= 1_920_000
+    ]
+    assert sorted(repeated) == repeated
+    assert [round(loss, 3) for loss in repeated] == [0.448, 0.476, 0.606]
+
+
 def test_the_table_of_the_scaling_laws_is_quoted():
     table = scaling.readme_table(SCALING)
     assert table in MEASURED, f"put this into data/results/README.md:\n{table}"

@@ -555,7 +555,7 @@ def test_a_sweep_says_how_much_of_its_text_was_different(tmp_path, capsys):
     assert "different" not in capsys.readouterr().out
     short = CORPUS._replace(train=CORPUS.train[:100] + CORPUS.train[-100:])
     run_sweep([point], short, tmp_path / "sweep.json")
-    assert "384 characters, of them 200 different" in capsys.readouterr().out
+    assert "384 characters, 200 of them different" in capsys.readouterr().out
 
 
 def test_a_row_says_what_was_measured(tmp_path):

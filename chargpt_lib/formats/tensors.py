@@ -1,6 +1,7 @@
 """Weights in safetensors files: one file, or several with an index. One tensor at a time, so that none is in memory twice."""
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,3 +86,31 @@ def read_tensor(stored):
     # Opened anew for each tensor: what is mapped from an open file counts as memory until it is closed.
     with safe_open(stored.path, framework="pt") as file:
         return file.get_tensor(stored.name)
+
+
+def check_tensors(folder, stored, expected, optional=()):
+    """Compares the names and shapes in {name: StoredTensor} with those that a model has.
+
+    expected: {name: (our name, shape)}. optional: names that may be there as well.
+    Raises: ValueError for a name that is unexpected or missing, and for another shape.
+    """
+    unexpected = sorted(stored.keys() - {*expected, *optional})
+    if unexpected:
+        raise ValueError(
+            f"{folder}: unexpected weight {unexpected[0]}, for which our model has no place"
+        )
+    for name, (our_name, shape) in expected.items():
+        if name not in stored:
+            raise ValueError(f"{folder}: missing weight {name}, our {our_name}")
+        if stored[name].shape != shape:
+            raise ValueError(
+                f"{folder}: {name} has shape {[*stored[name].shape]}, but config.json asks for {[*shape]}"
+            )
+
+
+def check_number_of_parameters(folder, stored, least):
+    """Raises: ValueError if the tensors in {name: StoredTensor} hold fewer than `least` numbers."""
+    if sum(math.prod(tensor.shape) for tensor in stored.values()) < least:
+        raise ValueError(
+            f"{folder}: the weights are too few for the {least:,} parameters that config.json asks for"
+        )

@@ -45,7 +45,7 @@ record = json.loads((bundled_dir() / "results" / "scaling.json").read_text(encod
 #
 # ## What is counted
 #
-# Three numbers describe a training run, or run for short:
+# Three numbers describe a training run, or *run* for short:
 #
 # - $N$, the number of **parameters** of the model.
 # - $D$, the number of **characters** that the model reads in training. (Other models read tokens.)
@@ -135,15 +135,15 @@ for n_layer, n_embd in SHAPES:
 # In the smallest model, nearly four of ten parameters are in the tables; in the largest, three of a hundred.
 #
 # ### Exercise: the price of a character
-# ★★ · 9 minutes · Every plan of a run begins with this number. Multiply it by the characters, divide it by what the machine computes in a second, and you have the seconds.
+# ★★ · 9 minutes · Every plan of a run begins with this number. Multiply it by the characters, divide it by the FLOPs that the machine computes in a second, and you have the seconds.
 #
 # When a matrix is multiplied by a vector, each number of the matrix takes one multiplication and one addition: 2 FLOPs. How many FLOPs does lesson 06's GPT take for one character of a full window?
 #
 # - Each of the $L$ blocks has matrices of $12C^2$ numbers in all: $3C^2$ for queries, keys and values, $C^2$ for the projection, $8C^2$ for the feed-forward layer.
 # - In each block, the character's query is multiplied by the keys of all $T$ characters of the window: $C$ numbers for each key, all heads together. Then the $T$ attention weights are multiplied by the values of $T$ characters, $C$ numbers each. (Characters to the right are counted, too: the mask hides their scores only after they are computed.)
-# - At the end, `lm_head` has $VC$ numbers.
+# - At the end, `lm_head` has $VC$ numbers, for an alphabet of $V$ symbols.
 # - Rows of tables are looked up, which costs nothing. Norms, the softmax and activations are little work compared with all this, and are not counted.
-# - Backward takes twice as many FLOPs as forward: each product has two factors, and backward multiplies once for the gradient of each. That holds for attention, too.
+# - The backward pass takes twice as many FLOPs as the forward pass: each product has two factors, and the gradient of each factor takes one more product. That holds for attention, too.
 #
 # Return the FLOPs of training for one character, forward and backward together.
 
@@ -161,7 +161,7 @@ def flops_per_character(L, T, C, V):
 check("flops_per_character", flops_per_character)
 
 # %% [markdown]
-# Nearly all parameters are numbers in these matrices, and each of them takes 6 FLOPs for each character. So a run takes about $6ND$ FLOPs. That is the usual rule. The library's function adds attention, and leaves out the tables that are looked up:
+# Nearly all parameters are numbers in these matrices, and each number takes 6 FLOPs for each character. So a run takes about $6ND$ FLOPs. That is the usual rule. The library's function adds attention, and leaves out the tables that are looked up:
 
 # %%
 #| export
@@ -200,18 +200,20 @@ for n_embd, model in models.items():
 #
 # More than a hundred runs were recorded: six sizes, each trained on several lengths of text, on Playhouse and on Shakespeare (`python -m tests.benchmarks.scaling sweep`, two hours). On Playhouse no run reads a character twice, because Playhouse wrote as many plays as the longest run needs. The learning rate falls to 0 exactly when a run ends. (The section on Kaplan shows why that matters.)
 #
-# Look at one size first, 2 layers of 48 channels. Each run reads twice as many characters as the one before. **Predict:** by what factor does the loss above the floor shrink each time? (The floor is the entropy of the plays, 0.303.)
+# Look at one size first, 2 layers of 48 channels. Each run reads twice as many characters as the one before. **Predict:** by what factor does the loss above the floor shrink each time? (The floor is the entropy of the plays, 0.303 nats per character.)
 
 # %%
 def select(rows, **wanted):
-    """The rows that have these values, by length."""
+    """The rows with these values, from the shortest run to the longest."""
     found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
     return sorted(found, key=lambda row: row["D"])
 
 
 floor = load_corpus("playhouse").val_entropy
 plays = record["sweep"]["playhouse"]
-FIRST_SEED = min(row["seed"] for row in plays)  # all points have this one, some have two more
+FIRST_SEED = min(
+    row["seed"] for row in plays
+)  # every point was run with this seed, some with two more
 one_size = select(plays, n_embd=48, seed=FIRST_SEED)
 print("characters   loss   above the floor   share of the one before")
 previous = None
@@ -223,7 +225,7 @@ for row in one_size:
 
 # %%
 def logarithmic(ax, x=(3e5, 1e6, 3e6, 1e7), y=None):
-    """Makes the axes of a plot logarithmic, with ticks at x and y; the y axis only where it has ticks."""
+    """Makes the axes of a plot logarithmic, with ticks at x and y; where y is None, the y axis stays linear."""
     for axis, set_scale, ticks in ((ax.xaxis, ax.set_xscale, x), (ax.yaxis, ax.set_yscale, y)):
         if ticks is not None:
             set_scale("log")
@@ -284,7 +286,7 @@ check("power_law", power_law)
 # %% [markdown]
 # ## The law
 #
-# A model's loss has three parts:
+# A model's loss, in nats per character, has three parts:
 #
 # 1. $E$, the irreducible loss: the loss of a reader who knows the grammar and remembers the whole play.
 # 2. The loss that is added because the model has only $N$ parameters. More text does not remove it.
@@ -293,6 +295,8 @@ check("power_law", power_law)
 # Hoffmann et al. take a power law for each of the last two parts, and add all three:
 #
 # $$ \text{loss}(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}} $$
+#
+# $E$, $A$, $\alpha$, $B$ and $\beta$ are five numbers to be fitted. $N$ and $D$ are plain counts, so $E$, $A$ and $B$ are in nats per character, like the loss. (For a model that reads tokens, they are in nats per token.)
 #
 # Kaplan et al. combine two such terms in another way. (Their law has no $E$; we keep it. Their $D$ is the size of a text on which the model is trained until its loss on other text stops falling; our runs read their text once.)
 #
@@ -334,7 +338,7 @@ class ScalingLaw(NamedTuple):
         return self.E + (N_term**self.power + D_term**self.power) ** (1 / self.power)
 
 # %% [markdown]
-# Hoffmann et al. found these numbers for large models on web text, in nats per token. With these numbers, compare two models that took similar FLOPs: Gopher, which is larger, and Chinchilla, which read more. **Predict** which is better, and which of the three parts makes the difference.
+# The next cell has the numbers that Hoffmann et al. found for large models on web text, in nats per token. With them, compare two models that took similar FLOPs: Gopher, which is larger, and Chinchilla, which read more. **Predict** which is better, and which of the three parts makes the difference.
 
 # %%
 hoffmann = ScalingLaw(E=1.69, A=406.4, alpha=0.34, B=410.7, beta=0.28)
@@ -377,11 +381,11 @@ ax.minorticks_off()
 fig.legend(loc="outside right center", frameon=False)
 show(
     fig,
-    "Loss against learning rate for six widths: each curve has a valley, wider models at lower rates.",
+    "Loss against learning rate for six widths. Narrow models have their least loss at high rates, wide ones at low rates.",
 )
 
 # %% [markdown]
-# Wider models have lower best rates. For the sweep we take a simple rule, 0.5 / width and at most 0.02. It is within a factor of two of the best rate everywhere. One seed and five rates, each twice the one before, cannot tell us more.
+# On the whole, wider models have lower best rates. For the sweep we take a simple rule, 0.5 / width and at most 0.02. It is within a factor of two of the best rate everywhere. (For 24 and for 144 channels the best rate is the last one tried, so a still better one may lie beyond it.) One seed and five rates, each twice the one before, cannot tell us more.
 #
 # All these runs have 1,250 steps. Does the rule hold for longer ones? The model of 24 channels was also trained for 10,000 steps. **Predict:** is its best rate higher then, or lower?
 
@@ -389,7 +393,7 @@ show(
 for row in sorted(record["rates"]["playhouse"], key=lambda row: row["learning_rate"]):
     if row["steps"] == 10_000:
         print(f"rate {row['learning_rate']:.4f}: {row['loss']:.3f}")
-print(f"the rule: {0.5 / 24:.4f}")
+print(f"the rule: {min(0.02, 0.5 / 24):.4f}")
 
 # %% [markdown]
 # From 0.005 to 0.02 the losses are between 0.475 and 0.483. The rule's rate costs 0.004, so we keep one rate for each width, whatever the length.
@@ -404,7 +408,7 @@ def peak_lr(n_embd):
 def point_training(point, learning_rate):
     """The TrainConfig of a point, with a peak learning rate. The schedule ends where the run ends.
 
-    Raises: ValueError where no whole number of windows makes a step.
+    Raises: ValueError if a step is not a whole number of windows.
     """
     if point.block_size < 2 or CHARACTERS_PER_STEP % point.block_size != 0:
         raise ValueError(
@@ -427,7 +431,7 @@ def point_training(point, learning_rate):
 # %%
 #| export
 def point_row(point, model, loss):
-    """What is kept of a point: its model's sizes, what the run cost, and its loss; a dict of plain values."""
+    """The row of a finished run: its point, the sizes of its model, its cost and its loss, as a dict of plain values."""
     return {
         **point._asdict(),
         "N": model.num_params(),
@@ -449,10 +453,10 @@ def columns(rows):
 def run_sweep(points, corpus, path):
     """Trains a model for each point and measures it on the validation text -> a list of `point_row`s.
 
-    The rows are kept in a JSON file, path: a sweep that was interrupted goes on where it stopped.
+    The rows are saved in a JSON file, path, so an interrupted sweep continues where it stopped.
 
-    Raises: ValueError for a point that cannot be trained, FileNotFoundError where the folder of path is not there; both
-    before anything is trained. KeyboardInterrupt where a run was interrupted; it has no row then.
+    Raises: ValueError for a point that cannot be trained, FileNotFoundError if the folder of path does not exist; both
+    before anything is trained. KeyboardInterrupt if a run is interrupted, which then has no row.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -471,10 +475,10 @@ def run_sweep(points, corpus, path):
         model = GPT(model_config)
         key = cache_file_name(cache_key("sweep", model, corpus, asdict(config)))
         if key not in known:
-            again = "" if point.characters <= len(ids) else f", of them {len(ids):,} different"
+            again = "" if point.characters <= len(ids) else f", {len(ids):,} of them different"
             print(f"{model.num_params():,} parameters, {point.characters:,} characters{again}")
             result = train(model, ids, config)
-            # The trainer ends a run in good order on Ctrl-C. An unfinished run is no row of a sweep.
+            # On Ctrl-C the trainer stops cleanly and returns. An unfinished run gets no row.
             if result["stop_reason"] != "steps":
                 raise KeyboardInterrupt
             loss = evaluate(model, val_ids, stride=point.block_size // 2)
@@ -502,7 +506,7 @@ if CORPUS == "playhouse":
 print(f"{len(points)} models; the longest run reads {longest:,} characters")
 
 # %% [markdown]
-# This takes two to four minutes on two CPU cores. If your machine is slow, leave out the runs of 5000 steps.
+# This takes two to four minutes on two CPU cores. If your machine is slow, leave out the runs of 5,000 steps.
 
 # %% tags=["nbval-ignore-output"]
 rows = run_sweep(points, sweep_corpus, cache_dir() / "sweep.json")
@@ -513,7 +517,7 @@ for row in rows:
     print(f"{row['N']:10,} {row['D']:12,}  {row['flops']:.1e}  {row['loss']:.3f}")
 
 # %%
-# Who knows only how often each character comes has a loss above 3 (lesson 00).
+# A model that knows only how often each character occurs has a loss above 3 (lesson 00).
 assert max(row["loss"] for row in rows) < 3
 
 # %% [markdown]
@@ -556,46 +560,24 @@ check("huber_objective", huber_objective)
 # %% [markdown]
 # Hoffmann et al. take $\delta = 0.001$. Our recorded runs (below) scatter by about 1% from seed to seed, so we take $\delta = 0.01$: errors of up to 1% count quadratically, larger ones linearly.
 #
-# The descent uses L-BFGS, a method that estimates the curvature of the objective from its last gradients. PyTorch has it, and autograd gives the gradients. The unknowns are the logarithms of $A$, $\alpha$, $B$, $\beta$ and $E$, so that all five stay above 0. (You can read on without having followed all of the next cell. It makes nine descents, continues from the best one, and returns a law.)
+# The descent uses L-BFGS, a method that estimates the curvature of the objective from its last gradients. PyTorch has it, and autograd gives the gradients. The unknowns are the logarithms of $A$, $\alpha$, $B$, $\beta$ and $E$, so that all five stay above 0. (You can read on without having followed all of the next cells. `fit_law`, in the last of them, makes nine descents, continues from the best one, and returns a law.)
 
 # %%
 #| export
 # Pairs of exponents, alpha and beta, at which the descents begin.
 STARTS = tuple(product((0.3, 0.7, 1.2), repeat=2))
-DELTA = 0.01  # the threshold of the Huber loss: typical of how our runs scatter from seed to seed
+DELTA = 0.01  # the threshold of the Huber loss: about the scatter of our runs from seed to seed
 
 
 class _Runs:
-    """The runs of a sweep, as the fit needs them.
+    """The runs of a sweep, and what fits a law to them.
 
-    The parameters of a law are the logarithms of A, alpha, B, beta and, where E is not given, E; A and B at the middle of
-    the runs.
+    The parameters of a law, (5,) or (4,), are the logarithms of A, alpha, B, beta and, unless E is given, E. A and B are
+    measured at the middle of the runs.
     """
 
     def __init__(self, N, D, losses, E, form):
-        _check_form(form)
-        fitted = 5 if E is None else 4  # numbers
-        if not len(N) == len(D) == len(losses) >= fitted:
-            raise ValueError(
-                f"to fit {fitted} numbers takes at least {fitted} runs, each with N, D and a loss; got {len(N)} N, "
-                f"{len(D)} D and {len(losses)} losses"
-            )
-        for name, values in (("N", N), ("D", D), ("loss", losses)):
-            for run, value in enumerate(values):
-                if not 0 < value < math.inf:
-                    raise ValueError(f"run {run}: {name} is {value}; it must be a number above 0")
-        if E is not None and not 0 <= E < math.inf:
-            raise ValueError(f"the irreducible loss, E, is {E}; it must be a number from 0 up")
-        if E is not None and E >= min(losses):
-            raise ValueError(
-                f"run {losses.index(min(losses))}: its loss, {min(losses):.4g}, is not above the irreducible loss, "
-                f"{E:.4g}: are both in nats per character, and of the same text?"
-            )
-        for name, values in (("N", N), ("D", D)):
-            if len(set(values)) < 3:
-                raise ValueError(
-                    f"the runs have {len(set(values))} different values of {name}: an exponent needs at least 3"
-                )
+        _check_runs(N, D, losses, E, form)
         log_N = torch.tensor(N, dtype=torch.float64).log()
         log_D = torch.tensor(D, dtype=torch.float64).log()
         # Measured from the middle of the runs, ln A hardly depends on alpha, and ln B hardly on beta: L-BFGS needs fewer steps.
@@ -624,7 +606,7 @@ class _Runs:
 
     def fit(self):
         """The parameters of the best law, (5,) or (4,)."""
-        # Each of the three terms begins as a third of a middling loss.
+        # Each of the three terms begins as a third of the median loss.
         third = self.log_loss.median().item() - math.log(3)
         starts = []
         for alpha, beta in STARTS:
@@ -632,7 +614,7 @@ class _Runs:
             starts.append(start if self.E is not None else [*start, third])
         starts = torch.tensor(starts, dtype=torch.float64)
         objectives, ends = self.descend(starts, self.log_loss, steps=300)
-        # Once more from the best one alone, to the last digit.
+        # Then once more from the best of these ends alone, to the last digit.
         best = ends[objectives.nan_to_num(nan=math.inf).argmin()]
         _, ends = self.descend(best[None], self.log_loss, steps=300)
         return ends[0]
@@ -648,10 +630,10 @@ class _Runs:
         return torch.logaddexp(above, log_E.expand_as(above))
 
     def descend(self, parameters, log_loss, steps):
-        """Descents of S laws at once, from parameters (S, 5 or 4) -> the objectives at their ends (S,), the parameters.
+        """Descents of S laws at once, from parameters (S, 5 or 4) -> the objectives (S,) and parameters at their ends.
 
-        log_loss (S, R) or (R,). The objectives are added up. None depends on the parameters of another law, so each law
-        goes to a minimum of its own.
+        log_loss (S, R) or (R,). The objectives are added up. None of them depends on the parameters of another law, so
+        each law reaches a minimum of its own.
         """
         parameters = parameters.clone().requires_grad_()
         optimizer = torch.optim.LBFGS(
@@ -679,11 +661,42 @@ class _Runs:
             return objectives(), parameters.detach()
 
 
+# %%
+#| export
+def _check_runs(N, D, losses, E, form):
+    """Raises: ValueError for lists of runs that no law can be fitted to."""
+    _check_form(form)
+    fitted = 5 if E is None else 4  # numbers
+    if not len(N) == len(D) == len(losses) >= fitted:
+        raise ValueError(
+            f"to fit {fitted} numbers takes at least {fitted} runs, each with N, D and a loss; got {len(N)} N, "
+            f"{len(D)} D and {len(losses)} losses"
+        )
+    for name, values in (("N", N), ("D", D), ("loss", losses)):
+        for run, value in enumerate(values):
+            if not 0 < value < math.inf:
+                raise ValueError(f"run {run}: {name} is {value}; it must be a number above 0")
+    if E is not None and not 0 <= E < math.inf:
+        raise ValueError(f"the irreducible loss, E, is {E}; it must be a number from 0 up")
+    if E is not None and E >= min(losses):
+        raise ValueError(
+            f"run {losses.index(min(losses))}: its loss, {min(losses):.4g}, is not above the irreducible loss, "
+            f"{E:.4g}: are both in nats per character, and of the same text?"
+        )
+    for name, values in (("N", N), ("D", D)):
+        if len(set(values)) < 3:
+            raise ValueError(
+                f"the runs have {len(set(values))} different values of {name}: an exponent needs at least 3"
+            )
+
+
+# %%
+#| export
 def fit_law(N, D, losses, E=None, form="hoffmann"):
     """The law with the least Huber loss of the logarithms -> ScalingLaw. Hoffmann et al. (2022), who take delta = 0.001.
 
-    N, D, losses: lists of the runs' parameters, characters and losses. E: the irreducible loss where it is known; without
-    it, E is fitted, too.
+    N, D, losses: lists of the runs' parameters, characters and losses. E: the irreducible loss, if it is known; otherwise
+    E is fitted, too.
 
     Raises: ValueError for another form, for lists of unequal lengths, for fewer runs than numbers to fit, for values that
     are not above 0, for losses that are not above E, for fewer than three different N or D, and where D is a power of N.
@@ -711,15 +724,18 @@ found = fit_law(N, D, noisy)
 print("       E      alpha  beta")
 print(f"true   {truth.E:.3f}  {truth.alpha:.3f}  {truth.beta:.3f}")
 print(f"found  {found.E:.3f}  {found.alpha:.3f}  {found.beta:.3f}")
+print(
+    f"error {found.E / truth.E - 1:+.1%}  {found.alpha / truth.alpha - 1:+.1%}  {found.beta / truth.beta - 1:+.1%}"
+)
 
 # %% [markdown]
-# Errors of 1% in the losses became errors of 0.01 to 0.03 in the exponents.
+# The last line shows what errors of 1% in the losses did to the numbers of the law.
 #
 # Now your twelve models, with both forms. $E$ is given: it is the entropy of the validation text. (On other corpora nobody knows $E$, so it is fitted.) **Predict:** does a small model that has read little do better or worse than the sum (the form of Hoffmann et al.) says?
 
 # %% tags=["nbval-ignore-output"]
 def errors_of(law, rows):
-    """By which share each loss by the law is too high (above 0) or too low."""
+    """The relative error of a law for each row: above 0 where it predicts too high a loss."""
     return [law.loss(row["N"], row["D"]) / row["loss"] - 1 for row in rows]
 
 
@@ -741,7 +757,7 @@ assert off < 0.12
 # %% [markdown]
 # Four numbers, and $E$, describe twelve runs. The largest model has 180 times as many parameters as the smallest.
 #
-# The sum is off by more than the other form, and on our machine not at random. Look at its errors for 18,312 parameters: it predicts too low a loss for the shortest run (an error below 0), and too high a loss for the longest. A small model not only stops at a higher loss but also learns more slowly. The sum cannot say that, because $B/D^\beta$ is the same for all sizes. The form of Kaplan et al. can: with $\beta$ above 1, a shortage of parameters and a shortage of text make each other worse.
+# On our machine the sum is off by more than the other form, and not at random. Look at its errors for 18,312 parameters: it predicts too low a loss for the shortest run (an error below 0), and too high a loss for the longest. A small model not only stops at a higher loss but also learns more slowly. The sum cannot say that, because $B/D^\beta$ is the same for all sizes. The form of Kaplan et al. can: with $\beta$ above 1, a shortage of parameters and a shortage of text make each other worse.
 #
 # ## What if E is not known?
 #
@@ -754,17 +770,19 @@ if corpus.val_entropy is not None:
     print(f"the entropy of the text: {corpus.val_entropy:.3f}\n")
 print(f"the loss of {target_N:,.0f} parameters after {target_D:,.0f} characters:")
 print("form               E    loss   off by")
+free_fits = {}  # three fits without the entropy of the text
 for name, form, E in (
     ("hoffmann", "hoffmann", None),
     ("kaplan", "kaplan", None),
-    ("kaplan, no E", "kaplan", 0.0),
+    ("kaplan, E = 0", "kaplan", 0.0),
 ):
-    free = fit_law(*columns(rows), E, form)
-    off = fmean(abs(error) for error in errors_of(free, rows))
-    print(f"{name:12}   {free.E:.3f}   {free.loss(target_N, target_D):.3f}   {off:6.1%}")
+    free_fits[name] = law = fit_law(*columns(rows), E, form)
+    off = fmean(abs(error) for error in errors_of(law, rows))
+    print(f"{name:13}  {law.E:.3f}   {law.loss(target_N, target_D):.3f}   {off:6.1%}")
 
 # %%
-assert free.E - min(row["loss"] for row in rows) < 0
+# No run can have a loss below E, so the fitted E has to be lower than the best of the twelve losses.
+assert free_fits["kaplan"].E - min(row["loss"] for row in rows) < 0
 
 # %% [markdown]
 # If $E$ comes out too low, the law promises losses that no model can reach. Only runs with a loss near the floor tell a fit where the floor is, and those runs cost most. Without them, a lower $E$ with smaller exponents can fit about as well: compare the last column.
@@ -776,7 +794,7 @@ assert free.E - min(row["loss"] for row in rows) < 0
 def _log_errors(runs, parameters):
     """ln of loss / predicted loss of each run (R,), with the correction HC1 (MacKinnon and White, 1985).
 
-    It enlarges them: a law is nearer to the runs it was fitted to than to others.
+    The correction enlarges the errors, because a law is nearer to the runs it was fitted to than to other runs.
     """
     predicted = runs.predict_log(parameters[None])[0]
     free = len(predicted) - len(parameters)
@@ -795,16 +813,16 @@ def _bootstrap(runs, parameters, resamples, seed):
     predicted = runs.predict_log(parameters[None])
     made_up = predicted + signs * errors
     if runs.E is not None and runs.E > 0:
-        # Nothing is below the irreducible loss.
+        # No loss is below the irreducible one.
         made_up = made_up.clamp(min=math.log(1.0001 * runs.E))
-    # The law of the real runs is near.
+    # The descents begin at the law of the real runs, which is near.
     starts = parameters.repeat(resamples, 1)
     _, ends = runs.descend(starts, made_up, steps=1000)
     return [runs.law(end) for end in ends]
 
 
 def bootstrap_laws(N, D, losses, E=None, form="hoffmann", resamples=200, seed=1337):
-    """Laws of made-up sweeps, in which each run errs as far as it did, up or down at random -> a list of ScalingLaws.
+    """Laws of made-up sweeps, in which each run keeps the size of its error, with a random sign -> a list of ScalingLaws.
 
     A wild bootstrap (Wu, 1986; with signs at random, Liu, 1988).
 
@@ -814,38 +832,6 @@ def bootstrap_laws(N, D, losses, E=None, form="hoffmann", resamples=200, seed=13
         raise ValueError(f"resamples is {resamples}; it must be at least 1")
     runs = _Runs(N, D, losses, E, form)
     return _bootstrap(runs, runs.fit(), resamples, seed)
-
-
-def cheaper_runs(rows, target, factor=8):
-    """The rows whose runs took at most 1 / factor of the FLOPs of the target, which is a row, too."""
-    return [row for row in rows if factor * row["flops"] <= target["flops"]]
-
-
-def predict_loss(N, D, losses, target_N, target_D, E=None, form="hoffmann", level=0.9, seed=1337):
-    """What a law that is fitted to runs says of another run -> its loss, and the lower and upper end of an interval.
-
-    level: the share of such runs that the interval should hold. It has room for the error of the law, by `bootstrap_laws`,
-    and for that of a single run: as large as those of the quarter of the runs with the least losses. With few runs it is
-    too narrow: where the law is true, 16 runs are known and E is fitted, intervals of level 0.9 hold about three of four.
-
-    Raises: ValueError as `bootstrap_laws` does, and for a level that is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must be between 0 and 1")
-    runs = _Runs(N, D, losses, E, form)
-    parameters = runs.fit()
-    errors = _log_errors(runs, parameters)
-    best = errors[torch.tensor(losses).argsort()[: len(losses) // 4]]
-    others = _bootstrap(runs, parameters, 200, seed)
-    by_law = torch.tensor([other.loss(target_N, target_D) for other in others], dtype=torch.float64)
-    # Each law with each of these errors, up and down.
-    guesses = by_law[:, None] * torch.cat([best, -best]).exp()  # (200, 2 * best)
-    if E is not None:
-        guesses = guesses.clamp(min=E)
-    outside = (1 - level) / 2
-    ends = torch.tensor([outside, 1 - outside], dtype=torch.float64)
-    low, high = guesses.flatten().quantile(ends).tolist()
-    return runs.law(parameters).loss(target_N, target_D), low, high
 
 # %% tags=["nbval-ignore-output"]
 def interval(values):
@@ -972,8 +958,42 @@ recorded.block_size = own_window
 # A law is worth what it predicts. On each corpus take the run with the most FLOPs as the target, and hide it, together with all runs that cost more than an eighth as much. Fit the law to the rest. Let it predict the target's loss, with an interval that should contain the loss in nine of ten cases. Then compare.
 
 # %%
+#| export
+def cheaper_runs(rows, target, factor=8):
+    """The rows of runs that cost at most 1 / factor of the FLOPs of the run in the row `target`."""
+    return [row for row in rows if factor * row["flops"] <= target["flops"]]
+
+
+def predict_loss(N, D, losses, target_N, target_D, E=None, form="hoffmann", level=0.9, seed=1337):
+    """The loss that a law fitted to some runs predicts for another -> loss, lower and upper end of an interval.
+
+    level: the share of such intervals that should contain the loss. The interval has room for the error of the law, by
+    `bootstrap_laws`, and for the error of a single run, which is taken from the quarter of the runs with the least losses.
+    With few runs it is too narrow: where the law is true, 16 runs are known and E is fitted, intervals of level 0.9
+    contain the loss in about three of four cases.
+
+    Raises: ValueError as `bootstrap_laws` does, and for a level that is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must be between 0 and 1")
+    runs = _Runs(N, D, losses, E, form)
+    parameters = runs.fit()
+    errors = _log_errors(runs, parameters)
+    best = errors[torch.tensor(losses).argsort()[: len(losses) // 4]]
+    others = _bootstrap(runs, parameters, 200, seed)
+    by_law = torch.tensor([other.loss(target_N, target_D) for other in others], dtype=torch.float64)
+    # Each law with each of these errors, up and down.
+    guesses = by_law[:, None] * torch.cat([best, -best]).exp()  # (200, 2 * best)
+    if E is not None:
+        guesses = guesses.clamp(min=E)
+    outside = (1 - level) / 2
+    ends = torch.tensor([outside, 1 - outside], dtype=torch.float64)
+    low, high = guesses.flatten().quantile(ends).tolist()
+    return runs.law(parameters).loss(target_N, target_D), low, high
+
+# %%
 def predict_most_expensive(rows, E=None):
-    """Hides all runs that cost more than an eighth of the most expensive; prints what the others say of it."""
+    """Hides all runs that cost more than an eighth of the most expensive one; prints what the others predict for it."""
     target = max(rows, key=lambda row: row["flops"])
     small = cheaper_runs(rows, target)
     largest = max(small, key=lambda row: row["flops"])
@@ -1027,13 +1047,16 @@ for least in (240_000, 345_600, 480_000, 691_200):  # characters
 for name, tested in record["backtest"].items():
     held = [row["low"] <= row["loss"] <= row["high"] for row in tested]
     errors = [abs(row["predicted"] - row["loss"]) for row in tested]
+    worst = tested[errors.index(max(errors))]
     print(
-        f"{name:12} {sum(held)} of {len(held)} intervals held the loss; "
-        f"predictions off by {fmean(errors):.3f} on average, {max(errors):.3f} at most"
+        f"{name}: {sum(held)} of {len(held)} intervals ({sum(held) / len(held):.0%}) held the loss"
+    )
+    print(
+        f"  off by {fmean(errors):.3f} on average, and by {max(errors):.3f} where {worst['fitted']} runs were known"
     )
 
 # %% [markdown]
-# Nine of ten were promised. On Playhouse 77% of the intervals contained the loss, on Shakespeare 96%. The largest misses are for models predicted from 16 or 19 short runs. An interval shows how much the scatter of the runs leaves open. It cannot show whether the law continues to hold.
+# Nine of ten were promised: on Playhouse too few intervals contained the loss. The largest misses come from predictions that rest on few, short runs. An interval shows how much the scatter of the runs leaves open. It cannot show whether the law continues to hold.
 #
 # And your own twelve models? Let them predict the same target on Playhouse. **Predict:** will the interval be wider or narrower than that of the recorded runs?
 
@@ -1045,7 +1068,9 @@ if CORPUS == "playhouse":
     print(
         f"a run that costs {target['flops'] / largest:.0f} times as much as your most expensive one:"
     )
-    print(f"predicted {guess:.3f}, from {low:.3f} to {high:.3f}; recorded {target['loss']:.3f}")
+    place = "inside" if low <= target["loss"] <= high else "outside"
+    print(f"predicted {guess:.3f}; recorded {target['loss']:.3f}")
+    print(f"interval from {low:.3f} to {high:.3f}: the recorded loss is {place}")
     print(f"above the floor: {guess - floor:.3f} predicted, {target['loss'] - floor:.3f} recorded")
 
 # %%
@@ -1053,11 +1078,11 @@ if CORPUS == "playhouse":
     assert abs(guess - target["loss"]) < 0.05
 
 # %% [markdown]
-# The prediction is close, and the interval is narrow: twelve runs that happen to lie near one law leave little scatter. Does your interval contain the recorded loss? On our machine it does not.
+# The prediction is within 0.05 nats. Compare the interval with the one above, from 38 recorded runs. Twelve runs that happen to lie near one law leave little scatter, and then the interval is narrow. A narrow interval is not a safer one. Does yours contain the recorded loss?
 #
 # ## What a budget buys
 #
-# Back to the night at the large computer. The FLOPs are given, and a model with twice the parameters reads half as many characters. The losses of all sizes for the same FLOPs make an **isoFLOP curve**. On its left the models are too small. On its right they have read too little. The best size is in between.
+# Back to the night at the large computer. The FLOPs are given, so a model with twice the parameters reads half as many characters. The losses of all sizes for the same FLOPs make an **isoFLOP curve**. On its left the models are too small. On its right they have read too little. The best size is in between.
 #
 # Here the FLOPs are those of the usual rule, $6ND$. The recorded runs do not all have the same FLOPs, so we interpolate between two recorded lengths, on logarithmic axes. Near its lowest point such a curve is nearly a parabola. A parabola through the best size and its two neighbours shows where the lowest point lies between the sizes.
 
@@ -1109,7 +1134,16 @@ show(
 )
 
 # %% [markdown]
-# Which of the two is better in the morning, the large model or the one with more text? For $10^{13}$ FLOPs the model of 1,022,832 parameters reads 1.6 million characters and reaches 0.373. The model of 460,704 parameters reads 3.6 million and reaches 0.330. The one of 200,232 reads 8.3 million and reaches 0.342. The smaller model on more text wins, until it is too small.
+# Which of the two is better in the morning, the large model or the one with more text? Here is what the largest budget buys (`budget` and `curve` are still those of the last curve):
+
+# %%
+print(f"{budget:.0e} FLOPs buy")
+for N, above in curve:
+    D = budget / (6 * N)
+    print(f"  {N:9,} parameters, {D:9,.0f} characters: {floor + above:.3f} nats per character")
+
+# %% [markdown]
+# The smaller model on more text wins, until it is too small.
 #
 # With a law, the best size can be computed.
 #
@@ -1138,14 +1172,14 @@ check("optimal_size", optimal_size)
 # %%
 #| export
 def compute_optimal(law, flops):
-    """The N and D with the least loss by a law, among the runs of 6 N D = flops -> N, D.
+    """The N and D with the least loss by a law, among all runs with 6 N D = flops -> N, D.
 
-    Raises: ValueError where flops is not above 0.
+    Raises: ValueError if flops is not above 0.
     """
     if not 0 < flops < math.inf:
         raise ValueError(f"flops is {flops}; it must be a number above 0")
-    # There the derivative of the loss along 6 N D = flops is 0: alpha times the first term to its power is equal to beta
-    # times the second term to its power.
+    # At the best N the derivative of the loss along 6 N D = flops is 0:
+    # alpha * N_term ** power = beta * D_term ** power.
     ratio = (law.alpha / law.beta) ** (1 / law.power) * law.A / law.B
     N = (ratio * (flops / 6) ** law.beta) ** (1 / (law.alpha + law.beta))
     return N, flops / 6 / N
@@ -1222,11 +1256,11 @@ show(
 # **What N counts.** Kaplan et al. did not count the tables. In small models the tables are a large share. **Predict:** without them, does the best size seem to grow faster with the FLOPs, or more slowly?
 
 # %%
-LONGEST = 20_000  # steps: all sizes, but none longer, were trained for so long
+LONGEST = 20_000  # steps: the longest length that every size was trained for
 STOPS = (1250, 2500, 5000, 10_000)
 on_the_way = []
 for row in select(plays, steps=LONGEST, seed=FIRST_SEED):
-    # The curve was measured on a part of the validation text: scaled, so that its end is the loss of the whole.
+    # The curve was measured on a part of the validation text. Scaled, it ends at the loss on all of that text.
     scale = row["loss"] / row["curve"][-1][1]
     for step, loss in row["curve"]:
         if step in STOPS:
@@ -1297,7 +1331,7 @@ for kind in COLOURS:
 # %% [markdown]
 # Spelling is a matter of text: eight times the text divides its loss by 25, seven times the parameters by 2.3. Words and grammar behave the same way, less strongly.
 #
-# Copied names, addressees and closings are another matter. More text alone hardly helps, and more parameters alone hardly help. Both together divide the loss on these kinds by 3.5 to 5. All three ask the model to look back for a name or a thing that was said before. A large model learns that, and learns it late.
+# Copied names, addressees and closings are another matter. More text alone hardly helps, and more parameters alone hardly help. Both together divide the loss on these kinds by 3.5 to 5. All three require the model to look back for a name or a thing that was said before. A large model learns that, and learns it late.
 #
 # ## What a law does not say
 #
@@ -1351,7 +1385,7 @@ check("effective_characters", effective_characters)
 # %%
 #| export
 def effective_data(D, unique, R_star=15):
-    """How much new text is worth as much as D characters (or tokens) read from a text of `unique` (Muennighoff et al., 2023)."""
+    """The length of new text that is worth D characters (or tokens) read from a text of `unique` (Muennighoff et al., 2023)."""
     repetitions = max(D / unique - 1, 0)
     return min(D, unique) * (1 + R_star * (1 - math.exp(-repetitions / R_star)))
 
@@ -1388,11 +1422,11 @@ for row in record["sweep"]["shakespeare"]:
         )
 
 # %% [markdown]
-# Eight readings of a million characters have not broken the law for models of at most 200,000 parameters. The recorded losses are even a little lower than the law says. What breaks it is a text that is small for the model.
+# Nearly eight readings of a million characters have not broken the law for models of at most 200,000 parameters. The recorded losses are even a little lower than the law says. What breaks it is a text that is small for the model.
 #
 # **Other texts.** The exponents of the plays are 1.1 and 1.8, those of Shakespeare 0.2 and 0.4. A law of one corpus says nothing about another.
 #
-# **Skills.** A loss falls smoothly. A skill may come late, and then suddenly ([Wei et al., 2022](https://arxiv.org/abs/2206.07682)). At the end of a scene somebody carries away the prop that was named at its beginning. Count the prop as right where the model gives its first letter more than half of the probability, and look at the loss on the closings, too. A model that only guesses among the 17 props loses $\ln 17 = 2.8$ nats at each closing, once in the 145 characters of a scene. That is 0.019 nats per character:
+# **Skills.** A loss falls smoothly. A skill may come late, and then suddenly ([Wei et al., 2022](https://arxiv.org/abs/2206.07682)). At the end of a scene somebody carries away the prop that was named at its beginning. Count the prop as right where the model gives its first letter more than half of the probability, and look at the loss on the closings, too. A model that only guesses among the 17 props loses $\ln 17 = 2.8$ nats at each closing, once in the 145 characters of a scene. That is 0.020 nats per character:
 
 # %%
 for n_embd in (72, 96):

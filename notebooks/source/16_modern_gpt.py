@@ -98,7 +98,7 @@ check("divide_by_rms", divide_by_rms)
 #
 # Lesson 06 adds a learned vector for each position. This has two flaws. The table ends: with a `block_size` of 192 there is no vector for position 192. And each position is learned by itself: nothing tells the model that positions 20 and 19 are as far apart as 120 and 119.
 #
-# **RoPE**, rotary position embedding ([Su et al., 2021](https://arxiv.org/abs/2104.09864)), adds nothing. It groups the numbers of a query into pairs and reads each pair as an arrow in the plane. Look at one pair. At position $t$ its arrow is turned by the angle $t\theta$. The same is done with keys:
+# **RoPE**, rotary position embedding ([Su et al., 2021](https://arxiv.org/abs/2104.09864)), adds nothing. It groups the numbers of a query into pairs and reads each pair as an arrow in the plane. Look at one pair. In the query at position $t$ its arrow is turned by the angle $t\theta$, and in the key at position $s$ by $s\theta$:
 #
 # $$R_t = \begin{pmatrix} \cos t\theta & -\sin t\theta \\ \sin t\theta & \cos t\theta \end{pmatrix}, \qquad (R_t\, q) \cdot (R_s\, k) = q \cdot (R_{s-t}\, k)$$
 #
@@ -214,15 +214,15 @@ def apply_rope(x, cos, sin):
 
     A pair is number i of the first half and number i of the second half, as in Llama.
     """
-    # With its halves swapped, x has at each place the other number of the pair.
+    # With the halves of x swapped, each number meets the other number of its pair.
     other = x.roll(x.shape[-1] // 2, dims=-1)
     return (x * cos + other * sin).to(x.dtype)  # the angles have 32 bits; x may have 16
 
 
 def rope_cos_sin(positions, head_size):
-    """What `apply_rope` needs: positions (...) -> cos and sin (..., head_size), a number for each of a pair.
+    """What `apply_rope` needs: positions (...) -> cos and sin (..., head_size), a number for each member of a pair.
 
-    Pair (a, b) becomes (a cos - b sin, b cos + a sin): so the sine of the first number has a minus.
+    Pair (a, b) becomes (a cos - b sin, b cos + a sin), so the sines of the first half have a minus.
     """
     angles = rope_angles(positions, head_size)
     cos = angles.cos()
@@ -257,10 +257,14 @@ show(
 )
 
 # %%
-along = [rotated.diagonal(-distance) for distance in (0, 1, 5)]
-print("how much a score varies along a diagonal:")
-for distance, scores in zip((0, 1, 5), along):
-    print(f"distance {distance}: from {scores.min():.3f} to {scores.max():.3f}")
+print("scores along a diagonal:  learned table        RoPE")
+for distance in (0, 1, 5):
+    before = learned.diagonal(-distance)
+    scores = rotated.diagonal(-distance)
+    print(
+        f"distance {distance}:        {before.min():7.2f} to {before.max():5.2f}   "
+        f"{scores.min():6.2f} to {scores.max():5.2f}"
+    )
     assert scores.max() - scores.min() < 1e-3
 
 # %% [markdown]
@@ -289,7 +293,7 @@ show(
 # %%
 #| export
 def make_norm(kind, size):
-    """A norm over the last dimension: RMSNorm (Zhang and Sennrich, 2019) or layer norm, without biases."""
+    """A norm over the last dimension, without biases: RMSNorm (Zhang and Sennrich, 2019) or layer norm."""
     if kind == "rms":
         return nn.RMSNorm(size, eps=1e-5)
     return nn.LayerNorm(size, bias=False)
@@ -303,7 +307,7 @@ def swiglu_width(n_embd):
 class SwiGLU(nn.Module):
     """A gated feed-forward layer (Shazeer, 2020): (B, T, C) -> (B, T, C).
 
-    Three matrices in place of two, and so 8/3 as wide as the input in place of 4 times: as many parameters.
+    It has three matrices in place of two. At an inner width of 8/3 C in place of 4 C they have as many parameters.
     """
 
     def __init__(self, n_embd, dropout=0.0):
@@ -357,7 +361,7 @@ show(
 
 # %% tags=["exercise"] exercise="kv_cache_bytes"
 def kv_cache_bytes(n_layer, n_head, n_kv_head, n_embd, length, bytes_per_number=2):
-    """-> int: the bytes that the keys and values of `length` positions take."""
+    """All arguments ints -> int: the bytes that the keys and values of `length` positions take."""
     ### BEGIN SOLUTION
     head_size = n_embd // n_head
     numbers = 2 * n_layer * n_kv_head * head_size * length  # 2: keys and values
@@ -427,7 +431,7 @@ class GroupedAttention(nn.Module):
     def forward(self, x, rotation=None, cache=None):
         """x (B, T, C) -> (B, T, C). rotation: RoPE's cos and sin; None where positions are learned."""
         B, T, C = x.shape
-        # Queries and keys are normed and turned alike, and so together.
+        # Queries and keys are normed and turned in the same way, so both go through as one tensor.
         qk = torch.cat([self.q(x), self.k(x)], dim=-1).view(B, T, -1, self.head_size)
         if self.qk_norm:
             qk = F.rms_norm(qk, (self.head_size,))
@@ -488,9 +492,9 @@ for name, (before, after) in (("a learned table", keys), ("RoPE", rope_keys)):
 # %%
 #| export
 class SlidingKVCache(KVCache):
-    """A KV cache that never fills: it keeps the last `window` columns, those of the current pass included.
+    """A KV cache that never fills: it keeps the last `window` columns, including those of the current pass.
 
-    For models whose keys say only how far away they are (RoPE), so that an old key stays right while the window moves.
+    For models whose scores depend only on distances (RoPE): there an old key stays right while the window moves.
     """
 
     slides = True
@@ -500,14 +504,14 @@ class SlidingKVCache(KVCache):
         self.window = window
         self.end = 0  # how many columns of the buffers are filled
         self.new = 0  # how many of them are of the current pass
-        self.kept = 0  # how many columns before the current pass it may see
+        self.kept = 0  # how many earlier columns the current pass may see
 
     def extend(self, T, device=None):
         """Makes room for T more columns, at most `window` -> their positions, (T,), or (B, T) where rows have pads."""
         if T > self.window:
             raise ValueError(f"{T} columns at once, but the window has {self.window}")
         if self.end + T > self.max_length:
-            # The last columns move to the front, once in a window of steps.
+            # The last columns move to the front. With one token a step, that happens once in `window` steps.
             kept = min(self.end, self.window - 1)
             for keys, values in self.layers.values():
                 keys[:, :, :kept] = keys[:, :, self.end - kept : self.end].clone()
@@ -520,7 +524,7 @@ class SlidingKVCache(KVCache):
         self.length += T
         rows = torch.arange(self.start, self.length, device=device)
         if T == 1 and self.pads is None:
-            self.mask = None  # a single query may see all that is kept
+            self.mask = None  # a single query may see every column that is kept
             return rows
         columns = torch.arange(self.start - self.kept, self.length, device=device)
         distance = rows[:, None] - columns  # (T, kept + T)
@@ -590,7 +594,7 @@ class NGramEmbedding(nn.Module):
     def hashes(self, idx, positions, before=None):
         """The rows of the n-grams that end at each token: idx (B, T) -> a list of (B, T), for n = 2, 3, ...
 
-        positions (T,) or (B, T): how many tokens stand before each. before (B, S): the last of those before idx.
+        positions (T,) or (B, T): how many tokens stand before each. before (B, S): the last tokens before idx.
         """
         T = idx.shape[1]
         text = idx if before is None else torch.cat([before, idx], dim=1)
@@ -600,9 +604,9 @@ class NGramEmbedding(nn.Module):
             earlier = F.pad(text, (distance, 0))[:, -T - distance : -distance]
             # Before the beginning of the text there is no token; -1 stands for that.
             earlier = torch.where(positions >= distance, earlier, -1)
-            # The numbers wrap around at 2 ** 63, as they may in a hash.
+            # The product may exceed 2 ** 63 and wrap around, which does no harm in a hash.
             code = code * 1_000_003 + earlier + 1
-            # A remainder by a power of two sees the low bits alone, so the high ones are mixed into them.
+            # The remainder by a power of two depends on the low bits alone, so the high bits are mixed into them.
             rows.append((code ^ (code >> 17)) % self.rows)
         return rows
 
@@ -675,7 +679,7 @@ class ModernConfig:
     n_head: int = 6  # attention heads in a block
     n_kv_head: int = 0  # heads of keys and values, a divisor of n_head; 0: n_head
     n_embd: int = 384  # embedding width, a multiple of n_head
-    dropout: float = 0.0  # the probability that training switches an activation off
+    dropout: float = 0.0  # the probability that training sets an activation to 0
     norm: str = "rms"  # rms or layer
     positions: str = "rope"  # rope or learned
     activation: str = "swiglu"  # swiglu, or one of ACTIVATIONS (lesson 05)
@@ -688,36 +692,7 @@ class ModernConfig:
     model_type: ClassVar[str] = "modern"  # by which a saved model says what it is (lesson 09)
 
     def __post_init__(self):
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_gram_rows"):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} is {size!r}; it must be an integer >= 1")
-        for name in ("n_kv_head", "n_gram"):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 0:
-                raise ValueError(f"{name} is {size!r}; it must be an integer >= 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be >= 0 and < 1, got {self.dropout}")
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
-        if self.n_head % self.kv_heads:
-            raise ValueError(
-                f"n_head ({self.n_head}) must be divisible by n_kv_head ({self.n_kv_head}): each head of keys and "
-                f"values serves equally many heads of queries"
-            )
-        size = head_size(self.n_embd, self.n_head)
-        if self.positions == "rope" and size % 2:
-            raise ValueError(
-                f"n_embd / n_head is {size}, but RoPE turns pairs of numbers: take an even one"
-            )
-        if self.n_gram == 1 or self.n_gram > self.block_size:
-            raise ValueError(
-                f"n_gram is {self.n_gram}; it must be from 2 to the block_size, {self.block_size}, or 0 (off)"
-            )
-        if not 0 <= self.softcap < inf:
-            raise ValueError(f"softcap is {self.softcap}; it must be a finite number >= 0 (0: off)")
+        _check_modern_config(self)
 
     @property
     def kv_heads(self):
@@ -725,7 +700,7 @@ class ModernConfig:
         return self.n_head if self.n_kv_head == 0 else self.n_kv_head
 
     def min_parameters(self):
-        """The parameters in the large matrices and tables, without building them: the model has a few more."""
+        """The parameters in the large matrices and tables, counted without building them: the model has a few more."""
         C = self.n_embd
         attention = 2 * C * C + 2 * C * self.kv_heads * (C // self.n_head)
         feed_forward = 8 * C * C
@@ -740,10 +715,51 @@ class ModernConfig:
             tables += (self.n_gram - 1) * self.n_gram_rows * C
         return self.n_layer * (attention + feed_forward) + tables
 
+# %% [markdown]
+# The next cell only refuses sizes that no GPT can have. Skip it.
+
+# %%
+#| export
+def _check_modern_config(config):
+    """Raises: ValueError for sizes that no GPT can have."""
+    for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "n_gram_rows"):
+        size = getattr(config, name)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} is {size!r}; it must be an integer >= 1")
+    for name in ("n_kv_head", "n_gram"):
+        size = getattr(config, name)
+        if not isinstance(size, int) or size < 0:
+            raise ValueError(f"{name} is {size!r}; it must be an integer >= 0")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be >= 0 and < 1, got {config.dropout}")
+    for name, choices in CHOICES.items():
+        value = getattr(config, name)
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}")
+    if config.n_head % config.kv_heads:
+        raise ValueError(
+            f"n_head ({config.n_head}) must be divisible by n_kv_head ({config.n_kv_head}): each head of keys and "
+            f"values serves equally many heads of queries"
+        )
+    size = head_size(config.n_embd, config.n_head)
+    if config.positions == "rope" and size % 2:
+        raise ValueError(
+            f"n_embd / n_head is {size}, but RoPE turns pairs of numbers: take an even one"
+        )
+    if config.n_gram == 1 or config.n_gram > config.block_size:
+        raise ValueError(
+            f"n_gram is {config.n_gram}; it must be from 2 to the block_size, {config.block_size}, or 0 (off)"
+        )
+    if not 0 <= config.softcap < inf:
+        raise ValueError(f"softcap is {config.softcap}; it must be a finite number >= 0 (0: off)")
+
+# %% [markdown]
+# Now the block and the model. Each part is chosen in `__init__`, or by one `if` in the forward pass:
+
 # %%
 #| export
 class ModernBlock(nn.Module):
-    """A transformer block of exchangeable parts: (B, T, C) -> (B, T, C)."""
+    """A transformer block whose parts the config chooses: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, config):
         super().__init__()
@@ -764,7 +780,7 @@ class ModernBlock(nn.Module):
 
 
 class ModernGPT(LanguageModel):
-    """A GPT of the parts that the config names."""
+    """A GPT made of the parts that its config names."""
 
     def __init__(self, config):
         super().__init__(config.vocab_size, config.block_size)
@@ -785,7 +801,7 @@ class ModernGPT(LanguageModel):
         scale_residual_init(self, config.n_layer)
 
     def make_cache(self, pads=None):
-        """The cache that generating uses: one that slides, where positions do not stand in the way."""
+        """The cache for generation: one that slides, unless the model has a learned table of positions."""
         if self.position_embedding is None:
             return SlidingKVCache(self.block_size, pads)
         return KVCache(self.block_size, pads)
@@ -807,7 +823,7 @@ class ModernGPT(LanguageModel):
             x = x + self.n_gram_embedding(idx, positions, before)
         rotation = None
         if self.position_embedding is None:
-            # Once for all layers; the same for all heads: (T, 1, head_size), or (B, T, 1, head_size).
+            # Computed once for all layers and heads: cos and sin (T, 1, head_size), or (B, T, 1, head_size).
             head_size = self.config.n_embd // self.config.n_head
             rotation = rope_cos_sin(positions[..., None], head_size)
         else:
@@ -817,7 +833,7 @@ class ModernGPT(LanguageModel):
             x = block(x, rotation, cache)
         logits = self.lm_head(self.norm(x))
         if self.config.softcap > 0:
-            # Nearly the identity for small logits; large ones never leave the range.
+            # Small logits hardly change; large ones never leave the range.
             logits = self.config.softcap * torch.tanh(logits / self.config.softcap)
         return logits
 
@@ -884,7 +900,7 @@ print(
 )
 
 # %% [markdown]
-# The first 5 of the 96 directions hold two fifths of the sum of squares, and the first 20 hold three quarters. A step along the gradient moves the weights mainly in these directions. What is rare in the text lies in the others, so the model learns it late. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
+# The first 5 of the 96 directions hold two fifths of the sum of squares, and the first 20 hold three quarters. A step along the gradient moves the weights mainly in these directions. The others hardly move, and what is rare in the text may lie there. Muon's step keeps the directions and makes all factors equal: $U V^\top$ in place of $U S V^\top$.
 #
 # ### Exercise: equal factors
 # ★★ · 6 minutes · Of all matrices that stretch nothing, $U V^\top$ is the nearest to $G$.
@@ -934,17 +950,17 @@ show(
 def orthogonalize(matrices, steps=5):
     """Matrices with the same singular vectors and singular values near 1: Newton-Schulz (Jordan et al., 2024).
 
-    Each step applies a polynomial to the singular values. Small ones grow by a factor of 3.4, and those near 1 stay
-    between 0.7 and 1.2. (..., M, N) -> (..., M, N).
+    (..., M, N) -> (..., M, N). Each step applies a polynomial to the singular values: small ones grow by a factor of 3.4,
+    and those near 1 stay between 0.7 and 1.2.
     """
     a = 3.4445
     b = -4.7750
     c = 2.0315
-    # No singular value is larger than the square root of the sum of all squares: none is above 1 now.
+    # Divided by the root of the sum of all squares, no singular value is above 1.
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     is_tall = x.shape[-2] > x.shape[-1]
     if is_tall:
-        x = x.mT  # the smaller product
+        x = x.mT  # makes the product below the smaller of the two
     for _ in range(steps):
         product = x @ x.mT
         x = a * x + (b * product + c * product @ product) @ x
@@ -966,7 +982,7 @@ show(
 )
 
 # %% [markdown]
-# Now the optimizer. Like Adam it first smooths the gradient over time: the momentum $B \leftarrow 0.95\,B + 0.05\,G$. Then
+# Now the optimizer. Like Adam it first smooths the gradient over time: the momentum $B \leftarrow 0.95\,B + 0.05\,G$, a matrix as large as $G$. Then
 #
 # $$W \leftarrow (1 - \eta\lambda)\,W - 0.2\,\eta\,\sqrt{\max(M, N)}\;\mathrm{NewtonSchulz}\big(0.95\,B + 0.05\,G\big)$$
 #
@@ -974,7 +990,7 @@ show(
 #
 # Why $0.2 \sqrt{\max(M, N)}$ ([Liu et al., 2025](https://arxiv.org/abs/2502.16982))? The squares of the numbers in $UV^\top$ sum to the number of its singular values, $\min(M, N)$. The matrix has $MN$ numbers, so their root mean square is $1 / \sqrt{\max(M, N)}$. With the factor it is 0.2, about that of AdamW's steps, so both optimizers can share a learning rate.
 #
-# That is convenient, because Muon takes only the matrices in the blocks. The other parameters stay with AdamW. Each step uses some rows of an embedding table, as vectors and not as a matrix, so equal singular values mean nothing there. The last matrix is tied to that table. And gains are not matrices.
+# That is convenient, because Muon takes only the matrices in the blocks. The other parameters stay with AdamW. A step looks up some rows of an embedding table, each as a vector by itself, so the singular values of the table mean nothing. The last matrix is tied to that table. And gains are not matrices.
 
 # %%
 #| export
@@ -986,16 +1002,16 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(self, groups, lr, betas, momentum=0.95, fused=False):
-        # In the groups, like all that a step depends on, it is saved with the state.
+        # The momentum is stored in the groups, so it is saved with the optimizer's state.
         groups = [{"momentum": momentum, **group} for group in groups]
         super().__init__(groups, lr=lr, betas=betas, fused=fused)
-        # In fp16 a GradScaler skips a step whose gradients overflowed. AdamW's fused kernel offers to do that, but only
-        # for its own parameters; so it is left to the scaler, for all of them.
+        # In fp16 a step whose gradients overflowed must be skipped. AdamW's fused kernel offers to skip it, but only for
+        # its own parameters. So the GradScaler skips it instead, for all parameters.
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step; closure, if there is one, computes the loss again and is called first."""
+        """One step. closure, if given, is called first and computes the loss again."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -1011,7 +1027,7 @@ class Muon(torch.optim.AdamW):
                     gradients[matrix] = matrix.grad
             for matrices in shapes.values():
                 self._step_matrices(matrices, group["lr"], group["weight_decay"], group["momentum"])
-        # AdamW passes over parameters without a gradient.
+        # AdamW skips parameters without a gradient, so Muon's matrices hide theirs from it.
         for matrix in gradients:
             matrix.grad = None
         super().step()
@@ -1020,17 +1036,17 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _step_matrices(self, matrices, lr, weight_decay, momentum):
-        """Muon's step for K matrices of one shape, (M, N), all at once: many small products would take longer."""
+        """Muon's step for K matrices of one shape, (M, N), in one product: many small products would take longer."""
         for matrix in matrices:
             state = self.state[matrix]
             if not state:
-                # AdamW counts steps, and looks for their number when a state is loaded.
+                # AdamW counts its steps, and expects their number when a state is loaded.
                 state["step"] = torch.tensor(0.0)
                 state["momentum_buffer"] = torch.zeros_like(matrix)
             state["step"] += 1
         gradients = torch.stack([matrix.grad for matrix in matrices])  # (K, M, N)
         buffers = torch.stack([self.state[matrix]["momentum_buffer"] for matrix in matrices])
-        buffers = buffers.lerp(gradients, 1 - momentum)  # the mean gradient of late
+        buffers = buffers.lerp(gradients, 1 - momentum)  # the running mean of the gradients
         # Nesterov: the momentum as it would be if the next gradient were the same.
         ahead = gradients.lerp(buffers, momentum)
         M, N = matrices[0].shape
@@ -1040,9 +1056,13 @@ class Muon(torch.optim.AdamW):
             matrix.mul_(1 - lr * weight_decay)
             matrix.add_(direction, alpha=-lr)
 
+# %% [markdown]
+# Which parameters go to which of the two? The matrices of the blocks go to Muon, all others to AdamW:
 
+# %%
+#| export
 def muon_param_groups(model, weight_decay):
-    """The matrices of the model's blocks in a group for Muon, all other parameters in two for AdamW.
+    """Parameter groups: one for Muon, with the matrices of the model's blocks, and two for AdamW, with the rest.
 
     Raises: ValueError for a model without blocks.
     """
@@ -1093,7 +1113,9 @@ for optimizer in ("adamw", "muon"):
     )
     start = time.perf_counter()
     runs[optimizer] = train(model, corpus, settings, tokenizer)
-    print(f"{optimizer}: {time.perf_counter() - start:.0f} s")
+    milliseconds = 1000 * (time.perf_counter() - start) / settings.steps
+    [after_50] = [row["val_loss"] for row in runs[optimizer]["log"] if row["step"] == 50]
+    print(f"{optimizer}: ≈ {after_50:.2f} nats after 50 steps, ≈ {milliseconds:.0f} ms per step")
 
 # %%
 fig, ax = plt.subplots(figsize=(6.5, 3), layout="constrained")
@@ -1109,13 +1131,13 @@ ax.set(xlabel="step", ylabel="validation loss, nats per character")
 ax.legend(frameon=False)
 show(
     fig,
-    "The validation loss of both runs. Both fall steeply, then slowly; Muon's curve is below AdamW's from the beginning.",
+    "The validation loss of both runs, in nats per character, every 25 steps. Both fall steeply, then slowly.",
 )
 model.eval()
 assert runs["muon"]["best_val_loss"] < 2
 
 # %% [markdown]
-# Compare with your prediction: the curves show which optimizer is ahead at equal steps, and the two printed lines show how long each run took.
+# Compare with your prediction: the curves and the printed losses show which optimizer is ahead at equal steps, and the milliseconds show what a step costs. Is the better one still better at equal time? The recorded runs below answer that.
 #
 # ## Write, and look inside
 
@@ -1163,7 +1185,8 @@ anew = per_token_loss(model, stream, stride=1)[200:].mean().item()
 print(f"each character read once: {sliding:.3f} nats; the window read anew each time: {anew:.3f}")
 
 # %%
-print("less than 0.05 nats apart:", abs(sliding - anew) < 0.05)
+gap = abs(sliding - anew)
+print(f"apart by ≈ {gap:.4f} nats per character (less than 0.05: {gap < 0.05})")
 assert abs(sliding - anew) < 0.05
 
 # %% [markdown]
@@ -1222,18 +1245,37 @@ show(
 )
 
 # %% [markdown]
-# Each point is the difference of two runs with the same seed, so the width of a group shows how much chance decides. At equal steps:
-#
-# - **N-gram embeddings**: adding them gains 0.30 nats, and taking them from the whole loses 0.13. Their tables hold 1.2 million numbers, more than twice as many as the rest of the model. They cost hardly any time, because looking up a row needs no matrix product.
-# - **Muon**: adding it gains 0.20, and taking it away loses 0.03. But its products slow training down by a fifth. At equal time adding it gains 0.14, and the whole does as well without it. (Muon's work is the same for every size of batch. Here a step has only 16 · 64 = 1,024 characters, so Muon's share of the time is large.)
-# - **RoPE**: adding it gains 0.09, and taking it away loses 0.025.
-# - **SwiGLU**: adding it gains 0.04, and taking it away loses 0.02. Squared ReLU gains 0.01 when it is added, and in the whole it is as good as SwiGLU.
-# - **QK-norm** has two faces. Added alone, it does harm in one seed of three. But the whole is 0.01 worse without it.
-# - **RMSNorm, grouped heads and soft-capping** change the loss by at most 0.02, about as much as the seeds differ. At equal time, RMSNorm gains nothing.
+# Each point is the difference of two runs with the same seed, so the width of a group shows how much chance decides. The same in numbers: the nats that a part is worth, as the mean of three seeds.
+
+# %%
+together = 0
+print("                    added to GPT          missing from the whole")
+print("                    steps   time          steps   time")
+for name in names:
+    line = f"{name:18}"
+    for without, with_part in (("GPT", f"GPT + {name}"), (f"whole - {name}", "whole")):
+        if without in parts:
+            at_steps = fmean(gains(without, with_part, "equal steps"))
+            at_time = fmean(gains(without, with_part, "equal time"))
+            line += f" {at_steps:+6.3f} {at_time:+6.3f}        "
+            if without == "GPT" and name != "ReLU²":
+                together += at_steps
+    print(line.rstrip())
+all_at_once = fmean(gains("GPT", "whole", "equal steps"))
+print(f"eight parts, each added alone: {together:.2f} together; all at once: {all_at_once:.2f}")
+alone = gains("GPT", "GPT + QK-norm", "equal steps")
+print("QK-norm added, each seed:", ", ".join(f"{gain:+.3f}" for gain in alone))
+
+# %% [markdown]
+# - **N-gram embeddings** gain most. Their tables hold 1.2 million numbers, more than twice as many as the rest of the model. They cost hardly any time, because looking up a row needs no matrix product.
+# - **Muon** comes second at equal steps. But its products slow training down by a fifth, so at equal time it gains less, and the whole does as well without it. (Muon's work is the same for every size of batch. Here a step has only 16 · 64 = 1,024 characters, so Muon's share of the time is large.)
+# - **RoPE** and **SwiGLU** gain in every row, though little in the whole. Squared ReLU gains less than SwiGLU when it is added; in the whole it is as good.
+# - **QK-norm** has two faces. Added alone, its gain changes sign from seed to seed. But the whole is worse without it, with every seed.
+# - **RMSNorm, grouped heads and soft-capping** change the loss by at most 0.02, about as much as the seeds differ.
 #
 # So half of the parts hardly help here. They were not invented for the loss of a small model. Grouped heads make the cache smaller. QK-norm and soft-capping bound numbers that can grow too large when large models are trained for long. RMSNorm does less arithmetic than layer norm, but on this processor the row with it is no faster.
 #
-# The gains do not add up. The eight parts, each added alone, gain 0.64 together. The whole gains 0.38.
+# And the gains do not add up: all parts at once gain much less than the sum of the gains of each.
 #
 # ## The race
 #
@@ -1253,8 +1295,13 @@ entrants = ("nanoGPT", "nanoGPT, longer", "nanoGPT, tuned", "transformer", "ever
 for name in entrants:
     losses = [run["loss"] for run in race[name]]
     short = fmean(run["loss in windows of at most 256"] for run in race[name])
+    below = []  # for each seed, the seconds at the first point below 2 nats
+    for run in race[name]:
+        seconds = [point["seconds"] for point in run["curve"] if point["loss"] < 2]
+        below.append(f"{min(seconds):.0f}")
+    print(f"{name:15} below 2 nats after {', '.join(below)} s, measured every 15 s")
     print(
-        f"{name:15} {fmean(losses):.3f} (seeds from {min(losses):.3f} to {max(losses):.3f}); "
+        f"{'':15} at the end {fmean(losses):.3f} (seeds from {min(losses):.3f} to {max(losses):.3f}); "
         f"in windows of at most 256 characters {short:.3f}"
     )
 
@@ -1274,15 +1321,15 @@ ax.set_ylim(None, 2.7)  # room for the legend
 ax.legend(frameon=False)
 show(
     fig,
-    "The validation loss against time, a curve for each seed. nanoGPT's three run close together and end at 1.90, 1.64 and "
-    "1.58. The transformer is below them from the beginning and ends at 1.47. Everything is at 1.41 after 15 seconds and ends "
-    "at 1.30.",
+    "The validation loss against time, a curve for each seed. The curves of nanoGPT's three models run close together, and "
+    "one of the three ends after a minute. The transformer is below them from the first point on, and everything is far "
+    "below the transformer.",
 )
 
 # %% [markdown]
-# nanoGPT's three models need about 45 seconds. The transformer is just below 2 at its first point, after 15 seconds. *everything* is already far below 2 there, because counts need no training: its tables are full before its first step. Then it improves slowly, to 1.30. The transformer ends at 1.47. The diamonds mark the ends of the runs; *nanoGPT* ends after a minute.
+# The diamonds mark the ends of the runs; *nanoGPT* ends after a minute. The transformer is just below 2 nats at its first point. *everything* is already far below 2 there, because counts need no training: its tables are full before its first step. Then it improves slowly.
 #
-# nanoGPT's README gives 1.4697, an estimate from some batches, for a model of 10.7 million parameters after three minutes on an A100, a graphics card for data centres. That model has windows of 256 characters. In such windows the transformer has 1.48 here, and *everything* 1.36. But all counts of a million characters fit into a small memory. This race does not show what they would add on a text a thousand times as long.
+# nanoGPT's README gives 1.4697, an estimate from some batches, for a model of 10.7 million parameters after three minutes on an A100, a graphics card for data centres. That model has windows of 256 characters, so compare 1.4697 with the losses in windows of at most 256 characters above. But all counts of a million characters fit into a small memory. This race does not show what they would add on a text a thousand times as long.
 #
 # ## Mistakes people make
 #

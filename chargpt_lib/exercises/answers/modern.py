@@ -22,7 +22,7 @@ def rotate_neighbours(x, speeds):
 
 
 def kv_cache_bytes(n_layer, n_head, n_kv_head, n_embd, length, bytes_per_number=2):
-    """-> int: the bytes that the keys and values of `length` positions take."""
+    """All arguments ints -> int: the bytes that the keys and values of `length` positions take."""
     head_size = n_embd // n_head
     numbers = 2 * n_layer * n_kv_head * head_size * length  # 2: keys and values
     return numbers * bytes_per_number

@@ -33,7 +33,7 @@ from chargpt_lib.training import load_or_fit
 
 # %%
 CORPUS = "playhouse"  # or "shakespeare", "oz", the path of a text of yours
-TRAIN = False  # True: let lesson 06's model of yours write; two minutes, if it has not been trained here yet
+TRAIN = False  # True: your own model of lesson 06 writes; training takes two minutes, if that has not been done yet
 CACHE_DIR = None  # or a folder that outlives the session: "/content/drive/MyDrive/chargpt", "/kaggle/working" (see RUNNING_ELSEWHERE.md)
 corpus, device = load_corpus(CORPUS), pick_device()
 scale = pick_scale(device)  # 1 on a CPU: see lesson 00
@@ -57,7 +57,7 @@ from chargpt_lib.data import Corpus
 
 
 def _scrambled(text, length, seed=1337):
-    """Characters drawn by their frequency in the text alone."""
+    """A text of characters that are drawn by their frequency in the given text, and by nothing else."""
     rng = random.Random(seed)
     return "".join(text[int(rng.random() * len(text))] for _ in range(length))
 
@@ -83,13 +83,13 @@ def words_of(text):
 
 
 def share(flags):
-    """The share of True among the flags; None where there are none."""
+    """The share of True among the flags; None if there are no flags."""
     flags = list(flags)
     return sum(flags) / len(flags) if flags else None
 
 
 def distinct(words, n=4):
-    """Different runs of n words, as a share of all runs (Li et al., 2016); None for fewer than n words."""
+    """The share of all runs of n words that are different (Li et al., 2016); None for fewer than n words."""
     runs = list(zip(*(words[i:] for i in range(n))))
     return len(set(runs)) / len(runs) if runs else None
 
@@ -111,7 +111,7 @@ for name, text in (("validation text", ceiling), ("by frequency", bottom)):
 # %% [markdown]
 # Noise has real words, because it easily hits short ones. A share of this size is worth nothing.
 #
-# Two texts may have the same words and differ in what they do with them. A model that is stuck says one sentence again and again. So count the runs of four words, and what share of them are different.
+# Two texts may have the same words and arrange them differently. A model that is stuck says one sentence again and again. So count the runs of four words: how large a share of them is different?
 
 # %%
 for text in ("the hen sings and the newt sings", "the hen sings the hen sings the hen sings"):
@@ -127,27 +127,26 @@ for text in ("the hen sings and the newt sings", "the hen sings the hen sings th
 
 # %%
 #| export
-# Any line.
 NAME = {
-    "above": re.compile(r"([^\s:][^:\n]{0,40}):(?:\n|$)"),  # the first line of a block
-    "before": re.compile(r"([^\s:][^:\n]{0,40}): *\S"),
+    "above": re.compile(r"([^\s:][^:\n]{0,40}):(?:\n|$)"),  # matches the first line of a block
+    "before": re.compile(r"([^\s:][^:\n]{0,40}): *\S"),  # matches any line
 }
 
 
 def _blocks_of(text, gap):
-    """The blocks between gaps (a regular expression). The last of several needs a line end, or is left out."""
+    """The blocks between gaps (a regular expression). The last of several blocks is left out if it has no line end."""
     blocks = [block.strip("\n") for block in re.split(gap, text) if block.strip()]
     return blocks[:-1] if len(blocks) > 1 and not text.endswith("\n") else blocks
 
 
 def _speakers(block, speech):
-    """The names that speak in a block; speech is "above", "before" or None."""
+    """The names of those who speak in a block. speech: where names stand, "above", "before" or None."""
     lines = {"above": [block], "before": block.split("\n"), None: []}[speech]
     return [found[1] for line in lines if (found := NAME[speech].match(line))]
 
 
 def _find_speech(blocks):
-    """Where names stand, "above" speeches or "before" them; None where fewer than half of the blocks have any."""
+    """Where names stand, "above" speeches or "before" them; None if fewer than half of the blocks have any."""
     counts = {way: sum(bool(_speakers(block, way)) for block in blocks) for way in NAME}
     best = max(counts, key=counts.get)
     return best if 2 * counts[best] >= max(len(blocks), 1) else None
@@ -167,21 +166,22 @@ for text in (
 # %%
 #| export
 def _shape(block, speech):
-    """What the lines of a block are, runs as one: N name above, S name and speech, E entrance, X exit, T other text."""
+    """A letter for each line of a block: N name above, S name and speech, E entrance, X exit, T other text.
+
+    Runs of the same letter are shortened to one.
+    """
     kinds = ""
     for number, line in enumerate(block.split("\n")):
         if speech == "above":
             kinds += "N" if number == 0 and _speakers(block, speech) else "T"
         elif _speakers(line, speech):
             kinds += "S"
+        elif re.search(r"\bEnter\b", line):
+            kinds += "E"
+        elif re.match(r"Exit\b|Exeunt\b", line):
+            kinds += "X"
         else:
-            kinds += (
-                "E"
-                if re.search(r"\bEnter\b", line)
-                else "X"
-                if re.match(r"Exit\b|Exeunt\b", line)
-                else "T"
-            )
+            kinds += "T"
     return re.sub(r"(.)\1+", r"\1", kinds)
 
 
@@ -211,7 +211,7 @@ PAIRS = ("()", "[]", "{}", "“”", "‘’", "«»", '""', "''")
 
 
 def _passages_of(block, speech):
-    """What is said in a block: its lines, where names stand before, or all of it but the name above."""
+    """The passages of a block: its lines, if names stand before speeches; otherwise all of it except the name above."""
     if speech == "before":
         return block.split("\n")
     said = block.split("\n", 1)[1:] if _speakers(block, speech) else [block]
@@ -219,36 +219,44 @@ def _passages_of(block, speech):
 
 
 def _partners(passage, pair):
-    """(the marks of a pair that have a partner, all of them) in a passage; an apostrophe inside a word is none."""
+    """How many marks of a pair have a partner in a passage, and how many marks of the pair it has: two ints."""
     first, last = pair
-    marks, waiting, met = re.sub(r"(?<=\w)['’](?=\w)", "", passage), 0, 0
+    marks = re.sub(r"(?<=\w)['’](?=\w)", "", passage)  # an apostrophe inside a word is not a mark
     if first == last:
+        # A mark that opens gets a sign of its own.
         first = "\0"
         marks = re.sub(rf"(?<![\w.,;:!?]){last}(?=\S)", first, marks)
+    waiting = 0  # marks that opened and have not met their partner yet
+    met = 0
     for char in marks:
-        if char == last and waiting:
-            waiting, met = waiting - 1, met + 2
-        waiting += char == first
+        if char == last and waiting > 0:
+            waiting -= 1
+            met += 2
+        if char == first:
+            waiting += 1
     return met, marks.count(first) + marks.count(last)
 
 
 def _closed(passages, pairs):
-    """The share of marks that have a partner; None where there is no mark."""
+    """The share of marks that have a partner; None if there is no mark."""
     counts = [_partners(passage, pair) for passage in passages for pair in pairs]
     total = sum(marks for _, marks in counts)
     return sum(met for met, _ in counts) / total if total else None
 
 # %%
-print(_partners("a (b (c) d", "()"), _partners(")(", "()"), _partners("'Tis Meg's 'goose'.", "''"))
+for text, pair in (("a (b (c) d", "()"), (")(", "()"), ("'Tis Meg's 'goose'.", "''")):
+    met, marks = _partners(text, pair)
+    print(f"{text:20} {met} of {marks} marks have a partner")
+print("\nIn the training text:")
 passages = [passage for block in blocks for passage in _passages_of(block, speech)]
 for pair in PAIRS:
     if (kept := _closed(passages, [pair])) is not None:
-        print(pair, f"{kept:.1%}")
+        print(pair, f"{kept:.1%} of the marks")
 
 # %% [markdown]
 # ## Copied
 #
-# This is the longest passage that a sample has in common with the training text, character by character. A slow way takes three lines: at each place, try whether one character more can be found.
+# The last number is the length of the longest passage that a sample has in common with the training text, character by character. A slow way takes three lines: at each place, try whether one more character can be found.
 
 # %%
 def longest_copy_slowly(sample, text):
@@ -267,9 +275,12 @@ print(repr(longest_copy_slowly("the damp gloose", "a damp goose")))
 # %%
 #| export
 def _suffix_automaton(text):
-    """Everything that stands in a text, as paths: steps [{character: state}], links, and the longest match, of each
-    state (Blumer et al., 1985)."""
-    steps, links, lengths, last = [{}], [None], [0], 0
+    """The suffix automaton of a text (Blumer et al., 1985) -> three lists with an entry for each state.
+
+    Its steps {character: next state}, its link to another state, and the length of the longest passage that leads to it.
+    """
+    steps, links, lengths = [{}], [None], [0]
+    last = 0
     for char in text:
         new, state = len(steps), last
         steps.append({})
@@ -280,9 +291,8 @@ def _suffix_automaton(text):
             state = links[state]
         if state is not None:
             target = links[new] = steps[state][char]
-            if (
-                lengths[target] > lengths[state] + 1
-            ):  # the target also stands for longer ones: part the short from them
+            if lengths[target] > lengths[state] + 1:
+                # The target also stands for longer passages. The short one gets a state of its own.
                 short = links[new] = len(steps)
                 steps.append(dict(steps[target]))
                 links.append(links[target])
@@ -296,7 +306,7 @@ def _suffix_automaton(text):
 
 
 def longest_copy(sample, text):
-    """The longest passage of the sample that stands word for word in the text (the first of equals in the text)."""
+    """The longest passage that sample and text have in common; of equally long ones, the first in the text."""
     steps, links, lengths = _suffix_automaton(sample)
     state = length = best = end = 0
     for place, char in enumerate(text, 1):
@@ -312,12 +322,8 @@ def longest_copy(sample, text):
 # %%
 print(repr(longest_copy("the damp gloose", "a damp goose")))
 short = corpus.val[:1500], corpus.train[:60_000]
-print(
-    "characters in a row:",
-    len(longest_copy(*short)),
-    "  found slowly:",
-    len(longest_copy_slowly(*short)),
-)
+print("the fast way finds", len(longest_copy(*short)), "characters in a row")
+print("the slow way finds", len(longest_copy_slowly(*short)))
 
 # %% [markdown]
 # **Predict:** the validation text copied nothing. How many characters in a row does it nevertheless have in common with the training text?
@@ -337,7 +343,7 @@ for name, text in (("validation text", ceiling), ("by frequency", bottom)):
 # %%
 #| export
 class _Reference(NamedTuple):
-    """What a training text says of how such texts look. words: None in a text that spaces do not part into words."""
+    """What a training text shows about texts of its kind. words: None if spaces do not divide the text into words."""
 
     words: frozenset | None
     gap: str
@@ -349,7 +355,7 @@ class _Reference(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _learn(text):
-    """training text -> Reference."""
+    """A training text -> its _Reference."""
     gap = r"\n\s*\n" if re.search(r"\n\s*\n", text.strip()) else r"\n"
     blocks = _blocks_of(text, gap)
     speech = _find_speech(blocks)
@@ -367,21 +373,23 @@ def _learn(text):
 # %%
 #| export
 class Quality(NamedTuple):
-    """Shares from 0 to 1, None where there is nothing to measure; copied in characters."""
+    """Six shares from 0 to 1, None if there is nothing to measure; copied is in characters."""
 
-    words: float | None  # words that the training text has
-    speakers: float | None  # speeches by a name that speaks in the training text
-    structure: float | None  # blocks of a usual shape, where the training text has speech
-    ended: float | None  # passages that end with . ! or ?
-    closed: float | None  # quotes and brackets that have a partner
-    distinct: float | None  # different runs of four words among all
-    copied: int  # the longest passage that stands in the training text
+    words: float | None  # of words that the training text has
+    speakers: float | None  # of speeches whose speaker also speaks in the training text
+    structure: (
+        float | None
+    )  # of blocks with a usual shape; None if the training text has no speakers
+    ended: float | None  # of passages that end with . ! or ?
+    closed: float | None  # of quotes and brackets that have a partner
+    distinct: float | None  # of runs of four words that are different
+    copied: int  # the length of the longest passage that the training text has, too
 
 
 def quality(sample, corpus):
-    """What can be counted of a sample, a text, against the training text of a Corpus -> Quality.
+    """The seven numbers of a sample, a text, measured against the training text of a Corpus -> Quality.
 
-    ValueError for an empty sample. Scores of samples of different length do not compare: see `compare`.
+    Scores of samples of different lengths cannot be compared: see `compare`. Raises: ValueError for an empty sample.
     """
     if not isinstance(sample, str) or not sample:
         raise ValueError(
@@ -427,7 +435,7 @@ HEADINGS = ("text", "real words", "speakers", "structure", "ended", "closed", "d
 def compare(samples, corpus, seed=1337):
     """samples {name: text}, a Corpus -> {name: Quality}, with the validation text first and noise last.
 
-    All are cut to the length of the shortest. The noise is drawn with the seed from the training text.
+    All are cut to the length of the shortest. The noise is drawn from the training text, with the seed.
     """
     for name, sample in samples.items():
         if not isinstance(sample, str) or not sample:
@@ -448,10 +456,10 @@ def compare(samples, corpus, seed=1337):
 
 
 def quality_table(rows):
-    """rows {name: Quality} -> an aligned Markdown table, as text; – stands where there was nothing to measure."""
+    """rows {name: Quality} -> an aligned Markdown table, as text. – means that there was nothing to measure."""
     table = [HEADINGS]
     for name, (*shares, copied) in rows.items():
-        # A name may be anything, and a table's cell ends at a bar or a line end.
+        # A name may be any text, but a bar or a line end would end the table's cell.
         name = " ".join(name.split()).replace("|", "\\|")
         table.append(
             [name, *("–" if value is None else f"{value:.1%}" for value in shares), str(copied)]
@@ -491,19 +499,23 @@ V, ids = tokenizer.vocab_size, tokenizer.encode(corpus.train)
 counts = torch.bincount(ids[:-1] * V + ids[1:], minlength=V * V).view(V, V)
 bigram = BigramLanguageModel(V)
 with torch.no_grad():
-    bigram.table.weight.copy_((counts + 1e-9).log())  # a symbol that ends the text has no pair
+    bigram.table.weight.copy_(
+        (counts + 1e-9).log()
+    )  # a symbol that only ends the text has a row of zeros
 
 known = _learn(corpus.train)
-gap = "\n\n" if known.gap == r"\n\s*\n" else "\n"  # stands between blocks
+gap = "\n\n" if known.gap == r"\n\s*\n" else "\n"  # what separates blocks
 
 # %% tags=["nbval-ignore-output"]
 def sample(model):
-    rows = generate(
-        model, [gap] * 24, 500, seed=1, window_stride=min(96, model.block_size), tokenizer=tokenizer
-    )
-    return "".join(
-        row[len(gap) : row.rindex(gap) + len(gap)] or row[len(gap) :] + gap for row in rows
-    )
+    """24 texts by the model, each from the beginning of a block to the end of its last finished block."""
+    stride = min(96, model.block_size)
+    rows = generate(model, [gap] * 24, 500, seed=1, window_stride=stride, tokenizer=tokenizer)
+    pieces = []
+    for row in rows:
+        finished = row[len(gap) : row.rindex(gap) + len(gap)]
+        pieces.append(finished or row[len(gap) :] + gap)
+    return "".join(pieces)
 
 
 written = {"GPT": sample(model), "bigram": sample(bigram)}
@@ -549,6 +561,7 @@ real = [quality(corpus.val[start : start + length], corpus) for start in starts]
 
 
 def band(ax, x, values):
+    """A grey bar from the lowest to the highest value that is not None."""
     if values := [value for value in values if value is not None]:
         ax.bar(
             x,
@@ -583,8 +596,8 @@ right.set(ylabel="characters", ylim=(0, None), xlim=(5.4, 6.6))
 fig.legend(loc="outside upper center", ncols=4, frameon=False)
 show(
     fig,
-    "Seven columns with a grey bar for real text and a mark for each writer: the GPT near the bar, the bigram "
-    "and the noise far below it in most columns, and both at the top in distinct runs of words.",
+    "Seven columns with a grey bar for real text and a mark for each writer. The GPT's marks are near the bars. Those of the "
+    "bigram and of the noise are far below in most columns, and above the bar in distinct runs of words.",
 )
 
 # %% [markdown]
@@ -628,7 +641,7 @@ assert caught["copied"].copied == whole
 assert distinct_share < 0.5
 
 # %% [markdown]
-# A copied text is perfect in every share, but the copied passage is as long as the sample. The block said again and again has hardly any different runs. The words have no form and no end.
+# A copied text has shares like those of real text, but the copied passage is as long as the sample. The block said again and again has hardly any different runs. The words have no form, and no passage of them ends.
 #
 # And the cards? Questions get answers to other questions, people who are not there speak, and no column notices. What the numbers miss:
 #
@@ -652,3 +665,5 @@ assert distinct_share < 0.5
 # ## Summary
 #
 # You now have `quality`, `compare`, `quality_table` and `longest_copy`, in `chargpt_lib/quality.py`.
+#
+# Next: a sample of your own. Write one with a temperature of lesson 08, and give it to `compare`. In the course, lesson 09 follows: [09 · Checkpoints](09_checkpoints.ipynb).
