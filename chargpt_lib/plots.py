@@ -1,7 +1,8 @@
-"""Pictures: how figures are shown, heatmaps, the bars of where the nats go, and pages of HTML."""
+"""Pictures: how figures are shown, heatmaps, tables of prices, the bars of where the nats go, and pages of HTML."""
 
 import hashlib
 import json
+import math
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -146,6 +147,37 @@ def heatmap(ax, values, rows=None, columns=None, cells=None, vmin=0, vmax=1):
                 j, i, cell, ha="center", va="center", color="white" if dark else "black", **font
             )
     return image
+
+
+def price_table(text, probabilities):
+    """A text, and the probability of each of its next characters -> a table to print, a line for each.
+
+    text: T + 1 characters, or a list of T + 1 tokens. probabilities (T,), a tensor or a list: what the model gave to
+    text[t + 1] at position t. The price is minus the logarithm; the last line is the mean. All numbers get the sign
+    "≈" of numbers from a trained model.
+
+    Raises: ValueError where there is not one probability for each character after the first.
+    """
+    if len(probabilities) != len(text) - 1 or len(text) < 2:
+        raise ValueError(
+            f"{len(probabilities)} probabilities for {len(text)} characters: expected one for each "
+            f"character after the first"
+        )
+    labels = [repr(symbol) for symbol in text]
+    width = max(len(label) for label in labels + ["here"])
+    lines = [f" t  {'here':{width}}  {'next':{width}}  probability       price"]
+    prices = []
+    for t, p in enumerate(float(p) for p in probabilities):
+        price = -math.log(p) if p > 0 else math.inf
+        prices.append(price)
+        # "0.000" would look like an infinite price; both forms are five characters wide.
+        shown = f"{p:.3f}" if p >= 0.0005 or p == 0 else f"{p:.0e}"
+        lines.append(
+            f"{t:2}  {labels[t]:{width}}  {labels[t + 1]:{width}}      ≈ {shown}  ≈ {price:5.2f} nats"
+        )
+    mean = sum(prices) / len(prices)
+    lines.append(f"    {'mean':{2 * width + 15}}  ≈ {mean:5.2f} nats")
+    return "\n".join(lines)
 
 
 COLOURS = dict(

@@ -20,6 +20,7 @@ from chargpt_lib.plots import (
     interactive_page,
     plot_excess,
     prepare_texts,
+    price_table,
     show,
     visible,
     weights_as_text,
@@ -225,3 +226,28 @@ def test_show_prepares_the_texts(monkeypatch):
     ax.set(title="$$")
     show(fig, "two dollars")
     assert shown[0]["text/plain"] == "two dollars" and shown[0]["image/png"]
+
+
+# ---------------------------------------------------------------- what a line costs
+
+
+def test_a_price_table_has_a_line_for_each_next_character_and_the_mean():
+    table = price_table("goo!", [0.5, 0.001, torch.tensor(1e-7)]).split("\n")
+    assert len(table) == 5
+    assert "'g'" in table[1] and "'o'" in table[1] and table[1].endswith("≈ 0.500  ≈  0.69 nats")
+    assert table[2].endswith("≈ 0.001  ≈  6.91 nats")
+    assert "'!'" in table[3] and table[3].endswith("≈ 1e-07  ≈ 16.12 nats")
+    assert table[4].endswith("≈  7.91 nats") and "mean" in table[4]
+    assert len({len(line) for line in table[1:]}) == 1  # the columns stand below each other
+
+
+def test_a_price_table_fits_on_a_screen_and_takes_tokens_and_tensors():
+    assert price_table("O damp goose!", torch.full((12,), 0.5)).count("\n") == 13
+    assert "'damp '" in price_table(["O ", "damp ", "goose"], [0.5, 0.25])
+    assert price_table("ab", torch.zeros(1)).endswith("inf nats")
+
+
+@pytest.mark.parametrize("text, probabilities", [("abc", [0.5]), ("a", []), ("", []), ("ab", [])])
+def test_a_price_table_wants_one_probability_for_each_next_character(text, probabilities):
+    with pytest.raises(ValueError, match="one for each"):
+        price_table(text, probabilities)
