@@ -53,7 +53,7 @@ def test_everything_written_by_hand_or_made_is_formatted():
     assert not faults, "\n".join(faults)
 
 
-PLUMBING = {"course", "devices", "drawings", "files", "plots"}
+PLUMBING = {"caching", "course", "devices", "drawings", "files", "plots"}
 ON_TOP = {"playground"}  # stands on the lessons' modules; none of them may stand on it
 MADE = [lesson for lesson in LESSONS if lesson.module]
 

@@ -275,7 +275,7 @@ class Worker(_Connection):
 # ---------------------------------------------------------------- many workers
 
 # What an answer may import besides the modules of earlier lessons: plumbing, and what the worker itself runs.
-PLUMBING = ("course", "devices", "files", "plots")
+PLUMBING = ("caching", "course", "devices", "files", "plots")
 WORKER_FILES = ("exercises/cells", "exercises/compare", "grading/isolation", "grading/worker")
 
 
