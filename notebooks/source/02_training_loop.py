@@ -606,10 +606,10 @@ fig.colorbar(image, ax=axes, label="log10 of the probability", shrink=0.8)
 show(fig, "Two square tables of probabilities, counted and learnt, that look the same.")
 
 # %%
-per_row = (counted - descended).abs().sum(1) / 2  # (V,): how much of each row lies elsewhere
+per_row = (counted - descended).abs().sum(1) / 2  # (V,): the part of each row that lies elsewhere
 elsewhere = (per_row @ counts.sum(1) / counts.sum()).item()  # the mean over the text's characters
-print(f"of the probability after a character, ≈ {elsewhere:.1%} lies elsewhere", end=" ")
-print(f"(less than 5%: {elsewhere < 0.05})")
+print(f"≈ {elsewhere:.1%} of the probability after a character lies on other characters", end=" ")
+print(f"than in the counted table (less than 5%: {elsewhere < 0.05})")
 assert elsewhere < 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
@@ -619,9 +619,9 @@ assert elsewhere < 0.05 or corpus.name != "playhouse"
 #
 # $$\frac{d^2}{ds^2} \ln \sum_c e^{z_c + s u_c} = \sum_c p_c \, (u_c - \bar u)^2 \ge 0, \qquad \bar u = \sum_c p_c u_c .$$
 #
-# The loss over the whole text is a mean of such terms. So a table with gradient zero lies on the floor of the valley. For row $b$ the gradient is the share of the pairs that begin with $b$, times ($p$ minus the counted shares of row $b$). It is zero at the counted table, whose loss on the training text is the conditional entropy $H(x_{t+1} \mid x_t)$ of lesson 01. No bigram model can pay less.
+# The loss over the whole text is a mean of such terms. So a table with gradient zero lies on the floor of the valley. For row $b$ the gradient is the share of the pairs that begin with $b$, times ($p$ minus the counted shares of row $b$). It is zero at the counted table, whose loss on the training text is the conditional entropy $H(x_{t+1} \mid x_t)$ of lesson 01 (apart from the 0.01 that we added to each count). No bigram model can pay less.
 #
-# **Predict:** two tables of random logits each pay about 4.5 nats. What does the table halfway between them pay: about as much, more, or less?
+# **Predict:** two tables of random logits pay about the same loss. Does the table halfway between them pay as much, more, or less?
 
 # %%
 def text_loss(table):
@@ -637,7 +637,7 @@ best = counted.log()  # logits of the counted table
 through = torch.stack([text_loss(best + s * direction) for s in places])
 for name, table in (("first", first), ("halfway", (first + second) / 2), ("second", second)):
     print(f"{name:8} ≈ {text_loss(table):.2f} nats")
-print(f"counted  {text_loss(best):.3f} nats")
+print(f"counted    {text_loss(best):.2f} nats")
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")

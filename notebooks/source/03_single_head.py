@@ -400,7 +400,7 @@ assert torch.allclose(in_order, out_of_order, atol=1e-6)
 # %% [markdown]
 # So we tell the head the order. The table of embeddings holds a vector for each character; a second table holds one for each position, its **position embedding**. The head reads the sum of both, "what am I" plus "where am I".
 #
-# The model looks up both vectors, adds them, attends, and turns the result into logits. New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
+# The model looks up both vectors, adds them, attends, and turns the result into logits. (The drawing writes D for the head size $d$.) New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
 
 # %%
 from chargpt_lib.drawings import draw_model

@@ -393,7 +393,7 @@ for name, row in (("written out", written), ("fused kernel", never_written)):
     print(f"{name:12}  time when T doubles: times", ", ".join(factors))
 
 # %% [markdown]
-# The projections double and the square terms quadruple; from T = 2C on, the square is the larger part. For short texts the time grows slowly, because each call has a fixed cost. For long ones the factor comes near 4 (and above it, where the weights no longer fit into the fast memory next to the processor). The fused kernel computes as many scores, or half of them if it skips the masked blocks. It never writes the weights, so its *memory* grows only with T.
+# The projections double and the square terms quadruple; from T = 2C on, the square is the larger part. A factor well below 4 says that fixed costs and the projections still count; a factor above 4, that the weights no longer fit into the fast memory next to the processor. The fused kernel computes the scores too, or half of them if it skips the masked blocks. But it never writes the weights, so its *memory* grows only with T.
 #
 # ### Exercise: how long may the text be?
 # ★ · 4 minutes · Because of this limit the first transformers read a few hundred words at a time; the fused kernel lifted it (Dao et al., 2022).
