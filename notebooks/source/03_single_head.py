@@ -318,20 +318,17 @@ ways = {
     "-10,000 in float16": lambda a, hide: a.half().masked_fill(hide, -1e4).softmax(-1),
     "-inf before it": lambda a, hide: a.masked_fill(hide, float("-inf")).softmax(-1),
 }
-last_two, everything = torch.tensor([False, False, True, True]), torch.ones(4, dtype=torch.bool)
-cases = {
-    "past near 0": (torch.tensor([0.0, 1.0, 2.0, 3.0]), last_two),
-    "past near -12": (torch.tensor([-12.0, -11.0, 2.0, 3.0]), last_two),
-    "nothing to see": (torch.tensor([0.0, 1.0, 2.0, 3.0]), everything),
-}
-print(" " * 21 + "".join(f"{name:18}" for name in cases))
-print(" " * 21 + "hidden  past      " * 3)
+last_two = torch.tensor([False, False, True, True])  # the hidden places
+near_0, near_minus_12 = torch.tensor([[0.0, 1.0, 2.0, 3.0], [-12.0, -11.0, 2.0, 3.0]])
+print("                     past near 0        past near -12      nothing to see")
+print("                     past     hidden    past     hidden    hidden")
 for way, weigh in ways.items():
-    row = ""
-    for a, hide in cases.values():
-        p = weigh(a, hide)  # (4,)
-        row += f"{p[hide].sum():6.4f}  {p[~hide].sum():6.4f}    "
-    print(f"{way:19}  {row}")
+    row = []
+    for scores in (near_0, near_minus_12):
+        p = weigh(scores, last_two)  # (4,)
+        row += [p[:2].sum(), p[2:].sum()]
+    row.append(weigh(near_0, torch.ones(4, dtype=torch.bool)).sum())
+    print("{:19}  {:.5f}  {:.5f}   {:.5f}  {:.5f}   {:.5f}".format(way, *row))
 
 # %% [markdown]
 # Zeros after the softmax leave nothing on the hidden places, and still the future leaks: the weights of the past do not sum to 1, because their denominator contains the hidden scores. A weight on the past then tells what comes. With $-10$ the hidden places win as soon as the scores of the past are low enough. With $-10{,}000$ the exponential is exactly 0 in float16, unless *everything* is hidden: then all scores are equal, and the query spreads its weight over what it must not see. Only $-\infty$ never leaks; where nothing is visible it gives `nan`, the honest answer to 0 / 0, and the next exercise deals with it.
@@ -340,7 +337,7 @@ for way, weigh in ways.items():
 
 # %%
 for way in ("0 after the softmax", "-inf before it"):
-    before = ways[way](torch.tensor([0.0, 1.0, 2.0, 3.0]), last_two)[0]
+    before = ways[way](near_0, last_two)[0]
     after = ways[way](torch.tensor([0.0, 1.0, 2.0, 6.0]), last_two)[0]
     print(f"{way}: the first weight is {before:.4f}, then {after:.4f}")
 assert before == after  # with -inf

@@ -266,7 +266,7 @@ def flat_weights(q, k, n_head):
 some_q, some_k = torch.randn(2, 200, 32, 64, generator=torch.Generator().manual_seed(1337))
 for n_head in (1, 4, 16):
     largest = flat_weights(some_q, some_k, n_head)[:, :, -1].max(-1).values.mean()
-    print(f"{n_head:2} heads: mean of the largest of 32 weights {largest:.2f}")
+    print(f"heads: {n_head:2}, mean of the largest of the 32 weights: {largest:.2f}")
 
 # %% [markdown]
 # ### Exercise: find the bug
@@ -375,7 +375,7 @@ def milliseconds_for(way, x):
 
 
 C, H = 128, 8
-lengths = [64, 128, 256, 512, 1024, 2048]
+lengths = [64, 128, 256, 512, 1024]
 written, never_written = [], []
 print("   T  projections  attention  weights     written out   fused kernel")
 for n in lengths:
