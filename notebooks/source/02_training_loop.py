@@ -676,7 +676,7 @@ assert upwards == 100
 #
 # ## One line and its price
 #
-# What does the trained table pay for a line of Playhouse? The price of a character is $-\ln p$, where $p$ is the probability that the model gave it. The same line and the same table come back in the next lessons. **Predict:** which character is the dearest?
+# Lesson 01 priced our line with the counted table. Now the trained one pays for it. **Predict:** how far will its mean price be from that of lesson 01?
 
 # %%
 from chargpt_lib.plots import price_table

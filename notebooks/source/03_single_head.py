@@ -491,13 +491,23 @@ show(
 # %%
 from chargpt_lib.plots import price_table
 
-with torch.no_grad():
-    logits, _ = model(ids[None, :-1])  # (1, 12, V)
-probabilities = logits[0].softmax(-1).cpu()  # (12, V)
-print(price_table("O damp goose!", probabilities[range(12), ids[1:].cpu()]))
+
+def next_probabilities(text):
+    """The probability that the model gives to each next character of a text: (T - 1,)."""
+    ids = tokenizer.encode(text).to(device)
+    with torch.no_grad():
+        logits, _ = model(ids[None, :-1])  # (1, T - 1, V)
+    return logits[0].softmax(-1).gather(1, ids[1:, None])[:, 0].cpu()
+
+
+line = "O damp goose!"
+print(price_table(line, next_probabilities(line)))
+if corpus.name == "playhouse":
+    after_a_name = next_probabilities("Hal: " + line)[-12:]
+    print(f"mean after 'Hal: '  ≈ {-after_a_name.log().mean():.2f} nats")
 
 # %% [markdown]
-# Hold it against the table in lesson 02. Inside the words the letters before help; at the `g`, where a new word begins, there is little to go by. What does the head look at? Here are its weights on the line.
+# Compare this table with lesson 02's, row by row. The first rows may even be dearer: in Playhouse an `O` with a space after it always follows a speaker's name, and here the line stands alone. The bigram model does not notice, because it never sees further back; the head does. The last number gives the line its name. What does the head look at? Here are its weights on the line.
 
 # %%
 model(ids[None])

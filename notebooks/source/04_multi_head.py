@@ -512,15 +512,24 @@ assert count(control) == count(model)
 assert gap > 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The projection alone brings next to nothing. After a single head it is one more matrix between two others, the values' and the last one, and a product of matrices is a matrix. With four heads, each of them weighs the past in its own way *before* the matrices mix the results.
+# So the gain comes from the heads, not from the projection. After a single head the projection is one more matrix between two others, the values' and the last one, and a product of matrices is a matrix: lesson 03's head can compute the same. With four heads, each of them weighs the past in its own way *before* the matrices mix the results.
 #
-# Here is the price of the line again, now with four heads.
+# Here is the price of the line again, alone and after a name, now with four heads.
 
 # %%
-with torch.no_grad():
-    logits, _ = model(ids[None, :-1])  # (1, 12, V)
-probabilities = logits[0].softmax(-1).cpu()  # (12, V)
-print(price_table("O damp goose!", probabilities[range(12), ids[1:].cpu()]))
+def next_probabilities(text):
+    """The probability that the model gives to each next character of a text: (T - 1,)."""
+    ids = tokenizer.encode(text).to(device)
+    with torch.no_grad():
+        logits, _ = model(ids[None, :-1])  # (1, T - 1, V)
+    return logits[0].softmax(-1).gather(1, ids[1:, None])[:, 0].cpu()
+
+
+line = "O damp goose!"
+print(price_table(line, next_probabilities(line)))
+if corpus.name == "playhouse":
+    after_a_name = next_probabilities("Hal: " + line)[-12:]
+    print(f"mean after 'Hal: '  ≈ {-after_a_name.log().mean():.2f} nats")
 
 # %% [markdown]
 # What does each head look at? The fused kernel keeps no weights, but `one_matrix` computes the same ones.
