@@ -12,7 +12,7 @@
 # > Training: the loop, the exact loss, the loss above the entropy by cause, and models trained once.
 #
 # You will build: the loss and its gradient by hand, then the loop that trains every model of this course.
-# You need lessons 00 and 01, and to remember what a derivative is. On one core of a CPU the page takes about half a minute.
+# You need lessons 00 and 01, and to remember what a derivative is. On one core of a CPU the page takes about a quarter of a minute.
 #
 # In lesson 01 we counted, and counting gave the best table there is. But a model with a hundred thousand parameters has no counts to look up.
 # Such a model starts with random numbers, and improves them a little, again and again. If that method is any good, it has to find the counted table too. So we know the right answer before we begin.

@@ -12,7 +12,7 @@
 # > Multi-head attention: a loop over heads, one matrix for all, and the fused kernel.
 #
 # You will build: attention with many heads, first as a loop, then with one matrix, then with PyTorch's **fused kernel**, one routine that does the whole attention in a single step. All three give the same numbers, but not in the same time.
-# You need lesson 03. On one core of a CPU the page takes about three quarters of a minute.
+# You need lesson 03. On one core of a CPU the page takes about half a minute.
 #
 # A head makes one average of the past. If it looks at two places, it gets their mixture, like a double exposure of two photographs. Two heads are two photographs.
 
@@ -324,7 +324,7 @@ ax.invert_yaxis()
 show(
     fig,
     "Three bars: "
-    + "; ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in times.items()),
+    + "; ".join(f"{name} ≈ {milliseconds:.1f} ms" for name, milliseconds in times.items()),
 )
 
 # %%
