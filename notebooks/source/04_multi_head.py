@@ -197,7 +197,7 @@ class CausalSelfAttention(nn.Module):
         return F.dropout(self.proj(out), self.dropout, self.training)
 
 # %% [markdown]
-# Does this class compute the same numbers? Copy the weights of the loop into it, and compare.
+# Copy the weights of the loop into this class, and compare.
 
 # %%
 fused = CausalSelfAttention(64, 4)
@@ -514,7 +514,7 @@ assert gap > 0.3 or corpus.name != "playhouse"
 # %% [markdown]
 # So the gain comes from the heads, not from the projection. After a single head the projection is one more matrix between two others, the values' and the last one, and a product of matrices is a matrix: lesson 03's head can compute the same. With four heads, each of them weighs the past in its own way *before* the matrices mix the results.
 #
-# Here is the price of the line again, alone and after a name, now with four heads.
+# The price of the line, now with four heads:
 
 # %%
 def next_probabilities(text):
