@@ -17,7 +17,7 @@ __all__ = [
 
 
 def head_size(n_embd, n_head):
-    """The width of each head. Raises: ValueError where the heads do not divide the width."""
+    """The width of each head. Raises: ValueError where n_head does not divide n_embd."""
     if n_head < 1 or n_embd % n_head:
         sizes = [n for n in range(1, n_embd + 1) if n_embd % n == 0]
         raise ValueError(
@@ -27,7 +27,7 @@ def head_size(n_embd, n_head):
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention as a loop over heads: (B, T, C) -> (B, T, C). To read; `CausalSelfAttention` is to use."""
+    """Multi-head attention as a loop over heads: (B, T, C) -> (B, T, C). Read this class, and use `CausalSelfAttention`."""
 
     def __init__(self, n_embd, n_head, bias=True):
         super().__init__()
@@ -43,7 +43,7 @@ class MultiHeadAttention(nn.Module):
 class CausalSelfAttention(nn.Module):
     """All heads at once: (B, T, C) -> (B, T, C), with one qkv matrix and the fused kernel.
 
-    bias: of the projection; qkv_bias: of queries, keys and values; dropout: of the weights and of the result.
+    bias: of the projection; qkv_bias: of queries, keys and values; dropout: on the weights and on the result.
     """
 
     def __init__(self, n_embd, n_head, bias=True, qkv_bias=False, dropout=0.0):
@@ -55,22 +55,22 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
     def forward(self, x, cache=None):
-        """x (B, T, C) -> (B, T, C). cache: the keys and values of what was read before x (lesson 08)."""
+        """x (B, T, C) -> (B, T, C). cache: the keys and values of the positions before x (lesson 08)."""
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_size)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
         mask = None
         if cache is not None:
-            # The old ones and these, (B, H, length, head_size)
+            # Now the keys and values of all positions so far: (B, H, length, head_size) each
             k, v, mask = cache.update(self, k, v)
         out = F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
-            # A single new position on top of a cache may see all that is there: it needs no mask.
+            # A single new position after a cache may see everything in it, and needs no mask.
             is_causal=mask is None and k.shape[2] == T,
-            # The kernel does not know of eval mode: it drops what it is told to drop.
+            # The kernel knows nothing of eval mode: there, dropout has to be 0.
             dropout_p=self.dropout if self.training else 0.0,
         )
         out = out.transpose(1, 2).reshape(B, T, C)  # heads side by side again

@@ -21,7 +21,7 @@ def causal_mask(T, device=None):
 
 
 def scaled_dot_product_attention(q, k, v, mask=None):
-    """q, k (..., T, d), v (..., T, e), mask (T, T) bool -> the attended values (..., T, e) and the weights (..., T, T).
+    """q, k (..., T, d), v (..., T, e), mask (T, T) bool -> the weighted means (..., T, e) and the weights (..., T, T).
 
     Scores that the mask forbids become minus infinity, so their weights are exactly 0. Vaswani et al., 2017.
     """
@@ -47,7 +47,7 @@ class Head(nn.Module):
         v = self.value(x)
         mask = causal_mask(x.shape[1], x.device)
         out, weights = scaled_dot_product_attention(q, k, v, mask)
-        # Kept for a look at them after the pass; detached, or the whole graph would be kept, too.
+        # Kept so that we can look at them later; detached, because the whole graph would be kept, too.
         self.weights = weights.detach()
         return out
 
@@ -55,7 +55,7 @@ class Head(nn.Module):
 def init_weights(layer):
     """Draws matrices and tables from Normal(0, 0.02), sets biases to zero (Radford et al., 2018).
 
-    For one layer: `model.apply(init_weights)` calls it for each layer of a model.
+    It treats one layer: `model.apply(init_weights)` calls it for each layer of a model.
     """
     if isinstance(layer, (nn.Linear, nn.Embedding)):
         nn.init.normal_(layer.weight, std=0.02)

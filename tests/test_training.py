@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import chargpt_lib
-from chargpt_lib import training
+from chargpt_lib import caching, training
 from chargpt_lib.bigram import BigramLanguageModel, LanguageModel
 from chargpt_lib.bpe import BPETokenizer
 from chargpt_lib.data import CharTokenizer, Corpus
@@ -637,7 +637,7 @@ def test_half_a_file_has_no_name_that_is_loaded(monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(training, "save_model", half)
+    monkeypatch.setattr(caching, "save_model", half)
     with pytest.raises(OSError, match="full"):
         run()
     assert not [path for path in cache_dir().iterdir() if path.suffix in (".safetensors", ".json")]

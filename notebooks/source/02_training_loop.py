@@ -12,7 +12,7 @@
 # > Training: the loop, the exact loss, the loss above the entropy by cause, and models trained once.
 #
 # You will build: the loss and its gradient by hand, then the loop that trains every model of this course.
-# You need lessons 00 and 01, and to remember what a derivative is. On a CPU the page takes about a quarter of a minute.
+# You need lessons 00 and 01, and to remember what a derivative is. On one core of a CPU the page takes about a quarter of a minute.
 #
 # In lesson 01 we counted, and counting gave the best table there is. But a model with a hundred thousand parameters has no counts to look up.
 # Such a model starts with random numbers, and improves them a little, again and again. If that method is any good, it has to find the counted table too. So we know the right answer before we begin.
@@ -46,13 +46,13 @@ print(F.softmax(z + 5, dim=0))
 # Nothing: $e^{z+5} = e^5 e^z$, and $e^5$ cancels. Only differences of logits count. (PyTorch uses that: it subtracts the largest logit first, so that no exponential overflows.)
 #
 # ### Exercise: sharper, or flatter
-# ★ · 5 minutes · When a model writes, this is the setting that one turns most often: $1/a$ is called the temperature.
+# ★ · 5 minutes · People change this setting more than any other when a model writes: $1/a$ is called the temperature.
 #
-# A model gave the probabilities $p$, and its logits are lost. Predict the probabilities that it would have given if each logit had been $a$ times as large. To find out, start from any logits that give $p$. For $p = (0.8, 0.2)$ and $a = 2$ you should get about $(0.94, 0.06)$. (In a shape like `(..., V)`, the last axis has the length V, and any number of other axes, or none, may come before it.)
+# A model gave the probabilities $p$, and its logits are lost. Which probabilities would it have given if each logit had been $a$ times as large? To find out, start from any logits that give $p$. For $p = (0.8, 0.2)$ and $a = 2$ you should get about $(0.94, 0.06)$. (In a shape like `(..., V)`, the last axis has the length V, and any number of other axes, or none, may come before it.)
 
 # %% tags=["exercise"] exercise="sharpened_probabilities"
 def sharpened_probabilities(p, a):
-    """p (..., V), the last axis sums to 1, and a > 0 -> (..., V): the probabilities for logits a times as large."""
+    """p (..., V), the last axis sums to 1, and a > 0 -> (..., V): the probabilities if all logits are multiplied by a."""
     ### BEGIN SOLUTION
     return (a * p.log()).softmax(-1)
     ### END SOLUTION
@@ -82,7 +82,7 @@ print(f"{by_definition:.4f} {by_logits:.4f} {by_pytorch:.4f}")
 
 # %% [markdown]
 # ### Exercise: any of these would do
-# ★★★ · 15 minutes · Questions with several right answers are trained with this loss (Clark and Gardner, 2018), and a 0 in a logarithm has ended many a night's training.
+# ★★★ · 15 minutes · This loss trains models on questions that have several right answers (Clark and Gardner, 2018), and the logarithm of 0 has ended many a night's training.
 #
 # After `O damp goose` a `!` would be right, and a `.` too. So let the model pay for the probability that it gave to all the right characters together. With $R$ the set of right characters,
 #
@@ -103,7 +103,7 @@ check("loss_of_any", loss_of_any)
 # %% [markdown]
 # ## The gradient, by hand
 #
-# In which direction should each logit move? The **gradient** answers that. It is a list of slopes, one for each logit; each slope says how fast the loss rises when its logit rises. Differentiate the second form. The first term gives $-1$ for the logit $z_y$ and $0$ for the others. The second gives
+# The **gradient** of the loss is a list of slopes, one for each logit: how fast does the loss rise when that logit rises? The slopes say in which direction each logit should move. To find them, differentiate the second form. The first term gives $-1$ for the logit $z_y$ and $0$ for the others. The second gives
 #
 # $$\frac{\partial}{\partial z_c} \ln \sum_{c'} e^{z_{c'}} = \frac{e^{z_c}}{\sum_{c'} e^{z_{c'}}} = p_c .$$
 #
@@ -119,7 +119,7 @@ gradient = p - one_hot
 print(gradient)
 
 # %% [markdown]
-# Do not take this on trust: move each logit by a millionth, and look at how the loss moves.
+# Do not take this on trust: raise each logit by a millionth, and see how the loss changes.
 
 # %%
 before = F.cross_entropy(z.double()[None], torch.tensor([y]))
@@ -155,15 +155,15 @@ show(
 # Descent goes *against* the gradient. The logit of the character that came goes up, in proportion to $1 - p_y$, its distance from certainty. The others go down, each in proportion to its own probability. Where the model was right and sure, nothing moves.
 #
 # ### Exercise: never quite sure
-# ★★ · 10 minutes · The first Transformer was trained so, with $\varepsilon = 0.1$ (Szegedy et al., 2016; Vaswani et al., 2017).
+# ★★ · 10 minutes · The first Transformer was trained this way, with $\varepsilon = 0.1$ (Szegedy et al., 2016; Vaswani et al., 2017).
 #
-# $p_y$ never gets to 1, so the right logit is pushed up for ever. **Label smoothing** asks for less: its target is not $\mathbf{y}$ but $\mathbf{t} = (1 - \varepsilon)\,\mathbf{y} + \varepsilon / V$, with a small part for every character, the right one included. For $V = 4$, $\varepsilon = 0.2$ and $y = 1$ that is $(0.05, 0.85, 0.05, 0.05)$.
+# $p_y$ never reaches 1, so the gradient pushes the right logit up for ever. **Label smoothing** wants less: its target is not $\mathbf{y}$ but $\mathbf{t} = (1 - \varepsilon)\,\mathbf{y} + \varepsilon / V$, with a small part for every character, the right one included. For $V = 4$, $\varepsilon = 0.2$ and $y = 1$ that is $(0.05, 0.85, 0.05, 0.05)$.
 #
 # One position pays $-\sum_c t_c \ln p_c$, and the loss $L$ is the mean over all positions of a batch. Derive $\partial L / \partial z$ on paper, then write it down.
 
 # %% tags=["exercise"] exercise="smoothed_gradient"
 def smoothed_gradient(z, y, epsilon):
-    """z (B, T, V) logits, y (B, T) ids -> (B, T, V): the derivatives by z of the mean label-smoothed loss."""
+    """z (B, T, V) logits, y (B, T) ids -> (B, T, V): the gradient of the mean label-smoothed loss with respect to z."""
     ### BEGIN SOLUTION
     t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
     return (z.softmax(-1) - t) / y.numel()
@@ -190,7 +190,7 @@ assert torch.allclose(z.grad, gradient)
 # %% [markdown]
 # ## Gradient descent
 #
-# Here is the task of lesson 01 in miniature. In ten cases, some character was followed by `a` five times, by `b` three times, by `c` twice and by `d` never. The mean of $p - \mathbf{y}$ over the ten cases is $p$ minus these shares, so this gradient is zero where $p$ *is* the shares, and nowhere else. We start from logits of zero and walk against the gradient. Each step is 0.5 times the gradient; this factor is the **learning rate**.
+# Here is the task of lesson 01 in miniature. In ten cases, some character was followed by `a` five times, by `b` three times, by `c` twice and by `d` never. The mean of $p - \mathbf{y}$ over the ten cases is $p$ minus these shares, so this gradient is zero where $p$ *equals* the shares, and nowhere else. We start from logits of zero and walk against the gradient. Each step is 0.5 times the gradient; this factor is the **learning rate**.
 
 # %%
 shares = torch.tensor([0.5, 0.3, 0.2, 0.0])
@@ -232,7 +232,7 @@ from chargpt_lib.drawings import draw_model
 show(*draw_model("bigram"))
 
 # %% [markdown]
-# Now we do the same with the whole table, and each step uses a batch of random pairs instead of the whole text. Five lines are the heart of all training, from here to the largest models. In PyTorch an object, the **optimizer**, takes the step; ours, `SGD`, does what we did above: it subtracts from each parameter its gradient, times the learning rate. (The learning rate is 10 now. A batch has 4,096 pairs, and only a few of them begin with any one character. So each row of the table has only a small part in the mean over the batch, and its gradient is small.)
+# Now we do the same with the whole table, and each step uses a batch of random pairs instead of the whole text. Five lines are the heart of all training, from here to the largest models. An **optimizer** is the object that changes the parameters, given their gradients. Ours, `SGD`, does what we did above: it subtracts from each parameter its gradient, times the learning rate. (The learning rate is 10 now. A batch has 4,096 pairs, and only a few of them begin with any one character. So each row of the table has only a small part in the mean over the batch, and its gradient is small.)
 
 # %%
 from chargpt_lib.bigram import BigramLanguageModel
@@ -250,7 +250,7 @@ torch.manual_seed(1337)
 model = BigramLanguageModel(V)
 optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
 for step in range(101):
-    x, y = get_batch(train_ids, block_size=1, batch_size=4096)  # 1. some pairs
+    x, y = get_batch(train_ids, block_size=1, batch_size=4096)  # 1. a batch of pairs
     logits, loss = model(x, y)  # 2. what does the model pay?
     optimizer.zero_grad()  # 3. forget the last gradient: backward adds to it
     loss.backward()  # 4. which way is up?
@@ -260,7 +260,7 @@ for step in range(101):
 
 # %% [markdown]
 # ### Exercise: find two bugs
-# ★★ · 10 minutes · Code that does not learn seldom raises an error. It draws a curve that looks almost right.
+# ★★ · 10 minutes · Code with such a bug seldom raises an error. It draws a loss curve that looks almost right.
 #
 # The function below does the descent on plain tensors, without an `nn.Module` and without an optimizer. Its task is the one from above: five times `a`, three times `b`, twice `c`. It should find the shares 0.5, 0.3, 0.2 and 0. (`torch.no_grad()` keeps autograd from remembering the step itself. A plain tensor `t` has no `zero_grad`: `t.grad` is `None` before the first `backward()`, and `t.grad = None` forgets the gradient.)
 
@@ -287,7 +287,7 @@ for steps in (5, 20, 80):
 
 # %% tags=["exercise"] exercise="descend_on_table"
 def descend_on_table(table, x, y, steps, lr):
-    """table (V, V) logits, pairs x, y (N,) ids -> (V, V): the table after so many steps (or none) of SGD.
+    """table (V, V) logits, pairs x, y (N,) ids -> (V, V): the table after `steps` steps of SGD; steps may be 0.
 
     Each step uses all N pairs: the loss is their mean cross-entropy, where row x[n] of the table predicts y[n].
     """
@@ -305,34 +305,35 @@ def descend_on_table(table, x, y, steps, lr):
 check("descend_on_table", descend_on_table)
 
 # %% [markdown]
-# Descent on random batches is called stochastic gradient descent, SGD. SGD is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a step size of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. Two numbers, its `betas`, say how long these means remember. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use AdamW from here on.
+# Descent on random batches is called stochastic gradient descent, SGD. SGD is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a step size of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. Its `betas` $\beta_1, \beta_2$ are the shares of the old means that survive a step: with 0.9 a mean remembers about $1 / (1 - 0.9) = 10$ steps, with 0.99 about 100. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use AdamW from here on.
 #
 # ## The learning rate, step by step
 #
-# How large should the steps be? At the start the running means are rough, so the rate begins small and **warms up**. In the middle it stays at its peak. At the end the noise of the batches keeps the parameters from settling, so the rate **decays** to nothing. The three parts together are called warmup-stable-decay. `lr_multiplier` says which share of the peak a step gets.
+# How large should the steps be? At the start the running means are rough, so the rate begins small and **warms up**. In the middle it stays at its peak. At the end the noise of the batches keeps the parameters from settling, so the rate **decays** to nothing. The three parts together are called warmup-stable-decay. `lr_multiplier` gives the share of the peak for each step.
 
 # %%
 #| export
-import hashlib
-import inspect
-import json
 import sys
 import time
-from dataclasses import asdict
 from itertools import groupby
 from math import isfinite
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import chargpt_lib
+from chargpt_lib.caching import (
+    TrainedFiles,
+    cache_file_name,
+    cache_key,
+    digest,
+    load_state,
+    own_rungs,
+    record_rung,
+    save_state,
+)
 from chargpt_lib.data import CharTokenizer, get_batch
-from chargpt_lib.files import atomic_write, bundled_results, read_json, write_json
-from chargpt_lib.files import cache_dir as default_cache_dir
+from chargpt_lib.files import bundled_results
 from chargpt_lib.playhouse import choice_weights, excess_by_kind
 from chargpt_lib.plots import plot_excess, prepare_texts
 
@@ -361,7 +362,7 @@ show(
 # %% [markdown]
 # ## fit
 #
-# `fit` is the five lines with the usual equipment around them: AdamW, the schedule, a progress bar. It also has two safety belts: the gradient is **clipped** to a length of at most 1, so that one wild batch cannot throw the model far away; and a loss that is not a finite number stops the training at once, instead of an hour later.
+# `fit` is the five lines with the usual equipment around them: AdamW, the schedule, a progress bar. It also has two safety belts: the gradient is **clipped** to a length of at most 1, so that one wild batch cannot throw the model far away; and a loss that is not a finite number stops the training at once, instead of an hour later. A training of minutes may be interrupted. So every half minute `fit` saves what it needs to continue; [lesson 09](09_checkpoints.ipynb) builds that.
 #
 # Weight decay is for matrices and tables. Parameters with only one dimension, which we shall meet later, are left alone. An optimizer takes its parameters in **groups**, each with settings of its own, so we make two groups.
 
@@ -369,7 +370,7 @@ show(
 #| export
 def param_groups(model, weight_decay):
     """The parameters in two groups for AdamW: matrices and tables with weight decay, all others without."""
-    # A matrix can spare small weights; a gain or a bias pulled to zero could not do its work.
+    # A matrix works without its small weights; a gain or a bias that is pulled to zero does not.
     decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     return [
@@ -378,43 +379,13 @@ def param_groups(model, weight_decay):
     ]
 
 # %% [markdown]
-# A training of minutes may be cut off: the battery is empty, or a free session in the browser is over. So every half minute `fit` can save all that it needs to go on: weights, the optimizer's means, the states of the random generators, the losses so far. (You may skip this cell. [Lesson 09](09_checkpoints.ipynb) shows how to do it well.)
+# And here is the loop. Look for the five lines in it.
 
 # %%
 #| export
 SAVE_EVERY_SECONDS = 30
 
 
-def _save_state(path, model, optimizer, generator, losses):
-    """Writes all that `fit` needs to go on, whole or not at all. Raises: OSError."""
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "losses": losses,
-        "generator": generator.get_state(),  # for the batches
-        "torch": torch.get_rng_state(),  # for dropout
-    }
-    atomic_write(path, lambda temporary: torch.save(state, temporary))
-
-
-def _load_state(path, model, optimizer, generator):
-    """Makes everything as it was when it was saved -> the losses so far; none, and no change, without such a file."""
-    try:
-        # weights_only: numbers and texts, and nothing that would run. To the CPU: load_state_dict moves it on.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # not there, or damaged, for which torch has many names
-        return []
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    generator.set_state(state["generator"])
-    torch.set_rng_state(state["torch"])
-    return state["losses"]
-
-# %% [markdown]
-# And here is the loop. Look for the five lines in it.
-
-# %%
-#| export
 def fit(
     model,
     ids,
@@ -428,13 +399,13 @@ def fit(
 ):
     """Trains the model on random windows of a text -> the losses (steps,), in nats per character.
 
-    ids (N,) int64; lr is the peak learning rate. checkpoint_path: a file to save the state of the training in, now and
-    then, and to resume from where it is there. callback(step, model) is called before each step.
+    ids (N,) int64; lr is the peak learning rate. checkpoint_path: a file in which the state of the training is saved
+    every half minute, and from which an interrupted training continues. callback(step, model) is called before each step.
 
     Raises: FloatingPointError where the loss is no longer a finite number.
     """
-    torch.manual_seed(seed)  # for models that draw at random while they train, as lesson 05's will
-    # Of its own, so that such a model leaves the batches alone.
+    torch.manual_seed(seed)  # for models that use random numbers in training, as lesson 05's will
+    # The batches have a generator of their own, so that such a model does not change them.
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(
@@ -445,7 +416,7 @@ def fit(
     )
     losses = []
     if checkpoint_path:
-        losses = _load_state(checkpoint_path, model, optimizer, generator)
+        losses = load_state(checkpoint_path, model, optimizer, generator)
     saved = time.perf_counter()
     model.train()
     progress_bar = tqdm(
@@ -459,11 +430,11 @@ def fit(
     with progress_bar:
         for step in progress_bar:
             if checkpoint_path and time.perf_counter() - saved > SAVE_EVERY_SECONDS:
-                _save_state(checkpoint_path, model, optimizer, generator, losses)
+                save_state(checkpoint_path, model, optimizer, generator, losses)
                 saved = time.perf_counter()
             if callback:
                 callback(step, model)
-            # From the step alone, so that a resumed training needs no schedule of its own.
+            # The rate depends on the step alone, so that a resumed training continues the same schedule.
             for group in optimizer.param_groups:
                 group["lr"] = lr * lr_multiplier(step, steps)
 
@@ -517,7 +488,7 @@ assert abs(early - optimum) < 0.1 or corpus.name != "playhouse"
 assert abs(off) < 0.05 or corpus.name != "playhouse"
 
 # %% [markdown]
-# It looks as if the model arrives. But each point is the loss of one batch, on the training text. Did the model *really* arrive, on the validation text?
+# The model seems to arrive. But each point is the loss of one batch, on the training text. Has the model *really* arrived, on the validation text?
 #
 # ## How to measure
 #
@@ -542,11 +513,11 @@ def estimate_loss(model, ids, batches=50, batch_size=32, generator=None):
 def per_token_loss(model, ids, stride=None, batch_size=64):
     """What the model pays for each character of a text but the first: ids (N,) -> (N - 1,), on the CPU.
 
-    Windows of block_size, one after the other, the shorter last one included. The first character of a window is
-    asked for with no more than one character of past; with stride < block_size the windows overlap, and each
-    character (but the very first ones) has at least block_size - stride characters of past.
+    The text is cut into windows of block_size, the last one shorter. The first prediction in a window has only one
+    character to go by; with stride < block_size the windows overlap, and each character (except the first ones of the
+    text) has at least block_size - stride characters of past.
 
-    Raises: ValueError for ids that are no tensor (N,) or fewer than 2, and for a stride that would leave some out.
+    Raises: ValueError where ids is no tensor (N,) or shorter than 2, and for a stride that would leave characters out.
     """
     if not isinstance(ids, torch.Tensor) or ids.dim() != 1:
         raise ValueError(
@@ -562,7 +533,7 @@ def per_token_loss(model, ids, stride=None, batch_size=64):
         )
     model.eval()
     device = next(model.parameters()).device
-    # A window reads ids[start:end]. What it predicts for positions before `first` was counted in the window before it.
+    # A window reads ids[start:end]. The window before it has already counted the predictions before `first`.
     windows = []
     for first in range(0, len(ids) - 1, stride):
         start = max(0, first + stride - model.block_size)
@@ -574,7 +545,7 @@ def per_token_loss(model, ids, stride=None, batch_size=64):
         return end - start, first - start
 
     pieces = []
-    # A batch takes windows of one shape: those at both ends of the text may be shorter than the others.
+    # A batch holds windows of one shape: those at both ends of the text may be shorter than the others.
     for (_, skipped), group in groupby(windows, key=shape):
         group = list(group)
         for i in range(0, len(group), batch_size):
@@ -582,7 +553,7 @@ def per_token_loss(model, ids, stride=None, batch_size=64):
             x = torch.stack([ids[start:end] for start, _, end in batch]).to(device)
             y = torch.stack([ids[start + 1 : end + 1] for start, _, end in batch]).to(device)
             logits, _ = model(x)  # (B, T, V)
-            # cross_entropy wants the classes as the second axis: (B, V, T).
+            # cross_entropy expects the classes on the second axis: (B, V, T).
             nats = F.cross_entropy(logits.transpose(1, 2), y, reduction="none")  # (B, T)
             pieces.append(nats[:, skipped:].flatten().cpu())
     return torch.cat(pieces)
@@ -594,7 +565,7 @@ def evaluate(model, ids, stride=None):
 
     stride: from 1 to block_size, its default; a smaller one gives each character more past (see `per_token_loss`).
     """
-    # In 64 bits: a sum of a hundred thousand numbers of 32 bits loses the last digits.
+    # In float64: a sum of a hundred thousand numbers in float32 loses the last digits.
     return per_token_loss(model, ids, stride).double().mean().item()
 
 # %%
@@ -608,7 +579,7 @@ ax.set(xlabel="nats per character", yticks=[], title="Sampled and exact loss of 
 ax.legend(loc="center left", frameon=False, bbox_to_anchor=(1, 0.5))
 show(
     fig,
-    "Thirty ticks scattered around one diamond: the sampled losses vary, the exact one does not.",
+    "Thirty ticks scattered around one diamond: the sampled losses vary, the exact loss does not.",
 )
 
 # %%
@@ -635,16 +606,132 @@ fig.colorbar(image, ax=axes, label="log10 of the probability", shrink=0.8)
 show(fig, "Two square tables of probabilities, counted and learnt, that look the same.")
 
 # %%
-per_row = (counted - descended).abs().sum(1) / 2  # (V,): how much of each row lies elsewhere
+per_row = (counted - descended).abs().sum(1) / 2  # (V,): the part of each row that lies elsewhere
 elsewhere = (per_row @ counts.sum(1) / counts.sum()).item()  # the mean over the text's characters
-print(f"of the probability after a character, ≈ {elsewhere:.1%} lies elsewhere", end=" ")
-print(f"(less than 5%: {elsewhere < 0.05})")
+print(f"≈ {elsewhere:.1%} of the probability after a character lies on other characters", end=" ")
+print(f"than in the counted table (less than 5%: {elsewhere < 0.05})")
 assert elsewhere < 0.05 or corpus.name != "playhouse"
+
+# %% [markdown]
+# ## A single valley
+#
+# Why does descent find the counted table, and not some other place where the gradient is zero? The loss is **convex**: along each straight line through the space of tables it bends upwards, so it has one valley and no second one. To see this, move the logits $z$ of one row in the direction $u$. In $L = -z_y + \ln \sum_c e^{z_c}$ the first term is a straight line, and the second derivative of the other term is a variance, which is never negative:
+#
+# $$\frac{d^2}{ds^2} \ln \sum_c e^{z_c + s u_c} = \sum_c p_c \, (u_c - \bar u)^2 \ge 0, \qquad \bar u = \sum_c p_c u_c .$$
+#
+# The loss over the whole text is a mean of such terms. So a table with gradient zero lies on the floor of the valley. For row $b$ the gradient is the share of the pairs that begin with $b$, times ($p$ minus the counted shares of row $b$). It is zero at the counted table, whose loss on the training text is the conditional entropy $H(x_{t+1} \mid x_t)$ of lesson 01 (apart from the 0.01 that we added to each count). No bigram model can pay less.
+#
+# **Predict:** two tables of random logits pay about the same loss. Does the table halfway between them pay as much, more, or less?
+
+# %%
+def text_loss(table):
+    """table (V, V) logits -> the mean loss over all pairs of the training text, from their counts."""
+    return -(counts * table.log_softmax(1)).sum() / counts.sum()
+
+
+torch.manual_seed(1337)
+first, second, direction = torch.randn(3, V, V)
+places = torch.linspace(-1, 2, 61)  # 0 is the first table, 1 the second, 0.5 is halfway
+between = torch.stack([text_loss((1 - s) * first + s * second) for s in places])
+best = counted.log()  # logits of the counted table
+through = torch.stack([text_loss(best + s * direction) for s in places])
+for name, table in (("first", first), ("halfway", (first + second) / 2), ("second", second)):
+    print(f"{name:8} ≈ {text_loss(table):.2f} nats")
+print(f"counted    {text_loss(best):.2f} nats")
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
+axes[0].plot(places, between, color="#0072B2")
+axes[0].plot([0, 1], [text_loss(first), text_loss(second)], "o--", color="#D55E00")
+axes[0].set(title="Between two random tables", xlabel="0: the first table, 1: the second")
+axes[1].plot(places, through, color="#0072B2")
+axes[1].plot(0, text_loss(best), "o", color="#009E73")
+axes[1].set(title="From the counted table (green)", xlabel="steps in a random direction")
+axes[0].set_ylabel("nats per character")
+show(
+    fig,
+    "Two curves that bend upwards. Left, the curve lies below the dashed line between the two random "
+    "tables. Right, the lowest point is the counted table.",
+)
+
+# %% [markdown]
+# The table halfway is better than both. Now measure the gradient at both kinds of tables, and how 100 random lines bend: the loss at three places of a line shows it, because a curve that bends upwards lies below its chord.
+
+# %%
+for name, table in (("a random table", first), ("the counted table", best)):
+    table = table.clone().requires_grad_()
+    [slopes] = torch.autograd.grad(text_loss(table), table)
+    print(f"largest slope at {name}: ≈ {slopes.abs().max():.1g}")
+
+upwards = 0
+for _ in range(100):
+    left, right = 3 * torch.randn(2, V, V)
+    below_chord = (text_loss(left) + text_loss(right)) / 2 - text_loss((left + right) / 2)
+    upwards += int(below_chord > 0)
+print(f"{upwards} of 100 lines bend upwards")
+assert upwards == 100
+
+# %% [markdown]
+# Enjoy it while it lasts: from lesson 03 on, parameters are multiplied by each other, and the loss is no longer convex.
+#
+# ## One line and its price
+#
+# Lesson 01 priced our line with the counted table. Now the trained one pays for it. **Predict:** how far will its mean price be from that of lesson 01?
+
+# %%
+from chargpt_lib.plots import price_table
+
+line = "O damp goose!"
+line_ids = tokenizer.encode(line)
+with torch.no_grad():
+    logits, _ = model(line_ids[:-1, None])  # (12, 1, V): a bigram model reads one character
+probabilities = logits[:, 0].softmax(-1)  # (12, V)
+print(price_table(line, probabilities[range(12), line_ids[1:]]))
 
 # %% [markdown]
 # ## When it goes wrong
 #
-# A number can grow larger than a float can hold; a learning rate that is far too high is the usual reason. Here we plant an infinity in the table, to see what `fit` says.
+# The learning rate is the first number to check. Here is the five-line loop once more, with three learning rates. **Predict** the three curves: with which rate does the loss crawl, with which does it arrive, and with which does it never settle?
+
+# %%
+curves = {}
+for lr in (1.0, 100.0, 1000.0):
+    torch.manual_seed(1337)
+    tried = BigramLanguageModel(V)
+    optimizer = torch.optim.SGD(tried.parameters(), lr=lr)
+    curves[lr] = []
+    for step in range(200):
+        x, y = get_batch(train_ids, block_size=1, batch_size=4096)
+        _, loss = tried(x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curves[lr].append(loss.item())
+    last = sum(curves[lr][-50:]) / 50
+    print(
+        f"rate {lr:6.0f}: the last 50 batches pay ≈ {last:.2f} nats, the counted table {optimum:.2f}"
+    )
+
+# %%
+fig, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+names = ("too low", "right", "too high")
+for (lr, curve), name, colour in zip(curves.items(), names, ("#E69F00", "#009E73", "#D55E00")):
+    ax.plot(curve, color=colour, label=f"{lr:.0f}: {name}")
+ax.axhline(optimum, color="black", linestyle="--", linewidth=1, label="the counted table")
+ax.set(xlabel="step", ylabel="nats per character", yscale="log", title="Three learning rates")
+ax.set_yticks([2, 4, 8, 16], ["2", "4", "8", "16"])
+ax.minorticks_off()
+ax.legend(frameon=False, title="learning rate")
+show(
+    fig,
+    "Three loss curves. The lowest rate sinks slowly and is far above the counted table after 200 steps. "
+    "The middle one arrives. The highest one jumps up at once and stays there.",
+)
+
+# %% [markdown]
+# With the lowest rate the direction is right and the steps are too short. With the highest, each step jumps across the valley and lands further up on the other side. Both look like a bad model. The right rate differs from model to model and from optimizer to optimizer (AdamW takes 0.3 here), so try a few, each ten times the one before.
+#
+# A loss can also become larger than a float can hold. Here we plant an infinity in the table, to see how `fit` reacts.
 
 # %% tags=["nbval-ignore-output"]
 broken = BigramLanguageModel(V)
@@ -662,116 +749,20 @@ assert "nan at step" in message
 # %% [markdown]
 # ## Caching trained models
 #
-# The next models take from a third of a minute to two minutes. Nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It also measures the model and puts the result into the **ladder**, which has one entry for each lesson's model.
-#
-# How does `load_or_fit` know that a saved model is the same one? By a **cache key**: a list of all that the result depends on. If anything in the list changes, the model is trained anew. (You may skip the next two cells with code, and look at a key below.)
+# The next models train for minutes, and nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It finds the right file by a **cache key**, the list of all that the result depends on: corpus, settings, classes, initial weights. It also measures the model and enters the result into the **ladder**, which has one rung for each lesson's model. (Keys and files are the business of `chargpt_lib/caching.py`, which you need not read.)
 
 # %%
 #| export
-def _digest(text):
-    """16 letters and digits that stand for a text (or bytes): another one has others."""
-    data = text.encode() if isinstance(text, str) else text
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _source_of(cls):
-    """The source of a class's methods, whether a notebook defines it or the library."""
-    # Method by method: inspect.getsource does not find a whole class that a notebook defines.
-    sources = []
-    for member in vars(cls).values():
-        function = getattr(member, "fget", getattr(member, "__func__", member))  # a property's
-        if inspect.isfunction(function):
-            sources.append(inspect.getsource(function))
-    return "".join(sources)
-
-
-def cache_key(name, model, corpus, settings):
-    """All that a trained model depends on, as a dict to read; call it before the training, for the initial weights.
-
-    Functions that a method calls are not looked into: after a change in one, give `load_or_fit` another name.
-    """
-    # They depend on the seed, and on how the model is initialised.
-    weights = [weight.cpu().numpy().tobytes() for weight in model.state_dict().values()]
-    config = asdict(model.config) if hasattr(model, "config") else {}
-    classes = {}
-    for path, layer in model.named_modules():
-        for attribute, value in vars(layer).items():
-            if isinstance(value, (int, float, str)) and attribute != "training":
-                config[f"{path}.{attribute}".strip(".")] = value
-        for cls in type(layer).__mro__:
-            if cls.__module__.split(".")[0] in ("__main__", "chargpt_lib"):
-                classes[cls.__name__] = _digest(_source_of(cls))
-    return {
-        "name": name,
-        "library": chargpt_lib.__version__,
-        "corpus": f"{corpus.name} {_digest(corpus.train + chr(0) + corpus.val)}",
-        "settings": settings,
-        "config": config,
-        "classes": classes,
-        "initial weights": _digest(b"".join(weights)),
-    }
-
-# %% [markdown]
-# Here is `load_or_fit` itself. Its file names come from the key, and it writes the report last. So if there is a report, the weights are there, too.
-
-# %%
-#| export
-def cache_file_name(key):
-    """The name of the files that belong to a cache key."""
-    return _digest(json.dumps(key, sort_keys=True))
-
-
-def _load_trained(model, weights, report):
-    """Loads the weights into the model -> the report; {}, where one of the two is missing or damaged."""
-    result = read_json(report)
-    if result:
-        try:
-            load_model(model, weights)
-        except (OSError, SafetensorError):
-            return {}
-        model.eval()
-    return result
-
-
-def nats_by_character(nats, ids, tokenizer, weights=None):
-    """What each character of a text costs: nats (N - 1,) of all ids (N,) but the first -> a list.
-
-    It has None for the characters of the first id, which nothing comes before. A token of several characters (lesson
-    14) shares its nats among them: by the characters' weights, a list, or equally where it has none.
-    """
-    paid = [None, *nats.tolist()]
-    if isinstance(tokenizer, CharTokenizer):
-        return paid
-    shares = []
-    pending = []  # ids that make no whole character yet
-    total = 0.0  # what they cost
-    for i, price in zip(ids.tolist(), paid):
-        pending.append(i)
-        total = None if price is None or total is None else total + price
-        text = tokenizer.decode(pending)
-        if text.endswith("\ufffd"):
-            continue
-        own = [0.0] * len(text)
-        if weights is not None:
-            own = weights[len(shares) : len(shares) + len(text)]
-        if sum(own) == 0:
-            own = [1.0] * len(text)
-        for weight in own:
-            shares.append(None if total is None else total * weight / sum(own))
-        pending = []
-        total = 0.0
-    return shares
-
-
 def _measure(model, corpus, tokenizer, sample_chars):
-    """What the ladder says of a model: its exact loss, its excess by kind, and a sample."""
+    """What the ladder shows of a model: its exact loss, its loss above the entropy by kind, and a sample."""
     val_ids = tokenizer.encode(corpus.val)
     nats = per_token_loss(model, val_ids).double()
     weights = choice_weights(corpus.val_spans) if corpus.val_spans else None
-    paid = nats_by_character(nats, val_ids, tokenizer, weights)
-    excess = {}
-    if corpus.val_spans:
-        excess = excess_by_kind(paid, corpus.val_spans)
+    if isinstance(tokenizer, CharTokenizer):
+        paid = [None, *nats.tolist()]  # no model predicts the first character
+    else:
+        paid = nats_by_character(nats, val_ids, tokenizer, weights)
+    excess = excess_by_kind(paid, corpus.val_spans) if corpus.val_spans else {}
     predicted = sum(price is not None for price in paid)
     prompt = val_ids[:1][None].to(next(model.parameters()).device)  # (1, 1)
     sample = tokenizer.decode(model.generate(prompt, sample_chars)[0].cpu()).strip()
@@ -789,16 +780,16 @@ def load_or_fit(
     tokenizer=None,
     **settings,
 ):
-    """Trains the model on the corpus, or loads what an earlier run trained; records the result as a rung.
+    """Trains the model on the corpus, or loads what an earlier run trained; enters the result into the ladder.
 
-    cache_dir: a folder for the files, finished or not; without one, the cache. tokenizer: by default the corpus'
-    characters. callback, settings: as for `fit`.
+    cache_dir: a folder for the files, finished or not; by default, the cache. tokenizer: by default the characters of
+    the corpus. callback, settings: as for `fit`.
     Returns {"loss": exact validation loss, "floor": the text's entropy, "seconds": of training, without those before
     an interruption, "excess": {kind: nats}, "losses": of each step, "sample": a text it wrote, "key": the cache key}.
     All losses are in nats per character, whatever the tokenizer is.
 
     Raises: ValueError where the model has another vocab_size than the tokenizer, FileNotFoundError where the folder
-    above cache_dir is not there.
+    above cache_dir does not exist.
     """
     if tokenizer is None:
         tokenizer = CharTokenizer.from_text(corpus.train + corpus.val)
@@ -807,28 +798,18 @@ def load_or_fit(
             f"the model has vocab_size {model.vocab_size}, but corpus {corpus.name} needs "
             f"{tokenizer.vocab_size}: build it with vocab_size={tokenizer.vocab_size}"
         )
-    folder = Path(cache_dir or default_cache_dir())
-    # A drive that is not mounted: a folder made in its place would vanish with the session.
-    if not folder.parent.is_dir():
-        raise FileNotFoundError(
-            f"{folder} cannot be made, because there is no {folder.parent}: create it first "
-            f"(on Colab: mount Google Drive)"
-        )
-    folder.mkdir(exist_ok=True)
     key_settings = {**settings, "sample_chars": sample_chars}
     if not isinstance(tokenizer, CharTokenizer):
-        key_settings["tokenizer"] = _digest(repr(tokenizer.to_dict()))
+        key_settings["tokenizer"] = digest(repr(tokenizer.to_dict()))
     key = cache_key(name, model, corpus, key_settings)
-    weights = folder / f"{cache_file_name(key)}.safetensors"
-    report = folder / f"{cache_file_name(key)}.json"
-    unfinished = folder / f"{cache_file_name(key)}.pt"
+    files = TrainedFiles(cache_file_name(key), cache_dir)
 
-    result = _load_trained(model, weights, report)
+    result = files.load(model)
     if not result:
         start = time.perf_counter()
         ids = tokenizer.encode(corpus.train)
-        losses = fit(model, ids, checkpoint_path=unfinished, callback=callback, **settings)
-        losses = losses * (len(ids) / len(corpus.train))
+        losses = fit(model, ids, checkpoint_path=files.unfinished, callback=callback, **settings)
+        losses = losses * (len(ids) / len(corpus.train))  # nats per id -> per character
         result = {
             "key": key,
             "floor": corpus.val_entropy,
@@ -836,17 +817,11 @@ def load_or_fit(
             "losses": losses.tolist(),
             **_measure(model, corpus, tokenizer, sample_chars),
         }
-        # The report last: where there is one, there are the weights, too.
-        atomic_write(weights, lambda path: save_model(model, str(path)))
-        write_json(report, result)
-    # Here, because the run that trained may have been stopped just before it came to this line.
-    unfinished.unlink(missing_ok=True)
-
-    # After loading, too: another model may have stood on this rung in the meantime.
-    rungs = read_json(default_cache_dir() / "ladder.json")
-    rung = {part: value for part, value in result.items() if part not in ("losses", "key")}
-    rungs.setdefault(corpus.name, {})[name] = rung
-    write_json(default_cache_dir() / "ladder.json", rungs)
+        files.save(model, result)
+    # After loading, too: the run that trained may have been stopped just before these lines,
+    # and another model may have taken this rung in the meantime.
+    files.remove_unfinished()
+    record_rung(corpus.name, name, result)
     return result
 
 # %% tags=["nbval-ignore-output"]
@@ -857,11 +832,7 @@ print(f"exact loss ≈ {result['loss']:.3f}, ≈ {result['seconds']:.0f} s of tr
 print(result["sample"][:200])
 
 # %% [markdown]
-# This is the key. It contains weights and classes as digests: 16 letters and digits that change whenever the weights or the class change. A class that a notebook defines counts like one of the library. If a model is trained again and you wonder why, compare the keys: `result["key"]`.
-
-# %% tags=["nbval-ignore-output"]
-for part, value in result["key"].items():
-    print(f"{part:16}", value)
+# If a model is trained again and you wonder why, compare the two keys: `result["key"]`. **Predict:** which of these three trainings would be loaded now?
 
 # %%
 def key_of(seed, steps):
@@ -892,11 +863,11 @@ MODEL_NAMES = ("bigram", "single head", "multi-head", "blocks", "GPT")
 
 def ladder(corpus="playhouse"):
     """{rung: its result}, in the order of the lessons; "recorded" is False where you trained it yourself."""
-    own = read_json(default_cache_dir() / "ladder.json").get(corpus, {})
+    own = own_rungs().get(corpus, {})
     shipped = bundled_results().get(corpus, {})
     rows = {}
     for rung in MODEL_NAMES:
-        # Your own result counts before the one that comes with the course.
+        # Your own result takes precedence over the one that comes with the course.
         if rung in own:
             rows[rung] = {**own[rung], "recorded": False}
         elif rung in shipped:
@@ -908,7 +879,7 @@ def ladder(corpus="playhouse"):
 def plot_ladder(corpus="playhouse", up_to=MODEL_NAMES[-1]):
     """The ladder down to a rung as bars, stacked by kind where the corpus has spans -> matplotlib figure.
 
-    Raises: ValueError for a rung there is not, and for a corpus without results.
+    Raises: ValueError for an unknown rung, and for a corpus without results.
     """
     if up_to not in MODEL_NAMES:
         raise ValueError(f"unknown model {up_to!r} (known: {', '.join(MODEL_NAMES)})")
@@ -922,12 +893,12 @@ def plot_ladder(corpus="playhouse", up_to=MODEL_NAMES[-1]):
             f"there is no result for the corpus {corpus!r}: train one of the lessons' models "
             f"on it with load_or_fit"
         )
-    # Only Playhouse has spans, so only there the loss can be split by kind.
+    # Only Playhouse has spans, so only its loss can be split by kind.
     if all(row["excess"] for row in rows.values()):
         excesses = {label: row["excess"] for label, row in rows.items()}
         floors = [row["floor"] for row in rows.values()]
         return plot_excess(excesses, floors[0])
-    from matplotlib.pyplot import subplots  # here: a training without pictures does not need it
+    from matplotlib.pyplot import subplots  # imported here: training needs no pictures
 
     fig, ax = subplots(figsize=(9, 1.3 + 0.4 * len(rows)), layout="constrained")
     bars = ax.barh(list(rows), [row["loss"] for row in rows.values()], color="#0072B2")
@@ -976,12 +947,12 @@ assert list(ladder("shakespeare")) == list(MODEL_NAMES)
 # - **No `zero_grad`.** Gradients add up from step to step, so the steps grow with them.
 # - **Softmax twice.** `F.cross_entropy` takes logits. Give it probabilities, and the model trains slowly, to a bad loss.
 # - **Loss of the batch = loss of the model.** The loss of a batch jumps with the batch, and it is measured on the training text. Use `evaluate`.
-# - **One learning rate for all models.** If it is much too high, the loss jumps or explodes; if it is much too low, the loss crawls. Both look like a bad model.
+# - **One learning rate for all models.** A new model or a new optimizer needs a new one.
 #
 # ## Exercises
 #
 # ### Exercise: AdamW, step by step
-# ★★★ · 18 minutes · It trains nearly every model that you will read about (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
+# ★★★ · 18 minutes · AdamW trains nearly every model that you will read about (Kingma and Ba, 2015; Loshchilov and Hutter, 2019).
 #
 # Step $t = 1, 2, \dots$ has a gradient $g$ and a learning rate $\eta_t$ of its own. Two running means, which start from 0, follow the gradient and its square, number by number:
 #
@@ -995,7 +966,7 @@ assert list(ladder("shakespeare")) == list(MODEL_NAMES)
 
 # %% tags=["exercise"] exercise="adamw_steps"
 def adamw_steps(w, gradients, rates, beta1, beta2, eps, decay):
-    """w (C,), gradients (n, C) one row for each step, rates a list of n numbers -> (C,): w after the n steps."""
+    """w (C,), gradients (n, C) with a row for each step, rates a list of n numbers -> (C,): w after the n steps."""
     ### BEGIN SOLUTION
     m, v = torch.zeros_like(w), torch.zeros_like(w)
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
@@ -1014,6 +985,42 @@ check("adamw_steps", adamw_steps)
 
 # %%
 progress()
+
+# %% [markdown]
+# ## How it is built: tokens of several characters
+#
+# In lesson 14 a token may stand for several characters. To compare losses per character, the ladder then shares the price of a token among its characters. Nothing on this page needs this function.
+
+# %%
+#| export
+def nats_by_character(nats, ids, tokenizer, weights=None):
+    """The price of each character of a text: nats (N - 1,) of all ids (N,) but the first -> a list.
+
+    The characters of the first id have no price, None: no model predicts them. A token of several characters (lesson
+    14) shares its nats among them: in proportion to the characters' weights, a list, or equally without weights.
+    """
+    paid = [None, *nats.tolist()]
+    if isinstance(tokenizer, CharTokenizer):
+        return paid
+    shares = []
+    pending = []  # ids that do not make whole characters yet
+    total = 0.0  # their price
+    for i, price in zip(ids.tolist(), paid):
+        pending.append(i)
+        total = None if price is None or total is None else total + price
+        text = tokenizer.decode(pending)
+        if text.endswith("\ufffd"):
+            continue
+        own = [0.0] * len(text)
+        if weights is not None:
+            own = weights[len(shares) : len(shares) + len(text)]
+        if sum(own) == 0:
+            own = [1.0] * len(text)
+        for weight in own:
+            shares.append(None if total is None else total * weight / sum(own))
+        pending = []
+        total = 0.0
+    return shares
 
 # %% [markdown]
 # ## Summary

@@ -12,11 +12,11 @@
 # > One head of causal self-attention, and the language model that uses it.
 #
 # You will build: one head of attention, from an average to the formula of the paper, and a model that uses it.
-# You need lessons 00 to 02, and matrix products. On a CPU the page takes about a quarter of a minute.
+# You need lessons 00 to 02, and matrix products. On one core of a CPU the page takes about a quarter of a minute.
 #
 # After `Meg: Who hid the goose, Hal?` and the end of the line comes `Hal:`. To predict that, a model has to look back, to the right place in the line before. The bigram model sees the end of the line and nothing else. This lesson gives the model eyes.
 #
-# A **vector** is a row of numbers. In a model each character has a vector, which is learnt (we come to this further down). For a start, here are four vectors of two numbers each; the loop prints the mean of the vectors so far.
+# A **vector** is a row of numbers. The model of this lesson holds a table with one row for each character of the alphabet, the character's **embedding**. The rows start at random, and training adjusts them, as it adjusted the rows of lesson 02's table. So a text becomes a list of vectors, one for each of its characters. For now the vectors are made up: four characters, two numbers for each. The loop prints the mean of the vectors so far.
 
 # %%
 import matplotlib.pyplot as plt
@@ -24,11 +24,11 @@ import torch
 
 from chargpt_lib.exercises import NotAttempted, check, passed, progress
 
-# (T, C): 4 characters, 2 numbers for each
+# (T, C): T = 4 characters, a vector of C = 2 numbers for each
 x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [3.0, 0.0]])
 T, C = x.shape
 for t in range(T):
-    print(t, x[: t + 1].mean(0))  # the mean of what came so far
+    print(t, x[: t + 1].mean(0))  # the mean of rows 0 to t
 
 # %% [markdown]
 # ## The average of the past
@@ -55,7 +55,7 @@ masked = scores.masked_fill(hidden, float("-inf"))
 print(masked.softmax(dim=-1))
 
 # %% [markdown]
-# $e^{-\infty} = 0$: exactly zero, not nearly. The advantage of this form: the scores need not be 0. Where the score is higher, the weight is larger.
+# $e^{-\infty} = 0$: exactly zero, not nearly. The advantage of this form is that the scores need not be 0. Where the score is higher, the weight is larger.
 
 # %%
 from chargpt_lib.plots import heatmap, show, visible
@@ -71,8 +71,8 @@ for ax, s, title in zip(
 fig.colorbar(image, ax=axes, label="weight")
 show(
     fig,
-    "Two triangular matrices of weights. Left, each row is an equal average of the past. Right, single "
-    "places stand out.",
+    "Two triangular matrices of weights. Left, each row spreads its weight equally over the past. Right, "
+    "single places stand out.",
 )
 
 # %% [markdown]
@@ -82,7 +82,7 @@ show(
 #
 # - a **query** $q$: what am I looking for?
 # - a **key** $k$: what have I got?
-# - a **value** $v$: what do I hand over if somebody looks at me?
+# - a **value** $v$: what do I hand over to a position that looks at me?
 #
 # The score that position $t$ gives to position $s$ is the dot product $q_t \cdot k_s$: large where the key fits the query. Then row $t$ of the result is the average of the values, weighted by the softmax of the scores. With all rows stacked into matrices $Q$, $K$ and $V$ (Vaswani et al., 2017),
 #
@@ -107,7 +107,7 @@ show(*draw_head("goo", queries, keys, values))
 #
 # The *variance* is the mean square of the distance from the mean; its root, the *standard deviation*, is the typical distance. Numbers are *independent* if none of them says anything about the others; then the variance of their sum is the sum of their variances. So if the numbers in $q$ and $k$ are independent, with mean 0 and variance 1, their dot product is a sum of $d$ terms and has variance $d$: its typical size is $\sqrt{d}$, 16 for a head of size 256.
 #
-# **Predict:** there are 32 places to look at. How large is the largest weight if the scores have size 16? And if they have size 1? (The cell also measures the gradient that reaches the scores. For that it needs some loss; a sum of the weights with random factors will do.)
+# **Predict:** there are 32 places to look at. How large is the largest weight if the scores have size 16? And if they have size 1? (The cell also measures the gradient that reaches the scores. For that it gives each place a random value. The result is the weighted mean of the values, as in a head; `backward` then finds how it depends on each score.)
 
 # %%
 torch.manual_seed(1337)
@@ -115,14 +115,14 @@ sizes = (4, 16, 64, 256, 1024)
 spread, most, flow = {}, {}, {}
 for d in sizes:
     for scale in (1.0, d**-0.5):
-        a = (torch.randn(2000, 1, d) @ torch.randn(2000, d, 32)).squeeze(
-            1
-        ) * scale  # scores of 32 places
-        a.requires_grad_()
+        dots = torch.randn(2000, 1, d) @ torch.randn(2000, d, 32)  # 2000 queries, 32 keys for each
+        a = (dots.squeeze(1) * scale).requires_grad_()  # (2000, 32): the scores
         p = a.softmax(-1)
-        (p * torch.randn_like(p)).sum(-1).mean().backward()  # a loss that depends on the weights
-        spread[d, scale], most[d, scale] = a.std().item(), p.max(-1).values.mean().item()
-        flow[d, scale] = a.grad.norm(dim=-1).mean().item() * len(a)
+        result = (p * torch.randn_like(p)).sum(-1)  # (2000,): each mean of 32 random values
+        result.sum().backward()  # the gradient of each result, because no two share a score
+        spread[d, scale] = a.std().item()
+        most[d, scale] = p.max(-1).values.mean().item()
+        flow[d, scale] = a.grad.norm(dim=-1).mean().item()
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9.5, 2.7), layout="constrained")
@@ -179,7 +179,7 @@ def causal_mask(T, device=None):
 
 
 def scaled_dot_product_attention(q, k, v, mask=None):
-    """q, k (..., T, d), v (..., T, e), mask (T, T) bool -> the attended values (..., T, e) and the weights (..., T, T).
+    """q, k (..., T, d), v (..., T, e), mask (T, T) bool -> the weighted means (..., T, e) and the weights (..., T, T).
 
     Scores that the mask forbids become minus infinity, so their weights are exactly 0. Vaswani et al., 2017.
     """
@@ -205,7 +205,7 @@ assert torch.allclose(ours, theirs, atol=1e-6)
 
 # %% [markdown]
 # ### Exercise: a window on the past
-# ★ · 5 minutes · Long texts are read through such windows: what is far back costs nothing (Beltagy et al., 2020).
+# ★ · 5 minutes · Models read long texts through such windows, because what lies further back then costs nothing (Beltagy et al., 2020).
 #
 # Write a mask like `causal_mask`, but let each position see only the last `w` positions, including itself.
 
@@ -222,7 +222,7 @@ check("window_mask", window_mask)
 
 # %% [markdown]
 # ### Exercise: what the weights tell the scores
-# ★★★ · 12 minutes · Each step of training sends this derivative back through every head; in the fast libraries it is written by hand (Dao et al., 2022).
+# ★★★ · 12 minutes · Each training step computes this derivative for every head; fast libraries have it written by hand (Dao et al., 2022).
 #
 # A query has the dot products $r_1, \dots, r_n$ with $n$ keys, not yet divided by $\sqrt d$; its weights are $p = \operatorname{softmax}(r / \sqrt d)$. The layers after this one have already told us $g_i = \partial L / \partial p_i$, how the loss depends on each weight. Derive $\partial L / \partial r_j$. The derivative of a softmax stands above; its input is $a$ there and $r / \sqrt d$ here. Each score moves *all* weights, so the chain rule gives a sum over $i$. Most of it cancels.
 #
@@ -230,7 +230,7 @@ check("window_mask", window_mask)
 
 # %% tags=["exercise"] exercise="score_gradient"
 def score_gradient(r, g, d):
-    """r, g (..., n): dot products, and the derivatives of the loss by softmax(r / √d) -> (..., n): those by r.
+    """r, g (..., n): dot products, and ∂L / ∂p for p = softmax(r / √d) -> (..., n): ∂L / ∂r.
 
     d: a whole number, the head size.
     """
@@ -262,7 +262,7 @@ class Head(nn.Module):
         v = self.value(x)
         mask = causal_mask(x.shape[1], x.device)
         out, weights = scaled_dot_product_attention(q, k, v, mask)
-        # Kept for a look at them after the pass; detached, or the whole graph would be kept, too.
+        # Kept so that we can look at them later; detached, because the whole graph would be kept, too.
         self.weights = weights.detach()
         return out
 
@@ -274,11 +274,11 @@ print(head(torch.randn(2, 5, 16)).shape)
 # %% [markdown]
 # ## Testing causality
 #
-# The mask looks right. But can the head really not see the future? Test it. If the output at position $t$ used the input at position $s$, some derivative of that output by that input would not be zero. Autograd can work out all these derivatives.
+# The mask looks right. But is the head really blind to the future? Test it. If the output at position $t$ used the input at position $s$, some derivative of that output with respect to that input would not be zero. Autograd can compute all these derivatives.
 
 # %%
 noise = torch.randn(1, 8, 16)
-# (1, 8, 8, 1, 8, 16): every output by every input
+# (1, 8, 8, 1, 8, 16): the derivative of every output with respect to every input
 jacobian = torch.autograd.functional.jacobian(head, noise)
 depends = jacobian.abs().sum(dim=(0, 2, 3, 5))  # (8, 8): output position, input position
 fig, ax = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
@@ -301,19 +301,54 @@ print("with a derivative that is not 0:", int((depends.tril() != 0).sum()))
 assert depends.triu(1).max() == 0 and (depends.tril() != 0).sum() == 36
 
 # %% [markdown]
-# Exactly 0. That is why we mask with $-\infty$. Some code uses a large negative number; let us see what a number that is not large enough does. Take 8 positions with equal scores, and $-5$ instead of $-\infty$. **Predict:** how much of its weight does the first position give to the 7 later ones? ($e^{-5} \approx 0.0067$)
+# Exactly 0.
+#
+# ## Four ways to mask
+#
+# We put $-\infty$ into the scores before the softmax. Other code sets the weights to 0 after the softmax, or puts in a large negative number $-c$. How much weight does each way let through? Let a query have the scores $a_1, a_2$ on the past and two hidden places:
+#
+# $$\underbrace{\frac{e^{a_1} + e^{a_2}}{e^{a_1} + e^{a_2} + e^{a_3} + e^{a_4}}}_{\text{0 after the softmax: weight on the past}} \qquad \underbrace{\frac{2\, e^{-c}}{e^{a_1} + e^{a_2} + 2\, e^{-c}}}_{-c \text{ before it: weight on the hidden places}}$$
+#
+# The first ought to be 1, and the second 0. In half precision (float16) the largest number is 65,504, so $c$ is often 10,000 there. **Predict:** which ways are wrong if the scores of the past are near 0? And if they are near −12? And for a query that may look at nothing at all, such as a filler in a batch?
 
 # %%
-leaky = torch.zeros(8, 8).masked_fill(~causal_mask(8), -5.0).softmax(-1)
-print(f"row 0 gives {leaky[0, 1:].sum():.1%} of its attention to the future")
+ways = {
+    "0 after the softmax": lambda a, hide: a.softmax(-1).masked_fill(hide, 0.0),
+    "-10 before it": lambda a, hide: a.masked_fill(hide, -10.0).softmax(-1),
+    "-10,000 in float16": lambda a, hide: a.half().masked_fill(hide, -1e4).softmax(-1),
+    "-inf before it": lambda a, hide: a.masked_fill(hide, float("-inf")).softmax(-1),
+}
+last_two = torch.tensor([False, False, True, True])  # the hidden places
+near_0, near_minus_12 = torch.tensor([[0.0, 1.0, 2.0, 3.0], [-12.0, -11.0, 2.0, 3.0]])
+print("                     past near 0        past near -12      nothing to see")
+print("                     past     hidden    past     hidden    hidden")
+for way, weigh in ways.items():
+    row = []
+    for scores in (near_0, near_minus_12):
+        p = weigh(scores, last_two)  # (4,)
+        row += [p[:2].sum(), p[2:].sum()]
+    row.append(weigh(near_0, torch.ones(4, dtype=torch.bool)).sum())
+    print("{:19}  {:.5f}  {:.5f}   {:.5f}  {:.5f}   {:.5f}".format(way, *row))
 
 # %% [markdown]
-# A few percent, and no error message. That may be enough for a model to learn to peek. When a training loss seems too good, check the mask.
+# Zeros after the softmax leave nothing on the hidden places, and still the future leaks: the weights of the past do not sum to 1, because their denominator contains the hidden scores. A weight on the past then tells what comes. With $-10$ the hidden places win as soon as the scores of the past are low enough. With $-10{,}000$ the exponential is exactly 0 in float16, unless *everything* is hidden: then all scores are equal, and the query spreads its weight over what it must not see. Only $-\infty$ never leaks; where nothing is visible it gives `nan`, the honest answer to 0 / 0, and the next exercise deals with it.
+#
+# Here is the leak through the denominator. We change a hidden score, and nothing else. **Predict:** which of the two weights on the past changes?
+
+# %%
+for way in ("0 after the softmax", "-inf before it"):
+    before = ways[way](near_0, last_two)[0]
+    after = ways[way](torch.tensor([0.0, 1.0, 2.0, 6.0]), last_two)[0]
+    print(f"{way}: the first weight is {before:.4f}, then {after:.4f}")
+assert before == after  # with -inf
+
+# %% [markdown]
+# Neither leak raises an error, and a model learns to peek through both. When a training loss seems too good, check the mask.
 #
 # ### Exercise: find the bug in the batch
-# ★★ · 8 minutes · Whoever writes answers for several people at once meets this one.
+# ★★ · 8 minutes · A server that answers several people at once has to get this right.
 #
-# Texts of different lengths stand in one batch, and all end at the right edge. The shorter ones have fillers before them, and no position may look at a filler. Text `b` begins at position `starts[b]`. Here is the second of two texts, with 2 fillers and 2 characters, and with equal scores.
+# Texts of different lengths stand in one batch, and all end at the right edge. The shorter ones have fillers before them, and no position may look at a filler. Text `b` begins at position `starts[b]`. Here are the weights of the second of two texts, with 2 fillers and 2 characters, and with equal scores.
 
 # %%
 def weights_with_a_bug(scores, starts):
@@ -326,7 +361,7 @@ def weights_with_a_bug(scores, starts):
 print(weights_with_a_bug(torch.zeros(2, 4, 4), torch.tensor([0, 2]))[1])
 
 # %% [markdown]
-# The last two rows are right. The first two are the queries of the fillers, and nobody wants their output; but a single `nan` makes the mean loss `nan`, and the training stops. What did the softmax divide there? Write the function so that fillers look at nothing (a row of zeros), not even at each other, and all else stays as it is. Scores may be as large as 400, or as low as −400.
+# The last two rows are right. The first two are the queries of the fillers. Nobody needs their output, but a single `nan` makes the mean loss `nan`, and the training stops. What did the softmax divide there? Write the function so that fillers look at nothing (a row of zeros), not even at each other, and all else stays as it is. Scores may be as large as 400, or as low as −400.
 
 # %% tags=["exercise"] exercise="left_padded_weights"
 def left_padded_weights(scores, starts):
@@ -346,7 +381,7 @@ check("left_padded_weights", left_padded_weights)
 # %% [markdown]
 # ## Position embeddings
 #
-# One thing is missing. Shuffle the past: the same keys and values come in another order, and the weighted average is the same. **Attention does not know the order.** The full stop at the end of `dog bites man.` looks back at all the characters before it, and it would get the same result from `man bites dog.`
+# One thing is missing. Shuffle the past: the same keys and values come in another order, and their weighted average stays the same. **Attention does not know the order.** The full stop at the end of `dog bites man.` would get the same result after `man bites dog.`
 
 # %%
 past, now = torch.randn(1, 6, 16), torch.randn(1, 1, 16)
@@ -360,9 +395,9 @@ print(
 assert torch.allclose(in_order, out_of_order, atol=1e-6)
 
 # %% [markdown]
-# So we tell the head the order. One table holds a learnt vector for each character; a second table holds one for each position, its **position embedding**. The head reads the sum of both, "what am I" plus "where am I".
+# So we tell the head the order. The table of embeddings holds a vector for each character; a second table holds one for each position, its **position embedding**. The head reads the sum of both, "what am I" plus "where am I".
 #
-# The model looks up both vectors, adds them, attends, and turns the result into logits. New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
+# The model looks up both vectors, adds them, attends, and turns the result into logits. (The drawing writes D for the head size $d$.) New weights are small (standard deviation 0.02), so that a new model is unsure: its loss should be about $\ln V$.
 
 # %%
 from chargpt_lib.drawings import draw_model
@@ -374,7 +409,7 @@ show(*draw_model("single_head"))
 def init_weights(layer):
     """Draws matrices and tables from Normal(0, 0.02), sets biases to zero (Radford et al., 2018).
 
-    For one layer: `model.apply(init_weights)` calls it for each layer of a model.
+    It treats one layer: `model.apply(init_weights)` calls it for each layer of a model.
     """
     if isinstance(layer, (nn.Linear, nn.Embedding)):
         nn.init.normal_(layer.weight, std=0.02)
@@ -446,12 +481,33 @@ ax.set(xlabel="step", ylabel="nats per character", title="One head learns", ylim
 ax.legend(frameon=False)
 show(
     fig,
-    "The loss of each batch: first down to the level of the bigram model, then below it, still far above "
+    "The loss of each batch falls to the level of the bigram model, then below it, and stays far above "
     "the floor.",
 )
 
 # %% [markdown]
-# About half a nat better than the bigram, with eyes alone. What does the head look at? Here are its weights on our line.
+# About half a nat better than the bigram, with eyes alone. Here is lesson 02's line again. **Predict:** at which characters will the price have fallen most?
+
+# %%
+from chargpt_lib.plots import price_table
+
+
+def next_probabilities(text):
+    """The probability that the model gives to each next character of a text: (T - 1,)."""
+    ids = tokenizer.encode(text).to(device)
+    with torch.no_grad():
+        logits, _ = model(ids[None, :-1])  # (1, T - 1, V)
+    return logits[0].softmax(-1).gather(1, ids[1:, None])[:, 0].cpu()
+
+
+line = "O damp goose!"
+print(price_table(line, next_probabilities(line)))
+if corpus.name == "playhouse":
+    after_a_name = next_probabilities("Hal: " + line)[-12:]
+    print(f"mean after 'Hal: '  ≈ {-after_a_name.log().mean():.2f} nats")
+
+# %% [markdown]
+# Compare this table with lesson 02's, row by row. The first rows may even be dearer: in Playhouse an `O` with a space after it always follows a speaker's name, and here the line stands alone. The bigram model does not notice, because it never sees further back; the head does. The last number gives the line its name. What does the head look at? Here are its weights on the line.
 
 # %%
 model(ids[None])
@@ -470,7 +526,7 @@ show(
 weights = model.attention.weights[0].cpu()
 difference = (weights.sum(-1) - 1).abs().max()
 print(
-    f"the sum of a row and 1, largest difference ≈ {difference:.1g} (below 1e-5: {bool(difference < 1e-5)})"
+    f"the rows sum to 1, with a largest error of ≈ {difference:.1g} (below 1e-5: {bool(difference < 1e-5)})"
 )
 print("largest weight on the future:", weights.triu(1).max().item())
 assert weights.triu(1).max() == 0 and difference < 1e-5
@@ -482,13 +538,13 @@ assert near.sum() > 0.6 or corpus.name != "playhouse"
 
 # %% [markdown]
 # ### Exercise: how many places?
-# ★★ · 7 minutes · This is how one finds out whether a head reads widely or stares at one place (Clark et al., 2019).
+# ★★ · 7 minutes · This number tells a head that reads widely from one that stares at a single place (Clark et al., 2019).
 #
 # A row of weights may be spread over many places, or all lie on one. Its entropy $H = -\sum_s p_s \ln p_s$ (lesson 00) says so in nats, and $e^H$ says it in places: four equal weights give 4, a single weight of 1 gives 1, and $(0.5, 0.5, 0)$ gives 2. A place with the weight 0 adds nothing. (In PyTorch 0 · ln 0 is `nan`: take care of that case.) Measure every row.
 
 # %% tags=["exercise"] exercise="characters_looked_at"
 def characters_looked_at(weights):
-    """weights (..., T, T), each row sums to 1, with zeros in it -> (..., T): e to the entropy of each row."""
+    """weights (..., T, T): rows that sum to 1 and may contain zeros -> (..., T): e to the entropy of each row."""
     ### BEGIN SOLUTION
     return torch.special.entr(weights).sum(-1).exp()
     ### END SOLUTION
@@ -498,7 +554,7 @@ check("characters_looked_at", characters_looked_at)
 
 # %%
 def nine_tenths(weights):
-    """(..., T, T) -> (..., T): how many places, the heaviest first, hold nine tenths of each row. A rougher measure."""
+    """(..., T, T) -> (..., T): how few places hold nine tenths of the weight of each row. A rougher measure."""
     return (weights.sort(descending=True).values.cumsum(-1) < 0.9).sum(-1) + 1
 
 
@@ -506,11 +562,11 @@ def nine_tenths(weights):
 looked = characters_looked_at(weights) if passed("characters_looked_at") else nine_tenths(weights)
 for places, (char, number) in enumerate(zip(labels, looked), 1):
     print(f"{char}  looks at ≈ {number:4.1f} of {places:2} characters")
-assert looked.min() > 0.99  # at one place at least, and at no more than there are
+assert looked.min() > 0.99  # at least one place, and no more than there are
 assert (looked / torch.arange(1, len(looked) + 1)).max() < 1.01
 
 # %% [markdown]
-# A character looks at itself and at the few characters before it. (It has to look at itself: in this model the current character reaches the logits only through the head.) One head is one average: it mixes all that it looks at into one vector, and blurs where each piece came from. To look at several places *separately* one needs several heads.
+# A character looks at itself and at the few characters before it. (It has to look at itself: in this model the current character reaches the logits only through the head.) One head is one average: it mixes all that it looks at into one vector, and blurs where each piece came from. To look at several places *separately*, a model needs several heads.
 #
 # ## Loss by kind of text
 
@@ -530,7 +586,7 @@ print(f"of what copied names cost the bigram model above the floor, it still pay
 assert (spelling > 0.6 and names > 0.6) or corpus.name != "playhouse"
 
 # %% [markdown]
-# Most of what the head saves is spelling, because it sees the letters before. Can it copy the `Hal:` with which this lesson began? No: most of what copied names cost the bigram model is still there. To copy a name, a model has to know that a name is due, where it stood, and how much of it is written already, and a single average of the past cannot say all that. The eyes are there; lessons 04 to 06 make something of them.
+# Most of what the head saves is spelling, because it sees the letters before. Can it copy the `Hal:` with which this lesson began? No: most of what copied names cost the bigram model is still there. To copy a name, a model has to know that a name is due, where the name stood, and how much of it is written already. A single average of the past cannot say all that. The eyes are there; lessons 04 to 06 put them to use.
 
 # %% tags=["nbval-ignore-output"]
 row = bundled_results()["shakespeare"]["single head"]
@@ -545,17 +601,17 @@ assert on_shakespeare > 0.05
 # %% [markdown]
 # ## Mistakes people make
 #
-# - **Softmax over the wrong axis.** The weights of one *query* sum to 1: `softmax(-1)`, over the keys. With `softmax(-2)` the code runs, but the future leaks in: a weight is then divided by a sum over all queries, the later ones among them.
+# - **Softmax over the wrong axis.** The weights of one *query* sum to 1: `softmax(-1)`, over the keys. With `softmax(-2)` the code runs, but the future leaks in: the denominator is then a sum over all queries, the later ones included.
 # - **Dividing by the root of the width of the model** instead of the head size. With one head the two are the same; with many heads the weights come out too flat.
-# - **A mask for `block_size` instead of T.** It works until somebody gives a shorter text.
+# - **A mask for `block_size` instead of T.** It works until a text is shorter.
 # - **A transposed mask.** `triu` instead of `tril`: each position sees itself and the future. The loss is wonderful, but what the model writes is not.
 #
 # ## Exercises
 #
 # ### Exercise: a past in pieces
-# ★★★ · 20 minutes · Nobody holds all scores of a long past at once: chips read it in pieces (Dao et al., 2022), and machines in a ring have a piece each (Liu et al., 2023).
+# ★★★ · 20 minutes · No chip holds all scores of a long past at once: it reads the past in pieces (Dao et al., 2022), and in a ring of machines each holds a piece (Liu et al., 2023).
 #
-# The past is cut into $P$ pieces. For a query, place $s$ has the score $a_s$ (already divided by $\sqrt d$) and the value $v_s$. Piece $i$ takes the softmax over its own places and reports two things to us: its result $o_i$, the average of its values with those weights, and the number $\ell_i = \ln \sum_{s \text{ in piece } i} e^{a_s}$. The piece keeps its scores and values to itself.
+# The past is cut into $P$ pieces. For a query, place $s$ has the score $a_s$ (already divided by $\sqrt d$) and the value $v_s$. Piece $i$ takes the softmax over its own places and reports two things: its result $o_i$, the average of its values with those weights, and the number $\ell_i = \ln \sum_{s \text{ in piece } i} e^{a_s}$. The piece keeps its scores and values to itself.
 #
 # From the reports alone, work out what attention over the whole past would have given: its result $o$ and its number $\ell$, for each of $T$ queries. For example, one piece reports $o_1 = 0$ and $\ell_1 = \ln 1$, and the other $o_2 = 4$ and $\ell_2 = \ln 3$; then $o = 3$ and $\ell = \ln 4$.
 #

@@ -12,7 +12,7 @@
 # > Multi-head attention: a loop over heads, one matrix for all, and the fused kernel.
 #
 # You will build: attention with many heads, first as a loop, then with one matrix, then with PyTorch's **fused kernel**, one routine that does the whole attention in a single step. All three give the same numbers, but not in the same time.
-# You need lesson 03. On a CPU the page takes about twenty seconds.
+# You need lesson 03. On one core of a CPU the page takes about half a minute.
 #
 # A head makes one average of the past. If it looks at two places, it gets their mixture, like a double exposure of two photographs. Two heads are two photographs.
 
@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from chargpt_lib.exercises import NotAttempted, check, progress
-from chargpt_lib.plots import heatmap, show, visible
+from chargpt_lib.plots import heatmap, price_table, show, visible
 from chargpt_lib.single_head import Head, causal_mask, scaled_dot_product_attention
 
 a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])  # the values at two places
@@ -51,7 +51,7 @@ from chargpt_lib.single_head import Head, init_weights
 # %%
 #| export
 def head_size(n_embd, n_head):
-    """The width of each head. Raises: ValueError where the heads do not divide the width."""
+    """The width of each head. Raises: ValueError where n_head does not divide n_embd."""
     if n_head < 1 or n_embd % n_head:
         sizes = [n for n in range(1, n_embd + 1) if n_embd % n == 0]
         raise ValueError(
@@ -61,7 +61,7 @@ def head_size(n_embd, n_head):
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention as a loop over heads: (B, T, C) -> (B, T, C). To read; `CausalSelfAttention` is to use."""
+    """Multi-head attention as a loop over heads: (B, T, C) -> (B, T, C). Read this class, and use `CausalSelfAttention`."""
 
     def __init__(self, n_embd, n_head, bias=True):
         super().__init__()
@@ -91,7 +91,7 @@ except ValueError as error:
 #
 # Four heads with three matrices each are twelve matrix products, one after the other, and each is small. One large product is often faster than twelve small ones; we shall measure whether the whole layer is faster, too. So we stack the twelve matrices on top of each other. One product gives, for each character, $3C$ numbers: all queries, all keys, all values.
 #
-# Then these numbers have to be sorted: first by query, key and value, then by head. That takes a `view` and a `transpose`, and here most people lose their way. Follow both on numbers that you can recognise: 2 characters, 2 heads of size 3. The value `12` is number 2 of character 1 (both counted from 0).
+# Then these numbers have to be sorted: first by query, key and value, then by head. That takes a `view` and a `transpose`, and most people lose their way here. Follow both on numbers that you can recognise: 2 characters, 2 heads of size 3. The value `12` is number 2 of character 1 (both counted from 0).
 
 # %%
 T, H, D = 2, 2, 3
@@ -108,7 +108,7 @@ wrong = q.view(H, T, D)
 print("head 0:", wrong[0].tolist(), " head 1:", wrong[1].tolist())
 
 # %% [markdown]
-# All of character 0, and nothing of character 1! `view` never moves a number, it only cuts the row of numbers in other places. To exchange two axes, use `transpose`. The wrong version runs without an error.
+# All of character 0, and nothing of character 1! `view` never moves a number; it only cuts the row of numbers at other places. To exchange two axes, use `transpose`. The wrong version runs without an error.
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9, 2), layout="constrained")
@@ -128,13 +128,13 @@ for ax, (numbers, colours, title) in zip(axes, pictures):
         ax.set_yticks([0.5, 2.5], ["head 0", "head 1"])
 show(
     fig,
-    "After view and transpose each head holds its own colour. With view alone each head gets one whole "
-    "character, half of it the other head's.",
+    "After view and transpose each head holds its own colour. With view alone each head gets a whole "
+    "character, half of which belongs to the other head.",
 )
 
 # %% [markdown]
 # ### Exercise: the way back
-# ★ · 5 minutes · Every attention layer does it once, and the wrong version runs without an error.
+# ★ · 5 minutes · Every attention layer takes this step, and the wrong version runs without an error.
 #
 # Each head has done its work, and the numbers lie in a tensor (B, H, T, D): B texts, H heads, T characters, D numbers for each. Now go back: lay the heads of each character side by side, head 0 first. For one text, two heads, two characters and D = 1:
 #
@@ -163,7 +163,7 @@ check("merge_heads", merge_heads)
 class CausalSelfAttention(nn.Module):
     """All heads at once: (B, T, C) -> (B, T, C), with one qkv matrix and the fused kernel.
 
-    bias: of the projection; qkv_bias: of queries, keys and values; dropout: of the weights and of the result.
+    bias: of the projection; qkv_bias: of queries, keys and values; dropout: on the weights and on the result.
     """
 
     def __init__(self, n_embd, n_head, bias=True, qkv_bias=False, dropout=0.0):
@@ -175,29 +175,29 @@ class CausalSelfAttention(nn.Module):
         self.proj = nn.Linear(n_embd, n_embd, bias=bias)
 
     def forward(self, x, cache=None):
-        """x (B, T, C) -> (B, T, C). cache: the keys and values of what was read before x (lesson 08)."""
+        """x (B, T, C) -> (B, T, C). cache: the keys and values of the positions before x (lesson 08)."""
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, self.head_size)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, head_size) each
         mask = None
         if cache is not None:
-            # The old ones and these, (B, H, length, head_size)
+            # Now the keys and values of all positions so far: (B, H, length, head_size) each
             k, v, mask = cache.update(self, k, v)
         out = F.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
-            # A single new position on top of a cache may see all that is there: it needs no mask.
+            # A single new position after a cache may see everything in it, and needs no mask.
             is_causal=mask is None and k.shape[2] == T,
-            # The kernel does not know of eval mode: it drops what it is told to drop.
+            # The kernel knows nothing of eval mode: there, dropout has to be 0.
             dropout_p=self.dropout if self.training else 0.0,
         )
         out = out.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return F.dropout(self.proj(out), self.dropout, self.training)
 
 # %% [markdown]
-# Does this class compute the same? Copy the weights of the loop into it, and compare.
+# Copy the weights of the loop into this class, and compare.
 
 # %%
 fused = CausalSelfAttention(64, 4)
@@ -251,7 +251,7 @@ for name, gradient in zip(("fused kernel", "one matrix"), gradients[1:]):
     assert torch.allclose(gradient, gradients[0], atol=1e-5)
 
 # %% [markdown]
-# Now a fourth version, from somebody who did not test it. It splits queries and keys by head and makes the weights. Its shapes are right, its rows sum to 1, nothing looks ahead.
+# Here is a fourth version, which its author did not test. It splits queries and keys by head and computes the weights. Its shapes are right, its rows sum to 1, and no position looks ahead.
 
 # %%
 def flat_weights(q, k, n_head):
@@ -266,7 +266,7 @@ def flat_weights(q, k, n_head):
 some_q, some_k = torch.randn(2, 200, 32, 64, generator=torch.Generator().manual_seed(1337))
 for n_head in (1, 4, 16):
     largest = flat_weights(some_q, some_k, n_head)[:, :, -1].max(-1).values.mean()
-    print(f"heads: {n_head:2}, the largest of 32 weights, on average: {largest:.2f}")
+    print(f"heads: {n_head:2}, mean of the largest of the 32 weights: {largest:.2f}")
 
 # %% [markdown]
 # ### Exercise: find the bug
@@ -321,16 +321,19 @@ ax.set(
     xlabel="milliseconds", title="The same numbers, three ways", xlim=(0, 1.2 * max(times.values()))
 )
 ax.invert_yaxis()
-show(fig, "Bars of the measured times of the three ways.")
+show(
+    fig,
+    "Three bars: "
+    + "; ".join(f"{name} ≈ {milliseconds:.1f} ms" for name, milliseconds in times.items()),
+)
 
 # %%
 for name, milliseconds in times.items():
-    print(
-        f"{name:15}  ≈ {milliseconds:.1f} ms, ≈ {milliseconds / times['fused kernel']:.1f} times the fused kernel's"
-    )
+    ratio = milliseconds / times["fused kernel"]
+    print(f"{name:15}  ≈ {milliseconds:6.1f} ms, ≈ {ratio:.1f} times as long as the fused kernel")
 
 # %% [markdown]
-# How much the times differ depends on the machine; so does the winner of the first two ways. Each step of the loop works on an eighth of the (T, T) weights, which may fit into fast memory; the second way works on all of them at once. The fused kernel never writes them. The memory does not depend on the machine: we measure what each way keeps until the gradient comes back. (PyTorch hands each tensor that it keeps to `count_it` first.)
+# How much the times differ depends on the machine, and so does the order of the first two ways. Each step of the loop works on an eighth of the (T, T) weights, which may fit into fast memory; the second way works on all of them at once. The fused kernel never writes them. The memory does not depend on the machine: we measure what each way keeps until the gradient comes back. (PyTorch hands each tensor that it keeps to `count_it` first.)
 
 # %%
 def megabytes_kept(way):
@@ -355,10 +358,47 @@ assert memory_kept["one matrix"] - memory_kept["fused kernel"] > 10
 # %% [markdown]
 # In the first two ways, the weights alone are 16 MiB, as you will see in a moment. From here on, we use `CausalSelfAttention`.
 #
-# ### Exercise: how long may the text be?
-# ★ · 4 minutes · For this reason the first transformers read a few hundred words at a time; the fused kernel was the way out (Dao et al., 2022).
+# ## What a longer text costs
 #
-# One layer makes weights (B, H, T, T), all in memory at once: B texts, H heads, T characters. A number takes `number_bytes` bytes. The weights that the mask makes zero are written, too. **Predict** the longest text whose weights still fit into `memory` bytes. With 100 bytes, one text, one head and 4 bytes a number, that text has 5 characters, since 5 · 5 · 4 = 100.
+# For one text of T characters, the projections (three for queries, keys and values, and $W^O$) take $4\, T C^2$ multiply-adds. Each of the $T^2$ scores is a dot product over $C / H$ numbers, in $H$ heads, and the weighted mean of the values costs as much again: $2\, T^2 C$ together. The weights are $H\, T^2$ numbers in each layer. **Predict:** by which factor does each of these three numbers grow when T doubles? And the time: nearer to 2 or to 4, for short texts and for long ones?
+
+# %%
+def milliseconds_for(way, x):
+    """The median of five forward passes, after a warm-up."""
+    measured = []
+    with torch.no_grad():
+        for repeat in range(6):
+            start = perf_counter()
+            way(x)
+            measured.append(1000 * (perf_counter() - start))
+    return sorted(measured[1:])[2]
+
+
+C, H = 128, 8
+lengths = [64, 128, 256, 512, 1024]
+written, never_written = [], []
+print("   T  projections  attention  weights     written out   fused kernel")
+for n in lengths:
+    one_text = torch.randn(1, n, C)
+    written.append(milliseconds_for(ways["one matrix"], one_text))
+    never_written.append(milliseconds_for(fused_128, one_text))
+    print(
+        f"{n:4}  {4 * n * C**2 / 1e6:7.1f} M  {2 * n**2 * C / 1e6:8.1f} M  {H * n**2 * 4 / 2**20:6.2f} MiB"
+        f"  ≈ {written[-1]:7.2f} ms  ≈ {never_written[-1]:7.2f} ms"
+    )
+
+# %%
+for name, row in (("written out", written), ("fused kernel", never_written)):
+    factors = [f"≈ {later / earlier:.1f}" for earlier, later in zip(row, row[1:])]
+    print(f"{name:12}  time when T doubles: times", ", ".join(factors))
+
+# %% [markdown]
+# The projections double and the square terms quadruple; from T = 2C on, the square is the larger part. A factor well below 4 says that fixed costs and the projections still count; a factor above 4, that the weights no longer fit into the fast memory next to the processor. The fused kernel computes the scores too, or half of them if it skips the masked blocks. But it never writes the weights, so its *memory* grows only with T.
+#
+# ### Exercise: how long may the text be?
+# ★ · 4 minutes · Because of this limit the first transformers read a few hundred words at a time; the fused kernel lifted it (Dao et al., 2022).
+#
+# One layer makes weights (B, H, T, T), all in memory at once: B texts, H heads, T characters. A number takes `number_bytes` bytes. The weights that the mask makes zero are written, too. Compute the longest text whose weights still fit into `memory` bytes. With 100 bytes, one text, one head and 4 bytes a number, that text has 5 characters, since 5 · 5 · 4 = 100.
 
 # %% tags=["exercise"] exercise="longest_text"
 def longest_text(memory, batch_size, n_head, number_bytes):
@@ -378,7 +418,8 @@ for memory, lengths in ((16 * 2**20, (256, 257)), (64 * 2**20, (512, 513))):
     for n in lengths:
         needed = torch.empty(8, 8, n, n).nbytes
         print(
-            f"{n} characters need {needed / 2**20:.2f} MiB; {memory // 2**20} MiB are enough: {needed <= memory}"
+            f"{n} characters need {needed / 2**20:.2f} MiB: {memory // 2**20} MiB are "
+            f"{'enough' if needed <= memory else 'not enough'}"
         )
 
 # %% [markdown]
@@ -425,7 +466,7 @@ V = tokenizer.vocab_size
 # %%
 torch.manual_seed(1337)
 model = MultiHeadLanguageModel(V, block_size=64, n_embd=64, n_head=4).to(device)
-fresh = copy.deepcopy(model).cpu()  # to compare with, later
+fresh = copy.deepcopy(model).cpu()  # for a comparison below
 ids = tokenizer.encode("O damp goose!").to(device)
 _, loss = model(ids[None, :-1], ids[None, 1:])
 print(count(model), "parameters")
@@ -451,8 +492,46 @@ print(f"four heads beat one by      ≈ {four:.2f} nats (more than 0.4: {four > 
 assert (one > 0.4 and four > 0.4) or corpus.name != "playhouse"
 
 # %% [markdown]
-# About as much again, with the same width and the same training.
+# About as much again, with the same width and the same training. But is it the *number* of heads? The new model also has a projection. A **control** differs from it in nothing but the number of heads: one head of size 64, with the projection, so it has exactly as many parameters. **Predict:** is its loss nearer to that of lesson 03's head, or to that of the four heads?
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(1337)
+control = MultiHeadLanguageModel(V, block_size=64, n_embd=64, n_head=1).to(device)
+settings = {"steps": 1500, "batch_size": 32 * scale, "lr": 1e-2}  # as above
+control_loss = load_or_fit("one head, projected", control, corpus, sample_chars=1, **settings)[
+    "loss"
+]
+
+# %%
+print(f"lesson 03's head         ≈ {rungs['single head']:.2f} nats")
+print(f"one head, projected      ≈ {control_loss:.2f} nats, {count(control)} parameters")
+print(f"four heads               ≈ {rungs['multi-head']:.2f} nats, {count(model)} parameters")
+gap = control_loss - rungs["multi-head"]
+print(f"four heads beat their control by ≈ {gap:.2f} nats (more than 0.3: {gap > 0.3})")
+assert count(control) == count(model)
+assert gap > 0.3 or corpus.name != "playhouse"
+
+# %% [markdown]
+# So the gain comes from the heads, not from the projection. After a single head the projection is one more matrix between two others, the values' and the last one, and a product of matrices is a matrix: lesson 03's head can compute the same. With four heads, each of them weighs the past in its own way *before* the matrices mix the results.
 #
+# The price of the line, now with four heads:
+
+# %%
+def next_probabilities(text):
+    """The probability that the model gives to each next character of a text: (T - 1,)."""
+    ids = tokenizer.encode(text).to(device)
+    with torch.no_grad():
+        logits, _ = model(ids[None, :-1])  # (1, T - 1, V)
+    return logits[0].softmax(-1).gather(1, ids[1:, None])[:, 0].cpu()
+
+
+line = "O damp goose!"
+print(price_table(line, next_probabilities(line)))
+if corpus.name == "playhouse":
+    after_a_name = next_probabilities("Hal: " + line)[-12:]
+    print(f"mean after 'Hal: '  ≈ {-after_a_name.log().mean():.2f} nats")
+
+# %% [markdown]
 # What does each head look at? The fused kernel keeps no weights, but `one_matrix` computes the same ones.
 
 # %%
@@ -473,16 +552,15 @@ axes[0].set_ylabel("position")
 fig.colorbar(image, ax=axes, label="weight", shrink=0.8)
 show(
     fig,
-    "Four triangular heat maps. Each head spreads its weight over the last characters in a pattern of "
-    "its own.",
+    "Four triangular heat maps. Each head spreads its weight over the last characters in its own pattern.",
 )
 
 # %% [markdown]
-# Most rows spread their weight over the last few characters, and each head does it in a way of its own. How different are they? Lay the weights of two heads on top of each other, and add up what they share: 1 if they are equal, 0 if they never look at the same place.
+# Most rows spread their weight over the last few characters, and each head does so in its own way. How different are they? Lay the weights of two heads on top of each other, and add up the overlap: 1 if they are equal, 0 if they never look at the same place.
 
 # %%
 def in_common(w):
-    """(H, T, T) -> (H, H): the weight that two heads share, on average over the positions from the fifth on."""
+    """(H, T, T) -> (H, H): the overlap of the weights of two heads, its mean over the positions from the fifth on."""
     return torch.minimum(w[:, None], w[None, :]).sum(-1)[..., 4:].mean(-1)
 
 # %%
@@ -490,20 +568,20 @@ shared, others = in_common(weights), ~torch.eye(4, dtype=torch.bool)
 fig, ax = plt.subplots(figsize=(4, 3.2), layout="constrained")
 image = heatmap(ax, shared, cells=[[f"{value:.2f}" for value in row] for row in shared])
 ax.set(
-    title="What two heads have in common",
+    title="Overlap of the weights of two heads",
     xlabel="head",
     ylabel="head",
     xticks=range(4),
     yticks=range(4),
 )
-fig.colorbar(image, label="shared weight")
+fig.colorbar(image, label="overlap")
 show(fig, "A table of four by four heads: 1 on the diagonal, clearly less elsewhere.")
 
 # %%
 before = in_common(head_weights(fresh))[others].mean()
-print(f"in common before training: ≈ {before:.2f}")
+print(f"mean overlap before training: ≈ {before:.2f}")
 print(
-    f"now: from ≈ {shared[others].min():.2f} to ≈ {shared[others].max():.2f} (less than 0.9: "
+    f"after it: from ≈ {shared[others].min():.2f} to ≈ {shared[others].max():.2f} (less than 0.9: "
     f"{bool(shared[others].max() < 0.9)})"
 )
 assert before > 0.95
@@ -513,13 +591,13 @@ assert shared[others].max() < 0.9
 # Before training, all heads were alike. Nobody told them to divide the work. Chance made them a tiny bit different, and training widened the difference. (A likely reason: two heads that see the same places are of little more use than one.)
 #
 # ### Exercise: what each head adds
-# ★★ · 10 minutes · Before one may ask which head can be spared, one has to tell them apart in the result (Elhage et al., 2021).
+# ★★ · 10 minutes · To ask which head a model can spare, separate the heads in its result first (Elhage et al., 2021).
 #
-# The projection seems to mix all heads into one. But a matrix product is a sum, and each number of `concat` meets its own part of $W^O$:
+# The projection seems to mix all heads into one. But a matrix product is a sum, and each number of `concat` is multiplied by its own row of $W^O$:
 #
 # $$\operatorname{concat}(\text{head}_1, \dots, \text{head}_H)\, W^O = \sum_h \text{head}_h\, W^O_h .$$
 #
-# $W^O_h$ holds those D of the C rows of $W^O$ that the numbers of head $h$ meet. Return the terms of the sum, one for each head.
+# $W^O_h$ holds the D of the C rows of $W^O$ that multiply the numbers of head $h$. Return the terms of the sum, one for each head.
 #
 # `W_o` is stored as `nn.Linear` stores it, transposed: $W^O$ = `W_o.T`. So first transpose, then take the D rows of head $h$. (In the model the projection has a bias, too; it belongs to no head.) With two heads of size 1 that hold 3 and 5, and `W_o = [[1, 2], [10, 20]]`, head 0 adds `[3, 30]` and head 1 adds `[10, 100]`; the result is `[13, 130]`.
 
@@ -535,16 +613,15 @@ def head_contributions(heads, W_o):
 check("head_contributions", head_contributions)
 
 # %% [markdown]
-# Which head can be spared, then? In the trained model, let one head at a time add nothing, and measure the loss again on a part of the validation text. (If the 16 columns of the stored matrix that meet this head are set to 0, the head's term of the sum is 0.) **Predict:** how many of the four heads, left out alone, make the loss rise by more than half a nat?
+# Which head can be spared, then? Remove one head at a time from the trained model, and measure the loss again on a part of the validation text. A head is removed when its part of $W^O$ is 0. `nn.Linear` stores $W^O$ transposed, so this part is 16 columns of the stored matrix. `split` cuts the matrix into *views*, which share its memory: `part.zero_()` writes zeros into the model itself, and `part.copy_(kept)` puts the old numbers back. **Predict:** how many of the four heads, left out alone, make the loss rise by more than half a nat?
 
 # %%
 some_ids = tokenizer.encode(corpus.val[:20_000])
 whole, without = evaluate(model, some_ids), []
-for part in model.attention.proj.weight.detach().split(
-    16, dim=1
-):  # what one head's 16 numbers meet
+stored = model.attention.proj.weight.detach()  # (C, C), without autograd
+for part in stored.split(16, dim=1):  # (C, 16): the columns of one head
     kept = part.clone()
-    part.zero_()  # changes the model: `part` is a view of its weight, not a copy
+    part.zero_()
     without.append(evaluate(model, some_ids))
     part.copy_(kept)
 rises = [loss - whole for loss in without]
@@ -552,7 +629,7 @@ for h, rise in enumerate(rises):
     print(
         f"without head {h} the loss rises by ≈ {rise:.2f} nats (more than half a nat: {rise > 0.5})"
     )
-print("with all heads back, the loss is off by", evaluate(model, some_ids) - whole)
+print("with all heads back, the loss differs by", evaluate(model, some_ids) - whole)
 assert evaluate(model, some_ids) == whole
 assert min(rises) > 0.5 or corpus.name != "playhouse"
 
@@ -564,13 +641,13 @@ assert min(rises) > 0.5 or corpus.name != "playhouse"
 # %%
 show(
     plot_ladder(corpus.name, up_to="multi-head"),
-    "Stacked bars: the multi-head model pays much less for spelling "
-    "than the single head. Names and closings shrink less.",
+    "Stacked bars: the multi-head model pays much less for spelling than the single head. "
+    "Names and closings shrink less.",
 )
 
 # %%
 excess, before = result["excess"], ladder(corpus.name)["single head"]["excess"]
-# Of what the single head overpaid.
+# The excess over the entropy, as a share of the single head's
 left_over = {kind: excess[kind] / before[kind] for kind in excess}
 print(
     {
@@ -596,19 +673,19 @@ print(f"better than a single head by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
 
 # %% [markdown]
-# Spelling is much better. But the 4-gram table of lesson 01 was better still! The model sees the last characters, each in a vector of its own, and then has only one matrix to conclude something from them. It can gather, but it cannot think. Thinking is the next lesson.
+# Spelling is much better. But the 4-gram table of lesson 01 was better still! The model gathers the last characters, and then has only matrices to conclude something from them. It can gather, but it cannot think. Thinking is the next lesson.
 #
 # ## Mistakes people make
 #
 # - **`view` without `transpose`.** As above. Test with `arange`, not with `randn`.
-# - **`.view` after `.transpose`** on the way back is an error, and rightly so; `.reshape` or `.contiguous().view` copies.
+# - **`.view` after `.transpose`** on the way back raises an error; `.reshape` or `.contiguous().view` copies.
 # - **Dividing by √C** instead of √(C / H).
 # - **`is_causal=True` and a mask.** Give only one of them.
 #
 # ## Exercises
 #
 # ### Exercise: heads that share
-# ★★★ · 20 minutes · A model that writes has to keep all keys and values. Large ones let several heads share them: one set for all (Shazeer, 2019), or one for each group of heads (Ainslie et al., 2023).
+# ★★★ · 20 minutes · A model that writes has to keep all keys and values. In large models several heads share them: one set for all heads (Shazeer, 2019), or one for each group (Ainslie et al., 2023).
 #
 # There are H = `n_head` heads of queries, of size D = C / H, but only G heads of keys and values, of the same size; G divides H. Neighbours share: with 6 heads and G = 2, heads 0, 1 and 2 use keys and values 0; heads 3, 4 and 5 use keys and values 1. G is not given, but it follows from the G · D rows of `W_k`.
 #
@@ -639,6 +716,6 @@ progress()
 # %% [markdown]
 # ## Summary
 #
-# `MultiHeadAttention` (to read), `CausalSelfAttention` (to use) and `MultiHeadLanguageModel`, in `chargpt_lib/multi_head.py`.
+# `MultiHeadAttention` (easy to read), `CausalSelfAttention` (fast) and `MultiHeadLanguageModel`, in `chargpt_lib/multi_head.py`.
 #
 # Next: [05 · Blocks](05_blocks.ipynb).

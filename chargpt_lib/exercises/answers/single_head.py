@@ -11,7 +11,7 @@ def window_mask(T, w):
 
 
 def score_gradient(r, g, d):
-    """r, g (..., n): dot products, and the derivatives of the loss by softmax(r / √d) -> (..., n): those by r.
+    """r, g (..., n): dot products, and ∂L / ∂p for p = softmax(r / √d) -> (..., n): ∂L / ∂r.
 
     d: a whole number, the head size.
     """
@@ -30,7 +30,7 @@ def left_padded_weights(scores, starts):
 
 
 def characters_looked_at(weights):
-    """weights (..., T, T), each row sums to 1, with zeros in it -> (..., T): e to the entropy of each row."""
+    """weights (..., T, T): rows that sum to 1 and may contain zeros -> (..., T): e to the entropy of each row."""
     return torch.special.entr(weights).sum(-1).exp()
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def sharpened_probabilities(p, a):
-    """p (..., V), the last axis sums to 1, and a > 0 -> (..., V): the probabilities for logits a times as large."""
+    """p (..., V), the last axis sums to 1, and a > 0 -> (..., V): the probabilities if all logits are multiplied by a."""
     return (a * p.log()).softmax(-1)
 
 
@@ -16,13 +16,13 @@ def loss_of_any(z, right):
 
 
 def smoothed_gradient(z, y, epsilon):
-    """z (B, T, V) logits, y (B, T) ids -> (B, T, V): the derivatives by z of the mean label-smoothed loss."""
+    """z (B, T, V) logits, y (B, T) ids -> (B, T, V): the gradient of the mean label-smoothed loss with respect to z."""
     t = (1 - epsilon) * F.one_hot(y, z.shape[-1]) + epsilon / z.shape[-1]
     return (z.softmax(-1) - t) / y.numel()
 
 
 def descend_on_table(table, x, y, steps, lr):
-    """table (V, V) logits, pairs x, y (N,) ids -> (V, V): the table after so many steps (or none) of SGD.
+    """table (V, V) logits, pairs x, y (N,) ids -> (V, V): the table after `steps` steps of SGD; steps may be 0.
 
     Each step uses all N pairs: the loss is their mean cross-entropy, where row x[n] of the table predicts y[n].
     """
@@ -36,7 +36,7 @@ def descend_on_table(table, x, y, steps, lr):
 
 
 def adamw_steps(w, gradients, rates, beta1, beta2, eps, decay):
-    """w (C,), gradients (n, C) one row for each step, rates a list of n numbers -> (C,): w after the n steps."""
+    """w (C,), gradients (n, C) with a row for each step, rates a list of n numbers -> (C,): w after the n steps."""
     m, v = torch.zeros_like(w), torch.zeros_like(w)
     for t, (g, rate) in enumerate(zip(gradients, rates), 1):
         m = beta1 * m + (1 - beta1) * g
