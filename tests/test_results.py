@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from math import log
 from statistics import fmean, median
@@ -38,7 +39,7 @@ from tests.benchmarks.memory import BLOCK_SIZES, NOT_MEASURED, WAYS, written_out
 from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings, best_rate
 from tests.benchmarks.page import kernels_table, page_table
 from tests.benchmarks.race import BABY_README
-from tests.benchmarks.robustness import PAGES, claims, margin
+from tests.benchmarks.robustness import PAGES, claims, margin, trial
 from tests.benchmarks.shuffling import LAYOUTS, ORDERS, SEEDS, run_losses
 from tests.benchmarks.shuffling import readme_table as shuffling_table
 from tests.benchmarks.throughput import sizes_table
@@ -225,6 +226,14 @@ def test_each_claim_about_a_trained_model_has_the_bound_that_was_recorded(lesson
     assert Counter(claim.text for claim in claims(lesson)) == recorded, (
         "run python -m tests.benchmarks.robustness"
     )
+
+
+@pytest.mark.parametrize("lesson", TRAINS, ids=lambda lesson: lesson.name)
+def test_a_run_of_a_page_writes_down_each_claim_and_has_a_seed_of_its_own(lesson, tmp_path):
+    notebook = trial(lesson, 7, tmp_path / "values.json")
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    assert code.count("claimed.setdefault(") == len(claims(lesson)) > 0
+    assert not re.search(r"\b1337\b", code.replace("value == 1337", ""))
 
 
 @pytest.mark.parametrize(

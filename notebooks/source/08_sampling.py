@@ -1246,10 +1246,10 @@ for setting, row in zip(settings, verdicts):
     )
     ax.errorbar(x, y, error, **look)
     name = ", ".join(f"{key} {value}" for key, value in setting.items()).replace("temperature", "T")
-    side, align = (6, "left") if x > 0.95 else (-6, "right")  # keeps most labels apart
+    side, align = (6, "left") if x > 0.88 else (-6, "right")  # keeps most labels apart
     ax.annotate(name, (x, y), (side, 5), textcoords="offset points", fontsize=8, ha=align)
 ax.set(xlabel="different words, compared with the corpus", ylabel="share of grammatical scenes")
-ax.set_ylim(0, None)
+ax.set_ylim(0, 1.1)
 ax.margins(x=0.2)
 title = "Dots: temperature alone. Squares: with another parameter. Bars: one standard error"
 ax.set_title(title, fontsize=10)

@@ -798,6 +798,7 @@ bars = ax.barh(
     ["checkpointing", "as usual"], [sparing / 1e6, plain / 1e6], color=["#0072B2", "#D55E00"]
 )
 ax.bar_label(bars, fmt=" %.1f")
+ax.margins(x=0.1)
 ax.set(xlabel="megabytes that the forward pass keeps, 8 blocks")
 show(
     fig,

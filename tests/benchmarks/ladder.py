@@ -51,7 +51,7 @@ def run_lessons(corpus, cache, chosen):
     """Lessons with this corpus and a cache of its own: seconds for each, and until its first picture."""
     seconds = {}
     for lesson in chosen:
-        notebook = make_notebook(HERE, lesson, solved=True, digest="")
+        notebook = make_notebook(HERE, lesson, solved=True, digests={})
         for cell in notebook.cells:
             cell.source = cell.source.replace('CORPUS = "playhouse"', f'CORPUS = "{corpus}"')
         draws = [

@@ -169,7 +169,7 @@ class WritesDown(ast.NodeTransformer):
 
 def trial(lesson, seed, path):
     """The solved notebook of a page with another seed, which writes {"cell expression": [values]} to the path."""
-    notebook = make_notebook(HERE, lesson, solved=True, digest="")
+    notebook = make_notebook(HERE, lesson, solved=True, digests={})
     asserting = {
         cell.id
         for cell in asserting_cells(lesson)
