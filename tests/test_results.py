@@ -31,7 +31,7 @@ from chargpt_lib.scaling_laws import (
     predict_loss,
 )
 from chargpt_lib.training import MODEL_NAMES
-from tests.benchmarks import remedies, scaling, single_changes
+from tests.benchmarks import remedies, robustness, scaling, single_changes
 from tests.benchmarks.headline import table
 from tests.benchmarks.ladder import RESULTS, readme_tables
 from tests.benchmarks.machines import SETTINGS
@@ -39,7 +39,7 @@ from tests.benchmarks.memory import BLOCK_SIZES, NOT_MEASURED, WAYS, written_out
 from tests.benchmarks.modern import PARTS, REFERENCES, SPEED_SIZES, all_settings, best_rate
 from tests.benchmarks.page import kernels_table, page_table
 from tests.benchmarks.race import BABY_README
-from tests.benchmarks.robustness import PAGES, claims, margin, trial
+from tests.benchmarks.robustness import PAGES, claims, margin
 from tests.benchmarks.shuffling import LAYOUTS, ORDERS, SEEDS, run_losses
 from tests.benchmarks.shuffling import readme_table as shuffling_table
 from tests.benchmarks.throughput import sizes_table
@@ -230,7 +230,7 @@ def test_each_claim_about_a_trained_model_has_the_bound_that_was_recorded(lesson
 
 @pytest.mark.parametrize("lesson", TRAINS, ids=lambda lesson: lesson.name)
 def test_a_run_of_a_page_writes_down_each_claim_and_has_a_seed_of_its_own(lesson, tmp_path):
-    notebook = trial(lesson, 7, tmp_path / "values.json")
+    notebook = robustness.trial(lesson, 7, tmp_path / "values.json")
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert code.count("claimed.setdefault(") == len(claims(lesson)) > 0
     assert not re.search(r"\b1337\b", code.replace("value == 1337", ""))
