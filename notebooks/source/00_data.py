@@ -83,7 +83,7 @@ print(repr("".join(alphabet)))
 print(stoi["\n"], stoi[" "], stoi["A"], stoi["a"])
 
 # %% [markdown]
-# One example goes through all the lessons: the line `O damp goose!`. Here are its ids. Each of the lessons 01 to 06 prints, for each character of this line, the probability that the lesson's model gives to the next character, and the price of that (the last part of this page says what a price is). So you can watch the line become cheaper.
+# One example goes through all the lessons: the line `O damp goose!`. Here are its ids. Lessons 01 to 06 each print a table for this line: for each character, the probability that the lesson's model gives to the next character, and the price of that next character. (The last part of this page says what a price is.) So you can watch the line become cheaper.
 
 # %%
 EXAMPLE = "O damp goose!"
@@ -96,7 +96,7 @@ print("".join(alphabet[i] for i in ids))
 #
 # PyTorch keeps numbers in **tensors**: tables of one type of number and any shape. A list of N ids is a tensor of shape (N,) and of type int64: whole numbers.
 #
-# What if a character is not in the alphabet? `stoi["é"]` would raise `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the error message of the finished tokenizer says where. Most such characters come from a word processor, which likes curly quotes and long dashes; for these, the alphabet often has a character that looks alike, and the message names it.
+# What if a character is not in the alphabet? `stoi["é"]` would raise `KeyError: 'é'`, and you would wonder where in your million characters that `é` is. So the error message of the finished tokenizer says where. Most such characters come from a word processor, which likes curly quotes and long dashes; for these, the alphabet often has a similar character, and the message suggests it.
 
 # %%
 #| export
@@ -329,7 +329,7 @@ def train_val_split(text, percent):
 check("train_val_split", train_val_split)
 
 # %% [markdown]
-# A corpus is both texts. For Playhouse it also holds two things that only the grammar knows. The first is the **entropy** of the second text: how unpredictable it is even for somebody who knows the whole grammar. No model can have a lower loss (be less surprised on average), so the field calls the entropy the irreducible loss; from now on, we call it **the floor**. The second is the **spans**: for every stretch of the text, they say whether it is spelling, grammar, a name, and so on. (Both hold numbers in **nats**, the unit of surprise; the last part of this page explains it.)
+# A corpus is both texts. For Playhouse it also holds two things that only the grammar knows. Both use the **nat**, a unit of surprise that the last part of this page explains. The first is the **entropy** of the second text: how much each character surprises, on average, a reader who knows the whole grammar. No model can be less surprised on average, so the field calls the entropy the irreducible loss; we call it **the floor**. The second is the **spans**: for every stretch of the text, they say whether it is spelling, grammar, a name, and so on.
 
 # %%
 #| export
@@ -626,7 +626,7 @@ for name, q in models.items():
 # %% [markdown]
 # Equal chances are nearly right, although this model knows no weights. False certainty costs more than the whole floor: the price of a symbol has no upper limit.
 #
-# All this holds for averages over everything that $p$ may write. One text is one draw: even the grammar itself, with $q = p$, pays for a page whatever that page's random choices cost. **Predict:** of 60 pages of about 1,000 characters, how many cost less per character than $H$, the average? And of texts of 30,000 characters?
+# All this holds for averages over everything that $p$ may write. One text is one draw: even the grammar itself, with $q = p$, pays a different price for each page, because each page has its own random choices. **Predict:** of 60 pages of about 1,000 characters, how many cost less per character than $H$, the average? And of texts of 30,000 characters?
 
 # %%
 def price_per_character(length, texts):
@@ -655,7 +655,7 @@ ax.set(
 fig.legend(frameon=False, loc="outside lower center", ncols=3)
 show(
     fig,
-    "Points scattered around the line of the average: pages of 1,000 characters widely, about half of them below; "
+    "Points scattered around the line of the average: pages of 1,000 characters widely, many of them below; "
     "texts of 30,000 characters closely.",
 )
 
@@ -716,7 +716,9 @@ if corpus.val_spans:
 
 # %% [markdown]
 # The floor is grey: no model can avoid paying it. Most of the rest is spelling, which will go first. The stripes at the right end, from the cast to the closings, are a quarter of a nat at most. Two of them, copied names and closings, will go last, because a model must remember in order to predict them.
-# The next six lessons go down from here as on a ladder: each model is a **rung**, and each lesson ends with this picture.
+# The last four kinds cost more here with the frequencies than without: many of them are decided by a capital letter, and each capital is rarer than equal chances would make it.
+#
+# The next six lessons go down from here as on a ladder. Each model is a **rung**, and each lesson ends with a picture like this one.
 #
 # For other texts nobody knows the floor. But their losses have been measured, and come with the course:
 
@@ -733,7 +735,7 @@ assert bundled_results()["shakespeare"]["frequencies"]["loss"] > 3
 # %% [markdown]
 # ## Choosing a device
 #
-# The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: some old cards announce themselves and then fail at the first operation. `pick_device` checks this first. (The setup cell on top of each page prints the chosen device. A card's *compute capability* counts NVIDIA's generations of cards.)
+# The lessons run on a CPU. A graphics card is faster, if PyTorch can really use it: PyTorch lists some old cards as usable, and then their first operation fails. So `pick_device` tries one operation before it chooses a card. (The setup cell on top of each page prints the chosen device. A card's *compute capability* counts NVIDIA's generations of cards.)
 #
 # The work that fills a CPU hardly keeps a card busy, so on a card the lessons train on eight times as many windows in each step. The line `scale = pick_scale(device)` does this in every lesson that trains. You can put a number of your own there.
 
@@ -789,7 +791,7 @@ def merge_pairs(ids, vocab_size, merges):
 check("merge_pairs", merge_pairs)
 
 # %% [markdown]
-# A model that reads such symbols pays for more text each time, so its nats per symbol cannot be compared with nats per character. Always divide by the number of characters, whatever the model reads.
+# One such symbol stands for several characters, so nats per symbol cannot be compared with nats per character. Always divide by the number of characters, whatever the model reads.
 #
 # How far you have come:
 

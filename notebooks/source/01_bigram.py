@@ -150,7 +150,7 @@ for p, i in zip(best.values.tolist(), best.indices.tolist()):
     print(f"{tokenizer.decode([i])!r}: {p:.2f}", end="  ")
 
 # %% [markdown]
-# These are the characters that most often follow a `g`. What does the table pay for our line? **Predict:** which is dearer, the `o` after `g` or the `g` after the space?
+# These are the characters that most often follow a `g`. What does the table pay for our line? **Predict:** which costs more, the `o` after `g` or the `g` after the space?
 
 # %%
 ids = tokenizer.encode(EXAMPLE)
@@ -162,7 +162,7 @@ print(price_table(EXAMPLE, probabilities[ids[:-1], ids[1:]]))
 # In all lessons, the sign ≈ stands before a number that may come out a little different on another machine or in another run: a random draw, a rounding error, a time, a loss after training. (`price_table` always writes it; the numbers of this counted table are the same everywhere.) Numbers without the sign are the same everywhere.
 #
 # ### Exercise: the price of what never came
-# ★★ · 5 minutes · The amount looks like a detail. It is the price list for everything new.
+# ★★ · 5 minutes · The amount looks like a detail, but it sets the price of every pair that was never seen.
 #
 # Predict: the character $a$ was followed by something `seen` times, and never by $b$. With `amount` added to each of the $V$ counts of its row, how many nats does $b$ after $a$ cost? First think of the two extremes: what if $a$ was never seen at all, and what if it was seen a million times?
 
@@ -193,7 +193,7 @@ print(
 #
 # $$H(x_{t+1} \mid x_t) = -\sum_a p_a \sum_b P(b \mid a) \ln P(b \mid a) .$$
 #
-# Row by row, the counted table *is* $P$ of the training text, so there its KL is 0. **Predict:** does a hundredth of an observation in each field cost anything?
+# Row by row, the counted table *is* $P$ of the training text, so there its KL is 0. **Predict:** we added 0.01 to each count; does that make the loss on the training text larger?
 
 # %%
 seen = counts > 0  # the other pairs add nothing: their share is 0
@@ -430,7 +430,7 @@ assert pairs_never_seen(written) < 4 or corpus.name != "playhouse"
 #
 # One character of the past is little. Why not count groups of three, four, six characters? An **n-gram** model looks up the last $n - 1$ characters, the **context**.
 #
-# A context that was never seen needs an answer, too. So we **back off**: we drop the oldest character and ask the shorter table. Witten and Bell (1991) do that by degrees: they mix the two tables. Let $N_h$ be how often the context $h$ was seen, $N_{hc}$ how often $c$ came after it, and $d_h$ how many different characters came after it. Then
+# The table must also give probabilities after a context that was never seen. So we **back off**: we drop the oldest character and ask the shorter table. Witten and Bell (1991) do that by degrees: they mix the two tables. Let $N_h$ be how often the context $h$ was seen, $N_{hc}$ how often $c$ came after it, and $d_h$ how many different characters came after it. Then
 #
 # $$P(c \mid h) = \frac{N_{hc} + d_h \, P(c \mid h')}{N_h + d_h} ,$$
 #
@@ -588,8 +588,8 @@ print(f"n = 6 costs {by_heart:.2f} nats more on a new text")
 assert (by_heart > 0.1 and unseen - results[much, 6][2] > 0.1) or corpus.name != "playhouse"
 
 # %% [markdown]
-# Here counting begins to die. With 10,000 characters, the loss on the counted text goes on falling, almost to the entropy of the text, the floor of lesson 00; on a new text it stops. Each further character multiplies the number of contexts, so each context is seen less often, and the table learns its own text by heart.
-# On Playhouse a million characters carry the table a long way, since its sentences are simple. Shakespeare has more words and freer sentences. With the same million characters, his 6-gram table is already worse than the 5-gram table, and longer tables are worse still:
+# Here counting begins to fail. With 10,000 characters, the loss on the counted text goes on falling, almost to the entropy of the text, the floor of lesson 00; on a new text it stops. Each further character multiplies the number of contexts, so each context is seen less often, and the table learns its own text by heart.
+# On Playhouse a million characters are enough for a good table, because the sentences of Playhouse are simple. Shakespeare has more words and freer sentences. With the same million characters, his 6-gram table is already worse than the 5-gram table, and longer tables are worse still:
 
 # %%
 for name in ("playhouse", "shakespeare"):
@@ -626,7 +626,7 @@ print(f"words that occur in the text: ≈ {by_sixes:.0%}, where pairs wrote ≈ 
 assert by_sixes - by_pairs > 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
-# Words, even sentences. Now read for sense: who is on stage? Who speaks, and does anybody answer the one who asked? Five characters of memory do not reach back to the cast list.
+# Words, even sentences. Now read for sense: who is on stage? Who speaks, and does anybody answer the person who asked? Five characters of memory do not reach back to the cast list.
 #
 # ## Loss by kind of text
 #
@@ -662,7 +662,7 @@ if excesses:
     assert left_over["copied name"] > 0.2 and left_over["closing"] > 0.4  # memory is missing
 
 # %% [markdown]
-# By brute force, spelling has lost nearly all of its excess. Copied names and closings keep much of theirs, because the words that decide them stand further back than five characters. A table long enough for those would need more text than anybody will ever write.
+# The longer tables have removed nearly all of the excess of spelling. Copied names and closings keep much of theirs, because the words that decide them stand further back than five characters. A table long enough for those would need more text than anybody will ever write.
 # We need a model that does not look up the past, but looks *at* it, and finds what matters. Before we can build one we have to know how models learn.
 #
 # ## Mistakes people make
@@ -676,7 +676,7 @@ if excesses:
 # ### Exercise: in how many places?
 # ★★★ · 25 minutes · Of all ways to smooth $n$-gram counts, this one won (Kneser and Ney, 1995; Chen and Goodman, 1999).
 #
-# In many English texts `Francisco` is a frequent word. But it follows one word only, `San`. After a word that you have not seen before, `Francisco` is a bad guess, however frequent it is. So the shorter table should not count how often a symbol occurs, but after how many *different* symbols.
+# In many English texts `Francisco` is a frequent word. But it follows one word only, `San`. After a word that you have not seen before, `Francisco` is a bad guess, however frequent it is. So the shorter table should count after how many *different* symbols a symbol occurs, not how often it occurs.
 #
 # Let $n_{ab}$ be how often $b$ follows $a$, and $N_a$ the sum of row $a$ (the last id of the text begins no pair). Let $d_a$ be how many different symbols follow $a$, and $e_b$ how many different symbols come before $b$. Let $E$ be the number of different pairs, the sum of all $e_b$. Take a **discount** $D$, between 0 and 1, from each count that is not 0, and give the sum of these discounts to the shorter table:
 #

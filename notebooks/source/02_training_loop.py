@@ -82,7 +82,7 @@ print(f"{by_definition:.4f} {by_logits:.4f} {by_pytorch:.4f}")
 
 # %% [markdown]
 # ### Exercise: any of these would do
-# ★★★ · 15 minutes · This loss trains models on questions that have several right answers (Clark and Gardner, 2018), and the logarithm of 0 has ended many a night's training.
+# ★★★ · 15 minutes · This loss trains models on questions that have several right answers (Clark and Gardner, 2018), and the logarithm of 0 has ended many training runs in the middle of the night.
 #
 # After `O damp goose` a `!` would be right, and a `.` too. So let the model pay for the probability that it gave to all the right characters together. With $R$ the set of right characters,
 #
@@ -283,7 +283,7 @@ for steps in (5, 20, 80):
     print(steps, [round(share, 2) for share in found.tolist()])
 
 # %% [markdown]
-# After 5 steps the table is on its way. Then it runs past the mark, and in the end it is sure of `a`, which came half the time. The function has two bugs. Write it without them.
+# After 5 steps the table is on its way. Then it goes too far: in the end it is sure of `a`, although `a` came only half the time. The function has two bugs. Write it without them.
 
 # %% tags=["exercise"] exercise="descend_on_table"
 def descend_on_table(table, x, y, steps, lr):
@@ -305,7 +305,7 @@ def descend_on_table(table, x, y, steps, lr):
 check("descend_on_table", descend_on_table)
 
 # %% [markdown]
-# Descent on random batches is called stochastic gradient descent, SGD. SGD is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a step size of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. Its `betas` $\beta_1, \beta_2$ are the shares of the old means that survive a step: with 0.9 a mean remembers about $1 / (1 - 0.9) = 10$ steps, with 0.99 about 100. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use AdamW from here on.
+# Descent on random batches is called stochastic gradient descent, SGD. SGD is slow here: rare characters hardly ever get a gradient. **Adam** (Kingma and Ba, 2015) gives each parameter a step size of its own: it keeps running means $m$ of the gradient and $v$ of its square, and steps by about $m / \sqrt{v}$ times the learning rate. Its `betas` $\beta_1, \beta_2$ are the shares of the old means that each step keeps: with 0.9 a mean remembers about $1 / (1 - 0.9) = 10$ steps, with 0.99 about 100. **AdamW** (Loshchilov and Hutter, 2019) adds weight decay: at each step it pulls the parameters a little towards zero. We use AdamW from here on.
 #
 # ## The learning rate, step by step
 #
@@ -615,7 +615,7 @@ assert elsewhere < 0.05 or corpus.name != "playhouse"
 # %% [markdown]
 # ## A single valley
 #
-# Why does descent find the counted table, and not some other place where the gradient is zero? The loss is **convex**: along each straight line through the space of tables it bends upwards, so it has one valley and no second one. To see this, move the logits $z$ of one row in the direction $u$. In $L = -z_y + \ln \sum_c e^{z_c}$ the first term is a straight line, and the second derivative of the other term is a variance, which is never negative:
+# Why does descent find the counted table, and not some other place where the gradient is zero? The loss is **convex**: along each straight line through the space of tables it bends upwards, so it has one valley and no second one. To see this, move the logits $z$ of one row in the direction $u$. In $L = -z_y + \ln \sum_c e^{z_c}$ the first term is linear in $z$. The second derivative of the second term is a variance, and a variance is never negative:
 #
 # $$\frac{d^2}{ds^2} \ln \sum_c e^{z_c + s u_c} = \sum_c p_c \, (u_c - \bar u)^2 \ge 0, \qquad \bar u = \sum_c p_c u_c .$$
 #
@@ -672,7 +672,7 @@ print(f"{upwards} of 100 lines bend upwards")
 assert upwards == 100
 
 # %% [markdown]
-# Enjoy it while it lasts: from lesson 03 on, parameters are multiplied by each other, and the loss is no longer convex.
+# Enjoy this convex loss while it lasts: from lesson 03 on, parameters are multiplied by each other, and the loss is no longer convex.
 #
 # ## One line and its price
 #
@@ -749,7 +749,7 @@ assert "nan at step" in message
 # %% [markdown]
 # ## Caching trained models
 #
-# The next models train for minutes, and nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It finds the right file by a **cache key**, the list of all that the result depends on: corpus, settings, classes, initial weights. It also measures the model and enters the result into the **ladder**, which has one rung for each lesson's model. (Keys and files are the business of `chargpt_lib/caching.py`, which you need not read.)
+# The next models train for minutes, and nobody wants to train them again because a notebook was restarted. So `load_or_fit(name, model, corpus, ...)` trains a model the first time and saves it; the next time it loads what it saved. It finds the right file by a **cache key**, the list of all that the result depends on: corpus, settings, classes, initial weights. It also measures the model and writes the result into the **ladder**, a list with one entry, a *rung*, for each lesson's model. (Keys and files are the business of `chargpt_lib/caching.py`, which you need not read.)
 
 # %%
 #| export

@@ -159,7 +159,7 @@ assert most[256, 1.0] > 0.85 and most[256, 256**-0.5] < 0.25 and most[1024, 1.0]
 assert flow[1024, 1.0] / flow[1024, 1024**-0.5] < 0.4
 
 # %% [markdown]
-# So scores of size 16 (d = 256) give about nine tenths of the weight to one of the 32 places, and scores of size 1 give it about a sixth. Without the root, a head of size 1024 gives nearly all to one place. And a softmax that is sure passes little gradient on: for $p = \operatorname{softmax}(a)$ the derivative is $\partial p_i / \partial a_j = p_i (\delta_{ij} - p_j)$, with $\delta_{ij} = 1$ for $i = j$ and 0 otherwise, and this derivative is near 0 where every $p$ is near 0 or 1. A sure head is slow to change its mind. If the scores are divided by $\sqrt d$, all head sizes behave alike.
+# So scores of size 16 (d = 256) give about nine tenths of the weight to one of the 32 places, and scores of size 1 give it about a sixth. Without the root, a head of size 1024 gives nearly all to one place. And where the head is large, so that the softmax is nearly sure of one place, little gradient passes through it: for $p = \operatorname{softmax}(a)$ the derivative is $\partial p_i / \partial a_j = p_i (\delta_{ij} - p_j)$, with $\delta_{ij} = 1$ for $i = j$ and 0 otherwise, and this derivative is near 0 where every $p$ is near 0 or 1. A head that is sure of one place learns slowly. (For small heads the root makes the gradient a little smaller.) If the scores are divided by $\sqrt d$, all head sizes behave alike.
 
 # %% [markdown]
 # ## In code
@@ -331,7 +331,7 @@ for way, weigh in ways.items():
     print("{:19}  {:.5f}  {:.5f}   {:.5f}  {:.5f}   {:.5f}".format(way, *row))
 
 # %% [markdown]
-# Zeros after the softmax leave nothing on the hidden places, and still the future leaks: the weights of the past do not sum to 1, because their denominator contains the hidden scores. A weight on the past then tells what comes. With $-10$ the hidden places win as soon as the scores of the past are low enough. With $-10{,}000$ the exponential is exactly 0 in float16, unless *everything* is hidden: then all scores are equal, and the query spreads its weight over what it must not see. Only $-\infty$ never leaks; where nothing is visible it gives `nan`, the honest answer to 0 / 0, and the next exercise deals with it.
+# Zeros after the softmax leave nothing on the hidden places, and still the future leaks: the weights of the past do not sum to 1, because their denominator contains the hidden scores. A weight on the past then tells what comes. With $-10$ the hidden places get most of the weight as soon as the scores of the past are low enough. With $-10{,}000$ the exponential is exactly 0 in float16, unless *everything* is hidden: then all scores are equal, and the query spreads its weight over what it must not see. Only $-\infty$ never leaks; where nothing is visible it gives `nan`, the honest answer to 0 / 0, and the next exercise deals with it.
 #
 # Here is the leak through the denominator. We change a hidden score, and nothing else. **Predict:** which of the two weights on the past changes?
 
@@ -343,7 +343,7 @@ for way in ("0 after the softmax", "-inf before it"):
 assert before == after  # with -inf
 
 # %% [markdown]
-# Neither leak raises an error, and a model learns to peek through both. When a training loss seems too good, check the mask.
+# Neither leak raises an error, and a model learns to use both. When a training loss seems too good, check the mask.
 #
 # ### Exercise: find the bug in the batch
 # ★★ · 8 minutes · A server that answers several people at once has to get this right.
@@ -507,7 +507,7 @@ if corpus.name == "playhouse":
     print(f"mean after 'Hal: '  ≈ {-after_a_name.log().mean():.2f} nats")
 
 # %% [markdown]
-# Compare this table with lesson 02's, row by row. The first rows may even be dearer: in Playhouse an `O` with a space after it always follows a speaker's name, and here the line stands alone. The bigram model does not notice, because it never sees further back; the head does. The last number gives the line its name. What does the head look at? Here are its weights on the line.
+# Compare this table with lesson 02's, row by row. The first rows may even cost more: in Playhouse an `O` with a space after it always follows a speaker's name, and here the line stands alone. The bigram model does not notice, because it never sees further back; the head does. The last number is measured with a speaker's name, `Hal: `, in front of the line. What does the head look at? Here are its weights on the line.
 
 # %%
 model(ids[None])
@@ -538,7 +538,7 @@ assert near.sum() > 0.6 or corpus.name != "playhouse"
 
 # %% [markdown]
 # ### Exercise: how many places?
-# ★★ · 7 minutes · This number tells a head that reads widely from one that stares at a single place (Clark et al., 2019).
+# ★★ · 7 minutes · This number is large for a head that reads widely, and near 1 for a head that looks at a single place (Clark et al., 2019).
 #
 # A row of weights may be spread over many places, or all lie on one. Its entropy $H = -\sum_s p_s \ln p_s$ (lesson 00) says so in nats, and $e^H$ says it in places: four equal weights give 4, a single weight of 1 gives 1, and $(0.5, 0.5, 0)$ gives 2. A place with the weight 0 adds nothing. (In PyTorch 0 · ln 0 is `nan`: take care of that case.) Measure every row.
 
@@ -586,7 +586,7 @@ print(f"of what copied names cost the bigram model above the floor, it still pay
 assert (spelling > 0.6 and names > 0.6) or corpus.name != "playhouse"
 
 # %% [markdown]
-# Most of what the head saves is spelling, because it sees the letters before. Can it copy the `Hal:` with which this lesson began? No: most of what copied names cost the bigram model is still there. To copy a name, a model has to know that a name is due, where the name stood, and how much of it is written already. A single average of the past cannot say all that. The eyes are there; lessons 04 to 06 put them to use.
+# Most of what the head saves is spelling, because it sees the letters before. Can it copy the `Hal:` with which this lesson began? No: most of what copied names cost the bigram model is still there. To copy a name, a model has to know that a name comes next, where the name stood, and how much of it is written already. A single average of the past cannot say all that. The eyes are there; lessons 04 to 06 put them to use.
 
 # %% tags=["nbval-ignore-output"]
 row = bundled_results()["shakespeare"]["single head"]
@@ -609,7 +609,7 @@ assert on_shakespeare > 0.05
 # ## Exercises
 #
 # ### Exercise: a past in pieces
-# ★★★ · 20 minutes · No chip holds all scores of a long past at once: it reads the past in pieces (Dao et al., 2022), and in a ring of machines each holds a piece (Liu et al., 2023).
+# ★★★ · 20 minutes · The scores of a long past do not fit into the fast memory of a chip. So the chip reads the past in pieces (Dao et al., 2022); in a ring of machines, each machine holds one piece (Liu et al., 2023).
 #
 # The past is cut into $P$ pieces. For a query, place $s$ has the score $a_s$ (already divided by $\sqrt d$) and the value $v_s$. Piece $i$ takes the softmax over its own places and reports two things: its result $o_i$, the average of its values with those weights, and the number $\ell_i = \ln \sum_{s \text{ in piece } i} e^{a_s}$. The piece keeps its scores and values to itself.
 #

@@ -89,7 +89,7 @@ except ValueError as error:
 # %% [markdown]
 # ## One matrix
 #
-# Four heads with three matrices each are twelve matrix products, one after the other, and each is small. One large product is often faster than twelve small ones; we shall measure whether the whole layer is faster, too. So we stack the twelve matrices on top of each other. One product gives, for each character, $3C$ numbers: all queries, all keys, all values.
+# Four heads with three matrices each are twelve matrix products, one after the other, and each is small. One large product is often faster than twelve small ones. Whether the whole layer is faster is another question: the section “Which is fastest?” measures it. So we stack the twelve matrices on top of each other. One product gives, for each character, $3C$ numbers: all queries, all keys, all values.
 #
 # Then these numbers have to be sorted: first by query, key and value, then by head. That takes a `view` and a `transpose`, and most people lose their way here. Follow both on numbers that you can recognise: 2 characters, 2 heads of size 3. The value `12` is number 2 of character 1 (both counted from 0).
 
@@ -251,7 +251,7 @@ for name, gradient in zip(("fused kernel", "one matrix"), gradients[1:]):
     assert torch.allclose(gradient, gradients[0], atol=1e-5)
 
 # %% [markdown]
-# Here is a fourth version, which its author did not test. It splits queries and keys by head and computes the weights. Its shapes are right, its rows sum to 1, and no position looks ahead.
+# Here is a fourth version, which nobody tested. It splits queries and keys by head and computes the weights. Its shapes are right, its rows sum to 1, and no position looks ahead.
 
 # %%
 def flat_weights(q, k, n_head):
@@ -291,7 +291,7 @@ check("multi_head_weights", multi_head_weights)
 # %% [markdown]
 # ## Which is fastest?
 #
-# **Predict** the order before you run the cell. Each way runs forward and backward, with 8 texts of 256 characters and 8 heads. The three ways take turns, so that a busy machine slows all of them down alike.
+# **Predict** the order before you run the cell. Each way runs forward and backward, with 8 texts of 256 characters and 8 heads. The three ways run in turn, again and again, so that a busy machine slows down all three equally.
 
 # %%
 from time import perf_counter
@@ -393,7 +393,7 @@ for name, row in (("written out", written), ("fused kernel", never_written)):
     print(f"{name:12}  time when T doubles: times", ", ".join(factors))
 
 # %% [markdown]
-# The projections double and the square terms quadruple; from T = 2C on, the square is the larger part. A factor well below 4 says that fixed costs and the projections still count; a factor above 4, that the weights no longer fit into the fast memory next to the processor. The fused kernel computes the scores too, or half of them if it skips the masked blocks. But it never writes the weights, so its *memory* grows only with T.
+# The projections double and the square terms quadruple; from T = 2C on, the square is the larger part. A factor well below 4 says that fixed costs and the projections still count; a factor above 4 says that the weights no longer fit into the fast memory next to the processor. The fused kernel computes the scores too, or half of them if it skips the masked blocks. But it never writes the weights, so its *memory* grows only with T.
 #
 # ### Exercise: how long may the text be?
 # ★ · 4 minutes · Because of this limit the first transformers read a few hundred words at a time; the fused kernel lifted it (Dao et al., 2022).
@@ -512,7 +512,7 @@ assert count(control) == count(model)
 assert gap > 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
-# So the gain comes from the heads, not from the projection. After a single head the projection is one more matrix between two others, the values' and the last one, and a product of matrices is a matrix: lesson 03's head can compute the same. With four heads, each of them weighs the past in its own way *before* the matrices mix the results.
+# So the gain comes from the heads, not from the projection. After a single head, the matrix of the values, the projection and the last matrix follow each other directly. The product of these matrices is one matrix, so lesson 03's head can compute the same. With four heads, each of them weighs the past in its own way *before* the matrices mix the results.
 #
 # The price of the line, now with four heads:
 
@@ -613,7 +613,7 @@ def head_contributions(heads, W_o):
 check("head_contributions", head_contributions)
 
 # %% [markdown]
-# Which head can be spared, then? Remove one head at a time from the trained model, and measure the loss again on a part of the validation text. A head is removed when its part of $W^O$ is 0. `nn.Linear` stores $W^O$ transposed, so this part is 16 columns of the stored matrix. `split` cuts the matrix into *views*, which share its memory: `part.zero_()` writes zeros into the model itself, and `part.copy_(kept)` puts the old numbers back. **Predict:** how many of the four heads, left out alone, make the loss rise by more than half a nat?
+# Which head can be removed without harm, then? Remove one head at a time from the trained model, and measure the loss again on a part of the validation text. A head is removed when its part of $W^O$ is 0. `nn.Linear` stores $W^O$ transposed, so this part is 16 columns of the stored matrix. `split` cuts the matrix into *views*, which share its memory: `part.zero_()` writes zeros into the model itself, and `part.copy_(kept)` puts the old numbers back. **Predict:** how many of the four heads, left out alone, make the loss rise by more than half a nat?
 
 # %%
 some_ids = tokenizer.encode(corpus.val[:20_000])
@@ -634,7 +634,7 @@ assert evaluate(model, some_ids) == whole
 assert min(rises) > 0.5 or corpus.name != "playhouse"
 
 # %% [markdown]
-# On Playhouse none can be spared. (In large models many can; Michel et al., 2019.)
+# On Playhouse, none can. (In large models many can; Michel et al., 2019.)
 #
 # ## Loss by kind of text
 
@@ -673,7 +673,7 @@ print(f"better than a single head by ≈ {on_shakespeare:.2f}")
 assert on_shakespeare > 0.05
 
 # %% [markdown]
-# Spelling is much better. But the 4-gram table of lesson 01 was better still! The model gathers the last characters, and then has only matrices to conclude something from them. It can gather, but it cannot think. Thinking is the next lesson.
+# Spelling is much better. But the 4-gram table of lesson 01 was better still! The model gathers the last characters, and then has only matrices to conclude something from them. The model can gather information from the past, but it has no layer that computes something new from what it gathered. The next lesson adds one.
 #
 # ## Mistakes people make
 #

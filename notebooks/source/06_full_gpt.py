@@ -385,7 +385,7 @@ for name, runs in changes["init"].items():
     print(f"{name:30}  {starts:22}  {ends}")
 
 # %% [markdown]
-# Both begin near $\ln V$: the last layer norm hides from the logits how wide the stream is. After 300 steps the three seeds differ more than the two initialisations. In a model of this size the scale makes no difference that the loss would show; GPT-2's largest model has four times as many blocks and 25 times the width.
+# Both begin near $\ln V$: the last layer norm removes the size of the stream, so the logits do not show it. After 300 steps the three seeds differ more than the two initialisations. In a model of this size the scale makes no difference that the loss would show; GPT-2's largest model has four times as many blocks and 25 times the width.
 
 # %% [markdown]
 # ## Training
@@ -541,7 +541,7 @@ def logit_contributions(parts, gamma, w):
 check("logit_contributions", logit_contributions)
 
 # %% [markdown]
-# If yours passes, the next cell draws the shares for the `g` of the goose. A logit alone says little, because softmax sees only differences (lesson 02). So the cell takes $w_g$ minus the mean of all rows of the last matrix. By how much is the `g` above the mean logit, and which layers lift it there?
+# If yours passes, the next cell draws the shares for the `g` of the goose. A logit alone says little, because softmax sees only differences (lesson 02). So the cell takes $w_g$ minus the mean of all rows of the last matrix. By how much is the `g` above the mean logit, and which layers raise it?
 
 # %%
 if passed("logit_contributions"):
@@ -686,7 +686,7 @@ assert saved > 0.01 and first - later > 0.5
 # %% [markdown]
 # Both losses are honest; they answer different questions. We compare models by the first, with disjoint windows.
 #
-# In some places the line dips below the floor. Each point is the mean over one character of each window, and a few hundred characters can be cheaper than the entropy. Only the average over all texts that the grammar can write cannot (lesson 00).
+# In some places the line dips below the floor. Each point is the mean over one character of each window, and a few hundred characters can be cheaper than the entropy. The average over all texts of the grammar, however, can never be below the entropy (lesson 00).
 #
 # ## Loss by kind of text
 
@@ -773,7 +773,7 @@ show(
 # %% [markdown]
 # In 20 seconds, the three larger changes do harm, and all changes together do most. One reason: their steps take longer, so there are fewer. The cheap changes gain a little; two of them also make a step faster.
 #
-# In 150 seconds the window is worth most, alone even more than all changes together. It halves the excess of copied names and closings, whose originals stand far back, and of spelling, because a third as many windows start in the middle of a word. Width and depth have gained nothing yet. Which model is best depends on the time for which you train it: lesson 15 makes a law of that.
+# In 150 seconds the longer window gains most: by itself it gains even more than all changes together. It halves the excess of copied names and closings, because the word to copy stands far back. It also halves the excess of spelling: three times as long a window means a third as many windows, so fewer windows start in the middle of a word. (The record has the excess of each kind.) Width and depth have gained nothing yet. Which model is best depends on the time for which you train it: lesson 15 makes a law of that.
 #
 # On Shakespeare (recorded):
 

@@ -41,7 +41,7 @@ scale = pick_scale(device)  # 1 on a CPU: see lesson 00
 RECORDED = CORPUS == "playhouse" and not TRAIN
 
 # %% [markdown]
-# Which head does what differs from model to model, even if only the seed has changed. So this page opens the model that comes with the course (lesson 06): it has lesson 06's size, was trained for longer, and is the same on every machine. Whatever the text below says of single heads, it says of that model.
+# Which head does what differs from model to model, even if only the seed has changed. So this page opens the model that comes with the course (lesson 06): it has lesson 06's size, was trained for longer, and is the same on every machine. All statements below about single heads are about that model.
 #
 # With `TRAIN = True`, or with another `CORPUS`, you train a model of your own here, for 3,600 steps, and the same cells look into it. The sentences about single heads then need not hold: in your model other heads will do these things, and some things no head will do. During training, `load_or_fit` calls `callback(step, model)` before each step. Our `keep_copy` saves the model before some of the steps, in a folder `album`, for the end of the page.
 
@@ -546,7 +546,7 @@ assert len(page) < 500_000
 # %% [markdown]
 # ## What does a head look for?
 #
-# Looking at one scene invites stories, so we count. For each position $t$ we list the places where a head might look. Then we measure how much of the weight of row $t$ lies there, on average over all $t$ that have such a place:
+# One scene is easily over-interpreted, so we count. For each position $t$ we list the places where a head might look. Then we measure how much of the weight of row $t$ lies there, on average over all $t$ that have such a place:
 #
 # - the **previous** character
 # - the **word's start** and the **line's start**, or the character before it
@@ -886,7 +886,7 @@ print(f"correlation of the two: {together:.2f}")
 assert together > 0.5 or not RECORDED
 
 # %% [markdown]
-# In the last layer of the recorded model five heads look at the cast list. Switch off any one of them, and the names get worse; switch off the one that looks elsewhere, and they hardly do. The correlation comes from this one difference. Among the five, more weight does not mean more loss.
+# In the last layer of the recorded model five heads look at the cast list. Switch off any one of them, and the names get worse; switch off the one that looks elsewhere, and the names hardly get worse. The correlation comes from this one difference. Among the five, more weight does not mean more loss.
 #
 # Lower layers, too, have heads that look at the cast list. Is looking enough? We switch off three pairs, chosen on the first stretch of text and measured on the second:
 #
@@ -1160,7 +1160,7 @@ assert without[0] < 0.25 and beside[0] > 0.35
 assert without[1] - beside[1] > 1
 
 # %% [markdown]
-# Without the previous-token heads the induction heads, though switched on, no longer find their place. Without the control they still look at the right place. Where several heads copy the previous symbol, each covers for the others, so only all of them together show what they do (and a control of one head is then smaller than what it is compared with). The loss may rise there, too: layer 1 then reads vectors that lack something it is used to. So the score, which says where a head looks, shows the dependence more plainly than the loss.
+# The induction heads are still switched on, but without the previous-token heads they no longer find their place. Without the control they look at the right place a little less. Where several heads copy the previous symbol, each can replace the others, so only switching off all of them shows what they do (and a control of one head is then smaller than what it is compared with). The loss may rise there, too: layer 1 then reads vectors that lack something it is used to. So the score, which says where a head looks, shows the dependence more plainly than the loss.
 
 # %% [markdown]
 # ## Attention rollout
@@ -1220,7 +1220,7 @@ assert (
 )
 
 # %% [markdown]
-# The names still stand out, but the rest of the line has its share, because the vectors at the names already hold parts of it. A rollout says what *can* have arrived. No map says whether it did arrive, or what the model made of it, because a map leaves out the values and the feed-forward layers. To find that out, switch heads off.
+# The first letters of the names still rise above their neighbours, but so do other places, and the rest of the line has its share, because the vectors at the names already hold parts of it. A rollout says what *can* have arrived. No map says whether it did arrive, or what the model made of it, because a map leaves out the values and the feed-forward layers. To find that out, switch heads off.
 
 # %% [markdown]
 # ## The rollout of one position
@@ -1291,7 +1291,7 @@ def measure_growth(album):
     }
 
 # %% [markdown]
-# The course does not come with the copies of the recorded model, which take thirteen times its size, but with what this function found in them. With `TRAIN = True` the function measures your own copies.
+# The copies of the recorded model take thirteen times its size. So the course comes without the copies, but with the numbers that this function found in them. With `TRAIN = True` the function measures your own copies.
 
 # %%
 if RECORDED:

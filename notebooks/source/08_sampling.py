@@ -314,7 +314,7 @@ show(
 )
 
 # %% [markdown]
-# All three rules drop the tail. What else they drop depends on the place: a number or a share that fits one place cuts off right characters at another.
+# All three rules drop the tail. What else they drop depends on the place: a number or a share that fits one place cuts off correct characters at another.
 #
 # OpenAI's samples of GPT-2 used `top_k=40`, and nanoGPT's default is 200, both for a vocabulary of 50,257 tokens. For 65 characters `top_k=200` does nothing. And 40? The probability outside the 40 likeliest is the share of draws that `top_k=40` changes. **Predict** its mean at temperature 1.
 
@@ -404,7 +404,7 @@ for shift in (0, 3):
     )
 
 # %% [markdown]
-# The probabilities are the same, and the results differ: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred. Then the penalty singles out no symbol: it divides all the likely characters' positive logits by the same number, and so is a higher temperature.
+# The probabilities are the same, and the results differ: the result depends on where the zero of the logits happens to be, and nothing in training ever fixed that. Besides, after a few lines nearly every letter has occurred. Then the penalty no longer depends on the symbol: it divides the positive logits of all likely characters by the same number, just as a higher temperature does.
 #
 # ## The KV cache
 #
@@ -445,7 +445,7 @@ print(f"the 20 old keys have changed by ≈ {change:.0e}; new keys: {len(longer)
 assert torch.allclose(shorter, longer[:20], atol=1e-5)
 
 # %% [markdown]
-# No place sees the future (lesson 03). So place 20 cannot change a vector at place 19, in any layer: not its key, not its value. Keys and values can be stored, in a **KV cache**. The query of place 19 was needed once, when place 19 looked around, and is never needed again.
+# No place sees the future (lesson 03). So place 20 cannot change a vector at place 19, in any layer: not its key, not its value. Keys and values can be stored, in a **KV cache**. The query of place 19 was needed once, when place 19 was the newest, and is never needed again.
 #
 # In the picture each field is a score, query times key, for a text of 8 characters. The dark fields have to be computed for the last character; the pale ones were computed for the earlier characters.
 
@@ -812,7 +812,7 @@ class IncrementalDecoder:
 # %% [markdown]
 # ## The sampling loop
 #
-# Read, turn logits into probabilities, draw, append: that is the loop. It draws all random numbers before the first character, a separate list for each text, from the seed `seed + row`. So a text does not depend on its neighbours. (But 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a distant seed.)
+# Read, turn logits into probabilities, draw, append: that is the loop. It draws all random numbers before the first character, a separate list for each text, from the seed `seed + row`. So a text does not depend on its neighbours. (But 40 rows with `seed=1` and 40 with `seed=2` have 39 seeds in common: for more samples take a seed that is at least 40 away.)
 #
 # A model in training mode would write with dropout. To switch it to evaluation mode for a while is not safe: in a notebook, another thread may be training it, and would go on without dropout. So `generate` leaves such a model alone, and lets a copy write.
 
@@ -1260,7 +1260,7 @@ show(
 )
 
 # %% [markdown]
-# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are right more often than high ones. No sampling parameter repairs the mistakes that remain at a low temperature: there the model itself prefers a wrong word, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of a large probability is a high bar, and where many characters are likely, the bar is low; so a temperature of 1.3 keeps its variety and loses most of its blunders. But look at the error bars before you rank neighbours: sixty scenes are few. The repetition penalty, meant for subwords, only harms here.
+# Greedy writes one scene sixty times. In the recorded model this scene is grammatical; in another model it may never end. Low temperatures are right more often than high ones. No sampling parameter repairs the mistakes that remain at a low temperature: there the model itself prefers a wrong word, mostly a prop of another scene, and one wrong word is enough. The surprise is `min_p`: where the model is sure, a tenth of the largest probability is a high threshold, and where many characters are likely, the threshold is low; so a temperature of 1.3 keeps its variety and loses most of its mistakes. But look at the error bars before you rank neighbours: sixty scenes are few. The repetition penalty, meant for subwords, only harms here.
 
 # %% [markdown]
 # ## Faster on a CPU
@@ -1329,7 +1329,7 @@ else:
 assert fast < 4 * whole  # a wide bound: on a busy machine the cores start late
 
 # %% [markdown]
-# With one thread, nobody is there to share the pieces: whether split-K gains or loses then depends on how the processor fetches memory.
+# With one thread, no two pieces are computed at the same time: whether split-K gains or loses then depends on how the processor fetches memory.
 #
 # The other way to fetch less is to make the weights smaller. Half a million weights stay in the processor's fast memory; ten million do not fit, and each character fetches all of them, four bytes each. *int8* has one byte a weight: $W_{nk} \approx s_n q_{nk}$, with a whole number $q_{nk}$ from -127 to 127 and a scale for each row, $s_n = \max_k |W_{nk}| / 127$. The input of the matrix is rounded, too, with a scale found at each call. `Int8Linear` does this with PyTorch's arithmetic for int8.
 #

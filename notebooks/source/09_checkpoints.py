@@ -201,7 +201,7 @@ assert worse > 0.4 or corpus.name != "playhouse"
 assert with_optimizer != whole[KILLED:]
 
 # %% [markdown]
-# The jump is gone, and still it is another run: other batches, other dropout. Often that is good enough. It is not if you want to find out why step 61,000 went wrong: that step would never come again.
+# The jump is gone, and still it is another run: other batches, other dropout. Often that is good enough. It is not good enough if you want to find out why step 61,000 went wrong: that step would never come again.
 #
 # ## With the random generators
 #
@@ -638,7 +638,7 @@ def load_weights(model, path):
     model.load_state_dict(saved, strict=False)
 
 # %% [markdown]
-# `check_weights` compares every name, shape and dtype before `load_weights` changes a number. (A number of 16 bits may be read into one of 32 bits; the reverse would lose digits, and is refused.) A config may lie, too: with `"n_layer": 1000000000`, Python would build blocks until the memory is full. So `load_model` refuses a config that promises more parameters than the file has bytes.
+# `check_weights` compares every name, shape and dtype before `load_weights` changes a number. (A number of 16 bits may be read into one of 32 bits; the reverse would lose digits, and is refused.) A config may be wrong, too: with `"n_layer": 1000000000`, Python would build blocks until the memory is full. So `load_model` refuses a config that promises more parameters than the file has bytes.
 #
 # A folder may be a saved model, a checkpoint (which holds the same three files), or a run with several checkpoints. In a run, `checkpoints.json` says which checkpoint is the last and which is the best.
 
@@ -742,7 +742,7 @@ print(f"{load_model(shipped)[0].num_params():,} parameters")
 # 3. Make `checkpoints.json` point to the folder, atomically.
 # 4. Only now delete the checkpoints that nothing points to.
 #
-# Whenever the power fails, the pointer names a whole folder: the old one until 3, the new one from then on. A half-written folder is called `.part`, and the next save removes it. If the run dies between 2 and 3, it leaves a whole folder that nothing points to. No folder can be renamed over a full one, so when that step is saved again, its folder is called `-again`, and 4 removes the first. (A symbolic link would make a shorter pointer; Windows and many network disks have none.)
+# Whenever the power fails, the pointer names a whole folder: the old one until 3, the new one from then on. A half-written folder is called `.part`, and the next save removes it. If the run dies between 2 and 3, it leaves a whole folder that nothing points to. A folder cannot be renamed over another one that is not empty. So when that step is saved again, its folder is called `-again`, and 4 removes the first. (A symbolic link would make a shorter pointer; Windows and many network disks have none.)
 
 # %%
 #| export
@@ -872,7 +872,7 @@ for fault in (
 # %% [markdown]
 # ## Crash tests
 #
-# A promise about accidents is worth something when there have been accidents. Here we start three programs that do nothing but save, and kill each at a random moment. (The tests of this course kill twenty. Killing tests the order of the steps. It does not test `fsync`, since the system outlives the killed program: to test `fsync` one would have to pull the plug. An exercise below plays that.)
+# A promise about accidents has to be tested by accidents. Here we start three programs that do nothing but save, and kill each at a random moment. (The tests of this course kill twenty. Killing tests the order of the steps. It does not test `fsync`, since the system outlives the killed program: to test `fsync` one would have to pull the plug. An exercise below plays that.)
 
 # %%
 SAVES = """
@@ -999,7 +999,7 @@ show(
 # ## Exercises
 #
 # ### Exercise: what is left after a power cut
-# ★★★ · 15 minutes · The order of write, flush and rename looks like superstition until one has played the disk.
+# ★★★ · 15 minutes · The order of write, flush and rename seems to have no reason until you have played the part of the disk yourself.
 #
 # You play a disk, empty at first, and the system's memory. Each file has two contents: the one that programs see (in memory), and the one on the disk. Events come in order:
 #

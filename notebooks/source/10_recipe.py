@@ -150,7 +150,7 @@ drawn = torch.randint(n, (n,), generator=torch.Generator().manual_seed(1337))
 print(f"never drawn: {1 - len(drawn.unique()) / n:.0%}")
 
 # %% [markdown]
-# One draw misses a window with probability $1 - 1/n$; all $n$ draws miss it with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle the windows, and go through the pile: one pass over the text is an **epoch**. There is one more trap. If every epoch cut the text at the same places, the model would never predict the characters just after a cut from those just before it. So every epoch begins at another place. It leaves one window out, so that its beginning has room to move; in a long text that is nothing.
+# One draw misses a window with probability $1 - 1/n$; all $n$ draws miss it with $(1 - 1/n)^n \to e^{-1} = 0.37$. Other windows came twice or three times instead. So shuffle the windows, and go through the pile: one pass over the text is an **epoch**. There is one more trap. If every epoch cut the text at the same places, the model would never predict the characters just after a cut from those just before it. So every epoch begins at another place. Each epoch uses one window less than fits into the text, so that its first window can begin at different places; in a long text, one window is nothing.
 
 # %%
 #| export
@@ -440,7 +440,7 @@ for size in (4, 16, 64):
     )
 
 # %% [markdown]
-# The noise of a mean of $B$ independent windows falls like $1/\sqrt{B}$: four times the windows, half the noise.
+# The noise of a mean of $B$ independent windows falls like $1/\sqrt{B}$: with four times as many windows, the noise is half as large.
 #
 # But a large batch may not fit into memory. Luckily `backward` *adds* to the gradients (lesson 02 warned of it). So run `backward` on four small **micro-batches**, one after the other, and then take one step: this is **gradient accumulation**. **Predict:** what has to be done to the four losses?
 
@@ -559,7 +559,7 @@ for decay in (0.0, 0.1, 1.0):
     print(f"decay {decay}: bias from ≈ {bias.min():.1f} to ≈ {bias.max():.1f}, loss ≈ {loss:.4f}")
 
 # %% [markdown]
-# With $\lambda = 1$ the bias cannot say how rare the rarest characters are. With 0.1 the wall is at 10, far away, and the loss hardly differs.
+# With $\lambda = 1$ the bias cannot say how rare the rarest characters are. With $\lambda = 0.1$ the bound is 10, far away, and the loss hardly differs.
 #
 # The gain of a LayerNorm starts at 1, which means "leave the channel as it is". A gain of 0 would mute its channel. Here are 300 steps of our small GPT, with decay on the matrices alone, and on the gains, too. **Predict:** does the loss suffer?
 
@@ -587,7 +587,7 @@ for decay in (0.0, 0.1, 1.0):
     print(f"decay {decay} on the gains: mean gain ≈ {mean_gain:.2f}, loss ≈ {loss:.2f}")
 
 # %% [markdown]
-# The gains shrink, and yet the loss need not suffer: a matrix stands behind each gain, and can grow where the gain shrinks. (In so short a run the strongest decay may even have the lowest loss.) So the case against decay is the bias; for gains it is custom. As in nanoGPT, only parameters with two dimensions or more get weight decay; lesson 02's `param_groups` sorts them.
+# The gains shrink, and yet the loss need not suffer: a matrix stands behind each gain, and can grow where the gain shrinks. (In so short a run the strongest decay may even have the lowest loss.) So the bias is a reason against decay; for gains, leaving decay out is only a habit. As in nanoGPT, only parameters with two dimensions or more get weight decay; lesson 02's `param_groups` sorts them.
 
 # %%
 #| export
@@ -681,7 +681,7 @@ show(
 )
 
 # %% [markdown]
-# The remedy is **loss scaling**. Multiply the *loss* by a large factor; by the chain rule this multiplies all gradients. Divide them again in float32, before clipping. If one of them has become infinite, skip the step and halve the factor. If none has for 2,000 steps, double the factor. `torch.amp.GradScaler` does just that. Here is loss scaling for one number:
+# The remedy is **loss scaling**. Multiply the *loss* by a large factor; by the chain rule this multiplies all gradients. Divide them again in float32, before clipping. If one of them has become infinite, skip the step and halve the factor. If no gradient was infinite for 2,000 steps, double the factor. `torch.amp.GradScaler` does just that. Here is loss scaling for one number:
 
 # %%
 gradient_in_16_bits = (torch.tensor(1e-8) * 65536).half()

@@ -346,7 +346,7 @@ class Trainer(Trainer):  # continued
 # The validation loss decides two things: which weights are the best, and whether the run is worth continuing.
 #
 # ### Exercise: patience
-# ★ · 5 minutes · A validation loss trembles on its way down. If you stop at its first rise, you stop too early ([Prechelt 1998](https://doi.org/10.1007/3-540-49430-8_3), *Early Stopping – But When?*), and the weights of the last step are not the best ones.
+# ★ · 5 minutes · A validation loss goes up and down while it falls. If you stop at its first rise, you stop too early ([Prechelt 1998](https://doi.org/10.1007/3-540-49430-8_3), *Early Stopping – But When?*), and the weights of the last step are not the best ones.
 #
 # `losses[i]` is the validation loss that evaluation number i + 1 finds, if the run gets that far. A loss below all earlier ones is a new best; an equal one is not. The run ends after `patience` evaluations in a row without a new best, or else at the end of the list. How many evaluations are made, and which of them found the best loss? Both count from 1.
 #
@@ -1148,7 +1148,7 @@ assert left < 0.2 or corpus.name != "playhouse"
 # %% [markdown]
 # **Warmup.** A learning rate that is fine later is too high for a model that knows nothing. Damage done in the first steps takes long to repair.
 #
-# **Clipping.** AdamW divides by the root of $v$. The strange gradient has entered $v$, too, so the step itself is no longer than others. But both running means, $m$ and $v$, remember the gradient. $m$ took up 0.1 times a thousand times the usual gradient, and fades by a factor of 0.9 a step: for some forty steps the model walks on in the strange direction. $v$ took up 0.01 times a million times the usual square. So its root is a hundred times what it should be, and shrinks by only a two-hundredth a step. After the walk all steps would be far too small for about $\ln 100 / 0.005 = 900$ steps; this run ends before that.
+# **Clipping.** AdamW divides by the root of $v$. The strange gradient has entered $v$, too, so the step itself is no longer than others. But both running means, $m$ and $v$, remember the gradient. $m$ took up 0.1 times a thousand times the usual gradient, and fades by a factor of 0.9 a step: for about forty steps the model goes on in the strange direction. $v$ took up 0.01 times a million times the usual square. So its root is a hundred times what it should be, and shrinks by only a two-hundredth a step. After the walk all steps would be far too small for about $\ln 100 / 0.005 = 900$ steps; this run ends before that.
 #
 # **The decay.** While the learning rate is high, the noise of the batches keeps the loss up. Where WSD lets the rate go down, the loss drops at once. The cosine, which comes down all the time, does not win here: in so short a run its small rates come too early. That says nothing about longer runs: try them.
 #
@@ -1205,7 +1205,7 @@ assert abs(above - 0.5) < 0.1
 # Our model begins with a `std` of 0.02, and C = 64: the formula says 0.013 above $\ln V$, on average over the weights that may be drawn. (You saw above what one draw gives. Besides, our last table is also the first one, so the vectors and the rows are not quite independent.) `nn.Embedding` itself draws its table with a `std` of 1.
 
 # %% [markdown]
-# **Overfit one batch.** Train on the same four windows again and again. Any model with more parameters than these windows have characters must bring its loss close to 0. If it does not, the learning rate and the size are not to blame: something is wired wrong.
+# **Overfit one batch.** Train on the same four windows again and again. A model that has more parameters than these windows have characters must reach a loss close to 0. If it does not, the learning rate and the size are not to blame: the program has a mistake.
 
 # %%
 student, losses = new_model(), []
@@ -1222,7 +1222,7 @@ assert losses[-1] < 0.1
 # %% [markdown]
 # (The loss is not quite 0: where two of the windows begin alike and go on differently, no model can know which one it is reading.)
 #
-# Now seven patients, each with one fault. The next cells break them, for example in their targets, mask, first weights, evaluation or text. Run these cells, and if you like riddles, do not read them. (`evaluate` gives the model no targets; it compares the logits with the true text on its own. So the validation losses are honest, unless the model cheats.)
+# Now seven patients, each with one fault. The next cells break them, for example in their targets, mask, first weights, evaluation or text. If you like riddles, run these cells without reading them. (`evaluate` gives the model no targets; it compares the logits with the true text on its own. So the validation losses are honest, unless the model cheats.)
 
 # %%
 class Echo(GPT):
@@ -1337,7 +1337,7 @@ assert val_end["healthy"] < 2.0 or corpus.name != "playhouse"
 # | F | learns, slowly, and writes nonsense; the true loss rises from the start | the targets are two ahead | as A |
 # | G | training falls below the healthy model's; validation falls with it at first, then rises | **overfitting**: it learns a short text by heart | the same measurement on both texts: good on the training text, bad on the other |
 #
-# If the targets go wrong where batches are made, the validation batches are wrong, too: then A looks wonderful, and F merely slow, on *both* curves. Only your eye helps in that case, or the text that the model writes, or a function that looks at all windows, every time, and does not get tired.
+# If the targets go wrong where batches are made, the validation batches are wrong, too: then A looks wonderful on *both* curves, and F looks merely slow on both. Only your eye helps in that case, or the text that the model writes, or a function that looks at all windows, every time, and does not get tired.
 #
 # ### Exercise: how far ahead?
 # ★ · 5 minutes · Targets that are off by one make a loss that looks wonderful, or merely slow. Two tensors of numbers tell in no time.
@@ -1476,7 +1476,7 @@ assert behind > 0.6 or corpus.name != "playhouse"
 # %% [markdown]
 # E's loss at init is higher than the formula of *Born too sure* says. At $s = 8$ the formula is no longer nearly right, and with a tied table the model believes above all in the character that it has just read.
 #
-# **G:** is its training loss true? F's and G's curves both part, but for opposite reasons. F is trained on false targets. G is trained on true ones, and on little text. `evaluate` takes the targets from the text itself, so measure both models with it on their own training text, too. (`train` leaves a model with its best weights. Without a validation text it keeps the last ones, and those we want to see.) **Predict:** which of the two is good on its training text?
+# **G:** is its training loss true? In F and in G, the two curves move apart, but for opposite reasons. F is trained on false targets. G is trained on true ones, and on little text. `evaluate` takes the targets from the text itself, so measure both models with it on their own training text, too. (`train` leaves a model with its best weights. Without a validation text it keeps the last ones, and those we want to see.) **Predict:** which of the two is good on its training text?
 
 # %% tags=["nbval-ignore-output"]
 own_texts = {"F": train_ids[:8000], "G": train_ids[:1000]}
@@ -1570,7 +1570,7 @@ for name, price in prices.items():
     print(f"{name:16} {at_end(name, 'val'):10.2f} {at_end(name, 'test'):6.2f}   {price}")
 
 # %% [markdown]
-# More text wins by far. Of the others dropout is best here, although it makes the fewest steps. Early stopping costs nothing: it picks the best point of a bad curve, and the time after that point is saved. Weight decay slows the rise down.
+# More text wins by far. Of the others dropout is best here, although it makes the fewest steps. Early stopping costs no computing time, only a validation text to look at: it picks the best point of a bad curve, and the time after that point is saved. Weight decay slows the rise down.
 #
 # The smaller model is no remedy here. Its steps are quick, so it makes more of them, and it still has more parameters than the text has characters. "Smaller" would have to mean much smaller, and then it could not learn the plays' grammar either.
 #

@@ -105,7 +105,7 @@ mapped = numpy.memmap(toy, dtype="<u2", mode="r")
 print(toy.stat().st_size, "bytes;", mapped[7:12], tokenizer.decode(mapped[7:12].astype("int64")))
 
 # %% [markdown]
-# It looks like an array. It is not a copy of the file, it *is* the file. So let us change the file behind its back.
+# It looks like an array. It is not a copy of the file, it *is* the file. So let us change the file while the array looks at it.
 
 # %%
 with open(toy, "r+b") as file:
@@ -155,7 +155,7 @@ if sizes["all read"] > 1:  # on Linux; elsewhere it is nan
     assert sizes["given back"] < 5
 
 # %% [markdown]
-# A hundred ids lie on one page or two. The system has entered the neighbouring pages as well, because a program that reads one page usually reads the next ones soon. "All read" looks as if the file took up memory after all. But this memory is only lent: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when another program needs the room, the system takes them without asking. That is why you can map a file that is larger than memory.
+# A hundred ids lie on one page or two. The system has entered the neighbouring pages as well, because a program that reads one page usually reads the next ones soon. "All read" looks as if the file took up memory after all. But the system can take this memory back at any time: what a page holds is on the disk, too. We gave the pages back ourselves, and could read them again; when another program needs the room, the system takes them without asking. That is why you can map a file that is larger than memory.
 #
 # ## Writing
 #
@@ -341,7 +341,7 @@ assert part < 0.5
 #
 # One file of a terabyte is hard to copy, and if it breaks, all is broken. So the ids go into **shards**, files of equal length (16.8 million ids, 34 megabytes; the last one is shorter). A shard is raw: ids and nothing else, not even a header. Another file, the index, holds the rest: the tokenizer, and each shard's length and sha256 (a hash of its bytes).
 #
-# Why two bytes, where one would do for our alphabet? Because two are enough for nearly every vocabulary, and one size fewer is one thing less to get wrong. The index need not say whether it is two or four: it holds the tokenizer, and `id_dtype` has the rule.
+# Why two bytes, where one would do for our alphabet? Because two are enough for nearly every vocabulary, and with one size fewer, there is one mistake fewer to make. The index need not say whether it is two or four: it holds the tokenizer, and `id_dtype` has the rule.
 
 # %%
 #| export
@@ -911,7 +911,7 @@ for n in (low, low + 1):
     print(f"in order, at step {steps[n]}: {plays[n]:.2f} nats on Playhouse")
 
 # %% [markdown]
-# On the mixed text the two levels cost nothing that can be told from the scatter of the seeds. On the sorted text they cost most of what no shuffling costs, with 64 shards as with 8. The pictures show why: a shard holds only one kind of text, and while the model reads one kind, it forgets the other.
+# On the mixed text, what the two levels cost is about as small as the differences between seeds. On the sorted text, two-level shuffling is nearly as bad as no shuffling, with 64 shards as with 8. The pictures show why: a shard holds only one kind of text, and while the model reads one kind, it forgets the other.
 #
 # So mix texts *before* they are written; then two levels are enough. (On the mixed text even reading in order costs little: its scenes and speeches are in no order already.)
 #
@@ -1094,7 +1094,7 @@ except ValueError as error:
 # - **uint16 for too large a vocabulary.** `astype` turns 70,000 into 4,464 without a word. Count the vocabulary before you choose the type.
 # - **Every rank with a seed of its own.** Each rank then has a different order, so some windows come twice, others never.
 # - **Writing into a folder that a run is reading.** A mapped file that shrinks stops its reader with a bus error, without a Python message. Write into a new folder.
-# - **Shards on a network drive.** Each page is then a journey. Copy them to the computer's own disk first, and `verify()`.
+# - **Shards on a network drive.** Then each page has to come over the network. Copy them to the computer's own disk first, and `verify()`.
 #
 # How far you are:
 

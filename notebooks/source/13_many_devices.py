@@ -116,7 +116,7 @@ print(
 assert distance(copies) == 0
 
 # %% [markdown]
-# The same start and the same steps lead to the same place, to the last bit. So the weights are sent at most once, *before* the first step: [DDP](#DDP:-overlapping-communication-with-backward), PyTorch's tool, then gives every process the weights of process 0. But for the same reason a difference between the copies stays. (Only weight decay shrinks it, by a hundred-thousandth a step.) The two strangers in the cell walk side by side, and half of each one's mean gradient was computed where the other one stands. Nothing crashes.
+# The same start and the same steps lead to the same place, to the last bit. So the weights are sent at most once, *before* the first step: DDP, PyTorch's tool (a section of its own follows), then gives every process the weights of process 0. But for the same reason a difference between the copies stays. (Only weight decay shrinks it, by a hundred-thousandth a step.) The two strangers in the cell walk side by side, and half of each one's mean gradient was computed where the other one stands. Nothing crashes.
 #
 # | must be the same everywhere | must differ |
 # |---|---|
@@ -126,7 +126,7 @@ assert distance(copies) == 0
 # | the decisions: a new best loss? patience used up? stop? | |
 # | how often, and in which order, the processes exchange something | who writes to the disk: one process |
 #
-# The last entry on the left is the nasty one. A process that waits for a message which no other process sends waits until a timeout ends the run.
+# The last entry on the left is the dangerous one. A process that waits for a message which no other process sends waits until a timeout ends the run.
 #
 # And what if the two parts are unequal? Say, twelve windows here and four there, because the text came to its end.
 
@@ -140,10 +140,10 @@ for name, mean in means.items():
     print(f"{name}: off by {((mean - whole).norm() / whole.norm()).item():.0%}")
 
 # %% [markdown]
-# A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another dress. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `ShuffledWindows` fills the batch up from the next epoch. So all parts have the same size.
+# A mean of means is the right mean only if all parts have the same size: this is lesson 10's bug with unequal texts, in another form. The trainer's windows all have the same length, and each process takes `batch_size` of them. Where an epoch ends in the middle of a batch, `ShuffledWindows` fills the batch up from the next epoch. So all parts have the same size.
 #
 # ### Exercise: unequal parts
-# ★★ · 6 minutes · PyTorch takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to make up for that beforehand (Hugging Face's trainer has such a factor, too).
+# ★★ · 6 minutes · PyTorch takes a plain mean over the devices, whatever they have read. With texts of unequal length the loop has to correct for that beforehand (Hugging Face's trainer has such a factor, too).
 #
 # Each device reads its texts in several parts, one after the other. `targets[r, a]` says how many targets part a of device r has. The loss of a part is the mean over its own targets, multiplied by a factor; `backward` *adds* its gradient to the gradient that the device has already. After the last part the gradients of all devices are added up, and divided by the number of devices.
 #
@@ -364,7 +364,7 @@ print(*launch("hello.py"), sep="\n")
 # | `wrap` | before the first step: what computes the loss? | the model | the model, wrapped in DDP (above) |
 # | `no_sync` | around all but the last micro-batch of a step | nothing | no exchange inside |
 # | `evaluate` | for an exact validation loss | all windows | each process some of the windows |
-# | `clip_grad_norm`, `full_state`, `load_model`, `load_optimizer` | at a step's end, when saving, when loading | nothing special | nothing special with DDP; with FSDP, which the section [FSDP](#FSDP:-sharding-what-does-not-fit) explains, parts are joined or cut |
+# | `clip_grad_norm`, `full_state`, `load_model`, `load_optimizer` | at a step's end, when saving, when loading | nothing special | nothing special with DDP; with FSDP (a later section explains it), parts are joined or cut |
 #
 # The loop itself knows which part of a batch belongs to which process: of `batch_size` × `world_size` windows, process `rank` takes the `rank`-th `batch_size`.
 
@@ -1081,7 +1081,7 @@ print(f"largest difference: ≈ {far:.0e} (limit 1e-6)")
 assert far < 1e-6
 
 # %% [markdown]
-# The gradient is the same, up to rounding, for a quarter of the exchanges. (With FSDP `no_sync` saves less, because the weights are gathered for each micro-batch. And it has a price: gradients that are not exchanged yet are kept whole, 4 bytes for each parameter on each device.)
+# The gradient is the same, up to rounding, with a quarter of the exchanges. (With FSDP `no_sync` saves less, because the weights are gathered for each micro-batch. And it has a price: gradients that are not exchanged yet are kept whole, 4 bytes for each parameter on each device.)
 #
 # ## Interrupting and resuming
 #

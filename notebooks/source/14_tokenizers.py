@@ -57,7 +57,7 @@ print(f"characters for each word: {len(corpus.train) / len(words):.1f}")
 print(f"words of the validation text that are not in the training text: {len(new)}", new[:5])
 
 # %% [markdown]
-# So a text of words would be several times as short. But most texts have far too many different words: each costs a row of the token table, and a word that nobody has seen has no row at all. (Playhouse has few words, because a small grammar writes it. Try `CORPUS = "shakespeare"`.)
+# So a text of words would have several times fewer tokens. But most texts have far too many different words: each costs a row of the token table, and a word that nobody has seen has no row at all. (Playhouse has few words, because a small grammar writes it. Try `CORPUS = "shakespeare"`.)
 #
 # Something between characters and words would be good: a token for each frequent word, and pieces for the other words. **Byte-pair encoding** finds such a vocabulary ([Sennrich et al., 2016](https://arxiv.org/abs/1508.07909)).
 #
@@ -232,7 +232,7 @@ for name, pattern in PATTERNS.items():
     print(name, regex.findall(pattern, "O damp goose!  We've 1234 geese.\n\n    I'M LATE"))
 
 # %% [markdown]
-# GPT-4's pattern differs in four places. It knows `'M` in capitals. It takes at most three digits at a time, without the space before them, so that long numbers are cut alike. Letters may have any sign before them, and not only a space. And line ends go with the sign before them, not with the spaces after them, which helps with code. (`?+` and `++` are `?` and `+` that never give back a character; `(?i:...)` takes capitals, too.)
+# GPT-4's pattern differs in four places. It knows `'M` in capitals. It takes at most three digits at a time, without the space before them, so that all long numbers are cut in the same way. Letters may have any sign before them, and not only a space. And line ends go with the sign before them, not with the spaces after them, which helps with code. (`?+` and `++` are `?` and `+` that never give back a character; `(?i:...)` takes capitals, too.)
 #
 # ## Learning merges, fast
 #
@@ -267,7 +267,7 @@ def learn_plainly(words, num_merges):
 # 1. Equal words are merged in the same way, so each *different* word is kept once, with its count. Tiny Shakespeare has 300,000 words, and 15,000 different ones.
 # 2. The counts of pairs are corrected after each merge, not counted anew.
 # 3. For each pair there is a list of the places where it occurs. A merge visits these places only. After some merges a token's neighbour no longer stands at the next place in the array, so each token knows the places of the tokens before and after it: a **linked list**.
-# 4. The most frequent pair comes from a **heap**, which gives the largest of n entries in log n steps. Counts in the heap go stale. When a stale entry reaches the top, it is pushed back with its present count.
+# 4. The most frequent pair comes from a **heap**, which gives the largest of n entries in log n steps. Counts in the heap become out of date. When an outdated entry reaches the top, it is pushed back with its present count.
 #
 # Here is what changes where `o + se` is merged in `g·o·o·se`:
 #
@@ -686,7 +686,7 @@ for strange in ("Gänse", "鵞鳥", "🪿", "zzz"):
     assert tokenizer.decode(ids) == strange
 
 # %% [markdown]
-# Every text comes back as it was. What did not occur in the training text falls apart into bytes. That takes many tokens, but nothing is lost: there is no `<unk>` (a token for the unknown), and no error.
+# Every text comes back as it was. What did not occur in the training text is cut into single bytes. That takes many tokens, but nothing is lost: there is no `<unk>` (a token for the unknown), and no error.
 #
 # ## Half a character
 #
@@ -732,7 +732,7 @@ check("whole_characters", whole_characters)
 # %% [markdown]
 # ## Special tokens
 #
-# A shop's chat model reads `<|user|>` where the customer begins to speak. What if the customer types `<|user|>`? If that becomes the special token, she can put words into anybody's mouth. So `encode` lets you say which special tokens may be in a text. With `allowed_special=()` there may be none.
+# A shop's chat model reads `<|user|>` where the customer begins to speak. What if the customer types `<|user|>`? If that becomes the special token, the customer can write in anybody's name. So `encode` lets you say which special tokens may be in a text. With `allowed_special=()` there may be none.
 
 # %%
 chatty = BPETokenizer.train(corpus.train, 300, special_tokens=["<|end|>", "<|end|><|end|>"])

@@ -855,9 +855,9 @@ for form in ("hoffmann", "kaplan"):
 assert len(others) == 200 and {other.form for other in others} == {"kaplan"}
 
 # %% [markdown]
-# The entropy is 0.30. Does each of the two intervals for $E$ contain it?
+# The entropy is 0.303. Compare it with the upper end of each interval for $E$: how near does each form come to it?
 #
-# An interval shows how far the scatter of the runs can move the fit. It cannot tell whether the form of the law is right. A law of the wrong form is sure of a wrong number.
+# An interval shows how far the scatter of the runs can move the fit. It cannot tell whether the form of the law is right. A law of the wrong form can give a narrow interval around a wrong number.
 #
 # ## A hundred runs
 #
@@ -928,7 +928,7 @@ for name, some, E in (
 print(f"\nthe entropy of the plays: {floor:.3f}")
 
 # %% [markdown]
-# On both corpora the form of Kaplan et al. is off by a little more than half as much as the sum, so we go on with it. On Playhouse both free fits find the entropy: 0.308 and 0.313, where the true value is 0.303. On Shakespeare nobody can check $E$. Both forms fit to 1 or 2 percent there, but their values of $E$ differ by 0.31 nats.
+# On both corpora the form of Kaplan et al. is off by a little more than half of the sum's error, so we go on with the form of Kaplan et al. On Playhouse both free fits find the entropy: 0.308 and 0.313, where the true value is 0.303. On Shakespeare nobody can check $E$. Both forms fit to 1 or 2 percent there, but their values of $E$ differ by 0.31 nats.
 #
 # The exponents differ between the corpora. On Playhouse the loss falls with the exponents 1.1 and 1.8, on Shakespeare with 0.2 and 0.4. A grammar with a few hundred words can be learnt completely.
 #
@@ -1041,9 +1041,9 @@ for least in (240_000, 345_600, 480_000, 691_200):  # characters
     print(line)
 
 # %% [markdown]
-# On Playhouse the choice moves the prediction by 0.005. On Shakespeare the prediction moves from 1.544 to 1.595, around the recorded 1.554. So a part of the hit is luck, and the interval, from 1.53 to 1.61, is the honest answer.
+# On Playhouse the choice moves the prediction by 0.005. On Shakespeare the prediction moves from 1.544 to 1.595, around the recorded 1.554. So a part of the good prediction is luck, and the interval, from 1.53 to 1.61, is the honest answer.
 #
-# And a single hit may be pure luck. So the benchmark predicted every recorded run for which at least twelve others cost at most an eighth as much (`python -m tests.benchmarks.scaling backtest`). How many of the intervals contain the recorded loss, and how far off are the predictions?
+# And a single good prediction may be pure luck. So the benchmark predicted every recorded run for which at least twelve others cost at most an eighth as much (`python -m tests.benchmarks.scaling backtest`). How many of the intervals contain the recorded loss, and how far off are the predictions?
 
 # %%
 for name, tested in record["backtest"].items():
@@ -1145,7 +1145,7 @@ for N, above in curve:
     print(f"  {N:9,} parameters, {D:9,.0f} characters: {floor + above:.3f} nats per character")
 
 # %% [markdown]
-# The smaller model on more text wins, until it is too small.
+# A smaller model on more text wins, until the model is too small: among these models the one in the middle is best.
 #
 # With a law, the best size can be computed.
 #
@@ -1233,7 +1233,7 @@ print("between the lowest points:", ", ".join(f"flops^{slope:.2f}" for slope in 
 #
 # In 2020 Kaplan et al. had found that $N$ should grow as $\text{flops}^{0.73}$: much larger models, hardly more text. Two years later Hoffmann et al. found an exponent of about 0.5, and suspected the schedule. [Pearce and Song (2024)](https://arxiv.org/abs/2406.12907) found most of the difference in what $N$ counts, and [Porian et al. (2024)](https://arxiv.org/abs/2406.19146) in three other places: the FLOPs of the last layer, a warmup too long for small models, and learning rates that did not suit each size. Two of these causes can be tested on our runs.
 #
-# **The schedule.** Kaplan et al. took losses in the course of long runs for the losses of short ones, but there the learning rate is still high. Hoffmann et al. let the schedule end where each run ends, as we do.
+# **The schedule.** Kaplan et al. used losses from the middle of long runs as if they were the final losses of short runs. But in the middle of a long run the learning rate is still high. Hoffmann et al. let the schedule end where each run ends, as we do.
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")

@@ -409,7 +409,7 @@ for scale in (1, 10, 100):
     )
 
 # %% [markdown]
-# (Scores grow by a factor of about 100, not 10, because both vectors in the dot product are ten times as large.) Norm and rotation do not get in each other's way: turning an arrow does not change its length. Here is the attention layer with everything so far. It has three matrices for queries, keys and values, because with groups they have different shapes. The code norms and turns before `transpose`: at that point the numbers of a head lie side by side in memory, which is faster.
+# (Scores grow by a factor of about 100, not 10, because both vectors in the dot product are ten times as large.) Norm and rotation do not disturb each other: turning an arrow does not change its length. Here is the attention layer with everything so far. It has three matrices for queries, keys and values, because with groups they have different shapes. The code norms and turns before `transpose`: at that point the numbers of a head lie side by side in memory, which is faster.
 
 # %%
 #| export
@@ -1194,7 +1194,7 @@ assert abs(sliding - anew) < 0.05
 #
 # What is each part worth? At this small scale we can measure it. `python -m tests.benchmarks.modern rates parts` trained small models on Tiny Shakespeare: 4 layers, 96 wide, 64 characters of context, 16 windows a step. The row *GPT* is lesson 06's model: layer norm, a learned table, GELU, AdamW. The row *whole* has eight parts of this page: RMSNorm, RoPE, SwiGLU, 2 heads of keys and values for 4 of queries, QK-norm, soft-capping, embeddings of up to 4 characters, and Muon. The other rows have one part added to *GPT*, or one part taken from *whole*. (Squared ReLU takes SwiGLU's place; it is not a ninth part.)
 #
-# Each row was trained with three seeds and two budgets: for 600 steps, and for as many steps as fit into the *time* that *GPT* needs for 600. Its learning rate was chosen beforehand, by the loss on the last tenth of the training text, which was held out for that. The losses below are taken over the whole validation text and averaged over three seeds. They are higher than those above, because Shakespeare is harder to predict than Playhouse. **Predict:** which three parts are worth most? And which ones gain nothing at equal time?
+# Each row was trained with three seeds and two budgets: for 600 steps, and for as many steps as fit into the *time* that *GPT* needs for 600. Its learning rate was chosen beforehand, by the loss on the last tenth of the training text, which the model did not train on for this purpose. The losses below are taken over the whole validation text and averaged over three seeds. They are higher than those above, because Shakespeare is harder to predict than Playhouse. **Predict:** which three parts are worth most? And which ones gain nothing at equal time?
 
 # %%
 record = json.loads((bundled_dir() / "results" / "modern.json").read_text(encoding="utf-8"))
@@ -1270,7 +1270,7 @@ print("QK-norm added, each seed:", ", ".join(f"{gain:+.3f}" for gain in alone))
 # - **N-gram embeddings** gain most. Their tables hold 1.2 million numbers, more than twice as many as the rest of the model. They cost hardly any time, because looking up a row needs no matrix product.
 # - **Muon** comes second at equal steps. But its products slow training down by a fifth, so at equal time it gains less, and the whole does as well without it. (Muon's work is the same for every size of batch. Here a step has only 16 · 64 = 1,024 characters, so Muon's share of the time is large.)
 # - **RoPE** and **SwiGLU** gain in every row, though little in the whole. Squared ReLU gains less than SwiGLU when it is added; in the whole it is as good.
-# - **QK-norm** has two faces. Added alone, its gain changes sign from seed to seed. But the whole is worse without it, with every seed.
+# - **QK-norm** helps in one case and not in the other. Added alone, its gain changes sign from seed to seed. But the whole is worse without it, with every seed.
 # - **RMSNorm, grouped heads and soft-capping** change the loss by at most 0.02, about as much as the seeds differ.
 #
 # So half of the parts hardly help here. They were not invented for the loss of a small model. Grouped heads make the cache smaller. QK-norm and soft-capping bound numbers that can grow too large when large models are trained for long. RMSNorm does less arithmetic than layer norm, but on this processor the row with it is no faster.
@@ -1284,7 +1284,7 @@ print("QK-norm added, each seed:", ", ".join(f"{gain:+.3f}" for gain in alone))
 # - *nanoGPT*: a GPT like lesson 06's, with the settings that nanoGPT's README gives for a CPU: 4 layers, 128 wide, 64 characters of context, 2,000 steps. It is done after a minute.
 # - *nanoGPT, longer*: the same, with a schedule that fills the 180 seconds.
 # - *nanoGPT, tuned*: ReLU in place of GELU, three times the learning rate, and a linear decay over the last 60% of the time.
-# - *transformer*: as deep and as wide, with some of this page's parts: RMSNorm, RoPE, QK-norm, squared ReLU and Muon, but no n-gram embeddings. It has windows of 512 characters. To make them cheap, a window is cut into chunks of 64. A character attends to its own chunk, up to itself, and to the chunk before. What is farther back arrives through the layers below.
+# - *transformer*: as deep and as wide, with some of this page's parts: RMSNorm, RoPE, QK-norm, squared ReLU and Muon, but no n-gram embeddings. It has windows of 512 characters. To make them cheap, a window is cut into chunks of 64. A character attends to its own chunk, up to itself, and to the chunk before. Information from further back arrives through the lower layers.
 # - *everything*: such a transformer, with windows of 1,024 characters, on top of counts like those of lesson 01. The counts say how often each character came after the last 0 to 8 characters in the training text, and after the last 3 and 5 in the window itself. At each position the transformer computes a weight for each of these counts. The counts give probabilities; their logs are multiplied by these weights and added to the transformer's own logits.
 #
 # Each character of the validation text is predicted once. Long windows help, so the cell also gives the loss in windows of at most 256 characters. (For nanoGPT's windows of 64 that changes nothing.) Where a processor is fast at 16 bits, as this one was, the blocks of *transformer* and *everything* compute in bf16 (lesson 10). nanoGPT's models compute in 32 bits, as nanoGPT does on a CPU. **Predict:** how long does each of the five take to get below 2 nats, the grey line in the figure?
@@ -1336,7 +1336,7 @@ show(
 # - **Turning the values, too.** RoPE is for queries and keys. Values are the content that is carried. They must not depend on position.
 # - **Pairs from halves in one program, from neighbours in the other.** The logits are wrong, and no error is raised. Copy the weights and compare the logits before you train on.
 # - **Turning keys again when they come from the cache.** They were turned when they were written.
-# - **A gate without a narrower layer.** SwiGLU with $4C$ inside has 1.5 times as many parameters, and then wins by its size.
+# - **A gate without a narrower layer.** SwiGLU with $4C$ inside has 1.5 times as many parameters, and then is better only by its size.
 # - **Muon for embeddings or the last matrix.** Each of their rows is a vector by itself.
 # - **Using AdamW's learning rate with a Muon that lacks the factor.** Without $0.2\sqrt{\max(M, N)}$ the steps have another size. Check which convention a published rate belongs to.
 #

@@ -79,7 +79,7 @@ for name, size in sizes.items():
 #
 # Most models are published as a folder that the library [transformers](https://huggingface.co/docs/transformers) writes and opens. For GPT-2 the folder holds a config, a tokenizer (lesson 14), and the weights as safetensors (lesson 09).
 #
-# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes with random weights. The stand-in writes noise, but its logits can be compared digit by digit. For the real GPT-2, put `SOURCE = "gpt2"` at the top and run the page again: from the section "Is it the same model?" on, the real model replaces the stand-in. The page downloads the file of its weights, 548 MB, once, or finds it in `$CHARGPT_DATA/gpt2/model.safetensors`.
+# This page must run without a network, so a stand-in takes GPT-2's place: `transformers` makes a GPT-2 of tiny sizes with random weights. The stand-in writes noise, but its logits can be compared digit by digit. For the real GPT-2, put `SOURCE = "gpt2"` at the top and run the page again: from the section "Is it the same model?" on, the real model replaces the small random model that stands in for it. The page downloads the file of its weights, 548 MB, once, or finds it in `$CHARGPT_DATA/gpt2/model.safetensors`.
 
 
 # %%
@@ -495,7 +495,7 @@ print(
 assert difference / largest < 1e-5
 
 # %% [markdown]
-# Thousands of rounded sums lie behind a logit. The two programs need not add in the same order, so the last digits may differ. The greedy text is the same, token by token:
+# A logit is the result of thousands of rounded sums. The two programs need not add in the same order, so the last digits may differ. The greedy text is the same, token by token:
 
 # %%
 start = idx[:, :10]
@@ -969,7 +969,7 @@ show(
 )
 
 # %% [markdown]
-# The words and the grammar were learned already; only the capitals had to go. In a terminal, a run can start from any other run, saved model or export, GPT-2 included:
+# The words and the grammar were learned already; the model had to unlearn only the capitals. In a terminal, a run can start from any other run, saved model or export, GPT-2 included:
 #
 #     chargpt import gpt2 --out models/gpt2
 #     chargpt train --init-from models/gpt2 --corpus diary.txt --out runs/diary
@@ -984,7 +984,7 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# What if the new text cannot do without these characters? Then the token table needs new rows. (A tied `lm_head` gets them with it.)
+# What if the new text needs these characters? Then the token table needs new rows. (A tied `lm_head` gets them with it.)
 #
 # ### Exercise: new rows
 # ★★ · 8 minutes · If you copy a table row by row into a model with another alphabet, many letters get another letter's vector.

@@ -17,7 +17,7 @@
 # %% [markdown]
 # ## A text
 #
-# A model learns from a text. A small grammar wrote this one, with random choices, so the text is nonsense. But it is strict nonsense: in each scene only the people who have entered speak, and a person who is asked by name answers.
+# A model learns from a text. A small grammar wrote this one, with random choices, so the text is nonsense. But the nonsense follows strict rules: in each scene only the people who have entered speak, and a person who is asked by name answers.
 
 # %%
 from chargpt_lib.bpe import make_tokenizer
@@ -86,7 +86,7 @@ show(fig, "The loss falls steeply from 4, then more and more slowly, and comes c
 # %% [markdown]
 # ## A play
 #
-# We give the model the end of a line and let it continue, one character after the other, each drawn with the model's probabilities. After one minute it does not know all the rules yet. **Look for** a word that does not exist, or somebody who speaks without having entered.
+# We give the model the end of a line and let it continue, one character after the other, each drawn with the model's probabilities. After so short a training it does not know all the rules yet. **Look for** a word that does not exist, or somebody who speaks without having entered.
 
 # %% tags=["nbval-ignore-output"]
 start = tokenizer.encode("\n")[None].to(device)
@@ -139,7 +139,7 @@ assert on_names[layer, head] == on_names.max()
 # %% [markdown]
 # ## The ladder
 #
-# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which was trained a little longer than yours above. The grey part is the floor, 0.30 nats per character. Each coloured stripe is the loss that a perfect model would not have, for one kind of text:
+# The course builds such a model step by step, as on a ladder: each model is a rung, and each rung removes a part of the loss that you can name. The bars below go from a table of letter pairs down to the full GPT, which was trained a little longer than your model on this page. The grey part is the floor, 0.30 nats per character. Each coloured stripe is the loss that a perfect model would not have, for one kind of text:
 #
 # - *spelling*: the letters inside a word; *word*: which noun, verb or adjective comes; *grammar*: the kind of line, its endings and its punctuation
 # - *cast*: who enters, and with what; *addressee*: who is spoken to
@@ -161,7 +161,7 @@ show(
 #
 # - **Read.** The stronger the colour behind a character, the more that character surprised the model. Continue the text: type `Meg: O damp goose!`. Then spell a word wrong. **Predict:** does one wrong letter also make the letters after it surprising?
 # - **Write.** Press *Write*, and the model continues the text. *Back to the prompt* removes what it wrote. Change the seed or the temperature, and it writes something else.
-# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off the part that costs most, press *Back to the prompt*, then *Write*. A broken model is not surprised by its own nonsense. Switch everything on again: how large is the loss of that nonsense now?
+# - **Break it.** Under *Switch parts off*, press *Measure each*: each button then shows how much the loss of this text grows without that part. Switch off the part that costs most, press *Back to the prompt*, then *Write*. The broken model gives its own nonsense a low loss. Switch everything on again: how large is the loss of that nonsense now?
 
 # %% tags=["nbval-ignore-output"]
 from chargpt_lib.playground import playground

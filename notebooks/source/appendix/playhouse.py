@@ -142,7 +142,7 @@ for span in writer.spans:
 # %% [markdown]
 # ## The word lists
 #
-# There are sixteen players and seventeen props, no two of either with the same initial. Then come nouns, adjectives, verbs.
+# There are sixteen players and seventeen props. No two players share an initial, and no two props do. Then come nouns, adjectives, verbs.
 
 # %%
 #| export
@@ -278,7 +278,7 @@ for start in ("The ", "All ", "The ", "All "):
 print("".join(writer.parts))
 
 # %% [markdown]
-# A **speech** is a statement, a quotation, an apostrophe (an address) to the prop, an insult or a question. A question names somebody, and an insult may; the person who is named speaks next.
+# A **speech** is a statement, a quotation, an address to the prop, an insult or a question. A question names somebody, and an insult may; the person who is named speaks next.
 # A question ("Who kissed the eel, Meg?") has to be answered, with the same verb.
 
 # %%
@@ -340,7 +340,7 @@ def _answer(writer, asker, deed):
 # %% [markdown]
 # ## A scene
 #
-# A scene begins with a place, a cast and a prop. Then people talk until a random choice sends somebody off. The last words name the prop again: it was carried on, so it has to go off.
+# A scene begins with a place, a cast and a prop. Then people talk until a random choice sends somebody off. The last words name the prop again: somebody carried it onto the stage, so it has to leave the stage.
 
 # %%
 #| export
@@ -547,7 +547,7 @@ plt.close(fig)
 # %% [markdown]
 # ## Scoring plays
 #
-# A program can judge what a model writes. Two questions: what share of the words are words of the corpus, and what share of the speakers are on the cast list of their scene? The first question tests spelling, the second memory.
+# A program can judge what a model writes. Two questions: what share of the words are words of the corpus, and what share of the speakers are on the cast list of their scene? The first question tests spelling, the second tests memory.
 
 # %%
 #| export

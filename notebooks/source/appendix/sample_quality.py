@@ -334,7 +334,7 @@ for name, text in (("validation text", ceiling), ("by frequency", bottom)):
     print(f"{name}: {len(passage)} characters, {passage!r}")
 
 # %% [markdown]
-# So a shared passage is not yet theft. It is suspicious if it is several times as long as the ceiling's.
+# So a shared passage alone does not show that the model copied. It is suspicious if it is several times as long as the ceiling's.
 #
 # ## The score
 #
@@ -551,7 +551,7 @@ assert copied < 2 or corpus.name != "playhouse"
 # %% [markdown]
 # In Playhouse a line ends only after `.`, `!`, `?` or a quote, and the bigram knows such pairs of neighbours. To form a scene or close a quote, a model has to look back further than one character.
 #
-# How certain are these numbers? The ceiling itself moves from one piece of real text to the next. Each grey bar goes from the lowest to the highest of six pieces; two models that differ by less than such a bar have not been told apart. (The bars can be very long. The last pages of Tiny Shakespeare come from a play whose people never speak in the training text, so real text has not one valid speaker there.)
+# How certain are these numbers? The ceiling itself moves from one piece of real text to the next. Each grey bar goes from the lowest to the highest of six pieces; if two models differ by less than such a bar, the numbers do not show which is better. (The bars can be very long. The last pages of Tiny Shakespeare come from a play whose people never speak in the training text, so real text has not one valid speaker there.)
 
 # %%
 length = min(map(len, written.values()))
@@ -610,9 +610,9 @@ show(
 # - copy the training text;
 # - say one block of real text again and again;
 # - draw real words by their frequency;
-# - take real text, and deal its speeches (or paragraphs) anew, like cards.
+# - take real text, and put its speeches (or paragraphs) into a random order.
 #
-# **Predict** for each of them which column gives it away.
+# **Predict** for each of them which column shows it.
 
 # %%
 rng = random.Random(1)
