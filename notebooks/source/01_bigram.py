@@ -447,7 +447,7 @@ for char, N_hc, shorter in (("o", 6, 0.1), ("a", 2, 0.3), ("t", 0, 0.2)):
 # %% [markdown]
 # Counting alone would give 0.75, 0.25 and 0. The context hands $d_h / (N_h + d_h)$, here a fifth, to the shorter table, and `t` gets a fifth of 0.2.
 #
-# A group of $n$ ids is again one number, written in base $V$. The table is a sorted list of the numbers that occur, with their counts; `searchsorted` finds a number in it.
+# A group of $n$ ids is again one number, written in base $V$. The table is a sorted list of the numbers that occur, with their counts; `searchsorted` finds a number in it. (`ids.unfold(-1, n, 1)` gives all runs of $n$ neighbours: of the ids 4 7 2, with $n = 2$, the rows 4 7 and 7 2.)
 
 # %%
 #| export

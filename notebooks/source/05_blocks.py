@@ -162,7 +162,7 @@ print(
 assert torch.allclose(by_hand, nn.LayerNorm(4)(x), atol=1e-6)
 
 # %% [markdown]
-# Now we measure the gradient at the input of each layer, in a stack of 24 layers, with each cure on or off. Its length is the L2 length, the root of the sum of the squares. (`retain_grad` keeps the gradient of a tensor that is not a parameter.) We also measure how alike the vectors at the end are: the mean cosine between position 0 and the others. 1 means that all vectors point the same way. **Predict:** post-norm has a residual, too. Will its curve be level, like that of pre-norm?
+# Now we measure the gradient at the input of each layer, in a stack of 24 layers, with each cure on or off. Its length is the L2 length, the root of the sum of the squares. (`retain_grad` keeps the gradient of a tensor that is not a parameter.) We also measure how alike the vectors at the end are: the mean cosine between the vector at position 0 and the others (their dot product, divided by both lengths). 1 means that all vectors point the same way. **Predict:** post-norm has a residual, too. Will its curve be level, like that of pre-norm?
 
 # %%
 def make_stack(std, scaled, depth, C):

@@ -199,7 +199,7 @@ show(
 )
 
 # %% [markdown]
-# The entropy is the loss that the model *expects*. Left of the crossing the model is overconfident: the text surprises it more than it expects. The curves cross exactly where the loss is smallest. With $\beta = 1/\tau$ and $Z = \sum_j e^{\beta z_j}$, the loss is the mean of $\ln Z - \beta z_y$, where $y$ is the character that came, and its derivative in $\beta$ is the mean of $\sum_i p_i z_i - z_y$. Where this is 0, the loss equals the mean of $\ln Z - \beta \sum_i p_i z_i$, the entropy. If that happens at $\tau = 1$, the model is *calibrated* in this sense.
+# The entropy is the loss that the model *expects*. Left of the crossing the model is overconfident: the text surprises it more than it expects. The curves cross exactly where the loss is smallest. Write $\beta$ for $1/\tau$, and $Z = \sum_j e^{\beta z_j}$ for the sum that softmax divides by, so that $p_i = e^{\beta z_i} / Z$. Then the loss is the mean of $\ln Z - \beta z_y$, where $y$ is the character that came, and its derivative in $\beta$ is the mean of $\sum_i p_i z_i - z_y$. Where this is 0, the loss equals the mean of $\ln Z - \beta \sum_i p_i z_i$, the entropy. If that happens at $\tau = 1$, the model is *calibrated* in this sense.
 
 # %% [markdown]
 # ### Exercise: the temperature for a ratio

@@ -141,7 +141,7 @@ print(f"step 81 is worse by ≈ {jump:.2f}")
 assert weights_alone[0] - whole[KILLED] < 0.3 or corpus.name != "playhouse"
 
 # %% [markdown]
-# The weights are restored, so step 80 begins well. (Its loss is not quite the same; we come to the reason soon.) Then AdamW takes its step: the mean gradient divided by the root of the mean square. After a single gradient, this quotient is $g / \sqrt{g^2} = \pm 1$. So nearly every parameter moves by the whole learning rate, however small its gradient is. (The very first step of a training is like that, too. But there lesson 02's `lr_multiplier` makes the rate tiny, and at step 80 the rate is near its peak.) How far do the parameters move in step 80, with the moments and without?
+# The weights are restored, so step 80 begins well. (Its loss is not quite the same; we come to the reason soon.) Then AdamW takes its step: the mean gradient divided by the root of the mean square. After a single gradient, both means (with Adam's correction for the first steps, lesson 02's last exercise) are made of this gradient alone, so the quotient is $g / \sqrt{g^2} = \pm 1$. So nearly every parameter moves by the whole learning rate, however small its gradient is. (The very first step of a training is like that, too. But there lesson 02's `lr_multiplier` makes the rate tiny, and at step 80 the rate is near its peak.) How far do the parameters move in step 80, with the moments and without?
 
 # %%
 def moves(moments):

@@ -753,7 +753,7 @@ print(f"the activations are ≈ {plain / weights:.1f} times as large as the weig
 assert plain / weights > 5
 
 # %% [markdown]
-# **Gradient checkpointing** (Chen et al., 2016) saves most of this memory. (It has nothing to do with lesson 09's checkpoints.) Each block keeps only its input. When `backward` arrives at a block, the block runs forward once more, keeps its activations this time, and drops them afterwards. So the memory holds the input of each block, and the activations of one block at a time. The price is one more forward pass. A backward pass costs about two forward passes (lesson 15 counts them), so a step costs 4 instead of 3: a third more work.
+# **Gradient checkpointing** (Chen et al., 2016) saves most of this memory. (It has nothing to do with lesson 09's checkpoints.) Each block keeps only its input. When `backward` arrives at a block, the block runs forward once more, keeps its activations this time, and drops them afterwards. So the memory holds the input of each block, and, in the backward pass, the activations of one block at a time. (The cell below counts what the forward pass keeps, so it counts only the inputs.) The price is one more forward pass. A backward pass costs about two forward passes (lesson 15 counts them), so a step costs 4 instead of 3: a third more work.
 #
 # The code of our blocks does not have to change. Inside a `with`, each block gets a new `forward` that works in this way and hides the usual one.
 
