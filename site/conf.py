@@ -79,7 +79,10 @@ def write_math(self, node):
 def write_math_block(self, node):
     """Writes a formula of its own as MathML, in a box that scrolls where the screen is narrow."""
     formula = website.mathml(node.astext(), is_block=True)
-    self.body.append(f'<div class="formula">{formula}</div>\n')
+    # tabindex: whoever has no mouse scrolls with the keys.
+    self.body.append(
+        f'<div class="formula" role="group" aria-label="formula" tabindex="0">{formula}</div>\n'
+    )
     raise nodes.SkipNode
 
 
